@@ -1,0 +1,1 @@
+"""Configuration: dataclasses, the strict decoder, YAML files and overrides."""

@@ -1,0 +1,522 @@
+"""`Config` and `OneOfConfig`: strict dataclasses that are built, layered, locked and exported.
+
+Every value, whether it comes from a constructor, an attribute assignment, a file or a flag, passes
+the same door, `Config._plan`. A type or range is checked where a value is set; what concerns
+several fields, and values that must be given and are not, is checked by `validate()`, since layers
+come one after another.
+"""
+
+import copy
+import dataclasses
+import json
+import os
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, ClassVar, Self
+
+from optimization.configs import yaml_file
+from optimization.configs.errors import ConfigError, Origin, Problem, describe, did_you_mean, warn
+from optimization.configs.types import REQUIRED, check_value
+
+PYTHON = Origin("python")
+DEFAULT = Origin("default")
+
+
+class FieldSpec(typing.NamedTuple):
+    """How one field of a config is checked and what it starts as."""
+
+    annotation: Any
+    config_class: "type[Config] | None"
+    optional: bool
+    field: dataclasses.Field | None
+
+    def default(self) -> Any:
+        if self.field is None or self.field.default_factory is not dataclasses.MISSING:
+            return (self.field.default_factory if self.field else self.config_class)()
+        if self.field.default is not dataclasses.MISSING:
+            return self.field.default
+        return REQUIRED
+
+
+def _spec(annotation: Any, field: dataclasses.Field) -> FieldSpec:
+    members = [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+    optional = type(None) in typing.get_args(annotation)
+    is_config = len(members) == 1 and isinstance(members[0], type) and issubclass(members[0], Config)
+    return FieldSpec(annotation, members[0] if is_config else None, optional, field)
+
+
+@cache
+def _declared_specs(cls: "type[Config]") -> dict[str, FieldSpec]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: _spec(hints[field.name], field) for field in dataclasses.fields(cls)}
+
+
+class Change(typing.NamedTuple):
+    """A checked assignment that has not been made yet."""
+
+    config: "Config"
+    name: str
+    value: Any
+    origin: Origin
+
+
+@dataclasses.dataclass(init=False, eq=False, repr=False)
+class Config:
+    """A strict, mutable, lockable dataclass.
+
+    Subclasses are ordinary dataclasses; each gets the constructor, comparison and representation
+    of this class:
+
+        @dataclasses.dataclass
+        class Point(Config):
+            x: float = 0.0
+            y: float = REQUIRED
+
+        Point({"x": 1, "y": 2}) == Point(x=1, y=2)
+
+    Args:
+        params: A mapping from field name to value, nested for nested configs.
+        **kwargs: The same, as keywords; they win over `params`.
+
+    Raises:
+        ConfigError: For unknown keys, wrong types and impossible values, all at once.
+    """
+
+    def __init__(self, params: "Mapping[str, Any] | Config | None" = None, /, **kwargs: Any):
+        state = self.__dict__
+        state["_path"], state["_locked"], state["_origins"] = "", False, {}
+        for name, spec in _declared_specs(type(self)).items():
+            value = spec.default()
+            if isinstance(value, Config):
+                value._move(name)
+            state[name] = value
+        if isinstance(params, Config):
+            if not isinstance(params, type(self)):
+                raise TypeError(f"expected {type(self).__name__}, got {type(params).__name__}")
+            params = params.as_dict()
+        if params is not None:
+            self._update(params)
+        if kwargs:
+            self._update(kwargs)
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        # The dataclass decorator keeps what the class itself defines, so that a subclass marked
+        # with a bare `@dataclass` keeps these too.
+        for name in ("__init__", "__eq__", "__repr__"):
+            if name not in cls.__dict__:
+                setattr(cls, name, getattr(cls, name))
+
+    # ---- reading -------------------------------------------------------------------------------
+
+    @classmethod
+    def _find_spec(cls, name: str) -> FieldSpec | None:
+        return _declared_specs(cls).get(name)
+
+    @classmethod
+    def field_names(cls) -> list[str]:
+        """Returns the names of the fields."""
+        return list(_declared_specs(cls))
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        """Yields the fields that count: all of them, or a oneof's type and selected branch."""
+        return ((name, self.__dict__[name]) for name in self.field_names())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns nested plain dicts and lists; values that are required and not set are absent."""
+        return {name: _export(value) for name, value in self._items() if value is not REQUIRED}
+
+    def to_dict(self, encode_json: bool = False) -> dict[str, Any]:
+        """Returns `as_dict()`; the name under which dataclasses-json asks for it."""
+        del encode_json  # every value is already plain
+        return self.as_dict()
+
+    @classmethod
+    def from_dict(cls, params: Mapping[str, Any], *, infer_missing: bool = False) -> Self:
+        """Returns `cls(params)`; the name under which dataclasses-json asks for it."""
+        del infer_missing  # a missing value has its default, or is reported by validate()
+        return cls(params)
+
+    def to_json(self, **kwargs: Any) -> str:
+        """Returns the config as JSON text; keyword arguments go to `json.dumps`."""
+        from dataclasses_json import DataClassJsonMixin
+
+        return DataClassJsonMixin.to_json(self, **kwargs)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, **kwargs: Any) -> Self:
+        """Builds a config from JSON text; keyword arguments go to `json.loads`.
+
+        Raises:
+            ConfigError: For text that is not JSON, and as the constructor does.
+        """
+        from dataclasses_json import DataClassJsonMixin
+
+        try:
+            return DataClassJsonMixin.from_json.__func__(cls, text, **kwargs)
+        except json.JSONDecodeError as error:
+            raise ConfigError([Problem("syntax", "", f"not JSON: {error}")]) from None
+
+    def to_yaml(self, path: "str | os.PathLike | None" = None) -> str:
+        """Returns the config as YAML text, and writes it to the file `path` if that is given."""
+        text = yaml_file.dump(self.as_dict())
+        if path is not None:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        return text
+
+    @classmethod
+    def from_yaml(cls, path: "str | os.PathLike") -> Self:
+        """Builds a config from the YAML file `path`.
+
+        Raises:
+            ConfigError: For a file that cannot be read or is not YAML, and as the constructor does,
+                with the line of each mistake.
+        """
+        return cls(yaml_file.load(path))
+
+    def origin_of(self, path: str) -> Origin:
+        """Returns where the value at the dotted `path` was written: `file:line`, flag, default.
+
+        Raises:
+            AttributeError: If there is no such value.
+        """
+        *parents, name = path.split(".")
+        config = self
+        for parent in parents:
+            config = getattr(config, parent)
+        if not isinstance(config, Config) or config._find_spec(name) is None:
+            raise AttributeError(f"{type(self).__name__} has no value at {path!r}")
+        return config._origins.get(name, DEFAULT)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are of one class and export the same values."""
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.as_dict() == other.as_dict()
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self._items())
+        return f"{type(self).__name__}({fields})"
+
+    # ---- writing -------------------------------------------------------------------------------
+
+    def override(self, params: Mapping[str, Any]) -> None:
+        """Sets the values named in `params`, and leaves all others as they are.
+
+        Args:
+            params: A nested mapping. A list replaces the list that was there. Only part of a
+                oneof may be given, and branches that are not selected may be written to.
+
+        Raises:
+            ConfigError: All mistakes at once, in which case nothing was changed.
+        """
+        self._update(params)
+
+    def replace(self, **kwargs: Any) -> Self:
+        """Returns a copy, not locked, with the given values set.
+
+        Raises:
+            ConfigError: As `override` does.
+        """
+        twin = copy.deepcopy(self)
+        twin._set_locked(False)
+        twin._update(kwargs)
+        return twin
+
+    def lock(self) -> None:
+        """Makes the config and all that it holds read-only."""
+        self._set_locked(True)
+
+    @property
+    def locked(self) -> bool:
+        """Whether the config is read-only."""
+        return self._locked
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._update({name: value})
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name!r} is a field and cannot be deleted")
+
+    def _set_locked(self, locked: bool) -> None:
+        self.__dict__["_locked"] = locked
+        for child in self._children().values():
+            child._set_locked(locked)
+
+    def _children(self) -> dict[str, "Config"]:
+        return {name: value for name, value in self.__dict__.items() if isinstance(value, Config)}
+
+    def _move(self, path: str) -> None:
+        """Records `path` as the place of this config below its root."""
+        self.__dict__["_path"] = path
+        for name, child in self._children().items():
+            child._move(f"{path}.{name}")
+
+    def _written(self) -> bool:
+        """Whether any value here or below was set, as opposed to left at its default."""
+        return bool(self._origins) or any(child._written() for child in self._children().values())
+
+    def _join(self, name: str) -> str:
+        return f"{self._path}.{name}" if self._path else str(name)
+
+    def _update(self, params: Mapping[str, Any], origin: Origin = PYTHON) -> None:
+        problems: list[Problem] = []
+        changes: list[Change] = []
+        self._plan(params, origin, problems, changes)
+        if problems:
+            raise ConfigError(problems)
+        commit(changes)
+
+    def _plan(
+        self,
+        params: Any,
+        origin: Origin,
+        problems: list[Problem],
+        changes: list[Change],
+    ) -> None:
+        """Checks `params` against this config; collects what is wrong and what to change."""
+        if not isinstance(params, Mapping):
+            message = f"expected a mapping, got {describe(params)}"
+            problems.append(Problem("type", self._path, message, _known(origin)))
+            return
+        if self._locked and params:
+            names = ", ".join(self._join(str(name)) for name in params)
+            message = f"the config is locked, {names} cannot be set"
+            problems.append(Problem("locked", self._path, message, _known(origin)))
+            return
+        origins = getattr(params, "origins", {})
+        for name, value in params.items():
+            self._plan_value(name, value, origins.get(name, origin), problems, changes)
+
+    def _plan_value(
+        self,
+        name: Any,
+        value: Any,
+        origin: Origin,
+        problems: list[Problem],
+        changes: list[Change],
+    ) -> None:
+        path = self._join(name)
+        spec = self._find_spec(name) if isinstance(name, str) else None
+        if spec is None:
+            problems.append(Problem("unknown-key", path, self._unknown(name), _known(origin)))
+            return
+        if spec.config_class is None:
+            value, found = check_value(spec.annotation, value, path)
+            found = found or self._check_field(name, value)
+            problems += [problem._replace(origin=_known(origin)) for problem in found]
+            if not found:
+                changes.append(Change(self, name, value, origin))
+            return
+        if value is None and spec.optional:
+            changes.append(Change(self, name, None, origin))
+            return
+        child = self._child(name, spec)
+        if isinstance(value, Config):
+            expected = type(child) if child is not None else spec.config_class
+            if not isinstance(value, spec.config_class):
+                message = f"expected {expected.__name__}, got {type(value).__name__}"
+                problems.append(Problem("type", path, message, _known(origin)))
+                return
+            # A copy, so that no two configs share a part that one of them locks or moves.
+            value = copy.deepcopy(value)
+            value._set_locked(False)
+            changes.append(Change(self, name, value, origin))
+            return
+        if child is None:
+            child = spec.config_class()
+            child._move(path)
+            changes.append(Change(self, name, child, origin))
+        child._plan(value, origin, problems, changes)
+
+    def _child(self, name: str, spec: FieldSpec) -> "Config | None":
+        del spec
+        return self.__dict__[name]
+
+    def _check_field(self, name: str, value: Any) -> list[Problem]:
+        """A hook for checks of one value that its type cannot express."""
+        del name, value
+        return []
+
+    def _unknown(self, name: Any) -> str:
+        names = self.field_names()
+        return "unknown key" + (did_you_mean(name, names) or f"; the keys are {', '.join(names)}")
+
+    # ---- checking ------------------------------------------------------------------------------
+
+    def validate(self) -> list[Problem]:
+        """Checks what concerns several fields, and that every required value is set.
+
+        Returns:
+            What is likely a mistake and yet works; each is issued as a `ConfigWarning` too.
+
+        Raises:
+            ConfigError: All that is wrong at once.
+        """
+        problems, doubts = self.problems()
+        if problems:
+            raise ConfigError(problems)
+        for doubt in doubts:
+            warn(doubt)
+        return doubts
+
+    def problems(self) -> tuple[list[Problem], list[Problem]]:
+        """Returns the errors and the warnings that `validate()` raises and issues."""
+        problems: list[Problem] = []
+        doubts: list[Problem] = []
+        missing = False
+        for name, value in self._items():
+            if value is REQUIRED:
+                missing = True
+                problems.append(self._problem("missing", name, "a value is required, none was given"))
+            elif isinstance(value, Config):
+                found = value.problems()
+                problems += found[0]
+                doubts += found[1]
+        if not missing:
+            problems += [self._problem("conflict", name, text) for name, text in self.check()]
+        return problems, doubts
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields the field and the message of each contradiction between this config's values.
+
+        Subclasses override it. It runs when every required value of the config itself is set.
+        """
+        return iter(())
+
+    def _problem(self, code: str, name: str, message: str) -> Problem:
+        return Problem(code, self._join(name), message, _known(self._origin_near(name)))
+
+    def _origin_near(self, name: str) -> Origin:
+        """Where `name` was written, or else any other value of this config."""
+        return self._origins.get(name) or next(iter(self._origins.values()), DEFAULT)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        # Lets configs stand inside lists and mappings, where pydantic walks the container.
+        from pydantic_core import core_schema
+
+        def decode(value: Any) -> Config:
+            return copy.deepcopy(value) if isinstance(value, cls) else cls(value)
+
+        return core_schema.no_info_plain_validator_function(decode)
+
+
+def _known(origin: Origin) -> Origin | None:
+    """Python code needs no mention: its traceback shows it."""
+    return None if origin in (PYTHON, DEFAULT) else origin
+
+
+def _export(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.as_dict()
+    if isinstance(value, list | tuple):
+        return [_export(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _export(item) for key, item in value.items()}
+    return value
+
+
+def commit(changes: list[Change]) -> None:
+    """Makes the planned changes."""
+    for config, name, value, origin in changes:
+        if isinstance(value, Config):
+            value._move(config._join(name))
+        config.__dict__[name] = value
+        config._origins[name] = origin
+
+
+@dataclasses.dataclass(init=False, eq=False, repr=False)
+class OneOfConfig(Config):
+    """A config of which `type` selects one branch.
+
+    The branches are the fields of the class, and the entries of `registry` if it has one, so that
+    what is registered later is a branch too. Switching `type` leaves the values of every branch as
+    they are; `get()`, `as_dict()` and comparison see the selected branch only.
+
+    Attributes:
+        type: The name of the selected branch, or None for none.
+    """
+
+    registry: ClassVar[Any] = None  # a Registry, which imports this module
+
+    type: str | None = None
+
+    @classmethod
+    def branches(cls) -> list[str]:
+        """Returns the names that `type` may have."""
+        declared = [name for name in _declared_specs(cls) if name != "type"]
+        registered = [] if cls.registry is None else list(cls.registry)
+        return declared + [name for name in registered if name not in declared]
+
+    @classmethod
+    def field_names(cls) -> list[str]:
+        """Returns `type` and the names of the branches."""
+        return ["type", *cls.branches()]
+
+    @classmethod
+    def _find_spec(cls, name: str) -> FieldSpec | None:
+        spec = _declared_specs(cls).get(name)
+        if spec is None and cls.registry is not None and name in cls.registry:
+            config_class = cls.registry.config_class(name)
+            return FieldSpec(config_class, config_class, False, None)
+        return spec
+
+    def get(self) -> Any:
+        """Returns the selected branch, or None if there is none."""
+        return None if self.type is None else getattr(self, self.type)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached for what is not there yet: branches of the registry are made when asked for.
+        spec = None if name.startswith("_") else self._find_spec(name)
+        if spec is None:
+            near = "" if name.startswith("_") else did_you_mean(name, self.field_names())
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{near}")
+        return self._child(name, spec)
+
+    def _child(self, name: str, spec: FieldSpec) -> Config | None:
+        if name not in self.__dict__:
+            branch = spec.default()
+            branch._move(self._join(name))
+            branch._set_locked(self._locked)
+            self.__dict__[name] = branch
+        return self.__dict__[name]
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        yield "type", self.type
+        if self.type is not None:
+            yield self.type, self.get()
+
+    def _check_field(self, name: str, value: Any) -> list[Problem]:
+        if name != "type" or value is None or value in self.branches():
+            return []
+        return [Problem("value", self._join("type"), self._unknown_branch(value))]
+
+    def _unknown_branch(self, name: Any) -> str:
+        unavailable = getattr(self.registry, "unavailable", {})
+        if name in unavailable:
+            return unavailable[name]
+        names = self.branches()
+        near = did_you_mean(name, names) or f"; the types are {', '.join(names)}"
+        return f"unknown type {name!r}{near}"
+
+    def _unknown(self, name: Any) -> str:
+        unavailable = getattr(self.registry, "unavailable", {})
+        return unavailable[name] if name in unavailable else super()._unknown(name)
+
+    def problems(self) -> tuple[list[Problem], list[Problem]]:
+        """Returns the errors and warnings of the selected branch, and warns of the others."""
+        problems, doubts = super().problems()
+        for name, branch in self._children().items():
+            if name == self.type or not branch._written():
+                continue
+            message = f"is set, but `type` selects {describe(self.type)}"
+            doubts.append(
+                Problem("unselected", self._join(name), message, _known(branch._origin_near(name)))
+            )
+        return problems, doubts

@@ -1,0 +1,83 @@
+"""What is wrong with a configuration, and where the wrong value came from."""
+
+import difflib
+import warnings
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+
+class Origin(NamedTuple):
+    """Where a value was written: a file and line, a command line flag, or Python code."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+class Problem(NamedTuple):
+    """One mistake in a configuration.
+
+    Attributes:
+        code: A stable name for this kind of mistake: `unknown-key`, `type`, `value`, `missing`,
+            `conflict`, `syntax`, `locked`, or, for warnings, `unselected` and `incomplete`.
+        path: The dotted path of the value, for example `optimizer.sgd.momentum`.
+        message: What was expected, what came, and the nearest right name where there is one.
+        origin: Where the value was written, if that is known.
+    """
+
+    code: str
+    path: str
+    message: str
+    origin: Origin | None = None
+
+    def __str__(self) -> str:
+        parts = [str(part) for part in (self.origin, self.path) if part]
+        return ": ".join([*parts, self.message])
+
+
+class ConfigError(ValueError):
+    """All the mistakes of a configuration at once, one a line.
+
+    Attributes:
+        problems: The mistakes, in the order in which they were met.
+    """
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self):
+        return type(self), (self.problems,)
+
+
+class ConfigWarning(UserWarning):
+    """A configuration that works, and yet is likely not what its author meant."""
+
+
+def warn(problem: Problem) -> None:
+    """Issues `problem` as a `ConfigWarning`."""
+    warnings.warn(str(problem), ConfigWarning, stacklevel=3)
+
+
+def did_you_mean(name: Any, names: Iterable[str]) -> str:
+    """Returns "; did you mean 'x'?" for the nearest of `names`, or "" if none is near."""
+    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def describe(value: Any) -> str:
+    """Returns `value` as a user would have written it, with its kind where that may surprise."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    text = repr(value)
+    if len(text) > 60:
+        text = text[:57] + "..."
+    kinds = {str: "text", list: "a list", tuple: "a list", dict: "a mapping"}
+    kind = next((k for t, k in kinds.items() if isinstance(value, t)), type(value).__name__)
+    return f"{text} ({kind})"

@@ -1,0 +1,150 @@
+"""Layers of settings, from files and flags, applied in order; the later one wins."""
+
+import copy
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from optimization.configs import yaml_file
+from optimization.configs.base import PYTHON, Change, Config, commit
+from optimization.configs.errors import ConfigError, Origin, Problem, warn
+from optimization.configs.yaml_file import SourcedDict
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+_ASSIGNMENT = re.compile(r"\s*[A-Za-z_][\w.]*\s*=")
+_FILE = re.compile(r"[^\s{}=]+\.(ya?ml|json)", re.IGNORECASE)
+_CLOSING = {"[": "]", "{": "}", "(": ")"}
+
+
+def parse_override(text: str, flag: str = "--params_override") -> SourcedDict:
+    """Reads one value of a `--params_override` flag.
+
+    Args:
+        text: `a.b=1,c.d=[1,2]`, or YAML or JSON text, or the path of a YAML file. In the first
+            form values are YAML: a comma inside brackets or quotes belongs to the value.
+        flag: What to call it in messages.
+
+    Returns:
+        The settings, nested; each remembers where it was written.
+
+    Raises:
+        ConfigError: With every mistake.
+    """
+    if _FILE.fullmatch(text.strip()):
+        return yaml_file.load(text.strip())
+    source = f"{flag} {text.strip()!r}"
+    if not _ASSIGNMENT.match(text):
+        return yaml_file.as_mapping(yaml_file.parse(text, source), source)
+    result = SourcedDict()
+    problems: list[Problem] = []
+    for assignment in _split(text):
+        problem = _assign(result, assignment, flag)
+        if problem:
+            problems.append(problem)
+    if problems:
+        raise ConfigError(problems)
+    return result
+
+
+def _split(text: str) -> list[str]:
+    """Splits at the commas that are outside of quotes and brackets."""
+    parts, start, closing, quote = [], 0, [], None
+    for index, char in enumerate(text):
+        if quote:
+            quote = None if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in _CLOSING:
+            closing.append(_CLOSING[char])
+        elif closing and char == closing[-1]:
+            closing.pop()
+        elif char == "," and not closing:
+            parts.append(text[start:index])
+            start = index + 1
+    return [*parts, text[start:]]
+
+
+def _assign(result: SourcedDict, assignment: str, flag: str) -> Problem | None:
+    path, equals, text = (part.strip() for part in assignment.partition("="))
+    origin = Origin(f"{flag} {assignment.strip()!r}")
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", path):
+        return Problem("syntax", "", "expected `path.to.value=value`", origin)
+    if not text:
+        return Problem("syntax", path, "no value; write `null` or `''`", origin)
+    try:
+        value = yaml_file.parse(text, str(origin))
+    except ConfigError as error:
+        return error.problems[0]._replace(path=path, origin=origin)
+    *parents, name = path.split(".")
+    for parent in parents:
+        child = result.get(parent)
+        if parent in result and not isinstance(child, SourcedDict):
+            return Problem("conflict", path, f"{parent!r} was set to a plain value before", origin)
+        if child is None:
+            result.put(parent, child := SourcedDict(), origin)
+        result = child
+    if name in result:
+        return Problem("syntax", path, "is set twice in one override", origin)
+    result.put(name, value, origin)
+    return None
+
+
+def resolve(base: ConfigT, layers: Iterable[Mapping], *, complete: bool = True) -> ConfigT:
+    """Applies layers of settings to a copy of `base`.
+
+    Args:
+        base: The config to start from.
+        layers: Mappings, or the `SourcedDict`s of files and flags; later ones win.
+        complete: Whether to validate the result as a whole too.
+
+    Returns:
+        A new config.
+
+    Raises:
+        ConfigError: Every mistake of every layer, and of the result.
+    """
+    config = copy.deepcopy(base)
+    config._set_locked(False)
+    problems: list[Problem] = []
+    for layer in layers:
+        changes: list[Change] = []
+        config._plan(layer, PYTHON, problems, changes)
+        commit(changes)
+    doubts: list[Problem] = []
+    if complete:
+        reported = {problem.path for problem in problems}
+        found, doubts = config.problems()
+        # A value that is wrong is not also missing.
+        problems += [problem for problem in found if problem.path not in reported]
+    if problems:
+        raise ConfigError(problems)
+    for doubt in doubts:
+        warn(doubt)
+    return config
+
+
+def collect(sources: Iterable[tuple], problems: list[Problem]) -> list[SourcedDict]:
+    """Reads layers, each given as a function and its argument; gathers what fails to parse."""
+    layers = []
+    for read, argument in sources:
+        try:
+            layers.append(read(argument))
+        except ConfigError as error:
+            problems += error.problems
+    return layers
+
+
+def read_layers(
+    config_files: Iterable[str | os.PathLike] = (), overrides: Iterable[str] = ()
+) -> tuple[list[SourcedDict], list[Problem]]:
+    """Reads `--config_file` and `--params_override` flags, in this order.
+
+    Returns:
+        The layers that could be read, and the problems of those that could not.
+    """
+    problems: list[Problem] = []
+    sources = [(yaml_file.load, path) for path in config_files]
+    sources += [(parse_override, text) for text in overrides]
+    return collect(sources, problems), problems

@@ -1,0 +1,150 @@
+"""The one place in which a type's name, its config and its implementation meet."""
+
+import dataclasses
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from optimization.configs.base import Config
+from optimization.configs.errors import did_you_mean
+from optimization.configs.types import REQUIRED
+
+
+class Entry(typing.NamedTuple):
+    """What a registry knows of one type."""
+
+    config_class: type[Config]
+    target: Any
+
+
+class Registry(Mapping):
+    """A mapping from the name of a type to its class.
+
+    Listing the names, and asking for a config class, imports nothing heavy; the class itself is
+    imported when it is looked up.
+
+    Args:
+        kind: What is registered, for messages: "optimizer", "learning rate", "warmup".
+        config_base: The base of every config class of this registry.
+        resolve: Makes the class from an `Entry`.
+        supplied: Parameters that the factory passes itself, and that are no config fields.
+        unavailable: Names that have no implementation, with the message that says why.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        config_base: type[Config],
+        resolve: Callable[[str, Entry], type],
+        supplied: tuple[str, ...] = (),
+        unavailable: Mapping[str, str] | None = None,
+    ):
+        self.kind = kind
+        self.config_base = config_base
+        self.unavailable = dict(unavailable or {})
+        self._resolve = resolve
+        self._supplied = supplied
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, name: str, target: Any = None) -> Callable[[Any], Any]:
+        """Returns a decorator that registers a type under `name`.
+
+        It decorates either a config dataclass, with `target` naming the implementation as
+        "package.module:Class" or being it; or the implementation itself (an optimizer class, a
+        schedule class, or the formula of a schedule), from whose signature the config is made:
+        annotations are the types, defaults are the defaults, and a parameter without default
+        must be given.
+
+        Raises:
+            ValueError: If `name` is taken or is not an identifier.
+            TypeError: If a parameter has neither an annotation nor a default.
+        """
+        if name in self._entries:
+            raise ValueError(f"the {self.kind} type {name!r} is registered already")
+        if not name.isidentifier() or name == "type" or hasattr(Config, name):
+            raise ValueError(f"{name!r} cannot name a type: it must be an identifier of its own")
+
+        def decorate(decorated: Any) -> Any:
+            if isinstance(decorated, type) and issubclass(decorated, Config):
+                self._entries[name] = Entry(decorated, target if target is not None else decorated)
+            else:
+                config_class = self._config_from_signature(name, decorated)
+                self._entries[name] = Entry(config_class, decorated)
+            return decorated
+
+        return decorate
+
+    def config_class(self, name: str) -> type[Config]:
+        """Returns the config dataclass of the type `name`."""
+        return self.entry(name).config_class
+
+    def entry(self, name: str) -> Entry:
+        """Returns what is registered under `name`.
+
+        Raises:
+            KeyError: If nothing is.
+        """
+        if name in self._entries:
+            return self._entries[name]
+        if name in self.unavailable:
+            raise KeyError(self.unavailable[name])
+        near = did_you_mean(name, self._entries)
+        raise KeyError(f"unknown {self.kind} type {name!r}{near}")
+
+    def __getitem__(self, name: str) -> type:
+        return self._resolve(name, self.entry(name))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<registry of {self.kind} types: {', '.join(self._entries)}>"
+
+    def _config_from_signature(self, name: str, decorated: Any) -> type[Config]:
+        function = decorated.__init__ if isinstance(decorated, type) else decorated
+        hints = typing.get_type_hints(function, include_extras=True)
+        inherited = self.config_base.field_names()
+        fields = []
+        for parameter in inspect.signature(decorated).parameters.values():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                continue
+            if parameter.name in self._supplied or parameter.name in inherited:
+                continue
+            fields.append(self._field(name, parameter, hints.get(parameter.name)))
+        return dataclasses.make_dataclass(
+            f"{decorated.__name__}Config",
+            fields,
+            bases=(self.config_base,),
+            namespace={"__doc__": decorated.__doc__, "__module__": decorated.__module__},
+        )
+
+    def _field(self, name: str, parameter: inspect.Parameter, hint: Any) -> tuple:
+        default = REQUIRED if parameter.default is parameter.empty else parameter.default
+        if hint is None:
+            if default is REQUIRED or default is None:
+                raise TypeError(
+                    f"the {self.kind} {name!r} cannot be registered: its parameter "
+                    f"`{parameter.name}` needs a type annotation"
+                )
+            # A bare `power=1` is more often a number than an integer.
+            hint = float if type(default) is int else type(default)
+        if isinstance(default, list | dict):
+            return parameter.name, hint, dataclasses.field(default_factory=lambda: type(default)(default))
+        return parameter.name, hint, dataclasses.field(default=default)
+
+
+def import_target(name: str, entry: Entry) -> type:
+    """Returns the implementation of an entry, importing it if it is given by name."""
+    del name
+    if not isinstance(entry.target, str):
+        return entry.target
+    module, _, attribute = entry.target.partition(":")
+    return getattr(importlib.import_module(module), attribute)

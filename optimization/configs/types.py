@@ -1,0 +1,204 @@
+"""The types of configuration values, and how one value is checked.
+
+Types are checked by pydantic in its strict mode: text is never a number, a number is never a
+boolean. Three things are eased, because they lose nothing: an integer where a float is meant, a
+float without fraction (`2e4`) where an integer is meant, and a list where a tuple is meant or the
+other way round.
+"""
+
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+from optimization.configs.errors import Problem, describe, did_you_mean
+
+
+class _Required:
+    """The default of a field that has none: it must be set before the config is used."""
+
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __reduce__(self) -> str:
+        return "REQUIRED"
+
+    def __copy__(self) -> "_Required":
+        return self
+
+    def __deepcopy__(self, memo: dict) -> "_Required":
+        return self
+
+
+REQUIRED: Any = _Required()
+
+
+def _strictly_increasing(values: tuple) -> tuple:
+    for left, right in zip(values, values[1:], strict=False):
+        if left >= right:
+            raise ValueError(f"must be strictly increasing, got {right} after {left}")
+    return values
+
+
+def _regexes(patterns: tuple) -> tuple:
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    return patterns
+
+
+PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+"""A float in [0, 1]."""
+Decay = Annotated[float, Interval(ge=0, lt=1)]
+"""A decay rate such as `beta_1`: a float in [0, 1)."""
+Boundaries = Annotated[tuple[NonNegativeInt, ...], AfterValidator(_strictly_increasing)]
+"""Steps, strictly increasing."""
+Patterns = Annotated[tuple[str, ...], AfterValidator(_regexes)]
+"""Regular expressions, searched for in a variable's path."""
+
+
+def _integral(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _as(kind: type) -> BeforeValidator:
+    return BeforeValidator(lambda value: kind(value) if isinstance(value, list | tuple) else value)
+
+
+def _ease(annotation: Any) -> Any:
+    """Returns `annotation` with the three lossless conversions allowed, at any depth."""
+    if annotation is int:
+        return Annotated[int, BeforeValidator(_integral)]
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return Annotated[(_ease(args[0]), *args[1:])]
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(_ease(arg) for arg in args)]  # noqa: UP007
+    if origin is tuple:
+        return Annotated[tuple[tuple(_ease(arg) for arg in args)], _as(tuple)]
+    if origin in (list, Sequence):
+        return Annotated[list[_ease(args[0])], _as(list)]
+    if origin in (dict, Mapping):
+        return dict[args[0], _ease(args[1])]
+    return annotation
+
+
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+@cache
+def adapter(annotation: Any) -> TypeAdapter:
+    """Returns the strict validator of `annotation`."""
+    return TypeAdapter(_ease(annotation), config=_STRICT)
+
+
+def plain(value: Any) -> Any:
+    """Returns `value` with NumPy scalars and arrays as the Python numbers and lists they hold."""
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    return value
+
+
+_EXPECTED: dict[str, Callable[[dict], str]] = {
+    "float_type": lambda ctx: "expected a number",
+    "int_type": lambda ctx: "expected an integer",
+    "int_from_float": lambda ctx: "expected an integer",
+    "bool_type": lambda ctx: "expected true or false",
+    "string_type": lambda ctx: "expected text",
+    "tuple_type": lambda ctx: "expected a list",
+    "list_type": lambda ctx: "expected a list",
+    "dict_type": lambda ctx: "expected a mapping",
+    "none_required": lambda ctx: "expected null",
+    "finite_number": lambda ctx: "must be a finite number",
+    "greater_than": lambda ctx: f"must be > {ctx['gt']:g}",
+    "greater_than_equal": lambda ctx: f"must be >= {ctx['ge']:g}",
+    "less_than": lambda ctx: f"must be < {ctx['lt']:g}",
+    "less_than_equal": lambda ctx: f"must be <= {ctx['le']:g}",
+    "literal_error": lambda ctx: f"must be one of {ctx['expected']}",
+}
+
+_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?")
+
+
+def _choices(annotation: Any) -> list[str]:
+    args = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Literal:
+        return [arg for arg in args if isinstance(arg, str)]
+    return [choice for arg in args for choice in _choices(arg)]
+
+
+def _is_union(annotation: Any) -> bool:
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return False
+    return sum(arg is not type(None) for arg in typing.get_args(annotation)) > 1
+
+
+def _phrase(error: dict) -> str:
+    expected = _EXPECTED.get(error["type"])
+    return expected(error.get("ctx", {})) if expected else error["msg"]
+
+
+def _message(error: dict, annotation: Any) -> str:
+    value = error["input"]
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    message = f"{_phrase(error)}, got {describe(value)}"
+    if isinstance(value, str):
+        if error["type"] in ("float_type", "int_type") and _NUMBER.fullmatch(value):
+            message += "; write it without quotes"
+        message += did_you_mean(value, _choices(annotation))
+    return message
+
+
+def check_value(annotation: Any, value: Any, path: str) -> tuple[Any, list[Problem]]:
+    """Checks one value against its type and range.
+
+    Args:
+        annotation: The type, with its range as `Annotated` metadata.
+        value: The value as it was written.
+        path: The dotted path of the value, for messages.
+
+    Returns:
+        The value as it is to be stored, and the problems (none if the value is right).
+    """
+    value = plain(value)
+    try:
+        return adapter(annotation).validate_python(value), []
+    except ValidationError as invalid:
+        errors = invalid.errors(include_url=False)
+    if _is_union(annotation):
+        # One problem for the value, not one for each member of the union.
+        phrases = dict.fromkeys(_phrase(error) for error in errors)
+        message = f"{' or '.join(phrases)}, got {describe(value)}"
+        if isinstance(value, str):
+            message += did_you_mean(value, _choices(annotation))
+        return value, [Problem("type", path, message)]
+    problems = []
+    for error in errors:
+        nested = getattr(error.get("ctx", {}).get("error"), "problems", None)
+        place = path + "".join(
+            f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]
+        )
+        if nested:  # a config inside a list or a mapping
+            problems += [
+                problem._replace(path=f"{place}.{problem.path}" if problem.path else place)
+                for problem in nested
+            ]
+            continue
+        code = "type" if error["type"].endswith("_type") else "value"
+        problems.append(Problem(code, place, _message(error, annotation)))
+    return value, problems

@@ -1,0 +1,270 @@
+"""A strict YAML reader that remembers the line of every value, and a writer.
+
+Read are YAML 1.2 scalars (`1e-4`, `1.5e5` and `.5e3` are numbers, `yes` and `on` are text, and
+`1_000` is a number too). Refused are duplicate keys, tags other than `!!python/tuple` (a list, as
+Model Garden's files use it) and YAML's own, and files that expand beyond bounds. PyYAML does the
+parsing; its own loaders are left as they are.
+"""
+
+import os
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from optimization.configs.errors import ConfigError, Origin, Problem
+
+MAX_DEPTH = 50
+MAX_VALUES = 100_000
+
+_BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_BaseLoader):
+    """Resolves plain scalars by the core schema of YAML 1.2."""
+
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012  its own, PyYAML's is left alone
+
+
+_RESOLVERS = (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*\.?[0-9_]*)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", r"<<", "<"),
+)
+for _name, _pattern, _first in _RESOLVERS:
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), list(_first)
+    )
+
+_BOOLEANS = {"true": True, "false": False}
+_TUPLE = "tag:yaml.org,2002:python/tuple"
+
+
+class SourcedDict(dict):
+    """A mapping read from a file or a flag.
+
+    Attributes:
+        origins: For each key, where its value was written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.origins: dict[Any, Origin] = {}
+
+    def put(self, key: Any, value: Any, origin: Origin) -> None:
+        """Sets `key`, remembering where its value was written."""
+        self[key] = value
+        self.origins[key] = origin
+
+
+class _Reader:
+    """Turns the nodes of one document into values."""
+
+    def __init__(self, source: str):
+        self.source = source
+        self.values = 0
+        self.depth = 0
+        self.problems: list[Problem] = []
+
+    def read(self, node: Node) -> Any:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise ConfigError(
+                [self._problem(node, f"expands to more than {MAX_VALUES:,} values; aliases?")]
+            )
+        if self.depth >= MAX_DEPTH:
+            raise ConfigError([self._problem(node, f"nested more than {MAX_DEPTH} levels deep")])
+        self.depth += 1
+        try:
+            if isinstance(node, MappingNode):
+                return self._mapping(node)
+            if isinstance(node, SequenceNode):
+                return self._sequence(node)
+            return self._scalar(node)
+        finally:
+            self.depth -= 1
+
+    def _problem(self, node: Node, message: str, path: str = "") -> Problem:
+        return Problem("syntax", path, message, self._origin(node))
+
+    def _origin(self, node: Node) -> Origin:
+        return Origin(self.source, node.start_mark.line + 1)
+
+    def _refuse_tag(self, node: Node) -> None:
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        self.problems.append(
+            self._problem(node, f"the tag {tag} is not allowed; write plain values")
+        )
+
+    def _sequence(self, node: SequenceNode) -> list:
+        if node.tag not in ("tag:yaml.org,2002:seq", _TUPLE):
+            self._refuse_tag(node)
+        return [self.read(item) for item in node.value]
+
+    def _mapping(self, node: MappingNode) -> SourcedDict:
+        if node.tag != "tag:yaml.org,2002:map":
+            self._refuse_tag(node)
+        result, lines, merged = SourcedDict(), {}, []
+        for key_node, value_node in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                merged.append(value_node)
+                continue
+            key = self.read(key_node)
+            if not isinstance(key, Hashable):
+                self.problems.append(self._problem(key_node, "a key must be text, not a list"))
+                continue
+            line = key_node.start_mark.line + 1
+            if key in lines:
+                message = f"duplicate key {key!r}, first on line {lines[key]}, again on line {line}"
+                self.problems.append(self._problem(key_node, message))
+                continue
+            lines[key] = line
+            result.put(key, self.read(value_node), self._origin(key_node))
+        for value_node in merged:
+            self._merge(value_node, result)
+        return result
+
+    def _merge(self, node: Node, result: SourcedDict) -> None:
+        parts = node.value if isinstance(node, SequenceNode) else [node]
+        for part in parts:
+            if not isinstance(part, MappingNode):
+                self.problems.append(self._problem(part, "`<<` takes a mapping or a list of them"))
+                continue
+            for key, value in (source := self.read(part)).items():
+                if key not in result:
+                    result.put(key, value, source.origins[key])
+
+    def _scalar(self, node: ScalarNode) -> Any:
+        text = node.value
+        match node.tag.removeprefix("tag:yaml.org,2002:"):
+            case "str" | "merge":
+                return text
+            case "null":
+                return None
+            case "bool" if text.lower() in _BOOLEANS:
+                return _BOOLEANS[text.lower()]
+            case "int" | "float" as kind:
+                try:
+                    return _number(text, kind)
+                except ValueError:
+                    message = f"{text!r} is not a number"
+                    self.problems.append(self._problem(node, message))
+                    return None
+        self._refuse_tag(node)
+        return None
+
+
+def _number(text: str, kind: str) -> int | float:
+    if kind == "float":
+        return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan").lower())
+    if text.startswith(("0o", "0x")):
+        return int(text, 0)
+    return int(text.replace("_", ""))
+
+
+def parse(text: str, source: str = "<text>") -> Any:
+    """Reads one YAML (or JSON) document from `text`.
+
+    Args:
+        text: The document.
+        source: What to call it in messages, usually a file name.
+
+    Returns:
+        Plain values; each mapping is a `SourcedDict`. None for an empty document.
+
+    Raises:
+        ConfigError: With the line of each mistake.
+    """
+    loader = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError([_syntax_problem(error, source)]) from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+    if node is None:
+        return None
+    reader = _Reader(source)
+    value = reader.read(node)
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return value
+
+
+def _syntax_problem(error: Exception, source: str) -> Problem:
+    if isinstance(error, RecursionError):
+        return Problem("syntax", "", f"nested more than {MAX_DEPTH} levels deep", Origin(source))
+    mark = getattr(error, "problem_mark", None)
+    words = [getattr(error, "context", None), getattr(error, "problem", None)]
+    message = ", ".join(word for word in words if word) or str(error).splitlines()[0]
+    line = None if mark is None else mark.line + 1
+    return Problem("syntax", "", f"not YAML: {message}", Origin(source, line))
+
+
+def load(path: str | os.PathLike) -> SourcedDict:
+    """Reads the mapping in the YAML file `path`.
+
+    Raises:
+        ConfigError: For a file that cannot be read, is not UTF-8 or YAML, or holds no mapping.
+    """
+    source = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        message = f"cannot be read: {error.strerror or error}"
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8 text: {error}"
+    else:
+        return as_mapping(parse(text, source), source)
+    raise ConfigError([Problem("syntax", "", message, Origin(source))])
+
+
+def as_mapping(value: Any, source: str) -> SourcedDict:
+    """Returns `value` if it is a mapping, an empty one for None, and raises otherwise."""
+    if value is None:
+        return SourcedDict()
+    if isinstance(value, SourcedDict):
+        return value
+    kind = "a list" if isinstance(value, list) else f"{value!r}"
+    message = f"must hold a mapping of settings, holds {kind}"
+    raise ConfigError([Problem("type", "", message, Origin(source))])
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists of plain values on one line, as people write them."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_list(dumper: yaml.SafeDumper, data: list) -> Node:
+    flow = all(not isinstance(item, list | dict) for item in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
+
+
+def _represent_text(dumper: yaml.SafeDumper, data: str) -> Node:
+    # PyYAML judges by YAML 1.1 which text needs quotes; this reader reads 1.2.
+    numeric = _Loader.yaml_implicit_resolvers.get(data[:1], [])
+    quoted = any(pattern.match(data) for _, pattern in numeric)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="'" if quoted else None)
+
+
+_Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(str, _represent_text)
+
+
+def dump(value: Any) -> str:
+    """Returns `value`, nested plain values, as YAML text that `parse` reads back unchanged."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
