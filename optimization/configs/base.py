@@ -249,7 +249,12 @@ class Config:
             child._set_locked(locked)
 
     def _children(self) -> dict[str, "Config"]:
-        return {name: value for name, value in self.__dict__.items() if isinstance(value, Config)}
+        """Returns the configs that this one holds, also those inside lists and mappings."""
+        return {
+            name + place: config
+            for name, value in self.__dict__.items()
+            for place, config in _configs_in(value)
+        }
 
     def _move(self, path: str) -> None:
         """Records `path` as the place of this config below its root."""
@@ -373,9 +378,10 @@ class Config:
         for name, value in self._items():
             if value is REQUIRED:
                 missing = True
-                problems.append(self._problem("missing", name, "a value is required, none was given"))
-            elif isinstance(value, Config):
-                found = value.problems()
+                message = "a value is required, none was given"
+                problems.append(self._problem("missing", name, message))
+            for _, config in _configs_in(value):
+                found = config.problems()
                 problems += found[0]
                 doubts += found[1]
         if not missing:
@@ -407,6 +413,18 @@ class Config:
         return core_schema.no_info_plain_validator_function(decode)
 
 
+def _configs_in(value: Any) -> Iterator[tuple[str, Config]]:
+    """Yields each config in a field's value, with its place in it: "", "[0]", ".key"."""
+    if isinstance(value, Config):
+        yield "", value
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from ((f"[{index}]{place}", config) for place, config in _configs_in(item))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from ((f".{key}{place}", config) for place, config in _configs_in(item))
+
+
 def _known(origin: Origin) -> Origin | None:
     """Python code needs no mention: its traceback shows it."""
     return None if origin in (PYTHON, DEFAULT) else origin
@@ -425,8 +443,8 @@ def _export(value: Any) -> Any:
 def commit(changes: list[Change]) -> None:
     """Makes the planned changes."""
     for config, name, value, origin in changes:
-        if isinstance(value, Config):
-            value._move(config._join(name))
+        for place, child in _configs_in(value):
+            child._move(config._join(name + place))
         config.__dict__[name] = value
         config._origins[name] = origin
 

@@ -91,13 +91,51 @@ def _assign(result: SourcedDict, assignment: str, flag: str) -> Problem | None:
     return None
 
 
-def resolve(base: ConfigT, layers: Iterable[Mapping], *, complete: bool = True) -> ConfigT:
-    """Applies layers of settings to a copy of `base`.
+def layered(
+    base: ConfigT, layers: Iterable[Mapping], path: str | None = None
+) -> tuple[ConfigT, list[Problem]]:
+    """Applies layers of settings to a copy of `base`, without validating the whole.
 
     Args:
         base: The config to start from.
         layers: Mappings, or the `SourcedDict`s of files and flags; later ones win.
-        complete: Whether to validate the result as a whole too.
+        path: The dotted path of the config in its file, for messages.
+
+    Returns:
+        A new config, with all that was right, and the problems of all that was not.
+    """
+    config = copy.deepcopy(base)
+    config._set_locked(False)
+    if path is not None:
+        config._move(path)
+    problems: list[Problem] = []
+    for layer in layers:
+        changes: list[Change] = []
+        config._plan(layer, PYTHON, problems, changes)
+        commit(changes)
+    return config, problems
+
+
+def findings(config: Config, problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
+    """Adds what is wrong with the whole to the problems of its layers.
+
+    Returns:
+        All errors, and the warnings. A value that is wrong is not reported as missing too.
+    """
+    reported = {problem.path for problem in problems}
+    found, doubts = config.problems()
+    return problems + [problem for problem in found if problem.path not in reported], doubts
+
+
+def resolve(
+    base: ConfigT, layers: Iterable[Mapping], problems: Iterable[Problem] = ()
+) -> ConfigT:
+    """Applies layers of settings to a copy of `base` and validates the result.
+
+    Args:
+        base: The config to start from.
+        layers: Mappings, or the `SourcedDict`s of files and flags; later ones win.
+        problems: What is known to be wrong already, such as a file that cannot be read.
 
     Returns:
         A new config.
@@ -105,21 +143,10 @@ def resolve(base: ConfigT, layers: Iterable[Mapping], *, complete: bool = True) 
     Raises:
         ConfigError: Every mistake of every layer, and of the result.
     """
-    config = copy.deepcopy(base)
-    config._set_locked(False)
-    problems: list[Problem] = []
-    for layer in layers:
-        changes: list[Change] = []
-        config._plan(layer, PYTHON, problems, changes)
-        commit(changes)
-    doubts: list[Problem] = []
-    if complete:
-        reported = {problem.path for problem in problems}
-        found, doubts = config.problems()
-        # A value that is wrong is not also missing.
-        problems += [problem for problem in found if problem.path not in reported]
-    if problems:
-        raise ConfigError(problems)
+    config, found = layered(base, layers)
+    errors, doubts = findings(config, [*problems, *found])
+    if errors:
+        raise ConfigError(errors)
     for doubt in doubts:
         warn(doubt)
     return config

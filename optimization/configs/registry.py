@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from optimization.configs.base import Config
+from optimization.configs.base import Config, OneOfConfig
 from optimization.configs.errors import did_you_mean
 from optimization.configs.types import REQUIRED
 
@@ -63,7 +63,7 @@ class Registry(Mapping):
         """
         if name in self._entries:
             raise ValueError(f"the {self.kind} type {name!r} is registered already")
-        if not name.isidentifier() or name == "type" or hasattr(Config, name):
+        if not name.isidentifier() or name == "type" or hasattr(OneOfConfig, name):
             raise ValueError(f"{name!r} cannot name a type: it must be an identifier of its own")
 
         def decorate(decorated: Any) -> Any:

@@ -23,9 +23,23 @@ _BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_BaseLoader):
-    """Resolves plain scalars by the core schema of YAML 1.2."""
+    """Resolves plain scalars by the core schema of YAML 1.2, and bounds the depth."""
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012  its own, PyYAML's is left alone
+    depth = 0
+
+    # PyYAML calls these two around each node. It recurses into nodes, in C without a check of its
+    # own, so that deep nesting would end the process.
+
+    def descend_resolver(self, current_node: Node | None, current_index: Any) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise RecursionError
+        super().descend_resolver(current_node, current_index)
+
+    def ascend_resolver(self) -> None:
+        self.depth -= 1
+        super().ascend_resolver()
 
 
 _RESOLVERS = (

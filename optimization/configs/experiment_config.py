@@ -1,0 +1,181 @@
+"""`ExperimentConfig`: the task, the trainer and the machine it runs on."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from optimization.configs.base import Config
+from optimization.configs.errors import Problem
+from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
+
+MODES = ("train", "eval", "train_and_eval", "continuous_eval")
+
+
+@dataclasses.dataclass
+class DataConfig(Config):
+    """What a task reads, for training or for validation.
+
+    Attributes:
+        global_batch_size: Examples in one batch over all replicas; 0 where there is no such data.
+        is_training: Whether batches go on for ever, epoch after epoch, or end after one.
+        drop_remainder: Whether the examples at the end of an epoch that fill no batch are left
+            out. If not, a training batch runs on into the next epoch, and the last validation
+            batch is smaller.
+        shuffle: Whether each epoch has an order of its own.
+        seed: Of that order; None for `runtime.seed`.
+    """
+
+    global_batch_size: NonNegativeInt = 0
+    is_training: bool = False
+    drop_remainder: bool = False
+    shuffle: bool = False
+    seed: NonNegativeInt | None = None
+
+
+def _train_data() -> DataConfig:
+    return DataConfig(is_training=True, drop_remainder=True, shuffle=True)
+
+
+@dataclasses.dataclass
+class TaskConfig(Config):
+    """The base of every task's config.
+
+    Attributes:
+        init_checkpoint: A checkpoint of this trainer, or a directory of them, from which the
+            model's weights start where `model_dir` holds none; "" for the model's own values.
+        train_data: What is trained on.
+        validation_data: What is evaluated.
+    """
+
+    init_checkpoint: str = ""
+    train_data: DataConfig = dataclasses.field(default_factory=_train_data)
+    validation_data: DataConfig = dataclasses.field(default_factory=DataConfig)
+
+
+@dataclasses.dataclass
+class TrainerConfig(Config):
+    """How long is trained, and what is written when. All intervals are in training steps.
+
+    An interval need not be a multiple of another: a loop ends wherever something is due.
+
+    Attributes:
+        optimizer_config: The optimizer, its learning rate, warmup and weight averaging.
+        train_steps: When training ends; 0 where nothing is trained.
+        validation_steps: Batches of one evaluation; -1 for all there are.
+        validation_interval: Steps from one evaluation to the next; the end is evaluated too.
+        steps_per_loop: The most steps that run without a return to Python.
+        summary_interval: Steps from one entry in the TensorBoard summaries to the next.
+        checkpoint_interval: Steps from one checkpoint to the next; the end is saved too.
+        max_to_keep: Checkpoints kept; older ones are removed.
+        best_checkpoint_export_subdir: Where in `model_dir` the weights of the best evaluation are
+            kept; "" for nowhere.
+        best_checkpoint_eval_metric: The name of the metric that decides, "loss" for the loss.
+        best_checkpoint_metric_comp: Whether a `higher` or a `lower` value is better.
+        continuous_eval_timeout: Seconds that `continuous_eval` waits for the next checkpoint;
+            None for ever.
+        validation_summary_subdir: Where in `model_dir` the summaries of evaluations go.
+    """
+
+    optimizer_config: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
+    train_steps: NonNegativeInt = 0
+    validation_steps: Annotated[int, Ge(-1)] = -1
+    validation_interval: PositiveInt = 1000
+    steps_per_loop: PositiveInt = 1000
+    summary_interval: PositiveInt = 1000
+    checkpoint_interval: PositiveInt = 1000
+    max_to_keep: PositiveInt = 5
+    best_checkpoint_export_subdir: str = ""
+    best_checkpoint_eval_metric: str = ""
+    best_checkpoint_metric_comp: Literal["higher", "lower"] = "higher"
+    continuous_eval_timeout: NonNegativeInt | None = 3600
+    validation_summary_subdir: str = "validation"
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields what contradicts itself."""
+        if self.validation_steps == 0:
+            yield "validation_steps", "must be > 0, or -1 for all the data, got 0"
+        if self.best_checkpoint_export_subdir and not self.best_checkpoint_eval_metric:
+            yield "best_checkpoint_eval_metric", "is needed with `best_checkpoint_export_subdir`"
+        if self.best_checkpoint_eval_metric and not self.best_checkpoint_export_subdir:
+            yield "best_checkpoint_export_subdir", "is needed with `best_checkpoint_eval_metric`"
+        subdirs = {"best_checkpoint_export_subdir", "validation_summary_subdir"}
+        for name in sorted(subdirs):
+            parts = getattr(self, name).replace("\\", "/").split("/")
+            if ".." in parts or (parts[0] == "" and len(parts) > 1):
+                yield name, f"must be a directory inside `model_dir`, got {getattr(self, name)!r}"
+        if self.validation_summary_subdir in ("", "train"):
+            yield "validation_summary_subdir", 'must not be "" or "train": summaries would mix'
+
+
+@dataclasses.dataclass
+class RuntimeConfig(Config):
+    """What the experiment runs on.
+
+    Attributes:
+        distribution_strategy: `one_device`; `mirrored`, all devices of this machine (with a single
+            device the same as `one_device`); `multi_worker_mirrored`, the workers that the
+            environment variable TF_CONFIG names.
+        mixed_precision_dtype: What layers compute in, their variables being float32; None leaves
+            Keras' dtype policy as it is.
+        loss_scale: With float16, the factor that keeps gradients from underflow: a number, or
+            "dynamic", which None means too.
+        enable_xla: Whether XLA compiles the forward and backward pass; on one device only.
+        run_eagerly: Whether training and evaluation run without `tf.function`, for debugging.
+        seed: Of the weights, of random layers, and of the order of examples.
+    """
+
+    distribution_strategy: Literal["one_device", "mirrored", "multi_worker_mirrored"] = "mirrored"
+    mixed_precision_dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    loss_scale: Literal["dynamic"] | PositiveFloat | None = None
+    enable_xla: bool = False
+    run_eagerly: bool = False
+    seed: NonNegativeInt = 0
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields what contradicts itself."""
+        if self.loss_scale is not None and self.mixed_precision_dtype != "float16":
+            dtype = self.mixed_precision_dtype
+            yield "loss_scale", f"is for `mixed_precision_dtype: float16`, which is {dtype}"
+        if self.enable_xla and self.run_eagerly:
+            yield "enable_xla", "cannot be combined with `run_eagerly`"
+        if self.enable_xla and self.distribution_strategy == "multi_worker_mirrored":
+            yield "enable_xla", "works on one device only, not with `multi_worker_mirrored`"
+
+
+@dataclasses.dataclass
+class ExperimentConfig(Config):
+    """Everything that decides a run.
+
+    Attributes:
+        task: The model, its data and its loss; an instance of the task's own config class.
+        trainer: How long, how often, and with which optimizer.
+        runtime: The machine, the precision and the seed.
+    """
+
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
+    trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
+    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+
+    def problems_in_mode(self, mode: str) -> list[Problem]:
+        """Returns what is missing for a run in `mode`, one of `MODES`."""
+        problems = []
+        if mode.startswith("train"):
+            if self.trainer.train_steps == 0:
+                problems.append(self.trainer._problem("missing", "train_steps", _needed(mode)))
+            problems += _batch_problems(self.task.train_data, mode)
+        if "eval" in mode:
+            problems += _batch_problems(self.task.validation_data, mode)
+        return problems
+
+
+def _needed(mode: str) -> str:
+    return f"must be > 0 in the mode {mode!r}, got 0"
+
+
+def _batch_problems(data: DataConfig, mode: str) -> list[Problem]:
+    if data.global_batch_size:
+        return []
+    return [data._problem("missing", "global_batch_size", _needed(mode))]

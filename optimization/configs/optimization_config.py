@@ -1,0 +1,112 @@
+"""`OptimizationConfig`: the optimizer, its learning rate, its warmup, and weight averaging."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import TypeVar
+
+from optimization.configs import yaml_file
+from optimization.configs.base import Config
+from optimization.configs.errors import ConfigError, Origin, Problem, describe, warn
+from optimization.configs.layers import findings, layered
+from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
+from optimization.configs.yaml_file import SourcedDict
+from optimization.schedules import LrConfig, WarmupConfig
+
+_SECTION = ("trainer", "optimizer_config")
+
+
+@dataclasses.dataclass
+class OptimizationConfig(Config):
+    """Everything that decides how weights are updated.
+
+    Attributes:
+        optimizer: The optimizer, a oneof; required.
+        ema: The moving average of the weights; None for none.
+        learning_rate: The learning rate, a oneof; required.
+        warmup: The warmup of the learning rate, a oneof; `type` None for none.
+    """
+
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    ema: EMAConfig | None = None
+    learning_rate: LrConfig = dataclasses.field(default_factory=LrConfig)
+    warmup: WarmupConfig = dataclasses.field(default_factory=WarmupConfig)
+
+    def problems(self) -> tuple[list[Problem], list[Problem]]:
+        """Returns the errors and warnings; a missing `type` is the error of its oneof."""
+        problems, doubts = super().problems()
+        for name in ("optimizer", "learning_rate"):
+            section = getattr(self, name)
+            if section.type is None:
+                message = "a type is required, none was given; the types are "
+                message += ", ".join(section.branches())
+                problems.insert(0, section._problem("missing", "type", message))
+        return problems, doubts
+
+
+ConfigT = TypeVar("ConfigT", bound=OptimizationConfig)
+
+
+def optimization_section(params: Mapping, source: str = "") -> tuple[SourcedDict, str]:
+    """Finds the optimization section of an experiment file, or takes the mapping as one.
+
+    Args:
+        params: What a file holds: an experiment, with `trainer.optimizer_config`, as Model Garden
+            and this package write them, or the section alone. Only that section is looked at.
+        source: The file's name, for messages.
+
+    Returns:
+        The section and its dotted path, "" where the file is the section.
+
+    Raises:
+        ConfigError: If the way to the section is no mapping.
+    """
+    if not {"trainer", "task", "runtime"} & set(params):
+        return params, ""
+    section, path = params, ""
+    for name in _SECTION:
+        path = f"{path}.{name}" if path else name
+        origin = getattr(section, "origins", {}).get(name, Origin(source))
+        section = section.get(name)
+        if section is None:
+            message = "is not there: the file sets nothing about optimization"
+            raise ConfigError([Problem("missing", path, message, origin)])
+        if not isinstance(section, Mapping):
+            message = f"expected a mapping, got {describe(section)}"
+            raise ConfigError([Problem("type", path, message, origin)])
+    return section, path
+
+
+def load_optimization_config(
+    *paths: str | os.PathLike,
+    base: OptimizationConfig | None = None,
+) -> OptimizationConfig:
+    """Reads the optimization part of experiment files, or files that are that part.
+
+    Args:
+        *paths: YAML files, later ones win. The task, model and runtime sections of an experiment
+            file are left alone.
+        base: What the files are layered on, such as the section of a registered experiment.
+
+    Returns:
+        A validated config.
+
+    Raises:
+        ConfigError: Every mistake of every file, and of the result.
+    """
+    config = OptimizationConfig() if base is None else base
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            section, place = optimization_section(yaml_file.load(path), os.fspath(path))
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        config, found = layered(config, [section], place)
+        problems += found
+    errors, doubts = findings(config, problems)
+    if errors:
+        raise ConfigError(errors)
+    for doubt in doubts:
+        warn(doubt)
+    return config

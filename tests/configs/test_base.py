@@ -1,0 +1,267 @@
+import copy
+import dataclasses
+import pickle
+
+import pytest
+
+from optimization.configs.base import DEFAULT, PYTHON, Config, OneOfConfig
+from optimization.configs.errors import ConfigError, ConfigWarning, Origin
+from optimization.configs.types import REQUIRED, PositiveInt
+from optimization.configs.yaml_file import parse
+
+
+@dataclasses.dataclass
+class Leaf(Config):
+    size: PositiveInt = REQUIRED
+    rate: float = 0.5
+    names: tuple[str, ...] = ()
+
+    def check(self):
+        if self.rate > self.size:
+            yield "rate", f"must be <= `size`, got {self.rate} > {self.size}"
+
+
+@dataclasses.dataclass
+class Other(Config):
+    text: str = "a"
+
+
+@dataclasses.dataclass
+class Choice(OneOfConfig):
+    leaf: Leaf = dataclasses.field(default_factory=Leaf)
+    other: Other = dataclasses.field(default_factory=Other)
+
+
+@dataclasses.dataclass
+class Root(Config):
+    choice: Choice = dataclasses.field(default_factory=Choice)
+    maybe: Other | None = None
+    leaves: tuple[Leaf, ...] = ()
+    steps: int = 10
+
+
+def messages(error):
+    return [str(problem) for problem in error.value.problems]
+
+
+def test_a_mapping_keywords_or_both_build_a_config():
+    assert Leaf({"size": 3}) == Leaf(size=3) == Leaf({"size": 1}, size=3)
+    assert Root(choice={"type": "leaf", "leaf": {"size": 2}}).choice.leaf.size == 2
+
+
+def test_all_mistakes_of_a_mapping_are_reported_at_once_and_nothing_is_changed():
+    root = Root({"steps": 3})
+    with pytest.raises(ConfigError) as error:
+        root.override(
+            {
+                "step": 4,
+                "steps": "5",
+                "choice": {"type": "laef", "leaf": {"size": 0, "rat": 1}, "lef": {}},
+                "maybe": {"text": 1},
+                "leaves": [{"size": 1}, {"sise": 2}],
+            }
+        )
+    assert messages(error) == [
+        "step: unknown key; did you mean 'steps'?",
+        "steps: expected an integer, got '5' (text); write it without quotes",
+        "choice.type: unknown type 'laef'; did you mean 'leaf'?",
+        "choice.leaf.size: must be > 0, got 0",
+        "choice.leaf.rat: unknown key; did you mean 'rate'?",
+        "choice.lef: unknown key; did you mean 'leaf'?",
+        "maybe.text: expected text, got 1",
+        "leaves[1].sise: unknown key; did you mean 'size'?",
+    ]
+    assert root == Root({"steps": 3})
+
+
+@pytest.mark.parametrize("value", [3, [1], "text", None])
+def test_a_nested_config_must_be_a_mapping(value):
+    with pytest.raises(ConfigError, match="choice: expected a mapping"):
+        Root(choice=value)
+
+
+def test_assignment_is_as_strict_as_a_file():
+    root = Root()
+    with pytest.raises(ConfigError, match="choice.leaf.rate: expected a number, got '1'"):
+        root.choice.leaf.rate = "1"
+    with pytest.raises(ConfigError, match="choice.leaf.sise: unknown key; did you mean 'size'"):
+        root.choice.leaf.sise = 1
+    root.choice.leaf.size = 2e3
+    assert root.choice.leaf.size == 2000
+    assert type(root.choice.leaf.size) is int
+    with pytest.raises(AttributeError):
+        del root.steps
+
+
+def test_a_config_may_be_assigned_and_is_copied():
+    leaf = Leaf(size=1)
+    root = Root()
+    root.choice.leaf = leaf
+    leaf.size = 2
+    assert root.choice.leaf.size == 1
+    with pytest.raises(ConfigError, match="choice.leaf: expected Leaf, got Other"):
+        root.choice.leaf = Other()
+
+
+def test_override_keeps_other_values_and_replaces_lists():
+    root = Root({"leaves": [{"size": 1}, {"size": 2}], "steps": 5})
+    root.override({"leaves": [{"size": 3}], "maybe": {}})
+    assert root.leaves == (Leaf(size=3),)
+    assert root.steps == 5
+    assert root.maybe == Other()
+    root.override({"maybe": None})
+    assert root.maybe is None
+
+
+def test_replace_leaves_the_original_alone():
+    root = Root(steps=1)
+    root.lock()
+    twin = root.replace(steps=2)
+    twin.choice.leaf.size = 3
+    assert (root.steps, twin.steps) == (1, 2)
+    assert root.choice.leaf.size is REQUIRED
+
+
+def test_lock_is_deep():
+    root = Root({"maybe": {}, "leaves": [{"size": 1}]})
+    root.lock()
+    assert root.choice.leaf.locked
+    for config, name in ((root, "steps"), (root.choice.leaf, "size"), (root.maybe, "text")):
+        with pytest.raises(ConfigError, match="the config is locked"):
+            setattr(config, name, 3)
+    with pytest.raises(ConfigError, match="locked"):
+        root.override({"choice": {"other": {"text": "b"}}})
+    with pytest.raises(AttributeError):
+        root.leaves.append(1)
+    with pytest.raises(ConfigError, match="locked"):
+        root.leaves[0].size = 2
+
+
+def test_a_locked_config_refuses_even_wrong_values_as_locked():
+    leaf = Leaf(size=1)
+    leaf.lock()
+    with pytest.raises(ConfigError, match="size cannot be set"):
+        leaf.override({"size": "x"})
+
+
+def test_validate_reports_missing_values_and_contradictions():
+    root = Root({"choice": {"type": "leaf"}})
+    with pytest.raises(ConfigError) as error:
+        root.validate()
+    assert messages(error) == ["choice.leaf.size: a value is required, none was given"]
+    root.choice.leaf.override({"size": 1, "rate": 2.0})
+    with pytest.raises(ConfigError, match=r"choice.leaf.rate: must be <= `size`, got 2.0 > 1"):
+        root.validate()
+    root.choice.leaf.rate = 1
+    assert root.validate() == []
+
+
+def test_configs_in_lists_are_validated_with_their_place():
+    root = Root({"leaves": [{"size": 1}, {"rate": 1.0}]})
+    with pytest.raises(ConfigError) as error:
+        root.validate()
+    assert messages(error) == ["leaves[1].size: a value is required, none was given"]
+
+
+def test_only_the_selected_branch_must_be_complete():
+    root = Root({"choice": {"type": "other"}})
+    assert root.validate() == []
+
+
+def test_a_written_branch_that_is_not_selected_is_a_warning():
+    root = Root({"choice": {"leaf": {"rate": 0.1}, "type": "other"}})
+    with pytest.warns(ConfigWarning, match="choice.leaf: is set, but `type` selects 'other'"):
+        doubts = root.validate()
+    assert [doubt.code for doubt in doubts] == ["unselected"]
+
+
+def test_switching_the_type_keeps_the_branches():
+    choice = Choice({"type": "leaf", "leaf": {"size": 7}})
+    choice.type = "other"
+    assert choice.get() == Other()
+    assert choice.as_dict() == {"type": "other", "other": {"text": "a"}}
+    choice.type = "leaf"
+    assert choice.get().size == 7
+    choice.type = None
+    assert choice.get() is None
+    assert choice.as_dict() == {"type": None}
+
+
+@pytest.mark.parametrize("name", ["type", "__class__", "get", "registry", "_path", ""])
+def test_type_must_name_a_branch(name):
+    with pytest.raises(ConfigError, match="type: unknown type"):
+        Choice(type=name)
+
+
+def test_a_missing_attribute_names_the_nearest():
+    with pytest.raises(AttributeError, match="did you mean 'leaf'"):
+        _ = Choice().laef
+
+
+def test_equality_is_of_class_and_exported_values():
+    assert Leaf(size=1) != Leaf(size=2)
+    assert Leaf(size=1) != Other()
+    left, right = Choice(type="other"), Choice(type="other", leaf={"size": 3})
+    assert left == right
+
+
+def test_dict_yaml_and_json_round_trips(tmp_path):
+    root = Root(
+        {
+            "choice": {"type": "leaf", "leaf": {"size": 2, "rate": 1e-7, "names": ["1e3", "yes"]}},
+            "maybe": {"text": "null"},
+            "leaves": [{"size": 1, "names": ["a: b", "é"]}],
+        }
+    )
+    assert Root(root.as_dict()) == root
+    assert Root.from_json(root.to_json()) == root
+    assert Root.from_json(root.to_json(indent=2)) == root
+    path = tmp_path / "root.yaml"
+    text = root.to_yaml(path)
+    assert path.read_text(encoding="utf-8") == text == root.to_yaml()
+    assert Root.from_yaml(path) == root
+    assert type(Root.from_yaml(path).choice.leaf.rate) is float
+
+
+def test_from_json_refuses_what_is_no_json():
+    with pytest.raises(ConfigError, match="not JSON"):
+        Root.from_json("{")
+    with pytest.raises(ConfigError, match="stps: unknown key; did you mean 'steps'"):
+        Root.from_json('{"stps": 3}')
+
+
+def test_from_yaml_names_the_line(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("steps: 3\nchoice:\n  leaf:\n    rate: fast\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        Root.from_yaml(path)
+    expected = f"{path}:4: choice.leaf.rate: expected a number, got 'fast' (text)"
+    assert messages(error) == [expected]
+
+
+def test_origins_are_remembered():
+    root = Root(parse("choice:\n  leaf:\n    size: 3\n", "f.yaml"))
+    assert root.origin_of("choice.leaf.size") == Origin("f.yaml", 3)
+    assert root.origin_of("choice.leaf.rate") is DEFAULT
+    root.choice.leaf.rate = 0.1
+    assert root.origin_of("choice.leaf.rate") is PYTHON
+    with pytest.raises(AttributeError):
+        root.origin_of("choice.leaf.nothing")
+
+
+def test_copies_and_pickles_are_equal_and_independent():
+    root = Root({"choice": {"type": "leaf", "leaf": {"size": 2}}})
+    for twin in (copy.deepcopy(root), pickle.loads(pickle.dumps(root)), dataclasses.replace(root)):
+        assert twin == root
+        twin.choice.leaf.size = 3
+        assert root.choice.leaf.size == 2
+
+
+def test_repr_names_class_and_values():
+    assert repr(Choice(type="other")) == "Choice(type='other', other=Other(text='a'))"
+
+
+def test_a_base_class_config_in_place_of_a_mapping():
+    assert Leaf(Leaf(size=2)) == Leaf(size=2)
+    with pytest.raises(TypeError, match="expected Leaf, got Other"):
+        Leaf(Other())

@@ -1,0 +1,148 @@
+import dataclasses
+
+import pytest
+
+from optimization.configs.errors import ConfigError, ConfigWarning
+from optimization.configs.optimization_config import (
+    OptimizationConfig,
+    load_optimization_config,
+    optimization_section,
+)
+
+PARAMS = {
+    "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}},
+    "learning_rate": {
+        "type": "stepwise",
+        "stepwise": {"boundaries": [10000, 20000], "values": [0.1, 0.01, 0.001]},
+    },
+    "warmup": {"type": "linear", "linear": {"warmup_steps": 500, "warmup_learning_rate": 0.01}},
+}
+
+
+def test_the_form_that_users_know():
+    config = OptimizationConfig(PARAMS)
+    assert config.validate() == []
+    assert config.optimizer.sgd.momentum == 0.9
+    assert config.learning_rate.get().values == (0.1, 0.01, 0.001)
+    exported = config.as_dict()
+    assert list(exported["optimizer"]) == ["type", "sgd"]
+    assert exported["ema"] is None
+    assert OptimizationConfig(exported) == config
+    assert OptimizationConfig.from_json(config.to_json()) == config
+
+
+def test_types_are_required():
+    with pytest.raises(ConfigError) as error:
+        OptimizationConfig().validate()
+    assert [problem.path for problem in error.value.problems] == [
+        "learning_rate.type",
+        "optimizer.type",
+    ]
+
+
+def test_warmup_may_be_absent():
+    config = OptimizationConfig({**PARAMS, "warmup": {"type": None}})
+    assert config.validate() == []
+    assert config.warmup.get() is None
+
+
+def test_one_error_lists_everything():
+    with pytest.raises(ConfigError) as error:
+        OptimizationConfig(
+            {
+                "optimizer": {"type": "sgdd", "sgd": {"momentmu": 0.9}},
+                "learnin_rate": {},
+                "warmup": {"linear": {"warmup_steps": "500", "warmup_learning_rate": True}},
+                "ema": {"average_decay": 2},
+            }
+        )
+    assert str(error.value).splitlines() == [
+        "optimizer.type: unknown type 'sgdd'; did you mean 'sgd'?",
+        "optimizer.sgd.momentmu: unknown key; did you mean 'momentum'?",
+        "learnin_rate: unknown key; did you mean 'learning_rate'?",
+        "warmup.linear.warmup_steps: expected an integer, got '500' (text); write it without quotes",
+        "warmup.linear.warmup_learning_rate: expected a number, got true",
+        "ema.average_decay: must be < 1, got 2",
+    ]
+
+
+def test_a_subclass_can_add_fields_and_change_defaults():
+    @dataclasses.dataclass
+    class Mine(OptimizationConfig):
+        note: str = "none"
+
+    config = Mine(PARAMS, note="x")
+    assert config.note == "x"
+    assert config.optimizer.type == "sgd"
+
+
+GARDEN_FILE = """\
+task:
+  model: {backbone: {type: resnet, resnet: {model_id: 50}}}
+  whatever: !!python/tuple [1, 2]
+runtime: {distribution_strategy: tpu, tpu_setting: 1}
+trainer:
+  train_tf_while_loop: true
+  train_steps: 90000
+  optimizer_config:
+    optimizer:
+      type: sgd
+      sgd: {momentum: 0.9}
+    learning_rate:
+      type: stepwise
+      stepwise:
+        boundaries: !!python/tuple [30, 60]
+        values: [1.6e-1, .5e-1, 1e-2]
+    warmup: {type: linear, linear: {warmup_steps: 5}}
+"""
+
+
+def test_a_model_garden_file_can_be_pointed_at(tmp_path):
+    path = tmp_path / "garden.yaml"
+    path.write_text(GARDEN_FILE)
+    config = load_optimization_config(path)
+    assert config.learning_rate.get().boundaries == (30, 60)
+    assert config.learning_rate.get().values == (0.16, 0.05, 0.01)
+    assert str(config.origin_of("optimizer.sgd.momentum")) == f"{path}:11"
+
+
+def test_mistakes_in_a_file_have_line_and_full_path(tmp_path):
+    path = tmp_path / "garden.yaml"
+    path.write_text(GARDEN_FILE.replace("momentum: 0.9", "momentum: '0.9'"))
+    other = tmp_path / "section.yaml"
+    other.write_text("warmup:\n  linear: {warmup_stps: 3}\n")
+    with pytest.raises(ConfigError) as error:
+        load_optimization_config(path, other)
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith(f"{path}:11: trainer.optimizer_config.optimizer.sgd.momentum: expected")
+    assert lines[1].startswith(f"{other}:2: warmup.linear.warmup_stps: unknown key; did you mean")
+    assert len(lines) == 2
+
+
+def test_files_are_layered_on_each_other_and_on_a_base(tmp_path):
+    path = tmp_path / "over.yaml"
+    path.write_text("optimizer: {sgd: {nesterov: true}}\n")
+    config = load_optimization_config(path, base=OptimizationConfig(PARAMS))
+    assert config.optimizer.sgd.nesterov is True
+    assert config.optimizer.sgd.momentum == 0.9
+
+
+def test_a_branch_set_in_vain_is_a_warning(tmp_path):
+    path = tmp_path / "over.yaml"
+    path.write_text("optimizer:\n  adam: {beta_1: 0.8}\n")
+    with pytest.warns(ConfigWarning, match=r"over.yaml:2: optimizer.adam: is set, but `type`"):
+        load_optimization_config(path, base=OptimizationConfig(PARAMS))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"trainer": {}}, "trainer.optimizer_config: is not there"),
+        ({"task": {}}, "trainer: is not there"),
+        ({"trainer": 3}, "trainer: expected a mapping, got 3"),
+        ({"trainer": {"optimizer_config": [1]}}, "optimizer_config: expected a mapping"),
+    ],
+)
+def test_an_experiment_without_optimization_section(params, message):
+    with pytest.raises(ConfigError, match=message):
+        optimization_section(params, "x.yaml")

@@ -1,0 +1,90 @@
+import copy
+import pickle
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from optimization.configs.types import (
+    REQUIRED,
+    Boundaries,
+    Decay,
+    Patterns,
+    PositiveFloat,
+    PositiveInt,
+    check_value,
+)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "stored"),
+    [
+        (float, 1, 1.0),
+        (float, 1e-4, 1e-4),
+        (int, 2e4, 20000),
+        (float | None, None, None),
+        (tuple[float, ...], [1, 2.5], (1.0, 2.5)),
+        (list[int], (1, 2.0), [1, 2]),
+        (dict[str, int], {"a": 3.0}, {"a": 3}),
+        (Literal["dynamic"] | float | None, "dynamic", "dynamic"),
+        (Literal["dynamic"] | float | None, 3, 3.0),
+        (float, np.float32(0.5), 0.5),
+        (int, np.int64(3), 3),
+        (tuple[int, ...], np.array([1, 2]), (1, 2)),
+        (Boundaries, [1, 5, 9], (1, 5, 9)),
+        (Patterns, ["bias", "norm$"], ("bias", "norm$")),
+    ],
+)
+def test_right_values_are_stored_in_their_type(annotation, value, stored):
+    result, problems = check_value(annotation, value, "x")
+    assert problems == []
+    assert result == stored
+    assert type(result) is type(stored)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "message"),
+    [
+        (float, "abc", "expected a number, got 'abc' (text)"),
+        (float, "0.9", "expected a number, got '0.9' (text); write it without quotes"),
+        (float, "1e-4", "expected a number, got '1e-4' (text); write it without quotes"),
+        (float, True, "expected a number, got true"),
+        (float, None, "expected a number, got null"),
+        (float, [1.0], "expected a number, got [1.0] (a list)"),
+        (float, float("nan"), "must be a finite number, got nan"),
+        (float, float("inf"), "must be a finite number, got inf"),
+        (int, 1.5, "expected an integer, got 1.5"),
+        (int, False, "expected an integer, got false"),
+        (int, "3", "expected an integer, got '3' (text); write it without quotes"),
+        (bool, 1, "expected true or false, got 1"),
+        (bool, "true", "expected true or false, got 'true' (text)"),
+        (str, 3, "expected text, got 3"),
+        (PositiveFloat, 0, "must be > 0, got 0"),
+        (PositiveFloat | None, -1, "must be > 0, got -1"),
+        (PositiveInt, -2, "must be > 0, got -2"),
+        (Decay, 1.0, "must be < 1, got 1.0"),
+        (Boundaries, [5, 5], "must be strictly increasing, got 5 after 5"),
+        (Boundaries, 5, "expected a list, got 5"),
+        (Patterns, ["a("], "'a(' is not a regular expression"),
+        (Patterns, "bias", "expected a list, got 'bias' (text)"),
+        (Literal["higher", "lower"], "highr", "did you mean 'higher'?"),
+        (Literal["dynamic"] | float | None, "dinamic", "did you mean 'dynamic'?"),
+    ],
+)
+def test_wrong_values_are_one_problem_in_words(annotation, value, message):
+    _, problems = check_value(annotation, value, "x.y")
+    assert len(problems) == 1
+    assert problems[0].path == "x.y"
+    assert message in problems[0].message
+
+
+def test_problems_inside_a_list_name_the_place():
+    _, problems = check_value(tuple[float, ...], [1.0, "b", None], "values")
+    assert [problem.path for problem in problems] == ["values[1]", "values[2]"]
+
+
+def test_required_is_one_falsy_object():
+    assert not REQUIRED
+    assert copy.deepcopy(REQUIRED) is REQUIRED
+    assert copy.copy(REQUIRED) is REQUIRED
+    assert pickle.loads(pickle.dumps(REQUIRED)) is REQUIRED

@@ -1,0 +1,254 @@
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+import optimization
+from optimization.optimizers import PipelineOptimizer
+from tests import golden_cases
+
+PARAMS = {
+    "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}},
+    "learning_rate": {
+        "type": "stepwise",
+        "stepwise": {"boundaries": [10000, 20000], "values": [0.1, 0.01, 0.001]},
+    },
+    "warmup": {"type": "linear", "linear": {"warmup_steps": 500, "warmup_learning_rate": 0.01}},
+}
+CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.5}}
+GARDEN_LR = json.loads((pathlib.Path(__file__).parent / "golden/garden_lr.json").read_text())
+
+
+def factory(optimizer, learning_rate=CONSTANT, **sections):
+    config = optimization.OptimizationConfig(
+        {"optimizer": optimizer, "learning_rate": learning_rate, **sections}
+    )
+    return optimization.OptimizerFactory(config)
+
+
+def build(optimizer, learning_rate=CONSTANT, **sections):
+    built = factory(optimizer, learning_rate, **sections)
+    return built.build_optimizer(built.build_learning_rate())
+
+
+def step(optimizer, value, gradient):
+    """Returns the value of one variable after one step."""
+    variable = keras.Variable(np.array(value, "float32"), name="kernel")
+    optimizer.apply([keras.ops.convert_to_tensor(np.array(gradient, "float32"))], [variable])
+    return keras.ops.convert_to_numpy(variable)
+
+
+def test_the_form_that_users_know_word_for_word():
+    params = PARAMS
+    opt_config = optimization.OptimizationConfig(params)
+    opt_factory = optimization.OptimizerFactory(opt_config)
+    lr = opt_factory.build_learning_rate()
+    optimizer = opt_factory.build_optimizer(lr)
+    assert isinstance(lr, keras.optimizers.schedules.LearningRateSchedule)
+    assert isinstance(optimizer, keras.optimizers.Optimizer)
+    assert isinstance(optimizer.optimizer, keras.optimizers.SGD)
+    assert optimizer.momentum == 0.9
+    assert float(optimizer.learning_rate) == pytest.approx(0.01)
+
+
+def test_a_constant_rate_without_warmup_is_a_float():
+    built = factory({"type": "sgd"})
+    assert built.build_learning_rate() == 0.5
+    assert type(built.build_learning_rate()) is float
+    optimizer = built.build_optimizer(1)
+    assert float(optimizer.learning_rate) == 1.0
+
+
+def test_the_factory_keeps_a_locked_copy():
+    config = optimization.OptimizationConfig(PARAMS)
+    built = optimization.OptimizerFactory(config)
+    config.optimizer.sgd.momentum = 0.1
+    assert built.config.optimizer.sgd.momentum == 0.9
+    with pytest.raises(optimization.ConfigError, match="locked"):
+        built.config.optimizer.sgd.momentum = 0.2
+
+
+def test_a_wrong_config_is_refused():
+    with pytest.raises(optimization.ConfigError, match=r"optimizer.type: a type is required"):
+        optimization.OptimizerFactory(optimization.OptimizationConfig({"learning_rate": CONSTANT}))
+    with pytest.raises(TypeError, match="expected an OptimizationConfig, got dict"):
+        optimization.OptimizerFactory(PARAMS)
+
+
+@pytest.mark.parametrize("name", list(optimization.OPTIMIZERS_CLS))
+def test_every_type_is_built_and_goes_down_a_parabola(name):
+    rate = {"type": "constant", "constant": {"learning_rate": 0.05}}
+    optimizer = build({"type": name}, rate)
+    assert isinstance(optimizer, PipelineOptimizer)
+    assert isinstance(optimizer.optimizer, optimization.OPTIMIZERS_CLS[name])
+    variable = keras.Variable(np.array([[1.0, -2.0], [0.5, 1.5]], "float32"), name="kernel")
+    first = float(keras.ops.sum(variable**2))
+    for _ in range(30):
+        optimizer.apply([2.0 * keras.ops.convert_to_tensor(variable)], [variable])
+    assert int(optimizer.iterations) == 30
+    assert float(keras.ops.sum(variable**2)) < 0.95 * first
+
+
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [
+        ({"clipnorm": 1.0}, [0.6, 0.8]),
+        ({"global_clipnorm": 1.0}, [0.6, 0.8]),
+        ({"clipvalue": 1.0}, [1.0, 1.0]),
+        ({}, [3.0, 4.0]),
+    ],
+)
+def test_clips_reach_the_optimizer(clip, expected):
+    rate = {"type": "constant", "constant": {"learning_rate": 1.0}}
+    moved = step(build({"type": "sgd", "sgd": clip}, rate), [0.0, 0.0], [3.0, 4.0])
+    # float32 rounding of one division and one product
+    np.testing.assert_allclose(-moved, expected, rtol=3e-7)
+
+
+def test_adamw_clips_by_the_global_norm_first():
+    # One step of Adam is lr * sign(g) whatever the scale, so the clip shows in the second moment.
+    plain, clipped = (
+        build({"type": "adamw", "adamw": {"gradient_clip_norm": norm}}) for norm in (0.0, 1.0)
+    )
+    for optimizer, length in ((plain, 5.0), (clipped, 1.0)):
+        step(optimizer, [0.0, 0.0], [3.0, 4.0])
+        moments = [v for v in optimizer.variables if "velocity" in v.path]
+        total = float(sum(keras.ops.sum(v) for v in moments))
+        assert total == pytest.approx(0.001 * length**2, rel=1e-5)  # 1 - beta_2 in float32
+
+
+def test_inverse_time_decay_of_sgd_is_honored_once():
+    built = factory({"type": "sgd", "sgd": {"decay": 0.5}})
+    lr = built.build_learning_rate()
+    assert [float(lr(t)) for t in (0, 1, 2)] == [0.5, 0.5 / 1.5, 0.25]
+    np.testing.assert_array_equal(
+        built.learning_rate_curve([0, 1, 2]), [0.5, 0.5 / 1.5, 0.25]
+    )
+    for rate in (lr, 0.5):
+        optimizer = built.build_optimizer(rate)
+        variable = keras.Variable(np.zeros(1, "float32"), name="kernel")
+        for _ in range(2):
+            optimizer.apply([keras.ops.ones(1)], [variable])
+        # float32 rounding of two updates
+        assert float(variable[0]) == pytest.approx(-(0.5 + 0.5 / 1.5), rel=1e-6)
+
+
+def test_gradient_transformers_and_aggregator_are_applied():
+    built = factory({"type": "sgd"})
+    calls = []
+
+    def double(pairs):
+        calls.append("transformer")
+        return [(2 * gradient, variable) for gradient, variable in pairs]
+
+    optimizer = built.build_optimizer(0.5, gradient_transformers=[double])
+    np.testing.assert_array_equal(step(optimizer, [1.0], [1.0]), [0.0])
+    assert calls == ["transformer"]
+
+
+def test_transformers_and_clips_exclude_each_other():
+    def same(pairs):
+        return pairs
+
+    for section in (
+        {"type": "sgd", "sgd": {"clipnorm": 1.0}},
+        {"type": "adamw", "adamw": {"gradient_clip_norm": 0.5}},
+    ):
+        with pytest.raises(ValueError, match="transformers"):
+            factory(section).build_optimizer(0.1, gradient_transformers=[same])
+    # The clip that adamw has by default gives way.
+    factory({"type": "adamw"}).build_optimizer(0.1, gradient_transformers=[same])
+
+
+def test_postprocessor():
+    built = factory({"type": "sgd"})
+    wrapped = built.build_optimizer(0.1, postprocessor=keras.optimizers.LossScaleOptimizer)
+    assert isinstance(wrapped, keras.optimizers.LossScaleOptimizer)
+    with pytest.raises(TypeError, match="must return a Keras optimizer, received: int"):
+        built.build_optimizer(0.1, postprocessor=lambda optimizer: 3)
+
+
+@pytest.mark.parametrize("lr", ["0.1", None, True, [0.1]])
+def test_a_learning_rate_must_be_one(lr):
+    with pytest.raises(TypeError, match="must be a number or a learning rate schedule"):
+        factory({"type": "sgd"}).build_optimizer(lr)
+
+
+@pytest.mark.parametrize("lr", [-0.1, float("nan")])
+def test_a_learning_rate_must_not_be_negative(lr):
+    with pytest.raises(ValueError, match="must be >= 0"):
+        factory({"type": "sgd"}).build_optimizer(lr)
+
+
+def test_ema_is_built():
+    optimizer = build({"type": "sgd"}, ema={"average_decay": 0.5, "dynamic_decay": False})
+    variable = keras.Variable(np.ones(1, "float32"), name="kernel")
+    optimizer.apply([keras.ops.ones(1)], [variable])
+    optimizer.swap()
+    assert float(variable[0]) == 0.75  # halfway between 1 and 0.5
+
+
+def test_a_registered_optimizer_works_everywhere(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        optimization.OPTIMIZERS_CLS, "_entries", dict(optimization.OPTIMIZERS_CLS._entries)
+    )
+
+    @optimization.register_optimizer("halving")
+    class Halving(keras.optimizers.Optimizer):
+        def __init__(self, learning_rate=0.1, factor: float = 0.5, name="halving", **kwargs):
+            super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+            self.factor = factor
+
+        def update_step(self, gradient, variable, learning_rate):
+            self.assign(variable, variable * self.factor)
+
+    assert optimization.OPTIMIZERS_CLS["halving"] is Halving
+    path = tmp_path / "halving.yaml"
+    path.write_text(
+        "optimizer: {type: halving, halving: {factor: 0.25, clipnorm: 1}}\n"
+        "learning_rate: {type: constant}\n"
+    )
+    config = optimization.load_optimization_config(path)
+    config.override(optimization.parse_override("optimizer.halving.factor=0.125"))
+    built = optimization.OptimizerFactory(config)
+    moved = step(built.build_optimizer(built.build_learning_rate()), [8.0], [1.0])
+    np.testing.assert_array_equal(moved, [1.0])
+    with pytest.raises(optimization.ConfigError, match="factr: unknown key; did you mean"):
+        config.optimizer.override({"halving": {"factr": 1}})
+    with pytest.raises(ValueError, match="registered already"):
+        optimization.register_optimizer("halving")
+
+
+@pytest.mark.parametrize("case", GARDEN_LR["cases"], ids=lambda case: case["source"][-60:])
+def test_model_gardens_learning_rates(case):
+    config = optimization.OptimizationConfig(case["base"])
+    config.override(case["optimizer_config"])
+    exported = config.as_dict()
+    for section, values in case["resolved"].items():
+        assert_holds(exported[section], values, section)
+    built = optimization.OptimizerFactory(config)
+    # float32 rounding on either side, and cancellation where a cosine ends
+    tolerance = {"rtol": 1e-6, "atol": 1e-9}
+    np.testing.assert_allclose(
+        built.learning_rate_curve(case["steps"]), case["lr"], **tolerance
+    )
+    lr = built.build_learning_rate()
+    values = [float(lr(s)) if callable(lr) else lr for s in case["steps"]]
+    np.testing.assert_allclose(values, case["lr"], **tolerance)
+
+
+def assert_holds(exported, values, path):
+    """Asserts that `exported` has all of `values`, and perhaps more keys."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            assert_holds(exported[key], value, f"{path}.{key}")
+    else:
+        assert exported == values, path
+
+
+@pytest.mark.parametrize("case", golden_cases.cases(), ids=lambda case: case.name)
+def test_model_gardens_updates(case):
+    built = optimization.OptimizerFactory(optimization.OptimizationConfig(case.config))
+    case.check(lambda: built.build_optimizer(built.build_learning_rate()))
