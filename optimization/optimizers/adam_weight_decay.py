@@ -1,0 +1,123 @@
+"""Adam as BERT trains with it: weight decay by name, before the step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from optimization.optimizers.patterns import (
+    as_pattern_list,
+    matches_any,
+    path_of,
+    require_matches,
+)
+from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
+
+
+@keras.saving.register_keras_serializable(package="optimization")
+class AdamWeightDecay(Float32Slots, keras.optimizers.Adam):
+    """Adam with decoupled weight decay chosen by variable path (Devlin et al. 2018).
+
+    With t = iterations + 1, m and v the moments of the gradient g:
+
+        w <- w - lr * rate * w                       where the variable decays
+        w <- w - lr * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)
+
+    Epsilon stands outside the root and outside the bias correction, as in BERT and in Keras. The
+    clip by global norm that BERT applies first belongs to the gradient pipeline, not here.
+
+    A variable decays if one of `include_in_weight_decay` is found in its path, else if there is no
+    include list and none of `exclude_from_weight_decay` is found. If both lists are given, include
+    wins and whatever neither list names decays; `include_in_weight_decay` alone means "only
+    these". TensorFlow Model Garden ignores an include list that stands alone.
+
+    Args:
+        learning_rate: A float, or a `LearningRateSchedule` of the step.
+        beta_1: Decay of the first moment, in [0, 1).
+        beta_2: Decay of the second moment, in [0, 1).
+        epsilon: Added to the root of the second moment.
+        amsgrad: Use the largest second moment so far (Reddi et al. 2018).
+        weight_decay_rate: The rate, times the learning rate; 0 turns decay off.
+        include_in_weight_decay: Regular expressions searched in the full path.
+        exclude_from_weight_decay: Regular expressions searched in the full path.
+        name: Name of the optimizer.
+        **kwargs: Arguments of `keras.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: For an invalid regular expression; at build, for one that matches no variable.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        weight_decay_rate: float = 0.0,
+        include_in_weight_decay: Sequence[str] | str | None = None,
+        exclude_from_weight_decay: Sequence[str] | str | None = None,
+        name: str = "AdamWeightDecay",
+        **kwargs: Any,
+    ):
+        super().__init__(
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            amsgrad=amsgrad,
+            name=name,
+            **kwargs,
+        )
+        self.weight_decay_rate = weight_decay_rate
+        # Not named exclude_from_weight_decay: Keras has a method of that name.
+        self._include = as_pattern_list(include_in_weight_decay, "include_in_weight_decay")
+        self._exclude = as_pattern_list(exclude_from_weight_decay, "exclude_from_weight_decay")
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Creates the moments and decides, once, which variables decay."""
+        if self.built:
+            return
+        require_matches(self._include, variables, "include_in_weight_decay")
+        require_matches(self._exclude, variables, "exclude_from_weight_decay")
+        self._decays = [self._decays_by_path(path_of(variable)) for variable in variables]
+        super().build(variables)
+
+    def _decays_by_path(self, path: str) -> bool:
+        if not self.weight_decay_rate:
+            return False
+        if matches_any(path, self._include):
+            return True
+        if self._exclude:
+            return not matches_any(path, self._exclude)
+        return not self._include
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Updates one variable and its moments."""
+        dtype = compute_dtype(variable)
+        index = self._get_variable_index(variable)
+        lr = ops.cast(learning_rate, dtype)
+        g = as_dense(gradient, dtype)
+        m, v = self._momentums[index], self._velocities[index]
+        self.assign_add(m, (g - m) * (1 - self.beta_1))
+        self.assign_add(v, (ops.square(g) - v) * (1 - self.beta_2))
+        if self.amsgrad:
+            v_hat = self._velocity_hats[index]
+            self.assign(v_hat, ops.maximum(v_hat, v))
+            v = v_hat
+        t = ops.cast(self.iterations + 1, dtype)
+        correction = ops.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
+        step = lr * correction * m / (ops.sqrt(v) + self.epsilon)
+        if self._decays[index]:
+            step = step + lr * self.weight_decay_rate * ops.cast(variable, dtype)
+        self.assign_sub(variable, ops.cast(step, variable.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns everything the constructor needs."""
+        return {
+            **super().get_config(),
+            "weight_decay_rate": self.weight_decay_rate,
+            "include_in_weight_decay": self._include,
+            "exclude_from_weight_decay": self._exclude,
+        }

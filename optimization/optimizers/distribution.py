@@ -1,0 +1,101 @@
+"""The few facts of `tf.distribute` that the gradient pipeline needs; trivial on other backends.
+
+A step can be taken in three places:
+
+- no strategy: nothing to reduce;
+- inside `strategy.run`: each replica holds its own gradients, to be reduced;
+- outside `run` with an optimizer made under a strategy: `run` has returned reduced gradients.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+_TENSORFLOW = keras.backend.backend() == "tensorflow"
+if _TENSORFLOW:
+    import tensorflow as tf
+
+
+def has_strategy() -> bool:
+    """Says whether a strategy's scope is open or its `run` is being executed."""
+    return _TENSORFLOW and tf.distribute.has_strategy()
+
+
+def in_replica() -> bool:
+    """Says whether this code runs inside a strategy's `run`."""
+    return has_strategy() and tf.distribute.get_replica_context() is not None
+
+
+def in_cross_replica() -> bool:
+    """Says whether this code runs inside a strategy's scope, outside `run`."""
+    return has_strategy() and tf.distribute.in_cross_replica_context()
+
+
+def replicas_of(optimizer: keras.optimizers.Optimizer) -> int:
+    """Number of replicas of the strategy the optimizer was made under; 1 without one."""
+    return optimizer._distribution_strategy.num_replicas_in_sync if _TENSORFLOW else 1
+
+
+def sum_over_replicas(gradients: Sequence[Any]) -> Sequence[Any]:
+    """Sums each gradient over the replicas. Only inside `strategy.run`."""
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
+
+
+def local_value(optimizer: keras.optimizers.Optimizer, gradient: Any) -> Any:
+    """This process' copy of a reduced gradient: after reduction all replicas hold the same."""
+    return optimizer._distribution_strategy.experimental_local_results(gradient)[0]
+
+
+def strategy_of(variable: Any) -> Any:
+    """The strategy a variable was made under, or None."""
+    return getattr(getattr(variable, "value", variable), "distribute_strategy", None)
+
+
+def reduce_only_once(inner: keras.optimizers.Optimizer) -> None:
+    """Keeps a Keras optimizer from summing over replicas gradients that are summed already."""
+    if _TENSORFLOW:
+        inner._all_reduce_sum_gradients = _as_they_are
+
+
+def _as_they_are(grads_and_vars: Any) -> Any:
+    return grads_and_vars
+
+
+@contextlib.contextmanager
+def creation_scope(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Where variables may be made: outside any `tf.function`, inside the optimizer's strategy."""
+    if not _TENSORFLOW:
+        yield
+        return
+    with tf.init_scope():
+        # Entering the default strategy's scope would hide a scope that is open.
+        own = optimizer._distribution_strategy
+        if tf.distribute.has_strategy() or own is tf.distribute.get_strategy():
+            yield
+        else:
+            with own.scope():
+                yield
+
+
+class CompiledUpdate:
+    """An update compiled by XLA, once for each set of variables that has gradients.
+
+    Args:
+        update: A function of gradients and variables.
+    """
+
+    def __init__(self, update: Callable[[Sequence[Any], Sequence[Any]], None]):
+        self._update = update
+        self.functions: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Updates the variables; sparse gradients are made dense."""
+        key = tuple(id(variable) for variable in variables)
+        if key not in self.functions:
+            self.functions[key] = tf.function(
+                lambda dense: self._update(dense, variables), jit_compile=True
+            )
+        self.functions[key]([tf.convert_to_tensor(gradient) for gradient in gradients])

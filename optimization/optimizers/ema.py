@@ -1,0 +1,190 @@
+"""Exponential moving average of a model's weights, kept by `PipelineOptimizer`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from optimization.optimizers.patterns import path_of
+from optimization.optimizers.slots import compute_dtype
+from optimization.optimizers.state import by_unique_name
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+_SWAPPED = "The weights are swapped with their averages: call `swap()` before the next step."
+
+
+class WeightAverage:
+    """average <- average - (1 - d) * (average - w), after every step.
+
+    With n the number of steps taken, d is 0 for n < start_step (the average follows the weights),
+    and from then on
+
+        d = min(average_decay, (1 + n - start_step) / (10 + n - start_step))   dynamic_decay
+        d = average_decay                                                      otherwise
+
+    The average starts from the weights themselves. (TensorFlow Model Garden starts it from zero
+    and never corrects for that.) Averages are float32 at least; integer weights have none.
+
+    Args:
+        average_decay: Largest d, in [0, 1).
+        start_step: Number of steps before averaging begins, >= 0.
+        dynamic_decay: Let d grow from 1/10, so that early averages forget the first weights fast.
+        trainable_weights_only: Average trainable weights; False adds the others, such as the
+            statistics of batch normalization, and needs `shadow_copy(model)`.
+
+    Raises:
+        ValueError: For a value out of its range.
+    """
+
+    def __init__(
+        self,
+        average_decay: float = 0.99,
+        start_step: int = 0,
+        dynamic_decay: bool = True,
+        trainable_weights_only: bool = True,
+    ):
+        if not 0 <= average_decay < 1:
+            raise ValueError(
+                f"Argument `average_decay` must be in [0, 1), received: {average_decay=}"
+            )
+        if start_step < 0:
+            raise ValueError(f"Argument `start_step` must be >= 0, received: {start_step=}")
+        self.average_decay = average_decay
+        self.start_step = start_step
+        self.dynamic_decay = dynamic_decay
+        self.trainable_weights_only = trainable_weights_only
+        self.swapped: keras.Variable | None = None
+        self._weights: list[Any] = []
+        self._averages: list[keras.Variable] = []
+        self._exact_averages: list[Any] = []
+        self._has_all_weights = trainable_weights_only
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "average_decay": self.average_decay,
+            "start_step": self.start_step,
+            "dynamic_decay": self.dynamic_decay,
+            "trainable_weights_only": self.trainable_weights_only,
+        }
+
+    def decay(self, steps: Any) -> Any:
+        """Returns d after `steps` steps, a float32 scalar."""
+        n = ops.cast(steps, "float32") - self.start_step
+        decay = ops.cast(self.average_decay, "float32")
+        if self.dynamic_decay:
+            # Before the start n is negative and the quotient means nothing: see `where`.
+            decay = ops.minimum(decay, (1 + n) / ops.maximum(10 + n, 1.0))
+        return ops.where(n < 0, 0.0, decay)
+
+    def build(self, optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
+        """Creates the averages of the trainable variables, as variables of `optimizer`."""
+        self.swapped = optimizer.add_variable((), dtype="bool", name="swapped")
+        self._add(optimizer, variables)
+
+    def add_weights_of(self, optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
+        """Creates the averages that the model's other weights still lack."""
+        known = {id(weight) for weight in self._weights}
+        self._add(optimizer, [w for w in model.weights if id(w) not in known])
+        self._has_all_weights = True
+
+    def _add(self, optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> None:
+        for weight in weights:
+            if _is_averaged(weight):
+                self._weights.append(weight)
+                self._averages.append(_average_of(optimizer, weight))
+
+    def variables_by_path(self) -> dict[str, keras.Variable]:
+        """Returns its variables by the paths of the weights they belong to."""
+        named = [("swapped", self.swapped)]
+        named += [
+            (f"average/{path_of(weight)}", average)
+            for weight, average in zip(self._weights, self._averages, strict=True)
+        ]
+        return by_unique_name(named)
+
+    def check_ready(self) -> None:
+        """Raises where a step must not be taken.
+
+        Raises:
+            ValueError: If the model's other weights are to be averaged but were never given.
+            RuntimeError: If weights and averages are swapped. Inside a `tf.function` that was
+                traced before the swap it is an `InvalidArgumentError`; inside a function
+                compiled by XLA or JAX nothing can be raised.
+        """
+        if not self._has_all_weights:
+            raise ValueError(
+                "The average was made with trainable_weights_only=False: call "
+                "`optimizer.shadow_copy(model)` before the first step, so that it knows them all."
+            )
+        if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
+            tf.debugging.Assert(tf.logical_not(tf.convert_to_tensor(self.swapped)), [_SWAPPED])
+        elif not _is_traced(self.swapped) and self.is_swapped():
+            raise RuntimeError(_SWAPPED)
+
+    def update(self, steps: Any) -> None:
+        """Moves the averages towards the weights, `steps` steps having been taken."""
+        share = 1 - self.decay(steps)
+        for weight, average in zip(self._weights, self._averages, strict=True):
+            difference = average - ops.cast(weight, average.dtype)
+            average.assign_sub(ops.cast(share, average.dtype) * difference)
+
+    def is_swapped(self) -> bool:
+        """Says whether the weights are swapped with their averages at present."""
+        return self.swapped is not None and bool(ops.convert_to_numpy(self.swapped))
+
+    def swap(self) -> None:
+        """Exchanges weights and averages; a second call restores both bit for bit.
+
+        Raises:
+            RuntimeError: Inside a `tf.function`, where it would run once, while tracing.
+        """
+        if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
+            raise RuntimeError("`swap()` must be called eagerly, outside any `tf.function`.")
+        restoring = self.is_swapped()
+        exact_averages = self._exact_averages if restoring else []
+        self._exact_averages = []
+        for i, (weight, average) in enumerate(zip(self._weights, self._averages, strict=True)):
+            old_weight, old_average = _copy(weight), _copy(average)
+            weight.assign(ops.cast(old_average, weight.dtype))
+            if exact_averages and exact_averages[i] is not None:
+                average.assign(exact_averages[i])
+            else:
+                average.assign(ops.cast(old_weight, average.dtype))
+            # A weight of lower precision can't hold the average: it is kept aside.
+            fits = keras.backend.standardize_dtype(weight.dtype) == average.dtype
+            self._exact_averages.append(None if fits or restoring else old_average)
+        self.swapped.assign(not restoring)
+
+
+def _is_averaged(weight: Any) -> bool:
+    floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype))
+    return floating and not getattr(weight, "overwrite_with_gradient", False)
+
+
+def _average_of(optimizer: keras.optimizers.Optimizer, weight: Any) -> keras.Variable:
+    return optimizer.add_variable(
+        shape=weight.shape,
+        initializer=lambda shape, dtype=None: ops.cast(_copy(weight), dtype),
+        dtype=compute_dtype(weight),
+        # Statistics differ from replica to replica until they are read as their mean.
+        aggregation="none" if weight.trainable else "mean",
+        layout=getattr(weight, "_layout", None),
+        name=f"{path_of(weight).replace('/', '_')}_average",
+    )
+
+
+def _copy(variable: Any) -> Any:
+    # Not the variable's own buffer, which JAX may donate and PyTorch changes in place.
+    return ops.copy(ops.convert_to_tensor(variable))
+
+
+def _is_traced(variable: keras.Variable) -> bool:
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return isinstance(variable.value, jax.core.Tracer)

@@ -1,0 +1,45 @@
+"""What the own optimizers share: state in float32 at least, and gradients as dense tensors."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from optimization.optimizers.patterns import path_of
+
+_LOW_PRECISION = ("float16", "bfloat16")
+
+
+def compute_dtype(variable: Any) -> str:
+    """Returns the dtype to compute an update in: the variable's own, float32 at least.
+
+    In bfloat16 `1 - beta_2` and small steps round to nothing, so nothing would be learned.
+    """
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return "float32" if dtype in _LOW_PRECISION else dtype
+
+
+def as_dense(gradient: Any, dtype: str) -> Any:
+    """Returns a gradient as a dense tensor of `dtype`; repeated sparse indices are summed."""
+    return ops.cast(ops.convert_to_tensor(gradient), dtype)
+
+
+def root_mean_square(x: Any) -> Any:
+    """Returns sqrt(mean(x^2)), a scalar."""
+    return ops.sqrt(ops.mean(ops.square(x)))
+
+
+class Float32Slots:
+    """Mixin for a Keras optimizer: its slots hold float32 even where the variable does not."""
+
+    def add_variable_from_reference(
+        self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
+    ) -> keras.Variable:
+        """Adds a slot shaped like the variable, in `compute_dtype` of that variable."""
+        return self.add_variable(
+            shape=reference_variable.shape,
+            initializer=initializer,
+            dtype=compute_dtype(reference_variable),
+            layout=getattr(reference_variable, "_layout", None),
+            name=f"{path_of(reference_variable).replace('/', '_')}_{name or 'var'}",
+        )

@@ -1,0 +1,91 @@
+"""An optimizer's variables under names that stay the same from one process to the next.
+
+Keras' own paths don't: they hold the optimizer's automatic name ("adam_1"), the scope it was built
+in, and names of variables made without one ("variable_7").
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, unquote
+
+import keras
+import numpy as np
+
+from optimization.optimizers.patterns import path_of
+
+# Keras' lists of variables of every kind: positions in them mean nothing.
+_NOT_SLOTS = ("_variables", "_trainable_variables")
+
+
+def inner_variables_by_path(
+    optimizer: keras.optimizers.Optimizer, trainable_variables: Sequence[Any]
+) -> dict[str, keras.Variable]:
+    """Names an optimizer's variables after its attributes and the model's paths.
+
+    Args:
+        optimizer: A Keras optimizer.
+        trainable_variables: The variables it was built with, in order.
+
+    Returns:
+        A slot list such as `_momentums` gives `momentums/<path of the model's variable>`, a single
+        variable its attribute's name, anything else the last part of its own path. Where names
+        meet, `#2`, `#3`, ... are appended in order.
+    """
+    names: dict[int, str] = {}
+    for attribute, value in vars(optimizer).items():
+        if attribute in _NOT_SLOTS:
+            continue
+        label = attribute.lstrip("_")
+        if isinstance(value, keras.Variable):
+            names.setdefault(id(value), label)
+        elif isinstance(value, list | tuple) and len(value) == len(trainable_variables):
+            for slot, variable in zip(value, trainable_variables, strict=True):
+                if isinstance(slot, keras.Variable):
+                    names.setdefault(id(slot), f"{label}/{path_of(variable)}")
+    return by_unique_name(
+        (names.get(id(variable), variable.path.split("/")[-1]), variable)
+        for variable in optimizer.variables
+    )
+
+
+def by_unique_name(named_variables: Any) -> dict[str, keras.Variable]:
+    """Collects (name, variable) pairs; a name that repeats gets `#2`, `#3`, ..."""
+    collected: dict[str, keras.Variable] = {}
+    for name, variable in named_variables:
+        unique, count = name, 1
+        while unique in collected:
+            count += 1
+            unique = f"{name}#{count}"
+        collected[unique] = variable
+    return collected
+
+
+def save(variables: Mapping[str, keras.Variable], store: Any) -> None:
+    """Writes variables into a store of Keras' saving, under their names."""
+    for path, variable in variables.items():
+        # A store takes "/" for a level of its own.
+        store[quote(path, safe="")] = variable.numpy()
+
+
+def load(variables: Mapping[str, keras.Variable], store: Any) -> None:
+    """Reads variables from a store of Keras' saving by name; all match or nothing is changed.
+
+    Raises:
+        ValueError: Listing what the store lacks, what it has too much, and what has another shape.
+    """
+    stored = {unquote(key): key for key in store.keys()}  # noqa: SIM118 (a store is no mapping)
+    missing = [path for path in variables if path not in stored]
+    left_over = [path for path in stored if path not in variables]
+    values = {path: np.asarray(store[key]) for path, key in stored.items() if path in variables}
+    misshapen = [
+        f"{path}: {value.shape} stored, {tuple(variables[path].shape)} expected"
+        for path, value in values.items()
+        if value.shape != tuple(variables[path].shape)
+    ]
+    if missing or left_over or misshapen:
+        raise ValueError(
+            "The saved optimizer state does not belong to this optimizer. "
+            f"Missing: {missing}. Left over: {left_over}. Other shapes: {misshapen}."
+        )
+    for path, value in values.items():
+        variables[path].assign(value)
