@@ -12,7 +12,19 @@ if typing.TYPE_CHECKING:
     import keras
     import numpy as np
 
-__all__ = ["LR_CLS", "OPTIMIZERS_CLS", "WARMUP_CLS", "OptimizerFactory"]
+__all__ = [
+    "LR_CLS",
+    "OPTIMIZERS_CLS",
+    "WARMUP_CLS",
+    "OptimizerFactory",
+    "register_learning_rate",
+    "register_optimizer",
+    "register_warmup",
+]
+
+register_optimizer = OPTIMIZERS_CLS.register
+register_learning_rate = LR_CLS.register
+register_warmup = WARMUP_CLS.register
 
 GradientsAndVariables = list[tuple[Any, Any]]
 

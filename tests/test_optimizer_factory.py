@@ -123,9 +123,7 @@ def test_inverse_time_decay_of_sgd_is_honored_once():
     built = factory({"type": "sgd", "sgd": {"decay": 0.5}})
     lr = built.build_learning_rate()
     assert [float(lr(t)) for t in (0, 1, 2)] == [0.5, 0.5 / 1.5, 0.25]
-    np.testing.assert_array_equal(
-        built.learning_rate_curve([0, 1, 2]), [0.5, 0.5 / 1.5, 0.25]
-    )
+    np.testing.assert_array_equal(built.learning_rate_curve([0, 1, 2]), [0.5, 0.5 / 1.5, 0.25])
     for rate in (lr, 0.5):
         optimizer = built.build_optimizer(rate)
         variable = keras.Variable(np.zeros(1, "float32"), name="kernel")
@@ -231,9 +229,7 @@ def test_model_gardens_learning_rates(case):
     built = optimization.OptimizerFactory(config)
     # float32 rounding on either side, and cancellation where a cosine ends
     tolerance = {"rtol": 1e-6, "atol": 1e-9}
-    np.testing.assert_allclose(
-        built.learning_rate_curve(case["steps"]), case["lr"], **tolerance
-    )
+    np.testing.assert_allclose(built.learning_rate_curve(case["steps"]), case["lr"], **tolerance)
     lr = built.build_learning_rate()
     values = [float(lr(s)) if callable(lr) else lr for s in case["steps"]]
     np.testing.assert_allclose(values, case["lr"], **tolerance)

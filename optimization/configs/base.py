@@ -45,7 +45,9 @@ def _spec(annotation: Any, field: dataclasses.Field) -> FieldSpec:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         members = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
     optional = type(None) in typing.get_args(annotation)
-    is_config = len(members) == 1 and isinstance(members[0], type) and issubclass(members[0], Config)
+    is_config = (
+        len(members) == 1 and isinstance(members[0], type) and issubclass(members[0], Config)
+    )
     return FieldSpec(annotation, members[0] if is_config else None, optional, field)
 
 

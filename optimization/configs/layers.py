@@ -127,9 +127,7 @@ def findings(config: Config, problems: list[Problem]) -> tuple[list[Problem], li
     return problems + [problem for problem in found if problem.path not in reported], doubts
 
 
-def resolve(
-    base: ConfigT, layers: Iterable[Mapping], problems: Iterable[Problem] = ()
-) -> ConfigT:
+def resolve(base: ConfigT, layers: Iterable[Mapping], problems: Iterable[Problem] = ()) -> ConfigT:
     """Applies layers of settings to a copy of `base` and validates the result.
 
     Args:

@@ -1,13 +1,14 @@
 """The optimizer sections: one dataclass for each type, registered with its class.
 
 Names and defaults are those of Model Garden 2.20, so that its files load unchanged. A field marked
-by `pipeline(...)` is carried out by the step that all optimizers share (`PipelineOptimizer`); all
+by `PIPELINE` is carried out by the step that all optimizers share (`PipelineOptimizer`); all
 other fields are arguments of the optimizer's class.
 """
 
 import dataclasses
 import re
 from collections.abc import Iterator
+from dataclasses import field
 from typing import Annotated, Any
 
 from annotated_types import Interval, Lt
@@ -24,10 +25,8 @@ from optimization.configs.types import (
     PositiveInt,
 )
 
-
-def pipeline(default: Any) -> Any:
-    """A field that the shared step carries out, not the optimizer's own class."""
-    return dataclasses.field(default=default, metadata={"pipeline": True})
+PIPELINE = {"pipeline": True}
+"""Metadata of a field that the shared step carries out, not the optimizer's own class."""
 
 
 @dataclasses.dataclass
@@ -42,9 +41,9 @@ class BaseOptimizerConfig(Config):
         name: The name of the optimizer; it prefixes the names of its variables.
     """
 
-    clipnorm: PositiveFloat | None = pipeline(None)
-    clipvalue: PositiveFloat | None = pipeline(None)
-    global_clipnorm: PositiveFloat | None = pipeline(None)
+    clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)
+    clipvalue: PositiveFloat | None = field(default=None, metadata=PIPELINE)
+    global_clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     name: str | None = None
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -96,7 +95,7 @@ class KerasOptimizerConfig(BaseOptimizerConfig):
     """
 
     weight_decay: NonNegativeFloat | None = None
-    jit_compile: bool = pipeline(False)
+    jit_compile: bool = field(default=False, metadata=PIPELINE)
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the class; a decay of 0 is none."""
@@ -115,7 +114,7 @@ class SGDConfig(BaseOptimizerConfig):
     """
 
     name: str | None = "SGD"
-    decay: NonNegativeFloat = pipeline(0.0)
+    decay: NonNegativeFloat = field(default=0.0, metadata=PIPELINE)
     nesterov: bool = False
     momentum: Decay = 0.0
 
@@ -148,7 +147,7 @@ class SGDTorchConfig(BaseOptimizerConfig):
     """
 
     name: str | None = "SGD"
-    decay: NonNegativeFloat = pipeline(0.0)
+    decay: NonNegativeFloat = field(default=0.0, metadata=PIPELINE)
     nesterov: bool = False
     momentum_start: Decay = 0.0
     momentum: Decay = 0.9
@@ -230,7 +229,7 @@ class AdamWeightDecayConfig(_AdamFields, BaseOptimizerConfig):
     weight_decay_rate: NonNegativeFloat = 0.0
     include_in_weight_decay: Patterns | None = None
     exclude_from_weight_decay: Patterns | None = None
-    gradient_clip_norm: NonNegativeFloat = pipeline(1.0)
+    gradient_clip_norm: NonNegativeFloat = field(default=1.0, metadata=PIPELINE)
 
 
 @_register("adamw_experimental", "keras.optimizers:AdamW")
@@ -245,7 +244,7 @@ class AdamWeightDecayExperimentalConfig(_AdamFields, KerasOptimizerConfig):
     name: str | None = "AdamWeightDecayExperimental"
     amsgrad: bool = False
     weight_decay: NonNegativeFloat | None = 0.0
-    global_clipnorm: PositiveFloat | None = pipeline(1.0)
+    global_clipnorm: PositiveFloat | None = field(default=1.0, metadata=PIPELINE)
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the class, which takes a decay of 0 and not None."""

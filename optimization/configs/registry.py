@@ -1,5 +1,6 @@
 """The one place in which a type's name, its config and its implementation meet."""
 
+import copy
 import dataclasses
 import importlib
 import inspect
@@ -137,7 +138,8 @@ class Registry(Mapping):
             # A bare `power=1` is more often a number than an integer.
             hint = float if type(default) is int else type(default)
         if isinstance(default, list | dict):
-            return parameter.name, hint, dataclasses.field(default_factory=lambda: type(default)(default))
+            field = dataclasses.field(default_factory=lambda: copy.copy(default))
+            return parameter.name, hint, field
         return parameter.name, hint, dataclasses.field(default=default)
 
 

@@ -6,6 +6,7 @@ float without fraction (`2e4`) where an integer is meant, and a list where a tup
 other way round.
 """
 
+import itertools
 import re
 import types
 import typing
@@ -42,7 +43,7 @@ REQUIRED: Any = _Required()
 
 
 def _strictly_increasing(values: tuple) -> tuple:
-    for left, right in zip(values, values[1:], strict=False):
+    for left, right in itertools.pairwise(values):
         if left >= right:
             raise ValueError(f"must be strictly increasing, got {right} after {left}")
     return values

@@ -60,7 +60,8 @@ def test_one_error_lists_everything():
         "optimizer.type: unknown type 'sgdd'; did you mean 'sgd'?",
         "optimizer.sgd.momentmu: unknown key; did you mean 'momentum'?",
         "learnin_rate: unknown key; did you mean 'learning_rate'?",
-        "warmup.linear.warmup_steps: expected an integer, got '500' (text); write it without quotes",
+        "warmup.linear.warmup_steps: expected an integer, got '500' (text); "
+        "write it without quotes",
         "warmup.linear.warmup_learning_rate: expected a number, got true",
         "ema.average_decay: must be < 1, got 2",
     ]
@@ -114,7 +115,8 @@ def test_mistakes_in_a_file_have_line_and_full_path(tmp_path):
     with pytest.raises(ConfigError) as error:
         load_optimization_config(path, other)
     lines = str(error.value).splitlines()
-    assert lines[0].startswith(f"{path}:11: trainer.optimizer_config.optimizer.sgd.momentum: expected")
+    place = "trainer.optimizer_config.optimizer.sgd.momentum"
+    assert lines[0].startswith(f"{path}:11: {place}: expected")
     assert lines[1].startswith(f"{other}:2: warmup.linear.warmup_stps: unknown key; did you mean")
     assert len(lines) == 2
 

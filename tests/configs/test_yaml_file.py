@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import yaml
@@ -99,8 +100,7 @@ def test_anchors_and_merge_keys_work_and_keep_their_lines():
 def test_alias_bombs_are_refused():
     names = "abcdefghij"
     text = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
-        for old, new in zip(names, names[1:], strict=False)
+        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in itertools.pairwise(names)
     )
     with pytest.raises(ConfigError, match="expands to more than"):
         parse(text)
