@@ -78,7 +78,7 @@ def run(
     for step, gradient in enumerate(gradients, start=1):
         grads = [keras.ops.convert_to_tensor(gradient[v.path]) for v in variables]
         optimizer.apply(grads, variables)
-        yield step, {v.path: keras.ops.convert_to_numpy(v) for v in variables}
+        yield step, {v.path: v.numpy().copy() for v in variables}
 
 
 def worst_error(case: dict[str, Any], optimizer: keras.optimizers.Optimizer) -> float:

@@ -3,6 +3,7 @@
 Sparse gradients are `tf.IndexedSlices`; the functions here keep them sparse.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,3 +76,12 @@ def clip_by_global_norm(gradients: Sequence[Any], bound: float) -> list[Any]:
 def clip_by_value(gradient: Any, bound: float) -> Any:
     """Returns min(max(g, -bound), bound), elementwise."""
     return map_values(lambda values: ops.clip(values, -bound, bound), gradient)
+
+
+def without_autograd() -> contextlib.AbstractContextManager[Any]:
+    """Returns a context in which PyTorch records no graph; nothing on other backends."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()

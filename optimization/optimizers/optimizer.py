@@ -8,19 +8,10 @@ import keras
 
 from optimization.optimizers import distribution, gradients, state
 from optimization.optimizers.ema import WeightAverage
+from optimization.optimizers.inner import check_wrappable, portable
 
 GradsAndVars = list[tuple[Any, Any]]
 GradientFunction = Callable[[GradsAndVars], GradsAndVars]
-
-# What an inner optimizer must leave to the pipeline.
-_PIPELINE_ARGUMENTS = (
-    "clipnorm",
-    "clipvalue",
-    "global_clipnorm",
-    "use_ema",
-    "gradient_accumulation_steps",
-    "loss_scale_factor",
-)
 
 
 @keras.saving.register_keras_serializable(package="optimization")
@@ -88,7 +79,7 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         loss_scale_factor: float | None = None,
         name: str | None = None,
     ):
-        _check_inner(optimizer)
+        check_wrappable(optimizer)
         # A callable rate makes no variable here: the inner optimizer has it.
         super().__init__(
             learning_rate=self._inner_learning_rate,
@@ -160,7 +151,7 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         if self._average is not None:
             self._average.check_ready()
         grads, variables = self._filter_empty_gradients(grads, variables)
-        with _no_autograd():
+        with gradients.without_autograd():
             self._step(list(zip(grads, variables, strict=True)))
 
     def _known_variables(
@@ -432,7 +423,7 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
-            "optimizer": _portable(serialize(self.optimizer)),
+            "optimizer": portable(serialize(self.optimizer)),
             "clipnorm": self.clipnorm,
             "clipvalue": self.clipvalue,
             "global_clipnorm": self.global_clipnorm,
@@ -462,40 +453,5 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         return cls(**config)
 
 
-def _check_inner(optimizer: Any) -> None:
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(
-            f"Argument `optimizer` must be a keras.optimizers.Optimizer, received: {optimizer!r}"
-        )
-    if type(optimizer).apply is not keras.optimizers.Optimizer.apply:
-        raise TypeError(
-            "Argument `optimizer` must be an optimizer that leaves `apply` to Keras (wrap the "
-            f"other way round), received: {type(optimizer).__name__}"
-        )
-    if optimizer.built:
-        raise ValueError("Argument `optimizer` must not be built yet.")
-    for argument in _PIPELINE_ARGUMENTS:
-        if getattr(optimizer, argument):
-            raise ValueError(
-                f"Argument `optimizer` must not have `{argument}`, which the pipeline does in its "
-                f"place, received: {argument}={getattr(optimizer, argument)}"
-            )
-
-
-def _portable(config: dict[str, Any]) -> dict[str, Any]:
-    # On PyTorch Keras swaps in a private subclass; the public one loads on every backend.
-    if config["module"].startswith("keras.src.backend."):
-        config = {**config, "module": "keras.optimizers", "registered_name": None}
-    return config
-
-
 def _unzip(pairs: GradsAndVars) -> tuple[list[Any], list[Any]]:
     return [gradient for gradient, _ in pairs], [variable for _, variable in pairs]
-
-
-def _no_autograd() -> contextlib.AbstractContextManager[Any]:
-    if keras.backend.backend() != "torch":
-        return contextlib.nullcontext()
-    import torch
-
-    return torch.no_grad()

@@ -1,0 +1,75 @@
+"""What the tests of this folder share."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.golden_cases import make_variable, run
+
+BACKEND = keras.backend.backend()
+tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own feature")
+
+SHAPES = {
+    "embedding/embeddings": (7, 4),
+    "block/conv/kernel": (3, 2, 4, 5),
+    "block/dense/kernel": (6, 5),
+    "block/dense/bias": (5,),
+    "block/norm/beta": (5,),
+    "block/norm/gamma": (5,),
+}
+STEPS = 25
+
+
+@keras.saving.register_keras_serializable(package="optimization_tests")
+class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of each step, from a list; the last one stays."""
+
+    def __init__(self, values):
+        self.values = list(values)
+
+    def __call__(self, step):
+        table = keras.ops.convert_to_tensor(self.values, dtype="float32")
+        last = len(self.values) - 1
+        return keras.ops.take(table, keras.ops.minimum(keras.ops.cast(step, "int32"), last))
+
+    def get_config(self):
+        return {"values": self.values}
+
+
+def problem(shapes=None, steps=STEPS, seed=3):
+    """Returns initial values and the gradients of each step, float32."""
+    random = np.random.default_rng(seed)
+    shapes = shapes or SHAPES
+
+    def draw(scale, shift=0.0):
+        return {
+            path: (random.normal(size=shape) * scale + shift).astype("float32")
+            for path, shape in shapes.items()
+        }
+
+    return draw(0.3, 0.1), [draw(0.5 if step % 4 else 3.0) for step in range(steps)]
+
+
+def final_weights(optimizer, initial, gradients, dtype="float32"):
+    """Returns the weights after a step with each set of gradients."""
+    variables = [make_variable(path, value, dtype=dtype) for path, value in initial.items()]
+    for _, weights in run(optimizer, variables, gradients):
+        last = weights
+    return last
+
+
+def reference_weights(update, initial, gradients):
+    """Runs `update(path, w, g, t, slots) -> w` in float64, t = 1, 2, ...; returns the weights."""
+    weights = {path: value.astype("float64") for path, value in initial.items()}
+    slots = {path: {} for path in initial}
+    for t, gradient in enumerate(gradients, start=1):
+        for path in weights:
+            g = gradient[path].astype("float64")
+            weights[path] = update(path, weights[path], g, t, slots[path])
+    return weights
+
+
+def relative_error(actual, expected):
+    """Largest difference, relative to the largest weight."""
+    difference = max(np.abs(actual[path] - expected[path]).max() for path in expected)
+    return difference / max(np.abs(value).max() for value in expected.values())
