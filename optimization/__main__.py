@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from optimization.configs import yaml_file
-from optimization.configs.errors import ConfigError, Problem
+from optimization.configs.errors import ConfigError, Origin, Problem
 from optimization.configs.layers import findings, layered
 from optimization.configs.optimization_config import OptimizationConfig, optimization_section
 
@@ -27,6 +27,7 @@ def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
     found, doubts = findings(config, problems)
     problems = []
     for problem in found:
+        problem = problem._replace(origin=problem.origin or Origin(path))
         if place and problem.code == "missing" and problem.path.endswith(".type"):
             message = "is not set in this file; the registered experiment must set it"
             doubts.append(problem._replace(code="incomplete", message=message))

@@ -127,7 +127,7 @@ class OptimizerFactory:
             OPTIMIZERS_CLS[self._config.optimizer.type](
                 learning_rate=self._with_decay(_checked_learning_rate(lr)), **section.arguments()
             ),
-            ema=self._config.ema.as_dict() if self._config.ema else None,
+            ema=self._config.ema.arguments() if self._config.ema else None,
             gradient_aggregator=gradient_aggregator,
             gradient_transformers=gradient_transformers,
             name=section.name,

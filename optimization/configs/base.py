@@ -262,7 +262,7 @@ class Config:
         """Records `path` as the place of this config below its root."""
         self.__dict__["_path"] = path
         for name, child in self._children().items():
-            child._move(f"{path}.{name}")
+            child._move(self._join(name))
 
     def _written(self) -> bool:
         """Whether any value here or below was set, as opposed to left at its default."""

@@ -479,13 +479,24 @@ class EMAConfig(Config):
         start_step: Before this many updates the average is the weights themselves.
         dynamic_decay: Whether d grows as (1 + m) / (10 + m) up to `average_decay`, where
             m = n - start_step.
+        clipnorm: Stands in Model Garden's section and was never read: an average clips nothing.
+            Null is all that is accepted.
+        clipvalue: Likewise.
+        global_clipnorm: Likewise.
     """
 
+    clipnorm: None = None
+    clipvalue: None = None
+    global_clipnorm: None = None
     name: str = "ExponentialMovingAverage"
     trainable_weights_only: bool = True
     average_decay: Decay = 0.99
     start_step: NonNegativeInt = 0
     dynamic_decay: bool = True
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the average."""
+        return {k: v for k, v in self.as_dict().items() if "clip" not in k}
 
 
 @dataclasses.dataclass

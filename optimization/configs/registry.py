@@ -32,6 +32,8 @@ class Registry(Mapping):
         resolve: Makes the class from an `Entry`.
         supplied: Parameters that the factory passes itself, and that are no config fields.
         unavailable: Names that have no implementation, with the message that says why.
+        members: Makes, from an implementation that is registered without a config, what its config
+            class has besides the fields, such as methods.
     """
 
     def __init__(
@@ -41,12 +43,15 @@ class Registry(Mapping):
         resolve: Callable[[str, Entry], type],
         supplied: tuple[str, ...] = (),
         unavailable: Mapping[str, str] | None = None,
+        members: Callable[[Any], Mapping[str, Any]] | None = None,
     ):
         self.kind = kind
         self.config_base = config_base
         self.unavailable = dict(unavailable or {})
         self._resolve = resolve
         self._supplied = supplied
+        self._members = members or (lambda decorated: {})
+        self._subscribers: list[Callable[[str, Entry], Any]] = []
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str, target: Any = None) -> Callable[[Any], Any]:
@@ -60,7 +65,8 @@ class Registry(Mapping):
 
         Raises:
             ValueError: If `name` is taken or is not an identifier.
-            TypeError: If a parameter has neither an annotation nor a default.
+            TypeError: If a parameter has neither an annotation nor a default, or what is decorated
+                cannot be of this registry.
         """
         if name in self._entries:
             raise ValueError(f"the {self.kind} type {name!r} is registered already")
@@ -69,13 +75,24 @@ class Registry(Mapping):
 
         def decorate(decorated: Any) -> Any:
             if isinstance(decorated, type) and issubclass(decorated, Config):
-                self._entries[name] = Entry(decorated, target if target is not None else decorated)
+                if not issubclass(decorated, self.config_base):
+                    base = self.config_base.__name__
+                    raise TypeError(f"{decorated.__name__} must derive from {base}")
+                entry = Entry(decorated, target if target is not None else decorated)
             else:
-                config_class = self._config_from_signature(name, decorated)
-                self._entries[name] = Entry(config_class, decorated)
+                entry = Entry(self._config_from_signature(name, decorated), decorated)
+            self._entries[name] = entry
+            for subscriber in self._subscribers:
+                subscriber(name, entry)
             return decorated
 
         return decorate
+
+    def subscribe(self, subscriber: Callable[[str, Entry], Any]) -> None:
+        """Calls `subscriber` with the name and entry of every type, present and future."""
+        for name, entry in self._entries.items():
+            subscriber(name, entry)
+        self._subscribers.append(subscriber)
 
     def config_class(self, name: str) -> type[Config]:
         """Returns the config dataclass of the type `name`."""
@@ -124,10 +141,19 @@ class Registry(Mapping):
             f"{decorated.__name__}Config",
             fields,
             bases=(self.config_base,),
-            namespace={"__doc__": decorated.__doc__, "__module__": decorated.__module__},
+            namespace={
+                "__doc__": decorated.__doc__,
+                "__module__": decorated.__module__,
+                **self._members(decorated),
+            },
         )
 
     def _field(self, name: str, parameter: inspect.Parameter, hint: Any) -> tuple:
+        if callable(getattr(self.config_base, parameter.name, None)):
+            raise TypeError(
+                f"the {self.kind} {name!r} cannot be registered: its parameter "
+                f"`{parameter.name}` has the name of a method of {self.config_base.__name__}"
+            )
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
         if hint is None:
             if default is REQUIRED or default is None:

@@ -34,6 +34,7 @@ class WeightAverage:
         dynamic_decay: Let d grow from 1/10, so that early averages forget the first weights fast.
         trainable_weights_only: Average trainable weights; False adds the others, such as the
             statistics of batch normalization, and needs `shadow_copy(model)`.
+        name: Ends the names of its variables.
 
     Raises:
         ValueError: For a value out of its range.
@@ -45,6 +46,7 @@ class WeightAverage:
         start_step: int = 0,
         dynamic_decay: bool = True,
         trainable_weights_only: bool = True,
+        name: str = "ExponentialMovingAverage",
     ):
         if not 0 <= average_decay < 1:
             raise ValueError(
@@ -56,6 +58,7 @@ class WeightAverage:
         self.start_step = start_step
         self.dynamic_decay = dynamic_decay
         self.trainable_weights_only = trainable_weights_only
+        self.name = name
         self.swapped: keras.Variable | None = None
         self._weights: list[Any] = []
         self._averages: list[keras.Variable] = []
@@ -69,6 +72,7 @@ class WeightAverage:
             "start_step": self.start_step,
             "dynamic_decay": self.dynamic_decay,
             "trainable_weights_only": self.trainable_weights_only,
+            "name": self.name,
         }
 
     def decay(self, steps: Any) -> Any:
@@ -95,7 +99,7 @@ class WeightAverage:
         for weight in weights:
             if _is_averaged(weight):
                 self._weights.append(weight)
-                self._averages.append(_average_of(optimizer, weight))
+                self._averages.append(_average_of(optimizer, weight, self.name))
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Returns its variables by the paths of the weights they belong to."""
@@ -165,7 +169,7 @@ def _is_averaged(weight: Any) -> bool:
     return floating and not getattr(weight, "overwrite_with_gradient", False)
 
 
-def _average_of(optimizer: keras.optimizers.Optimizer, weight: Any) -> keras.Variable:
+def _average_of(optimizer: keras.optimizers.Optimizer, weight: Any, name: str) -> keras.Variable:
     return optimizer.add_variable(
         shape=weight.shape,
         initializer=lambda shape, dtype=None: ops.cast(_copy(weight), dtype),
@@ -173,7 +177,7 @@ def _average_of(optimizer: keras.optimizers.Optimizer, weight: Any) -> keras.Var
         # Statistics differ from replica to replica until they are read as their mean.
         aggregation="none" if weight.trainable else "mean",
         layout=getattr(weight, "_layout", None),
-        name=f"{path_of(weight).replace('/', '_')}_average",
+        name=f"{path_of(weight).replace('/', '_')}_{name}",
     )
 
 

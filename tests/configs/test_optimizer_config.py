@@ -189,7 +189,12 @@ def test_ema_defaults_are_model_gardens():
         "average_decay": 0.99,
         "start_step": 0,
         "dynamic_decay": True,
+        "clipnorm": None,
+        "clipvalue": None,
+        "global_clipnorm": None,
     }
+    with pytest.raises(ConfigError, match=r"clipnorm: expected null, got 1.0"):
+        EMAConfig(clipnorm=1.0)
     with pytest.raises(ConfigError, match="average_decay: must be < 1"):
         EMAConfig(average_decay=1.0)
     with pytest.raises(ConfigError, match="start_step: must be >= 0"):
