@@ -1,0 +1,1 @@
+"""Experiments on real data that comes inside Python packages."""

@@ -1,0 +1,13 @@
+"""Trains and evaluates the experiments of this directory; see --help."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import experiments.digits
+import experiments.digits_custom_optimizer  # noqa: F401
+from optimization import training
+
+if __name__ == "__main__":
+    training.main()

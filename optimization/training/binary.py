@@ -1,0 +1,175 @@
+"""`main()` of training binaries: flags, layers of settings, errors without tracebacks."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from optimization.configs.errors import ConfigError, ConfigWarning
+from optimization.configs.experiment_config import MODES, ExperimentConfig
+from optimization.configs.layers import read_layers, resolve
+from optimization.training.errors import TrainingError
+from optimization.training.registries import experiment_names, get_experiment
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags of a training binary, once."""
+    if "params_override" in flag_values:
+        return
+    flags.DEFINE_string(
+        "experiment", None, "The name of a registered experiment.", flag_values=flag_values
+    )
+    flags.DEFINE_multi_string(
+        "config_file",
+        [],
+        "A YAML file of settings that go over those of the experiment. May be repeated; the later "
+        "one wins.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_multi_string(
+        "params_override",
+        [],
+        "Settings that go over those of the files: `a.b=1,c.d=[1,2]`, or YAML or JSON text, or the "
+        "path of a YAML file. May be repeated; the later one wins.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.", flag_values=flag_values)
+    flags.DEFINE_string(
+        "model_dir",
+        None,
+        "The directory of the run: checkpoints, summaries, params.yaml. A run that stopped goes on "
+        "from its latest checkpoint there.",
+        flag_values=flag_values,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line of a training binary, and exits.
+
+    A binary of one's own imports the modules that register its tasks and calls this:
+
+        from optimization import training
+
+        import my_tasks  # registers experiments and tasks
+
+        if __name__ == "__main__":
+            training.main()
+
+    The settings are those of `--experiment`, then each `--config_file`, then each
+    `--params_override`; later ones win. The result is written to `params.yaml` in `--model_dir`, a
+    config file that repeats the run. What a user can put right is told on standard error without a
+    traceback, with exit status 1; `--verbosity=1` adds the traceback.
+
+    Args:
+        argv: The command line, the program's name first; None for `sys.argv`.
+    """
+    define_flags()
+    app.run(_run, None if argv is None else list(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+        # `app.run` shows TensorFlow's own notes on every checkpoint otherwise.
+        logging.set_verbosity(logging.WARNING)
+    sys.exit(_reporting(lambda: _run_flags(argv, flags.FLAGS)))
+
+
+def _reporting(run: Callable[[], None]) -> int:
+    """Runs and returns the exit status, 1 after a mistake of the user's, told in words."""
+    with warnings.catch_warnings():
+        # Python's own list of filters shows a warning once for each place; ours have none.
+        warnings.simplefilter("always", ConfigWarning)
+        warnings.showwarning = _show_warning(warnings.showwarning)
+        try:
+            run()
+        except (ConfigError, TrainingError) as error:
+            if flags.FLAGS.is_parsed() and flags.FLAGS.verbosity > 0:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+            return 130
+    return 0
+
+
+def _show_warning(default: Callable[..., None]) -> Callable[..., None]:
+    def show(message: Any, category: type, *place: Any, **kwargs: Any) -> None:
+        if issubclass(category, ConfigWarning):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            default(message, category, *place, **kwargs)
+
+    return show
+
+
+def _run_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
+    if len(argv) > 1:
+        raise TrainingError(f"unexpected argument {argv[1]!r}; settings go to --params_override")
+    if not values.model_dir:
+        raise TrainingError("--model_dir is required")
+    config = resolve_flags(
+        values.experiment, values.config_file, values.params_override, values.mode
+    )
+    with _quiet_import():
+        from optimization.training.run import run_experiment
+    run_experiment(config, values.mode, values.model_dir)
+
+
+def resolve_flags(
+    experiment: str | None,
+    config_files: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    mode: str = "train_and_eval",
+) -> ExperimentConfig:
+    """Returns the config that the flags of a training binary describe.
+
+    Raises:
+        ConfigError: Every mistake of every layer at once.
+        TrainingError: If there is no such experiment.
+    """
+    if not experiment:
+        names = ", ".join(experiment_names()) or "none"
+        raise TrainingError(f"--experiment is required; registered: {names}")
+    base = get_experiment(experiment)
+    layers, problems = read_layers(config_files, overrides)
+    try:
+        config = resolve(base, layers, problems)
+    except ConfigError as error:
+        raise error from None
+    missing = config.problems_in_mode(mode)
+    if missing:
+        raise ConfigError(missing)
+    return config
+
+
+@contextlib.contextmanager
+def _quiet_import() -> Iterator[None]:
+    """Keeps what TensorFlow's libraries write while they load off the screen.
+
+    They write it before they read TF_CPP_MIN_LOG_LEVEL, so the descriptor itself is turned aside;
+    if the import fails, all of it is shown. A user who has set the variable sees everything.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            aside.seek(0)
+            os.write(saved, aside.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+    yield

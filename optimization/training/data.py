@@ -1,0 +1,128 @@
+"""Arrays to batches, of which the t-th is a function of the seed and t alone."""
+
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from optimization.configs.experiment_config import DataConfig
+from optimization.training.errors import TrainingError
+
+if typing.TYPE_CHECKING:
+    import tensorflow as tf
+
+# Rounds of the cipher behind `RandomIndexShuffle`; TensorFlow's own default is 4.
+_SHUFFLE_ROUNDS = 8
+
+
+def array_batches(
+    arrays: Any,
+    params: DataConfig,
+    input_context: "tf.distribute.InputContext | None" = None,
+    *,
+    transform: "Callable[..., Any] | None" = None,
+) -> "tf.data.Dataset":
+    """Serves arrays that fit into memory as batches that do not depend on what was read before.
+
+    Batch t holds the examples at positions t * B to (t + 1) * B of an endless line of epochs, each
+    of which, where `params.shuffle` says so, is a permutation made from the seed and the number of
+    the epoch. So a run that resumes at step t skips to batch t, and replicas take their slices of
+    one and the same global batch.
+
+    Args:
+        arrays: A nest of arrays, usually `(features, labels)`, of n examples each.
+        params: Batch size, order and end of the batches.
+        input_context: With several replicas, which of them the dataset serves, one after another.
+        transform: Applied to the batch, as `map` would: one argument for each part of the nest.
+
+    Returns:
+        A dataset; endless if `params.is_training`, else of ceil(n / B) batches for each replica,
+        or floor(n / B) with `drop_remainder`. The last ones may be smaller, or empty.
+
+    Raises:
+        TrainingError: If the batch size is not a multiple of the number of replicas, or if
+            `drop_remainder` leaves no batch.
+        ValueError: If the arrays differ in length or are empty.
+    """
+    import tensorflow as tf
+
+    examples = _example_count(tf.nest.flatten(arrays))
+    batch, is_training = params.global_batch_size, params.is_training
+    replicas, per_worker, first = _replicas(input_context)
+    slice_size = _slice_size(batch, replicas)
+    if params.drop_remainder and batch > examples:
+        raise TrainingError(
+            f"`global_batch_size` is {batch}, but there are only {examples} examples, "
+            "and `drop_remainder` leaves none"
+        )
+    epoch_size = examples - examples % batch if params.drop_remainder else examples
+    order = _order(examples, params)
+    arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
+
+    def positions(element: Any) -> Any:
+        start = element // per_worker * batch + (first + element % per_worker) * slice_size
+        places = start + tf.range(slice_size, dtype=tf.int64)
+        return places if is_training else places[places < epoch_size]
+
+    def gather(element: Any) -> Any:
+        places = positions(element)
+        rows = order(places // epoch_size, places % epoch_size)
+        values = tf.nest.map_structure(lambda array: tf.gather(array, rows), arrays)
+        if transform is None:
+            return values
+        return transform(*values) if isinstance(values, tuple) else transform(values)
+
+    steps = tf.int64.max // batch - 1 if is_training else -(-epoch_size // batch)
+    dataset = tf.data.Dataset.range(min(steps * per_worker, tf.int64.max // batch - 1))
+    return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
+        tf.data.AUTOTUNE
+    )
+
+
+def _example_count(arrays: list) -> int:
+    counts = {len(array) for array in arrays}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(
+            "Argument `arrays` must hold arrays of one length, and not be empty, "
+            f"received lengths: {sorted(counts)}"
+        )
+    return counts.pop()
+
+
+def _replicas(context: Any) -> tuple[int, int, int]:
+    """Returns the replicas in all, those of this worker, and the number of its first one."""
+    if context is None:
+        return 1, 1, 0
+    replicas = context.num_replicas_in_sync
+    per_worker = replicas // context.num_input_pipelines
+    return replicas, per_worker, context.input_pipeline_id * per_worker
+
+
+def _slice_size(batch: int, replicas: int) -> int:
+    if batch < 1:
+        raise TrainingError(f"`global_batch_size` must be > 0, got {batch}")
+    if batch % replicas:
+        raise TrainingError(
+            f"`global_batch_size` must be a multiple of the {replicas} replicas, got {batch}"
+        )
+    return batch // replicas
+
+
+def _order(examples: int, params: DataConfig) -> "Callable[[Any, Any], Any]":
+    """Returns the function from (epoch, position in the epoch) to the row of the arrays."""
+    import tensorflow as tf
+
+    if not params.shuffle:
+        return lambda epoch, position: position
+    seed = params.seed or 0
+
+    def shuffled(epoch: Any, position: Any) -> Any:
+        parts = [tf.fill(tf.shape(epoch), part) for part in (seed % 2**32, seed // 2**32)]
+        key = tf.stack([*[tf.cast(p, tf.uint32) for p in parts], tf.cast(epoch, tf.uint32)], axis=1)
+        return tf.raw_ops.RandomIndexShuffle(
+            index=position,
+            seed=key,
+            max_index=tf.constant(examples - 1, position.dtype),
+            rounds=_SHUFFLE_ROUNDS,
+        )
+
+    return shuffled

@@ -1,0 +1,99 @@
+"""What a run says while it runs: a progress bar in a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Mapping
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def format_values(values: Mapping[str, float]) -> str:
+    """Returns `name value` pairs on one line, numbers to four digits."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def format_duration(seconds: float) -> str:
+    """Returns h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+class StepProgress:
+    """Shows how far training is, how fast it goes and how long it will take.
+
+    The rate leaves out the first loop, in which TensorFlow traces and compiles, and the time spent
+    in evaluation and checkpoints.
+
+    Args:
+        console: Where to write; a bar is drawn if it is a terminal.
+        total: The last step.
+        step: The step from which training starts.
+    """
+
+    def __init__(self, console: Console, total: int, step: int):
+        self._console = console
+        self._total = total
+        self._step = step
+        self._timed_steps, self._timed_seconds = 0, 0.0
+        self._loops = 0
+        self._started = 0.0
+        self._bar = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}"),
+                console=console,
+            )
+            self._task = self._bar.add_task("", total=total, completed=step, rate="", values="")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def start_loop(self) -> None:
+        """Marks the start of a loop of training steps."""
+        self._started = time.perf_counter()
+
+    def end_loop(self, step: int) -> None:
+        """Marks its end, after `step` steps in all."""
+        seconds = time.perf_counter() - self._started
+        self._loops += 1
+        if self._loops > 1:
+            self._timed_steps += step - self._step
+            self._timed_seconds += seconds
+        self._step = step
+        if self._bar is not None:
+            rate = f"{self.rate:,.0f} steps/s" if self.rate else ""
+            self._bar.update(self._task, completed=step, rate=rate)
+
+    @property
+    def rate(self) -> float:
+        """Training steps a second; 0 as long as it is not known."""
+        return self._timed_steps / self._timed_seconds if self._timed_seconds else 0.0
+
+    def show(self, values: Mapping[str, float]) -> None:
+        """Shows the values of a summary."""
+        text = format_values(values)
+        if self._bar is not None:
+            self._bar.update(self._task, values=text)
+            return
+        line = f"step {self._step}/{self._total}  {text}"
+        if self.rate:
+            left = format_duration((self._total - self._step) / self.rate)
+            line += f"  {self.rate:.3g} steps/s, {left} left"
+        say(self._console, line)
+
+
+def say(console: Console, text: str) -> None:
+    """Writes plain text, not wrapped and not interpreted."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

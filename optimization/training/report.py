@@ -1,0 +1,74 @@
+"""What a run says at its end: what was done, how well, and where things are."""
+
+import os
+import typing
+from typing import Any
+
+from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.optimization_config import OptimizationConfig
+
+if typing.TYPE_CHECKING:
+    from optimization.training.trainer import Trainer
+
+
+def describe_section(section: OneOfConfig) -> str:
+    """Returns `type` and the values that were set, such as `sgd (momentum 0.9)`."""
+    branch = section.get()
+    if branch is None:
+        return "none"
+    values = ", ".join(f"{name} {value}" for name, value in _set_values(branch).items())
+    return f"{section.type} ({values})" if values else str(section.type)
+
+
+def _set_values(config: Config) -> dict[str, Any]:
+    """Returns the values that differ from their defaults."""
+    defaults = type(config)().as_dict()
+    return {
+        name: value
+        for name, value in config.as_dict().items()
+        if name != "name" and (name not in defaults or defaults[name] != value)
+    }
+
+
+def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
+    """Returns the optimizer, the learning rate, the warmup and the average, in words."""
+    rows = {
+        "optimizer": describe_section(config.optimizer),
+        "learning rate": describe_section(config.learning_rate),
+    }
+    if config.warmup.type is not None:
+        rows["warmup"] = describe_section(config.warmup)
+    if config.ema is not None:
+        values = ", ".join(f"{name} {value}" for name, value in config.ema.as_dict().items())
+        rows["weight average"] = values
+    return rows
+
+
+def final_report(trainer: "Trainer", results: dict[str, float], seconds: float) -> str:
+    """Returns the summary of a run, one fact a line."""
+    config, model = trainer.config, trainer.model
+    replicas = trainer.strategy.num_replicas_in_sync
+    rows = {
+        "task": type(trainer.task).__name__,
+        "model": f"{model.name}, {model.count_params():,} parameters",
+        **describe_optimization(config.trainer.optimizer_config),
+        "steps": f"{trainer.step:,} of {config.trainer.train_steps:,}",
+        "devices": f"{replicas} ({type(trainer.strategy).__name__})" if replicas > 1 else "1",
+        "took": f"{seconds:.1f} s",
+    }
+    rows |= {name: f"{value:.5g}" for name, value in results.items()}
+    rows |= _places(trainer)
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())
+
+
+def _places(trainer: "Trainer") -> dict[str, str]:
+    directory, settings = trainer.model_dir, trainer.config.trainer
+    best = os.path.join(directory, settings.best_checkpoint_export_subdir)
+    places = {
+        "checkpoints": directory,
+        "best weights": best if settings.best_checkpoint_export_subdir else "",
+        "configuration": os.path.join(directory, "params.yaml"),
+        "summaries": f"tensorboard --logdir {directory}",
+    }
+    return {name: place for name, place in places.items() if place}

@@ -1,0 +1,390 @@
+"""`Trainer`: builds what an experiment describes, trains it, evaluates it and keeps it."""
+
+import contextlib
+import os
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+
+from optimization.configs.experiment_config import DataConfig, ExperimentConfig
+from optimization.training import checkpoints
+from optimization.training.errors import CheckpointError, NonFiniteLossError, TrainingError
+from optimization.training.progress import StepProgress, format_values, say
+from optimization.training.registries import get_task_class
+from optimization.training.runtime import build_strategy, dtype_policy, is_chief
+from optimization.training.summaries import SummaryWriter
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from optimization.training.task import Task
+
+
+class Trainer:
+    """Trains and evaluates one experiment in one directory.
+
+    Keras' global state (the counters behind layer names, and the seeds of Keras, NumPy and Python)
+    is set anew, so that two trainers of one config do the same.
+
+    Args:
+        config: The experiment; it is validated and copied.
+        model_dir: Where checkpoints, summaries and the best weights go.
+        console: Where progress is written; None for standard output.
+        task: The task; None for that registered for `config.task`.
+
+    Attributes:
+        config: The experiment, read-only.
+        task: The task.
+        strategy: The distribution strategy.
+        model: The model.
+        optimizer: The optimizer, built.
+        global_step: Training steps done, a `tf.Variable`.
+
+    Raises:
+        ConfigError: If the config is wrong.
+        TrainingError: If the model, the optimizer and the devices do not go together.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        model_dir: str | os.PathLike,
+        *,
+        console: Console | None = None,
+        task: "Task | None" = None,
+    ):
+        import keras
+        import tensorflow as tf
+
+        config.validate()
+        self.config = config.replace()
+        self.config.lock()
+        self.model_dir = os.fspath(model_dir)
+        self.task = task or get_task_class(config.task)(self.config.task, self.model_dir)
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(self.config.runtime.seed % 2**32)
+        self.strategy = build_strategy(self.config.runtime)
+        self.chief = is_chief(self.strategy)
+        self._console = console or Console(stderr=False)
+        if not self.chief:
+            self._console = Console(quiet=True)
+        self._resumes = checkpoints.latest_checkpoint(self.model_dir) is not None
+        with self.strategy.scope(), dtype_policy(self.config.runtime):
+            self.model = self._build_model()
+            self.optimizer = self._build_optimizer()
+            self._train_metrics = self.task.build_metrics(training=True)
+            self._validation_metrics = self.task.build_metrics(training=False)
+            self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._steps = self._build_steps()
+        self._store = checkpoints.CheckpointStore(
+            self.model_dir,
+            {
+                "model": checkpoints.by_path(self.model.variables),
+                "optimizer": checkpoints.optimizer_variables(self.optimizer),
+                "trainer": {"global_step": self.global_step},
+            },
+            max_to_keep=self.config.trainer.max_to_keep,
+            writable=self.chief,
+        )
+        self._best = self._build_best()
+        self._validation_data: Any = None
+
+    # ---- building ------------------------------------------------------------------------------
+
+    def _build_model(self) -> "keras.Model":
+        model = self.task.build_model()
+        if not model.built:
+            raise TrainingError(
+                f"{type(self.task).__name__}.build_model() must return a model that is built: "
+                "call `model.build(input_shape)`, or the model on a batch, before returning it"
+            )
+        if not self._resumes:
+            self.task.initialize(model)
+        return model
+
+    def _build_optimizer(self) -> "keras.optimizers.Optimizer":
+        optimizer = self.task.create_optimizer(
+            self.config.trainer.optimizer_config, self.config.runtime
+        )
+        if not hasattr(optimizer, "apply"):
+            raise TypeError(
+                f"{type(self.task).__name__}.create_optimizer() must return a Keras optimizer, "
+                f"received: {type(optimizer).__name__}"
+            )
+        shadow_copy = getattr(_innermost(optimizer), "shadow_copy", None)
+        try:
+            if _averages(optimizer) and shadow_copy is not None:
+                shadow_copy(self.model)
+            if not optimizer.built:
+                optimizer.build(self.model.trainable_variables)
+        except ValueError as error:
+            # For example a pattern that matches no variable of this model.
+            raise TrainingError(f"trainer.optimizer_config: {error}") from error
+        return optimizer
+
+    def _build_steps(self) -> Any:
+        from optimization.training.loop import Steps
+
+        return Steps(
+            self.strategy,
+            self.task,
+            self.model,
+            self.optimizer,
+            self._train_metrics,
+            self._validation_metrics,
+            self.global_step,
+            eager=self.config.runtime.run_eagerly,
+            xla=self.config.runtime.enable_xla,
+        )
+
+    def _build_best(self) -> checkpoints.BestCheckpoint | None:
+        trainer = self.config.trainer
+        if not trainer.best_checkpoint_export_subdir:
+            return None
+        return checkpoints.BestCheckpoint(
+            os.path.join(self.model_dir, trainer.best_checkpoint_export_subdir),
+            trainer.best_checkpoint_eval_metric,
+            trainer.best_checkpoint_metric_comp == "higher",
+            self.model,
+            fresh=not self._resumes,
+            writable=self.chief,
+        )
+
+    def _batches(self, data: DataConfig, first_step: int = 0, steps: int = -1) -> Any:
+        """Returns the distributed batches from `first_step` on, `steps` of them if not -1."""
+        if data.seed is None:
+            data = data.replace(seed=self.config.runtime.seed)
+
+        def of_worker(context: Any) -> Any:
+            # A global batch is one element for each replica of the worker.
+            elements = context.num_replicas_in_sync // context.num_input_pipelines
+            dataset = self.task.build_inputs(data, context).skip(first_step * elements)
+            return dataset if steps == -1 else dataset.take(steps * elements)
+
+        return self.strategy.distribute_datasets_from_function(of_worker)
+
+    # ---- saving and restoring ------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Training steps done."""
+        return int(self.global_step)
+
+    def restore(self, path: str | None = None) -> str | None:
+        """Restores the checkpoint `path`, or the latest one of `model_dir`.
+
+        Returns:
+            What was restored; None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: If it does not fit, listing what is missing and what is left over.
+        """
+        return self._store.restore(path)
+
+    def save(self) -> None:
+        """Writes a checkpoint of everything that training goes on from."""
+        self._store.save(self.step)
+
+    # ---- training ------------------------------------------------------------------------------
+
+    def train(self, evaluate: bool = False) -> dict[str, float]:
+        """Trains to `train_steps`, from the latest checkpoint of `model_dir` on if there is one.
+
+        Args:
+            evaluate: Whether to evaluate every `validation_interval` steps and at the end.
+
+        Returns:
+            The values of the last summary, and those of the last evaluation with "validation "
+            before their names.
+
+        Raises:
+            NonFiniteLossError: If the loss becomes infinite or NaN.
+            CheckpointError: If the checkpoint in `model_dir` does not fit.
+        """
+        restored = self.restore()
+        if restored:
+            self._say(f"resumed at step {self.step} from {restored}")
+        elif self.config.task.init_checkpoint:
+            self._say(f"initialized from {self.config.task.init_checkpoint}")
+        total = self.config.trainer.train_steps
+        results: dict[str, float] = {}
+        if self.step >= total:
+            self._say(f"trained already: {self.step} of {total} steps are done")
+            return _labeled(self.evaluate()) if evaluate else results
+        with (
+            contextlib.closing(self._writer("train")) as writer,
+            contextlib.closing(self._validation_writer()) as validation_writer,
+            StepProgress(self._console, total, self.step) as progress,
+        ):
+            if self.step == 0:
+                writer.write({"learning_rate": self._learning_rate()}, 0)
+            batches = iter(self._batches(self.config.task.train_data, self.step))
+            while self.step < total:
+                norm = self._run_loop(batches, progress)
+                if self._due(self.config.trainer.summary_interval):
+                    results.update(self._summarize(writer, norm, progress))
+                if evaluate and self._due(self.config.trainer.validation_interval):
+                    results.update(_labeled(self.evaluate(validation_writer)))
+                if self._due(self.config.trainer.checkpoint_interval):
+                    self.save()
+        return results
+
+    def _run_loop(self, batches: Any, progress: StepProgress) -> Any:
+        import tensorflow as tf
+
+        steps = tf.constant(self._next_stop(self.step) - self.step, tf.int32)
+        progress.start_loop()
+        norm = self._steps.train(batches, steps)
+        loss = self._steps.train_means.result()["loss"]
+        progress.end_loop(self.step)
+        # Checked before anything is saved: the last checkpoint is one that can be gone on from.
+        if not abs(loss) < float("inf"):
+            raise NonFiniteLossError(
+                f"the loss is {loss} after {self.step} steps; a smaller learning rate, a warmup or "
+                "a gradient clip may help. The last checkpoint is from before"
+            )
+        return norm
+
+    def _next_stop(self, step: int) -> int:
+        trainer = self.config.trainer
+        intervals = (
+            trainer.steps_per_loop,
+            trainer.summary_interval,
+            trainer.validation_interval,
+            trainer.checkpoint_interval,
+        )
+        return min(trainer.train_steps, *((step // n + 1) * n for n in intervals))
+
+    def _due(self, interval: int) -> bool:
+        return self.step % interval == 0 or self.step == self.config.trainer.train_steps
+
+    def _summarize(
+        self, writer: SummaryWriter, norm: Any, progress: StepProgress
+    ) -> dict[str, float]:
+        """Reports the means since the last summary, and the learning rate of the next update."""
+        values = self._steps.train_means.result() | _results(self._train_metrics)
+        values["learning_rate"] = self._learning_rate()
+        values["gradient_norm"] = float(norm)
+        self._steps.train_means.reset()
+        _reset(self._train_metrics)
+        rate = {"steps_per_second": progress.rate} if progress.rate else {}
+        writer.write(values | rate, self.step)
+        progress.show(values)
+        return values
+
+    def _learning_rate(self) -> float:
+        return float(self.optimizer.learning_rate)
+
+    # ---- evaluating ----------------------------------------------------------------------------
+
+    def evaluate(self, writer: SummaryWriter | None = None) -> dict[str, float]:
+        """Evaluates the validation data with the averaged weights, if the optimizer averages.
+
+        Args:
+            writer: Where the summaries go; None for a new file of `validation_summary_subdir`.
+
+        Returns:
+            The loss and the metrics. With `best_checkpoint_*` set, weights better than the best so
+            far have been kept.
+
+        Raises:
+            TrainingError: If the validation data are empty.
+        """
+        if writer is None:
+            with contextlib.closing(self._validation_writer()) as writer:
+                return self.evaluate(writer)
+        if self._validation_data is None:
+            self._validation_data = self._batches(
+                self.config.task.validation_data, steps=self.config.trainer.validation_steps
+            )
+        self._steps.validation_means.reset()
+        _reset(self._validation_metrics)
+        with self._averaged_weights() as averaged:
+            self._steps.validate(self._validation_data)
+            values = self._steps.validation_means.result() | _results(self._validation_metrics)
+            if not values or values["loss"] != values["loss"]:
+                raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
+            best = self._best is not None and self._best.offer(values, self.step)
+        notes = [note for note, holds in (("averaged weights", averaged), ("best", best)) if holds]
+        note = f"  ({', '.join(notes)})" if notes else ""
+        self._say(f"validation at step {self.step}  {format_values(values)}{note}")
+        writer.write(values, self.step)
+        return values
+
+    @contextlib.contextmanager
+    def _averaged_weights(self) -> Iterator[bool]:
+        """Puts the averages in the place of the weights; yields whether there are any."""
+        if not _averages(self.optimizer):
+            yield False
+            return
+        with _innermost(self.optimizer).averaged_weights():
+            yield True
+
+    def evaluate_checkpoint(self, path: str | None = None) -> dict[str, float]:
+        """Evaluates the checkpoint `path`, or the latest one of `model_dir`.
+
+        Raises:
+            CheckpointError: If there is none, or it does not fit.
+        """
+        restored = self.restore(path)
+        if restored is None:
+            raise CheckpointError(f"there is no checkpoint in {self.model_dir!r} to evaluate")
+        self._say(f"evaluating {restored}")
+        return self.evaluate()
+
+    def evaluate_continuously(self) -> dict[str, float]:
+        """Evaluates each new checkpoint, to that of `train_steps` or until none comes in time.
+
+        Returns:
+            The values of the last evaluation.
+
+        Raises:
+            CheckpointError: If no checkpoint came at all.
+        """
+        import tensorflow as tf
+
+        trainer = self.config.trainer
+        values: dict[str, float] | None = None
+        for path in tf.train.checkpoints_iterator(
+            self.model_dir, timeout=trainer.continuous_eval_timeout
+        ):
+            values = self.evaluate_checkpoint(path)
+            if 0 < trainer.train_steps <= self.step:
+                return values
+        if values is None:
+            waited = f"{trainer.continuous_eval_timeout} s"
+            raise CheckpointError(f"no checkpoint came to {self.model_dir!r} in {waited}")
+        return values
+
+    def _writer(self, subdir: str) -> SummaryWriter:
+        return SummaryWriter(os.path.join(self.model_dir, subdir) if self.chief else None)
+
+    def _validation_writer(self) -> SummaryWriter:
+        return self._writer(self.config.trainer.validation_summary_subdir)
+
+    def _say(self, text: str) -> None:
+        say(self._console, text)
+
+
+def _innermost(optimizer: Any) -> Any:
+    """Returns the optimizer that a `LossScaleOptimizer` wraps, or the optimizer itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _averages(optimizer: Any) -> bool:
+    return getattr(_innermost(optimizer), "ema", None) is not None
+
+
+def _results(metrics: list) -> dict[str, float]:
+    return {metric.name: float(metric.result()) for metric in metrics}
+
+
+def _reset(metrics: list) -> None:
+    for metric in metrics:
+        metric.reset_state()
+
+
+def _labeled(values: dict[str, float]) -> dict[str, float]:
+    return {f"validation {name}": value for name, value in values.items()}
