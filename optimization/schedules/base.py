@@ -1,0 +1,71 @@
+"""What every learning rate, and every warmup, has: a config that holds its own formula.
+
+A formula is written once, over an array namespace `xp`: NumPy draws it in float64, `keras.ops`
+trains with it in float32. It receives `step`, the number of optimizer steps done, as a float array
+of any shape, and has no Python `if` on it.
+"""
+
+import dataclasses
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import StringConstraints
+
+from optimization.configs.base import Config
+from optimization.configs.types import REQUIRED, NonNegativeInt
+
+Array = Any
+"""A NumPy array or a tensor of one of Keras' backends."""
+Namespace = Any
+"""`numpy` or `keras.ops`: what both have, under one name and with one meaning."""
+
+ScopeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.][A-Za-z0-9_.>-]*$")]
+"""The name of a schedule, which is the scope of its operations in a TensorFlow graph."""
+
+
+@dataclasses.dataclass
+class BaseLrConfig(Config):
+    """A learning rate as a function of the optimizer steps done.
+
+    A subclass is a dataclass with a method `value`. If it has a field `offset`, its formula
+    receives `max(step - offset, 0)`: the schedule starts at step `offset` and until then holds its
+    first value. (Model Garden extrapolates the formula to negative steps there.)
+    """
+
+    offset = 0  # not annotated: a field only where a subclass makes it one
+    keras_class: ClassVar[type | None] = None  # set where a Keras class is the implementation
+
+    def at(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate after `step` optimizer steps, `offset` included."""
+        return self.value(xp.maximum(step - self.offset, 0.0) if self.offset else step, xp)
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the formula's value `step` optimizer steps after its start."""
+        raise NotImplementedError(f"{type(self).__name__} has no formula: define `value`")
+
+
+@dataclasses.dataclass
+class BaseWarmupConfig(Config):
+    """The way in which a learning rate comes up during the first `warmup_steps` steps.
+
+    A subclass is a dataclass with a method `value`. What the warmup does to the learning rate that
+    it precedes is the same for every warmup, and not its own affair (W = `warmup_steps`):
+
+    - `mode: replace`: warmup(s) for s < W, then lr(s). The warmup leads to lr(W).
+    - `mode: delay`: warmup(s) for s < W, then lr(s - W). The warmup leads to lr(0).
+    - `mode: multiply`: lr(s) * warmup(s) / lr(0) for s < W, then lr(s), where the warmup leads to
+      lr(0): a factor on the learning rate that ends at 1.
+
+    Attributes:
+        warmup_steps: The length of the warmup in optimizer steps, 0 for none.
+        mode: See above.
+    """
+
+    warmup_learning_rate = 0.0  # as `offset` above
+    keras_class: ClassVar[type | None] = None
+
+    warmup_steps: NonNegativeInt = REQUIRED
+    mode: Literal["replace", "delay", "multiply"] = "replace"
+
+    def value(self, step: Array, target: float, xp: Namespace) -> Array:
+        """Returns the rate at `step`, at most `warmup_steps`, on the way to `target`."""
+        raise NotImplementedError(f"{type(self).__name__} has no formula: define `value`")

@@ -1,0 +1,130 @@
+"""What a warmup does to the learning rate that it precedes, and the curve of both."""
+
+import typing
+from collections.abc import Callable, Sequence
+
+from optimization.configs.base import Config
+from optimization.configs.errors import ConfigError, Problem
+from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace
+
+if typing.TYPE_CHECKING:
+    import numpy as np
+
+
+def with_warmup(
+    warmup: BaseWarmupConfig,
+    rate: Callable[[Array], Array],
+    target: float,
+    step: Array,
+    xp: Namespace,
+) -> Array:
+    """Returns the learning rate `rate` with `warmup`; `BaseWarmupConfig` says how.
+
+    Args:
+        warmup: The warmup, with `warmup_steps` > 0.
+        rate: The learning rate without it.
+        target: What `warmup_target` returns.
+        step: Optimizer steps, a float array.
+        xp: The array namespace.
+    """
+    length = float(warmup.warmup_steps)
+    early = step < length
+    ramp = warmup.value(xp.minimum(step, length), target, xp)
+    if warmup.mode == "multiply":
+        late = rate(step)
+        return xp.where(early, late * (ramp / target), late)
+    late = rate(xp.maximum(step - length, 0.0)) if warmup.mode == "delay" else rate(step)
+    return xp.where(early, ramp, late)
+
+
+def warmup_target(warmup: BaseWarmupConfig, rate: Callable[[int], float]) -> float:
+    """Returns the value to which `warmup` leads before the learning rate `rate`.
+
+    Raises:
+        ValueError: If a factor that starts at `warmup_learning_rate` cannot be formed, because
+            the learning rate starts at 0.
+    """
+    if warmup.mode == "replace":
+        return float(rate(warmup.warmup_steps))
+    first = float(rate(0))
+    if warmup.mode == "delay" or first:
+        return first
+    if warmup.warmup_learning_rate:
+        raise ValueError(
+            "cannot be `multiply`: the learning rate is 0 at step 0, and no factor makes "
+            f"`warmup_learning_rate` {warmup.warmup_learning_rate!r} of it"
+        )
+    return 1.0
+
+
+def schedule_problems(
+    lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None
+) -> list[Problem]:
+    """Returns what is wrong with a learning rate, a warmup, and the two together."""
+    configs: list[Config] = [lr_config] if warmup_config is None else [lr_config, warmup_config]
+    problems = [problem for config in configs for problem in config.problems()[0]]
+    if problems or warmup_config is None or needs_keras(lr_config, warmup_config):
+        return problems
+    import numpy as np
+
+    try:
+        warmup_target(warmup_config, lambda step: lr_config.at(np.float64(step), np))
+    except ValueError as error:
+        problems.append(warmup_config._problem("conflict", "mode", str(error)))
+    return problems
+
+
+def check_schedule(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> None:
+    """Raises a ConfigError with all that `schedule_problems` finds."""
+    problems = schedule_problems(lr_config, warmup_config)
+    if problems:
+        raise ConfigError(problems)
+
+
+def needs_keras(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> bool:
+    """Whether a Keras class, not a formula, implements the learning rate or the warmup."""
+    return lr_config.keras_class is not None or (
+        warmup_config is not None and warmup_config.keras_class is not None
+    )
+
+
+def curve(
+    lr_config: BaseLrConfig,
+    warmup_config: BaseWarmupConfig | None,
+    steps: "Sequence[int] | np.ndarray",
+) -> "np.ndarray":
+    """Returns the learning rate at each of `steps`, in float64, computed by NumPy.
+
+    Keras is imported only if a registered Keras class is among the two; it is then called for one
+    step after the other.
+
+    Args:
+        lr_config: A learning rate, such as `LrConfig.get()` returns.
+        warmup_config: A warmup, or None for none.
+        steps: Optimizer steps done, >= 0, of any shape.
+
+    Returns:
+        An array of the shape of `steps`.
+
+    Raises:
+        ConfigError: If the configs are not complete and right.
+        ValueError: If a step is negative.
+    """
+    import numpy as np
+
+    check_schedule(lr_config, warmup_config)
+    steps = np.asarray(steps, dtype=np.float64)
+    if not (steps >= 0).all():
+        raise ValueError(f"Argument `steps` must be >= 0, received: steps={steps}")
+    if needs_keras(lr_config, warmup_config):
+        from optimization.schedules.keras_schedules import build_schedule, sample
+
+        return sample(build_schedule(lr_config, warmup_config), steps)
+
+    def rate(step: Array) -> Array:
+        return lr_config.at(step, np)
+
+    if warmup_config is None or warmup_config.warmup_steps == 0:
+        return np.asarray(rate(steps))
+    target = warmup_target(warmup_config, lambda step: rate(np.float64(step)))
+    return np.asarray(with_warmup(warmup_config, rate, target, steps, np))

@@ -1,0 +1,65 @@
+"""Learning rates that are constant, always or between boundaries."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from optimization.configs.types import REQUIRED, Boundaries, NonNegativeFloat
+from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.formulas import lookup
+from optimization.schedules.registry import LR_CLS
+
+
+@LR_CLS.register("constant")
+@dataclasses.dataclass
+class ConstantLrConfig(BaseLrConfig):
+    """A learning rate that does not change.
+
+        lr(s) = learning_rate
+
+    Attributes:
+        name: The name of the schedule.
+        learning_rate: The learning rate, >= 0.
+    """
+
+    name: ScopeName = "Constant"
+    learning_rate: NonNegativeFloat = 0.1
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate for each step."""
+        return xp.full_like(step, self.learning_rate)
+
+
+@LR_CLS.register("stepwise")
+@dataclasses.dataclass
+class StepwiseLrConfig(BaseLrConfig):
+    """A learning rate that is constant between boundaries.
+
+        lr(s) = values[i],  i = the number of boundaries < s
+
+    At a boundary exactly the value before it holds, as in Model Garden and Keras (optax already has
+    the next one there). Model Garden loses `offset` when the schedule is saved; it is kept here.
+
+    Attributes:
+        name: The name of the schedule.
+        boundaries: Optimizer steps, strictly increasing.
+        values: Learning rates, >= 0, one more than `boundaries`.
+        offset: The optimizer step at which the schedule starts; boundaries count from there.
+    """
+
+    name: ScopeName = "PiecewiseConstantDecay"
+    boundaries: Boundaries = REQUIRED
+    values: tuple[NonNegativeFloat, ...] = REQUIRED
+    offset: int = 0
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields an error if the numbers of values and boundaries do not fit."""
+        wanted = len(self.boundaries) + 1
+        if len(self.values) != wanted:
+            message = (
+                f"must have one value more than `boundaries`, {wanted}, got {len(self.values)}"
+            )
+            yield "values", message
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate of the interval that each step is in."""
+        return lookup(step, self.boundaries, [self.values], "left", xp)[0]

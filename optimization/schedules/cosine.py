@@ -1,0 +1,170 @@
+"""Learning rates that fall along half a cosine, once or several times."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+from typing import Annotated
+
+from annotated_types import Ge
+
+from optimization.configs.types import (
+    REQUIRED,
+    Boundaries,
+    Fraction,
+    NonNegativeFloat,
+    PositiveInt,
+)
+from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.formulas import half_cosine, lookup, whole_and_rest
+from optimization.schedules.registry import LR_CLS
+
+
+@LR_CLS.register("cosine")
+@dataclasses.dataclass
+class CosineLrConfig(BaseLrConfig):
+    """Half a cosine from `initial_learning_rate` to `alpha` times that.
+
+        lr(s) = lr0 * (alpha + (1 - alpha) * (1 + cos(pi * s / T)) / 2),  s at most T = decay_steps
+
+    From step T on it is lr0 * alpha. SGDR without restarts (Loshchilov and Hutter 2017,
+    arXiv:1608.03983). A cosine term below 2**-26 counts as 0, as in Model Garden and Keras, whose
+    float32 sum 1 + cos loses it: with more than about 13,000 steps this is the step T - 1. Model
+    Garden extrapolates to steps before `offset`, and loses `offset` when the schedule is saved.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step 0, >= 0.
+        decay_steps: The length of the decay in optimizer steps, > 0.
+        alpha: The last rate as a fraction of the first.
+        offset: The optimizer step at which the schedule starts.
+    """
+
+    name: ScopeName = "CosineDecay"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    decay_steps: PositiveInt = REQUIRED
+    alpha: Fraction = 0.0
+    offset: int = 0
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        remaining = xp.maximum(self.decay_steps - step, 0.0) / self.decay_steps
+        weight = half_cosine(remaining, xp)
+        weight = xp.where(weight < 2.0**-26, 0.0, weight)
+        low = self.initial_learning_rate * self.alpha
+        return (self.initial_learning_rate - low) * weight + low
+
+
+_HORIZON = 2**40  # steps for which restarts are worked out
+
+
+@lru_cache(maxsize=64)
+def _restarts(first: int, t_mul: float, m_mul: float) -> tuple[tuple[float, ...], ...]:
+    """Returns each cycle's first step, end, length and height."""
+    starts, lengths, heights = [0.0], [float(first)], [1.0]
+    while starts[-1] + lengths[-1] < _HORIZON:
+        # Rounded, so that 1000 + 1000 * 1.1 is the step 2100, and not a little more.
+        starts.append(round(starts[-1] + lengths[-1], 6))
+        lengths.append(lengths[-1] * t_mul)
+        heights.append(heights[-1] * m_mul)
+    ends = [start + length for start, length in zip(starts, lengths, strict=True)]
+    return tuple(starts), tuple(ends), tuple(lengths), tuple(heights)
+
+
+@LR_CLS.register("cosine_restarts")
+@dataclasses.dataclass
+class CosineRestartsLrConfig(BaseLrConfig):
+    """Half cosines, each `t_mul` times as long as the last and `m_mul` times as high: SGDR.
+
+        lr(s) = lr0 * (alpha + (1 - alpha) * m_mul**i * (1 + cos(pi * u)) / 2)
+
+    where i counts the restarts up to step s, and u is the part of the cycle i that is done. A cycle
+    of T steps that starts at step a ends before the step a + T, which is the first of the next.
+
+    Loshchilov and Hutter 2017, arXiv:1608.03983; the fields are those of Keras'
+    CosineDecayRestarts, which finds i by a float32 logarithm and may be a step late.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step 0, >= 0.
+        first_decay_steps: The length of the first cycle in optimizer steps, > 0.
+        t_mul: The length of a cycle relative to the one before: 1, or at least 1.001.
+        m_mul: The height of a cycle relative to the one before, in [0, 1].
+        alpha: The lowest rate as a fraction of lr0.
+        offset: The optimizer step at which the schedule starts.
+    """
+
+    name: ScopeName = "CosineDecayRestarts"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    first_decay_steps: PositiveInt = REQUIRED
+    t_mul: Annotated[float, Ge(1)] = 2.0
+    m_mul: Fraction = 1.0
+    alpha: Fraction = 0.0
+    offset: int = 0
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields an error for cycles that grow too slowly to be worked out one by one."""
+        if 1 < self.t_mul < 1.001:
+            yield "t_mul", f"must be 1 or at least 1.001, got {self.t_mul!r}"
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        if self.t_mul == 1:
+            cycle, done = whole_and_rest(step, self.first_decay_steps, xp)
+            remaining = (self.first_decay_steps - done) / self.first_decay_steps
+            height = xp.power(self.m_mul, cycle)
+        else:
+            table = _restarts(self.first_decay_steps, self.t_mul, self.m_mul)
+            boundaries = [float(math.ceil(start)) for start in table[0][1:]]
+            end, length, height = lookup(step, boundaries, table[1:], "right", xp)
+            remaining = xp.maximum(end - step, 0.0) / length
+        low = self.initial_learning_rate * self.alpha
+        return (self.initial_learning_rate - low) * height * half_cosine(remaining, xp) + low
+
+
+@LR_CLS.register("step_cosine_with_offset")
+@dataclasses.dataclass
+class StepCosineLrConfig(BaseLrConfig):
+    """Half cosines between the values at given steps.
+
+        lr(s) = values[i + 1] + (values[i] - values[i + 1]) * (1 + cos(pi * u)) / 2
+
+    for boundaries[i] <= s < boundaries[i + 1], u being the part of that interval that is done, so
+    that lr(boundaries[i]) = values[i]. Before the first boundary it is values[0], and from the last
+    one on values[-1]. (Model Garden goes through the first half cosine several times if the first
+    boundary is not 0, and divides by zero from the last boundary on.)
+
+    Attributes:
+        name: The name of the schedule.
+        boundaries: Optimizer steps, strictly increasing; the first is usually 0.
+        values: The learning rate at each boundary, >= 0.
+        offset: The optimizer step at which the schedule starts; boundaries count from there.
+    """
+
+    name: ScopeName = "StepCosineDecayWithOffset"
+    boundaries: Boundaries = REQUIRED
+    values: tuple[NonNegativeFloat, ...] = REQUIRED
+    offset: int = 0
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields an error if the numbers of values and boundaries do not fit."""
+        if not self.boundaries:
+            yield "boundaries", "must have at least one step"
+        wanted = len(self.boundaries)
+        if len(self.values) != wanted:
+            message = f"must have as many values as `boundaries`, {wanted}, got {len(self.values)}"
+            yield "values", message
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        # The intervals before the first and after the last boundary go from a value to itself.
+        ends = (*self.boundaries, self.boundaries[-1])
+        lengths = [1, *(end - start for start, end in pairwise(self.boundaries)), 1]
+        starts = (self.values[0], *self.values)
+        targets = (*self.values, self.values[-1])
+        rises = [start - target for start, target in zip(starts, targets, strict=True)]
+        tables = [ends, lengths, rises, targets]
+        end, length, rise, target = lookup(step, self.boundaries, tables, "right", xp)
+        remaining = xp.maximum(end - step, 0.0) / length
+        return target + rise * half_cosine(remaining, xp)

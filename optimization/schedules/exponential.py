@@ -1,0 +1,84 @@
+"""Learning rates that fall by a rate per `decay_steps`, in continuous time or in stairs."""
+
+import dataclasses
+import math
+
+from optimization.configs.types import (
+    REQUIRED,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+)
+from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.formulas import whole_and_rest
+from optimization.schedules.registry import LR_CLS
+
+
+def _periods(step: Array, decay_steps: int, staircase: bool | None, xp: Namespace) -> Array:
+    return whole_and_rest(step, decay_steps, xp)[0] if staircase else step / decay_steps
+
+
+@LR_CLS.register("exponential")
+@dataclasses.dataclass
+class ExponentialLrConfig(BaseLrConfig):
+    """A learning rate multiplied by `decay_rate` every `decay_steps` steps.
+
+        lr(s) = lr0 * decay_rate ** (s / decay_steps),  the exponent rounded down if `staircase`
+
+    With `staircase` the step `decay_steps` itself already has the lower rate. Model Garden
+    extrapolates to steps before `offset`, and loses `offset` when the schedule is saved.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step 0, >= 0.
+        decay_steps: The optimizer steps in which the rate falls once by `decay_rate`, > 0.
+        decay_rate: The factor, > 0; above 1 the rate grows without bound.
+        staircase: Whether the rate falls in jumps; None means no.
+        offset: The optimizer step at which the schedule starts.
+    """
+
+    name: ScopeName = "ExponentialDecay"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    decay_steps: PositiveInt = REQUIRED
+    decay_rate: PositiveFloat = REQUIRED
+    staircase: bool | None = None
+    offset: int = 0
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        periods = _periods(step, self.decay_steps, self.staircase, xp)
+        # The logarithm, taken in float64, keeps the error of a float32 `decay_rate` from growing
+        # with the exponent; base 2 keeps a rate of 0.5 exact.
+        return self.initial_learning_rate * xp.exp2(periods * math.log2(self.decay_rate))
+
+
+@LR_CLS.register("inverse_time")
+@dataclasses.dataclass
+class InverseTimeLrConfig(BaseLrConfig):
+    """A learning rate that falls as the inverse of the steps done, as Keras' InverseTimeDecay.
+
+        lr(s) = lr0 / (1 + decay_rate * s / decay_steps),  s / decay_steps rounded down if
+        `staircase`
+
+    With `staircase` the step `decay_steps` itself already has the lower rate.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step 0, >= 0.
+        decay_steps: The optimizer steps that count as one unit of time, > 0.
+        decay_rate: By how much the divisor grows in one unit of time, >= 0.
+        staircase: Whether the rate falls in jumps; None means no.
+        offset: The optimizer step at which the schedule starts.
+    """
+
+    name: ScopeName = "InverseTimeDecay"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    decay_steps: PositiveInt = REQUIRED
+    decay_rate: NonNegativeFloat = REQUIRED
+    staircase: bool | None = None
+    offset: int = 0
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        periods = _periods(step, self.decay_steps, self.staircase, xp)
+        return self.initial_learning_rate / (1.0 + self.decay_rate * periods)

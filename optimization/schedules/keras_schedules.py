@@ -1,0 +1,204 @@
+"""The Keras adapter: a `LearningRateSchedule` class for every registered learning rate and warmup.
+
+Importing this module makes all of them known to Keras, so that saved models load; types that are
+registered later follow at once.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from optimization.configs.base import Config
+from optimization.configs.errors import ConfigError
+from optimization.configs.registry import Entry
+from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
+from optimization.schedules.compose import check_schedule, warmup_target, with_warmup
+from optimization.schedules.constant import ConstantLrConfig
+from optimization.schedules.registry import LR_CLS, WARMUP_CLS
+
+LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+class _ConfiguredSchedule(LearningRateSchedule):
+    """A schedule whose arguments are the fields of a config, which holds the formula."""
+
+    config_class: ClassVar[type[Config]]
+
+    def __init__(self, **kwargs: Any):
+        super().__init__()
+        if kwargs.get("name", "") is None:
+            del kwargs["name"]
+        self._config = self.config_class(kwargs)
+        problems, _ = self._config.problems()
+        if problems:
+            raise ConfigError(problems)
+        self._config.lock()
+        self.name = getattr(self._config, "name", None) or type(self).__name__
+
+    @property
+    def config(self) -> Any:
+        """The config, read-only."""
+        return self._config
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments from which `from_config` builds an equal schedule."""
+        return self._config.as_dict()
+
+    def __reduce__(self) -> tuple:
+        # The class is made at run time, where pickle cannot find it by name.
+        return _deserialize, (keras.optimizers.schedules.serialize(self),)
+
+
+class _ConfiguredLearningRate(_ConfiguredSchedule):
+    """The Keras face of a learning rate."""
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate after `step` optimizer steps, a float32 tensor."""
+        with keras.name_scope(self.name):
+            return self._config.at(_as_float(step), ops)
+
+    def curve(self, steps: Any) -> np.ndarray:
+        """Returns the learning rate at each of `steps`, in float64, computed by NumPy."""
+        return np.asarray(self._config.at(np.asarray(steps, np.float64), np))
+
+
+class _ConfiguredWarmup(_ConfiguredSchedule):
+    """The Keras face of a warmup, around the learning rate that it precedes."""
+
+    def __init__(self, after_warmup_lr_sched: Any, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.after_warmup_lr_sched = _as_schedule(after_warmup_lr_sched)
+        self._target = warmup_target(self._config, lambda step: float(self._after(step)))
+
+    def _after(self, steps: Any) -> np.ndarray:
+        after = self.after_warmup_lr_sched
+        curve = getattr(after, "curve", None)
+        return curve(steps) if curve else sample(after, steps)
+
+    def _with_warmup(self, rate: Callable[[Any], Any], step: Any, xp: Any) -> Any:
+        if self._config.warmup_steps == 0:
+            return rate(step)
+        return with_warmup(self._config, rate, self._target, step, xp)
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate after `step` optimizer steps, a float32 tensor."""
+        after = self.after_warmup_lr_sched
+
+        def rate(step: Any) -> Any:
+            return ops.cast(after(step), "float32")
+
+        with keras.name_scope(self.name):
+            return self._with_warmup(rate, _as_float(step), ops)
+
+    def curve(self, steps: Any) -> np.ndarray:
+        """Returns the learning rate at each of `steps`, in float64, computed by NumPy."""
+        return np.asarray(self._with_warmup(self._after, np.asarray(steps, np.float64), np))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments from which `from_config` builds an equal schedule."""
+        after = keras.optimizers.schedules.serialize(self.after_warmup_lr_sched)
+        return {"after_warmup_lr_sched": after, **super().get_config()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "_ConfiguredWarmup":
+        """Builds the schedule from what `get_config` returned."""
+        after = keras.optimizers.schedules.deserialize(config["after_warmup_lr_sched"])
+        return cls(**{**config, "after_warmup_lr_sched": after})
+
+
+def _as_float(step: Any) -> Any:
+    return ops.cast(ops.convert_to_tensor(step), "float32")
+
+
+def _as_schedule(learning_rate: Any) -> LearningRateSchedule:
+    if isinstance(learning_rate, LearningRateSchedule):
+        return learning_rate
+    if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float | np.number):
+        raise TypeError(
+            "Argument `after_warmup_lr_sched` must be a number or a LearningRateSchedule, "
+            f"received: after_warmup_lr_sched={learning_rate!r}"
+        )
+    return schedule_class(ConstantLrConfig)(learning_rate=learning_rate)
+
+
+def _deserialize(config: dict[str, Any]) -> LearningRateSchedule:
+    return keras.optimizers.schedules.deserialize(config)
+
+
+_classes: dict[type[Config], type[LearningRateSchedule]] = {}
+
+
+def _class_name(name: str, config_class: type[Config], kind: str) -> str:
+    default = getattr(config_class, "name", "") or ""
+    if default.isidentifier() and default[0].isupper():
+        return default
+    return "".join(part.capitalize() for part in name.split("_")) + kind
+
+
+def _add(name: str, entry: Entry) -> None:
+    """Makes the class of a registered type, or takes it, and tells Keras of it."""
+    config_class = entry.config_class
+    warmup = issubclass(config_class, BaseWarmupConfig)
+    base, kind = (
+        (_ConfiguredWarmup, "Warmup") if warmup else (_ConfiguredLearningRate, "LearningRate")
+    )
+    cls = config_class.keras_class
+    if cls is None:
+        members = {
+            "config_class": config_class,
+            "__doc__": config_class.__doc__,
+            "__module__": __name__,
+        }
+        cls = type(_class_name(name, config_class, kind), (base,), members)
+    _classes[config_class] = cls
+    if keras.saving.get_registered_name(cls) == cls.__name__:  # not known to Keras yet
+        keras.saving.register_keras_serializable("optimization", f"{name}_{kind}")(cls)
+
+
+LR_CLS.subscribe(_add)
+WARMUP_CLS.subscribe(_add)
+
+
+def schedule_class(config_class: type[Config]) -> type[LearningRateSchedule]:
+    """Returns the Keras class of a registered config class."""
+    if config_class not in _classes:
+        raise TypeError(f"{config_class.__name__} is not registered as a learning rate or warmup")
+    return _classes[config_class]
+
+
+def build_schedule(
+    lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None = None
+) -> LearningRateSchedule | float:
+    """Builds a learning rate with its warmup.
+
+    Args:
+        lr_config: A learning rate, such as `LrConfig.get()` returns.
+        warmup_config: A warmup, or None for none.
+
+    Returns:
+        A Keras schedule of the optimizer steps done; a float where the rate is constant.
+
+    Raises:
+        ConfigError: If the configs are not complete and right.
+    """
+    check_schedule(lr_config, warmup_config)
+    if warmup_config is not None and warmup_config.warmup_steps == 0:
+        warmup_config = None
+    if warmup_config is None and isinstance(lr_config, ConstantLrConfig):
+        return lr_config.learning_rate
+    schedule = schedule_class(type(lr_config))(**lr_config.as_dict())
+    if warmup_config is None:
+        return schedule
+    return schedule_class(type(warmup_config))(schedule, **warmup_config.as_dict())
+
+
+def sample(schedule: LearningRateSchedule | float, steps: Any) -> np.ndarray:
+    """Returns the values of any Keras schedule, called for one step after the other, in float64."""
+    steps = np.asarray(steps)
+    if not isinstance(schedule, LearningRateSchedule):
+        return np.full(steps.shape, schedule, np.float64)
+    values = [float(ops.convert_to_numpy(schedule(int(step)))) for step in steps.ravel()]
+    return np.asarray(values, np.float64).reshape(steps.shape)

@@ -1,0 +1,133 @@
+"""Learning rates made of phases: stable then decaying, and up then down."""
+
+import dataclasses
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Interval
+
+from optimization.configs.types import (
+    REQUIRED,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.formulas import half_cosine, lookup
+from optimization.schedules.registry import LR_CLS
+
+
+@LR_CLS.register("warmup_stable_decay")
+@dataclasses.dataclass
+class WarmupStableDecayLrConfig(BaseLrConfig):
+    """The stable and the decaying phase of a warmup-stable-decay schedule.
+
+        lr(s) = lr0                               for s <= S = stable_steps
+        lr(s) = lr0 * (r + (1 - r) * (1 - d(u)))  after it, u = min((s - S) / decay_steps, 1)
+
+    with r = min_lr_ratio and d(u) = u for `linear`, (1 - cos(pi u)) / 2 for `cosine`, sqrt(u) for
+    `1-sqrt`. From step S + decay_steps on it is lr0 * r. The warmup is that of the warmup section;
+    with its `mode: replace` the stable phase counts from step 0 and contains the warmup.
+
+    Hu et al. 2024 (MiniCPM), arXiv:2404.06395; `1-sqrt`: Hägele et al. 2024, arXiv:2405.18392.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, >= 0.
+        stable_steps: The length of the stable phase in optimizer steps, >= 0.
+        decay_steps: The length of the decay in optimizer steps, > 0.
+        min_lr_ratio: r, the last rate as a fraction of lr0.
+        decay_type: The form of the decay.
+        offset: The optimizer step at which the schedule starts.
+    """
+
+    name: ScopeName = "WarmupStableDecay"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    stable_steps: NonNegativeInt = REQUIRED
+    decay_steps: PositiveInt = REQUIRED
+    min_lr_ratio: Fraction = 0.0
+    decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
+    offset: int = 0
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        length = self.decay_steps
+        done = xp.clip(step - self.stable_steps, 0.0, length) / length
+        remaining = xp.clip(self.stable_steps + length - step, 0.0, length) / length
+        if self.decay_type == "cosine":
+            remaining = half_cosine(remaining, xp)
+        elif self.decay_type == "1-sqrt":
+            # This is 1 - sqrt(done), without its cancellation near the end.
+            remaining = remaining / (1.0 + xp.sqrt(done))
+        low = self.initial_learning_rate * self.min_lr_ratio
+        return (self.initial_learning_rate - low) * remaining + low
+
+
+@LR_CLS.register("one_cycle")
+@dataclasses.dataclass
+class OneCycleLrConfig(BaseLrConfig):
+    """Up to a maximum and down again, as PyTorch's OneCycleLR.
+
+    With T = total_steps, P = pct_start * T - 1, first = max_learning_rate / div_factor and
+    last = first / final_div_factor, the rate goes from first at step 0 to max_learning_rate at step
+    P, and then to last at step T - 1; with `three_phase` to first at step 2 P, and then to last at
+    step T - 1. From step T - 1 on it is `last` (PyTorch raises an error from step T on).
+
+    Smith and Topin 2018, arXiv:1708.07120. Momentum is left alone, unlike PyTorch's default.
+
+    Attributes:
+        name: The name of the schedule.
+        max_learning_rate: The highest rate, > 0.
+        total_steps: T, in optimizer steps, > 1.
+        pct_start: The part of the steps in which the rate goes up, in (0, 1).
+        div_factor: max_learning_rate / first, >= 1 in sensible use, > 0.
+        final_div_factor: first / last, > 0.
+        anneal_strategy: The form of each phase: half a cosine, or a line.
+        three_phase: Whether the rate goes down to `first` as fast as it came up.
+        offset: The optimizer step at which the schedule starts.
+    """
+
+    name: ScopeName = "OneCycle"
+    max_learning_rate: PositiveFloat = REQUIRED
+    total_steps: Annotated[int, Gt(1)] = REQUIRED
+    pct_start: Annotated[float, Interval(gt=0, lt=1)] = 0.3
+    div_factor: PositiveFloat = 25.0
+    final_div_factor: PositiveFloat = 1e4
+    anneal_strategy: Literal["cos", "linear"] = "cos"
+    three_phase: bool = False
+    offset: int = 0
+
+    def _phases(self) -> tuple[list[float], list[float]]:
+        """Returns the ends of the phases, with step 0 before them, and the rates there."""
+        top = self.max_learning_rate
+        first = top / self.div_factor
+        last = first / self.final_div_factor
+        peak = self.pct_start * self.total_steps - 1.0
+        if self.three_phase:
+            return [0.0, peak, 2 * peak, self.total_steps - 1.0], [first, top, first, last]
+        return [0.0, peak, self.total_steps - 1.0], [first, top, last]
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields an error if a phase has no steps."""
+        ends, _ = self._phases()
+        least = 1 / self.total_steps
+        if ends[1] <= 0:
+            yield "pct_start", f"must be > 1 / `total_steps`, {least:g}, got {self.pct_start!r}"
+        elif ends[-2] >= ends[-1]:
+            message = f"must leave steps for the last of the phases, got {self.pct_start!r}"
+            yield "pct_start", message
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        ends, rates = self._phases()
+        lengths = [end - start for start, end in pairwise(ends)]
+        rises = [start - end for start, end in pairwise(rates)]
+        tables = [ends[1:], lengths, rises, rates[1:]]
+        end, length, rise, target = lookup(step, ends[1:-1], tables, "left", xp)
+        remaining = xp.maximum(end - step, 0.0) / length
+        if self.anneal_strategy == "cos":
+            remaining = half_cosine(remaining, xp)
+        return target + rise * remaining

@@ -1,0 +1,78 @@
+"""Learning rates that fall along a polynomial of the steps that remain."""
+
+import dataclasses
+
+from optimization.configs.types import REQUIRED, NonNegativeFloat, PositiveFloat, PositiveInt
+from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.formulas import whole_and_rest
+from optimization.schedules.registry import LR_CLS
+
+
+@LR_CLS.register("polynomial")
+@dataclasses.dataclass
+class PolynomialLrConfig(BaseLrConfig):
+    """A polynomial from `initial_learning_rate` to `end_learning_rate`.
+
+        lr(s) = (lr0 - end) * ((T - s) / T) ** power + end,  s at most T = decay_steps
+
+    From step T on it is `end_learning_rate`. With `cycle`, T is instead the first multiple of
+    `decay_steps` that is >= s (and > 0): the rate jumps up again after each multiple of
+    `decay_steps`, each time less, as in Keras. Model Garden extrapolates to steps before `offset`,
+    and loses `offset` when the schedule is saved.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step 0, >= 0.
+        decay_steps: The length of the decay in optimizer steps, > 0.
+        end_learning_rate: The rate at the end of the decay, >= 0.
+        power: The power of the polynomial, > 0.
+        cycle: Whether the rate comes up again after `decay_steps` steps.
+        offset: The optimizer step at which the schedule starts.
+    """
+
+    name: ScopeName = "PolynomialDecay"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    decay_steps: PositiveInt = REQUIRED
+    end_learning_rate: NonNegativeFloat = 0.0001
+    power: PositiveFloat = 1.0
+    cycle: bool = False
+    offset: int = 0
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        end, total = self.end_learning_rate, self.decay_steps
+        if self.cycle:
+            cycles, rest = whole_and_rest(step, total, xp)
+            total = total * xp.maximum(xp.where(rest > 0, cycles + 1.0, cycles), 1.0)
+        remaining = xp.maximum(total - step, 0.0) / total
+        return (self.initial_learning_rate - end) * xp.power(remaining, self.power) + end
+
+
+@LR_CLS.register("linear")
+@dataclasses.dataclass
+class LinearLrConfig(BaseLrConfig):
+    """A straight line from `initial_learning_rate` to `end_learning_rate`.
+
+        lr(s) = (lr0 - end) * (T - s) / T + end,  s at most T = decay_steps
+
+    From step T on it is `end_learning_rate`. This is `polynomial` with power 1 and an end of 0.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step 0, >= 0.
+        decay_steps: The length of the decay in optimizer steps, > 0.
+        end_learning_rate: The rate at the end of the decay, >= 0.
+        offset: The optimizer step at which the schedule starts.
+    """
+
+    name: ScopeName = "LinearDecay"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    decay_steps: PositiveInt = REQUIRED
+    end_learning_rate: NonNegativeFloat = 0.0
+    offset: int = 0
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        end = self.end_learning_rate
+        remaining = xp.maximum(self.decay_steps - step, 0.0) / self.decay_steps
+        return (self.initial_learning_rate - end) * remaining + end

@@ -1,0 +1,133 @@
+"""Learning rates that fall as a power of the steps done."""
+
+import dataclasses
+
+from optimization.configs.types import (
+    REQUIRED,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+)
+from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.registry import LR_CLS
+
+
+@LR_CLS.register("power")
+@dataclasses.dataclass
+class DirectPowerLrConfig(BaseLrConfig):
+    """A power of the steps done.
+
+        lr(s) = lr0 * max(s, 1) ** power
+
+    Steps 0 and 1 have the same rate, lr0.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, >= 0.
+        power: The power; above 0 the rate grows without bound.
+    """
+
+    name: ScopeName = "DirectPowerDecay"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    power: float = -0.5
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate after `step` steps."""
+        return self.initial_learning_rate * xp.power(xp.maximum(step, 1.0), self.power)
+
+
+@LR_CLS.register("power_linear")
+@dataclasses.dataclass
+class PowerAndLinearDecayLrConfig(BaseLrConfig):
+    """A power of the steps done, led to zero by a straight line in the last part.
+
+        lr(s) = lr0 * max(s, 1) ** power * min(1, (T - s) / (f * T)),  s at most T
+
+    with T = total_decay_steps and f = linear_decay_fraction. From step T on it is 0. Where f is 0
+    there is no such last part: the power goes on beyond T, as in Model Garden.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at steps 0 and 1, >= 0.
+        total_decay_steps: The length of the whole decay in optimizer steps, > 0.
+        power: The power.
+        linear_decay_fraction: The part of `total_decay_steps` in which the line acts.
+        offset: The optimizer step at which the schedule starts.
+    """
+
+    name: ScopeName = "PowerAndLinearDecay"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    total_decay_steps: PositiveInt = REQUIRED
+    power: float = -0.5
+    linear_decay_fraction: Fraction = 0.1
+    offset: int = 0
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        rate = self.initial_learning_rate * xp.power(xp.maximum(step, 1.0), self.power)
+        linear_steps = self.total_decay_steps * self.linear_decay_fraction
+        if linear_steps == 0:
+            return rate
+        return rate * xp.clip((self.total_decay_steps - step) / linear_steps, 0.0, 1.0)
+
+
+@LR_CLS.register("power_with_offset")
+@dataclasses.dataclass
+class PowerDecayWithOffsetLrConfig(BaseLrConfig):
+    """A constant, then a power of the steps done since.
+
+        lr(s) = pre                                 for s <= offset
+        lr(s) = min(pre, lr0 * (s - offset) ** power)  for s > offset
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step `offset` + 1, >= 0.
+        power: The power.
+        offset: The last optimizer step that has the constant rate.
+        pre_offset_learning_rate: pre, the constant, and the bound of the rate after it. Its default
+            is Model Garden's, which trains with a rate of a million up to step `offset`: set it, or
+            a warmup longer than `offset`.
+    """
+
+    name: ScopeName = "PowerDecayWithOffset"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    power: float = -0.5
+    offset: int = 0
+    pre_offset_learning_rate: NonNegativeFloat = 1.0e6
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after `offset`."""
+        before = self.pre_offset_learning_rate
+        after = self.initial_learning_rate * xp.power(xp.maximum(step, 1.0), self.power)
+        return xp.where(step > 0, xp.minimum(after, before), before)
+
+
+@LR_CLS.register("inverse_sqrt")
+@dataclasses.dataclass
+class InverseSqrtLrConfig(BaseLrConfig):
+    """The inverse square root of the steps done, after a constant beginning.
+
+        lr(s) = lr0 * sqrt(timescale / max(s, timescale))
+
+    Up to step `timescale` the rate is lr0; at four times that it is lr0 / 2. This is T5's schedule
+    (Raffel et al. 2020, arXiv:1910.10683), scaled so that lr0 is the highest rate; the schedule of
+    that name in transformers is this one with `timescale` equal to the steps of a linear warmup.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, >= 0.
+        timescale: Optimizer steps, > 0.
+        offset: The optimizer step at which the schedule starts.
+    """
+
+    name: ScopeName = "InverseSqrtDecay"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    timescale: PositiveFloat = 10000.0
+    offset: int = 0
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate `step` steps after the start."""
+        return self.initial_learning_rate * xp.sqrt(
+            self.timescale / xp.maximum(step, self.timescale)
+        )

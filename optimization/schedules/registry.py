@@ -1,0 +1,100 @@
+"""The registries of learning rates and warmups, and the oneofs that choose among them."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from optimization.configs.base import OneOfConfig
+from optimization.configs.registry import Entry, Registry
+from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
+
+_WRAPPED = "after_warmup_lr_sched"
+
+
+def _keras_class(name: str, entry: Entry) -> type:
+    from optimization.schedules.keras_schedules import schedule_class
+
+    del name
+    return schedule_class(entry.config_class)
+
+
+def _formula(function: Callable, supplied: Sequence[str]) -> Callable:
+    """Returns `function` as a method of a config that holds its other arguments."""
+    parameters = inspect.signature(function).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = [parameter.name for parameter in parameters if parameter.kind not in variadic]
+    if "step" not in names:
+        raise TypeError(f"the formula `{function.__name__}` must take `step`, it takes {names}")
+
+    def formula(config: Any, *values: Any) -> Any:
+        given = dict(zip(supplied, values, strict=True))
+        return function(
+            **{name: given[name] if name in given else getattr(config, name) for name in names}
+        )
+
+    return formula
+
+
+def _schedule(decorated: type, wrapped: str | None = None) -> dict[str, Any]:
+    """Returns what ties a config to the Keras schedule from whose signature it was made."""
+    # Compared by name, since Keras may not be imported here.
+    if all(base.__name__ != "LearningRateSchedule" for base in decorated.__mro__):
+        raise TypeError(f"{decorated.__name__} is not a keras LearningRateSchedule")
+    if wrapped and wrapped not in inspect.signature(decorated).parameters:
+        raise TypeError(f"{decorated.__name__} must take the schedule that it wraps as `{wrapped}`")
+    return {"keras_class": decorated}
+
+
+def _lr_members(decorated: Any) -> Mapping[str, Any]:
+    if inspect.isclass(decorated):
+        return _schedule(decorated)
+    # `at`, not `value`: a function that takes an `offset` applies it itself.
+    return {"at": _formula(decorated, ("step", "xp"))}
+
+
+def _warmup_members(decorated: Any) -> Mapping[str, Any]:
+    if inspect.isclass(decorated):
+        return _schedule(decorated, _WRAPPED)
+    return {"value": _formula(decorated, ("step", "target", "xp"))}
+
+
+LR_CLS = Registry(
+    "learning rate",
+    BaseLrConfig,
+    _keras_class,
+    supplied=("step", "xp"),
+    members=_lr_members,
+)
+"""Type -> Keras class of every learning rate. `register` takes, under a decorator,
+
+- a formula, `def mine(step, *, initial_learning_rate: float, decay_steps: int = 100, xp)`, whose
+  other parameters become the fields of its config;
+- a dataclass that derives from `BaseLrConfig` and has the formula as its method `value`;
+- a Keras `LearningRateSchedule`, the parameters of whose constructor become the fields.
+"""
+
+WARMUP_CLS = Registry(
+    "warmup",
+    BaseWarmupConfig,
+    _keras_class,
+    supplied=("step", "target", "xp", _WRAPPED),
+    members=_warmup_members,
+)
+"""Type -> Keras class of every warmup. `register` takes what that of `LR_CLS` takes; a formula also
+takes `target`, the rate to which it leads, and a Keras class takes `after_warmup_lr_sched`.
+"""
+
+
+@dataclasses.dataclass
+class LrConfig(OneOfConfig):
+    """The learning rate: `type` is one of `LR_CLS`."""
+
+    registry: ClassVar[Registry] = LR_CLS
+
+
+@dataclasses.dataclass
+class WarmupConfig(OneOfConfig):
+    """The warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none."""
+
+    registry: ClassVar[Registry] = WARMUP_CLS

@@ -1,0 +1,126 @@
+"""The warmups: how the rate comes up. `compose` says what that does to the learning rate."""
+
+import dataclasses
+
+from optimization.configs.types import REQUIRED, NonNegativeFloat, PositiveFloat
+from optimization.schedules.base import Array, BaseWarmupConfig, Namespace, ScopeName
+from optimization.schedules.formulas import half_cosine
+from optimization.schedules.registry import WARMUP_CLS
+
+
+@WARMUP_CLS.register("linear")
+@dataclasses.dataclass
+class LinearWarmupConfig(BaseWarmupConfig):
+    """A straight line from `warmup_learning_rate` to the target.
+
+        warmup(s) = w0 + (target - w0) * s / W
+
+    Model Garden's schedule cannot be rebuilt from its own `get_config()`; this one can.
+
+    Attributes:
+        name: The name of the schedule.
+        warmup_learning_rate: w0, the rate at step 0, >= 0.
+        warmup_steps: W, the length of the warmup in optimizer steps, 0 for none.
+        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
+    """
+
+    name: ScopeName = "linear"
+    warmup_learning_rate: NonNegativeFloat = 0.0
+
+    def value(self, step: Array, target: float, xp: Namespace) -> Array:
+        """Returns the rate at `step` on the way to `target`."""
+        start = self.warmup_learning_rate
+        return start + (target - start) * (step / self.warmup_steps)
+
+
+@WARMUP_CLS.register("polynomial")
+@dataclasses.dataclass
+class PolynomialWarmupConfig(BaseWarmupConfig):
+    """A power of the steps done.
+
+        warmup(s) = target * (max(s, 1) / W) ** power
+
+    Steps 0 and 1 have the same rate, as in Model Garden.
+
+    Attributes:
+        name: The name of the schedule.
+        power: The power, > 0.
+        warmup_steps: W, the length of the warmup in optimizer steps, 0 for none.
+        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
+    """
+
+    name: ScopeName = "polynomial"
+    power: PositiveFloat = 1.0
+
+    def value(self, step: Array, target: float, xp: Namespace) -> Array:
+        """Returns the rate at `step` on the way to `target`."""
+        return target * xp.power(xp.maximum(step, 1.0) / self.warmup_steps, self.power)
+
+
+@WARMUP_CLS.register("constant")
+@dataclasses.dataclass
+class ConstantWarmupConfig(BaseWarmupConfig):
+    """A constant, whatever the target.
+
+        warmup(s) = w0
+
+    Attributes:
+        name: The name of the schedule.
+        warmup_learning_rate: w0, the rate for s < W, >= 0.
+        warmup_steps: W, the length of the warmup in optimizer steps, 0 for none.
+        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
+    """
+
+    name: ScopeName = "constant"
+    warmup_learning_rate: NonNegativeFloat = 0.0
+
+    def value(self, step: Array, target: float, xp: Namespace) -> Array:
+        """Returns the warmup's rate for each step."""
+        del target
+        return xp.full_like(step, self.warmup_learning_rate)
+
+
+@WARMUP_CLS.register("cosine")
+@dataclasses.dataclass
+class CosineWarmupConfig(BaseWarmupConfig):
+    """Half a cosine from `warmup_learning_rate` to the target, flat at both ends.
+
+        warmup(s) = w0 + (target - w0) * (1 - cos(pi * s / W)) / 2
+
+    Attributes:
+        name: The name of the schedule.
+        warmup_learning_rate: w0, the rate at step 0, >= 0.
+        warmup_steps: W, the length of the warmup in optimizer steps, 0 for none.
+        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
+    """
+
+    name: ScopeName = "cosine"
+    warmup_learning_rate: NonNegativeFloat = 0.0
+
+    def value(self, step: Array, target: float, xp: Namespace) -> Array:
+        """Returns the rate at `step` on the way to `target`."""
+        start = self.warmup_learning_rate
+        return start + (target - start) * half_cosine(step / self.warmup_steps, xp)
+
+
+@WARMUP_CLS.register("exponential")
+@dataclasses.dataclass
+class ExponentialWarmupConfig(BaseWarmupConfig):
+    """A constant factor per step from `warmup_learning_rate` to the target.
+
+        warmup(s) = w0 * (target / w0) ** (s / W)
+
+    Attributes:
+        name: The name of the schedule.
+        warmup_learning_rate: w0, the rate at step 0, > 0.
+        warmup_steps: W, the length of the warmup in optimizer steps, 0 for none.
+        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
+    """
+
+    name: ScopeName = "exponential"
+    warmup_learning_rate: PositiveFloat = REQUIRED
+
+    def value(self, step: Array, target: float, xp: Namespace) -> Array:
+        """Returns the rate at `step` on the way to `target`."""
+        start = self.warmup_learning_rate
+        return start * xp.power(target / start, step / self.warmup_steps)
