@@ -12,6 +12,7 @@ from optimization.configs.layers import findings, layered
 from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
 from optimization.configs.yaml_file import SourcedDict
 from optimization.schedules import LrConfig, WarmupConfig
+from optimization.schedules.compose import schedule_conflicts
 
 _SECTION = ("trainer", "optimizer_config")
 
@@ -41,6 +42,8 @@ class OptimizationConfig(Config):
                 message = "a type is required, none was given; the types are "
                 message += ", ".join(section.branches())
                 problems.insert(0, section._problem("missing", "type", message))
+        if not problems and self.warmup.type is not None:
+            problems += schedule_conflicts(self.learning_rate.get(), self.warmup.get())
         return problems, doubts
 
 

@@ -41,7 +41,7 @@ def warmup_target(warmup: BaseWarmupConfig, rate: Callable[[int], float]) -> flo
     """Returns the value to which `warmup` leads before the learning rate `rate`.
 
     Raises:
-        ValueError: If a factor that starts at `warmup_learning_rate` cannot be formed, because
+        ConfigError: If a factor that starts at `warmup_learning_rate` cannot be formed, because
             the learning rate starts at 0.
     """
     if warmup.mode == "replace":
@@ -49,11 +49,12 @@ def warmup_target(warmup: BaseWarmupConfig, rate: Callable[[int], float]) -> flo
     first = float(rate(0))
     if warmup.mode == "delay" or first:
         return first
-    if warmup.warmup_learning_rate:
-        raise ValueError(
-            "cannot be `multiply`: the learning rate is 0 at step 0, and no factor makes "
+    if warmup.warmup_learning_rate and warmup.warmup_steps:
+        message = (
+            "cannot be multiply: the learning rate is 0 at step 0, where no factor makes "
             f"`warmup_learning_rate` {warmup.warmup_learning_rate!r} of it"
         )
+        raise ConfigError([warmup._problem("conflict", "mode", message)])
     return 1.0
 
 
@@ -63,15 +64,22 @@ def schedule_problems(
     """Returns what is wrong with a learning rate, a warmup, and the two together."""
     configs: list[Config] = [lr_config] if warmup_config is None else [lr_config, warmup_config]
     problems = [problem for config in configs for problem in config.problems()[0]]
-    if problems or warmup_config is None or needs_keras(lr_config, warmup_config):
+    if problems or warmup_config is None:
         return problems
+    return schedule_conflicts(lr_config, warmup_config)
+
+
+def schedule_conflicts(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig) -> list[Problem]:
+    """Returns what is wrong with the two together, each being right by itself."""
+    if warmup_config.mode != "multiply" or needs_keras(lr_config, warmup_config):
+        return []
     import numpy as np
 
     try:
         warmup_target(warmup_config, lambda step: lr_config.at(np.float64(step), np))
     except ValueError as error:
-        problems.append(warmup_config._problem("conflict", "mode", str(error)))
-    return problems
+        return [warmup_config._problem("conflict", "mode", str(error))]
+    return []
 
 
 def check_schedule(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> None:

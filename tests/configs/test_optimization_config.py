@@ -46,6 +46,18 @@ def test_warmup_may_be_absent():
     assert config.warmup.get() is None
 
 
+def test_a_factor_on_a_rate_of_zero_is_a_contradiction():
+    config = OptimizationConfig(PARAMS)
+    config.override(
+        {
+            "learning_rate": {"type": "constant", "constant": {"learning_rate": 0}},
+            "warmup": {"linear": {"mode": "multiply"}},
+        }
+    )
+    with pytest.raises(ConfigError, match="warmup.linear.mode: cannot be `multiply`"):
+        config.validate()
+
+
 def test_one_error_lists_everything():
     with pytest.raises(ConfigError) as error:
         OptimizationConfig(
