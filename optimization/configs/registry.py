@@ -149,7 +149,8 @@ class Registry(Mapping):
         )
 
     def _field(self, name: str, parameter: inspect.Parameter, hint: Any) -> tuple:
-        if callable(getattr(self.config_base, parameter.name, None)):
+        attribute = getattr(self.config_base, parameter.name, None)
+        if callable(attribute) or isinstance(attribute, property):
             raise TypeError(
                 f"the {self.kind} {name!r} cannot be registered: its parameter "
                 f"`{parameter.name}` has the name of a method of {self.config_base.__name__}"

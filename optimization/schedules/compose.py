@@ -77,8 +77,8 @@ def schedule_conflicts(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig)
 
     try:
         warmup_target(warmup_config, lambda step: lr_config.at(np.float64(step), np))
-    except ValueError as error:
-        return [warmup_config._problem("conflict", "mode", str(error))]
+    except ConfigError as error:
+        return list(error.problems)
     return []
 
 

@@ -4,6 +4,7 @@ Importing this module makes all of them known to Keras, so that saved models loa
 registered later follow at once.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -29,7 +30,7 @@ class _ConfiguredSchedule(LearningRateSchedule):
 
     def __init__(self, **kwargs: Any):
         super().__init__()
-        if kwargs.get("name", "") is None:
+        if kwargs.get("name", "") is None:  # Model Garden's way to ask for the default
             del kwargs["name"]
         self._config = self.config_class(kwargs)
         problems, _ = self._config.problems()
@@ -55,10 +56,12 @@ class _ConfiguredSchedule(LearningRateSchedule):
 class _ConfiguredLearningRate(_ConfiguredSchedule):
     """The Keras face of a learning rate."""
 
+    kind: ClassVar[str] = "LearningRate"
+
     def __call__(self, step: Any) -> Any:
         """Returns the learning rate after `step` optimizer steps, a float32 tensor."""
         with keras.name_scope(self.name):
-            return self._config.at(_as_float(step), ops)
+            return self._config.at(ops.convert_to_tensor(step, "float32"), ops)
 
     def curve(self, steps: Any) -> np.ndarray:
         """Returns the learning rate at each of `steps`, in float64, computed by NumPy."""
@@ -68,34 +71,43 @@ class _ConfiguredLearningRate(_ConfiguredSchedule):
 class _ConfiguredWarmup(_ConfiguredSchedule):
     """The Keras face of a warmup, around the learning rate that it precedes."""
 
+    kind: ClassVar[str] = "Warmup"
+
     def __init__(self, after_warmup_lr_sched: Any, **kwargs: Any):
         super().__init__(**kwargs)
         self.after_warmup_lr_sched = _as_schedule(after_warmup_lr_sched)
-        self._target = warmup_target(self._config, lambda step: float(self._after(step)))
+        self._target = warmup_target(self._config, lambda step: float(self._after_curve(step)))
 
-    def _after(self, steps: Any) -> np.ndarray:
-        after = self.after_warmup_lr_sched
-        curve = getattr(after, "curve", None)
-        return curve(steps) if curve else sample(after, steps)
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate after `step` optimizer steps, a float32 tensor."""
+        with keras.name_scope(self.name):
+            return self._with_warmup(self._after, ops.convert_to_tensor(step, "float32"), ops)
+
+    def curve(self, steps: Any) -> np.ndarray:
+        """Returns the learning rate at each of `steps`, in float64.
+
+        NumPy computes it; where a Keras schedule of another kind is wrapped, that is called for one
+        step after the other.
+        """
+        return np.asarray(self._with_warmup(self._after_curve, np.asarray(steps, np.float64), np))
 
     def _with_warmup(self, rate: Callable[[Any], Any], step: Any, xp: Any) -> Any:
         if self._config.warmup_steps == 0:
             return rate(step)
         return with_warmup(self._config, rate, self._target, step, xp)
 
-    def __call__(self, step: Any) -> Any:
-        """Returns the learning rate after `step` optimizer steps, a float32 tensor."""
+    def _after(self, step: Any) -> Any:
         after = self.after_warmup_lr_sched
+        if isinstance(after, _ConfiguredSchedule):
+            return after(step)
+        # Optimizers count in integers, which is what other schedules may rely on.
+        return ops.cast(after(ops.cast(step, "int32")), "float32")
 
-        def rate(step: Any) -> Any:
-            return ops.cast(after(step), "float32")
-
-        with keras.name_scope(self.name):
-            return self._with_warmup(rate, _as_float(step), ops)
-
-    def curve(self, steps: Any) -> np.ndarray:
-        """Returns the learning rate at each of `steps`, in float64, computed by NumPy."""
-        return np.asarray(self._with_warmup(self._after, np.asarray(steps, np.float64), np))
+    def _after_curve(self, steps: Any) -> np.ndarray:
+        after = self.after_warmup_lr_sched
+        return (
+            after.curve(steps) if isinstance(after, _ConfiguredSchedule) else sample(after, steps)
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments from which `from_config` builds an equal schedule."""
@@ -107,10 +119,6 @@ class _ConfiguredWarmup(_ConfiguredSchedule):
         """Builds the schedule from what `get_config` returned."""
         after = keras.optimizers.schedules.deserialize(config["after_warmup_lr_sched"])
         return cls(**{**config, "after_warmup_lr_sched": after})
-
-
-def _as_float(step: Any) -> Any:
-    return ops.cast(ops.convert_to_tensor(step), "float32")
 
 
 def _as_schedule(learning_rate: Any) -> LearningRateSchedule:
@@ -132,7 +140,8 @@ _classes: dict[type[Config], type[LearningRateSchedule]] = {}
 
 
 def _class_name(name: str, config_class: type[Config], kind: str) -> str:
-    default = getattr(config_class, "name", "") or ""
+    """Returns the default of the field `name` if it is a class's name, as `CosineDecay` is."""
+    default = getattr(config_class, "name", None) or ""
     if default.isidentifier() and default[0].isupper():
         return default
     return "".join(part.capitalize() for part in name.split("_")) + kind
@@ -142,9 +151,7 @@ def _add(name: str, entry: Entry) -> None:
     """Makes the class of a registered type, or takes it, and tells Keras of it."""
     config_class = entry.config_class
     warmup = issubclass(config_class, BaseWarmupConfig)
-    base, kind = (
-        (_ConfiguredWarmup, "Warmup") if warmup else (_ConfiguredLearningRate, "LearningRate")
-    )
+    base = _ConfiguredWarmup if warmup else _ConfiguredLearningRate
     cls = config_class.keras_class
     if cls is None:
         members = {
@@ -152,10 +159,11 @@ def _add(name: str, entry: Entry) -> None:
             "__doc__": config_class.__doc__,
             "__module__": __name__,
         }
-        cls = type(_class_name(name, config_class, kind), (base,), members)
+        cls = type(_class_name(name, config_class, base.kind), (base,), members)
     _classes[config_class] = cls
     if keras.saving.get_registered_name(cls) == cls.__name__:  # not known to Keras yet
-        keras.saving.register_keras_serializable("optimization", f"{name}_{kind}")(cls)
+        # By its type, which is unique; a user's class may have the name of another.
+        keras.saving.register_keras_serializable("optimization", f"{base.kind}.{name}")(cls)
 
 
 LR_CLS.subscribe(_add)
@@ -192,7 +200,12 @@ def build_schedule(
     schedule = schedule_class(type(lr_config))(**lr_config.as_dict())
     if warmup_config is None:
         return schedule
-    return schedule_class(type(warmup_config))(schedule, **warmup_config.as_dict())
+    cls, arguments = schedule_class(type(warmup_config)), warmup_config.as_dict()
+    if warmup_config.keras_class is not None:
+        # Its own constructor need not have all that every warmup's config has.
+        accepted = inspect.signature(cls).parameters
+        arguments = {name: value for name, value in arguments.items() if name in accepted}
+    return cls(after_warmup_lr_sched=schedule, **arguments)
 
 
 def sample(schedule: LearningRateSchedule | float, steps: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.base import OneOfConfig
@@ -36,27 +36,36 @@ def _formula(function: Callable, supplied: Sequence[str]) -> Callable:
     return formula
 
 
-def _schedule(decorated: type, wrapped: str | None = None) -> dict[str, Any]:
-    """Returns what ties a config to the Keras schedule from whose signature it was made."""
+def _check_schedule_class(decorated: type, needed: Sequence[str] = ()) -> None:
     # Compared by name, since Keras may not be imported here.
     if all(base.__name__ != "LearningRateSchedule" for base in decorated.__mro__):
         raise TypeError(f"{decorated.__name__} is not a keras LearningRateSchedule")
-    if wrapped and wrapped not in inspect.signature(decorated).parameters:
-        raise TypeError(f"{decorated.__name__} must take the schedule that it wraps as `{wrapped}`")
-    return {"keras_class": decorated}
+    for name in needed:
+        if name not in inspect.signature(decorated).parameters:
+            raise TypeError(
+                f"the constructor of the warmup {decorated.__name__} must take `{name}`"
+            )
 
 
 def _lr_members(decorated: Any) -> Mapping[str, Any]:
     if inspect.isclass(decorated):
-        return _schedule(decorated)
+        _check_schedule_class(decorated)
+        return {"keras_class": decorated}
     # `at`, not `value`: a function that takes an `offset` applies it itself.
     return {"at": _formula(decorated, ("step", "xp"))}
 
 
 def _warmup_members(decorated: Any) -> Mapping[str, Any]:
-    if inspect.isclass(decorated):
-        return _schedule(decorated, _WRAPPED)
-    return {"value": _formula(decorated, ("step", "target", "xp"))}
+    if not inspect.isclass(decorated):
+        return {"value": _formula(decorated, ("step", "target", "xp"))}
+    _check_schedule_class(decorated, (_WRAPPED, "warmup_steps"))
+    has_modes = "mode" in inspect.signature(decorated).parameters
+
+    def check(self: BaseWarmupConfig) -> Iterator[tuple[str, str]]:
+        if self.mode != "replace" and not has_modes:
+            yield "mode", f"{decorated.__name__} has no modes, got {self.mode!r}"
+
+    return {"keras_class": decorated, "check": check}
 
 
 LR_CLS = Registry(
@@ -82,7 +91,8 @@ WARMUP_CLS = Registry(
     members=_warmup_members,
 )
 """Type -> Keras class of every warmup. `register` takes what that of `LR_CLS` takes; a formula also
-takes `target`, the rate to which it leads, and a Keras class takes `after_warmup_lr_sched`.
+takes `target`, the rate to which it leads, and a Keras class `after_warmup_lr_sched`, the schedule
+that it wraps.
 """
 
 
