@@ -104,6 +104,9 @@ class Config:
             self._update(params)
         if kwargs:
             self._update(kwargs)
+        post_init = getattr(self, "__post_init__", None)
+        if post_init is not None:
+            post_init()
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -387,7 +390,7 @@ class Config:
                 problems += found[0]
                 doubts += found[1]
         if not missing:
-            problems += [self._problem("conflict", name, text) for name, text in self.check()]
+            problems += [self._problem("conflict", name, text) for name, text in self.check() or ()]
         return problems, doubts
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -32,7 +32,7 @@ def parse_override(text: str, flag: str = "--params_override") -> SourcedDict:
     Raises:
         ConfigError: With every mistake.
     """
-    if _FILE.fullmatch(text.strip()):
+    if _FILE.fullmatch(text.strip()) or os.path.isfile(text.strip()):
         return yaml_file.load(text.strip())
     source = f"{flag} {text.strip()!r}"
     if not _ASSIGNMENT.match(text):
@@ -50,11 +50,15 @@ def parse_override(text: str, flag: str = "--params_override") -> SourcedDict:
 
 def _split(text: str) -> list[str]:
     """Splits at the commas that are outside of quotes and brackets."""
-    parts, start, closing, quote = [], 0, [], None
-    for index, char in enumerate(text):
+    parts, start, closing, quote, previous = [], 0, [], "", ","
+    characters = iter(enumerate(text))
+    for index, char in characters:
         if quote:
-            quote = None if char == quote else quote
-        elif char in "'\"":
+            if char == "\\" and quote == '"':
+                next(characters, None)
+            elif char == quote:
+                quote = ""
+        elif char in "'\"" and previous in "=,:[{(":  # elsewhere it is an apostrophe
             quote = char
         elif char in _CLOSING:
             closing.append(_CLOSING[char])
@@ -63,6 +67,7 @@ def _split(text: str) -> list[str]:
         elif char == "," and not closing:
             parts.append(text[start:index])
             start = index + 1
+        previous = char if not char.isspace() else previous
     return [*parts, text[start:]]
 
 

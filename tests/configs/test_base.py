@@ -261,6 +261,22 @@ def test_repr_names_class_and_values():
     assert repr(Choice(type="other")) == "Choice(type='other', other=Other(text='a'))"
 
 
+def test_post_init_runs_and_check_may_yield_nothing():
+    @dataclasses.dataclass
+    class Doubled(Config):
+        x: int = 1
+        y: int = 0
+
+        def __post_init__(self):
+            self.y = 2 * self.x
+
+        def check(self):
+            return None
+
+    assert Doubled(x=3).y == 6
+    assert Doubled().validate() == []
+
+
 def test_a_base_class_config_in_place_of_a_mapping():
     assert Leaf(Leaf(size=2)) == Leaf(size=2)
     with pytest.raises(TypeError, match="expected Leaf, got Other"):
