@@ -13,6 +13,8 @@ from typing import Any
 
 import keras
 
+from optimization.optimizers.gradients import densify
+
 _TENSORFLOW = keras.backend.backend() == "tensorflow"
 if _TENSORFLOW:
     import tensorflow as tf
@@ -98,4 +100,4 @@ class CompiledUpdate:
             self.functions[key] = tf.function(
                 lambda dense: self._update(dense, variables), jit_compile=True
             )
-        self.functions[key]([tf.convert_to_tensor(gradient) for gradient in gradients])
+        self.functions[key]([densify(gradient) for gradient in gradients])

@@ -1,5 +1,6 @@
 """Exponential moving average of a model's weights, kept by `PipelineOptimizer`."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,14 +111,14 @@ class WeightAverage:
         ]
         return by_unique_name(named)
 
-    def check_ready(self) -> None:
-        """Raises where a step must not be taken.
+    def guard(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns a context for a step, which raises where a step must not be taken.
 
         Raises:
             ValueError: If the model's other weights are to be averaged but were never given.
-            RuntimeError: If weights and averages are swapped. Inside a `tf.function` that was
-                traced before the swap it is an `InvalidArgumentError`; inside a function
-                compiled by XLA or JAX nothing can be raised.
+            RuntimeError: If weights and averages are swapped. In a `tf.function` it is an
+                `InvalidArgumentError`, when the function runs, and no weight is changed; inside a
+                function compiled by XLA or JAX nothing can be raised.
         """
         if not self._has_all_weights:
             raise ValueError(
@@ -125,9 +126,12 @@ class WeightAverage:
                 "`optimizer.shadow_copy(model)` before the first step, so that it knows them all."
             )
         if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
-            tf.debugging.Assert(tf.logical_not(tf.convert_to_tensor(self.swapped)), [_SWAPPED])
-        elif not _is_traced(self.swapped) and self.is_swapped():
+            # The flag is read in the graph, which may have been traced before the swap.
+            not_swapped = tf.logical_not(tf.convert_to_tensor(self.swapped))
+            return tf.control_dependencies([tf.debugging.Assert(not_swapped, [_SWAPPED])])
+        if not _is_traced(self.swapped) and self.is_swapped():
             raise RuntimeError(_SWAPPED)
+        return contextlib.nullcontext()
 
     def update(self, steps: Any) -> None:
         """Moves the averages towards the weights, `steps` steps having been taken."""

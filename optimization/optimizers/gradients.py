@@ -31,6 +31,11 @@ def sum_duplicates(gradient: Any) -> Any:
     return tf.IndexedSlices(values, indices, gradient.dense_shape)
 
 
+def densify(gradient: Any) -> Any:
+    """Returns a sparse gradient as a dense tensor, a dense one as it is."""
+    return tf.convert_to_tensor(gradient) if is_sparse(gradient) else gradient
+
+
 def map_values(function: Callable[[Any], Any], gradient: Any) -> Any:
     """Applies a function to a gradient's values, those of its rows if it is sparse."""
     if is_sparse(gradient):

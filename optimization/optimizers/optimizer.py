@@ -148,10 +148,9 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         if len(grads) == 0:
             return
         variables = self._known_variables(grads, trainable_variables)
-        if self._average is not None:
-            self._average.check_ready()
         grads, variables = self._filter_empty_gradients(grads, variables)
-        with gradients.without_autograd():
+        guard = contextlib.nullcontext() if self._average is None else self._average.guard()
+        with guard, gradients.without_autograd():
             self._step(list(zip(grads, variables, strict=True)))
 
     def _known_variables(

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.optimizers.gradients import densify
 from optimization.optimizers.patterns import path_of
 
 _LOW_PRECISION = ("float16", "bfloat16")
@@ -21,7 +22,7 @@ def compute_dtype(variable: Any) -> str:
 
 def as_dense(gradient: Any, dtype: str) -> Any:
     """Returns a gradient as a dense tensor of `dtype`; repeated sparse indices are summed."""
-    return ops.cast(ops.convert_to_tensor(gradient), dtype)
+    return ops.cast(densify(gradient), dtype)
 
 
 def root_mean_square(x: Any) -> Any:

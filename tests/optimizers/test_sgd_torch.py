@@ -83,9 +83,7 @@ def test_equals_pytorch(nesterov):
         for path, parameter in weights.items():
             parameter.grad = torch.tensor(gradient[path])
         theirs.step()
-    ours = final_weights(
-        SGDTorch(0.02, nesterov=nesterov, weight_decay=0.05), initial, gradients
-    )
+    ours = final_weights(SGDTorch(0.02, nesterov=nesterov, weight_decay=0.05), initial, gradients)
     expected = {path: parameter.detach().numpy() for path, parameter in weights.items()}
     # Two float32 computations of the same formula, 25 steps.
     assert relative_error(ours, expected) < 2e-6
