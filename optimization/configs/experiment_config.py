@@ -4,12 +4,15 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
+
+Seed = Annotated[int, Interval(ge=0, lt=2**32)]
+"""What NumPy takes as a seed."""
 
 MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 
@@ -32,7 +35,7 @@ class DataConfig(Config):
     is_training: bool = False
     drop_remainder: bool = False
     shuffle: bool = False
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
 
 
 def _train_data() -> DataConfig:
@@ -132,7 +135,7 @@ class RuntimeConfig(Config):
     loss_scale: Literal["dynamic"] | PositiveFloat | None = None
     enable_xla: bool = False
     run_eagerly: bool = False
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields what contradicts itself."""

@@ -54,7 +54,8 @@ def _split(text: str) -> list[str]:
     characters = iter(enumerate(text))
     for index, char in characters:
         if quote:
-            if char == "\\" and quote == '"':
+            escapes = char == "\\" if quote == '"' else text.startswith("''", index)
+            if escapes:
                 next(characters, None)
             elif char == quote:
                 quote = ""
