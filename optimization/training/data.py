@@ -113,14 +113,13 @@ def _order(examples: int, params: DataConfig) -> "Callable[[Any, Any], Any]":
 
     if not params.shuffle:
         return lambda epoch, position: position
-    seed = params.seed or 0
 
     def shuffled(epoch: Any, position: Any) -> Any:
-        parts = [tf.fill(tf.shape(epoch), part) for part in (seed % 2**32, seed // 2**32)]
-        key = tf.stack([*[tf.cast(p, tf.uint32) for p in parts], tf.cast(epoch, tf.uint32)], axis=1)
+        seed = tf.fill(tf.shape(epoch), tf.constant(params.seed or 0, epoch.dtype))
+        key = tf.stack([seed, epoch, tf.zeros_like(epoch)], axis=1)
         return tf.raw_ops.RandomIndexShuffle(
             index=position,
-            seed=key,
+            seed=tf.cast(key, tf.uint32),
             max_index=tf.constant(examples - 1, position.dtype),
             rounds=_SHUFFLE_ROUNDS,
         )

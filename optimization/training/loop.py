@@ -11,41 +11,36 @@ if typing.TYPE_CHECKING:
     from optimization.training.task import Task
 
 
+_COUNT = "number of examples"
+
+
 class Means:
     """Running means of named scalars, weighted by examples, kept in TensorFlow variables."""
 
     def __init__(self) -> None:
-        self._totals: dict[str, tf.Variable] = {}
-        self._count: tf.Variable | None = None
+        self._sums: dict[str, tf.Variable] = {}
 
-    def add(self, sums: dict[str, Any], count: Any) -> None:
-        """Adds sums over `count` examples; called inside or outside of a `tf.function`."""
+    def add(self, sums: dict[str, Any]) -> None:
+        """Adds sums over examples and their count; inside or outside of a `tf.function`."""
         import tensorflow as tf
 
-        if self._count is None:
+        if not self._sums:
             # Which names there are is known only when the first step is traced.
             with tf.init_scope():
-                self._count = tf.Variable(0.0, trainable=False)
-                self._totals = {name: tf.Variable(0.0, trainable=False) for name in sums}
-        self._count.assign_add(count)
-        for name, total in self._totals.items():
+                self._sums = {name: tf.Variable(0.0, trainable=False) for name in sums}
+        for name, total in self._sums.items():
             total.assign_add(sums[name])
 
     def result(self) -> dict[str, float]:
         """Returns the means so far, NaN for those of no examples."""
-        if self._count is None:
-            return {}
-        count = float(self._count)
-        return {
-            name: float(total) / count if count else float("nan")
-            for name, total in self._totals.items()
-        }
+        sums = {name: float(total) for name, total in self._sums.items()}
+        count = sums.pop(_COUNT, 0.0)
+        return {name: total / count if count else float("nan") for name, total in sums.items()}
 
     def reset(self) -> None:
         """Starts the means anew."""
-        if self._count is not None:
-            for variable in (self._count, *self._totals.values()):
-                variable.assign(0.0)
+        for total in self._sums.values():
+            total.assign(0.0)
 
 
 class Steps:
@@ -114,35 +109,33 @@ class Steps:
         import tensorflow as tf
 
         scale = tf.cast(self._optimizer.scale_loss(tf.constant(1.0)), tf.float32)
-        gradients, sums, count = self._strategy.run(self._replica_gradients, args=(inputs,))
-        self.train_means.add(*self._over_replicas(sums, count))
-        # After the aggregation every replica holds the same; any of them will do.
-        local = self._strategy.experimental_local_results
-        return [None if g is None else local(g)[0] for g in gradients], scale
+        gradients, sums = self._run(self._replica_gradients, inputs)
+        self.train_means.add(sums)
+        return gradients, scale
 
-    def _replica_gradients(self, inputs: Any) -> tuple[list, dict, Any]:
+    def _run(self, function: Callable, inputs: Any) -> tuple:
+        """Runs `function` on every replica; as its results are the same on all, returns one."""
+        results = self._strategy.run(function, args=(inputs,))
+        local = self._strategy.experimental_local_results
+        return _map(lambda value: local(value)[0], results)
+
+    def _replica_gradients(self, inputs: Any) -> tuple[list, dict]:
         gradients, logs = self._forward_backward(inputs)
         pairs = zip(gradients, self._model.trainable_variables, strict=True)
         gradients = [gradient for gradient, _ in self._aggregate(list(pairs))]
-        return gradients, *_weighted(logs, inputs)
+        return gradients, _sums(logs, inputs)
 
     def _train_replica(self, inputs: Any) -> tuple[list, dict]:
         return self._task.train_step(inputs, self._model, self._optimizer, self._train_metrics)
 
-    def _validate(self, dataset: Any) -> None:
-        for inputs in dataset:
-            sums, count = self._strategy.run(self._validation_replica, args=(inputs,))
-            self.validation_means.add(*self._over_replicas(sums, count))
+    def _validate(self, iterator: Any) -> None:
+        for inputs in iterator:
+            (sums,) = self._run(self._validation_replica, inputs)
+            self.validation_means.add(sums)
 
-    def _validation_replica(self, inputs: Any) -> tuple[dict, Any]:
+    def _validation_replica(self, inputs: Any) -> tuple[dict]:
         logs = self._task.validation_step(inputs, self._model, self._validation_metrics)
-        return _weighted(logs, inputs)
-
-    def _over_replicas(self, sums: dict, count: Any) -> tuple[dict, Any]:
-        if self._strategy.num_replicas_in_sync == 1:
-            return sums, count
-        total = self._strategy.reduce("SUM", {"count": count, **sums}, axis=None)
-        return {name: total[name] for name in sums}, total["count"]
+        return (_sums(logs, inputs),)
 
 
 def _aggregation(optimizer: Any) -> Callable[[list], list]:
@@ -162,8 +155,8 @@ def _sum_over_replicas(grads_and_vars: list) -> list:
     return [(None if g is None else next(summed), v) for g, v in grads_and_vars]
 
 
-def _weighted(logs: dict, inputs: Any) -> tuple[dict, "tf.Tensor"]:
-    """Turns means over the examples of one replica into sums, and counts the examples."""
+def _sums(logs: dict, inputs: Any) -> dict:
+    """Turns means over the examples of a replica into sums over all, and adds their count."""
     import tensorflow as tf
 
     if "loss" not in logs:
@@ -174,7 +167,20 @@ def _weighted(logs: dict, inputs: Any) -> tuple[dict, "tf.Tensor"]:
         name: tf.where(count > 0, tf.cast(value, tf.float32), 0.0) * count
         for name, value in logs.items()
     }
-    return sums, count
+    sums[_COUNT] = count
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return sums
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+
+
+def _map(function: Callable, values: Any) -> Any:
+    """Maps over tuples, lists and dicts, leaving None and keeping sparse gradients whole."""
+    if isinstance(values, dict):
+        return {name: _map(function, value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(_map(function, value) for value in values)
+    return None if values is None else function(values)
 
 
 def _global_norm(gradients: list) -> "tf.Tensor":

@@ -54,7 +54,7 @@ def run_experiment(
     started = time.perf_counter()
     trainer = Trainer(config, model_dir, console=console)
     if mode.startswith("train") and trainer.chief:
-        config.to_yaml(os.path.join(model_dir, PARAMS_FILE))
+        _write_params(config, model_dir)
     if mode == "eval":
         results = trainer.evaluate_checkpoint()
     elif mode == "continuous_eval":
@@ -72,11 +72,16 @@ def make_directory(path: str) -> None:
     """Makes the directory of a run.
 
     Raises:
-        TrainingError: If it cannot be made or written to.
+        TrainingError: If it cannot be made.
     """
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"--model_dir {path!r} cannot be made: {error.strerror}") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise TrainingError(f"--model_dir {path!r} cannot be written to")
+
+
+def _write_params(config: ExperimentConfig, directory: str) -> None:
+    try:
+        config.to_yaml(os.path.join(directory, PARAMS_FILE))
+    except OSError as error:
+        raise TrainingError(f"--model_dir {directory!r} cannot be written to: {error}") from None

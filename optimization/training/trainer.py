@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import DataConfig, ExperimentConfig
 from optimization.training import checkpoints
 from optimization.training.errors import CheckpointError, NonFiniteLossError, TrainingError
@@ -64,10 +65,10 @@ class Trainer:
         self.model_dir = os.fspath(model_dir)
         self.task = task or get_task_class(config.task)(self.config.task, self.model_dir)
         keras.utils.clear_session()
-        keras.utils.set_random_seed(self.config.runtime.seed % 2**32)
+        keras.utils.set_random_seed(self.config.runtime.seed)
         self.strategy = build_strategy(self.config.runtime)
         self.chief = is_chief(self.strategy)
-        self._console = console or Console(stderr=False)
+        self._console = console or Console()
         if not self.chief:
             self._console = Console(quiet=True)
         self._resumes = checkpoints.latest_checkpoint(self.model_dir) is not None
@@ -76,7 +77,8 @@ class Trainer:
             self.optimizer = self._build_optimizer()
             self._train_metrics = self.task.build_metrics(training=True)
             self._validation_metrics = self.task.build_metrics(training=False)
-            self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # Counted once in each process, whatever the strategy.
+        self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._steps = self._build_steps()
         self._store = checkpoints.CheckpointStore(
             self.model_dir,
@@ -105,20 +107,16 @@ class Trainer:
         return model
 
     def _build_optimizer(self) -> "keras.optimizers.Optimizer":
-        optimizer = self.task.create_optimizer(
-            self.config.trainer.optimizer_config, self.config.runtime
-        )
-        if not hasattr(optimizer, "apply"):
-            raise TypeError(
-                f"{type(self.task).__name__}.create_optimizer() must return a Keras optimizer, "
-                f"received: {type(optimizer).__name__}"
-            )
-        shadow_copy = getattr(_innermost(optimizer), "shadow_copy", None)
         try:
-            if _averages(optimizer) and shadow_copy is not None:
-                shadow_copy(self.model)
+            optimizer = self.task.create_optimizer(
+                self.config.trainer.optimizer_config, self.config.runtime
+            )
+            if _averages(optimizer):
+                _innermost(optimizer).shadow_copy(self.model)
             if not optimizer.built:
                 optimizer.build(self.model.trainable_variables)
+        except ConfigError:
+            raise
         except ValueError as error:
             # For example a pattern that matches no variable of this model.
             raise TrainingError(f"trainer.optimizer_config: {error}") from error
@@ -302,7 +300,7 @@ class Trainer:
         self._steps.validation_means.reset()
         _reset(self._validation_metrics)
         with self._averaged_weights() as averaged:
-            self._steps.validate(self._validation_data)
+            self._steps.validate(iter(self._validation_data))
             values = self._steps.validation_means.result() | _results(self._validation_metrics)
             if not values or values["loss"] != values["loss"]:
                 raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
