@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from optimization.optimizers.paths import path_of
 from optimization.optimizers.patterns import (
     as_pattern_list,
     matches_any,
-    path_of,
     require_matches,
 )
 from optimization.optimizers.slots import (

@@ -6,10 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.optimizers.paths import path_of
 from optimization.optimizers.patterns import (
     as_pattern_list,
     matches_any,
-    path_of,
     require_matches,
 )
 from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype

@@ -7,13 +7,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers.patterns import path_of
+from optimization.optimizers.paths import path_of
 from optimization.optimizers.slots import compute_dtype
 from optimization.optimizers.state import by_unique_name
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
+_AVERAGE = "average/"
 _SWAPPED = "The weights are swapped with their averages: call `swap()` before the next step."
 
 
@@ -62,6 +63,8 @@ class WeightAverage:
         self.name = name
         self.swapped: keras.Variable | None = None
         self._weights: list[Any] = []
+        self._paths: list[str] = []
+        self._waiting: dict[str, Any] = {}
         self._averages: list[keras.Variable] = []
         self._exact_averages: list[Any] = []
         self._has_all_weights = trainable_weights_only
@@ -90,24 +93,54 @@ class WeightAverage:
         self.swapped = optimizer.add_variable((), dtype="bool", name="swapped")
         self._add(optimizer, variables)
 
-    def add_weights_of(self, optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
-        """Creates the averages that the model's other weights still lack."""
+    def other_weights(self, model: keras.Model) -> list[Any]:
+        """Returns the weights of the model that have no average yet, but need one."""
         known = {id(weight) for weight in self._weights}
-        self._add(optimizer, [w for w in model.weights if id(w) not in known])
+        return [w for w in model.weights if id(w) not in known and _is_averaged(w)]
+
+    def add(self, optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> None:
+        """Creates the averages of the weights that trainable variables leave out.
+
+        Raises:
+            ValueError: If averages were loaded before, and not for these weights.
+        """
+        self._add(optimizer, weights)
         self._has_all_weights = True
+        if self._waiting:
+            added = {f"{_AVERAGE}{path}" for path in self._paths[-len(weights) :]}
+            if added != set(self._waiting):
+                raise ValueError(
+                    "The loaded averages do not belong to this model. "
+                    f"Missing: {sorted(added - set(self._waiting))}. "
+                    f"Left over: {sorted(set(self._waiting) - added)}."
+                )
+            named = self.variables_by_path()
+            for path, value in self._waiting.items():
+                named[path].assign(value)
+            self._waiting = {}
+
+    def load(self, waiting: dict[str, Any]) -> None:
+        """Takes loaded values of averages that do not exist yet."""
+        self._waiting = waiting
+
+    @property
+    def loads_later(self) -> str | None:
+        """How names of averages begin that may be loaded before they exist, or None."""
+        return None if self._has_all_weights else _AVERAGE
 
     def _add(self, optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> None:
         for weight in weights:
             if _is_averaged(weight):
                 self._weights.append(weight)
+                self._paths.append(path_of(weight))
                 self._averages.append(_average_of(optimizer, weight, self.name))
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Returns its variables by the paths of the weights they belong to."""
         named = [("swapped", self.swapped)]
         named += [
-            (f"average/{path_of(weight)}", average)
-            for weight, average in zip(self._weights, self._averages, strict=True)
+            (f"{_AVERAGE}{path}", average)
+            for path, average in zip(self._paths, self._averages, strict=True)
         ]
         return by_unique_name(named)
 
@@ -115,7 +148,8 @@ class WeightAverage:
         """Returns a context for a step, which raises where a step must not be taken.
 
         Raises:
-            ValueError: If the model's other weights are to be averaged but were never given.
+            ValueError: If the model's other weights are to be averaged but were never given, or
+                are constants inside a function compiled by JAX.
             RuntimeError: If weights and averages are swapped. In a `tf.function` it is an
                 `InvalidArgumentError`, when the function runs, and no weight is changed; inside a
                 function compiled by XLA or JAX nothing can be raised.
@@ -124,6 +158,11 @@ class WeightAverage:
             raise ValueError(
                 "The average was made with trainable_weights_only=False: call "
                 "`optimizer.shadow_copy(model)` before the first step, so that it knows them all."
+            )
+        if not self.trainable_weights_only and _is_traced(self.swapped):
+            raise ValueError(
+                "An average with trainable_weights_only=False can't be kept inside a function "
+                "compiled by JAX, such as `fit`: it is given the trainable weights only."
             )
         if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
             # The flag is read in the graph, which may have been traced before the swap.

@@ -5,10 +5,10 @@ from typing import Any
 
 from keras import ops
 
+from optimization.optimizers.paths import path_of
 from optimization.optimizers.patterns import (
     as_pattern_list,
     matches_any,
-    path_of,
     require_matches,
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from optimization.optimizers import distribution, gradients, state
+from optimization.optimizers import clipping, distribution, gradients, paths, state
 from optimization.optimizers.ema import WeightAverage
 from optimization.optimizers.inner import check_wrappable, portable
 
@@ -93,37 +93,20 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         self.gradient_clip_norm = gradient_clip_norm or None
         self.gradient_aggregator = gradient_aggregator
         self.gradient_transformers = list(gradient_transformers or ())
-        self._check_clips()
+        clipping.check(self)
         if jit_compile and keras.backend.backend() == "torch":
             raise ValueError("Argument `jit_compile` must be False on the PyTorch backend.")
         self.jit_compile = jit_compile
         self._average = None if ema is None else WeightAverage(**ema)
         self._compiled_update = distribution.CompiledUpdate(self._inner_update)
+        self._paths: list[str] = []
+        self._saved_paths: list[str] | None = None
         self._made_under_strategy = distribution.has_strategy()
         distribution.reduce_only_once(optimizer)
         # One counter: bias corrections and schedules of the inner optimizer see every step.
         optimizer._untrack_variable(optimizer._iterations)
         optimizer._iterations = self._iterations
         self.optimizer = optimizer
-
-    def _check_clips(self) -> None:
-        bounds = {
-            "clipnorm": self.clipnorm,
-            "clipvalue": self.clipvalue,
-            "global_clipnorm": self.global_clipnorm,
-            "gradient_clip_norm": self.gradient_clip_norm,
-            "loss_scale_factor": self.loss_scale_factor,
-        }
-        for argument, value in bounds.items():
-            if value is not None and not value > 0:
-                raise ValueError(f"Argument `{argument}` must be > 0, received: {argument}={value}")
-        del bounds["loss_scale_factor"]
-        clips = {argument: value for argument, value in bounds.items() if value is not None}
-        if clips and self.gradient_transformers:
-            raise ValueError(
-                "Argument `gradient_transformers` can't be combined with a clip (a transformer "
-                f"may clip by itself), received: {clips}"
-            )
 
     # The step
 
@@ -182,7 +165,7 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         for transform in self.gradient_transformers:
             pairs = list(transform(pairs))
         grads, variables = _unzip(pairs)
-        grads = self._clipped(grads)
+        grads = clipping.clipped(self, grads)
         if variables:
             self._update(grads, variables)
         for variable in variables:
@@ -228,17 +211,6 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         remaining = iter(present)
         return [pair if pair[0] is None else next(remaining) for pair in pairs]
 
-    def _clipped(self, grads: list[Any]) -> list[Any]:
-        if self.gradient_clip_norm is not None:
-            grads = gradients.clip_by_global_norm(grads, self.gradient_clip_norm)
-        if self.global_clipnorm is not None:
-            return gradients.clip_by_global_norm(grads, self.global_clipnorm)
-        if self.clipnorm is not None:
-            return [gradients.clip_by_norm(gradient, self.clipnorm) for gradient in grads]
-        if self.clipvalue is not None:
-            return [gradients.clip_by_value(gradient, self.clipvalue) for gradient in grads]
-        return grads
-
     def _update(self, grads: list[Any], variables: list[Any]) -> None:
         # On JAX the caller's jit compiles this along with everything else.
         if self.jit_compile and keras.backend.backend() == "tensorflow":
@@ -263,7 +235,9 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
             return
         variables = list(variables)
         self._check_strategy(variables)
-        with distribution.creation_scope(self):
+        saved = self._saved_paths and self._saved_paths[: len(variables)]
+        self._paths = paths.settled(variables, saved)
+        with distribution.creation_scope(self), paths.known_as(variables, self._paths):
             self.optimizer.build(variables)
             if self._average is not None:
                 self._average.build(self, variables)
@@ -297,7 +271,9 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         named = {"iteration": self._iterations}
         if self._average is not None and self.built:
             named.update(self._average.variables_by_path())
-        inner = state.inner_variables_by_path(self.optimizer, self._trainable_variables)
+        inner = state.inner_variables_by_path(
+            self.optimizer, self._paths[: len(self._trainable_variables)]
+        )
         named.update(
             (f"optimizer/{path}", variable)
             for path, variable in inner.items()
@@ -325,7 +301,10 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         Raises:
             ValueError: Listing what is missing and what is left over; nothing is changed then.
         """
-        state.load(self.variables_by_path(), store)
+        later = None if self._average is None else self._average.loads_later
+        waiting = state.load(self.variables_by_path(), store, later)
+        if waiting:
+            self._average.load(waiting)
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
         # `tf.train.Checkpoint(optimizer=...)` saves by these names too, not by position.
@@ -360,8 +339,12 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
             raise ValueError("`shadow_copy` needs a built model: its weights must exist.")
         self.build(model.trainable_variables)
         if not average.trainable_weights_only:
-            with distribution.creation_scope(self):
-                average.add_weights_of(self, model)
+            others = average.other_weights(model)
+            saved = self._saved_paths and self._saved_paths[len(self._paths) :]
+            other_paths = paths.settled(others, saved)
+            with distribution.creation_scope(self), paths.known_as(others, other_paths):
+                average.add(self, others)
+            self._paths = self._paths + other_paths
 
     def swap(self) -> None:
         """Exchanges the weights and their averages; a second call restores them bit for bit.
@@ -432,6 +415,7 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
             "gradient_transformers": [serialize(f) for f in self.gradient_transformers],
             "jit_compile": self.jit_compile,
             "loss_scale_factor": self.loss_scale_factor,
+            "variable_paths": list(self._paths) or self._saved_paths,
         }
 
     @classmethod
@@ -449,7 +433,10 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         config["gradient_transformers"] = [
             deserialize(function) for function in config.get("gradient_transformers") or ()
         ]
-        return cls(**config)
+        saved_paths = config.pop("variable_paths", None)
+        optimizer = cls(**config)
+        optimizer._saved_paths = saved_paths
+        return optimizer
 
 
 def _unzip(pairs: GradsAndVars) -> tuple[list[Any], list[Any]]:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from optimization.optimizers.paths import path_of
+
 _NEAREST_SHOWN = 3
 
 
@@ -38,11 +40,6 @@ def as_pattern_list(patterns: str | Sequence[str] | None, argument: str) -> list
                 f"received: {pattern!r} ({error})"
             ) from error
     return listed
-
-
-def path_of(variable: Any) -> str:
-    """Returns a variable's full path, or its name where it has no path (a raw `tf.Variable`)."""
-    return getattr(variable, "path", None) or variable.name
 
 
 def matches_any(path: str, patterns: Sequence[str] | None) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers.patterns import as_pattern_list, matches_any, path_of
+from optimization.optimizers.paths import path_of
+from optimization.optimizers.patterns import as_pattern_list, matches_any
 from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
 
 _WEIGHT, _BIAS, _OTHER = "weight", "bias", "other"

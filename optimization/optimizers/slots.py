@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from optimization.optimizers.gradients import densify
-from optimization.optimizers.patterns import path_of
+from optimization.optimizers.paths import path_of
 
 _LOW_PRECISION = ("float16", "bfloat16")
 

@@ -11,20 +11,18 @@ from urllib.parse import quote, unquote
 import keras
 import numpy as np
 
-from optimization.optimizers.patterns import path_of
-
 # Keras' lists of variables of every kind: positions in them mean nothing.
 _NOT_SLOTS = ("_variables", "_trainable_variables")
 
 
 def inner_variables_by_path(
-    optimizer: keras.optimizers.Optimizer, trainable_variables: Sequence[Any]
+    optimizer: keras.optimizers.Optimizer, paths: Sequence[str]
 ) -> dict[str, keras.Variable]:
     """Names an optimizer's variables after its attributes and the model's paths.
 
     Args:
         optimizer: A Keras optimizer.
-        trainable_variables: The variables it was built with, in order.
+        paths: The paths of the variables it was built with, in order.
 
     Returns:
         A slot list such as `_momentums` gives `momentums/<path of the model's variable>`, a single
@@ -38,10 +36,10 @@ def inner_variables_by_path(
         label = attribute.lstrip("_")
         if isinstance(value, keras.Variable):
             names.setdefault(id(value), label)
-        elif isinstance(value, list | tuple) and len(value) == len(trainable_variables):
-            for slot, variable in zip(value, trainable_variables, strict=True):
+        elif isinstance(value, list | tuple) and len(value) == len(paths):
+            for slot, path in zip(value, paths, strict=True):
                 if isinstance(slot, keras.Variable):
-                    names.setdefault(id(slot), f"{label}/{path_of(variable)}")
+                    names.setdefault(id(slot), f"{label}/{path}")
     return by_unique_name(
         (names.get(id(variable), variable.path.split("/")[-1]), variable)
         for variable in optimizer.variables
@@ -67,15 +65,25 @@ def save(variables: Mapping[str, keras.Variable], store: Any) -> None:
         store[quote(path, safe="")] = variable.numpy()
 
 
-def load(variables: Mapping[str, keras.Variable], store: Any) -> None:
+def load(variables: Mapping[str, keras.Variable], store: Any, later: str | None = None) -> dict:
     """Reads variables from a store of Keras' saving by name; all match or nothing is changed.
+
+    Args:
+        variables: The variables, by path.
+        store: Where `save` wrote.
+        later: Values whose name begins so may have no variable yet.
+
+    Returns:
+        Such values, by name.
 
     Raises:
         ValueError: Listing what the store lacks, what it has too much, and what has another shape.
     """
     stored = {unquote(key): key for key in store.keys()}  # noqa: SIM118 (a store is no mapping)
     missing = [path for path in variables if path not in stored]
-    left_over = [path for path in stored if path not in variables]
+    others = [path for path in stored if path not in variables]
+    waiting = [path for path in others if later is not None and path.startswith(later)]
+    left_over = [path for path in others if path not in waiting]
     values = {path: np.asarray(store[key]) for path, key in stored.items() if path in variables}
     misshapen = [
         f"{path}: {value.shape} stored, {tuple(variables[path].shape)} expected"
@@ -89,3 +97,4 @@ def load(variables: Mapping[str, keras.Variable], store: Any) -> None:
         )
     for path, value in values.items():
         variables[path].assign(value)
+    return {path: np.asarray(store[stored[path]]) for path in waiting}

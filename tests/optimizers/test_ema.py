@@ -193,6 +193,16 @@ def test_trainable_weights_only_leaves_batch_statistics_alone():
     assert averages == [f"average/{v.path}" for v in model.trainable_variables]
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="JAX's own limit")
+def test_all_weights_can_not_be_averaged_inside_jit():
+    model = normalized_model()
+    optimizer = optimizer_of({"trainable_weights_only": False})
+    optimizer.shadow_copy(model)
+    model.compile(optimizer, loss="mse")
+    with pytest.raises(ValueError, match="compiled by JAX"):
+        model.fit(np.ones((4, 2)), np.ones((4, 3)), verbose=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [({"average_decay": 1.0}, "average_decay"), ({"start_step": -1}, "start_step")],

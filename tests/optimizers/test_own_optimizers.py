@@ -87,7 +87,7 @@ def test_moments_are_float32_and_low_precision_weights_learn(name, dtype):
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL)
 def test_state_has_unique_names_and_nothing_else(make):
     optimizer = PipelineOptimizer(make())
-    initial, gradients = problem(steps=1)
+    initial, _ = problem(steps=1)
     optimizer.build(make_variables(initial))
     named = optimizer.variables_by_path()
     assert {id(v) for v in named.values()} == {id(v) for v in optimizer.variables}
