@@ -33,7 +33,7 @@ class LanguageModelConfig(TaskConfig):
         width: Size of the vector at each position; a multiple of `heads`.
         layers: Transformer blocks.
         heads: Attention heads of a block.
-        context: Characters mixed by the causal convolution over the embeddings.
+        context: Characters mixed by the convolution over the embeddings.
         dropout_rate: Of the output of each attention and each MLP, in training.
     """
 
@@ -147,14 +147,29 @@ class LanguageModelTask(Task):
         x += keras.layers.Embedding(
             config.sequence_length, config.width, name="position_embedding"
         )(positions)
-        # Neighbours are mixed before the first block: attention alone takes far longer to find
-        # out that the last few characters matter most.
-        x += keras.layers.Conv1D(config.width, config.context, padding="causal", name="context")(x)
+        x += self._context(x)
         for index in range(config.layers):
             x = self._block(x, f"block_{index}")
         x = keras.layers.LayerNormalization(name="layer_norm")(x)
         logits = keras.layers.Dense(size, dtype="float32", name="logits")(x)
         return keras.Model(tokens, logits, name="language_model")
+
+    def _context(self, x):
+        """Mixes each position with the few before it, a causal convolution.
+
+        Attention alone takes far longer to find out that the last few characters matter most.
+        """
+        from keras import layers
+
+        # Not `Conv1D`: on the empty batch that a replica may get at the end of an evaluation,
+        # TensorFlow's has an output of the wrong length.
+        shifted = [x]
+        for steps in range(1, self.config.context):
+            x_before = layers.ZeroPadding1D((steps, 0), name=f"pad_{steps}")(x)
+            shifted.append(layers.Cropping1D((0, steps), name=f"crop_{steps}")(x_before))
+        if len(shifted) > 1:
+            x = layers.Concatenate(name="neighbors")(shifted)
+        return layers.Dense(self.config.width, name="context")(x)
 
     def _block(self, x, name):
         import keras
