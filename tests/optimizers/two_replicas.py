@@ -1,0 +1,219 @@
+"""Run in a process of its own: two logical CPU devices against one, through every way of a step.
+
+Prints, as JSON, the largest error relative to max |w| of each way and optimizer.
+"""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from optimization.optimizers import LAMB, AdafactorKeras, AdamWeightDecay, PipelineOptimizer
+from tests.golden_cases import make_variables
+
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+    "keras_adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+    "nadam": lambda: keras.optimizers.Nadam(0.01),
+    "muon": lambda: keras.optimizers.Muon(0.01, weight_decay=0.1),
+    "adamw": lambda: AdamWeightDecay(
+        0.01, weight_decay_rate=0.1, exclude_from_weight_decay=["bias"]
+    ),
+    "lamb": lambda: LAMB(0.01, weight_decay_rate=0.1),
+    "adafactor_keras": lambda: AdafactorKeras(0.01),
+}
+ARGUMENTS = {"global_clipnorm": 0.5, "ema": {"average_decay": 0.9}}
+SHAPES = {"table/embeddings": (6, 4), "head/kernel": (4, 3), "head/bias": (3,)}
+STEPS, BATCH = 5, 8
+
+
+def batches():
+    random = np.random.default_rng(0)
+    for _ in range(STEPS):
+        yield random.integers(0, 4, size=BATCH), random.normal(size=(BATCH, 3)).astype("float32")
+
+
+def initial():
+    random = np.random.default_rng(1)
+    return {p: random.normal(size=s).astype("float32") * 0.5 for p, s in SHAPES.items()}
+
+
+def gradients(variables, ids, targets):
+    # The sum over examples, divided by the global batch: replicas add up to the whole.
+    table, kernel, bias = (v.value for v in variables)
+    with tf.GradientTape() as tape:
+        outputs = tf.gather(table, ids) @ kernel + bias
+        loss = tf.reduce_sum((outputs - targets) ** 2) / BATCH
+    return tape.gradient(loss, [table, kernel, bias])
+
+
+def state(optimizer, variables):
+    averages = {k: v for k, v in optimizer.variables_by_path().items() if k.startswith("average/")}
+    return {
+        **{v.path: v.numpy() for v in variables},
+        **{path: v.numpy() for path, v in averages.items()},
+    }
+
+
+def on_one(make):
+    optimizer, variables = PipelineOptimizer(make(), **ARGUMENTS), make_variables(initial())
+    for ids, targets in batches():
+        optimizer.apply(gradients(variables, tf.constant(ids), tf.constant(targets)), variables)
+    return state(optimizer, variables)
+
+
+def on_two(make, strategy, outside, in_function, aggregator=None):
+    with strategy.scope():
+        variables = make_variables(initial())
+        optimizer = PipelineOptimizer(make(), gradient_aggregator=aggregator, **ARGUMENTS)
+        optimizer.build(variables)
+
+    def replica_step(ids, targets):
+        grads = gradients(variables, ids, targets)
+        if not outside:
+            optimizer.apply(grads, variables)
+            return None
+        pairs = optimizer.aggregate_gradients(zip(grads, variables, strict=True))
+        return [gradient for gradient, _ in pairs]
+
+    def step(ids, targets):
+        grads = strategy.run(replica_step, args=(ids, targets))
+        if outside:
+            optimizer.apply(grads, variables)
+
+    if in_function:
+        step = tf.function(step)
+    share = BATCH // strategy.num_replicas_in_sync
+    for ids, targets in batches():
+
+        def split(values):
+            def value(context, values=values):
+                start = context.replica_id_in_sync_group * share
+                return tf.constant(values[start : start + share])
+
+            return strategy.experimental_distribute_values_from_function(value)
+
+        step(split(ids), split(targets))
+    for variable in [*variables, *optimizer.variables]:
+        copies = [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
+        for copy in copies[1:]:
+            np.testing.assert_array_equal(copy, copies[0], err_msg=variable.path)
+    return state(optimizer, variables)
+
+
+def error(actual, expected):
+    scale = max(np.abs(value).max() for value in expected.values())
+    return float(max(np.abs(actual[k] - expected[k]).max() for k in expected) / scale)
+
+
+def own_sum(calls):
+    def aggregator(pairs):
+        calls.append(len(pairs))
+        context = tf.distribute.get_replica_context()
+        grads = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
+        reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, grads)
+        return [(gradient, v) for gradient, (_, v) in zip(reduced, pairs, strict=True)]
+
+    return aggregator
+
+
+def refusals(strategy):
+    """The messages of the errors that a wrong use raises."""
+    messages = {}
+    with strategy.scope():
+        variables = make_variables(initial())
+        optimizer = PipelineOptimizer(keras.optimizers.SGD(0.1))
+        jitted = PipelineOptimizer(keras.optimizers.SGD(0.1), jit_compile=True)
+    elsewhere = PipelineOptimizer(keras.optimizers.SGD(0.1))
+
+    def attempt(name, function):
+        try:
+            function()
+        except (ValueError, RuntimeError) as raised:
+            messages[name] = str(raised)
+
+    attempt("made outside", lambda: elsewhere.build(variables))
+    attempt("jit", lambda: jitted.build(variables))
+    with strategy.scope():
+        grads = [tf.ones(shape) for shape in SHAPES.values()]
+        attempt("in scope", lambda: optimizer.apply(grads, variables))
+    return messages
+
+
+def loss_scale_error(strategy):
+    """A dynamic loss scale around it, stepping outside `run` with this process' gradients."""
+    scale = 1024.0
+    with strategy.scope():
+        variables = make_variables(initial())
+        inner = PipelineOptimizer(OPTIMIZERS["adamw"](), **ARGUMENTS)
+        optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=scale)
+        optimizer.build(variables)
+
+    def replica_step(ids, targets):
+        grads = [scale * tf.convert_to_tensor(g) for g in gradients(variables, ids, targets)]
+        return [g for g, _ in inner.aggregate_gradients(zip(grads, variables, strict=True))]
+
+    @tf.function
+    def step(ids, targets):
+        # Both replicas see the whole batch, so each gradient is halved.
+        grads = strategy.run(replica_step, args=(ids, targets))
+        grads = [strategy.experimental_local_results(g)[0] / 2 for g in grads]
+        optimizer.apply(grads, variables)
+
+    for ids, targets in batches():
+        step(tf.constant(ids), tf.constant(targets))
+    return error(state(inner, variables), on_one(OPTIMIZERS["adamw"]))
+
+
+def fit_error(strategy):
+    """`model.fit` on two replicas against one."""
+
+    def trained():
+        model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3, name="head")])
+        model.set_weights([np.ones((4, 3), "float32") * 0.1, np.zeros(3, "float32")])
+        inner = AdamWeightDecay(0.01, weight_decay_rate=0.1)
+        model.compile(PipelineOptimizer(inner, **ARGUMENTS), loss="mse")
+        return model
+
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    one = trained()
+    one.fit(x, x[:, :3], batch_size=8, shuffle=False, verbose=0)
+    with strategy.scope():
+        two = trained()
+    two.fit(x, x[:, :3], batch_size=8, shuffle=False, verbose=0)
+    models = [dict(enumerate(model.get_weights())) for model in (two, one)]
+    return error(*models)
+
+
+def main():
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    report = {"errors": {}, "refusals": refusals(strategy)}
+    report.update(steps=STEPS, optimizers=len(OPTIMIZERS))
+    for name, make in OPTIMIZERS.items():
+        expected = on_one(make)
+        for way, outside in (("outside", True), ("inside", False)):
+            for mode, in_function in (("eager", False), ("function", True)):
+                if mode == "eager" and name != "adamw":
+                    continue  # the same code, slowly
+                actual = on_two(make, strategy, outside, in_function)
+                report["errors"][f"{name}, {way} run, {mode}"] = error(actual, expected)
+    calls = []
+    expected = on_one(OPTIMIZERS["sgd"])
+    actual = on_two(OPTIMIZERS["sgd"], strategy, True, False, aggregator=own_sum(calls))
+    report["errors"]["own aggregator"] = error(actual, expected)
+    report["aggregator_calls"] = len(calls)
+    report["errors"]["dynamic loss scale"] = loss_scale_error(strategy)
+    report["errors"]["fit"] = fit_error(strategy)
+    one = tf.distribute.OneDeviceStrategy("CPU:0")
+    for way, outside in (("outside", True), ("inside", False)):
+        actual = on_two(OPTIMIZERS["sgd"], one, outside, True)
+        report["errors"][f"one device, {way} run"] = error(actual, expected)
+    json.dump(report, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
