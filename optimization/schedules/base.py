@@ -2,7 +2,8 @@
 
 A formula is written once, over an array namespace `xp`: NumPy draws it in float64, `keras.ops`
 trains with it in float32. It receives `step`, the number of optimizer steps done, as a float array
-of any shape, and has no Python `if` on it.
+of any shape, and has no Python `if` on it. Where an operation of `xp` might choose the dtype of a
+Python number by itself (`where`, the base of `power`), the formula makes it an array like `step`.
 """
 
 import dataclasses

@@ -51,7 +51,7 @@ def warmup_target(warmup: BaseWarmupConfig, rate: Callable[[int], float]) -> flo
         return first
     if warmup.warmup_learning_rate and warmup.warmup_steps:
         message = (
-            "cannot be multiply: the learning rate is 0 at step 0, where no factor makes "
+            "cannot be `multiply`: the learning rate is 0 at step 0, where no factor makes "
             f"`warmup_learning_rate` {warmup.warmup_learning_rate!r} of it"
         )
         raise ConfigError([warmup._problem("conflict", "mode", message)])

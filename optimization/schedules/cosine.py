@@ -113,7 +113,7 @@ class CosineRestartsLrConfig(BaseLrConfig):
         if self.t_mul == 1:
             cycle, done = whole_and_rest(step, self.first_decay_steps, xp)
             remaining = (self.first_decay_steps - done) / self.first_decay_steps
-            height = xp.power(self.m_mul, cycle)
+            height = xp.power(xp.full_like(cycle, self.m_mul), cycle)
         else:
             table = _restarts(self.first_decay_steps, self.t_mul, self.m_mul)
             boundaries = [float(math.ceil(start)) for start in table[0][1:]]

@@ -100,7 +100,7 @@ class PowerDecayWithOffsetLrConfig(BaseLrConfig):
         """Returns the learning rate `step` steps after `offset`."""
         before = self.pre_offset_learning_rate
         after = self.initial_learning_rate * xp.power(xp.maximum(step, 1.0), self.power)
-        return xp.where(step > 0, xp.minimum(after, before), before)
+        return xp.where(step > 0, xp.minimum(after, before), xp.full_like(step, before))
 
 
 @LR_CLS.register("inverse_sqrt")

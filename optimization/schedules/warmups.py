@@ -123,4 +123,5 @@ class ExponentialWarmupConfig(BaseWarmupConfig):
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
         """Returns the rate at `step` on the way to `target`."""
         start = self.warmup_learning_rate
-        return start * xp.power(target / start, step / self.warmup_steps)
+        ratio = xp.full_like(step, target / start)
+        return start * xp.power(ratio, step / self.warmup_steps)
