@@ -58,21 +58,20 @@ def array_batches(
     order = _order(examples, params)
     arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
 
-    def positions(element: Any) -> Any:
+    def gather(element: Any) -> Any:
         start = element // per_worker * batch + (first + element % per_worker) * slice_size
         places = start + tf.range(slice_size, dtype=tf.int64)
-        return places if is_training else places[places < epoch_size]
-
-    def gather(element: Any) -> Any:
-        places = positions(element)
         rows = order(places // epoch_size, places % epoch_size)
+        if not is_training:
+            rows = rows[places < epoch_size]
         values = tf.nest.map_structure(lambda array: tf.gather(array, rows), arrays)
         if transform is None:
             return values
         return transform(*values) if isinstance(values, tuple) else transform(values)
 
-    steps = tf.int64.max // batch - 1 if is_training else -(-epoch_size // batch)
-    dataset = tf.data.Dataset.range(min(steps * per_worker, tf.int64.max // batch - 1))
+    # Training ends where places no longer fit into an integer: never.
+    steps = tf.int64.max // (batch * per_worker) - 1 if is_training else -(-epoch_size // batch)
+    dataset = tf.data.Dataset.range(steps * per_worker)
     return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
         tf.data.AUTOTUNE
     )

@@ -46,10 +46,9 @@ class StepProgress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[values]}"),
                 console=console,
             )
-            self._task = self._bar.add_task("", total=total, completed=step, rate="", values="")
+            self._task = self._bar.add_task("", total=total, completed=step, rate="")
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -82,13 +81,9 @@ class StepProgress:
         return self._timed_steps / self._timed_seconds if self._timed_seconds else 0.0
 
     def show(self, values: Mapping[str, float]) -> None:
-        """Shows the values of a summary."""
-        text = format_values(values)
-        if self._bar is not None:
-            self._bar.update(self._task, values=text)
-            return
-        line = f"step {self._step}/{self._total}  {text}"
-        if self.rate:
+        """Writes the values of a summary on a line; without a bar, the rate and time left too."""
+        line = f"step {self._step}/{self._total}  {format_values(values)}"
+        if self._bar is None and self.rate:
             left = format_duration((self._total - self._step) / self.rate)
             line += f"  {self.rate:.3g} steps/s, {left} left"
         say(self._console, line)

@@ -2,42 +2,41 @@
 
 import os
 import typing
-from typing import Any
 
-from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.base import OneOfConfig
 from optimization.configs.optimization_config import OptimizationConfig
 
 if typing.TYPE_CHECKING:
     from optimization.training.trainer import Trainer
 
 
-def describe_section(section: OneOfConfig) -> str:
-    """Returns `type` and the values that were set, such as `sgd (momentum 0.9)`."""
+def describe_section(section: OneOfConfig, defaults: bool = False) -> str:
+    """Returns `type` and its values, such as `sgd (momentum 0.9)`.
+
+    Args:
+        section: The oneof.
+        defaults: Whether values that are their defaults are told too.
+    """
     branch = section.get()
     if branch is None:
         return "none"
-    values = ", ".join(f"{name} {value}" for name, value in _set_values(branch).items())
+    usual = {} if defaults else type(branch)().as_dict()
+    values = ", ".join(
+        f"{name} {value}"
+        for name, value in branch.as_dict().items()
+        if name != "name" and (name not in usual or usual[name] != value)
+    )
     return f"{section.type} ({values})" if values else str(section.type)
-
-
-def _set_values(config: Config) -> dict[str, Any]:
-    """Returns the values that differ from their defaults."""
-    defaults = type(config)().as_dict()
-    return {
-        name: value
-        for name, value in config.as_dict().items()
-        if name != "name" and (name not in defaults or defaults[name] != value)
-    }
 
 
 def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
     """Returns the optimizer, the learning rate, the warmup and the average, in words."""
     rows = {
         "optimizer": describe_section(config.optimizer),
-        "learning rate": describe_section(config.learning_rate),
+        "learning rate": describe_section(config.learning_rate, defaults=True),
     }
     if config.warmup.type is not None:
-        rows["warmup"] = describe_section(config.warmup)
+        rows["warmup"] = describe_section(config.warmup, defaults=True)
     if config.ema is not None:
         values = ", ".join(f"{name} {value}" for name, value in config.ema.as_dict().items())
         rows["weight average"] = values

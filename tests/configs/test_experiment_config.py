@@ -1,0 +1,156 @@
+import dataclasses
+
+import pytest
+
+from optimization import (
+    ConfigError,
+    DataConfig,
+    ExperimentConfig,
+    RuntimeConfig,
+    TaskConfig,
+    TrainerConfig,
+    resolve,
+)
+
+OPTIMIZER = {
+    "optimizer": {"type": "sgd"},
+    "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.1}},
+}
+
+
+def trainer(**kwargs):
+    return TrainerConfig(optimizer_config=OPTIMIZER, **kwargs)
+
+
+def test_defaults_are_those_of_model_garden():
+    config = ExperimentConfig()
+    assert config.trainer.steps_per_loop == 1000
+    assert config.trainer.summary_interval == 1000
+    assert config.trainer.checkpoint_interval == 1000
+    assert config.trainer.validation_interval == 1000
+    assert config.trainer.validation_steps == -1
+    assert config.trainer.max_to_keep == 5
+    assert config.trainer.continuous_eval_timeout == 3600
+    assert config.trainer.best_checkpoint_metric_comp == "higher"
+    assert config.runtime.distribution_strategy == "mirrored"
+    assert config.runtime.mixed_precision_dtype is None
+    assert config.task.train_data.is_training
+    assert not config.task.validation_data.is_training
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "message"),
+    [
+        (trainer(validation_steps=0), "validation_steps", "must be > 0, or -1 for all"),
+        (
+            trainer(best_checkpoint_export_subdir="best"),
+            "best_checkpoint_eval_metric",
+            "is needed with `best_checkpoint_export_subdir`",
+        ),
+        (
+            trainer(best_checkpoint_eval_metric="accuracy"),
+            "best_checkpoint_export_subdir",
+            "is needed with `best_checkpoint_eval_metric`",
+        ),
+        (trainer(validation_summary_subdir="train"), "validation_summary_subdir", "would mix"),
+        (trainer(validation_summary_subdir="../x"), "validation_summary_subdir", "inside"),
+        (trainer(validation_summary_subdir="/x"), "validation_summary_subdir", "inside"),
+        (RuntimeConfig(loss_scale="dynamic"), "loss_scale", "which is None"),
+        (
+            RuntimeConfig(loss_scale=2.0, mixed_precision_dtype="bfloat16"),
+            "loss_scale",
+            "is for `mixed_precision_dtype: float16`, which is bfloat16",
+        ),
+        (RuntimeConfig(enable_xla=True, run_eagerly=True), "enable_xla", "`run_eagerly`"),
+        (
+            RuntimeConfig(enable_xla=True, distribution_strategy="multi_worker_mirrored"),
+            "enable_xla",
+            "one device only",
+        ),
+    ],
+)
+def test_contradictions_are_errors(config, path, message):
+    with pytest.raises(ConfigError) as error:
+        config.validate()
+    (problem,) = error.value.problems
+    assert problem.path == path
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("config_class", "values"),
+    [
+        (TrainerConfig, {"train_steps": -1}),
+        (TrainerConfig, {"validation_steps": -2}),
+        (TrainerConfig, {"steps_per_loop": 0}),
+        (TrainerConfig, {"summary_interval": 0}),
+        (TrainerConfig, {"max_to_keep": 0}),
+        (TrainerConfig, {"best_checkpoint_metric_comp": "highest"}),
+        (TrainerConfig, {"train_step": 1}),
+        (RuntimeConfig, {"distribution_strategy": "tpu"}),
+        (RuntimeConfig, {"mixed_precision_dtype": "mixed_float16"}),
+        (RuntimeConfig, {"loss_scale": 0}),
+        (RuntimeConfig, {"loss_scale": "static"}),
+        (RuntimeConfig, {"seed": -1}),
+        (RuntimeConfig, {"seed": 2**32}),
+        (DataConfig, {"global_batch_size": -1}),
+        (DataConfig, {"shuffle": 1}),
+    ],
+)
+def test_impossible_values_are_errors(config_class, values):
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        config_class(values)
+
+
+def test_values_that_are_fine():
+    RuntimeConfig(mixed_precision_dtype="float16", loss_scale=128).validate()
+    RuntimeConfig(mixed_precision_dtype="float16", loss_scale="dynamic").validate()
+    trainer(
+        best_checkpoint_export_subdir="best", best_checkpoint_eval_metric="loss", train_steps=2e4
+    ).validate()
+
+
+@pytest.mark.parametrize(
+    ("mode", "paths"),
+    [
+        ("train", {"trainer.train_steps", "task.train_data.global_batch_size"}),
+        ("eval", {"task.validation_data.global_batch_size"}),
+        ("continuous_eval", {"task.validation_data.global_batch_size"}),
+        (
+            "train_and_eval",
+            {
+                "trainer.train_steps",
+                "task.train_data.global_batch_size",
+                "task.validation_data.global_batch_size",
+            },
+        ),
+    ],
+)
+def test_each_mode_needs_what_it_uses(mode, paths):
+    config = ExperimentConfig(trainer=trainer())
+    config.validate()
+    assert {problem.path for problem in config.problems_in_mode(mode)} == paths
+    config.override(
+        {
+            "trainer": {"train_steps": 1},
+            "task": {
+                "train_data": {"global_batch_size": 8},
+                "validation_data": {"global_batch_size": 8},
+            },
+        }
+    )
+    assert config.problems_in_mode(mode) == []
+
+
+@dataclasses.dataclass
+class OwnConfig(TaskConfig):
+    width: int = 1
+
+
+def test_a_task_keeps_its_own_config_class_through_layers():
+    base = ExperimentConfig(task=OwnConfig(), trainer=trainer())
+    config = resolve(base, [{"task": {"width": 3, "init_checkpoint": "x"}}])
+    assert isinstance(config.task, OwnConfig)
+    assert config.task.width == 3
+    with pytest.raises(ConfigError, match=r"task\.widht: unknown key; did you mean 'width'"):
+        resolve(base, [{"task": {"widht": 3}}])

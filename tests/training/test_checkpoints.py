@@ -1,0 +1,153 @@
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from optimization.training import CheckpointError
+from optimization.training.checkpoints import (
+    BestCheckpoint,
+    CheckpointStore,
+    by_path,
+    load_model,
+    optimizer_variables,
+)
+
+
+def variable(value, path="v"):
+    return types.SimpleNamespace(path=path, value=tf.Variable(value))
+
+
+def section(**values):
+    return {name.replace("__", "/"): tf.Variable(value) for name, value in values.items()}
+
+
+def test_a_path_used_twice_gets_a_number():
+    first, second, third = (variable(0.0, "a/b") for _ in range(3))
+    assert by_path([first, second, third]) == {
+        "a/b": first.value,
+        "a/b#2": second.value,
+        "a/b#3": third.value,
+    }
+
+
+def test_values_come_back_by_path_whatever_the_order(tmp_path):
+    CheckpointStore(str(tmp_path), {"model": section(a=1.0, b__c=2.0)}).save(3)
+    other = section(b__c=0.0, a=0.0)
+    path = CheckpointStore(str(tmp_path), {"model": other}).restore()
+    assert path == str(tmp_path / "ckpt-3")
+    assert float(other["a"]) == 1.0
+    assert float(other["b/c"]) == 2.0
+
+
+@pytest.mark.parametrize("name", ["a.b", "a.S", "a/b.c/.S", ".a", "a..", "a b", "a#2", "{}"])
+def test_any_name_is_kept(tmp_path, name):
+    CheckpointStore(str(tmp_path), {"model": {name: tf.Variable(5.0)}}).save(1)
+    mine = {name: tf.Variable(0.0)}
+    CheckpointStore(str(tmp_path), {"model": mine}).restore()
+    assert float(mine[name]) == 5.0
+    with pytest.raises(CheckpointError) as error:
+        CheckpointStore(str(tmp_path), {"model": {"other": tf.Variable(0.0)}}).restore()
+    assert f"    model: {name}" in str(error.value).splitlines()
+
+
+def test_no_checkpoint_restores_nothing(tmp_path):
+    assert CheckpointStore(str(tmp_path), {"model": section(a=1.0)}).restore() is None
+
+
+def test_what_does_not_fit_is_listed_and_nothing_changes(tmp_path):
+    saved = section(same=1.0, gone=1.0, shape=[1.0, 2.0])
+    CheckpointStore(str(tmp_path), {"model": saved}).save(1)
+    mine = section(same=9.0, new=9.0, shape=[9.0])
+    with pytest.raises(CheckpointError) as error:
+        CheckpointStore(str(tmp_path), {"model": mine}).restore()
+    assert str(error.value).splitlines()[1:] == [
+        "  missing from the checkpoint (1):",
+        "    model: new",
+        "  left over in the checkpoint (1):",
+        "    model: gone",
+        "  of another shape (1):",
+        "    model: shape: [2] in the checkpoint, [1] here",
+    ]
+    assert float(mine["same"]) == 9.0
+
+
+def test_a_long_list_is_cut(tmp_path):
+    CheckpointStore(str(tmp_path), {"model": section(a=1.0)}).save(1)
+    many = section(a=1.0, **{f"x{i:02d}": 0.0 for i in range(14)})
+    with pytest.raises(CheckpointError, match=r"\(14\):(?s:.*)model: x09\n    and 4 more"):
+        CheckpointStore(str(tmp_path), {"model": many}).restore()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_an_error(tmp_path):
+    (tmp_path / "ckpt-1.index").write_bytes(b"not an index")
+    store = CheckpointStore(str(tmp_path), {"model": section(a=1.0)})
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        store.restore(str(tmp_path / "ckpt-1"))
+
+
+def test_a_process_that_does_not_write_writes_nothing(tmp_path):
+    store = CheckpointStore(str(tmp_path), {"model": section(a=1.0)}, writable=False)
+    assert store.save(1) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_optimizers_of_every_kind_give_all_their_variables():
+    weight = keras.Variable([1.0], name="w")
+    plain = keras.optimizers.Adam(0.1)
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.1))
+    for optimizer in (plain, scaled):
+        optimizer.build([weight])
+        found = optimizer_variables(optimizer)
+        assert len(found) == len(optimizer.variables)
+        assert {id(v) for v in found.values()} == {id(v.value) for v in optimizer.variables}
+    assert any(name.startswith("inner/") for name in optimizer_variables(scaled))
+    assert any("dynamic_scale" in name for name in optimizer_variables(scaled))
+
+
+def model(seed):
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="d")], name="m")
+
+
+def best(directory, a_model, fresh=True, higher=True, **kwargs):
+    return BestCheckpoint(str(directory), "f1", higher, a_model, fresh=fresh, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("higher", "offered", "kept"), [(True, [1, 3, 2, 3], [0, 1]), (False, [3, 1, 2, 1], [0, 1])]
+)
+def test_better_values_only_are_kept(tmp_path, higher, offered, kept):
+    keeper = best(tmp_path, model(0), higher=higher)
+    accepted = [i for i, value in enumerate(offered) if keeper.offer({"f1": float(value)}, i)]
+    assert accepted == kept
+    assert [path.stem for path in tmp_path.glob("*.index")] == [f"ckpt-{kept[-1]}"]
+
+
+def test_the_best_is_remembered_unless_the_run_is_fresh(tmp_path):
+    best(tmp_path, model(0)).offer({"f1": 0.8}, 1)
+    assert best(tmp_path, model(0), fresh=False).best == 0.8
+    assert not best(tmp_path, model(0), fresh=False).offer({"f1": 0.7}, 2)
+    assert best(tmp_path, model(0), fresh=True).offer({"f1": 0.7}, 2)
+
+
+def test_the_weights_kept_are_loaded_into_a_model(tmp_path):
+    source, target = model(1), model(2)
+    best(tmp_path, source).offer({"f1": 1.0}, 4)
+    assert not np.array_equal(target.weights[0].numpy(), source.weights[0].numpy())
+    load_model(target, str(tmp_path))
+    np.testing.assert_array_equal(target.weights[0].numpy(), source.weights[0].numpy())
+
+
+def test_a_best_metric_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="'f1'; the evaluation gives loss"):
+        best(tmp_path, model(0)).offer({"loss": 1.0}, 1)
+
+
+def test_another_worker_decides_alike_and_writes_nothing(tmp_path):
+    keeper = best(tmp_path / "best", model(0), writable=False)
+    assert keeper.offer({"f1": 1.0}, 1)
+    assert not keeper.offer({"f1": 0.5}, 2)
+    assert list(tmp_path.iterdir()) == []

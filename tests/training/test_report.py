@@ -1,0 +1,42 @@
+import io
+
+from rich.console import Console
+
+from optimization import OptimizationConfig
+from optimization.training import run_experiment
+from optimization.training.report import describe_optimization
+from tests.training.tiny import tiny
+
+
+def test_the_optimization_in_words():
+    config = OptimizationConfig(
+        optimizer={"type": "adamw", "adamw": {"weight_decay_rate": 0.01}},
+        learning_rate={"type": "constant", "constant": {"learning_rate": 0.1}},
+        ema={"average_decay": 0.9},
+    )
+    rows = describe_optimization(config)
+    assert rows["optimizer"] == "adamw (weight_decay_rate 0.01)"
+    assert rows["learning rate"] == "constant (learning_rate 0.1)"
+    assert "warmup" not in rows
+    assert "average_decay 0.9" in rows["weight average"]
+
+
+def test_the_report_at_the_end_of_a_run(tmp_path):
+    out = io.StringIO()
+    best = "trainer.best_checkpoint_export_subdir=best,trainer.best_checkpoint_eval_metric=mae"
+    results = run_experiment(
+        tiny(best), "train_and_eval", tmp_path, console=Console(file=out, width=80)
+    )
+    report = out.getvalue().split("(best)\n")[-1]
+    facts = dict(line.strip().split("  ", 1) for line in report.splitlines())
+    facts = {name: text.strip() for name, text in facts.items()}
+    assert facts["task"] == "TinyTask"
+    assert facts["model"] == "tiny, 4 parameters"
+    assert facts["optimizer"] == "sgd (momentum 0.9)"
+    assert facts["learning rate"].startswith("cosine (initial_learning_rate 0.05, decay_steps 12")
+    assert facts["warmup"].startswith("linear (warmup_steps 5")
+    assert facts["steps"] == "12 of 12"
+    assert facts["validation loss"] == f"{results['validation loss']:.5g}"
+    assert facts["best weights"] == str(tmp_path / "best")
+    assert facts["configuration"] == str(tmp_path / "params.yaml")
+    assert facts["summaries"] == f"tensorboard --logdir {tmp_path}"

@@ -1,0 +1,89 @@
+import keras
+import pytest
+import tensorflow as tf
+
+from optimization import OptimizationConfig, RuntimeConfig
+from optimization.training import Task, with_loss_scale
+from optimization.training.runtime import build_strategy, dtype_policy, is_chief
+
+CONFIG = OptimizationConfig(
+    optimizer={"type": "sgd"},
+    learning_rate={"type": "constant", "constant": {"learning_rate": 0.1}},
+)
+
+
+@pytest.mark.parametrize("name", ["one_device", "mirrored"])
+def test_with_one_device_the_strategy_is_tensorflows_default(name):
+    if len(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")) > 1:
+        pytest.skip("there are several devices here")
+    assert build_strategy(RuntimeConfig(distribution_strategy=name)) is tf.distribute.get_strategy()
+
+
+def test_a_single_process_is_chief():
+    assert is_chief(tf.distribute.get_strategy())
+
+
+@pytest.mark.parametrize(
+    ("task_type", "task_id", "jobs", "chief"),
+    [
+        ("worker", 0, {"worker": 2}, True),
+        ("worker", 1, {"worker": 2}, False),
+        ("chief", 0, {"chief": 1, "worker": 1}, True),
+        ("worker", 0, {"chief": 1, "worker": 1}, False),
+    ],
+)
+def test_one_of_several_workers_is_chief(task_type, task_id, jobs, chief):
+    class Strategy:
+        cluster_resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec(
+                {job: [f"localhost:{i}" for i in range(n)] for job, n in jobs.items()}
+            ),
+            task_type=task_type,
+            task_id=task_id,
+        )
+
+    assert is_chief(Strategy()) == chief
+
+
+@pytest.mark.parametrize(
+    ("dtype", "policy"),
+    [("float16", "mixed_float16"), ("bfloat16", "mixed_bfloat16"), ("float32", "float32")],
+)
+def test_the_dtype_policy_holds_inside_only(dtype, policy):
+    before = keras.config.dtype_policy().name
+    with dtype_policy(RuntimeConfig(mixed_precision_dtype=dtype)):
+        assert keras.config.dtype_policy().name == policy
+    assert keras.config.dtype_policy().name == before
+
+
+def test_without_a_dtype_the_policy_stays():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        with dtype_policy(RuntimeConfig()):
+            assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_the_policy_comes_back_after_an_error():
+    with (
+        pytest.raises(RuntimeError, match="inside"),
+        dtype_policy(RuntimeConfig(mixed_precision_dtype="float16")),
+    ):
+        raise RuntimeError("inside")
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_loss_scaling():
+    static = RuntimeConfig(mixed_precision_dtype="float16", loss_scale=128)
+    optimizer = Task.create_optimizer(CONFIG, static)
+    assert optimizer.loss_scale_factor == 128.0
+    assert float(optimizer.scale_loss(2.0)) == 256.0
+    for scale in ("dynamic", None):
+        runtime = RuntimeConfig(mixed_precision_dtype="float16", loss_scale=scale)
+        optimizer = Task.create_optimizer(CONFIG, runtime)
+        assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    for runtime in (None, RuntimeConfig(), RuntimeConfig(mixed_precision_dtype="bfloat16")):
+        optimizer = keras.optimizers.SGD()
+        assert with_loss_scale(optimizer, runtime) is optimizer
+        assert optimizer.loss_scale_factor is None
