@@ -51,6 +51,14 @@ def local_value(optimizer: keras.optimizers.Optimizer, gradient: Any) -> Any:
     return optimizer._distribution_strategy.experimental_local_results(gradient)[0]
 
 
+def local_copies(variable: keras.Variable) -> list[Any]:
+    """The copies of a variable on this process' devices; the variable itself if it has none."""
+    strategy = strategy_of(variable)
+    if strategy is None:
+        return [variable]
+    return list(strategy.experimental_local_results(variable.value))
+
+
 def strategy_of(variable: Any) -> Any:
     """The strategy a variable was made under, or None."""
     return getattr(getattr(variable, "value", variable), "distribute_strategy", None)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.optimizers import distribution
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.slots import compute_dtype
 from optimization.optimizers.state import by_unique_name
@@ -66,7 +67,7 @@ class WeightAverage:
         self._paths: list[str] = []
         self._waiting: dict[str, Any] = {}
         self._averages: list[keras.Variable] = []
-        self._exact_averages: list[Any] = []
+        self._exact_averages: dict[int, Any] = {}
         self._has_all_weights = trainable_weights_only
 
     def get_config(self) -> dict[str, Any]:
@@ -192,23 +193,35 @@ class WeightAverage:
         if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
             raise RuntimeError("`swap()` must be called eagerly, outside any `tf.function`.")
         restoring = self.is_swapped()
-        exact_averages = self._exact_averages if restoring else []
-        self._exact_averages = []
-        for i, (weight, average) in enumerate(zip(self._weights, self._averages, strict=True)):
+        exact_averages = self._exact_averages if restoring else {}
+        self._exact_averages = {}
+        for i, (weight, average) in enumerate(self._pairs_of_copies()):
             old_weight, old_average = _copy(weight), _copy(average)
             weight.assign(ops.cast(old_average, weight.dtype))
-            if exact_averages and exact_averages[i] is not None:
-                average.assign(exact_averages[i])
-            else:
-                average.assign(ops.cast(old_weight, average.dtype))
-            # A weight of lower precision can't hold the average: it is kept aside.
-            fits = keras.backend.standardize_dtype(weight.dtype) == average.dtype
-            self._exact_averages.append(None if fits or restoring else old_average)
+            average.assign(exact_averages.get(i, ops.cast(old_weight, average.dtype)))
+            if _dtype(weight) != _dtype(average) and not restoring:
+                # A weight of lower precision can't hold the average: it is kept aside.
+                self._exact_averages[i] = old_average
         self.swapped.assign(not restoring)
+
+    def _pairs_of_copies(self) -> list[tuple[Any, Any]]:
+        # Each device's copies are exchanged by themselves: Keras lets statistics of batch
+        # normalization differ between replicas, and a second swap must restore each.
+        return [
+            pair
+            for weight, average in zip(self._weights, self._averages, strict=True)
+            for pair in zip(
+                distribution.local_copies(weight), distribution.local_copies(average), strict=True
+            )
+        ]
+
+
+def _dtype(variable: Any) -> str:
+    return keras.backend.standardize_dtype(variable.dtype)
 
 
 def _is_averaged(weight: Any) -> bool:
-    floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype))
+    floating = keras.backend.is_float_dtype(_dtype(weight))
     return floating and not getattr(weight, "overwrite_with_gradient", False)
 
 

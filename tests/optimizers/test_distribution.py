@@ -48,3 +48,10 @@ def test_wrong_uses_of_a_strategy_are_errors(report):
     assert "inside the same `strategy.scope()`" in refusals["made outside"]
     assert "`jit_compile` must be False" in refusals["jit"]
     assert "outside `strategy.scope()`" in refusals["in scope"]
+
+
+@tensorflow_only
+@pytest.mark.slow
+def test_two_swaps_restore_every_copy(report):
+    # Kernel, bias, gamma, beta and two statistics, their averages, the flag; on two devices.
+    assert report["swaps"] == {"not restored": 0, "changed": 2 * (6 + 6 + 1)}

@@ -167,6 +167,44 @@ def loss_scale_error(strategy):
     return error(state(inner, variables), on_one(OPTIMIZERS["adamw"]))
 
 
+def unequal_after_two_swaps(strategy):
+    """How many copies of weights and averages two swaps don't restore, and one doesn't change."""
+    with strategy.scope():
+        model = keras.Sequential(
+            [keras.layers.Input((3,)), keras.layers.Dense(4), keras.layers.BatchNormalization()]
+        )
+        ema = {"average_decay": 0.5, "trainable_weights_only": False}
+        optimizer = PipelineOptimizer(keras.optimizers.SGD(0.1), ema=ema)
+    optimizer.shadow_copy(model)
+    variables = model.trainable_variables
+
+    def replica_step():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        with tf.GradientTape() as tape:
+            x = tf.cast(tf.random.stateless_normal((8, 3), [replica, 0]), "float32")
+            loss = tf.reduce_sum(model(x, training=True) ** 2)
+        grads = tape.gradient(loss, [v.value for v in variables])
+        return [g for g, _ in optimizer.aggregate_gradients(zip(grads, variables, strict=True))]
+
+    for _ in range(3):
+        optimizer.apply(strategy.run(replica_step), variables)
+
+    def copies():
+        states = [*model.weights, *optimizer.variables]
+        return [c.numpy() for v in states for c in strategy.experimental_local_results(v.value)]
+
+    before = copies()
+    optimizer.swap()
+    swapped = copies()
+    optimizer.swap()
+    return {
+        "not restored": sum(
+            not np.array_equal(a, b) for a, b in zip(before, copies(), strict=True)
+        ),
+        "changed": sum(not np.array_equal(a, b) for a, b in zip(before, swapped, strict=True)),
+    }
+
+
 def fit_error(strategy):
     """`model.fit` on two replicas against one."""
 
@@ -206,6 +244,7 @@ def main():
     actual = on_two(OPTIMIZERS["sgd"], strategy, True, False, aggregator=own_sum(calls))
     report["errors"]["own aggregator"] = error(actual, expected)
     report["aggregator_calls"] = len(calls)
+    report["swaps"] = unequal_after_two_swaps(strategy)
     report["errors"]["dynamic loss scale"] = loss_scale_error(strategy)
     report["errors"]["fit"] = fit_error(strategy)
     one = tf.distribute.OneDeviceStrategy("CPU:0")

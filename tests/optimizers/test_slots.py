@@ -1,0 +1,22 @@
+import numpy as np
+import pytest
+
+from optimization.optimizers import LAMB
+from optimization.optimizers.slots import compute_dtype, root_mean_square
+from tests.golden_cases import make_variable
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("float16", "float32"), ("bfloat16", "float32"), ("float32",) * 2]
+)
+def test_slots_hold_float32_at_least(dtype, expected):
+    variable = make_variable("a/kernel", [1.0, 2.0], dtype=dtype)
+    assert compute_dtype(variable) == expected
+    slot = LAMB().add_variable_from_reference(variable, name="momentum")
+    assert (slot.dtype, tuple(slot.shape)) == (expected, (2,))
+    assert slot.path.endswith("a_kernel_momentum")
+    np.testing.assert_array_equal(slot.numpy(), 0)
+
+
+def test_root_mean_square():
+    assert float(root_mean_square(np.float32([3.0, -4.0]))) == pytest.approx(12.5**0.5)
