@@ -147,11 +147,12 @@ def read_summaries(directory):
 
 
 def start(arguments, env=None):
-    """Starts Python in the repository's root."""
+    """Starts Python in the repository's root, as a user would: without what conftest.py set."""
+    inherited = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env={**os.environ, **(env or {})},
+        env=inherited | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -165,9 +166,9 @@ def run(arguments, env=None):
     return process.returncode, out, err
 
 
-def run_binary(*arguments, env=None):
+def run_binary(*arguments):
     """Runs the training binary of this module."""
-    return run(["-m", "tests.training.tiny", *arguments], env)
+    return run(["-m", "tests.training.tiny", *arguments])
 
 
 if __name__ == "__main__":

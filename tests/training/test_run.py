@@ -1,0 +1,33 @@
+import pytest
+from rich.console import Console
+
+from optimization import ConfigError
+from optimization.training import run_experiment
+from tests.training.tiny import tiny
+
+QUIET = Console(quiet=True)
+
+
+def test_each_mode_returns_what_it_measured(tmp_path):
+    trained = run_experiment(tiny(), "train", tmp_path, console=QUIET)
+    assert set(trained) == {"loss", "mae", "learning_rate", "gradient_norm"}
+    evaluated = run_experiment(tiny(), "eval", tmp_path, console=QUIET)
+    assert set(evaluated) == {"validation loss", "validation mae"}
+    both = run_experiment(tiny(), "train_and_eval", tmp_path / "both", console=QUIET)
+    assert both == trained | evaluated
+    assert run_experiment(tiny(), "continuous_eval", tmp_path, console=QUIET) == evaluated
+
+
+def test_training_alone_evaluates_nothing(tmp_path):
+    run_experiment(tiny(), "train", tmp_path, console=QUIET)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["train"]
+
+
+def test_an_unknown_mode_and_an_incomplete_config_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="must be one of train, eval, .*received: 'fly'"):
+        run_experiment(tiny(), "fly", tmp_path)
+    config = tiny()
+    config.trainer.train_steps = 0
+    with pytest.raises(ConfigError, match="trainer.train_steps"):
+        run_experiment(config, "train", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
