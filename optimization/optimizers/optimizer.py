@@ -267,6 +267,7 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
 
         For example `iteration`, `optimizer/momentums/encoder/dense/kernel`,
         `average/encoder/dense/kernel`: checkpoints by these names don't depend on any order.
+        `tf.train.Checkpoint(optimizer=...)` uses them too; build before restoring one.
         """
         named = {"iteration": self._iterations}
         if self._average is not None and self.built:

@@ -94,6 +94,14 @@ def test_offset_holds_the_first_decay_until_it_is_passed():
     assert relative_error(ours(initial, gradients, **settings), expected) < 2e-6
 
 
+def test_fine_tuning_from_the_offset_decays_as_from_the_start():
+    initial, gradients = problem(TENSORS)
+    expected = final_weights(Adafactor(0.1, min_dim_size_to_factor=4), initial, gradients)
+    later = Adafactor(0.1, min_dim_size_to_factor=4, step_offset=1000)
+    later.iterations.assign(1000)
+    assert relative_error(final_weights(later, initial, gradients), expected) == 0
+
+
 @pytest.mark.parametrize("patterns", ["kernel", ["two", "kernel"]])
 def test_included_patterns_alone_decay(patterns):
     settings = {"min_dim_size_to_factor": 4, "weight_decay": 0.05}

@@ -51,6 +51,11 @@ ALL = {**OWN, **KERAS}
 TOLERANCE = {"ftrl": 3e-6}
 
 
+@pytest.mark.parametrize("cls", [*(type(make()) for make in OWN.values()), PipelineOptimizer])
+def test_importing_the_package_registers_it(cls):
+    assert keras.saving.get_registered_object(f"optimization>{cls.__name__}") is cls
+
+
 @pytest.mark.parametrize("make", OWN.values(), ids=OWN)
 def test_serialization_keeps_everything(make):
     optimizer = make(TableSchedule([0.1, 0.2]))
