@@ -30,8 +30,8 @@ class CosineLrConfig(BaseLrConfig):
 
     From step T on it is lr0 * alpha. SGDR without restarts (Loshchilov and Hutter 2017,
     arXiv:1608.03983). A cosine term below 2**-26 counts as 0, as in Model Garden and Keras, whose
-    float32 sum 1 + cos loses it: with more than about 13,000 steps this is the step T - 1. Model
-    Garden extrapolates to steps before `offset`, and loses `offset` when the schedule is saved.
+    float32 sum 1 + cos loses it: this concerns the last T / 12868 steps. Model Garden extrapolates
+    to steps before `offset`, and loses `offset` when the schedule is saved.
 
     Attributes:
         name: The name of the schedule.
@@ -64,7 +64,7 @@ def _restarts(first: int, t_mul: float, m_mul: float) -> tuple[tuple[float, ...]
     """Returns each cycle's first step, end, length and height."""
     starts, lengths, heights = [0.0], [float(first)], [1.0]
     while starts[-1] + lengths[-1] < _HORIZON:
-        # Rounded, so that 1000 + 1000 * 1.1 is the step 2100, and not a little more.
+        # Rounded, so that 100 + 220 + 2.2 * 220 is the step 804, and not a little more.
         starts.append(round(starts[-1] + lengths[-1], 6))
         lengths.append(lengths[-1] * t_mul)
         heights.append(heights[-1] * m_mul)

@@ -3,6 +3,7 @@ import pytest
 
 from optimization.configs.errors import ConfigError
 from optimization.schedules import (
+    BaseLrConfig,
     LrConfig,
     WarmupConfig,
     check_schedule,
@@ -39,6 +40,15 @@ def test_delay_starts_the_learning_rate_after_the_warmup(line):
         *(0.25, 0.4375, 0.625, 0.8125),
         *(1.0, 0.9375, 0.25, 0.0),
     ]
+
+
+def test_delay_never_asks_for_negative_steps():
+    class Root(BaseLrConfig):
+        def value(self, step, xp):
+            return 1.0 + xp.sqrt(step)
+
+    with np.errstate(invalid="raise"):
+        assert rate(Root(), [0, 4, 8], _warmup("delay")) == [0.25, 1.0, 3.0]
 
 
 def test_multiply_is_a_factor_that_ends_at_one(line):

@@ -50,6 +50,8 @@ def test_power_with_offset():
     )
     # Up to `offset` the constant; then the power, which starts above it.
     assert rate(config, [0, 9, 10, 11, 14, 26]) == [0.75, 0.75, 0.75, 0.75, 0.5, 0.25]
+    config.initial_learning_rate = 0.5  # now the power starts below the constant
+    assert rate(config, [9, 10, 11, 14]) == [0.75, 0.75, 0.5, 0.25]
     assert LrConfig().power_with_offset.pre_offset_learning_rate == 1e6
 
 
