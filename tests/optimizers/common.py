@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from optimization.optimizers import AdamWeightDecay, PipelineOptimizer
 from tests.golden_cases import make_variable, run
 
 BACKEND = keras.backend.backend()
@@ -73,3 +74,34 @@ def relative_error(actual, expected):
     """Largest difference, relative to the largest weight."""
     difference = max(np.abs(actual[path] - expected[path]).max() for path in expected)
     return difference / max(np.abs(value).max() for value in expected.values())
+
+
+def small_model(schedule=False, **kwargs):
+    model = keras.Sequential(
+        [
+            keras.layers.Input((4,), name="input"),
+            keras.layers.Dense(8, activation="tanh", name="hidden"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dense(1, name="head"),
+        ],
+        name="model",
+    )
+    # Each backend draws other initial weights from the same seed.
+    random = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        variable.assign(random.normal(size=variable.shape) * 0.5)
+    inner = AdamWeightDecay(
+        TableSchedule([0.1, 0.05, 0.02, 0.01]) if schedule else 0.05,
+        weight_decay_rate=0.1,
+        exclude_from_weight_decay=["bias", "norm"],
+        amsgrad=True,
+    )
+    optimizer = PipelineOptimizer(inner, **kwargs)
+    model.compile(optimizer, loss="mse")
+    return model
+
+
+def data():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(64, 4)).astype("float32")
+    return x, x[:, :1] * 2 - x[:, 1:2]

@@ -7,10 +7,12 @@ from tests.golden_cases import make_variables
 from tests.optimizers.common import (
     BACKEND,
     TableSchedule,
+    data,
     final_weights,
     problem,
     reference_weights,
     relative_error,
+    small_model,
     tensorflow_only,
 )
 
@@ -265,38 +267,7 @@ def test_apply_checks_what_it_is_given():
     assert int(optimizer.iterations) == 1
 
 
-# Keras around it
-
-
-def small_model(schedule=False, **kwargs):
-    model = keras.Sequential(
-        [
-            keras.layers.Input((4,), name="input"),
-            keras.layers.Dense(8, activation="tanh", name="hidden"),
-            keras.layers.BatchNormalization(name="norm"),
-            keras.layers.Dense(1, name="head"),
-        ],
-        name="model",
-    )
-    # Each backend draws other initial weights from the same seed.
-    random = np.random.default_rng(1)
-    for variable in model.trainable_variables:
-        variable.assign(random.normal(size=variable.shape) * 0.5)
-    inner = AdamWeightDecay(
-        TableSchedule([0.1, 0.05, 0.02, 0.01]) if schedule else 0.05,
-        weight_decay_rate=0.1,
-        exclude_from_weight_decay=["bias", "norm"],
-        amsgrad=True,
-    )
-    optimizer = PipelineOptimizer(inner, **kwargs)
-    model.compile(optimizer, loss="mse")
-    return model
-
-
-def data():
-    random = np.random.default_rng(0)
-    x = random.normal(size=(64, 4)).astype("float32")
-    return x, x[:, :1] * 2 - x[:, 1:2]
+# Inside Keras' own loop and its loss scale
 
 
 def test_fit_learns():
@@ -321,175 +292,6 @@ def test_fit_takes_the_steps_that_apply_takes():
     expected = initial["w"] - RATE * gradient * min(1, 0.5 / np.linalg.norm(gradient))
     # One step; the gradient is a float32 sum over 64 rows.
     np.testing.assert_allclose(model.get_weights()[0], expected, rtol=1e-5)
-
-
-def configs_of(optimizer):
-    again = [
-        keras.optimizers.deserialize(keras.optimizers.serialize(optimizer)),
-        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer)),
-        PipelineOptimizer.from_config(optimizer.get_config()),
-    ]
-    return [optimizer.get_config(), *(o.get_config() for o in again)]
-
-
-@keras.saving.register_keras_serializable(package="optimization_tests")
-def pass_on(pairs):
-    return pairs
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"ema": {"average_decay": 0.9, "start_step": 2}, "global_clipnorm": 0.5},
-        {"clipnorm": 0.5, "gradient_clip_norm": 2.0, "loss_scale_factor": 8.0},
-        {"gradient_aggregator": pass_on, "gradient_transformers": [pass_on, pass_on]},
-        pytest.param(
-            {"clipvalue": 0.5, "jit_compile": True},
-            marks=pytest.mark.skipif(BACKEND == "torch", reason="an error there"),
-        ),
-    ],
-    ids=["ema", "clips", "functions", "jit"],
-)
-def test_serialization_loses_nothing(arguments):
-    inner = LAMB(
-        TableSchedule([0.1, 0.2]),
-        weight_decay_rate=0.1,
-        exclude_from_weight_decay=["bias"],
-        name="inner",
-    )
-    optimizer = PipelineOptimizer(inner, name="outer", **arguments)
-    first, *others = configs_of(optimizer)
-    for other in others:
-        assert other == first
-    for argument, value in arguments.items():
-        if argument != "ema" and not callable(value) and not isinstance(value, list):
-            assert first[argument] == value
-    assert first["optimizer"]["config"]["exclude_from_weight_decay"] == ["bias"]
-
-
-def test_the_inner_class_is_stored_by_its_public_name():
-    config = sgd().get_config()["optimizer"]
-    assert (config["module"], config["class_name"]) == ("keras.optimizers", "SGD")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"ema": {"average_decay": 0.9}, "global_clipnorm": 0.5},
-        pytest.param(
-            {"ema": {"average_decay": 0.9, "trainable_weights_only": False}},
-            marks=pytest.mark.skipif(BACKEND == "jax", reason="an error there"),
-        ),
-        pytest.param({"clipnorm": 0.5, "jit_compile": True}, marks=tensorflow_only),
-    ],
-    ids=["ema", "ema of all weights", "jit"],
-)
-def test_training_goes_on_exactly_from_a_saved_model(tmp_path, arguments):
-    x, y = data()
-    whole = small_model(schedule=True, **arguments)
-    everything = not (arguments.get("ema") or {}).get("trainable_weights_only", True)
-    if everything:
-        whole.optimizer.shadow_copy(whole)
-
-    def train(model):
-        model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
-
-    train(whole)
-    whole.save(tmp_path / "model.keras")
-    train(whole)
-    resumed = keras.models.load_model(tmp_path / "model.keras")
-    if everything:
-        resumed.optimizer.shadow_copy(resumed)
-    assert resumed.optimizer.get_config() == whole.optimizer.get_config()
-    assert int(resumed.optimizer.iterations) == 4
-    train(resumed)
-    assert_same_state(whole, resumed)
-
-
-def assert_same_state(model, other):
-    for ours, theirs in zip(model.weights, other.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
-    states = [m.optimizer.variables_by_path() for m in (model, other)]
-    assert set(states[0]) == set(states[1])
-    for path, variable in states[0].items():
-        np.testing.assert_array_equal(variable.numpy(), states[1][path].numpy(), err_msg=path)
-
-
-def test_a_loaded_model_keeps_its_exclusions_though_keras_loses_scopes(tmp_path):
-    def tower(name):
-        return keras.Sequential([keras.layers.Dense(4, name="dense")], name=name)
-
-    inputs = keras.layers.Input((4,))
-    model = keras.Model(inputs, tower("second")(tower("first")(inputs)))
-    inner = AdamWeightDecay(0.1, weight_decay_rate=0.5, exclude_from_weight_decay=["first/"])
-    model.compile(PipelineOptimizer(inner, ema={}), loss="mse")
-    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
-    model.fit(x, x, verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    # Keras made both kernels' paths the same; the optimizer tells them apart.
-    assert "average/first/dense/kernel" in loaded.optimizer.variables_by_path()
-    for trained in (model, loaded):
-        trained.fit(x, x, shuffle=False, verbose=0)
-    assert_same_state(model, loaded)
-
-
-def test_a_model_saved_while_swapped_knows_it(tmp_path):
-    x, y = data()
-    model = small_model(ema={"average_decay": 0.9})
-    model.fit(x, y, verbose=0)
-    weights = model.get_weights()
-    with model.optimizer.averaged_weights():
-        averaged = model.get_weights()
-        model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    for actual, expected in zip(loaded.get_weights(), averaged, strict=True):
-        np.testing.assert_array_equal(actual, expected)
-    loaded.optimizer.swap()
-    for actual, expected in zip(loaded.get_weights(), weights, strict=True):
-        np.testing.assert_array_equal(actual, expected)
-    loaded.fit(x, y, verbose=0)
-
-
-def test_the_state_is_saved_once(tmp_path):
-    import h5py
-
-    x, y = data()
-    model = small_model(ema={})
-    model.fit(x, y, verbose=0)
-    model.save_weights(tmp_path / "model.weights.h5")
-    stored = []
-    with h5py.File(tmp_path / "model.weights.h5") as file:
-        file["optimizer"].visititems(
-            lambda name, item: stored.append(name) if isinstance(item, h5py.Dataset) else None
-        )
-    assert len(stored) == len(model.optimizer.variables)
-
-
-def test_state_of_another_optimizer_is_refused_and_changes_nothing(tmp_path):
-    x, y = data()
-    saved = small_model(ema={})
-    saved.fit(x, y, verbose=0)
-    saved.save_weights(tmp_path / "model.weights.h5")
-    model = small_model(global_clipnorm=1.0)
-    model.optimizer.build(model.trainable_variables)
-    with pytest.raises(ValueError, match=r"Left over: .*average/model/head/kernel"):
-        model.load_weights(tmp_path / "model.weights.h5")
-    assert int(model.optimizer.iterations) == 0
-
-
-def test_set_weights_sets_all_of_them():
-    first, second = (PipelineOptimizer(keras.optimizers.Adam(0.1), ema={}) for _ in range(2))
-    final_weights(first, *problem(steps=3))
-    second.build(make_variables(problem()[0]))
-    second.set_weights([v.numpy() for v in first.variables])
-    for a, b in zip(first.variables, second.variables, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
-    with pytest.raises(ValueError, match="`weights`"):
-        second.set_weights([1.0])
-
-
-# Loss scaling by Keras
 
 
 def quadratic(optimizer, variables, scale, bad=False):
@@ -570,43 +372,3 @@ def test_clips_of_sparse_gradients_that_repeat_indices(clip):
     sgd(**{clip: 0.5}).apply([slices, tf.constant(kernel)], variables)
     actual = {v.path: v.numpy() for v in variables}
     assert relative_error(actual, expected) < 1e-6  # the same sums in another order
-
-
-@tensorflow_only
-@pytest.mark.parametrize("by_path", [False, True])
-def test_a_tensorflow_checkpoint_restores_everything(tmp_path, by_path):
-    import tensorflow as tf
-
-    def optimizer():
-        return PipelineOptimizer(keras.optimizers.Adam(TableSchedule([0.1, 0.2])), ema={})
-
-    def checkpoint(o):
-        if by_path:
-            named = o.variables_by_path()
-            return tf.train.Checkpoint(**{k.replace("/", "."): v for k, v in named.items()})
-        return tf.train.Checkpoint(optimizer=o)
-
-    initial, gradients = problem(steps=3)
-    saved, restored = optimizer(), optimizer()
-    final_weights(saved, initial, gradients)
-    path = checkpoint(saved).write(str(tmp_path / "state"))
-    restored.build(make_variables(initial))
-    checkpoint(restored).read(path).assert_consumed()
-    expected = saved.variables_by_path()
-    for key, variable in restored.variables_by_path().items():
-        np.testing.assert_array_equal(variable.numpy(), expected[key].numpy(), err_msg=key)
-
-
-@tensorflow_only
-def test_a_checkpoint_does_not_depend_on_the_order_of_variables(tmp_path):
-    import tensorflow as tf
-
-    initial = {"a/kernel": np.zeros(3, "float32"), "b/kernel": np.zeros(3, "float32")}
-    saved = PipelineOptimizer(keras.optimizers.SGD(0.1, momentum=0.9))
-    final_weights(saved, initial, [{"a/kernel": np.ones(3, "f4"), "b/kernel": -np.ones(3, "f4")}])
-    path = tf.train.Checkpoint(optimizer=saved).write(str(tmp_path / "state"))
-    restored = PipelineOptimizer(keras.optimizers.SGD(0.1, momentum=0.9))
-    restored.build(make_variables(initial)[::-1])
-    tf.train.Checkpoint(optimizer=restored).read(path).assert_consumed()
-    momentum = restored.variables_by_path()["optimizer/momentums/b/kernel"]
-    np.testing.assert_allclose(momentum.numpy(), 0.1, rtol=1e-6)
