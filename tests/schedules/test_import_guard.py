@@ -50,7 +50,10 @@ import optimization.schedules.keras_schedules
 
 config = {"module": "optimization.schedules.keras_schedules", "class_name": "MineLearningRate",
           "config": {"rate": 0.25}, "registered_name": "optimization>LearningRate.mine"}
-schedule = keras.optimizers.schedules.deserialize(config)
-print(float(keras.ops.convert_to_numpy(schedule(3))))
+scaled = {"module": "optimization.schedules.inverse_time_scaled",
+          "class_name": "InverseTimeScaled", "config": {"learning_rate": config, "decay": 0.5},
+          "registered_name": "optimization>InverseTimeScaled"}
+schedule = keras.optimizers.schedules.deserialize(scaled)
+print(float(keras.ops.convert_to_numpy(schedule(2))))
 """
-    assert _run(code)[-1] == "0.25"
+    assert _run(code)[-1] == "0.125"
