@@ -48,7 +48,8 @@ class TaskConfig(Config):
 
     Attributes:
         init_checkpoint: A checkpoint of this trainer, or a directory of them, from which the
-            model's weights start where `model_dir` holds none; "" for the model's own values.
+            model's weights start where `model_dir` holds none; "" for the model's own values. Of
+            an optimizer that averages, the best checkpoint's directory holds the averages.
         train_data: What is trained on.
         validation_data: What is evaluated.
     """

@@ -56,7 +56,8 @@ def array_batches(
         )
     epoch_size = examples - examples % batch if params.drop_remainder else examples
     order = _order(examples, params)
-    arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
+    with tf.device("CPU:0"):  # where datasets run
+        arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
 
     def gather(element: Any) -> Any:
         start = element // per_worker * batch + (first + element % per_worker) * slice_size

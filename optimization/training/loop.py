@@ -183,8 +183,10 @@ def _map(function: Callable, values: Any) -> Any:
     return None if values is None else function(values)
 
 
-def _global_norm(gradients: list) -> "tf.Tensor":
+def _global_norm(grads: list) -> "tf.Tensor":
     import tensorflow as tf
 
-    dense = [tf.convert_to_tensor(g) for g in gradients if g is not None]
-    return tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in dense])
+    from optimization.optimizers import gradients
+
+    present = [gradients.sum_duplicates(gradient) for gradient in grads if gradient is not None]
+    return tf.cast(gradients.global_norm(present), tf.float32)

@@ -59,6 +59,11 @@ class Trainer:
         import keras
         import tensorflow as tf
 
+        if keras.backend.backend() != "tensorflow":
+            raise TrainingError(
+                "the trainer runs on Keras' TensorFlow backend, which is set to "
+                f"{keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow"
+            )
         config.validate()
         self.config = config.replace()
         self.config.lock()
@@ -219,8 +224,9 @@ class Trainer:
             if self.step == 0:
                 writer.write({"learning_rate": self._learning_rate()}, 0)
             batches = iter(self._batches(self.config.task.train_data, self.step))
+            intervals = self._intervals(evaluate)
             while self.step < total:
-                norm = self._run_loop(batches, progress)
+                norm = self._run_loop(batches, intervals, progress)
                 if self._due(self.config.trainer.summary_interval):
                     results.update(self._summarize(writer, norm, progress))
                 if evaluate and self._due(self.config.trainer.validation_interval):
@@ -229,10 +235,13 @@ class Trainer:
                     self.save()
         return results
 
-    def _run_loop(self, batches: Any, progress: StepProgress) -> Any:
+    def _run_loop(self, batches: Any, intervals: list[int], progress: StepProgress) -> Any:
+        """Trains to the next step at which something is due; returns the last gradient norm."""
         import tensorflow as tf
 
-        steps = tf.constant(self._next_stop(self.step) - self.step, tf.int32)
+        stop = min((self.step // interval + 1) * interval for interval in intervals)
+        stop = min(stop, self.config.trainer.train_steps)
+        steps = tf.constant(stop - self.step, tf.int32)
         progress.start_loop()
         norm = self._steps.train(batches, steps)
         loss = self._steps.train_means.result()["loss"]
@@ -245,15 +254,10 @@ class Trainer:
             )
         return norm
 
-    def _next_stop(self, step: int) -> int:
+    def _intervals(self, evaluate: bool) -> list[int]:
         trainer = self.config.trainer
-        intervals = (
-            trainer.steps_per_loop,
-            trainer.summary_interval,
-            trainer.validation_interval,
-            trainer.checkpoint_interval,
-        )
-        return min(trainer.train_steps, *((step // n + 1) * n for n in intervals))
+        intervals = [trainer.steps_per_loop, trainer.summary_interval, trainer.checkpoint_interval]
+        return [*intervals, trainer.validation_interval] if evaluate else intervals
 
     def _due(self, interval: int) -> bool:
         return self.step % interval == 0 or self.step == self.config.trainer.train_steps
@@ -376,7 +380,19 @@ def _averages(optimizer: Any) -> bool:
 
 
 def _results(metrics: list) -> dict[str, float]:
-    return {metric.name: float(metric.result()) for metric in metrics}
+    results: dict[str, float] = {}
+    for metric in metrics:
+        value = metric.result()
+        parts = value if isinstance(value, dict) else {"": value}
+        for part, number in parts.items():
+            name = f"{metric.name}/{part}" if part else metric.name
+            if getattr(number, "shape", ()) != ():
+                raise ValueError(
+                    f"the metric {name!r} must be a scalar, or a mapping of scalars, "
+                    f"received: shape {tuple(number.shape)}"
+                )
+            results[name] = float(number)
+    return results
 
 
 def _reset(metrics: list) -> None:

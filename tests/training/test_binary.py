@@ -7,7 +7,7 @@ from optimization import ConfigError, ConfigWarning
 from optimization.configs.errors import Problem, warn
 from optimization.training import TrainingError, binary
 from optimization.training.binary import resolve_flags
-from tests.training.tiny import read_summaries, run, run_binary, trainer
+from tests.training.tiny import assert_same_bits, read_summaries, run, run_binary, stored, trainer
 
 
 def call(capsys, model_dir, experiment="tiny", files=(), overrides=(), mode="train"):
@@ -235,6 +235,22 @@ def test_the_command_line_from_end_to_end(tmp_path):
     status, out, err = run_binary(*command, "--params_override=trainer.train_steps=10")
     assert status == 0, err
     assert out.startswith(f"resumed at step 8 from {tmp_path / 'run/ckpt-8'}\n")
+
+
+@pytest.mark.slow
+def test_a_run_stopped_and_resumed_in_other_processes_is_the_same_bit_for_bit(tmp_path):
+    settings = ["task.hidden=6,task.dropout=0.4", "runtime.seed=5"]
+    trainer(tmp_path / "whole", *settings).train()
+    for steps in (5, 12):
+        status, _, err = run_binary(
+            "--experiment=tiny",
+            *(f"--params_override={setting}" for setting in settings),
+            f"--params_override=trainer.train_steps={steps}",
+            "--mode=train",
+            f"--model_dir={tmp_path / 'parts'}",
+        )
+        assert status == 0, err
+    assert_same_bits(stored(tmp_path / "parts/ckpt-12"), stored(tmp_path / "whole/ckpt-12"))
 
 
 @pytest.mark.slow

@@ -392,6 +392,43 @@ def test_a_step_without_loss_is_an_error(tmp_path):
         one.evaluate()
 
 
+class Shares(keras.metrics.Metric):
+    """Has several results, or one that is no scalar."""
+
+    def __init__(self, value):
+        super().__init__(name="shares")
+        self.value = value
+
+    def update_state(self, labels, outputs):
+        pass
+
+    def result(self):
+        return self.value
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_metrics_of_several_numbers(tmp_path, vector):
+    value = tf.constant([1.0, 2.0]) if vector else {"a": tf.constant(1.0), "b": 2.0}
+
+    class SharesTask(TinyTask):
+        def build_metrics(self, training):
+            return [Shares(value)]
+
+    config = tiny()
+    one = Trainer(config, tmp_path, console=Console(quiet=True), task=SharesTask(config.task))
+    if vector:
+        with pytest.raises(ValueError, match=r"'shares' must be a scalar.*shape \(2,\)"):
+            one.evaluate()
+    else:
+        assert {"shares/a": 1.0, "shares/b": 2.0}.items() <= one.evaluate().items()
+
+
+def test_another_backend_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(TrainingError, match="KERAS_BACKEND=tensorflow"):
+        trainer(tmp_path)
+
+
 def test_the_written_params_replay_the_run_exactly(tmp_path):
     config = tiny(NETWORK, EMA, "runtime.seed=3,trainer.train_steps=9")
     run_experiment(config, "train_and_eval", tmp_path / "a", console=Console(quiet=True))
