@@ -164,14 +164,21 @@ class ExperimentConfig(Config):
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
 
     def problems_in_mode(self, mode: str) -> list[Problem]:
-        """Returns what is missing for a run in `mode`, one of `MODES`."""
+        """Returns what a run in `mode`, one of `MODES`, lacks or cannot do."""
+        train, validation = self.task.train_data, self.task.validation_data
         problems = []
         if mode.startswith("train"):
             if self.trainer.train_steps == 0:
                 problems.append(self.trainer._problem("missing", "train_steps", _needed(mode)))
-            problems += _batch_problems(self.task.train_data, mode)
+            problems += _batch_problems(train, mode)
+            if not train.is_training:
+                message = "must be true: training data go on, epoch after epoch"
+                problems.append(train._problem("conflict", "is_training", message))
         if "eval" in mode:
-            problems += _batch_problems(self.task.validation_data, mode)
+            problems += _batch_problems(validation, mode)
+            if validation.is_training and self.trainer.validation_steps == -1:
+                message = "must be false, or `trainer.validation_steps` set: the data have no end"
+                problems.append(validation._problem("conflict", "is_training", message))
         return problems
 
 

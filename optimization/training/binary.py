@@ -10,9 +10,9 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from optimization.configs.errors import ConfigError, ConfigWarning
+from optimization.configs.errors import ConfigError, ConfigWarning, warn
 from optimization.configs.experiment_config import MODES, ExperimentConfig
-from optimization.configs.layers import read_layers, resolve
+from optimization.configs.layers import findings, layered, read_layers
 from optimization.training.errors import TrainingError
 from optimization.training.registries import experiment_names, get_experiment
 
@@ -136,15 +136,18 @@ def resolve_flags(
     if not experiment:
         names = ", ".join(experiment_names()) or "none"
         raise TrainingError(f"--experiment is required; registered: {names}")
-    base = get_experiment(experiment)
-    layers, problems = read_layers(config_files, overrides)
-    try:
-        config = resolve(base, layers, problems)
-    except ConfigError as error:
-        raise error from None
-    missing = config.problems_in_mode(mode)
-    if missing:
-        raise ConfigError(missing)
+    layers, unreadable = read_layers(config_files, overrides)
+    config, mistakes = layered(get_experiment(experiment), layers)
+    errors, doubts = findings(config, [*unreadable, *mistakes])
+    known = {problem.path for problem in errors}
+    errors += [problem for problem in config.problems_in_mode(mode) if problem.path not in known]
+    if errors:
+        raise ConfigError(errors)
+    for doubt in doubts:
+        # What a file or a flag wrote. That another type is selected than the experiment's own
+        # needs no warning.
+        if doubt.origin is not None:
+            warn(doubt)
     return config
 
 

@@ -243,7 +243,14 @@ class Trainer:
         stop = min(stop, self.config.trainer.train_steps)
         steps = tf.constant(stop - self.step, tf.int32)
         progress.start_loop()
-        norm = self._steps.train(batches, steps)
+        try:
+            norm = self._steps.train(batches, steps)
+        except tf.errors.OutOfRangeError as error:
+            raise TrainingError(
+                f"the training data ended before step {stop}: "
+                f"{type(self.task).__name__}.build_inputs() must return a dataset without end "
+                "for training, as `repeat()` makes one"
+            ) from error
         loss = self._steps.train_means.result()["loss"]
         progress.end_loop(self.step)
         # Checked before anything is saved: the last checkpoint is one that can be gone on from.

@@ -142,6 +142,23 @@ def test_each_mode_needs_what_it_uses(mode, paths):
     assert config.problems_in_mode(mode) == []
 
 
+def test_training_data_have_no_end_and_validation_data_have_one():
+    config = ExperimentConfig(
+        task=TaskConfig(
+            train_data=DataConfig(global_batch_size=4),
+            validation_data=DataConfig(global_batch_size=4, is_training=True),
+        ),
+        trainer=trainer(train_steps=1),
+    )
+    problems = config.problems_in_mode("train_and_eval")
+    assert [problem.path for problem in problems] == [
+        "task.train_data.is_training",
+        "task.validation_data.is_training",
+    ]
+    config.trainer.validation_steps = 5
+    assert config.problems_in_mode("eval") == []
+
+
 @dataclasses.dataclass
 class OwnConfig(TaskConfig):
     width: int = 1

@@ -42,12 +42,27 @@ def test_every_mistake_of_every_layer_is_told_at_once(tmp_path):
     file = tmp_path / "mistakes.yaml"
     file.write_text("trainer:\n  train_stepps: 3\n  max_to_keep: 0\n")
     with pytest.raises(ConfigError) as error:
-        resolve_flags("tiny", [file, tmp_path / "missing.yaml"], ["task.hidden=many"])
+        resolve_flags(
+            "tiny",
+            [file, tmp_path / "missing.yaml"],
+            ["task.hidden=many", "task.validation_data.global_batch_size=0"],
+        )
     text = str(error.value)
     assert f"{file}:2: trainer.train_stepps: unknown key; did you mean 'train_steps'?" in text
     assert f"{file}:3: trainer.max_to_keep: must be > 0, got 0" in text
     assert "missing.yaml: cannot be read" in text
     assert "task.hidden: expected an integer, got 'many' (text)" in text
+    assert "validation_data.global_batch_size: must be > 0 in the mode 'train_and_eval'" in text
+
+
+def test_another_optimizer_than_the_experiments_own_is_no_cause_for_doubt():
+    config = resolve_flags("tiny", (), ["trainer.optimizer_config.optimizer.type=adam"])
+    assert config.trainer.optimizer_config.optimizer.type == "adam"
+
+
+def test_a_value_written_to_what_is_not_selected_is_doubted():
+    with pytest.warns(ConfigWarning, match="--params_override .*optimizer.adam: is set, but"):
+        resolve_flags("tiny", (), ["trainer.optimizer_config.optimizer.adam.beta_1=0.8"])
 
 
 def test_what_the_mode_needs_is_checked(tmp_path):

@@ -423,6 +423,17 @@ def test_metrics_of_several_numbers(tmp_path, vector):
         assert {"shares/a": 1.0, "shares/b": 2.0}.items() <= one.evaluate().items()
 
 
+def test_training_data_that_end_are_an_error(tmp_path):
+    class ShortTask(TinyTask):
+        def build_inputs(self, params, input_context=None):
+            return super().build_inputs(params, input_context).take(7)
+
+    config = tiny()
+    one = Trainer(config, tmp_path, console=Console(quiet=True), task=ShortTask(config.task))
+    with pytest.raises(TrainingError, match=r"ended before step 8: ShortTask.build_inputs\(\)"):
+        one.train()
+
+
 def test_another_backend_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(TrainingError, match="KERAS_BACKEND=tensorflow"):
