@@ -1,5 +1,6 @@
-"""Optimizers for Keras 3; importing this package registers all of them with Keras' saving."""
+"""Optimizers for Keras 3; importing this package makes them, and the schedules, known to Keras."""
 
+import optimization.schedules.keras_schedules  # noqa: F401
 from optimization.optimizers.adafactor import Adafactor
 from optimization.optimizers.adafactor_keras import AdafactorKeras
 from optimization.optimizers.adam_weight_decay import AdamWeightDecay
