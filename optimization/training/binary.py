@@ -118,7 +118,10 @@ def _run_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
     )
     with _quiet_import():
         from optimization.training.run import run_experiment
-    run_experiment(config, values.mode, values.model_dir)
+    with warnings.catch_warnings():
+        # `resolve_flags` has told all doubts, once.
+        warnings.simplefilter("ignore", ConfigWarning)
+        run_experiment(config, values.mode, values.model_dir)
 
 
 def resolve_flags(

@@ -177,6 +177,14 @@ def test_doubts_are_told_in_one_line_each(capsys):
         doubtful()
 
 
+def test_a_doubt_is_told_once_in_a_run(tmp_path, capsys):
+    overrides = ["trainer.optimizer_config.optimizer.adam.beta_1=0.8"]
+    status, _, err = call(capsys, tmp_path, overrides=overrides)
+    assert status == 0
+    assert err.count("warning: ") == 1
+    assert "optimizer.adam: is set, but `type` selects 'sgd'" in err
+
+
 def test_an_unexpected_argument_is_told():
     flags = types.SimpleNamespace(model_dir="x")
     with pytest.raises(TrainingError, match="unexpected argument 'train_steps=3'"):
