@@ -4,6 +4,9 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from optimization.configs.durations import TrainingLength, with_length
+from optimization.configs.errors import ConfigError, warn
+from optimization.configs.layers import findings
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.schedules import LR_CLS, WARMUP_CLS
@@ -37,16 +40,29 @@ class OptimizerFactory:
 
     Args:
         config: What to build. It is validated and copied: later changes have no effect.
+        train_steps: The length of the training in optimizer steps, for steps that are written as
+            "10%" or "remaining", and for a decay that ends with the training.
+        steps_per_epoch: Optimizer steps in one pass over the data, for "5 epochs".
 
     Raises:
         ConfigError: All that is wrong with the config.
     """
 
-    def __init__(self, config: OptimizationConfig):
+    def __init__(
+        self,
+        config: OptimizationConfig,
+        train_steps: int | None = None,
+        steps_per_epoch: int | None = None,
+    ):
         if not isinstance(config, OptimizationConfig):
             raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}")
-        config.validate()
-        self._config = config.replace()
+        length = TrainingLength(train_steps, steps_per_epoch)
+        self._config, problems = with_length(config, length)
+        errors, doubts = findings(self._config, problems)
+        if errors:
+            raise ConfigError(errors)
+        for doubt in doubts:
+            warn(doubt)
         self._config.lock()
 
     @property

@@ -61,7 +61,8 @@ def test_a_selected_branch_without_its_required_values_is_wrong(write, capsys):
     path = write("partial.yaml", "trainer: {optimizer_config: {learning_rate: {type: cosine}}}\n")
     assert main(["validate", path]) == 1
     _, err = capsys.readouterr()
-    assert "trainer.optimizer_config.learning_rate.cosine.decay_steps: a value is required" in err
+    place = "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate"
+    assert f"{place}: a value is required" in err
 
 
 def test_usage_errors_are_told_by_the_parser(capsys):

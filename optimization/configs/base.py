@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 
 from optimization.configs import yaml_file
 from optimization.configs.errors import ConfigError, Origin, Problem, describe, did_you_mean, warn
-from optimization.configs.types import REQUIRED, check_value
+from optimization.configs.types import REQUIRED, Duration, check_value, is_pending
 
 PYTHON = Origin("python")
 DEFAULT = Origin("default")
@@ -267,6 +267,11 @@ class Config:
         for name, child in self._children().items():
             child._move(self._join(name))
 
+    def selected(self) -> Iterator["Config"]:
+        """Yields the configs directly below that count: all, or a oneof's selected branch."""
+        for _, value in self._items():
+            yield from (config for _, config in _configs_in(value))
+
     def _written(self) -> bool:
         """Whether any value here or below was set, as opposed to left at its default."""
         return bool(self._origins) or any(child._written() for child in self._children().values())
@@ -379,24 +384,25 @@ class Config:
         """Returns the errors and the warnings that `validate()` raises and issues."""
         problems: list[Problem] = []
         doubts: list[Problem] = []
-        missing = False
+        incomplete = False
         for name, value in self._items():
+            incomplete = incomplete or value is REQUIRED or is_pending(value)
             if value is REQUIRED:
-                missing = True
                 message = "a value is required, none was given"
                 problems.append(self._problem("missing", name, message))
             for _, config in _configs_in(value):
                 found = config.problems()
                 problems += found[0]
                 doubts += found[1]
-        if not missing:
+        if not incomplete:
             problems += [self._problem("conflict", name, text) for name, text in self.check() or ()]
         return problems, doubts
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields the field and the message of each contradiction between this config's values.
 
-        Subclasses override it. It runs when every required value of the config itself is set.
+        Subclasses override it. It runs when every required value of the config itself is set, and
+        every number of steps is a number.
         """
         return iter(())
 
@@ -442,7 +448,7 @@ def _export(value: Any) -> Any:
         return [_export(item) for item in value]
     if isinstance(value, dict):
         return {key: _export(item) for key, item in value.items()}
-    return value
+    return str(value) if isinstance(value, Duration) else value
 
 
 def commit(changes: list[Change]) -> None:

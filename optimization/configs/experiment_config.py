@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Interval
 
 from optimization.configs.base import Config
+from optimization.configs.durations import TrainingLength, with_length
 from optimization.configs.errors import Problem
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
@@ -68,6 +69,8 @@ class TrainerConfig(Config):
     Attributes:
         optimizer_config: The optimizer, its learning rate, warmup and weight averaging.
         train_steps: When training ends; 0 where nothing is trained.
+        steps_per_epoch: Training steps in one pass over the data, for what `optimizer_config`
+            gives in epochs; None if nothing is.
         validation_steps: Batches of one evaluation; -1 for all there are.
         validation_interval: Steps from one evaluation to the next; the end is evaluated too.
         steps_per_loop: The most steps that run without a return to Python.
@@ -85,6 +88,7 @@ class TrainerConfig(Config):
 
     optimizer_config: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
     train_steps: NonNegativeInt = 0
+    steps_per_epoch: PositiveInt | None = None
     validation_steps: Annotated[int, Ge(-1)] = -1
     validation_interval: PositiveInt = 1000
     steps_per_loop: PositiveInt = 1000
@@ -96,6 +100,21 @@ class TrainerConfig(Config):
     best_checkpoint_metric_comp: Literal["higher", "lower"] = "higher"
     continuous_eval_timeout: NonNegativeInt | None = 3600
     validation_summary_subdir: str = "validation"
+
+    def sized_optimizer_config(self) -> tuple[OptimizationConfig, list[Problem]]:
+        """Returns `optimizer_config` with steps as numbers, and what keeps them from it."""
+        length = TrainingLength(self.train_steps or None, self.steps_per_epoch)
+        return with_length(self.optimizer_config, length)
+
+    def problems(self) -> tuple[list[Problem], list[Problem]]:
+        """Returns the errors and warnings, with steps as numbers where anything is trained."""
+        twin = self
+        unsized: list[Problem] = []
+        if self.train_steps:
+            twin = self.replace()
+            twin.__dict__["optimizer_config"], unsized = self.sized_optimizer_config()
+        problems, doubts = super(TrainerConfig, twin).problems()
+        return [*problems, *unsized], doubts
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields what contradicts itself."""

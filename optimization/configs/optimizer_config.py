@@ -20,6 +20,7 @@ from optimization.configs.types import (
     Decay,
     NonNegativeFloat,
     NonNegativeInt,
+    NonNegativeSteps,
     Patterns,
     PositiveFloat,
     PositiveInt,
@@ -151,7 +152,7 @@ class SGDTorchConfig(BaseOptimizerConfig):
     nesterov: bool = False
     momentum_start: Decay = 0.0
     momentum: Decay = 0.9
-    warmup_steps: NonNegativeInt = 0
+    warmup_steps: NonNegativeSteps = 0
     weight_decay: NonNegativeFloat = 0.0
     weight_keys: Patterns | None = ("kernel", "weight")
     bias_keys: Patterns | None = ("bias", "beta")
@@ -491,7 +492,7 @@ class EMAConfig(Config):
     name: str = "ExponentialMovingAverage"
     trainable_weights_only: bool = True
     average_decay: Decay = 0.99
-    start_step: NonNegativeInt = 0
+    start_step: NonNegativeSteps = 0
     dynamic_decay: bool = True
 
     def arguments(self) -> dict[str, Any]:

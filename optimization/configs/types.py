@@ -15,7 +15,14 @@ from functools import cache
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+)
 
 from optimization.configs.errors import Problem, describe, did_you_mean
 
@@ -43,6 +50,8 @@ REQUIRED: Any = _Required()
 
 
 def _strictly_increasing(values: tuple) -> tuple:
+    if is_pending(values):  # they are compared when they are numbers
+        return values
     for left, right in itertools.pairwise(values):
         if left >= right:
             raise ValueError(f"must be strictly increasing, got {right} after {left}")
@@ -66,10 +75,50 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 """A float in [0, 1]."""
 Decay = Annotated[float, Interval(ge=0, lt=1)]
 """A decay rate such as `beta_1`: a float in [0, 1)."""
-Boundaries = Annotated[tuple[NonNegativeInt, ...], AfterValidator(_strictly_increasing)]
-"""Steps, strictly increasing."""
 Patterns = Annotated[tuple[str, ...], AfterValidator(_regexes)]
 """Regular expressions, searched for in a variable's path."""
+
+
+class Duration(str):
+    """Steps that are known once the length of the training is: "5 epochs", "10%", "remaining"."""
+
+    FORM = re.compile(
+        r"(?P<epochs>\d+(?:\.\d+)?)\s*epochs?|(?P<percent>\d+(?:\.\d+)?)\s*%|remaining"
+    )
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __str__(self) -> str:
+        return "".join(self)
+
+
+REMAINING: Any = Duration("remaining")
+"""The default of a decay's length: to the end of the training."""
+
+
+def is_pending(value: Any) -> bool:
+    """Whether `value` is, or holds, a `Duration`."""
+    values = value if isinstance(value, tuple) else (value,)
+    return any(isinstance(item, Duration) for item in values)
+
+
+def _steps(value: Any, check: Any) -> Any:
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        return check(value)
+    if Duration.FORM.fullmatch(value.strip()):
+        return Duration(value.strip())
+    raise ValueError(
+        f"expected steps, such as 500, '5 epochs', '10%' or 'remaining', got {describe(value)}"
+    )
+
+
+NonNegativeSteps = Annotated[NonNegativeInt, WrapValidator(_steps)]
+"""Optimizer steps, >= 0, or a `Duration`."""
+PositiveSteps = Annotated[PositiveInt, WrapValidator(_steps)]
+"""Optimizer steps, > 0, or a `Duration`."""
+Boundaries = Annotated[tuple[NonNegativeSteps, ...], AfterValidator(_strictly_increasing)]
+"""Steps, strictly increasing."""
 
 
 def _integral(value: Any) -> Any:

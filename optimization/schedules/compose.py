@@ -4,6 +4,7 @@ import typing
 from collections.abc import Callable, Sequence
 
 from optimization.configs.base import Config
+from optimization.configs.durations import unknown_lengths
 from optimization.configs.errors import ConfigError, Problem
 from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace
 
@@ -58,12 +59,17 @@ def warmup_target(warmup: BaseWarmupConfig, rate: Callable[[int], float]) -> flo
     return 1.0
 
 
+def incomplete(config: Config) -> list[Problem]:
+    """Returns what keeps a config from being used: what is wrong, and steps that are no numbers."""
+    return [*config.problems()[0], *unknown_lengths(config)]
+
+
 def schedule_problems(
     lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None
 ) -> list[Problem]:
     """Returns what is wrong with a learning rate, a warmup, and the two together."""
     configs: list[Config] = [lr_config] if warmup_config is None else [lr_config, warmup_config]
-    problems = [problem for config in configs for problem in config.problems()[0]]
+    problems = [problem for config in configs for problem in incomplete(config)]
     if problems or warmup_config is None:
         return problems
     return schedule_conflicts(lr_config, warmup_config)
@@ -72,6 +78,8 @@ def schedule_problems(
 def schedule_conflicts(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig) -> list[Problem]:
     """Returns what is wrong with the two together, each being right by itself."""
     if warmup_config.mode != "multiply" or needs_keras(lr_config, warmup_config):
+        return []
+    if unknown_lengths(lr_config) or unknown_lengths(warmup_config):
         return []
     import numpy as np
 

@@ -10,11 +10,12 @@ from typing import Annotated
 from annotated_types import Ge
 
 from optimization.configs.types import (
+    REMAINING,
     REQUIRED,
     Boundaries,
     Fraction,
     NonNegativeFloat,
-    PositiveInt,
+    PositiveSteps,
 )
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import half_cosine, lookup, whole_and_rest
@@ -36,14 +37,15 @@ class CosineLrConfig(BaseLrConfig):
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0.
+        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the end
+            of the training.
         alpha: The last rate as a fraction of the first.
         offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "CosineDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveInt = REQUIRED
+    decay_steps: PositiveSteps = REMAINING
     alpha: Fraction = 0.0
     offset: int = 0
 
@@ -97,7 +99,7 @@ class CosineRestartsLrConfig(BaseLrConfig):
 
     name: ScopeName = "CosineDecayRestarts"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    first_decay_steps: PositiveInt = REQUIRED
+    first_decay_steps: PositiveSteps = REQUIRED
     t_mul: Annotated[float, Ge(1)] = 2.0
     m_mul: Fraction = 1.0
     alpha: Fraction = 0.0

@@ -4,10 +4,11 @@ import dataclasses
 import math
 
 from optimization.configs.types import (
+    REMAINING,
     REQUIRED,
     NonNegativeFloat,
     PositiveFloat,
-    PositiveInt,
+    PositiveSteps,
 )
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import whole_and_rest
@@ -39,7 +40,7 @@ class ExponentialLrConfig(BaseLrConfig):
 
     name: ScopeName = "ExponentialDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveInt = REQUIRED
+    decay_steps: PositiveSteps = REMAINING
     decay_rate: PositiveFloat = REQUIRED
     staircase: bool | None = None
     offset: int = 0
@@ -73,7 +74,7 @@ class InverseTimeLrConfig(BaseLrConfig):
 
     name: ScopeName = "InverseTimeDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveInt = REQUIRED
+    decay_steps: PositiveSteps = REMAINING
     decay_rate: NonNegativeFloat = REQUIRED
     staircase: bool | None = None
     offset: int = 0

@@ -17,7 +17,7 @@ from optimization.configs.errors import ConfigError
 from optimization.configs.registry import Entry
 from optimization.schedules import inverse_time_scaled  # noqa: F401  Keras must know it too
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
-from optimization.schedules.compose import check_schedule, warmup_target, with_warmup
+from optimization.schedules.compose import check_schedule, incomplete, warmup_target, with_warmup
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.registry import LR_CLS, WARMUP_CLS
 
@@ -34,7 +34,7 @@ class _ConfiguredSchedule(LearningRateSchedule):
         if kwargs.get("name", "") is None:  # Model Garden's way to ask for the default
             del kwargs["name"]
         self._config = self.config_class(kwargs)
-        problems, _ = self._config.problems()
+        problems = incomplete(self._config)
         if problems:
             raise ConfigError(problems)
         self._config.lock()

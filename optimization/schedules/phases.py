@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from annotated_types import Gt, Interval
+from annotated_types import Interval
 
 from optimization.configs.types import (
+    REMAINING,
     REQUIRED,
     Fraction,
     NonNegativeFloat,
-    NonNegativeInt,
+    NonNegativeSteps,
     PositiveFloat,
-    PositiveInt,
+    PositiveSteps,
 )
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import half_cosine, lookup
@@ -38,7 +39,8 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
         name: The name of the schedule.
         initial_learning_rate: lr0, >= 0.
         stable_steps: The length of the stable phase in optimizer steps, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0.
+        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the end
+            of the training.
         min_lr_ratio: r, the last rate as a fraction of lr0.
         decay_type: The form of the decay.
         offset: The optimizer step at which the schedule starts.
@@ -46,8 +48,8 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
 
     name: ScopeName = "WarmupStableDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    stable_steps: NonNegativeInt = REQUIRED
-    decay_steps: PositiveInt = REQUIRED
+    stable_steps: NonNegativeSteps = REQUIRED
+    decay_steps: PositiveSteps = REMAINING
     min_lr_ratio: Fraction = 0.0
     decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
     offset: int = 0
@@ -92,7 +94,7 @@ class OneCycleLrConfig(BaseLrConfig):
 
     name: ScopeName = "OneCycle"
     max_learning_rate: PositiveFloat = REQUIRED
-    total_steps: Annotated[int, Gt(1)] = REQUIRED
+    total_steps: PositiveSteps = REMAINING
     pct_start: Annotated[float, Interval(gt=0, lt=1)] = 0.3
     div_factor: PositiveFloat = 25.0
     final_div_factor: PositiveFloat = 1e4
@@ -112,6 +114,9 @@ class OneCycleLrConfig(BaseLrConfig):
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields an error if a phase has no steps."""
+        if self.total_steps < 2:
+            yield "total_steps", f"must be > 1, got {self.total_steps}"
+            return
         ends, _ = self._phases()
         least = 1 / self.total_steps
         if ends[1] <= 0:

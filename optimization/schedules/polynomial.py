@@ -2,7 +2,13 @@
 
 import dataclasses
 
-from optimization.configs.types import REQUIRED, NonNegativeFloat, PositiveFloat, PositiveInt
+from optimization.configs.types import (
+    REMAINING,
+    REQUIRED,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveSteps,
+)
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import whole_and_rest
 from optimization.schedules.registry import LR_CLS
@@ -23,7 +29,8 @@ class PolynomialLrConfig(BaseLrConfig):
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0.
+        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the end
+            of the training.
         end_learning_rate: The rate at the end of the decay, >= 0.
         power: The power of the polynomial, > 0.
         cycle: Whether the rate comes up again after `decay_steps` steps.
@@ -32,7 +39,7 @@ class PolynomialLrConfig(BaseLrConfig):
 
     name: ScopeName = "PolynomialDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveInt = REQUIRED
+    decay_steps: PositiveSteps = REMAINING
     end_learning_rate: NonNegativeFloat = 0.0001
     power: PositiveFloat = 1.0
     cycle: bool = False
@@ -60,14 +67,15 @@ class LinearLrConfig(BaseLrConfig):
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0.
+        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the end
+            of the training.
         end_learning_rate: The rate at the end of the decay, >= 0.
         offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "LinearDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveInt = REQUIRED
+    decay_steps: PositiveSteps = REMAINING
     end_learning_rate: NonNegativeFloat = 0.0
     offset: int = 0
 

@@ -3,11 +3,12 @@
 import dataclasses
 
 from optimization.configs.types import (
+    REMAINING,
     REQUIRED,
     Fraction,
     NonNegativeFloat,
     PositiveFloat,
-    PositiveInt,
+    PositiveSteps,
 )
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.registry import LR_CLS
@@ -58,7 +59,7 @@ class PowerAndLinearDecayLrConfig(BaseLrConfig):
 
     name: ScopeName = "PowerAndLinearDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    total_decay_steps: PositiveInt = REQUIRED
+    total_decay_steps: PositiveSteps = REMAINING
     power: float = -0.5
     linear_decay_fraction: Fraction = 0.1
     offset: int = 0

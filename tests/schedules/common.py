@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from optimization.configs.types import REQUIRED
+from optimization.configs.types import REQUIRED, is_pending
 from optimization.schedules import LR_CLS, WARMUP_CLS, LrConfig, WarmupConfig, curve
 
 T = 1000  # the length, in steps, of every example
@@ -59,7 +59,8 @@ def _settings(name):
 def _fill(config, settings):
     given = dict(settings)
     for name in config.field_names():
-        if config.as_dict().get(name, REQUIRED) is REQUIRED and name not in given:
+        value = getattr(config, name)
+        if (value is REQUIRED or is_pending(value)) and name not in given:
             assert name in _VALUES, f"say in tests/schedules/common.py what `{name}` is to be"
             given[name] = _VALUES[name]
     config.override(given)

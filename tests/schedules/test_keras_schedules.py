@@ -111,7 +111,10 @@ def test_no_warmup_steps_is_no_warmup():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LR_CLS["cosine"](initial_learning_rate=0.1), "decay_steps: a value is required"),
+        (
+            lambda: LR_CLS["cosine"](initial_learning_rate=0.1),
+            "decay_steps: 'remaining' takes `train_steps`",
+        ),
         (
             lambda: LR_CLS["cosine"](initial_learning_rate=0.1, decay_step=1),
             "decay_step: unknown key; did you mean 'decay_steps'",
@@ -158,7 +161,7 @@ def test_constant_without_warmup_is_a_float():
 
 def test_build_names_the_place_of_an_error():
     chosen = LrConfig({"type": "linear", "linear": {"initial_learning_rate": 1}})
-    with pytest.raises(ConfigError, match=r"^linear\.decay_steps: a value is required"):
+    with pytest.raises(ConfigError, match=r"^linear\.decay_steps: 'remaining' takes `train_steps`"):
         build_schedule(chosen.get())
 
 

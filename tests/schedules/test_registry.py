@@ -171,7 +171,7 @@ def test_a_config_without_formula_says_so():
     with pytest.raises(NotImplementedError, match="Empty has no formula: define `value`"):
         curve(Empty(), None, [0])
     with pytest.raises(NotImplementedError, match="EmptyWarmup has no formula: define `value`"):
-        curve(lr_config("cosine"), EmptyWarmup(warmup_steps=3), [0])
+        curve(lr_config("constant"), EmptyWarmup(warmup_steps=3), [0])
 
 
 # ---- a Keras class -----------------------------------------------------------------------------

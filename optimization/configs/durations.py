@@ -1,0 +1,127 @@
+"""From epochs, shares and remainders of a training to numbers of optimizer steps."""
+
+import dataclasses
+from typing import Any, TypeVar
+
+from optimization.configs.base import Change, Config, OneOfConfig, commit
+from optimization.configs.errors import Problem
+from optimization.configs.types import Duration, is_pending
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+_UNKNOWN = "takes `{}`, which is not known: give it, or write a number"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingLength:
+    """How long is trained.
+
+    Attributes:
+        train_steps: Optimizer steps; None if it is not known.
+        steps_per_epoch: Optimizer steps in one pass over the data; None if it is not known.
+    """
+
+    train_steps: int | None = None
+    steps_per_epoch: int | None = None
+
+
+class _UnknownLengthError(ValueError):
+    """What a duration takes is not known."""
+
+
+def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[Problem]]:
+    """Returns a copy of `config` in which steps are numbers.
+
+    "5 epochs" are 5 * `steps_per_epoch` steps, "10%" a tenth of `train_steps`, each rounded to the
+    nearest step. "remaining", in a learning rate, is what is left of `train_steps` after its
+    `offset`, after the warmup if that delays it, and after `stable_steps`; it is what a decay's
+    length is where nothing else is said.
+
+    Returns:
+        The copy, not locked, and a problem for each duration that cannot be made a number.
+    """
+    twin = config.replace()
+    problems: list[Problem] = []
+    _resolve(twin, length, None, problems)
+    return twin, problems
+
+
+def unknown_lengths(config: Config) -> list[Problem]:
+    """Returns a problem for each duration in `config`: it takes what is not known."""
+    return with_length(config, TrainingLength())[1]
+
+
+def _branch(config: Config, name: str) -> Config | None:
+    section = config.__dict__.get(name)
+    return section.get() if isinstance(section, OneOfConfig) else None
+
+
+def _resolve(
+    config: Config, length: TrainingLength, remaining: int | None, problems: list[Problem]
+) -> None:
+    rate, warmup = _branch(config, "learning_rate"), _branch(config, "warmup")
+    if warmup is not None:
+        _resolve(warmup, length, None, problems)
+    for child in config.selected():
+        if rate is not None and child is config.learning_rate:
+            _resolve(rate, length, _steps_left(rate, warmup, length), problems)
+        elif not isinstance(child, OneOfConfig) or child.get() is not warmup:
+            _resolve(child, length, None, problems)
+    names = [name for name, value in config._items() if is_pending(value)]
+    # What "remaining" leaves out is to be a number before.
+    for name in sorted(names, key=lambda name: config.__dict__[name] == "remaining"):
+        _set_steps(config, name, length, remaining, problems)
+
+
+def _steps_left(rate: Config, warmup: Config | None, length: TrainingLength) -> int | None:
+    if length.train_steps is None:
+        return None
+    steps = length.train_steps - getattr(rate, "offset", 0)
+    if getattr(warmup, "mode", None) == "delay" and isinstance(warmup.warmup_steps, int):
+        steps -= warmup.warmup_steps
+    return steps
+
+
+def _set_steps(
+    config: Config,
+    name: str,
+    length: TrainingLength,
+    remaining: int | None,
+    problems: list[Problem],
+) -> None:
+    value: Any = getattr(config, name)
+    stable = getattr(config, "stable_steps", 0)
+    if remaining is not None and isinstance(stable, int):
+        remaining -= stable
+    origin = config._origin_near(name)
+    changes: list[Change] = []
+    try:
+        steps = (
+            [_number(item, length, remaining) for item in value]
+            if isinstance(value, tuple)
+            else _number(value, length, remaining)
+        )
+    except _UnknownLengthError as error:
+        problems.append(config._problem("missing", name, f"{value!r} {error}"))
+        return
+    found: list[Problem] = []
+    config._plan_value(name, steps, origin, found, changes)
+    problems += [p._replace(message=f"{value!r}: {p.message}") for p in found]
+    commit(changes)
+
+
+def _number(value: Any, length: TrainingLength, remaining: int | None) -> Any:
+    if not isinstance(value, Duration):
+        return value
+    form = Duration.FORM.fullmatch(value)
+    if form["epochs"] is not None:
+        if length.steps_per_epoch is None:
+            raise _UnknownLengthError(_UNKNOWN.format("steps_per_epoch"))
+        return round(float(form["epochs"]) * length.steps_per_epoch)
+    if length.train_steps is None:
+        raise _UnknownLengthError(_UNKNOWN.format("train_steps"))
+    if form["percent"] is not None:
+        return round(float(form["percent"]) / 100 * length.train_steps)
+    if remaining is None:
+        raise _UnknownLengthError("means something in a learning rate only")
+    return remaining

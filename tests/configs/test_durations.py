@@ -1,0 +1,159 @@
+import pytest
+
+from optimization import OptimizationConfig, OptimizerFactory
+from optimization.configs.durations import TrainingLength, unknown_lengths, with_length
+from optimization.configs.errors import ConfigError
+from optimization.configs.experiment_config import TrainerConfig
+from optimization.configs.types import Duration
+
+LENGTH = TrainingLength(train_steps=1000, steps_per_epoch=40)
+
+
+def config(learning_rate=None, warmup=None, **sections):
+    return OptimizationConfig(
+        {
+            "optimizer": {"type": "sgd"},
+            "learning_rate": learning_rate
+            or {"type": "cosine", "cosine": {"initial_learning_rate": 0.1}},
+            "warmup": warmup or {"type": None},
+            **sections,
+        }
+    )
+
+
+def linear_warmup(steps, **values):
+    return {"type": "linear", "linear": {"warmup_steps": steps, **values}}
+
+
+@pytest.mark.parametrize(
+    ("written", "steps"),
+    [
+        (500, 500),
+        (5e2, 500),
+        ("5 epochs", 200),
+        ("1 epoch", 40),
+        ("0.5epochs", 20),
+        ("2.26 epochs", 90),
+        ("10%", 100),
+        ("12.34 %", 123),
+        (" 0% ", 0),
+    ],
+)
+def test_steps_epochs_and_shares(written, steps):
+    sized, problems = with_length(config(warmup=linear_warmup(written)), LENGTH)
+    assert problems == []
+    assert sized.warmup.get().warmup_steps == steps
+    assert type(sized.warmup.get().warmup_steps) is int
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("10 epoch%", "expected steps, such as 500, '5 epochs', '10%' or 'remaining'"),
+        ("ten%", "expected steps"),
+        ("-5%", "expected steps"),
+        ("", "expected steps, such as 500"),
+        ("500", "expected an integer, got '500' (text); write it without quotes"),
+        (-1, "must be >= 0, got -1"),
+        (None, "expected an integer, got null"),
+    ],
+)
+def test_what_is_no_duration(written, message):
+    with pytest.raises(ConfigError) as error:
+        config(warmup=linear_warmup(written))
+    assert message in str(error.value)
+
+
+def test_the_decay_ends_with_the_training_where_nothing_is_said():
+    sized, _ = with_length(config(), LENGTH)
+    assert sized.learning_rate.get().decay_steps == 1000
+    sized, _ = with_length(config(warmup=linear_warmup("10%")), LENGTH)
+    assert sized.learning_rate.get().decay_steps == 1000  # the warmup replaces its beginning
+    sized, _ = with_length(config(warmup=linear_warmup("10%", mode="delay")), LENGTH)
+    assert sized.learning_rate.get().decay_steps == 900
+    rate = {"type": "cosine", "cosine": {"initial_learning_rate": 0.1, "offset": 50}}
+    sized, _ = with_length(config(rate), LENGTH)
+    assert sized.learning_rate.get().decay_steps == 950
+
+
+def test_what_remains_after_a_stable_phase():
+    values = {"initial_learning_rate": 1.0, "stable_steps": "80%"}
+    rate = {"type": "warmup_stable_decay", "warmup_stable_decay": values}
+    sized, problems = with_length(config(rate, linear_warmup(50, mode="delay")), LENGTH)
+    assert problems == []
+    assert sized.learning_rate.get().decay_steps == 150
+
+
+def test_boundaries_are_compared_when_they_are_numbers():
+    def stepwise(boundaries):
+        values = {"values": [1.0, 0.1, 0.01], "boundaries": boundaries}
+        return config({"type": "stepwise", "stepwise": values})
+
+    sized, problems = with_length(stepwise(["50%", 900]), LENGTH)
+    assert problems == []
+    assert sized.learning_rate.get().boundaries == (500, 900)
+    _, problems = with_length(stepwise(["50%", "5 epochs"]), LENGTH)
+    assert "must be strictly increasing, got 200 after 500" in problems[0].message
+    with pytest.raises(ConfigError, match="strictly increasing"):
+        stepwise([20, 10])
+
+
+def test_the_start_of_the_average_and_a_momentum_warmup():
+    sized, _ = with_length(config(ema={"start_step": "5%"}), LENGTH)
+    assert sized.ema.start_step == 50
+    section = {"type": "sgd_torch", "sgd_torch": {"warmup_steps": "2 epochs"}}
+    sized, _ = with_length(config(optimizer=section), LENGTH)
+    assert sized.optimizer.get().warmup_steps == 80
+
+
+def test_what_is_not_known_is_an_error_of_the_factory():
+    wanted = config(warmup=linear_warmup("2 epochs"))
+    with pytest.raises(ConfigError) as error:
+        OptimizerFactory(wanted, train_steps=100)
+    assert str(error.value).startswith("warmup.linear.warmup_steps: '2 epochs' takes `steps_per")
+    with pytest.raises(ConfigError) as error:
+        OptimizerFactory(wanted, steps_per_epoch=5)
+    assert str(error.value).startswith("learning_rate.cosine.decay_steps: 'remaining' takes `train")
+    curve = OptimizerFactory(wanted, 100, 5).learning_rate_curve([0, 10, 100])
+    assert curve[0] == 0.0
+    assert curve[1] == pytest.approx(0.1 * 0.9755282581475768)  # (1 + cos(0.1 pi)) / 2
+    assert curve[2] == 0.0
+
+
+def test_remaining_means_nothing_outside_of_a_learning_rate():
+    _, problems = with_length(config(warmup=linear_warmup("remaining")), LENGTH)
+    assert [problem.path for problem in problems] == ["warmup.linear.warmup_steps"]
+
+
+def test_a_decay_must_have_steps_left():
+    rate = {"type": "cosine", "cosine": {"initial_learning_rate": 0.1, "offset": 1000}}
+    _, problems = with_length(config(rate), LENGTH)
+    assert problems[0].path == "learning_rate.cosine.decay_steps"
+    assert problems[0].message == "'remaining': must be > 0, got 0"
+
+
+def test_durations_survive_files_and_keep_their_origin():
+    wanted = config(warmup=linear_warmup("5 %"))
+    assert wanted.validate() == []
+    assert OptimizationConfig.from_json(wanted.to_json()) == wanted
+    assert isinstance(wanted.warmup.get().warmup_steps, Duration)
+    exported = wanted.as_dict()["warmup"]["linear"]["warmup_steps"]
+    assert (exported, type(exported)) == ("5 %", str)
+    assert len(unknown_lengths(wanted)) == 2
+    assert with_length(wanted, LENGTH)[0].origin_of("warmup.linear.warmup_steps") == (
+        wanted.origin_of("warmup.linear.warmup_steps")
+    )
+
+
+def test_the_trainer_gives_the_length():
+    trainer = TrainerConfig(
+        {"optimizer_config": config(warmup=linear_warmup("2 epochs")), "train_steps": 100}
+    )
+    with pytest.raises(ConfigError, match="'2 epochs' takes `steps_per_epoch`"):
+        trainer.validate()
+    trainer.steps_per_epoch = 5
+    trainer.validate()
+    sized, problems = trainer.sized_optimizer_config()
+    assert problems == []
+    assert sized.warmup.get().warmup_steps == 10
+    assert trainer.optimizer_config.warmup.get().warmup_steps == "2 epochs"
