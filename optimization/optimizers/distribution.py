@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from optimization.optimizers.gradients import densify
+from optimization.optimizers.gradients import densify, is_sparse
 
 _TENSORFLOW = keras.backend.backend() == "tensorflow"
 if _TENSORFLOW:
@@ -72,6 +72,40 @@ def reduce_only_once(inner: keras.optimizers.Optimizer) -> None:
 
 def _as_they_are(grads_and_vars: Any) -> Any:
     return grads_and_vars
+
+
+def conditionally(
+    predicate: Any,
+    function: Callable[..., None],
+    otherwise: Callable[..., None],
+    args: Sequence[Any],
+) -> None:
+    """Calls one of two functions, by `tf.cond`; inside `strategy.run` on every replica."""
+    if not in_replica() or tf.__internal__.distribute.strategy_supports_no_merge_call():
+        tf.cond(predicate, lambda: function(*args), lambda: otherwise(*args))
+        return
+
+    def merged(strategy: Any, predicates: Any, args: Any) -> None:
+        # Replicas may not meet inside a branch that each of them enters by itself, so they enter
+        # it together: the conditional is outside, the replicas are inside.
+        def on_replicas(function: Callable[..., None]) -> Callable[[], None]:
+            def call() -> None:
+                strategy.extended.call_for_each_replica(function, args=args)
+
+            return call
+
+        first = strategy.experimental_local_results(predicates)[0]
+        tf.cond(first, on_replicas(function), on_replicas(otherwise))
+
+    tf.distribute.get_replica_context().merge_call(merged, args=(predicate, tuple(args)))
+
+
+def add(variable: keras.Variable, gradient: Any) -> None:
+    """Adds a gradient to an accumulator of the same shape; only its rows if it is sparse."""
+    if is_sparse(gradient) and strategy_of(variable) is None:
+        variable.value.scatter_add(gradient)
+    else:
+        variable.assign_add(densify(gradient))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from optimization.optimizers import distribution
+from optimization.optimizers.control import is_traced
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.slots import compute_dtype
 from optimization.optimizers.state import by_unique_name
@@ -125,6 +126,11 @@ class WeightAverage:
         self._waiting = waiting
 
     @property
+    def weights(self) -> list[Any]:
+        """The weights that are averaged."""
+        return list(self._weights)
+
+    @property
     def loads_later(self) -> str | None:
         """How names of averages begin that may be loaded before they exist, or None."""
         return None if self._has_all_weights else _AVERAGE
@@ -160,7 +166,7 @@ class WeightAverage:
                 "The average was made with trainable_weights_only=False: call "
                 "`optimizer.shadow_copy(model)` before the first step, so that it knows them all."
             )
-        if not self.trainable_weights_only and _is_traced(self.swapped):
+        if not self.trainable_weights_only and is_traced(self.swapped.value):
             raise ValueError(
                 "An average with trainable_weights_only=False can't be kept inside a function "
                 "compiled by JAX, such as `fit`: it is given the trainable weights only."
@@ -169,7 +175,7 @@ class WeightAverage:
             # The flag is read in the graph, which may have been traced before the swap.
             not_swapped = tf.logical_not(tf.convert_to_tensor(self.swapped))
             return tf.control_dependencies([tf.debugging.Assert(not_swapped, [_SWAPPED])])
-        if not _is_traced(self.swapped) and self.is_swapped():
+        if not is_traced(self.swapped.value) and self.is_swapped():
             raise RuntimeError(_SWAPPED)
         return contextlib.nullcontext()
 
@@ -240,11 +246,3 @@ def _average_of(optimizer: keras.optimizers.Optimizer, weight: Any, name: str) -
 def _copy(variable: Any) -> Any:
     # Not the variable's own buffer, which JAX may donate and PyTorch changes in place.
     return ops.copy(ops.convert_to_tensor(variable))
-
-
-def _is_traced(variable: keras.Variable) -> bool:
-    if keras.backend.backend() != "jax":
-        return False
-    import jax
-
-    return isinstance(variable.value, jax.core.Tracer)

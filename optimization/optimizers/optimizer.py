@@ -1,13 +1,16 @@
 """The optimizer that the factory returns: one visible order for everything in a step."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from optimization.optimizers import clipping, distribution, gradients, paths, state
+from optimization.optimizers.accumulation import Accumulation
+from optimization.optimizers.averaging import AveragedWeights
 from optimization.optimizers.ema import WeightAverage
+from optimization.optimizers.finite import FiniteCheck
 from optimization.optimizers.inner import check_wrappable, portable
 
 GradsAndVars = list[tuple[Any, Any]]
@@ -15,13 +18,19 @@ GradientFunction = Callable[[GradsAndVars], GradsAndVars]
 
 
 @keras.saving.register_keras_serializable(package="optimization")
-class PipelineOptimizer(keras.optimizers.Optimizer):
+class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
     """Wraps a Keras optimizer and owns the whole step around its update.
 
-    A step acts in this order, all of it in `_step`: sum over replicas, sum duplicate sparse
-    indices, undo the static loss scale, gradient transformers, clip, weight decay and update of
-    the inner optimizer, constraints, iteration count, weight average. So every clip sees the
-    gradient of the whole batch, where Keras clips what each replica has.
+    A step acts in this order, all of it in `_step` and `_take_update`: sum over replicas, sum
+    duplicate sparse indices, undo the static loss scale, accumulate, finite check, gradient
+    transformers, clip, weight decay and update of the inner optimizer, constraints, iteration
+    count, weight average. So every clip sees the gradient of the whole batch, where Keras clips
+    what each replica has.
+
+    With `gradient_accumulation_steps=k`, k calls of `apply` make one update with the mean of their
+    gradients, and what comes after acts once. Clipping each micro-batch before would not equal
+    the clip of one batch of k times the size. (In Keras, schedules and the
+    weight average follow the micro-batches.)
 
     With `tf.distribute` on several replicas, reduce the gradients inside `strategy.run` and step
     once outside, so that the step is computed once:
@@ -55,13 +64,20 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
             for one replica; sparse gradients are made dense there. JAX: the step is compiled
             as a whole by whoever jits it. PyTorch: an error.
         loss_scale_factor: Static loss scale: `scale_loss` multiplies, a step divides.
+        gradient_accumulation_steps: Calls of `apply` in one update, >= 1.
+        on_nonfinite: What happens if a gradient of an update is infinite or NaN: "propagate" does
+            not look; "skip" leaves weights, moments, average and `iterations` as they are and
+            counts in `nonfinite_steps` and `consecutive_nonfinite`; "raise" raises what
+            `FiniteCheck` says.
+        max_consecutive_nonfinite: With "skip", one more skip in a row raises; None: none does.
         name: Name of the optimizer.
 
     Raises:
         TypeError: If `optimizer` is not a Keras optimizer, or takes its steps in a way of its own.
         ValueError: For an inner optimizer that is built or has one of the arguments above; more
             than one of `clipnorm`, `clipvalue`, `global_clipnorm`; a bound that is not > 0;
-            transformers together with a clip; `jit_compile` on PyTorch.
+            transformers together with a clip; `jit_compile` on PyTorch;
+            `gradient_accumulation_steps` < 1; a choice of `on_nonfinite` that is unknown.
     """
 
     def __init__(
@@ -77,6 +93,9 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         gradient_transformers: Sequence[GradientFunction] | None = None,
         jit_compile: bool = False,
         loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int = 1,
+        on_nonfinite: str = "propagate",
+        max_consecutive_nonfinite: int | None = None,
         name: str | None = None,
     ):
         check_wrappable(optimizer)
@@ -97,6 +116,11 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         if jit_compile and keras.backend.backend() == "torch":
             raise ValueError("Argument `jit_compile` must be False on the PyTorch backend.")
         self.jit_compile = jit_compile
+        self.gradient_accumulation_steps = _checked_steps(gradient_accumulation_steps)
+        self._accumulation = None
+        if gradient_accumulation_steps > 1:
+            self._accumulation = Accumulation(gradient_accumulation_steps)
+        self._finite_check = FiniteCheck(on_nonfinite, max_consecutive_nonfinite)
         self._average = None if ema is None else WeightAverage(**ema)
         self._compiled_update = distribution.CompiledUpdate(self._inner_update)
         self._paths: list[str] = []
@@ -155,13 +179,25 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         return variables
 
     def _step(self, pairs: GradsAndVars) -> None:
-        """The whole step, in the order in which it acts."""
+        """The step up to the update, in the order in which it acts."""
         pairs = self._reduced(pairs)
         pairs = [(gradients.sum_duplicates(gradient), variable) for gradient, variable in pairs]
-        grads, variables = self._overwrite_variables_directly_with_gradients(*_unzip(pairs))
-        if self.loss_scale_factor is not None:
-            grads = [gradients.scale(gradient, 1 / self.loss_scale_factor) for gradient in grads]
-        pairs = list(zip(grads, variables, strict=True))
+        pairs = self._unscaled(pairs)
+        if self._accumulation is None:
+            self._check_and_update(pairs)
+        else:
+            self._accumulation.add(pairs, self._check_and_update, self._all_variables())
+
+    def _check_and_update(self, pairs: GradsAndVars) -> None:
+        if self._finite_check.on_nonfinite == "propagate":
+            self._take_update(pairs)
+            return
+        names = self._paths_of(variable for _, variable in pairs)
+        self._finite_check.take(pairs, names, self._take_update, self._all_variables())
+
+    def _take_update(self, pairs: GradsAndVars) -> None:
+        """The update, in the order in which it acts."""
+        pairs = self._without_overwritten(pairs)
         for transform in self.gradient_transformers:
             pairs = list(transform(pairs))
         grads, variables = _unzip(pairs)
@@ -174,6 +210,31 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         self._iterations.assign_add(1)
         if self._average is not None:
             self._average.update(self._iterations)
+
+    def _unscaled(self, pairs: GradsAndVars) -> GradsAndVars:
+        if self.loss_scale_factor is None:
+            return pairs
+        factor = 1 / self.loss_scale_factor
+        return [
+            (g if self._overwrite_variable_with_gradient(v) else gradients.scale(g, factor), v)
+            for g, v in pairs
+        ]
+
+    def _without_overwritten(self, pairs: GradsAndVars) -> GradsAndVars:
+        """Assigns what is no gradient but a new value, as float8 layers compute for scales."""
+        for gradient, variable in pairs:
+            if self._overwrite_variable_with_gradient(variable):
+                variable.assign(gradient)
+        return [pair for pair in pairs if not self._overwrite_variable_with_gradient(pair[1])]
+
+    def _all_variables(self) -> list[keras.Variable]:
+        """What a step may read or assign."""
+        weights = [] if self._average is None else self._average.weights
+        together = [*self.variables, *self._trainable_variables, *weights]
+        return list({id(variable): variable for variable in together}.values())
+
+    def _paths_of(self, variables: Iterable[Any]) -> list[str]:
+        return [self._paths[self._get_variable_index(variable)] for variable in variables]
 
     def _reduced(self, pairs: GradsAndVars) -> GradsAndVars:
         if distribution.in_replica():
@@ -241,7 +302,13 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
             self.optimizer.build(variables)
             if self._average is not None:
                 self._average.build(self, variables)
+            if self._accumulation is not None:
+                self._accumulation.build(self, variables, self._paths)
+            self._finite_check.build(self)
+            # Otherwise Keras would make accumulators of its own.
+            steps, self.gradient_accumulation_steps = self.gradient_accumulation_steps, None
             super().build(variables)
+            self.gradient_accumulation_steps = steps
 
     def _check_strategy(self, variables: list[Any]) -> None:
         distributed = any(distribution.strategy_of(variable) is not None for variable in variables)
@@ -255,6 +322,27 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
                 "Argument `jit_compile` must be False on more than one replica, "
                 f"received: {distribution.replicas_of(self)} replicas"
             )
+
+    @property
+    def iterations(self) -> keras.Variable:
+        """Updates taken; Keras' own count is of micro-batches."""
+        return self._iterations
+
+    @property
+    def micro_step(self) -> Any:
+        """Micro-batches added up since the last update; always 0 without accumulation."""
+        built = self._accumulation is not None and self._accumulation.micro_step is not None
+        return self._accumulation.micro_step if built else 0
+
+    @property
+    def nonfinite_steps(self) -> Any:
+        """Updates skipped so far because of a gradient that was not finite."""
+        return 0 if self._finite_check.total is None else self._finite_check.total
+
+    @property
+    def consecutive_nonfinite(self) -> Any:
+        """Those of them since the last update that was taken."""
+        return 0 if self._finite_check.total is None else self._finite_check.consecutive
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -272,6 +360,9 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
         named = {"iteration": self._iterations}
         if self._average is not None and self.built:
             named.update(self._average.variables_by_path())
+        if self._accumulation is not None and self.built:
+            named.update(self._accumulation.variables_by_path())
+        named.update(self._finite_check.variables_by_path())
         inner = state.inner_variables_by_path(
             self.optimizer, self._paths[: len(self._trainable_variables)]
         )
@@ -314,63 +405,6 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
     def __dir__(self) -> list[str]:
         # Keras' saving walks `dir` and would save the inner optimizer a second time, by position.
         return [name for name in super().__dir__() if name != "optimizer"]
-
-    # Weight average
-
-    @property
-    def ema(self) -> dict[str, Any] | None:
-        """The arguments of the weight average, or None."""
-        return None if self._average is None else self._average.get_config()
-
-    def _require_average(self) -> WeightAverage:
-        if self._average is None:
-            raise ValueError("This optimizer keeps no weight average: it was made with ema=None.")
-        return self._average
-
-    def shadow_copy(self, model: keras.Model) -> None:
-        """Gives the average all weights of a built model, before the first step.
-
-        Needed with `trainable_weights_only=False`, harmless otherwise. Builds the optimizer.
-
-        Raises:
-            ValueError: If there is no average, or if the model is not built.
-        """
-        average = self._require_average()
-        if not model.built:
-            raise ValueError("`shadow_copy` needs a built model: its weights must exist.")
-        self.build(model.trainable_variables)
-        if not average.trainable_weights_only:
-            others = average.other_weights(model)
-            saved = self._saved_paths and self._saved_paths[len(self._paths) :]
-            other_paths = paths.settled(others, saved)
-            with distribution.creation_scope(self), paths.known_as(others, other_paths):
-                average.add(self, others)
-            self._paths = self._paths + other_paths
-
-    def swap(self) -> None:
-        """Exchanges the weights and their averages; a second call restores them bit for bit.
-
-        While they are swapped, a step is an error.
-        """
-        average = self._require_average()
-        if not self.built:
-            raise ValueError("The optimizer is not built: there are no averages yet.")
-        average.swap()
-
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Has the model use the averaged weights inside a `with` block.
-
-        Raises:
-            RuntimeError: If they are swapped already.
-        """
-        if self._require_average().is_swapped():
-            raise RuntimeError("The weights are swapped with their averages already.")
-        self.swap()
-        try:
-            yield
-        finally:
-            self.swap()
 
     # Hyperparameters
 
@@ -416,6 +450,9 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
             "gradient_transformers": [serialize(f) for f in self.gradient_transformers],
             "jit_compile": self.jit_compile,
             "loss_scale_factor": self.loss_scale_factor,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps or 1,
+            "on_nonfinite": self._finite_check.on_nonfinite,
+            "max_consecutive_nonfinite": self._finite_check.max_consecutive,
             "variable_paths": list(self._paths) or self._saved_paths,
         }
 
@@ -442,3 +479,12 @@ class PipelineOptimizer(keras.optimizers.Optimizer):
 
 def _unzip(pairs: GradsAndVars) -> tuple[list[Any], list[Any]]:
     return [gradient for gradient, _ in pairs], [variable for _, variable in pairs]
+
+
+def _checked_steps(steps: int) -> int | None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(
+            "Argument `gradient_accumulation_steps` must be an integer >= 1, "
+            f"received: gradient_accumulation_steps={steps!r}"
+        )
+    return steps if steps > 1 else None  # None is Keras' word for no accumulation

@@ -1,0 +1,107 @@
+"""Gradient accumulation: one update with the mean gradient of several micro-batches."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from optimization.optimizers import distribution, gradients
+from optimization.optimizers.control import conditionally
+from optimization.optimizers.slots import compute_dtype
+from optimization.optimizers.state import by_unique_name
+
+GradsAndVars = list[tuple[Any, Any]]
+
+
+class Accumulation:
+    """Adds up gradients and passes on the mean of every `steps` of them.
+
+    Micro-batches without a gradient for a variable count as gradient 0 of it. Sums are float32 at
+    least. Variables that are overwritten with their gradient, such as the scales of float8 layers,
+    get the largest one, as in Keras.
+
+    Args:
+        steps: Micro-batches in one update, >= 2.
+    """
+
+    def __init__(self, steps: int):
+        self.steps = steps
+        self.micro_step: keras.Variable | None = None
+        self._variables: list[Any] = []
+        self._paths: list[str] = []
+        self._sums: list[keras.Variable] = []
+        self._given: set[int] = set()
+
+    def build(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        variables: Sequence[Any],
+        paths: Sequence[str],
+    ) -> None:
+        """Creates the sums, as variables of `optimizer`."""
+        self.micro_step = optimizer.add_variable((), dtype="int", name="micro_step")
+        self._variables, self._paths = list(variables), list(paths)
+        self._sums = [
+            optimizer.add_variable(
+                variable.shape,
+                dtype=compute_dtype(variable),
+                layout=getattr(variable, "_layout", None),
+                name=f"{path.replace('/', '_')}_accumulator",
+            )
+            for variable, path in zip(variables, paths, strict=True)
+        ]
+
+    def variables_by_path(self) -> dict[str, keras.Variable]:
+        """Returns its variables by the paths of the weights they belong to."""
+        named = [("micro_step", self.micro_step)]
+        named += [
+            (f"accumulator/{path}", total)
+            for path, total in zip(self._paths, self._sums, strict=True)
+        ]
+        return by_unique_name(named)
+
+    def add(
+        self,
+        pairs: GradsAndVars,
+        then: Callable[[GradsAndVars], None],
+        variables: Sequence[keras.Variable],
+    ) -> None:
+        """Adds gradients; every `steps`-th time calls `then` with the mean, and starts anew.
+
+        Args:
+            pairs: (gradient, variable) pairs.
+            then: Takes the pairs of an update.
+            variables: All variables that `then` may assign.
+        """
+        places = {id(variable): index for index, variable in enumerate(self._variables)}
+        for gradient, variable in pairs:
+            index = places[id(variable)]
+            self._given.add(index)
+            self._add(self._sums[index], gradient, variable)
+        self.micro_step.assign((self.micro_step + 1) % self.steps)
+        given = sorted(self._given)
+
+        def update() -> None:
+            means = [(self._mean(index), self._variables[index]) for index in given]
+            for index in given:
+                total = self._sums[index]
+                total.assign(ops.zeros(total.shape, total.dtype))
+            then(means)
+
+        conditionally(ops.equal(self.micro_step, 0), update, (), variables)
+
+    def _add(self, total: keras.Variable, gradient: Any, variable: Any) -> None:
+        gradient = gradients.map_values(lambda values: ops.cast(values, total.dtype), gradient)
+        if _is_overwritten(variable):
+            total.assign(ops.maximum(total, gradient))
+        else:
+            distribution.add(total, gradient)
+
+    def _mean(self, index: int) -> Any:
+        total = ops.copy(ops.convert_to_tensor(self._sums[index]))  # PyTorch clears it in place
+        return total if _is_overwritten(self._variables[index]) else total / self.steps
+
+
+def _is_overwritten(variable: Any) -> bool:
+    return getattr(variable, "overwrite_with_gradient", False)

@@ -1,0 +1,69 @@
+"""What `PipelineOptimizer` lets a user do with the averages of the weights."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from optimization.optimizers import distribution, paths
+from optimization.optimizers.ema import WeightAverage
+
+
+class AveragedWeights:
+    """Mixin for an optimizer that keeps a `WeightAverage`, or None, in `_average`."""
+
+    @property
+    def ema(self) -> dict[str, Any] | None:
+        """The arguments of the weight average, or None."""
+        return None if self._average is None else self._average.get_config()
+
+    def _require_average(self) -> WeightAverage:
+        if self._average is None:
+            raise ValueError("This optimizer keeps no weight average: it was made with ema=None.")
+        return self._average
+
+    def shadow_copy(self, model: keras.Model) -> None:
+        """Gives the average all weights of a built model, before the first step.
+
+        Needed with `trainable_weights_only=False`, harmless otherwise. Builds the optimizer.
+
+        Raises:
+            ValueError: If there is no average, or if the model is not built.
+        """
+        average = self._require_average()
+        if not model.built:
+            raise ValueError("`shadow_copy` needs a built model: its weights must exist.")
+        self.build(model.trainable_variables)
+        if not average.trainable_weights_only:
+            others = average.other_weights(model)
+            saved = self._saved_paths and self._saved_paths[len(self._paths) :]
+            other_paths = paths.settled(others, saved)
+            with distribution.creation_scope(self), paths.known_as(others, other_paths):
+                average.add(self, others)
+            self._paths = self._paths + other_paths
+
+    def swap(self) -> None:
+        """Exchanges the weights and their averages; a second call restores them bit for bit.
+
+        While they are swapped, a step is an error.
+        """
+        average = self._require_average()
+        if not self.built:
+            raise ValueError("The optimizer is not built: there are no averages yet.")
+        average.swap()
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Has the model use the averaged weights inside a `with` block.
+
+        Raises:
+            RuntimeError: If they are swapped already.
+        """
+        if self._require_average().is_swapped():
+            raise RuntimeError("The weights are swapped with their averages already.")
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
