@@ -25,14 +25,23 @@ OPTIMIZERS = {
     "adafactor_keras": lambda: AdafactorKeras(0.01),
 }
 ARGUMENTS = {"global_clipnorm": 0.5, "ema": {"average_decay": 0.9}}
+PIPELINES = {
+    "accumulation": {"gradient_accumulation_steps": 2},
+    "skip": {"on_nonfinite": "skip", "overflow": 1},
+    "both": {"gradient_accumulation_steps": 2, "on_nonfinite": "skip", "overflow": 2},
+}
 SHAPES = {"table/embeddings": (6, 4), "head/kernel": (4, 3), "head/bias": (3,)}
 STEPS, BATCH = 5, 8
 
 
-def batches():
+def batches(overflow=None):
+    """Yields the batches; in one of them one example, so one replica, may overflow."""
     random = np.random.default_rng(0)
-    for _ in range(STEPS):
-        yield random.integers(0, 4, size=BATCH), random.normal(size=(BATCH, 3)).astype("float32")
+    for step in range(STEPS):
+        ids, targets = random.integers(0, 4, size=BATCH), random.normal(size=(BATCH, 3))
+        if step == overflow:
+            targets[0] = np.inf
+        yield ids, targets.astype("float32")
 
 
 def initial():
@@ -57,17 +66,18 @@ def state(optimizer, variables):
     }
 
 
-def on_one(make):
-    optimizer, variables = PipelineOptimizer(make(), **ARGUMENTS), make_variables(initial())
-    for ids, targets in batches():
+def on_one(make, overflow=None, **more):
+    optimizer = PipelineOptimizer(make(), **ARGUMENTS, **more)
+    variables = make_variables(initial())
+    for ids, targets in batches(overflow):
         optimizer.apply(gradients(variables, tf.constant(ids), tf.constant(targets)), variables)
     return state(optimizer, variables)
 
 
-def on_two(make, strategy, outside, in_function, aggregator=None):
+def on_two(make, strategy, outside, in_function, aggregator=None, overflow=None, **more):
     with strategy.scope():
         variables = make_variables(initial())
-        optimizer = PipelineOptimizer(make(), gradient_aggregator=aggregator, **ARGUMENTS)
+        optimizer = PipelineOptimizer(make(), gradient_aggregator=aggregator, **ARGUMENTS, **more)
         optimizer.build(variables)
 
     def replica_step(ids, targets):
@@ -86,7 +96,7 @@ def on_two(make, strategy, outside, in_function, aggregator=None):
     if in_function:
         step = tf.function(step)
     share = BATCH // strategy.num_replicas_in_sync
-    for ids, targets in batches():
+    for ids, targets in batches(overflow):
 
         def split(values):
             def value(context, values=values):
@@ -239,6 +249,12 @@ def main():
                     continue  # the same code, slowly
                 actual = on_two(make, strategy, outside, in_function)
                 report["errors"][f"{name}, {way} run, {mode}"] = error(actual, expected)
+    for pipeline, more in PIPELINES.items():
+        expected = on_one(OPTIMIZERS["keras_adamw"], **more)
+        for way, outside in (("outside", True), ("inside", False)):
+            for mode, in_function in (("eager", False), ("function", True)):
+                actual = on_two(OPTIMIZERS["keras_adamw"], strategy, outside, in_function, **more)
+                report["errors"][f"{pipeline}, {way} run, {mode}"] = error(actual, expected)
     calls = []
     expected = on_one(OPTIMIZERS["sgd"])
     actual = on_two(OPTIMIZERS["sgd"], strategy, True, False, aggregator=own_sum(calls))
