@@ -1,6 +1,7 @@
 """The command line: `python -m optimization validate FILES...`."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -22,13 +23,21 @@ def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
     Raises:
         ConfigError: All that is wrong.
     """
-    section, place = optimization_section(yaml_file.load(path), path)
+    params, unread = yaml_file.read_file(path)
+    try:
+        section, place = optimization_section(params, path)
+    except ConfigError as error:
+        raise ConfigError(unread or error.problems) from None
     config, problems = layered(OptimizationConfig(), [section], place)
-    found, doubts = findings(config, problems)
+    found, doubts = findings(config, [*unread, *problems])
+    untyped = [
+        problem.path.removesuffix("type") for problem in found if _lacks_type(problem, place)
+    ]
+    doubts = [doubt for doubt in doubts if not doubt.path.startswith(tuple(untyped))]
     problems = []
     for problem in found:
         problem = problem._replace(origin=problem.origin or Origin(path))
-        if place and problem.code == "missing" and problem.path.endswith(".type"):
+        if _lacks_type(problem, place):
             message = "is not set in this file; the registered experiment must set it"
             doubts.append(problem._replace(code="incomplete", message=message))
         else:
@@ -36,6 +45,10 @@ def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
     if problems:
         raise ConfigError(problems)
     return config, doubts
+
+
+def _lacks_type(problem: Problem, place: str) -> bool:
+    return bool(place) and problem.code == "missing" and problem.path.endswith(".type")
 
 
 def _summary(config: OptimizationConfig) -> str:
@@ -55,7 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "validate", help="check the optimization part of YAML files; exit 1 if any is wrong"
     )
     command.add_argument("files", nargs="+", metavar="FILE")
+    command.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module that registers types of its own; may be repeated",
+    )
     options = parser.parse_args(arguments)
+    for module in options.modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            parser.error(f"--import {module}: {error}")
     failed = False
     for path in options.files:
         try:

@@ -5,15 +5,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from optimization.configs.durations import TrainingLength, with_length
-from optimization.configs.errors import ConfigError, warn
+from optimization.configs.errors import ConfigError
+from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.layers import findings
 from optimization.configs.optimization_config import OptimizationConfig
-from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+from optimization.configs.optimizer_config import (
+    OPTIMIZERS_CLS,
+    BaseOptimizerConfig,
+    OptimizerConfig,
+)
 from optimization.schedules import LR_CLS, WARMUP_CLS
 
 if typing.TYPE_CHECKING:
     import keras
     import numpy as np
+
+    from optimization.optimizers.groups import ParamGroup
 
 __all__ = [
     "LR_CLS",
@@ -43,6 +50,8 @@ class OptimizerFactory:
         train_steps: The length of the training in optimizer steps, for steps that are written as
             "10%" or "remaining", and for a decay that ends with the training.
         steps_per_epoch: Optimizer steps in one pass over the data, for "5 epochs".
+        global_batch_size: Examples in one update, over all replicas and all accumulated gradients,
+            for `lr_scaling` that does not say it itself.
 
     Raises:
         ConfigError: All that is wrong with the config.
@@ -53,16 +62,22 @@ class OptimizerFactory:
         config: OptimizationConfig,
         train_steps: int | None = None,
         steps_per_epoch: int | None = None,
+        global_batch_size: int | None = None,
     ):
         if not isinstance(config, OptimizationConfig):
             raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}")
         length = TrainingLength(train_steps, steps_per_epoch)
         self._config, problems = with_length(config, length)
-        errors, doubts = findings(self._config, problems)
+        scaling = self._config.lr_scaling
+        if scaling is not None and scaling.global_batch_size is None:
+            if global_batch_size is None:
+                message = "is not known: give it, or write it"
+                problems.append(scaling._problem("missing", "global_batch_size", message))
+            else:
+                scaling.global_batch_size = global_batch_size
+        errors, _ = findings(self._config, problems)
         if errors:
             raise ConfigError(errors)
-        for doubt in doubts:
-            warn(doubt)
         self._config.lock()
 
     @property
@@ -80,7 +95,7 @@ class OptimizerFactory:
         from optimization.schedules.keras_schedules import build_schedule
 
         lr = build_schedule(self._config.learning_rate.get(), self._config.warmup.get())
-        return self._with_decay(lr)
+        return self._scaled(lr, self._decay)
 
     def learning_rate_curve(self, steps: "Sequence[int] | np.ndarray") -> "np.ndarray":
         """Returns the learning rate at each of `steps`, computed by NumPy alone.
@@ -98,7 +113,13 @@ class OptimizerFactory:
         steps = np.asarray(steps)
         values = curve(self._config.learning_rate.get(), self._config.warmup.get(), steps)
         decay = self._decay
-        return values / (1 + decay * steps) if decay else values
+        return self.learning_rate_factor * values / (1 + decay * steps if decay else 1)
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """The factor of `lr_scaling`, 1 without it."""
+        scaling = self._config.lr_scaling
+        return 1.0 if scaling is None else scaling.factor()
 
     def build_optimizer(
         self,
@@ -108,6 +129,7 @@ class OptimizerFactory:
             Sequence[Callable[[GradientsAndVariables], GradientsAndVariables]] | None
         ) = None,
         postprocessor: "Callable[[keras.Optimizer], keras.Optimizer] | None" = None,
+        model: "keras.Model | None" = None,
     ) -> "keras.optimizers.Optimizer":
         """Builds the optimizer.
 
@@ -118,37 +140,33 @@ class OptimizerFactory:
             gradient_transformers: Applied in turn to the list of (gradient, variable), after
                 aggregation. They may not be combined with clips.
             postprocessor: Applied to the optimizer; its result is returned.
+            model: The model that is trained, for parameter groups by `layer_type` and for an
+                average of all weights; not needed otherwise.
 
         Returns:
             A Keras optimizer.
 
         Raises:
-            ValueError: For transformers together with `clipnorm`, `clipvalue`, `global_clipnorm`,
-                or a `gradient_clip_norm` that was set.
+            ValueError: For transformers together with a clip.
             TypeError: If `lr` is no learning rate, or `postprocessor` returns no optimizer.
         """
         import keras
 
         from optimization.optimizers import PipelineOptimizer
 
+        lr = _checked_learning_rate(lr)
         section = self._config.optimizer.get()
-        arguments = section.pipeline_arguments()
-        arguments.pop("decay", None)
-        if arguments.get("gradient_clip_norm") == 0:
-            arguments["gradient_clip_norm"] = None
-        if gradient_transformers and "gradient_clip_norm" not in section._origins:
-            # adamw's default clip gives way to transformers; one that was asked for does not.
-            arguments.pop("gradient_clip_norm", None)
         optimizer = PipelineOptimizer(
-            OPTIMIZERS_CLS[self._config.optimizer.type](
-                learning_rate=self._with_decay(_checked_learning_rate(lr)), **section.arguments()
-            ),
+            self._inner_optimizer(self._config.optimizer, lr),
             ema=self._config.ema.arguments() if self._config.ema else None,
             gradient_aggregator=gradient_aggregator,
             gradient_transformers=gradient_transformers,
             name=section.name,
-            **arguments,
+            **self._step_arguments(section),
+            **self._group_arguments(lr),
         )
+        if model is not None:
+            optimizer.set_model(model)
         if postprocessor is not None:
             optimizer = postprocessor(optimizer)
             if not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -158,18 +176,79 @@ class OptimizerFactory:
                 )
         return optimizer
 
+    def _inner_optimizer(self, config: OptimizerConfig, lr: Any) -> "keras.optimizers.Optimizer":
+        section = config.get()
+        decayed = self._decayed(lr, getattr(section, "decay", 0.0))
+        return OPTIMIZERS_CLS[config.type](learning_rate=decayed, **section.arguments())
+
+    def _step_arguments(self, section: BaseOptimizerConfig) -> dict[str, Any]:
+        arguments = section.pipeline_arguments()
+        arguments.pop("decay", None)
+        if section.adaptive_clip_factor is None:
+            del arguments["adaptive_clip_factor"], arguments["adaptive_clip_epsilon"]
+        return arguments
+
+    def _group_arguments(self, lr: Any) -> dict[str, Any]:
+        config = self._config
+        arguments: dict[str, Any] = {}
+        if config.param_groups:
+            arguments["param_groups"] = [self._group(group, lr) for group in config.param_groups]
+        if config.layer_decay is not None:
+            arguments["layer_decay"] = config.layer_decay.as_dict()
+        if config.schedules:
+            from optimization.schedules.keras_schedules import schedule_class
+
+            section = config.optimizer.get()
+            arguments["schedules"] = {
+                section.argument_name(name): schedule_class(type(rate.get()))(
+                    **rate.get().as_dict()
+                )
+                for name, rate in config.schedules.items()
+            }
+        return arguments
+
+    def _group(self, group: ParamGroupConfig, lr: Any) -> "ParamGroup":
+        from optimization.optimizers.groups import ParamGroup
+        from optimization.schedules.keras_schedules import build_schedule
+
+        section = group.optimizer.get() or self._config.optimizer.get()
+        own_rate = None
+        if group.learning_rate.type is not None:
+            rate = build_schedule(group.learning_rate.get(), group.warmup.get())
+            own_rate = self._scaled(rate, getattr(section, "decay", 0.0))
+        hyperparameters = {}
+        if group.weight_decay is not None:
+            hyperparameters[section.decay_argument] = group.weight_decay
+        own_optimizer = None
+        if group.optimizer.type is not None:
+            own_optimizer = self._inner_optimizer(group.optimizer, lr)
+        return ParamGroup(
+            match=group.match,
+            layer_type=group.layer_type,
+            ndim=group.ndim,
+            name=group.name,
+            learning_rate_multiplier=group.learning_rate_multiplier,
+            learning_rate=own_rate,
+            hyperparameters=hyperparameters,
+            optimizer=own_optimizer,
+            freeze=group.freeze,
+        )
+
     @property
     def _decay(self) -> float:
         return getattr(self._config.optimizer.get(), "decay", 0.0)
 
-    def _with_decay(self, lr: Any) -> Any:
-        """Divides `lr` by 1 + decay * step where the optimizer's section asks for it, once."""
-        if not self._decay:
-            return lr
-        from optimization.schedules.inverse_time_scaled import InverseTimeScaled
+    def _scaled(self, lr: Any, decay: float) -> Any:
+        from optimization.schedules.scaled import scaled
 
-        already = isinstance(lr, InverseTimeScaled) and lr.decay == self._decay
-        return lr if already else InverseTimeScaled(lr, self._decay)
+        return scaled(lr, self.learning_rate_factor, decay)
+
+    def _decayed(self, lr: Any, decay: float) -> Any:
+        """Divides a rate by 1 + decay * step where the optimizer asks for it, once."""
+        from optimization.schedules.scaled import ScaledLearningRate, scaled
+
+        already = isinstance(lr, ScaledLearningRate) and lr.decay == decay
+        return lr if already else scaled(lr, decay=decay)
 
 
 def _checked_learning_rate(lr: Any) -> Any:
@@ -185,6 +264,6 @@ def _checked_learning_rate(lr: Any) -> Any:
         raise TypeError(
             f"Argument `lr` must be a number or a learning rate schedule, received: lr={lr!r}"
         ) from None
-    if not value >= 0:
-        raise ValueError(f"Argument `lr` must be >= 0, received: lr={lr!r}")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"Argument `lr` must be >= 0 and finite, received: lr={lr!r}")
     return value

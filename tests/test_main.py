@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from optimization import LR_CLS
 from optimization.__main__ import main
 
 GOOD = """\
@@ -55,6 +56,26 @@ def test_an_experiment_file_may_leave_types_to_the_experiment(write, capsys):
     assert main(["validate", path]) == 0
     _, err = capsys.readouterr()
     assert "trainer.optimizer_config.optimizer.type: is not set in this file" in err
+
+
+def test_types_of_ones_own_are_imported(write, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(LR_CLS, "_entries", dict(LR_CLS._entries))
+    write(
+        "my_schedules.py",
+        "import optimization\n"
+        "@optimization.register_learning_rate('mine')\n"
+        "def mine(step, *, peak: float, xp):\n    return peak + 0 * step\n",
+    )
+    path = write(
+        "mine.yaml", "optimizer: {type: sgd}\nlearning_rate: {type: mine, mine: {peak: 1}}\n"
+    )
+    assert main(["validate", path]) == 1
+    assert main(["validate", "--import", "my_schedules", path]) == 0
+    assert "learning_rate mine" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["validate", "--import", "no_such_module", path])
+    assert stop.value.code == 2
 
 
 def test_a_selected_branch_without_its_required_values_is_wrong(write, capsys):

@@ -151,14 +151,28 @@ def test_transformers_and_clips_exclude_each_other():
     def same(pairs):
         return pairs
 
-    for section in (
-        {"type": "sgd", "sgd": {"clipnorm": 1.0}},
-        {"type": "adamw", "adamw": {"gradient_clip_norm": 0.5}},
-    ):
+    for clip in ("clipnorm", "clipvalue", "global_clipnorm"):
         with pytest.raises(ValueError, match="transformers"):
-            factory(section).build_optimizer(0.1, gradient_transformers=[same])
-    # The clip that adamw has by default gives way.
-    factory({"type": "adamw"}).build_optimizer(0.1, gradient_transformers=[same])
+            factory({"type": "sgd", "sgd": {clip: 1.0}}).build_optimizer(
+                0.1, gradient_transformers=[same]
+            )
+
+
+def test_berts_clip_acts_before_the_transformers():
+    norms = []
+
+    def measure(pairs):
+        norms.append(float(keras.ops.norm(pairs[0][0])))
+        return pairs
+
+    built = factory({"type": "adamw"})
+    for config in (built.config, optimization.OptimizationConfig(built.config.as_dict())):
+        optimizer = optimization.OptimizerFactory(config).build_optimizer(
+            0.1, gradient_transformers=[measure]
+        )
+        step(optimizer, [0.0, 0.0], [3.0, 4.0])
+    # 5 clipped to the default of 1, in float32
+    assert norms == pytest.approx([1.0, 1.0], rel=1e-6)
 
 
 def test_postprocessor():
@@ -175,8 +189,8 @@ def test_a_learning_rate_must_be_one(lr):
         factory({"type": "sgd"}).build_optimizer(lr)
 
 
-@pytest.mark.parametrize("lr", [-0.1, float("nan")])
-def test_a_learning_rate_must_not_be_negative(lr):
+@pytest.mark.parametrize("lr", [-0.1, float("nan"), float("inf")])
+def test_a_learning_rate_must_be_finite_and_not_negative(lr):
     with pytest.raises(ValueError, match="must be >= 0"):
         factory({"type": "sgd"}).build_optimizer(lr)
 
@@ -251,3 +265,35 @@ def test_model_gardens_updates(case):
         return build(**case["config"])
 
     golden_cases.run_case(case, build_case)
+
+
+def test_the_learning_rate_scales_with_the_batch():
+    config = optimization.OptimizationConfig(PARAMS)
+    config.lr_scaling = {"base_batch_size": 256}
+    with pytest.raises(
+        optimization.ConfigError, match=r"lr_scaling.global_batch_size: is not known"
+    ):
+        optimization.OptimizerFactory(config)
+    built = optimization.OptimizerFactory(config, global_batch_size=1024)
+    plain = optimization.OptimizerFactory(optimization.OptimizationConfig(PARAMS))
+    steps = [0, 250, 500, 15000, 30000]
+    np.testing.assert_array_equal(
+        built.learning_rate_curve(steps), 4 * plain.learning_rate_curve(steps)
+    )
+    lr, lr_plain = built.build_learning_rate(), plain.build_learning_rate()
+    assert [float(lr(s)) for s in steps] == [4 * float(lr_plain(s)) for s in steps]
+    config.override({"learning_rate": CONSTANT, "warmup": {"type": None}})
+    config.lr_scaling.override({"global_batch_size": 64, "rule": "sqrt"})
+    assert optimization.OptimizerFactory(config).build_learning_rate() == 0.25
+
+
+def test_a_scaled_schedule_survives_serialization():
+    built = factory(
+        {"type": "sgd", "sgd": {"decay": 0.1}},
+        lr_scaling={"base_batch_size": 1, "global_batch_size": 3},
+    )
+    lr = built.build_learning_rate()
+    schedules = keras.optimizers.schedules
+    twin = schedules.deserialize(schedules.serialize(lr))
+    assert [float(twin(s)) for s in (0, 7)] == [float(lr(s)) for s in (0, 7)]
+    assert float(lr(0)) == 1.5

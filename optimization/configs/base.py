@@ -161,6 +161,7 @@ class Config:
         """
         from dataclasses_json import DataClassJsonMixin
 
+        kwargs.setdefault("object_pairs_hook", _unique)
         try:
             return DataClassJsonMixin.from_json.__func__(cls, text, **kwargs)
         except json.JSONDecodeError as error:
@@ -182,7 +183,14 @@ class Config:
             ConfigError: For a file that cannot be read or is not YAML, and as the constructor does,
                 with the line of each mistake.
         """
-        return cls(yaml_file.load(path))
+        config = cls()
+        params, problems = yaml_file.read_file(path)
+        changes: list[Change] = []
+        config._plan(params, PYTHON, problems, changes)
+        if problems:
+            raise ConfigError(problems)
+        commit(changes)
+        return config
 
     def origin_of(self, path: str) -> Origin:
         """Returns where the value at the dotted `path` was written: `file:line`, flag, default.
@@ -324,7 +332,9 @@ class Config:
         if spec.config_class is None:
             value, found = check_value(spec.annotation, value, path)
             found = found or self._check_field(name, value)
-            problems += [problem._replace(origin=_known(origin)) for problem in found]
+            # A config inside of a list knows better where its values were written.
+            place = _known(origin)
+            problems += [problem._replace(origin=problem.origin or place) for problem in found]
             if not found:
                 changes.append(Change(self, name, value, origin))
             return
@@ -422,6 +432,15 @@ class Config:
             return copy.deepcopy(value) if isinstance(value, cls) else cls(value)
 
         return core_schema.no_info_plain_validator_function(decode)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError([Problem("syntax", "", f"duplicate key {twice!r}")])
+    return result
 
 
 def _configs_in(value: Any) -> Iterator[tuple[str, Config]]:
@@ -544,7 +563,7 @@ class OneOfConfig(Config):
         for name, branch in self._children().items():
             if name == self.type or not branch._written():
                 continue
-            message = f"is set, but `type` selects {describe(self.type)}"
+            message = f"is set, but `type` selects {self.type!r}"
             doubts.append(
                 Problem("unselected", self._join(name), message, _known(branch._origin_near(name)))
             )

@@ -9,6 +9,7 @@ from optimization.configs.types import Duration, is_pending
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
+_RATE = "learning rate"
 _UNKNOWN = "takes `{}`, which is not known: give it, or write a number"
 
 
@@ -59,13 +60,16 @@ def _branch(config: Config, name: str) -> Config | None:
 def _resolve(
     config: Config, length: TrainingLength, remaining: int | None, problems: list[Problem]
 ) -> None:
-    rate, warmup = _branch(config, "learning_rate"), _branch(config, "warmup")
+    warmup = _branch(config, "warmup")
     if warmup is not None:
         _resolve(warmup, length, None, problems)
     for child in config.selected():
-        if rate is not None and child is config.learning_rate:
-            _resolve(rate, length, _steps_left(rate, warmup, length), problems)
-        elif not isinstance(child, OneOfConfig) or child.get() is not warmup:
+        own_warmup = warmup if child is config.__dict__.get("learning_rate") else None
+        if isinstance(child, OneOfConfig) and getattr(child.registry, "kind", "") == _RATE:
+            rate = child.get()
+            if rate is not None:
+                _resolve(rate, length, _steps_left(rate, own_warmup, length), problems)
+        elif child is not config.__dict__.get("warmup"):
             _resolve(child, length, None, problems)
     names = [name for name, value in config._items() if is_pending(value)]
     # What "remaining" leaves out is to be a number before.

@@ -73,6 +73,8 @@ def describe(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return f"an integer of {value.bit_length()} bits"
     if isinstance(value, int | float):
         return repr(value)
     text = repr(value)

@@ -8,7 +8,7 @@ from annotated_types import Ge, Interval
 
 from optimization.configs.base import Config
 from optimization.configs.durations import TrainingLength, with_length
-from optimization.configs.errors import Problem
+from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -24,6 +24,7 @@ class DataConfig(Config):
 
     Attributes:
         global_batch_size: Examples in one batch over all replicas; 0 where there is no such data.
+            A training step takes as many batches as gradients are accumulated.
         is_training: Whether batches go on for ever, epoch after epoch, or end after one.
         drop_remainder: Whether the examples at the end of an epoch that fill no batch are left
             out. If not, a training batch runs on into the next epoch, and the last validation
@@ -63,6 +64,9 @@ class TaskConfig(Config):
 @dataclasses.dataclass
 class TrainerConfig(Config):
     """How long is trained, and what is written when. All intervals are in training steps.
+
+    A training step is one update: of one batch, or of as many as the optimizer's section sets as
+    `gradient_accumulation_steps`.
 
     An interval need not be a multiple of another: a loop ends wherever something is due.
 
@@ -181,6 +185,24 @@ class ExperimentConfig(Config):
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+
+    def sized_optimizer_config(self) -> OptimizationConfig:
+        """Returns `trainer.optimizer_config` with what depends on the rest of the experiment.
+
+        Steps are numbers; the batch of `lr_scaling`, where it is not set, is that of an update:
+        `task.train_data.global_batch_size` times the accumulated gradients.
+
+        Raises:
+            ConfigError: If a number of steps needs what the trainer's config does not say.
+        """
+        sized, problems = self.trainer.sized_optimizer_config()
+        if problems:
+            raise ConfigError(problems)
+        section, scaling = sized.optimizer.get(), sized.lr_scaling
+        batch = self.task.train_data.global_batch_size
+        if scaling is not None and scaling.global_batch_size is None and section and batch:
+            scaling.global_batch_size = batch * section.gradient_accumulation_steps
+        return sized
 
     def problems_in_mode(self, mode: str) -> list[Problem]:
         """Returns what a run in `mode`, one of `MODES`, lacks or cannot do."""

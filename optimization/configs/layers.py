@@ -18,8 +18,8 @@ _FILE = re.compile(r"[^\s{}=]+\.(ya?ml|json)", re.IGNORECASE)
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
-def parse_override(text: str, flag: str = "--params_override") -> SourcedDict:
-    """Reads one value of a `--params_override` flag.
+def read_override(text: str, flag: str = "--params_override") -> tuple[SourcedDict, list[Problem]]:
+    """Reads one value of a `--params_override` flag, as far as it can be read.
 
     Args:
         text: `a.b=1,c.d=[1,2]`, or YAML or JSON text, or the path of a YAML file. In the first
@@ -27,22 +27,26 @@ def parse_override(text: str, flag: str = "--params_override") -> SourcedDict:
         flag: What to call it in messages.
 
     Returns:
-        The settings, nested; each remembers where it was written.
+        The settings, nested, each of which remembers where it was written; and the problems.
+    """
+    if _FILE.fullmatch(text.strip()) or os.path.isfile(text.strip()):
+        return yaml_file.read_file(text.strip())
+    if not _ASSIGNMENT.match(text):
+        return yaml_file.read_mapping(text, f"{flag} {text.strip()!r}")
+    result = SourcedDict()
+    problems: list[Problem] = []
+    for assignment in _split(text):
+        problems += _assign(result, assignment, flag)
+    return result, problems
+
+
+def parse_override(text: str, flag: str = "--params_override") -> SourcedDict:
+    """Reads one value of a `--params_override` flag; see `read_override`.
 
     Raises:
         ConfigError: With every mistake.
     """
-    if _FILE.fullmatch(text.strip()) or os.path.isfile(text.strip()):
-        return yaml_file.load(text.strip())
-    source = f"{flag} {text.strip()!r}"
-    if not _ASSIGNMENT.match(text):
-        return yaml_file.as_mapping(yaml_file.parse(text, source), source)
-    result = SourcedDict()
-    problems: list[Problem] = []
-    for assignment in _split(text):
-        problem = _assign(result, assignment, flag)
-        if problem:
-            problems.append(problem)
+    result, problems = read_override(text, flag)
     if problems:
         raise ConfigError(problems)
     return result
@@ -72,29 +76,30 @@ def _split(text: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-def _assign(result: SourcedDict, assignment: str, flag: str) -> Problem | None:
+def _assign(result: SourcedDict, assignment: str, flag: str) -> list[Problem]:
     path, equals, text = (part.strip() for part in assignment.partition("="))
     origin = Origin(f"{flag} {assignment.strip()!r}")
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", path):
-        return Problem("syntax", "", "expected `path.to.value=value`", origin)
+        return [Problem("syntax", "", "expected `path.to.value=value`", origin)]
     if not text:
-        return Problem("syntax", path, "no value; write `null` or `''`", origin)
-    try:
-        value = yaml_file.parse(text, str(origin))
-    except ConfigError as error:
-        return error.problems[0]._replace(path=path, origin=origin)
+        return [Problem("syntax", path, "no value; write `null` or `''`", origin)]
+    value, problems = yaml_file.read(text, str(origin))
+    if problems:
+        return [problem._replace(path=path, origin=origin) for problem in problems]
     *parents, name = path.split(".")
     for parent in parents:
         child = result.get(parent)
         if parent in result and not isinstance(child, SourcedDict):
-            return Problem("conflict", path, f"{parent!r} was set to a plain value before", origin)
+            return [
+                Problem("conflict", path, f"{parent!r} was set to a plain value before", origin)
+            ]
         if child is None:
             result.put(parent, child := SourcedDict(), origin)
         result = child
     if name in result:
-        return Problem("syntax", path, "is set twice in one override", origin)
+        return [Problem("syntax", path, "is set twice in one override", origin)]
     result.put(name, value, origin)
-    return None
+    return []
 
 
 def layered(
@@ -126,11 +131,36 @@ def findings(config: Config, problems: list[Problem]) -> tuple[list[Problem], li
     """Adds what is wrong with the whole to the problems of its layers.
 
     Returns:
-        All errors, and the warnings. A value that is wrong is not reported as missing too.
+        All errors, and the warnings. A value that is wrong is not reported as missing too, and
+        nothing is where a layer could not be read in full.
     """
     reported = {problem.path for problem in problems}
+    unread = any(problem.code == "syntax" for problem in problems)
     found, doubts = config.problems()
-    return problems + [problem for problem in found if problem.path not in reported], doubts
+    errors = [
+        problem
+        for problem in found
+        if problem.path not in reported and not (unread and problem.code == "missing")
+    ]
+    return problems + errors, doubts
+
+
+def settle(config: ConfigT, problems: Iterable[Problem]) -> ConfigT:
+    """Returns `config` if it is right as a whole, and warns of what is doubtful.
+
+    Args:
+        config: The config with all of its layers.
+        problems: What is known to be wrong already.
+
+    Raises:
+        ConfigError: Every mistake of every layer, and of the whole.
+    """
+    errors, doubts = findings(config, list(problems))
+    if errors:
+        raise ConfigError(errors)
+    for doubt in doubts:
+        warn(doubt)
+    return config
 
 
 def resolve(base: ConfigT, layers: Iterable[Mapping], problems: Iterable[Problem] = ()) -> ConfigT:
@@ -148,23 +178,7 @@ def resolve(base: ConfigT, layers: Iterable[Mapping], problems: Iterable[Problem
         ConfigError: Every mistake of every layer, and of the result.
     """
     config, found = layered(base, layers)
-    errors, doubts = findings(config, [*problems, *found])
-    if errors:
-        raise ConfigError(errors)
-    for doubt in doubts:
-        warn(doubt)
-    return config
-
-
-def collect(sources: Iterable[tuple], problems: list[Problem]) -> list[SourcedDict]:
-    """Reads layers, each given as a function and its argument; gathers what fails to parse."""
-    layers = []
-    for read, argument in sources:
-        try:
-            layers.append(read(argument))
-        except ConfigError as error:
-            problems += error.problems
-    return layers
+    return settle(config, [*problems, *found])
 
 
 def read_layers(
@@ -173,9 +187,8 @@ def read_layers(
     """Reads `--config_file` and `--params_override` flags, in this order.
 
     Returns:
-        The layers that could be read, and the problems of those that could not.
+        The layers, as far as they can be read, and the problems.
     """
-    problems: list[Problem] = []
-    sources = [(yaml_file.load, path) for path in config_files]
-    sources += [(parse_override, text) for text in overrides]
-    return collect(sources, problems), problems
+    read = [yaml_file.read_file(path) for path in config_files]
+    read += [read_override(text) for text in overrides]
+    return [layer for layer, _ in read], [problem for _, found in read for problem in found]

@@ -6,13 +6,11 @@ other fields are arguments of the optimizer's class.
 """
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval, Lt
-from pydantic import AfterValidator
 
 from optimization.configs.base import Config, OneOfConfig
 from optimization.configs.registry import Registry, import_target
@@ -24,6 +22,7 @@ from optimization.configs.types import (
     Patterns,
     PositiveFloat,
     PositiveInt,
+    Regex,
 )
 
 PIPELINE = {"pipeline": True}
@@ -38,38 +37,73 @@ class BaseOptimizerConfig(Config):
         clipnorm: The gradient of each variable is scaled down to this L2 norm where it is longer.
         clipvalue: Each component of each gradient is clipped to [-clipvalue, clipvalue].
         global_clipnorm: All gradients are scaled by one factor, so that the L2 norm over all of
-            them together is at most this. At most one of the three may be set.
+            them together is at most this.
         name: The name of the optimizer; it prefixes the names of its variables.
+        gradient_accumulation_steps: How many gradients make one update, their mean. Schedules,
+            decay, averages, clips and the iteration count see updates only.
+        adaptive_clip_factor: The gradient of each unit is scaled down to this times the norm of
+            the unit's weights where it is longer (Brock et al. 2021, arXiv:2102.06171). At most
+            one of the four kinds of clip may be set.
+        adaptive_clip_epsilon: The least norm of a unit's weights in that.
+        on_nonfinite: What an infinite or NaN gradient does: `propagate` into the weights, `skip`
+            the update, or `raise` an error that names the variables.
+        max_consecutive_nonfinite: With `skip`, more such updates than this in a row are an error.
     """
+
+    decay_argument: ClassVar[str] = "weight_decay"
+    divides_by_rate: ClassVar[bool] = False  # so that a rate of 0 makes weights NaN
 
     clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     clipvalue: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     global_clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     name: str | None = None
+    gradient_accumulation_steps: PositiveInt = field(default=1, metadata=PIPELINE)
+    adaptive_clip_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
+    adaptive_clip_epsilon: PositiveFloat = field(default=1e-3, metadata=PIPELINE)
+    on_nonfinite: Literal["propagate", "skip", "raise"] = field(
+        default="propagate", metadata=PIPELINE
+    )
+    max_consecutive_nonfinite: PositiveInt | None = field(default=None, metadata=PIPELINE)
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields contradictions: more than one clip, Nesterov without momentum."""
-        clips = [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(self, n)]
+        kinds = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
+        clips = [name for name in kinds if getattr(self, name)]
         if len(clips) > 1:
             message = f"at most one kind of clip may be set, got {' and '.join(clips)}"
             yield clips[-1], f"{message}; set the others to null"
         if getattr(self, "nesterov", False) and not self.momentum:
             yield "nesterov", "needs `momentum` > 0, got momentum 0"
+        if self.max_consecutive_nonfinite is not None and self.on_nonfinite != "skip":
+            yield "max_consecutive_nonfinite", "needs `on_nonfinite: skip`"
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the optimizer's class, apart from the learning rate."""
-        values = {f.name: getattr(self, f.name) for f in self._fields(pipeline=False)}
+        shared = self.pipeline_fields()
+        values = {n: getattr(self, n) for n in self.field_names() if n not in shared}
         if self.name is None:  # a class of the user's may do without
             del values["name"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
+    def numbers(self) -> list[str]:
+        """Returns the arguments of the class that are numbers."""
+        values = self.arguments().items()
+        return [n for n, v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+
+    def argument_name(self, name: str) -> str | None:
+        """Returns what the class calls the number `name`; None if it has none of that name."""
+        if name == "weight_decay":
+            return self.decay_argument if hasattr(self, self.decay_argument) else None
+        return name if name in self.numbers() else None
+
     def pipeline_arguments(self) -> dict[str, Any]:
         """Returns what the shared step is told."""
-        return {f.name: getattr(self, f.name) for f in self._fields(pipeline=True)}
+        return {name: getattr(self, name) for name in self.pipeline_fields()}
 
-    def _fields(self, pipeline: bool) -> list[dataclasses.Field]:
-        fields = dataclasses.fields(self)
-        return [f for f in fields if f.metadata.get("pipeline", False) == pipeline]
+    @classmethod
+    def pipeline_fields(cls) -> list[str]:
+        """Returns the names of the fields that the shared step carries out."""
+        return [f.name for f in dataclasses.fields(cls) if f.metadata.get("pipeline")]
 
 
 OPTIMIZERS_CLS = Registry(
@@ -225,6 +259,8 @@ class AdamWeightDecayConfig(_AdamFields, BaseOptimizerConfig):
             the other clips.
     """
 
+    decay_argument: ClassVar[str] = "weight_decay_rate"
+
     name: str | None = "AdamWeightDecay"
     amsgrad: bool = False
     weight_decay_rate: NonNegativeFloat = 0.0
@@ -263,6 +299,8 @@ class _LayerAdaptationFields(Config):
             None for the same as `exclude_from_weight_decay`.
     """
 
+    decay_argument: ClassVar[str] = "weight_decay_rate"
+
     weight_decay_rate: NonNegativeFloat = 0.0
     exclude_from_weight_decay: Patterns | None = None
     exclude_from_layer_adaptation: Patterns | None = None
@@ -295,14 +333,6 @@ class LARSConfig(_LayerAdaptationFields, BaseOptimizerConfig):
     classic_momentum: bool = True
 
 
-def _regex(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-    return pattern
-
-
 @_register("adafactor", "optimization.optimizers.adafactor:Adafactor")
 @dataclasses.dataclass
 class AdafactorConfig(BaseOptimizerConfig):
@@ -333,7 +363,7 @@ class AdafactorConfig(BaseOptimizerConfig):
     epsilon1: PositiveFloat = 1e-30
     epsilon2: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat | None = None
-    include_in_weight_decay: Annotated[str, AfterValidator(_regex)] | None = None
+    include_in_weight_decay: Regex | None = None
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields also: patterns without decay."""
@@ -406,7 +436,12 @@ class NadamConfig(_AdamFields, KerasOptimizerConfig):
 @_register("ftrl", "keras.optimizers:Ftrl")
 @dataclasses.dataclass
 class FtrlConfig(KerasOptimizerConfig):
-    """FTRL-proximal (McMahan et al. 2013)."""
+    """FTRL-proximal (McMahan et al. 2013).
+
+    It divides by the learning rate: a warmup has to start above 0.
+    """
+
+    divides_by_rate: ClassVar[bool] = True
 
     name: str | None = "Ftrl"
     learning_rate_power: Annotated[float, Lt(0)] = -0.5

@@ -6,6 +6,7 @@ float without fraction (`2e4`) where an integer is meant, and a list where a tup
 other way round.
 """
 
+import copy
 import itertools
 import re
 import types
@@ -58,13 +59,12 @@ def _strictly_increasing(values: tuple) -> tuple:
     return values
 
 
-def _regexes(patterns: tuple) -> tuple:
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-    return patterns
+def _regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    return pattern
 
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -75,8 +75,38 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 """A float in [0, 1]."""
 Decay = Annotated[float, Interval(ge=0, lt=1)]
 """A decay rate such as `beta_1`: a float in [0, 1)."""
-Patterns = Annotated[tuple[str, ...], AfterValidator(_regexes)]
+Regex = Annotated[str, AfterValidator(_regex)]
+"""A regular expression, searched for in a variable's path."""
+Patterns = tuple[Regex, ...]
 """Regular expressions, searched for in a variable's path."""
+
+
+class _ReadOnly:
+    """A container in a config: replaced as a whole, so that every value passes the decoder."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a list or mapping in a config is read-only: assign a new one")
+
+    __setitem__ = __delitem__ = __ior__ = __iadd__ = __imul__ = _refuse
+    append = extend = insert = remove = reverse = sort = _refuse
+    update = setdefault = popitem = pop = clear = _refuse
+
+    def _plain(self) -> Any:
+        return type(self).__mro__[2](self)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self._plain(),)
+
+    def __deepcopy__(self, memo: dict) -> Any:
+        return type(self)(copy.deepcopy(self._plain(), memo))
+
+
+class ReadOnlyList(_ReadOnly, list):
+    """A list in a config."""
+
+
+class ReadOnlyDict(_ReadOnly, dict):
+    """A mapping in a config."""
 
 
 class Duration(str):
@@ -122,7 +152,13 @@ Boundaries = Annotated[tuple[NonNegativeSteps, ...], AfterValidator(_strictly_in
 
 
 def _integral(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return _bounded(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(f"must be less than 2**63 in magnitude, got {describe(value)}")
+    return value
 
 
 def _as(kind: type) -> BeforeValidator:
@@ -133,6 +169,8 @@ def _ease(annotation: Any) -> Any:
     """Returns `annotation` with the three lossless conversions allowed, at any depth."""
     if annotation is int:
         return Annotated[int, BeforeValidator(_integral)]
+    if annotation is float:
+        return Annotated[float, BeforeValidator(_bounded)]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return Annotated[(_ease(args[0]), *args[1:])]
@@ -141,9 +179,9 @@ def _ease(annotation: Any) -> Any:
     if origin is tuple:
         return Annotated[tuple[tuple(_ease(arg) for arg in args)], _as(tuple)]
     if origin in (list, Sequence):
-        return Annotated[list[_ease(args[0])], _as(list)]
+        return Annotated[list[_ease(args[0])], _as(list), AfterValidator(ReadOnlyList)]
     if origin in (dict, Mapping):
-        return dict[args[0], _ease(args[1])]
+        return Annotated[dict[args[0], _ease(args[1])], AfterValidator(ReadOnlyDict)]
     return annotation
 
 
@@ -181,7 +219,7 @@ _EXPECTED: dict[str, Callable[[dict], str]] = {
     "literal_error": lambda ctx: f"must be one of {ctx['expected']}",
 }
 
-_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)([eE][-+]?\d+)?")
 
 
 def _choices(annotation: Any) -> list[str]:
@@ -241,7 +279,9 @@ def check_value(annotation: Any, value: Any, path: str) -> tuple[Any, list[Probl
     for error in errors:
         nested = getattr(error.get("ctx", {}).get("error"), "problems", None)
         place = path + "".join(
-            f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]
+            f"[{part}]" if isinstance(part, int) else f".{part}"
+            for part in error["loc"]
+            if part != "[key]"
         )
         if nested:  # a config inside a list or a mapping
             problems += [

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from optimization.configs.errors import ConfigError, Origin, Problem
+from optimization.configs.errors import ConfigError, Origin, Problem, describe
 
 MAX_DEPTH = 50
 MAX_VALUES = 100_000
@@ -48,7 +48,7 @@ _RESOLVERS = (
     ("int", r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
     (
         "float",
-        r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*\.?[0-9_]*)(?:[eE][-+]?[0-9]+)?"
+        r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?"
         r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
         "-+.0123456789",
     ),
@@ -129,9 +129,6 @@ class _Reader:
             self._refuse_tag(node)
         result, lines, merged = SourcedDict(), {}, []
         for key_node, value_node in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                merged.append(value_node)
-                continue
             key = self.read(key_node)
             if not isinstance(key, Hashable):
                 self.problems.append(self._problem(key_node, "a key must be text, not a list"))
@@ -142,7 +139,13 @@ class _Reader:
                 self.problems.append(self._problem(key_node, message))
                 continue
             lines[key] = line
-            result.put(key, self.read(value_node), self._origin(key_node))
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                merged.append(value_node)
+                continue
+            known = len(self.problems)
+            value = self.read(value_node)
+            if len(self.problems) == known or not isinstance(value_node, ScalarNode):
+                result.put(key, value, self._origin(key_node))
         for value_node in merged:
             self._merge(value_node, result)
         return result
@@ -170,7 +173,7 @@ class _Reader:
                 try:
                     return _number(text, kind)
                 except ValueError:
-                    message = f"{text!r} is not a number"
+                    message = f"{describe(text)} is not a number"
                     self.problems.append(self._problem(node, message))
                     return None
         self._refuse_tag(node)
@@ -185,34 +188,44 @@ def _number(text: str, kind: str) -> int | float:
     return int(text.replace("_", ""))
 
 
-def parse(text: str, source: str = "<text>") -> Any:
-    """Reads one YAML (or JSON) document from `text`.
+def read(text: str, source: str = "<text>") -> tuple[Any, list[Problem]]:
+    """Reads one YAML (or JSON) document from `text`, as far as it can be read.
 
     Args:
         text: The document.
         source: What to call it in messages, usually a file name.
 
     Returns:
-        Plain values; each mapping is a `SourcedDict`. None for an empty document.
-
-    Raises:
-        ConfigError: With the line of each mistake.
+        Plain values, each mapping a `SourcedDict`, None for an empty document or one that is not
+        YAML; and the problems, with their lines.
     """
     loader = None
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError([_syntax_problem(error, source)]) from None
+        return None, [_syntax_problem(error, source)]
     finally:
         if loader is not None:
             loader.dispose()
     if node is None:
-        return None
+        return None, []
     reader = _Reader(source)
-    value = reader.read(node)
-    if reader.problems:
-        raise ConfigError(reader.problems)
+    try:
+        return reader.read(node), reader.problems
+    except ConfigError as error:  # beyond bounds
+        return None, [*reader.problems, *error.problems]
+
+
+def parse(text: str, source: str = "<text>") -> Any:
+    """Reads one YAML (or JSON) document from `text`; see `read`.
+
+    Raises:
+        ConfigError: With the line of each mistake.
+    """
+    value, problems = read(text, source)
+    if problems:
+        raise ConfigError(problems)
     return value
 
 
@@ -226,11 +239,12 @@ def _syntax_problem(error: Exception, source: str) -> Problem:
     return Problem("syntax", "", f"not YAML: {message}", Origin(source, line))
 
 
-def load(path: str | os.PathLike) -> SourcedDict:
-    """Reads the mapping in the YAML file `path`.
+def read_file(path: str | os.PathLike) -> tuple[SourcedDict, list[Problem]]:
+    """Reads the mapping in the YAML file `path`, as far as it can be read.
 
-    Raises:
-        ConfigError: For a file that cannot be read, is not UTF-8 or YAML, or holds no mapping.
+    Returns:
+        The mapping, empty if there is none; and the problems, one of them for a file that cannot
+        be read, is not UTF-8, or holds something else than a mapping.
     """
     source = os.fspath(path)
     try:
@@ -241,19 +255,31 @@ def load(path: str | os.PathLike) -> SourcedDict:
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text: {error}"
     else:
-        return as_mapping(parse(text, source), source)
-    raise ConfigError([Problem("syntax", "", message, Origin(source))])
+        return read_mapping(text, source)
+    return SourcedDict(), [Problem("syntax", "", message, Origin(source))]
 
 
-def as_mapping(value: Any, source: str) -> SourcedDict:
-    """Returns `value` if it is a mapping, an empty one for None, and raises otherwise."""
+def read_mapping(text: str, source: str) -> tuple[SourcedDict, list[Problem]]:
+    """Reads the mapping that is the one document in `text`; see `read`."""
+    value, problems = read(text, source)
     if value is None:
-        return SourcedDict()
+        return SourcedDict(), problems
     if isinstance(value, SourcedDict):
-        return value
-    kind = "a list" if isinstance(value, list) else f"{value!r}"
-    message = f"must hold a mapping of settings, holds {kind}"
-    raise ConfigError([Problem("type", "", message, Origin(source))])
+        return value, problems
+    message = f"must hold a mapping of settings, holds {describe(value)}"
+    return SourcedDict(), [*problems, Problem("syntax", "", message, Origin(source))]
+
+
+def load(path: str | os.PathLike) -> SourcedDict:
+    """Reads the mapping in the YAML file `path`; see `read_file`.
+
+    Raises:
+        ConfigError: With the line of each mistake.
+    """
+    value, problems = read_file(path)
+    if problems:
+        raise ConfigError(problems)
+    return value
 
 
 class _Dumper(yaml.SafeDumper):
@@ -271,8 +297,10 @@ def _represent_list(dumper: yaml.SafeDumper, data: list) -> Node:
 def _represent_text(dumper: yaml.SafeDumper, data: str) -> Node:
     # PyYAML judges by YAML 1.1 which text needs quotes; this reader reads 1.2.
     numeric = _Loader.yaml_implicit_resolvers.get(data[:1], [])
-    quoted = any(pattern.match(data) for _, pattern in numeric)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="'" if quoted else None)
+    style = "'" if any(pattern.match(data) for _, pattern in numeric) else None
+    if not data.isprintable():  # line breaks of every kind come back only from double quotes
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
 _Dumper.add_representer(list, _represent_list)

@@ -1,26 +1,41 @@
-"""The clips of `PipelineOptimizer`: which may be combined, and in which order they act."""
+"""The clips of `PipelineOptimizer`: which may be combined, in which order they act, and how often.
+
+In order: `gradient_clip_norm`, then the one that is set of
+
+- `global_clipnorm`: all gradients times one factor, so that the norm over all is at most the bound;
+- `clipnorm`: each gradient times a factor of its own;
+- `clipvalue`: each entry for itself;
+- `adaptive_clip_factor`: each unit in proportion to its weights.
+
+Two of the last four would hide each other, and are an error.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from optimization.optimizers import gradients
 
-CLIPS = ("gradient_clip_norm", "global_clipnorm", "clipnorm", "clipvalue")
+ALTERNATIVES = ("global_clipnorm", "clipnorm", "clipvalue", "adaptive_clip_factor")
+CLIPS = ("gradient_clip_norm", *ALTERNATIVES)
 
 
 def check(optimizer: keras.optimizers.Optimizer) -> None:
     """Checks an optimizer's bounds, its loss scale, and that no transformer meets a clip.
 
     Raises:
-        ValueError: If a value is not > 0, or for transformers together with a clip.
+        ValueError: If a value is not > 0, for two clips that are alternatives, or for
+            transformers together with a clip.
     """
-    for argument in (*CLIPS, "loss_scale_factor"):
+    for argument in (*CLIPS, "adaptive_clip_epsilon", "loss_scale_factor"):
         value = getattr(optimizer, argument)
         if value is not None and not value > 0:
             raise ValueError(f"Argument `{argument}` must be > 0, received: {argument}={value}")
     clips = {clip: getattr(optimizer, clip) for clip in CLIPS if getattr(optimizer, clip)}
+    if len([clip for clip in clips if clip in ALTERNATIVES]) > 1:
+        raise ValueError(f"Only one of {ALTERNATIVES} can be set, received: {clips}")
     if clips and optimizer.gradient_transformers:
         raise ValueError(
             "Argument `gradient_transformers` can't be combined with a clip (a transformer may "
@@ -28,14 +43,87 @@ def check(optimizer: keras.optimizers.Optimizer) -> None:
         )
 
 
-def clipped(optimizer: keras.optimizers.Optimizer, grads: Sequence[Any]) -> list[Any]:
-    """Returns the gradients clipped: by `gradient_clip_norm` first, then by the other clip."""
-    grads = list(grads)
-    for bound in (optimizer.gradient_clip_norm, optimizer.global_clipnorm):
-        if bound is not None:
-            grads = gradients.clip_by_global_norm(grads, bound)
-    if optimizer.clipnorm is not None:
-        return [gradients.clip_by_norm(gradient, optimizer.clipnorm) for gradient in grads]
-    if optimizer.clipvalue is not None:
-        return [gradients.clip_by_value(gradient, optimizer.clipvalue) for gradient in grads]
-    return grads
+class Clip:
+    """Clips the gradients of an update, and keeps what they were like before.
+
+    Args:
+        optimizer: Has the bounds, and gets the variables.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer):
+        check(optimizer)
+        self._optimizer = optimizer
+        self.acts = any(getattr(optimizer, clip) for clip in CLIPS)
+        self.norm: keras.Variable | None = None
+        self.count: keras.Variable | None = None
+
+    def build(self) -> None:
+        """Creates the statistics, as variables of the optimizer, if there is a clip."""
+        if self.acts:
+            self.norm = self._optimizer.add_variable((), dtype="float32", name="gradient_norm")
+            self.count = self._optimizer.add_variable((), dtype="int", name="clipped_steps")
+
+    def variables_by_path(self) -> dict[str, keras.Variable]:
+        """Returns its variables under their names."""
+        if self.norm is None:
+            return {}
+        return {"gradient_norm": self.norm, "clipped_steps": self.count}
+
+    def __call__(self, grads: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
+        """Returns the gradients clipped, without duplicate indices where they are sparse."""
+        grads = list(grads)
+        if not self.acts or not grads:
+            return grads
+        clipped, excess = self._clipped(grads, variables)
+        self.norm.assign(gradients.global_norm(grads))
+        self.count.assign_add(ops.cast(excess, self.count.dtype))
+        return clipped
+
+    def _clipped(self, grads: list[Any], variables: Sequence[Any]) -> tuple[list[Any], Any]:
+        """Returns the gradients clipped, and whether a bound was exceeded."""
+        optimizer, exceeded = self._optimizer, []
+        for bound in (optimizer.gradient_clip_norm, optimizer.global_clipnorm):
+            if bound is not None:
+                exceeded.append(gradients.global_norm(grads) > bound)
+                grads = gradients.clip_by_global_norm(grads, bound)
+        if optimizer.clipnorm is not None:
+            bound = optimizer.clipnorm
+            exceeded += [gradients.global_norm([gradient]) > bound for gradient in grads]
+            grads = [gradients.clip_by_norm(gradient, bound) for gradient in grads]
+        elif optimizer.clipvalue is not None:
+            bound = optimizer.clipvalue
+            exceeded += [gradients.largest(gradient) > bound for gradient in grads]
+            grads = [gradients.clip_by_value(gradient, bound) for gradient in grads]
+        elif optimizer.adaptive_clip_factor is not None:
+            clipped = [
+                _adaptively(g, v, optimizer.adaptive_clip_factor, optimizer.adaptive_clip_epsilon)
+                for g, v in zip(grads, variables, strict=True)
+            ]
+            grads = [gradient for gradient, _ in clipped]
+            exceeded += [excess for _, excess in clipped]
+        return grads, ops.any(ops.stack(exceeded))
+
+
+def _adaptively(gradient: Any, variable: Any, factor: float, epsilon: float) -> tuple[Any, Any]:
+    """Adaptive clipping (Brock et al. 2021, arXiv:2102.06171): |g| at most factor * |w|.
+
+    Norms are those of units: of all weights of an output (all axes but the last), of the whole of
+    a bias or scalar. |w| counts as epsilon at least, so that weights can leave 0. A sparse
+    gradient becomes dense.
+    """
+    dense = gradients.densify(gradient)
+    bound = factor * ops.maximum(unitwise_norm(ops.convert_to_tensor(variable)), epsilon)
+    norm = unitwise_norm(dense)
+    exceeds = norm > bound
+    # Where it is not needed the quotient must not divide by 0.
+    scale = ops.where(exceeds, bound / ops.where(exceeds, norm, 1.0), 1.0)
+    return dense * ops.cast(scale, dense.dtype), ops.any(exceeds)
+
+
+def unitwise_norm(x: Any) -> Any:
+    """Returns the float32 norm of each unit, in a shape that broadcasts with x."""
+    squares = ops.square(ops.cast(x, "float32"))
+    if sum(size > 1 for size in x.shape) <= 1:
+        return ops.sqrt(ops.sum(squares))
+    axes = tuple(range(len(x.shape) - 1))
+    return ops.sqrt(ops.sum(squares, axis=axes, keepdims=True))

@@ -54,8 +54,9 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
         clipnorm: Bound on the norm of each variable's gradient.
         clipvalue: Bound on the absolute value of each entry.
         global_clipnorm: Bound on the norm over all gradients.
-        gradient_clip_norm: BERT's bound on the norm over all gradients, which acts before the
-            other clip; with `global_clipnorm` the smaller bound decides. None or 0 turns it off.
+        gradient_clip_norm: BERT's bound on the norm over all gradients. It acts before the
+            transformers, as in Model Garden, and before the other clip; with `global_clipnorm` the
+            smaller bound decides. None or 0 turns it off.
         ema: Arguments of `WeightAverage`, or None for no average.
         gradient_aggregator: Takes (gradient, variable) pairs and returns them aggregated, instead
             of the sum over replicas. Without a strategy it is called by `apply`.
@@ -76,7 +77,7 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
         TypeError: If `optimizer` is not a Keras optimizer, or takes its steps in a way of its own.
         ValueError: For an inner optimizer that is built or has one of the arguments above; more
             than one of `clipnorm`, `clipvalue`, `global_clipnorm`; a bound that is not > 0;
-            transformers together with a clip; `jit_compile` on PyTorch;
+            transformers together with one of these; `jit_compile` on PyTorch;
             `gradient_accumulation_steps` < 1; a choice of `on_nonfinite` that is unknown.
     """
 
@@ -197,7 +198,7 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
 
     def _take_update(self, pairs: GradsAndVars) -> None:
         """The update, in the order in which it acts."""
-        pairs = self._without_overwritten(pairs)
+        pairs = clipping.clipped_first(self, self._without_overwritten(pairs))
         for transform in self.gradient_transformers:
             pairs = list(transform(pairs))
         grads, variables = _unzip(pairs)

@@ -15,7 +15,7 @@ from keras import ops
 from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError
 from optimization.configs.registry import Entry
-from optimization.schedules import inverse_time_scaled  # noqa: F401  Keras must know it too
+from optimization.schedules import scaled  # noqa: F401  Keras must know it too
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import check_schedule, incomplete, warmup_target, with_warmup
 from optimization.schedules.constant import ConstantLrConfig

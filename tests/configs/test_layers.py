@@ -97,8 +97,8 @@ def test_every_mistake_of_every_layer_and_of_the_whole_is_reported(tmp_path):
     good = tmp_path / "a.yaml"
     good.write_text("innr: 1\nname: 3\n")
     broken = tmp_path / "b.yaml"
-    broken.write_text("a: 1\na: 2\n")
-    layers, problems = read_layers([good, broken, tmp_path / "c.yaml"], ["inner.y=1", "z"])
+    broken.write_text("a: 1\na: 2\nnam: 3\n")
+    layers, problems = read_layers([good, broken, tmp_path / "c.yaml"], ["inner.y=1,q", "z"])
     with pytest.raises(ConfigError) as error:
         resolve(Outer(), layers, problems)
     lines = str(error.value).splitlines()
@@ -108,8 +108,14 @@ def test_every_mistake_of_every_layer_and_of_the_whole_is_reported(tmp_path):
     assert [line for line in lines if "a.yaml:1: innr: unknown key; did you mean 'inner'?" in line]
     assert [line for line in lines if "a.yaml:2: name: expected text, got 3" in line]
     assert [line for line in lines if "'inner.y=1': inner.y: unknown key" in line]
-    assert [line for line in lines if "inner.x: a value is required" in line]
-    assert len(lines) == 7
+    assert [line for line in lines if "b.yaml:3: nam: unknown key; did you mean 'name'" in line]
+    assert [line for line in lines if "'q': expected `path.to.value=value`" in line]
+    # What is missing may stand in the file that could not be read.
+    assert not [line for line in lines if "a value is required" in line]
+    assert [line for line in lines if "b.yaml:1: a: unknown key" in line]
+    assert len(lines) == 9
+    with pytest.raises(ConfigError, match="inner.x: a value is required"):
+        resolve(Outer(), [{"name": "m"}])
 
 
 def test_a_wrong_value_is_not_also_missing():

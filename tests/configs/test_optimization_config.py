@@ -58,6 +58,16 @@ def test_a_factor_on_a_rate_of_zero_is_a_contradiction():
         config.validate()
 
 
+def test_ftrl_must_not_start_with_a_rate_of_zero():
+    config = OptimizationConfig({**PARAMS, "optimizer": {"type": "ftrl"}})
+    assert config.validate() == []
+    config.warmup.linear.warmup_learning_rate = 0
+    with pytest.raises(ConfigError, match="warmup.type: `ftrl` divides by the learning rate"):
+        config.validate()
+    config.warmup.linear.warmup_steps = "5%"  # known later, and checked then
+    assert config.validate() == []
+
+
 def test_one_error_lists_everything():
     with pytest.raises(ConfigError) as error:
         OptimizationConfig(

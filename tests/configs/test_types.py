@@ -12,6 +12,8 @@ from optimization.configs.types import (
     Patterns,
     PositiveFloat,
     PositiveInt,
+    ReadOnlyDict,
+    ReadOnlyList,
     check_value,
 )
 
@@ -24,8 +26,8 @@ from optimization.configs.types import (
         (int, 2e4, 20000),
         (float | None, None, None),
         (tuple[float, ...], [1, 2.5], (1.0, 2.5)),
-        (list[int], (1, 2.0), [1, 2]),
-        (dict[str, int], {"a": 3.0}, {"a": 3}),
+        (list[int], (1, 2.0), ReadOnlyList([1, 2])),
+        (dict[str, int], {"a": 3.0}, ReadOnlyDict(a=3)),
         (Literal["dynamic"] | float | None, "dynamic", "dynamic"),
         (Literal["dynamic"] | float | None, 3, 3.0),
         (float, np.float32(0.5), 0.5),
@@ -62,6 +64,8 @@ def test_right_values_are_stored_in_their_type(annotation, value, stored):
         (PositiveFloat, 0, "must be > 0, got 0"),
         (PositiveFloat | None, -1, "must be > 0, got -1"),
         (PositiveInt, -2, "must be > 0, got -2"),
+        (int, 10**400, "must be less than 2**63 in magnitude, got an integer of 1329 bits"),
+        (float, -(10**400), "must be less than 2**63 in magnitude, got an integer of"),
         (Decay, 1.0, "must be < 1, got 1.0"),
         (Boundaries, [5, 5], "must be strictly increasing, got 5 after 5"),
         (Boundaries, 5, "expected a list, got 5"),
@@ -74,13 +78,36 @@ def test_right_values_are_stored_in_their_type(annotation, value, stored):
 def test_wrong_values_are_one_problem_in_words(annotation, value, message):
     _, problems = check_value(annotation, value, "x.y")
     assert len(problems) == 1
-    assert problems[0].path == "x.y"
+    assert problems[0].path in ("x.y", "x.y[0]")
     assert message in problems[0].message
 
 
 def test_problems_inside_a_list_name_the_place():
     _, problems = check_value(tuple[float, ...], [1.0, "b", None], "values")
     assert [problem.path for problem in problems] == ["values[1]", "values[2]"]
+
+
+def test_lists_and_mappings_are_read_only():
+    value, _ = check_value(dict[str, float], {"a": 1}, "x")
+    assert value == {"a": 1.0}
+    numbers, _ = check_value(list[float], (1,), "x")
+    assert numbers == [1.0]
+    for change in (
+        lambda: numbers.append(2),
+        lambda: numbers.__iadd__([2]),
+        lambda: numbers.__setitem__(0, 2),
+        lambda: numbers.sort(),
+        lambda: value.__setitem__("b", 2),
+        lambda: value.update(b=2),
+        lambda: value.pop("a"),
+        lambda: value.clear(),
+    ):
+        with pytest.raises(TypeError, match="read-only"):
+            change()
+    for container in (value, numbers):
+        for twin in (copy.deepcopy(container), pickle.loads(pickle.dumps(container))):
+            assert twin == container
+            assert type(twin) is type(container)
 
 
 def test_required_is_one_falsy_object():

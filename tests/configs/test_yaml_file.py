@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from optimization.configs.errors import ConfigError, Origin
-from optimization.configs.yaml_file import MAX_DEPTH, as_mapping, dump, load, parse
+from optimization.configs.yaml_file import MAX_DEPTH, dump, load, parse, read_mapping
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_infinity_and_nan_are_floats():
         ("a: !mine 3", "the tag !mine is not allowed"),
         ("a: !!set {x}", "the tag !!set is not allowed"),
         ("a: !!timestamp 2020-01-01", "the tag !!timestamp is not allowed"),
-        ("a: !!int x", "'x' is not a number"),
+        ("a: !!int x", "'x' (text) is not a number"),
         ("a: [1", "not YAML"),
         ("a: b: c", "not YAML"),
         ("a: 1\n---\nb: 2", "expected a single document"),
@@ -74,6 +74,7 @@ def test_infinity_and_nan_are_floats():
         ("[" * 100_000, "f.yaml"),
         ("? [1, 2]\n: 3", "a key must be text"),
         ("a: {<<: 3}", "`<<` takes a mapping"),
+        ("a: {<<: {b: 1}, <<: {c: 1}}", "duplicate key '<<'"),
         ("a: \x00", "not YAML"),
     ],
 )
@@ -130,9 +131,21 @@ def test_load_reports_files_that_cannot_be_read(tmp_path):
     assert load(tmp_path / "empty.yaml") == {}
 
 
-def test_as_mapping_of_plain_values():
-    with pytest.raises(ConfigError, match="holds 3"):
-        as_mapping(3, "x")
+def test_what_can_be_read_is_read_beside_the_problems():
+    value, problems = read_mapping("a: 1\na: 2\nb: !x 3\nc: {d: 4, d: 5}\n", "f")
+    assert value == {"a": 1, "c": {"d": 4}}
+    assert [problem.origin.line for problem in problems] == [2, 3, 4]
+    value, problems = read_mapping("3", "f")
+    assert value == {}
+    assert str(problems[0]) == "f: must hold a mapping of settings, holds 3"
+
+
+def test_long_digits_take_no_time_to_refuse():
+    # A pattern that backtracks would take minutes here.
+    text = "1" * 200_000 + "x"
+    assert parse(f"a: {text}") == {"a": text}
+    with pytest.raises(ConfigError, match="is not a number"):
+        parse("a: !!int " + "1" * 5000 + "x")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +171,7 @@ def test_as_mapping_of_plain_values():
         "é",
         " e ",
         "line\nbreak",
+        "a\x85b\u2028c\td",
         [],
         [1, 2.5, "1_000"],
         [[1], {"a": 1}],

@@ -95,8 +95,8 @@ def to_tensor(array):
         ({"loss_scale_factor": 0.0}, "`loss_scale_factor` must be > 0"),
         ({"clipnorm": 1.0, "gradient_transformers": [list]}, "`gradient_transformers`.*clipnorm"),
         (
-            {"gradient_clip_norm": 1.0, "gradient_transformers": [list]},
-            "`gradient_transformers`.*gradient_clip_norm",
+            {"global_clipnorm": 1.0, "gradient_transformers": [list]},
+            "`gradient_transformers`.*global_clipnorm",
         ),
         ({"ema": {"average_decay": 2.0}}, "`average_decay`"),
     ],

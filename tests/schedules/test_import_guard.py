@@ -50,9 +50,9 @@ import optimization.schedules.keras_schedules
 
 config = {"module": "optimization.schedules.keras_schedules", "class_name": "MineLearningRate",
           "config": {"rate": 0.25}, "registered_name": "optimization>LearningRate.mine"}
-scaled = {"module": "optimization.schedules.inverse_time_scaled",
-          "class_name": "InverseTimeScaled", "config": {"learning_rate": config, "decay": 0.5},
-          "registered_name": "optimization>InverseTimeScaled"}
+scaled = {"module": "optimization.schedules.scaled",
+          "class_name": "ScaledLearningRate", "config": {"learning_rate": config, "decay": 0.5},
+          "registered_name": "optimization>ScaledLearningRate"}
 schedule = keras.optimizers.schedules.deserialize(scaled)
 print(float(keras.ops.convert_to_numpy(schedule(2))))
 """

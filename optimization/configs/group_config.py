@@ -1,0 +1,137 @@
+"""Settings by parameter, layer-wise rates, scheduled hyperparameters, scaling by batch size."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from annotated_types import Interval, MinLen
+from pydantic import AfterValidator
+
+from optimization.configs.base import Config
+from optimization.configs.optimizer_config import OptimizerConfig
+from optimization.configs.types import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Regex,
+)
+from optimization.schedules import LrConfig, WarmupConfig
+
+
+def _one_group(pattern: str) -> str:
+    groups = re.compile(pattern).groups
+    if groups != 1:
+        raise ValueError(
+            f"must have one group, the number of the block, got {groups} in {pattern!r}"
+        )
+    return pattern
+
+
+BlockNumber = Annotated[Regex, AfterValidator(_one_group)]
+"""A regular expression whose one group is a number."""
+
+
+@dataclasses.dataclass
+class ParamGroupConfig(Config):
+    """A rule for the variables that it matches; the first rule that matches a variable wins.
+
+    Exactly one of `match`, `layer_type` and `ndim` says which. A rule that matches no variable is
+    an error when the optimizer meets its variables.
+
+    Attributes:
+        match: A regular expression, searched for in the variable's path.
+        layer_type: The class of the layer that has the variable, such as `LayerNormalization`; the
+            optimizer must be given the model.
+        ndim: The numbers of dimensions, such as [0, 1] for biases and the like.
+        name: What to call the group in tables and summaries; None for the matcher.
+        learning_rate_multiplier: Times the learning rate, that of the group if it has one.
+        learning_rate: A learning rate of the group's own; `type` None for that of all.
+        warmup: The warmup of the group's own learning rate.
+        weight_decay: In place of the optimizer's; None for the optimizer's.
+        optimizer: An optimizer of the group's own; `type` None for that of all. What belongs to
+            the whole step (clips, accumulation, ...) is set on the optimizer of all.
+        freeze: Whether the variables stay as they are.
+    """
+
+    match: Regex | None = None
+    layer_type: str | None = None
+    ndim: Annotated[tuple[NonNegativeInt, ...], MinLen(1)] | None = None
+    name: str | None = None
+    learning_rate_multiplier: NonNegativeFloat = 1.0
+    learning_rate: LrConfig = dataclasses.field(default_factory=LrConfig)
+    warmup: WarmupConfig = dataclasses.field(default_factory=WarmupConfig)
+    weight_decay: NonNegativeFloat | None = None
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    freeze: bool = False
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields what contradicts itself."""
+        matchers = [n for n in ("match", "layer_type", "ndim") if getattr(self, n) is not None]
+        if len(matchers) != 1:
+            got = " and ".join(matchers) or "none of them"
+            yield (
+                matchers[-1] if matchers else "match",
+                (f"exactly one of `match`, `layer_type` and `ndim` must be set, got {got}"),
+            )
+        if self.warmup.type is not None and self.learning_rate.type is None:
+            yield "warmup", "needs a `learning_rate` of the group's own"
+        if self.freeze:
+            idle = [name for name in self._origins if name not in (*matchers, "freeze", "name")]
+            if self.optimizer.type or self.learning_rate.type or idle:
+                yield "freeze", "a frozen group has no other settings: nothing is updated"
+        section = self.optimizer.get()
+        if section is not None:
+            shared = [name for name in section.pipeline_fields() if name in section._origins]
+            if shared:
+                yield (
+                    "optimizer",
+                    (f"`{shared[0]}` belongs to the whole step: set it on the optimizer of all"),
+                )
+
+
+@dataclasses.dataclass
+class LayerDecayConfig(Config):
+    """Learning rates that fall from the head of a network to its first layers.
+
+    A variable of block i, of n blocks, has the multiplier rate ** (n - i); what comes before the
+    blocks has rate ** (n + 1), what comes after them 1 (Clark et al. 2020, arXiv:2003.10555, as
+    BEiT and timm number the layers).
+
+    Attributes:
+        rate: In (0, 1].
+        depth: A regular expression whose one group is the number of the block in a path.
+        min_multiplier: The least multiplier.
+    """
+
+    rate: Annotated[float, Interval(gt=0, le=1)] = 0.75
+    depth: Annotated[Regex, AfterValidator(lambda pattern: _one_group(pattern))] = r"layer_(\d+)/"
+    min_multiplier: Fraction = 0.0
+
+
+@dataclasses.dataclass
+class LrScalingConfig(Config):
+    """A learning rate in proportion to the batch.
+
+        lr * global_batch_size / base_batch_size              rule linear (Goyal et al. 2017)
+        lr * sqrt(global_batch_size / base_batch_size)        rule sqrt (Krizhevsky 2014)
+
+    The factor is on the whole curve, the warmup included.
+
+    Attributes:
+        rule: `linear` or `sqrt`.
+        base_batch_size: The batch for which the learning rate is written.
+        global_batch_size: The batch over all replicas, and over all accumulated gradients; None
+            for what the trainer, or the caller of the factory, says.
+    """
+
+    rule: Literal["linear", "sqrt"] = "linear"
+    base_batch_size: PositiveInt = 256
+    global_batch_size: PositiveInt | None = None
+
+    def factor(self) -> float:
+        """Returns the factor; `global_batch_size` must be set."""
+        ratio = self.global_batch_size / self.base_batch_size
+        return ratio if self.rule == "linear" else math.sqrt(ratio)

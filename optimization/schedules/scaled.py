@@ -1,0 +1,67 @@
+"""A factor on a learning rate, and the `decay` of Keras' former SGD, as a schedule."""
+
+from typing import Any
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="optimization")
+class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate times a factor, divided by 1 + decay * step.
+
+        lr(step) = factor * learning_rate(step) / (1 + decay * step)
+
+    Args:
+        learning_rate: A float or a Keras schedule.
+        factor: At step 0 the rate is that of `learning_rate` times this.
+        decay: In units of 1 / optimizer step; 0 for none.
+        name: The name of the schedule.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        factor: float = 1.0,
+        decay: float = 0.0,
+        name: str = "ScaledLearningRate",
+    ):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.factor = factor
+        self.decay = decay
+        self.name = name
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate after `step` optimizer steps."""
+        lr = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
+        lr = lr * self.factor
+        return lr / (1.0 + self.decay * keras.ops.cast(step, "float32")) if self.decay else lr
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` builds an equal schedule from."""
+        return {
+            "learning_rate": keras.saving.serialize_keras_object(self.learning_rate),
+            "factor": self.factor,
+            "decay": self.decay,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ScaledLearningRate":
+        """Builds the schedule from what `get_config` returned."""
+        learning_rate = keras.saving.deserialize_keras_object(config["learning_rate"])
+        return cls(**{**config, "learning_rate": learning_rate})
+
+
+def scaled(learning_rate: Any, factor: float = 1.0, decay: float = 0.0) -> Any:
+    """Returns `learning_rate` with a factor and a decay, as plainly as can be.
+
+    A float stays a float where there is no decay.
+    """
+    if decay:
+        return ScaledLearningRate(learning_rate, factor, decay)
+    if factor == 1.0:
+        return learning_rate
+    if isinstance(learning_rate, float):
+        return learning_rate * factor
+    return ScaledLearningRate(learning_rate, factor)

@@ -1,0 +1,155 @@
+import pytest
+
+from optimization.configs.errors import ConfigError, ConfigWarning
+from optimization.configs.group_config import (
+    LayerDecayConfig,
+    LrScalingConfig,
+    ParamGroupConfig,
+)
+from optimization.configs.optimization_config import OptimizationConfig, load_optimization_config
+
+CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.1}}
+
+
+def config(**sections):
+    return OptimizationConfig(
+        {"optimizer": {"type": "adamw"}, "learning_rate": CONSTANT, **sections}
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "match: exactly one of `match`, `layer_type` and `ndim` must be set, got none"),
+        ({"match": "a", "ndim": [1]}, "ndim: exactly one of .* got match and ndim"),
+        ({"match": "("}, "match: '\\(' is not a regular expression"),
+        ({"ndim": []}, "ndim: "),
+        ({"ndim": [-1]}, r"ndim\[0\]: must be >= 0"),
+        ({"match": "a", "learning_rate_multiplier": -1}, "learning_rate_multiplier: must be >= 0"),
+        ({"match": "a", "weight_decay": -0.1}, "weight_decay: must be >= 0"),
+        ({"match": "a", "warmup": {"type": "linear"}}, "needs a `learning_rate`"),
+        ({"match": "a", "freeze": True, "weight_decay": 0.1}, "freeze: a frozen group has no"),
+        ({"match": "a", "freeze": True, "optimizer": {"type": "sgd"}}, "freeze: a frozen group"),
+        (
+            {"match": "a", "optimizer": {"type": "sgd", "sgd": {"clipnorm": 1}}},
+            "optimizer: `clipnorm` belongs to the whole step",
+        ),
+        ({"matches": "a"}, "matches: unknown key; did you mean 'match'"),
+    ],
+)
+def test_wrong_groups(values, message):
+    with pytest.raises(ConfigError, match=message):
+        ParamGroupConfig(values).validate()
+
+
+def test_right_groups():
+    groups = [
+        {"match": "backbone/", "learning_rate_multiplier": 0.1},
+        {"layer_type": "LayerNormalization", "weight_decay": 0.0},
+        {"ndim": [0, 1], "learning_rate": CONSTANT},
+        {"match": "embeddings", "optimizer": {"type": "adagrad"}, "name": "tables"},
+        {"match": "layer_(0|1)/", "freeze": True},
+    ]
+    assert config(param_groups=groups).validate() == []
+
+
+def test_mistakes_in_a_group_have_their_place(tmp_path):
+    path = tmp_path / "groups.yaml"
+    path.write_text(
+        "optimizer: {type: adamw}\n"
+        "learning_rate: {type: constant}\n"
+        "param_groups:\n"
+        "- match: bias\n"
+        "  weight_decay: none\n"
+        "- ndim: [1]\n"
+        "  learning_rate: {type: cosin}\n"
+        "schedules:\n"
+        "  beta_1: {type: linear, linear: {initial_learning_rat: 0.9}}\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        load_optimization_config(path)
+    assert str(error.value).splitlines() == [
+        f"{path}:5: param_groups[0].weight_decay: expected a number, got 'none' (text)",
+        f"{path}:7: param_groups[1].learning_rate.type: unknown type 'cosin'; "
+        "did you mean 'cosine'?",
+        f"{path}:9: schedules.beta_1.linear.initial_learning_rat: unknown key; "
+        "did you mean 'initial_learning_rate'?",
+    ]
+
+
+def test_a_group_with_a_decay_that_its_optimizer_lacks():
+    with pytest.raises(ConfigError, match=r"param_groups\[0\].weight_decay: `sgd` has no weight"):
+        config(
+            optimizer={"type": "sgd"}, param_groups=[{"match": "a", "weight_decay": 0.1}]
+        ).validate()
+    group = {"match": "a", "weight_decay": 0.1, "optimizer": {"type": "lamb"}}
+    assert config(optimizer={"type": "sgd"}, param_groups=[group]).validate() == []
+
+
+@pytest.mark.parametrize(
+    ("schedules", "message"),
+    [
+        ({"beta_3": CONSTANT}, "schedules.beta_3: `adamw` has no such number; did you mean 'beta_"),
+        ({"amsgrad": CONSTANT}, "schedules.amsgrad: `adamw` has no such number"),
+        ({"beta_1": {"type": None}}, "schedules.beta_1.type: a type is required"),
+        ({"beta_1": 0.9}, "schedules.beta_1: expected a mapping, got 0.9"),
+        ({"beta_1": {"type": "cosine"}}, "initial_learning_rate: a value is required"),
+    ],
+)
+def test_wrong_schedules(schedules, message):
+    with pytest.raises(ConfigError, match=message):
+        config(schedules=schedules).validate()
+
+
+def test_right_schedules():
+    schedules = {"weight_decay": CONSTANT, "beta_1": CONSTANT}
+    assert config(schedules=schedules).validate() == []
+    with pytest.raises(ConfigError, match=r"schedules.weight_decay: `sgd` has no such number"):
+        config(optimizer={"type": "sgd"}, schedules=schedules).validate()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rate": 0}, "rate: must be > 0"),
+        ({"rate": 1.1}, "rate: must be <= 1"),
+        ({"depth": "layer"}, "depth: must have one group, the number of the block, got 0"),
+        ({"depth": r"(a)(\d)"}, "got 2 in"),
+        ({"min_multiplier": 2}, "min_multiplier: must be <= 1"),
+    ],
+)
+def test_wrong_layer_decay(values, message):
+    with pytest.raises(ConfigError, match=message):
+        LayerDecayConfig(values)
+
+
+def test_the_factor_of_the_batch_size():
+    assert LrScalingConfig(global_batch_size=1024).factor() == 4.0
+    assert LrScalingConfig(rule="sqrt", global_batch_size=1024).factor() == 2.0
+    assert LrScalingConfig(base_batch_size=64, global_batch_size=32).factor() == 0.5
+    with pytest.raises(ConfigError, match="rule: must be one of 'linear' or 'sqrt'"):
+        LrScalingConfig(rule="cubic")
+
+
+def test_groups_and_schedules_survive_files():
+    wanted = config(
+        param_groups=[{"match": "a", "learning_rate": CONSTANT}, {"ndim": [1]}],
+        schedules={"beta_1": CONSTANT},
+        layer_decay={"rate": 0.5},
+        lr_scaling={"base_batch_size": 32},
+    )
+    assert OptimizationConfig.from_json(wanted.to_json()) == wanted
+    assert OptimizationConfig(wanted.as_dict()) == wanted
+    wanted.lock()
+    with pytest.raises(ConfigError, match=r"param_groups\[0\]: the config is locked"):
+        wanted.param_groups[0].match = "b"
+    with pytest.raises(ConfigError, match=r"schedules.beta_1: the config is locked"):
+        wanted.schedules["beta_1"].type = "cosine"
+    with pytest.raises(TypeError, match="read-only"):
+        wanted.schedules["beta_2"] = CONSTANT
+
+
+def test_a_branch_that_is_not_selected_in_a_group_is_a_warning():
+    group = {"match": "a", "optimizer": {"type": "sgd", "adam": {"beta_1": 0.5}}}
+    with pytest.warns(ConfigWarning, match=r"param_groups\[0\].optimizer.adam: is set, but"):
+        config(param_groups=[group]).validate()
