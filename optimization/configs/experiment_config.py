@@ -1,6 +1,7 @@
 """`ExperimentConfig`: the task, the trainer and the machine it runs on."""
 
 import dataclasses
+import posixpath
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -128,13 +129,21 @@ class TrainerConfig(Config):
             yield "best_checkpoint_eval_metric", "is needed with `best_checkpoint_export_subdir`"
         if self.best_checkpoint_eval_metric and not self.best_checkpoint_export_subdir:
             yield "best_checkpoint_export_subdir", "is needed with `best_checkpoint_eval_metric`"
-        subdirs = {"best_checkpoint_export_subdir", "validation_summary_subdir"}
-        for name in sorted(subdirs):
-            parts = getattr(self, name).replace("\\", "/").split("/")
-            if ".." in parts or (parts[0] == "" and len(parts) > 1):
-                yield name, f"must be a directory inside `model_dir`, got {getattr(self, name)!r}"
-        if self.validation_summary_subdir in ("", "train"):
-            yield "validation_summary_subdir", 'must not be "" or "train": summaries would mix'
+        yield from self._check_subdirs()
+
+    def _check_subdirs(self) -> Iterator[tuple[str, str]]:
+        places = {"the training summaries": "train"}
+        for name in ("validation_summary_subdir", "best_checkpoint_export_subdir"):
+            value = getattr(self, name)
+            place = posixpath.normpath(value.replace("\\", "/"))
+            if not value and name == "best_checkpoint_export_subdir":
+                continue
+            if not value or place.startswith(("/", "..")) or place == ".":
+                yield name, f"must be a directory inside `model_dir`, got {value!r}"
+            elif place in places.values():
+                owner = next(key for key, taken in places.items() if taken == place)
+                yield name, f"must be a directory of its own, {value!r} holds {owner}"
+            places[f"`{name}`"] = place
 
 
 @dataclasses.dataclass

@@ -106,10 +106,19 @@ class BaseOptimizerConfig(Config):
         return [f.name for f in dataclasses.fields(cls) if f.metadata.get("pipeline")]
 
 
+def _optimizer_members(decorated: Any) -> dict[str, Any]:
+    """Refuses what is no optimizer; told by name, since Keras may not be imported here."""
+    bases = getattr(decorated, "__mro__", ())
+    if not any(b.__name__ == "BaseOptimizer" and "keras" in b.__module__ for b in bases):
+        raise TypeError(f"{decorated!r} is not a subclass of keras.optimizers.Optimizer")
+    return {}
+
+
 OPTIMIZERS_CLS = Registry(
     "optimizer",
     BaseOptimizerConfig,
     import_target,
+    members=_optimizer_members,
     supplied=("learning_rate",),
     unavailable={
         "slide": "`slide` was never released by its authors: Model Garden has only its config"

@@ -127,26 +127,37 @@ class Registry(Mapping):
         return f"<registry of {self.kind} types: {', '.join(self._entries)}>"
 
     def _config_from_signature(self, name: str, decorated: Any) -> type[Config]:
+        try:
+            parameters = inspect.signature(decorated).parameters.values()
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"the {self.kind} {name!r} cannot be registered: {decorated!r} has no signature"
+            ) from None
+        members = self._members(decorated)
         function = decorated.__init__ if isinstance(decorated, type) else decorated
         hints = typing.get_type_hints(function, include_extras=True)
         inherited = self.config_base.field_names()
         fields = []
-        for parameter in inspect.signature(decorated).parameters.values():
+        for parameter in parameters:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
             if parameter.name in self._supplied or parameter.name in inherited:
                 continue
             fields.append(self._field(name, parameter, hints.get(parameter.name)))
-        return dataclasses.make_dataclass(
+        config_class = dataclasses.make_dataclass(
             f"{decorated.__name__}Config",
             fields,
             bases=(self.config_base,),
             namespace={
                 "__doc__": decorated.__doc__,
                 "__module__": decorated.__module__,
-                **self._members(decorated),
+                **members,
             },
         )
+        # Where pickle finds it.
+        decorated.registered_config = config_class
+        config_class.__qualname__ = f"{decorated.__qualname__}.registered_config"
+        return config_class
 
     def _field(self, name: str, parameter: inspect.Parameter, hint: Any) -> tuple:
         attribute = getattr(self.config_base, parameter.name, None)

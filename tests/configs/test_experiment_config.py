@@ -52,7 +52,7 @@ def test_defaults_are_those_of_model_garden():
             "best_checkpoint_export_subdir",
             "is needed with `best_checkpoint_eval_metric`",
         ),
-        (trainer(validation_summary_subdir="train"), "validation_summary_subdir", "would mix"),
+        (trainer(validation_summary_subdir="train"), "validation_summary_subdir", "of its own"),
         (trainer(validation_summary_subdir="../x"), "validation_summary_subdir", "inside"),
         (trainer(validation_summary_subdir="/x"), "validation_summary_subdir", "inside"),
         (RuntimeConfig(loss_scale="dynamic"), "loss_scale", "which is None"),

@@ -1,9 +1,12 @@
+import copy
 import dataclasses
+import pickle
 
 import pytest
 
 from optimization.configs.base import Config, OneOfConfig
 from optimization.configs.errors import ConfigError
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.registry import Registry, import_target
 from optimization.configs.types import REQUIRED
 
@@ -103,3 +106,29 @@ def test_a_parameter_without_type_is_refused(registry):
         class Untyped:
             def __init__(self, lr, size):
                 pass
+
+
+class Picklable:
+    def __init__(self, lr, size: int = 3):
+        self.size = size
+
+
+def test_configs_from_signatures_can_be_pickled(registry):
+    registry.register("picklable")(Picklable)
+    config = registry.config_class("picklable")(size=5)
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert copy.deepcopy(config) == config
+
+
+@pytest.mark.parametrize("thing", [3, "text", None, int])
+def test_what_has_no_signature_cannot_be_registered(registry, thing):
+    with pytest.raises(TypeError, match="cannot be registered"):
+        registry.register("thing")(thing)
+    assert "thing" not in registry
+
+
+@pytest.mark.parametrize("thing", [lambda learning_rate: None, Picklable])
+def test_an_optimizer_must_be_one(thing):
+    with pytest.raises(TypeError, match=r"is not a subclass of keras.optimizers.Optimizer"):
+        OPTIMIZERS_CLS.register("thing")(thing)
+    assert "thing" not in OPTIMIZERS_CLS
