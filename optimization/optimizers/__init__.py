@@ -1,9 +1,13 @@
 """Optimizers for Keras 3; importing this package makes them, and the schedules, known to Keras."""
 
+import optimization.optimizers.registration
 import optimization.schedules.keras_schedules  # noqa: F401
 from optimization.optimizers.adafactor import Adafactor
 from optimization.optimizers.adafactor_keras import AdafactorKeras
 from optimization.optimizers.adam_weight_decay import AdamWeightDecay
+from optimization.optimizers.finite import NonFiniteGradientError
+from optimization.optimizers.group_table import GroupRow, format_group_table
+from optimization.optimizers.groups import ParamGroup
 from optimization.optimizers.lamb import LAMB
 from optimization.optimizers.lars import LARS
 from optimization.optimizers.optimizer import PipelineOptimizer
@@ -15,6 +19,10 @@ __all__ = [
     "Adafactor",
     "AdafactorKeras",
     "AdamWeightDecay",
+    "GroupRow",
+    "NonFiniteGradientError",
+    "ParamGroup",
     "PipelineOptimizer",
     "SGDTorch",
+    "format_group_table",
 ]

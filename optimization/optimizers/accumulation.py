@@ -8,6 +8,7 @@ from keras import ops
 
 from optimization.optimizers import distribution, gradients
 from optimization.optimizers.control import conditionally
+from optimization.optimizers.paths import path_of
 from optimization.optimizers.slots import compute_dtype
 from optimization.optimizers.state import by_unique_name
 
@@ -33,15 +34,20 @@ class Accumulation:
         self._sums: list[keras.Variable] = []
         self._given: set[int] = set()
 
+    @classmethod
+    def of(cls, steps: int | None) -> "Accumulation | None":
+        """Returns an accumulation of so many micro-batches, None for None."""
+        return None if steps is None else cls(steps)
+
     def build(
         self,
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[Any],
-        paths: Sequence[str],
     ) -> None:
         """Creates the sums, as variables of `optimizer`."""
         self.micro_step = optimizer.add_variable((), dtype="int", name="micro_step")
-        self._variables, self._paths = list(variables), list(paths)
+        self._variables = list(variables)
+        self._paths = [path_of(variable) for variable in variables]
         self._sums = [
             optimizer.add_variable(
                 variable.shape,
@@ -49,7 +55,7 @@ class Accumulation:
                 layout=getattr(variable, "_layout", None),
                 name=f"{path.replace('/', '_')}_accumulator",
             )
-            for variable, path in zip(variables, paths, strict=True)
+            for variable, path in zip(variables, self._paths, strict=True)
         ]
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
@@ -105,3 +111,17 @@ class Accumulation:
 
 def _is_overwritten(variable: Any) -> bool:
     return getattr(variable, "overwrite_with_gradient", False)
+
+
+def checked_steps(steps: int) -> int | None:
+    """Returns the number of micro-batches in an update, None for 1.
+
+    Raises:
+        ValueError: If it is not an integer >= 1.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(
+            "Argument `gradient_accumulation_steps` must be an integer >= 1, "
+            f"received: gradient_accumulation_steps={steps!r}"
+        )
+    return steps if steps > 1 else None  # None is Keras' word for no accumulation

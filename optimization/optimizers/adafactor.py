@@ -1,7 +1,7 @@
 """Adafactor with the arguments of T5X and Flax, which TensorFlow Model Garden announces."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -60,6 +60,8 @@ class Adafactor(Float32Slots, keras.optimizers.Optimizer):
         ValueError: For a value out of its range or an invalid regular expression; at build, for
             one that matches no variable.
     """
+
+    argument_attributes: ClassVar[dict[str, str]] = {"weight_decay": "decoupled_decay"}
 
     def __init__(
         self,
@@ -180,6 +182,10 @@ class Adafactor(Float32Slots, keras.optimizers.Optimizer):
         mean_of_rows = ops.mean(rows, axis=d1 - (d1 > d0), keepdims=True)
         row_factor = ops.expand_dims(ops.rsqrt(rows / mean_of_rows), d0)
         return g * row_factor * ops.expand_dims(ops.rsqrt(columns), d1)
+
+    def is_decayed(self, variable: Any) -> bool:
+        """Says whether weight decay acts on a variable."""
+        return self._decays[self._get_variable_index(variable)]
 
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.optimizers.rates import is_schedule
 from optimization.optimizers.slots import compute_dtype
 
 
@@ -23,7 +24,7 @@ class AdafactorKeras(keras.optimizers.Adafactor):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its moments."""
-        capped = self.relative_step and not callable(self._learning_rate)
+        capped = self.relative_step and not is_schedule(self._learning_rate)
         if not capped:
             # The parent's step is linear in the rate, which it caps at 1/sqrt(t). What the cap
             # takes away is given back where the step is subtracted, by `assign_sub`.

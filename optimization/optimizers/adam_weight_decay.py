@@ -113,6 +113,10 @@ class AdamWeightDecay(Float32Slots, keras.optimizers.Adam):
             step = step + lr * self.weight_decay_rate * ops.cast(variable, dtype)
         self.assign_sub(variable, ops.cast(step, variable.dtype))
 
+    def is_decayed(self, variable: Any) -> bool:
+        """Says whether weight decay acts on a variable."""
+        return self._decays[self._get_variable_index(variable)]
+
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""
         return {

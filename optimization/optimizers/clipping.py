@@ -1,13 +1,14 @@
 """The clips of `PipelineOptimizer`: which may be combined, in which order they act, and how often.
 
-In order: `gradient_clip_norm`, then the one that is set of
+First `gradient_clip_norm`, then gradient transformers, then the one that is set of
 
 - `global_clipnorm`: all gradients times one factor, so that the norm over all is at most the bound;
 - `clipnorm`: each gradient times a factor of its own;
 - `clipvalue`: each entry for itself;
 - `adaptive_clip_factor`: each unit in proportion to its weights.
 
-Two of the last four would hide each other, and are an error.
+Two of the last four would hide each other, and a transformer may clip by itself: such combinations
+are errors.
 """
 
 from collections.abc import Sequence
@@ -33,8 +34,8 @@ def check(optimizer: keras.optimizers.Optimizer) -> None:
         value = getattr(optimizer, argument)
         if value is not None and not value > 0:
             raise ValueError(f"Argument `{argument}` must be > 0, received: {argument}={value}")
-    clips = {clip: getattr(optimizer, clip) for clip in CLIPS if getattr(optimizer, clip)}
-    if len([clip for clip in clips if clip in ALTERNATIVES]) > 1:
+    clips = {clip: getattr(optimizer, clip) for clip in ALTERNATIVES if getattr(optimizer, clip)}
+    if len(clips) > 1:
         raise ValueError(f"Only one of {ALTERNATIVES} can be set, received: {clips}")
     if clips and optimizer.gradient_transformers:
         raise ValueError(
@@ -69,23 +70,49 @@ class Clip:
             return {}
         return {"gradient_norm": self.norm, "clipped_steps": self.count}
 
-    def __call__(self, grads: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
-        """Returns the gradients clipped, without duplicate indices where they are sparse."""
+    def first(self, grads: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Acts by `gradient_clip_norm`, before transformers; keeps the norm of what came in.
+
+        Returns:
+            The gradients, and for `rest` whether the bound was exceeded.
+        """
+        grads = list(grads)
+        if not self.acts or not grads:
+            return grads, []
+        norm = gradients.global_norm(grads)
+        self.norm.assign(norm)
+        bound = self._optimizer.gradient_clip_norm
+        if bound is None:
+            return grads, []
+        return gradients.clip_by_global_norm(grads, bound, norm), [norm > bound]
+
+    def rest(
+        self, grads: Sequence[Any], variables: Sequence[Any], exceeded: Sequence[Any]
+    ) -> list[Any]:
+        """Acts by the other clip, and counts.
+
+        Args:
+            grads: The gradients, without duplicate indices where they are sparse.
+            variables: Their variables.
+            exceeded: What `first` returned.
+        """
         grads = list(grads)
         if not self.acts or not grads:
             return grads
-        clipped, excess = self._clipped(grads, variables)
-        self.norm.assign(gradients.global_norm(grads))
+        grads, more = self._clipped(grads, variables)
+        excess = ops.any(ops.stack([*exceeded, *more]))
         self.count.assign_add(ops.cast(excess, self.count.dtype))
-        return clipped
+        return grads
 
-    def _clipped(self, grads: list[Any], variables: Sequence[Any]) -> tuple[list[Any], Any]:
-        """Returns the gradients clipped, and whether a bound was exceeded."""
+    def _clipped(self, grads: list[Any], variables: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Returns the gradients clipped, and whether the bound was exceeded, by gradient."""
         optimizer, exceeded = self._optimizer, []
-        for bound in (optimizer.gradient_clip_norm, optimizer.global_clipnorm):
-            if bound is not None:
-                exceeded.append(gradients.global_norm(grads) > bound)
-                grads = gradients.clip_by_global_norm(grads, bound)
+        if optimizer.global_clipnorm is not None:
+            bound = optimizer.global_clipnorm
+            # Transformers are not combined with this clip, so nothing came between.
+            fresh = optimizer.gradient_clip_norm is not None
+            norm = gradients.global_norm(grads) if fresh else ops.convert_to_tensor(self.norm)
+            return gradients.clip_by_global_norm(grads, bound, norm), [norm > bound]
         if optimizer.clipnorm is not None:
             bound = optimizer.clipnorm
             exceeded += [gradients.global_norm([gradient]) > bound for gradient in grads]
@@ -101,7 +128,7 @@ class Clip:
             ]
             grads = [gradient for gradient, _ in clipped]
             exceeded += [excess for _, excess in clipped]
-        return grads, ops.any(ops.stack(exceeded))
+        return grads, exceeded
 
 
 def _adaptively(gradient: Any, variable: Any, factor: float, epsilon: float) -> tuple[Any, Any]:

@@ -62,18 +62,23 @@ def global_norm(gradients: Sequence[Any]) -> Any:
     return ops.sqrt(ops.sum(ops.stack([_squared_norm(gradient) for gradient in gradients])))
 
 
+def largest(gradient: Any) -> Any:
+    """Returns the largest absolute value of an entry."""
+    return ops.max(ops.abs(gradient.values if is_sparse(gradient) else gradient))
+
+
 def clip_by_norm(gradient: Any, bound: float) -> Any:
     """Returns g * bound / max(|g|, bound)."""
     norm = ops.sqrt(_squared_norm(gradient))
     return scale(gradient, bound / ops.maximum(norm, bound))
 
 
-def clip_by_global_norm(gradients: Sequence[Any], bound: float) -> list[Any]:
-    """Returns each g * bound / max(norm, bound), with the norm over all gradients.
+def clip_by_global_norm(gradients: Sequence[Any], bound: float, norm: Any = None) -> list[Any]:
+    """Returns each g * bound / max(norm, bound), with the norm over all gradients if not given.
 
     A norm that is not finite makes every gradient NaN, as in Keras: it can't be clipped.
     """
-    norm = global_norm(gradients)
+    norm = global_norm(gradients) if norm is None else norm
     factor = bound / ops.maximum(norm, bound) + (norm - norm)
     return [scale(gradient, factor) for gradient in gradients]
 

@@ -1,5 +1,7 @@
 """What a Keras optimizer must be like to be wrapped by `PipelineOptimizer`."""
 
+import difflib
+import inspect
 from typing import Any
 
 import keras
@@ -44,6 +46,54 @@ def check_wrappable(optimizer: Any) -> None:
 def portable(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a serialized optimizer in a form that every backend can read."""
     # On PyTorch Keras swaps in a private subclass; the public one loads on every backend.
-    if config["module"].startswith("keras.src.backend."):
+    if (config["module"] or "").startswith("keras.src.backend."):  # None for one of __main__
         config = {**config, "module": "keras.optimizers", "registered_name": None}
     return config
+
+
+def share_iterations(optimizer: keras.optimizers.Optimizer, iterations: keras.Variable) -> None:
+    """Makes an inner optimizer count by the pipeline's variable: all see the same step."""
+    optimizer._untrack_variable(optimizer._iterations)
+    optimizer._iterations = iterations
+
+
+def argument_of(optimizer: keras.optimizers.Optimizer, name: str) -> str:
+    """Returns the constructor's name of a hyperparameter.
+
+    "weight_decay" stands for `weight_decay_rate` where the optimizer calls it so: it may also pass
+    Keras' own argument on, which would decay a second time.
+
+    Raises:
+        ValueError: If the optimizer has no such hyperparameter, with the nearest names.
+    """
+    names = _hyperparameters(type(optimizer))
+    if name in names:
+        return name
+    if name == "weight_decay" and "weight_decay_rate" in names:
+        return "weight_decay_rate"
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
+    raise ValueError(f"{type(optimizer).__name__} has no hyperparameter {name!r} ({hint})")
+
+
+def _hyperparameters(cls: type) -> list[str]:
+    """Returns the names that the constructor writes out and that are no business of the step."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    # Of `__init__`: on PyTorch Keras' `__new__` takes anything.
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    others = {"self", "learning_rate", "name", "ema_momentum", "ema_overwrite_frequency"}
+    others.update(_PIPELINE_ARGUMENTS)
+    return [p.name for p in parameters if p.kind in kinds and p.name not in others]
+
+
+def attribute_of(optimizer: keras.optimizers.Optimizer, argument: str) -> str:
+    """Returns the attribute in which an optimizer keeps a constructor argument."""
+    return getattr(optimizer, "argument_attributes", {}).get(argument, argument)
+
+
+def is_decayed(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
+    """Says whether a built optimizer decays one of its variables."""
+    own = getattr(optimizer, "is_decayed", None)
+    if own is not None:
+        return own(variable)
+    return bool(optimizer.weight_decay) and optimizer._use_weight_decay(variable)

@@ -85,6 +85,11 @@ class LAMB(Float32Slots, keras.optimizers.Optimizer):
             step = step * trust_ratio(w, u)
         self.assign_sub(variable, ops.cast(step, variable.dtype))
 
+    def is_decayed(self, variable: Any) -> bool:
+        """Says whether weight decay acts on a variable."""
+        decays = self._decays[self._get_variable_index(variable)]
+        return decays and bool(self.weight_decay_rate)
+
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""
         return {

@@ -104,6 +104,11 @@ class LARS(Float32Slots, keras.optimizers.Optimizer):
             return self.momentum * buffer + value
         return ops.convert_to_tensor(buffer)
 
+    def is_decayed(self, variable: Any) -> bool:
+        """Says whether weight decay acts on a variable."""
+        decays = self._decays[self._get_variable_index(variable)]
+        return decays and bool(self.weight_decay_rate)
+
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""
         return {

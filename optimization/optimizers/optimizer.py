@@ -6,19 +6,26 @@ from typing import Any
 
 import keras
 
-from optimization.optimizers import clipping, distribution, gradients, paths, state
-from optimization.optimizers.accumulation import Accumulation
+from optimization.optimizers import distribution, gradients, paths, serialization
+from optimization.optimizers.accumulation import Accumulation, checked_steps
 from optimization.optimizers.averaging import AveragedWeights
+from optimization.optimizers.clipping import Clip
 from optimization.optimizers.ema import WeightAverage
 from optimization.optimizers.finite import FiniteCheck
-from optimization.optimizers.inner import check_wrappable, portable
+from optimization.optimizers.groups import ParamGroup, owning_layer_types
+from optimization.optimizers.hyperparameters import HyperparameterSchedules
+from optimization.optimizers.inner import check_wrappable, share_iterations
+from optimization.optimizers.masters import MasterWeights
+from optimization.optimizers.members import Members
+from optimization.optimizers.report import Report
+from optimization.optimizers.saving import SavedByPath
 
 GradsAndVars = list[tuple[Any, Any]]
 GradientFunction = Callable[[GradsAndVars], GradsAndVars]
 
 
 @keras.saving.register_keras_serializable(package="optimization")
-class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
+class PipelineOptimizer(Report, SavedByPath, AveragedWeights, keras.optimizers.Optimizer):
     """Wraps a Keras optimizer and owns the whole step around its update.
 
     A step acts in this order, all of it in `_step` and `_take_update`: sum over replicas, sum
@@ -65,20 +72,28 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
             for one replica; sparse gradients are made dense there. JAX: the step is compiled
             as a whole by whoever jits it. PyTorch: an error.
         loss_scale_factor: Static loss scale: `scale_loss` multiplies, a step divides.
+        adaptive_clip_factor: Bound on the norm of each unit's gradient, as a multiple of the norm
+            of the unit's weights (Brock et al. 2021, arXiv:2102.06171).
+        adaptive_clip_epsilon: Least norm of weights in that.
         gradient_accumulation_steps: Calls of `apply` in one update, >= 1.
         on_nonfinite: What happens if a gradient of an update is infinite or NaN: "propagate" does
             not look; "skip" leaves weights, moments, average and `iterations` as they are and
             counts in `nonfinite_steps` and `consecutive_nonfinite`; "raise" raises what
             `FiniteCheck` says.
         max_consecutive_nonfinite: With "skip", one more skip in a row raises; None: none does.
+        param_groups: Settings for some of the variables; the first group that matches counts.
+        layer_decay: Arguments of `LayerDecay`, or None.
+        schedules: Functions of the updates taken, by hyperparameter, such as `weight_decay`,
+            `momentum` or `beta_1`. Groups that replace it, or do not have it, keep theirs.
         name: Name of the optimizer.
 
     Raises:
         TypeError: If `optimizer` is not a Keras optimizer, or takes its steps in a way of its own.
-        ValueError: For an inner optimizer that is built or has one of the arguments above; more
-            than one of `clipnorm`, `clipvalue`, `global_clipnorm`; a bound that is not > 0;
+        ValueError: For an inner optimizer that is built or has one of the arguments above; two
+            of `clipnorm`, `clipvalue`, `global_clipnorm`, `adaptive_clip_factor`; a bound not > 0;
             transformers together with one of these; `jit_compile` on PyTorch;
-            `gradient_accumulation_steps` < 1; a choice of `on_nonfinite` that is unknown.
+            `gradient_accumulation_steps` < 1; a choice of `on_nonfinite` that is unknown; groups
+            or schedules with a hyperparameter that there is not.
     """
 
     def __init__(
@@ -94,9 +109,14 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
         gradient_transformers: Sequence[GradientFunction] | None = None,
         jit_compile: bool = False,
         loss_scale_factor: float | None = None,
+        adaptive_clip_factor: float | None = None,
+        adaptive_clip_epsilon: float = 1e-3,
         gradient_accumulation_steps: int = 1,
         on_nonfinite: str = "propagate",
         max_consecutive_nonfinite: int | None = None,
+        param_groups: Sequence[ParamGroup] = (),
+        layer_decay: Mapping[str, Any] | None = None,
+        schedules: Mapping[str, Callable[[Any], Any]] | None = None,
         name: str | None = None,
     ):
         check_wrappable(optimizer)
@@ -113,14 +133,14 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
         self.gradient_clip_norm = gradient_clip_norm or None
         self.gradient_aggregator = gradient_aggregator
         self.gradient_transformers = list(gradient_transformers or ())
-        clipping.check(self)
+        self.adaptive_clip_factor = adaptive_clip_factor
+        self.adaptive_clip_epsilon = adaptive_clip_epsilon
+        self._clip = Clip(self)
         if jit_compile and keras.backend.backend() == "torch":
             raise ValueError("Argument `jit_compile` must be False on the PyTorch backend.")
         self.jit_compile = jit_compile
-        self.gradient_accumulation_steps = _checked_steps(gradient_accumulation_steps)
-        self._accumulation = None
-        if gradient_accumulation_steps > 1:
-            self._accumulation = Accumulation(gradient_accumulation_steps)
+        self.gradient_accumulation_steps = checked_steps(gradient_accumulation_steps)
+        self._accumulation = Accumulation.of(self.gradient_accumulation_steps)
         self._finite_check = FiniteCheck(on_nonfinite, max_consecutive_nonfinite)
         self._average = None if ema is None else WeightAverage(**ema)
         self._compiled_update = distribution.CompiledUpdate(self._inner_update)
@@ -128,10 +148,13 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
         self._saved_paths: list[str] | None = None
         self._made_under_strategy = distribution.has_strategy()
         distribution.reduce_only_once(optimizer)
-        # One counter: bias corrections and schedules of the inner optimizer see every step.
-        optimizer._untrack_variable(optimizer._iterations)
-        optimizer._iterations = self._iterations
+        share_iterations(optimizer, self._iterations)
         self.optimizer = optimizer
+        self._masters = MasterWeights()
+        self._members = Members(optimizer, param_groups, layer_decay)
+        self._schedules = HyperparameterSchedules(schedules, self._members.own_optimizers())
+        self._layer_types: dict[int, str] = {}
+        self._saved_layer_types: dict[str, str] = {}
 
     # The step
 
@@ -181,7 +204,9 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
 
     def _step(self, pairs: GradsAndVars) -> None:
         """The step up to the update, in the order in which it acts."""
-        pairs = self._reduced(pairs)
+        pairs = self._reduced(self._without_frozen(pairs))
+        if not pairs:
+            return
         pairs = [(gradients.sum_duplicates(gradient), variable) for gradient, variable in pairs]
         pairs = self._unscaled(pairs)
         if self._accumulation is None:
@@ -198,19 +223,30 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
 
     def _take_update(self, pairs: GradsAndVars) -> None:
         """The update, in the order in which it acts."""
-        pairs = clipping.clipped_first(self, self._without_overwritten(pairs))
+        grads, variables = _unzip(self._without_overwritten(pairs))
+        grads, exceeded = self._clip.first(grads)
+        pairs = list(zip(grads, variables, strict=True))
         for transform in self.gradient_transformers:
             pairs = list(transform(pairs))
         grads, variables = _unzip(pairs)
-        grads = clipping.clipped(self, grads)
+        grads = self._clip.rest(grads, variables, exceeded)
+        grads = self._masters.prepare(grads, variables)
+        updated = self._masters.of(variables)
         if variables:
-            self._update(grads, variables)
-        for variable in variables:
+            self._update(grads, updated)
+        for variable, target in zip(variables, updated, strict=True):
             if variable.constraint is not None:
-                variable.assign(variable.constraint(variable))
+                target.assign(variable.constraint(target))
+        self._masters.write_back(variables)
         self._iterations.assign_add(1)
         if self._average is not None:
             self._average.update(self._iterations)
+
+    def _without_frozen(self, pairs: GradsAndVars) -> GradsAndVars:
+        if not self._members.frozen:
+            return pairs
+        frozen = self._members.frozen
+        return [pair for pair in pairs if self._get_variable_index(pair[1]) not in frozen]
 
     def _unscaled(self, pairs: GradsAndVars) -> GradsAndVars:
         if self.loss_scale_factor is None:
@@ -281,8 +317,8 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
             self._inner_update(grads, variables)
 
     def _inner_update(self, grads: list[Any], variables: list[Any]) -> None:
-        self.optimizer._apply_weight_decay(variables)
-        self.optimizer._backend_update_step(grads, variables, self.optimizer.learning_rate)
+        with self._schedules.applied(self._iterations):
+            self._members.update(grads, variables)
 
     # Variables
 
@@ -300,16 +336,48 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
         saved = self._saved_paths and self._saved_paths[: len(variables)]
         self._paths = paths.settled(variables, saved)
         with distribution.creation_scope(self), paths.known_as(variables, self._paths):
-            self.optimizer.build(variables)
+            self._build_members(variables)
+            frozen = self._members.frozen
+            learning = [variable for i, variable in enumerate(variables) if i not in frozen]
             if self._average is not None:
-                self._average.build(self, variables)
+                self._average.build(self, learning)
             if self._accumulation is not None:
-                self._accumulation.build(self, variables, self._paths)
+                self._accumulation.build(self, learning)
             self._finite_check.build(self)
+            self._clip.build()
             # Otherwise Keras would make accumulators of its own.
             steps, self.gradient_accumulation_steps = self.gradient_accumulation_steps, None
             super().build(variables)
             self.gradient_accumulation_steps = steps
+
+    def _build_members(self, variables: list[Any]) -> None:
+        types = [
+            self._layer_types.get(id(variable), self._saved_layer_types.get(path))
+            for variable, path in zip(variables, self._paths, strict=True)
+        ]
+        self._saved_layer_types = {p: t for p, t in zip(self._paths, types, strict=True) if t}
+        self._members.resolve(variables, self._paths, types)
+        targets = self._masters.build(self, variables, self._paths, self._members.frozen)
+        with paths.known_as(targets, self._paths):
+            self._members.build(self, variables, targets, self._paths)
+        self._schedules.build(self._members.scheduled())
+
+    def set_model(self, model: keras.Model) -> None:
+        """Creates all state for a built model, before the first step.
+
+        Needed by groups with `layer_type` and by averages with `trainable_weights_only=False`;
+        otherwise the first step, or `build`, does the same.
+
+        Raises:
+            ValueError: If the model is not built, and as `build` raises.
+        """
+        if not model.built:
+            raise ValueError("`set_model` needs a built model: its weights must exist.")
+        self._layer_types = owning_layer_types(model)
+        if self._average is None:
+            self.build(model.trainable_variables)
+        else:
+            self.shadow_copy(model)
 
     def _check_strategy(self, variables: list[Any]) -> None:
         distributed = any(distribution.strategy_of(variable) is not None for variable in variables)
@@ -325,87 +393,9 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
             )
 
     @property
-    def iterations(self) -> keras.Variable:
-        """Updates taken; Keras' own count is of micro-batches."""
-        return self._iterations
-
-    @property
-    def micro_step(self) -> Any:
-        """Micro-batches added up since the last update; always 0 without accumulation."""
-        built = self._accumulation is not None and self._accumulation.micro_step is not None
-        return self._accumulation.micro_step if built else 0
-
-    @property
-    def nonfinite_steps(self) -> Any:
-        """Updates skipped so far because of a gradient that was not finite."""
-        return 0 if self._finite_check.total is None else self._finite_check.total
-
-    @property
-    def consecutive_nonfinite(self) -> Any:
-        """Those of them since the last update that was taken."""
-        return 0 if self._finite_check.total is None else self._finite_check.consecutive
-
-    @property
     def variables(self) -> list[keras.Variable]:
-        """All variables, those of the inner optimizer included, each once."""
-        inner = [v for v in self.optimizer.variables if v is not self._iterations]
-        return self._variables[:] + inner
-
-    def variables_by_path(self) -> dict[str, keras.Variable]:
-        """Returns all variables under unique names that are the same in every process.
-
-        For example `iteration`, `optimizer/momentums/encoder/dense/kernel`,
-        `average/encoder/dense/kernel`: checkpoints by these names don't depend on any order.
-        `tf.train.Checkpoint(optimizer=...)` uses them too; build before restoring one.
-        """
-        named = {"iteration": self._iterations}
-        if self._average is not None and self.built:
-            named.update(self._average.variables_by_path())
-        if self._accumulation is not None and self.built:
-            named.update(self._accumulation.variables_by_path())
-        named.update(self._finite_check.variables_by_path())
-        inner = state.inner_variables_by_path(
-            self.optimizer, self._paths[: len(self._trainable_variables)]
-        )
-        named.update(
-            (f"optimizer/{path}", variable)
-            for path, variable in inner.items()
-            if variable is not self._iterations
-        )
-        return named
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        """Sets all variables, in the order of `variables`."""
-        if len(weights) != len(self.variables):
-            raise ValueError(
-                f"Argument `weights` must hold {len(self.variables)} arrays, received: "
-                f"{len(weights)}"
-            )
-        for variable, weight in zip(self.variables, weights, strict=True):
-            variable.assign(weight)
-
-    def save_own_variables(self, store: Any) -> None:
-        """Writes all variables by path, for Keras' saving."""
-        state.save(self.variables_by_path(), store)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Reads all variables by path, for Keras' saving.
-
-        Raises:
-            ValueError: Listing what is missing and what is left over; nothing is changed then.
-        """
-        later = None if self._average is None else self._average.loads_later
-        waiting = state.load(self.variables_by_path(), store, later)
-        if waiting:
-            self._average.load(waiting)
-
-    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
-        # `tf.train.Checkpoint(optimizer=...)` saves by these names too, not by position.
-        return dict(self.variables_by_path())
-
-    def __dir__(self) -> list[str]:
-        # Keras' saving walks `dir` and would save the inner optimizer a second time, by position.
-        return [name for name in super().__dir__() if name != "optimizer"]
+        """All variables, those of the inner optimizers included, each once."""
+        return self._variables[:] + self._members.variables()
 
     # Hyperparameters
 
@@ -438,54 +428,19 @@ class PipelineOptimizer(AveragedWeights, keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs, the inner optimizer included."""
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "name": self.name,
-            "optimizer": portable(serialize(self.optimizer)),
-            "clipnorm": self.clipnorm,
-            "clipvalue": self.clipvalue,
-            "global_clipnorm": self.global_clipnorm,
-            "gradient_clip_norm": self.gradient_clip_norm,
-            "ema": self.ema,
-            "gradient_aggregator": serialize(self.gradient_aggregator),
-            "gradient_transformers": [serialize(f) for f in self.gradient_transformers],
-            "jit_compile": self.jit_compile,
-            "loss_scale_factor": self.loss_scale_factor,
-            "gradient_accumulation_steps": self.gradient_accumulation_steps or 1,
-            "on_nonfinite": self._finite_check.on_nonfinite,
-            "max_consecutive_nonfinite": self._finite_check.max_consecutive,
-            "variable_paths": list(self._paths) or self._saved_paths,
-        }
+        return serialization.config_of(self)
 
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "PipelineOptimizer":
         """Rebuilds the optimizer, without its state, from `get_config()`."""
-
-        def deserialize(value: Any) -> Any:
-            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
-
-        config = dict(config)
-        config["optimizer"] = deserialize(config["optimizer"])
-        config["gradient_aggregator"] = deserialize(config.get("gradient_aggregator"))
-        config["gradient_transformers"] = [
-            deserialize(function) for function in config.get("gradient_transformers") or ()
-        ]
-        saved_paths = config.pop("variable_paths", None)
-        optimizer = cls(**config)
-        optimizer._saved_paths = saved_paths
+        arguments, saved = serialization.arguments_of(config, custom_objects)
+        optimizer = cls(**arguments)
+        optimizer._saved_paths = saved["variable_paths"]
+        optimizer._saved_layer_types = saved["layer_types"] or {}
         return optimizer
 
 
 def _unzip(pairs: GradsAndVars) -> tuple[list[Any], list[Any]]:
     return [gradient for gradient, _ in pairs], [variable for _, variable in pairs]
-
-
-def _checked_steps(steps: int) -> int | None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(
-            "Argument `gradient_accumulation_steps` must be an integer >= 1, "
-            f"received: gradient_accumulation_steps={steps!r}"
-        )
-    return steps if steps > 1 else None  # None is Keras' word for no accumulation

@@ -1,13 +1,31 @@
 """Choosing variables by regular expressions searched in their full path."""
 
+import contextlib
+import contextvars
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from optimization.optimizers.paths import path_of
 
 _NEAREST_SHOWN = 3
+_all_paths: contextvars.ContextVar[Sequence[str] | None] = contextvars.ContextVar(
+    "all_paths", default=None
+)
+
+
+@contextlib.contextmanager
+def matching_among(paths: Sequence[str]) -> Iterator[None]:
+    """Has patterns match if they are found in any of these paths, inside a `with` block.
+
+    An optimizer of one group of variables may have patterns meant for all groups.
+    """
+    token = _all_paths.set(paths)
+    try:
+        yield
+    finally:
+        _all_paths.reset(token)
 
 
 def as_pattern_list(patterns: str | Sequence[str] | None, argument: str) -> list[str] | None:
@@ -60,16 +78,18 @@ def require_matches(
     Raises:
         ValueError: Naming each such pattern and the paths nearest to it.
     """
-    paths = [path_of(variable) for variable in variables]
+    paths = _all_paths.get() or [path_of(variable) for variable in variables]
     unmatched = [p for p in patterns or () if not any(re.search(p, path) for path in paths)]
     if unmatched:
-        described = "; ".join(f"{p!r} (nearest: {_nearest(p, paths)})" for p in unmatched)
+        described = "; ".join(f"{p!r} (nearest: {nearest(p, paths)})" for p in unmatched)
         raise ValueError(
             f"Argument `{argument}` has patterns that match no trainable variable: {described}"
         )
 
 
-def _nearest(pattern: str, paths: Sequence[str]) -> str:
+def nearest(pattern: str, paths: Sequence[str]) -> str:
+    """Returns the paths most like a pattern, for an error."""
+
     # A pattern names a part of a path as often as a whole one, so both are compared.
     def likeness(path: str) -> float:
         parts = [path, *path.split("/")]

@@ -1,7 +1,7 @@
 """SGD as PyTorch computes it, with the groups and the momentum warmup of YOLO training."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -49,6 +49,8 @@ class SGDTorch(Float32Slots, keras.optimizers.Optimizer):
             an invalid regular expression.
     """
 
+    argument_attributes: ClassVar[dict[str, str]] = {"weight_decay": "gradient_decay"}
+
     def __init__(
         self,
         learning_rate: Any = 0.01,
@@ -66,6 +68,8 @@ class SGDTorch(Float32Slots, keras.optimizers.Optimizer):
     ):
         # The base class would decay every variable, outside the gradient: its argument stays unset.
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        # On the rates of biases and others; `learning_rate` has it already.
+        self.rate_multiplier = 1.0
         _check_momentum(momentum, momentum_start, warmup_steps, nesterov)
         self.momentum = momentum
         self.momentum_start = momentum_start
@@ -125,7 +129,12 @@ class SGDTorch(Float32Slots, keras.optimizers.Optimizer):
         rate = rates.get(group)
         if rate is None:
             return learning_rate
-        return rate(self.iterations) if callable(rate) else rate
+        return (rate(self.iterations) if callable(rate) else rate) * self.rate_multiplier
+
+    def is_decayed(self, variable: Any) -> bool:
+        """Says whether weight decay acts on a variable."""
+        group = self._groups[self._get_variable_index(variable)]
+        return group == _WEIGHT and bool(self.gradient_decay)
 
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""
