@@ -10,7 +10,12 @@ import typing
 if typing.TYPE_CHECKING:
     from optimization.training.binary import main
     from optimization.training.data import array_batches
-    from optimization.training.errors import CheckpointError, NonFiniteLossError, TrainingError
+    from optimization.training.errors import (
+        CheckpointError,
+        NonFiniteGradientsError,
+        NonFiniteLossError,
+        TrainingError,
+    )
     from optimization.training.registries import (
         experiment_names,
         get_experiment,
@@ -26,7 +31,12 @@ if typing.TYPE_CHECKING:
 _MODULES = {
     "binary": ("main",),
     "data": ("array_batches",),
-    "errors": ("CheckpointError", "NonFiniteLossError", "TrainingError"),
+    "errors": (
+        "CheckpointError",
+        "NonFiniteGradientsError",
+        "NonFiniteLossError",
+        "TrainingError",
+    ),
     "registries": (
         "experiment_names",
         "get_experiment",
@@ -42,6 +52,7 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "CheckpointError",
+    "NonFiniteGradientsError",
     "NonFiniteLossError",
     "Task",
     "Trainer",

@@ -88,14 +88,32 @@ def _reporting(run: Callable[[], None]) -> int:
         try:
             run()
         except (ConfigError, TrainingError) as error:
-            if flags.FLAGS.is_parsed() and flags.FLAGS.verbosity > 0:
+            if _is_verbose():
                 raise
             print(f"error: {error}", file=sys.stderr)
+            return 1
+        except Exception as error:
+            if not _is_of_the_machine(error) or _is_verbose():
+                raise
+            kind, text = type(error).__name__, str(error).strip().partition("\n")[0]
+            print(f"error: {kind}: {text} (--verbosity=1 shows where)", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
             return 130
     return 0
+
+
+def _is_verbose() -> bool:
+    return flags.FLAGS.is_parsed() and flags.FLAGS.verbosity > 0
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether a file, a device, the memory or a missing package is at fault, not the code."""
+    if isinstance(error, OSError | ImportError | MemoryError):
+        return True
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
 
 
 def _show_warning(default: Callable[..., None]) -> Callable[..., None]:
@@ -118,10 +136,7 @@ def _run_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
     )
     with _quiet_import():
         from optimization.training.run import run_experiment
-    with warnings.catch_warnings():
-        # `resolve_flags` has told all doubts, once.
-        warnings.simplefilter("ignore", ConfigWarning)
-        run_experiment(config, values.mode, values.model_dir)
+    run_experiment(config, values.mode, values.model_dir)
 
 
 def resolve_flags(

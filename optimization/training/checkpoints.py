@@ -1,10 +1,11 @@
 """Checkpoints in which every variable is found by its path, never by its position."""
 
+import contextlib
 import json
 import os
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from optimization.training.errors import CheckpointError
@@ -89,15 +90,33 @@ class CheckpointStore:
         if path is None:
             return None
         _compare(path, self._sections, leftover_is_wrong=True)
-        self._checkpoint.restore(path).assert_consumed()
+        with _readable(path):
+            self._checkpoint.restore(path).assert_consumed()
         return path
 
 
 def latest_checkpoint(directory: str) -> str | None:
-    """Returns the path of the latest checkpoint in `directory`, None if there is none."""
+    """Returns the path of the latest checkpoint in `directory`, None if there never was one.
+
+    Raises:
+        CheckpointError: If there are files of checkpoints, and none is whole.
+    """
     import tensorflow as tf
 
-    return tf.train.latest_checkpoint(directory)
+    found = tf.train.latest_checkpoint(directory)
+    if found is not None:
+        return found
+    # The file that names the latest one is damaged, or what it names is gone.
+    paths = [path.removesuffix(".index") for path in tf.io.gfile.glob(f"{directory}/ckpt-*.index")]
+    whole = [path for path in paths if tf.io.gfile.glob(f"{path}.data-*")]
+    if whole:
+        return max(whole, key=lambda path: int(path.rpartition("-")[2]))
+    if paths or os.path.exists(os.path.join(directory, "checkpoint")):
+        raise CheckpointError(
+            f"{directory!r} holds files of checkpoints, but no checkpoint that is whole; remove "
+            "them to start anew"
+        )
+    return None
 
 
 def load_model(model: "keras.Model", path: str) -> None:
@@ -118,7 +137,19 @@ def load_model(model: "keras.Model", path: str) -> None:
     sections = {"model": by_path(model.variables)}
     _compare(found, sections, leftover_is_wrong=False)
     checkpoint = tf.train.Checkpoint(**sections)
-    checkpoint.read(found).expect_partial().assert_existing_objects_matched()
+    with _readable(found):
+        checkpoint.read(found).expect_partial().assert_existing_objects_matched()
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.OpError, IndexError, ValueError) as error:  # as the damage happens to be
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {reason}") from error
 
 
 def _unescape(match: re.Match) -> str:
@@ -129,10 +160,8 @@ def _stored(path: str) -> dict[str, list[int]]:
     """Returns the shapes of what a checkpoint holds, by "section: variable path"."""
     import tensorflow as tf
 
-    try:
+    with _readable(path):
         shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from None
     result = {}
     for key, shape in shapes.items():
         if not key.endswith(_VALUE) or key.startswith("save_counter"):
@@ -206,8 +235,16 @@ class BestCheckpoint:
         self._info = os.path.join(directory, "info.json")
         self.best: float | None = None
         if not fresh and os.path.exists(self._info):
+            self.best = self._read_best()
+
+    def _read_best(self) -> float | None:
+        try:
             with open(self._info, encoding="utf-8") as file:
-                self.best = json.load(file)["metrics"].get(metric)
+                return json.load(file)["metrics"].get(self.metric)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise CheckpointError(
+                f"{self._info} is damaged; remove it to look for the best weights anew"
+            ) from None
 
     def offer(self, metrics: Mapping[str, float], step: int) -> bool:
         """Keeps the weights if `metrics` are better than the best before.

@@ -14,3 +14,7 @@ class CheckpointError(TrainingError):
 
 class NonFiniteLossError(TrainingError):
     """A loss that became infinite or not a number."""
+
+
+class NonFiniteGradientsError(TrainingError):
+    """Gradients that are infinite or not a number, where the config lets that end the run."""

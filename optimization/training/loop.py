@@ -4,6 +4,8 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from optimization.training.inspection import accumulated
+
 if typing.TYPE_CHECKING:
     import keras
     import tensorflow as tf
@@ -12,42 +14,55 @@ if typing.TYPE_CHECKING:
 
 
 _COUNT = "number of examples"
+_ROOM = 1024
 
 
 class Means:
-    """Running means of named scalars, weighted by examples, kept in TensorFlow variables."""
+    """Running means of named scalars, weighted by examples, kept in a TensorFlow variable.
 
-    def __init__(self) -> None:
-        self._sums: dict[str, tf.Variable] = {}
+    Args:
+        finite_only: Whether a batch whose loss is infinite or NaN is left out.
+    """
+
+    def __init__(self, finite_only: bool = False) -> None:
+        import tensorflow as tf
+
+        self._finite_only = finite_only
+        # Which names there are is known only when the first step is traced. Variables that were
+        # made then would have TensorFlow trace the whole loop a second time, so there is one, made
+        # before, with room for all.
+        self._names: list[str] = []
+        self._sums = tf.Variable(tf.zeros(_ROOM), trainable=False)
 
     def add(self, sums: dict[str, Any]) -> None:
         """Adds sums over examples and their count; inside or outside of a `tf.function`."""
         import tensorflow as tf
 
-        if not self._sums:
-            # Which names there are is known only when the first step is traced.
-            with tf.init_scope():
-                self._sums = {name: tf.Variable(0.0, trainable=False) for name in sums}
-        for name, total in self._sums.items():
-            total.assign_add(sums[name])
+        if len(sums) > _ROOM:
+            raise ValueError(f"a step may return {_ROOM - 1} numbers at most, got {len(sums) - 1}")
+        self._names = self._names or list(sums)
+        values = tf.stack([sums[name] for name in self._names])
+        if self._finite_only:
+            values = tf.where(tf.math.is_finite(sums["loss"]), values, 0.0)
+        self._sums.assign_add(tf.pad(values, [[0, _ROOM - len(sums)]]))
 
     def result(self) -> dict[str, float]:
         """Returns the means so far, NaN for those of no examples."""
-        sums = {name: float(total) for name, total in self._sums.items()}
+        sums = dict(zip(self._names, self._sums.numpy().tolist(), strict=False))
         count = sums.pop(_COUNT, 0.0)
         return {name: total / count if count else float("nan") for name, total in sums.items()}
 
     def reset(self) -> None:
         """Starts the means anew."""
-        for total in self._sums.values():
-            total.assign(0.0)
+        self._sums.assign([0.0] * _ROOM)
 
 
 class Steps:
     """One training step and one validation step on all replicas, and loops of them.
 
-    Gradients are summed over the replicas inside `strategy.run`; `optimizer.apply` runs once,
-    outside of it and outside of the strategy's scope.
+    A training step is one update of the weights: of one batch, or of as many as the optimizer
+    accumulates. For each batch, gradients are summed over the replicas inside `strategy.run`, and
+    `optimizer.apply` runs once, outside of it and outside of the strategy's scope.
 
     Args:
         strategy: The distribution strategy.
@@ -57,6 +72,8 @@ class Steps:
         train_metrics: Updated by the training steps.
         validation_metrics: Updated by the validation steps.
         global_step: Counts training steps.
+        accumulation: Batches in one training step; the optimizer makes one update of them.
+        finite_means: Whether training batches whose loss is not finite are left out of the means.
         eager: Whether to do without `tf.function`.
         xla: Whether XLA compiles the replica's training step.
     """
@@ -70,6 +87,9 @@ class Steps:
         train_metrics: list,
         validation_metrics: list,
         global_step: "tf.Variable",
+        *,
+        accumulation: int = 1,
+        finite_means: bool = False,
         eager: bool = False,
         xla: bool = False,
     ):
@@ -83,7 +103,8 @@ class Steps:
         self._validation_metrics = validation_metrics
         self._global_step = global_step
         self._aggregate = _aggregation(optimizer)
-        self.train_means, self.validation_means = Means(), Means()
+        self._accumulation = accumulation
+        self.train_means, self.validation_means = Means(finite_means), Means()
         compiled: Callable = (lambda function: function) if eager else tf.function
         self._forward_backward = self._train_replica
         if xla:
@@ -96,13 +117,31 @@ class Steps:
         import tensorflow as tf
 
         norm = tf.constant(0.0)
-        for index in tf.range(steps):
+        batches = steps * self._accumulation
+        for index in tf.range(batches):
             gradients, scale = self._gradients(next(iterator))
-            if index == steps - 1:
-                norm = _global_norm(gradients) / scale
+            if index == batches - 1:
+                norm = self._norm(gradients, scale)
             self._optimizer.apply(gradients, self._model.trainable_variables)
-            self._global_step.assign_add(1)
+            completes = tf.equal((index + 1) % self._accumulation, 0)
+            self._global_step.assign_add(tf.cast(completes, tf.int64))
         return norm
+
+    def _norm(self, gradients: list, scale: "tf.Tensor") -> "tf.Tensor":
+        """Returns the norm of the gradient of an update, before its last batch is applied."""
+        import tensorflow as tf
+
+        variables = self._model.trainable_variables
+        if self._accumulation == 1:
+            return _global_norm(gradients) / scale
+        totals = [
+            total if gradient is None else total + tf.convert_to_tensor(gradient) / scale
+            for total, gradient in zip(
+                accumulated(self._optimizer, variables), gradients, strict=True
+            )
+            if total is not None
+        ]
+        return _global_norm(totals) / self._accumulation
 
     def _gradients(self, inputs: Any) -> tuple[list, "tf.Tensor"]:
         """Returns the gradients summed over all replicas, and the factor they are scaled by."""

@@ -5,8 +5,11 @@ import typing
 
 from optimization.configs.base import OneOfConfig
 from optimization.configs.optimization_config import OptimizationConfig
+from optimization.training.inspection import innermost
 
 if typing.TYPE_CHECKING:
+    import keras
+
     from optimization.training.trainer import Trainer
 
 
@@ -43,6 +46,28 @@ def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
     return rows
 
 
+def describe_settings(
+    config: OptimizationConfig, optimizer: "keras.optimizers.Optimizer"
+) -> list[str]:
+    """Returns what a config does not say by itself: the scaled learning rate, and the groups.
+
+    Args:
+        config: The config, with steps and batch sizes as numbers.
+        optimizer: What was made of it, built.
+    """
+    lines = []
+    scaling = config.lr_scaling
+    if scaling is not None:
+        lines.append(
+            f"learning rate x {scaling.factor():.4g}: batch {scaling.global_batch_size} / "
+            f"{scaling.base_batch_size}, {scaling.rule}"
+        )
+    inner = innermost(optimizer)
+    if len(getattr(inner, "learning_rates", dict)()) > 1:
+        lines += inner.format_group_table().splitlines()
+    return lines
+
+
 def final_report(trainer: "Trainer", results: dict[str, float], seconds: float) -> str:
     """Returns the summary of a run, one fact a line."""
     config, model = trainer.config, trainer.model
@@ -50,7 +75,7 @@ def final_report(trainer: "Trainer", results: dict[str, float], seconds: float) 
     rows = {
         "task": type(trainer.task).__name__,
         "model": f"{model.name}, {model.count_params():,} parameters",
-        **describe_optimization(config.trainer.optimizer_config),
+        **describe_optimization(trainer.optimizer_config),
         "steps": f"{trainer.step:,} of {config.trainer.train_steps:,}",
         "devices": f"{replicas} ({type(trainer.strategy).__name__})" if replicas > 1 else "1",
         "took": f"{seconds:.1f} s",

@@ -53,14 +53,15 @@ def run_experiment(
         make_directory(model_dir)
     started = time.perf_counter()
     trainer = Trainer(config, model_dir, console=console)
-    if mode.startswith("train") and trainer.chief:
-        _write_params(config, model_dir)
     if mode == "eval":
         results = trainer.evaluate_checkpoint()
     elif mode == "continuous_eval":
         results = trainer.evaluate_continuously()
     else:
-        results = trainer.train(evaluate=mode == "train_and_eval")
+        results = trainer.train(
+            evaluate=mode == "train_and_eval",
+            on_start=lambda: _write_params(config, model_dir) if trainer.chief else None,
+        )
     if "train" not in mode:
         results = {f"validation {name}": value for name, value in results.items()}
     if trainer.chief:
@@ -74,6 +75,8 @@ def make_directory(path: str) -> None:
     Raises:
         TrainingError: If it cannot be made.
     """
+    if "://" in path:
+        raise TrainingError(f"--model_dir must be a directory of this machine, got {path!r}")
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:

@@ -16,13 +16,16 @@ def build_strategy(config: RuntimeConfig) -> "tf.distribute.Strategy":
     """Returns the distribution strategy that `config` names.
 
     Raises:
-        TrainingError: If `enable_xla` meets more than one replica.
+        TrainingError: If `enable_xla` meets more than one replica, or TF_CONFIG is wrong.
     """
     import tensorflow as tf
 
     strategy = tf.distribute.get_strategy()
     if config.distribution_strategy == "multi_worker_mirrored":
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"TF_CONFIG cannot be used: {error}") from error
     elif config.distribution_strategy == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         if len(devices) > 1:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -11,9 +11,24 @@ from rich.console import Console
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import DataConfig, ExperimentConfig
 from optimization.training import checkpoints
-from optimization.training.errors import CheckpointError, NonFiniteLossError, TrainingError
+from optimization.training.errors import (
+    CheckpointError,
+    NonFiniteGradientsError,
+    NonFiniteLossError,
+    TrainingError,
+)
+from optimization.training.inspection import (
+    averages,
+    check_accumulation,
+    innermost,
+    learning_rates,
+    nonfinite_variables,
+    optimizer_values,
+    shared_options,
+)
 from optimization.training.progress import StepProgress, format_values, say
 from optimization.training.registries import get_task_class
+from optimization.training.report import describe_settings
 from optimization.training.runtime import build_strategy, dtype_policy, is_chief
 from optimization.training.summaries import SummaryWriter
 
@@ -37,6 +52,7 @@ class Trainer:
 
     Attributes:
         config: The experiment, read-only.
+        optimizer_config: Its optimizer section, with steps and batch sizes as numbers.
         task: The task.
         strategy: The distribution strategy.
         model: The model.
@@ -64,9 +80,12 @@ class Trainer:
                 "the trainer runs on Keras' TensorFlow backend, which is set to "
                 f"{keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow"
             )
-        config.validate()
+        errors, _ = config.problems()
+        if errors:
+            raise ConfigError(errors)
         self.config = config.replace()
         self.config.lock()
+        self.optimizer_config = self.config.sized_optimizer_config()
         self.model_dir = os.fspath(model_dir)
         self.task = task or get_task_class(config.task)(self.config.task, self.model_dir)
         keras.utils.clear_session()
@@ -77,6 +96,7 @@ class Trainer:
         if not self.chief:
             self._console = Console(quiet=True)
         self._resumes = checkpoints.latest_checkpoint(self.model_dir) is not None
+        self._accumulation, self._on_nonfinite = shared_options(self.optimizer_config)
         with self.strategy.scope(), dtype_policy(self.config.runtime):
             self.model = self._build_model()
             self.optimizer = self._build_optimizer()
@@ -113,11 +133,12 @@ class Trainer:
 
     def _build_optimizer(self) -> "keras.optimizers.Optimizer":
         try:
-            optimizer = self.task.create_optimizer(
-                self.config.trainer.optimizer_config, self.config.runtime
-            )
-            if _averages(optimizer):
-                _innermost(optimizer).shadow_copy(self.model)
+            optimizer = self.task.create_optimizer(self.optimizer_config, self.config.runtime)
+            inner = innermost(optimizer)
+            if hasattr(inner, "set_model"):  # for rules about layers
+                inner.set_model(self.model)
+            if averages(optimizer):
+                inner.shadow_copy(self.model)
             if not optimizer.built:
                 optimizer.build(self.model.trainable_variables)
         except ConfigError:
@@ -125,6 +146,7 @@ class Trainer:
         except ValueError as error:
             # For example a pattern that matches no variable of this model.
             raise TrainingError(f"trainer.optimizer_config: {error}") from error
+        check_accumulation(optimizer, self._accumulation)
         return optimizer
 
     def _build_steps(self) -> Any:
@@ -138,6 +160,8 @@ class Trainer:
             self._train_metrics,
             self._validation_metrics,
             self.global_step,
+            accumulation=self._accumulation,
+            finite_means=self._on_nonfinite == "skip",
             eager=self.config.runtime.run_eagerly,
             xla=self.config.runtime.enable_xla,
         )
@@ -155,16 +179,16 @@ class Trainer:
             writable=self.chief,
         )
 
-    def _batches(self, data: DataConfig, first_step: int = 0, steps: int = -1) -> Any:
-        """Returns the distributed batches from `first_step` on, `steps` of them if not -1."""
+    def _batches(self, data: DataConfig, first: int = 0, count: int = -1) -> Any:
+        """Returns the distributed batches from number `first` on, `count` of them if not -1."""
         if data.seed is None:
             data = data.replace(seed=self.config.runtime.seed)
 
         def of_worker(context: Any) -> Any:
             # A global batch is one element for each replica of the worker.
             elements = context.num_replicas_in_sync // context.num_input_pipelines
-            dataset = self.task.build_inputs(data, context).skip(first_step * elements)
-            return dataset if steps == -1 else dataset.take(steps * elements)
+            dataset = self.task.build_inputs(data, context).skip(first * elements)
+            return dataset if count == -1 else dataset.take(count * elements)
 
         return self.strategy.distribute_datasets_from_function(of_worker)
 
@@ -192,25 +216,35 @@ class Trainer:
 
     # ---- training ------------------------------------------------------------------------------
 
-    def train(self, evaluate: bool = False) -> dict[str, float]:
+    def train(
+        self, evaluate: bool = False, on_start: Callable[[], None] | None = None
+    ) -> dict[str, float]:
         """Trains to `train_steps`, from the latest checkpoint of `model_dir` on if there is one.
 
         Args:
             evaluate: Whether to evaluate every `validation_interval` steps and at the end.
+            on_start: Called when the checkpoint, if there is one, has been restored.
 
         Returns:
             The values of the last summary, and those of the last evaluation with "validation "
             before their names.
 
         Raises:
-            NonFiniteLossError: If the loss becomes infinite or NaN.
+            NonFiniteLossError: If the loss becomes infinite or NaN, unless the optimizer's section
+                says `on_nonfinite: skip`.
+            NonFiniteGradientsError: If gradients are not finite, and the section says
+                `on_nonfinite: raise`, or `max_consecutive_nonfinite` is exceeded.
             CheckpointError: If the checkpoint in `model_dir` does not fit.
         """
         restored = self.restore()
+        if on_start is not None:
+            on_start()
         if restored:
             self._say(f"resumed at step {self.step} from {restored}")
         elif self.config.task.init_checkpoint:
             self._say(f"initialized from {self.config.task.init_checkpoint}")
+        for line in describe_settings(self.optimizer_config, self.optimizer):
+            self._say(line)
         total = self.config.trainer.train_steps
         results: dict[str, float] = {}
         if self.step >= total:
@@ -222,8 +256,9 @@ class Trainer:
             StepProgress(self._console, total, self.step) as progress,
         ):
             if self.step == 0:
-                writer.write({"learning_rate": self._learning_rate()}, 0)
-            batches = iter(self._batches(self.config.task.train_data, self.step))
+                writer.write(learning_rates(self.optimizer), 0)
+            first = self.step * self._accumulation
+            batches = iter(self._batches(self.config.task.train_data, first))
             intervals = self._intervals(evaluate)
             while self.step < total:
                 norm = self._run_loop(batches, intervals, progress)
@@ -241,25 +276,39 @@ class Trainer:
 
         stop = min((self.step // interval + 1) * interval for interval in intervals)
         stop = min(stop, self.config.trainer.train_steps)
-        steps = tf.constant(stop - self.step, tf.int32)
+        steps = tf.constant(stop - self.step, tf.int64)
         progress.start_loop()
         try:
             norm = self._steps.train(batches, steps)
-        except tf.errors.OutOfRangeError as error:
+        except (tf.errors.OutOfRangeError, StopIteration) as error:
             raise TrainingError(
                 f"the training data ended before step {stop}: "
                 f"{type(self.task).__name__}.build_inputs() must return a dataset without end "
                 "for training, as `repeat()` makes one"
             ) from error
+        except (tf.errors.InvalidArgumentError, ArithmeticError) as error:
+            variables = nonfinite_variables(error)
+            if variables is None:
+                raise
+            raise self._nonfinite_gradients(variables) from error
         loss = self._steps.train_means.result()["loss"]
         progress.end_loop(self.step)
         # Checked before anything is saved: the last checkpoint is one that can be gone on from.
-        if not abs(loss) < float("inf"):
+        # With `on_nonfinite: skip` such a batch changes no weights, and the run goes on.
+        if self._on_nonfinite != "skip" and not abs(loss) < float("inf"):
             raise NonFiniteLossError(
                 f"the loss is {loss} after {self.step} steps; a smaller learning rate, a warmup or "
                 "a gradient clip may help. The last checkpoint is from before"
             )
         return norm
+
+    def _nonfinite_gradients(self, variables: str) -> NonFiniteGradientsError:
+        updates = int(innermost(self.optimizer).iterations)
+        return NonFiniteGradientsError(
+            f"after {updates} updates the gradients of these variables are not finite: "
+            f"{variables}; a smaller learning rate, a warmup or a gradient clip may help. The last "
+            "checkpoint is from before"
+        )
 
     def _intervals(self, evaluate: bool) -> list[int]:
         trainer = self.config.trainer
@@ -272,19 +321,18 @@ class Trainer:
     def _summarize(
         self, writer: SummaryWriter, norm: Any, progress: StepProgress
     ) -> dict[str, float]:
-        """Reports the means since the last summary, and the learning rate of the next update."""
+        """Reports the means since the last summary, and the learning rate of the next update.
+
+        The norm is that of the last update's gradient, as the clips meet it.
+        """
         values = self._steps.train_means.result() | _results(self._train_metrics)
-        values["learning_rate"] = self._learning_rate()
-        values["gradient_norm"] = float(norm)
+        values |= {"gradient_norm": float(norm)} | optimizer_values(self.optimizer)
         self._steps.train_means.reset()
         _reset(self._train_metrics)
         rate = {"steps_per_second": progress.rate} if progress.rate else {}
         writer.write(values | rate, self.step)
         progress.show(values)
         return values
-
-    def _learning_rate(self) -> float:
-        return float(self.optimizer.learning_rate)
 
     # ---- evaluating ----------------------------------------------------------------------------
 
@@ -306,7 +354,7 @@ class Trainer:
                 return self.evaluate(writer)
         if self._validation_data is None:
             self._validation_data = self._batches(
-                self.config.task.validation_data, steps=self.config.trainer.validation_steps
+                self.config.task.validation_data, count=self.config.trainer.validation_steps
             )
         self._steps.validation_means.reset()
         _reset(self._validation_metrics)
@@ -325,10 +373,10 @@ class Trainer:
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[bool]:
         """Puts the averages in the place of the weights; yields whether there are any."""
-        if not _averages(self.optimizer):
+        if not averages(self.optimizer):
             yield False
             return
-        with _innermost(self.optimizer).averaged_weights():
+        with innermost(self.optimizer).averaged_weights():
             yield True
 
     def evaluate_checkpoint(self, path: str | None = None) -> dict[str, float]:
@@ -375,15 +423,6 @@ class Trainer:
 
     def _say(self, text: str) -> None:
         say(self._console, text)
-
-
-def _innermost(optimizer: Any) -> Any:
-    """Returns the optimizer that a `LossScaleOptimizer` wraps, or the optimizer itself."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def _averages(optimizer: Any) -> bool:
-    return getattr(_innermost(optimizer), "ema", None) is not None
 
 
 def _results(metrics: list) -> dict[str, float]:

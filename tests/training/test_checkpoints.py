@@ -151,3 +151,57 @@ def test_another_worker_decides_alike_and_writes_nothing(tmp_path):
     assert keeper.offer({"f1": 1.0}, 1)
     assert not keeper.offer({"f1": 0.5}, 2)
     assert list(tmp_path.iterdir()) == []
+
+
+def save_two(directory):
+    values = section(a=1.0)
+    store = CheckpointStore(str(directory), {"model": values})
+    store.save(1)
+    values["a"].assign(2.0)
+    store.save(2)
+
+
+def restored(directory):
+    values = section(a=0.0)
+    CheckpointStore(str(directory), {"model": values}).restore()
+    return float(values["a"])
+
+
+def test_a_damaged_list_of_checkpoints_loses_nothing(tmp_path):
+    save_two(tmp_path)
+    (tmp_path / "checkpoint").write_text("garbage")
+    assert restored(tmp_path) == 2.0
+    (tmp_path / "checkpoint").unlink()
+    assert restored(tmp_path) == 2.0
+
+
+def test_the_newest_whole_checkpoint_is_taken(tmp_path):
+    save_two(tmp_path)
+    for path in tmp_path.glob("ckpt-2.*"):
+        path.unlink()
+    assert restored(tmp_path) == 1.0
+
+
+def test_files_without_a_whole_checkpoint_are_no_fresh_start(tmp_path):
+    save_two(tmp_path)
+    for path in tmp_path.glob("ckpt-*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="holds files of checkpoints, but no checkpoint that"):
+        restored(tmp_path)
+
+
+def test_a_truncated_checkpoint_is_an_error(tmp_path):
+    values = {"weights": tf.Variable(tf.ones((1000,)))}
+    CheckpointStore(str(tmp_path), {"model": values}).save(1)
+    data = next(tmp_path.glob("ckpt-1.data-*"))
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"ckpt-1 cannot be read"):
+        CheckpointStore(str(tmp_path), {"model": values}).restore()
+
+
+@pytest.mark.parametrize("text", ["{bad", "{}", "[]", '{"metrics": 3}'])
+def test_a_damaged_record_of_the_best_is_an_error(tmp_path, text):
+    (tmp_path / "info.json").write_text(text)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    with pytest.raises(CheckpointError, match=r"info.json is damaged; remove it"):
+        BestCheckpoint(str(tmp_path), "loss", False, model, fresh=False)

@@ -2,7 +2,7 @@ import pytest
 from rich.console import Console
 
 from optimization import ConfigError
-from optimization.training import run_experiment
+from optimization.training import CheckpointError, TrainingError, run_experiment
 from tests.training.tiny import tiny
 
 QUIET = Console(quiet=True)
@@ -31,3 +31,21 @@ def test_an_unknown_mode_and_an_incomplete_config_are_errors(tmp_path):
     with pytest.raises(ConfigError, match="trainer.train_steps"):
         run_experiment(config, "train", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_does_not_fit_leaves_the_record_of_the_good_one(tmp_path):
+    run_experiment(tiny(), "train", tmp_path, console=QUIET)
+    before = (tmp_path / "params.yaml").read_text()
+    other = tiny()
+    other.trainer.train_steps *= 2
+    other.trainer.optimizer_config.override({"optimizer": {"type": "adam"}})
+    with pytest.raises(CheckpointError, match="does not fit"):
+        run_experiment(other, "train", tmp_path, console=QUIET)
+    assert (tmp_path / "params.yaml").read_text() == before
+
+
+def test_a_directory_elsewhere_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError, match="must be a directory of this machine, got 'gs://x'"):
+        run_experiment(tiny(), "train", "gs://x", console=QUIET)
+    assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from optimization import OptimizationConfig, RuntimeConfig
-from optimization.training import Task, with_loss_scale
+from optimization.training import Task, TrainingError, with_loss_scale
 from optimization.training.runtime import build_strategy, dtype_policy, is_chief
 
 CONFIG = OptimizationConfig(
@@ -87,3 +87,9 @@ def test_loss_scaling():
         optimizer = keras.optimizers.SGD()
         assert with_loss_scale(optimizer, runtime) is optimizer
         assert optimizer.loss_scale_factor is None
+
+
+def test_a_broken_cluster_description_is_told(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{bad")
+    with pytest.raises(TrainingError, match="TF_CONFIG cannot be used"):
+        build_strategy(RuntimeConfig(distribution_strategy="multi_worker_mirrored"))
