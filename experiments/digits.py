@@ -1,7 +1,11 @@
 """Handwritten digits: scikit-learn's `load_digits`, 1797 images of 8 x 8, and a small convnet."""
 
 import dataclasses
+from typing import Annotated
 
+from annotated_types import Interval
+
+from experiments.splits import stratified_split
 from optimization import DataConfig, ExperimentConfig, TaskConfig, TrainerConfig
 from optimization.configs.base import Config
 from optimization.configs.types import Decay, NonNegativeFloat, PositiveInt
@@ -35,7 +39,7 @@ class DigitsConfig(TaskConfig):
     """
 
     model: DigitsModelConfig = dataclasses.field(default_factory=DigitsModelConfig)
-    test_fraction: Decay = 0.2
+    test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.2
 
 
 @register_task(DigitsConfig)
@@ -86,15 +90,13 @@ class DigitsTask(Task):
 def load_split(test_fraction: float, is_training: bool):
     """Returns images and labels, of the training or of the test part."""
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     images = (digits.images / 16.0).astype("float32")[..., None]
     labels = digits.target.astype("int32")
-    parts = train_test_split(
-        images, labels, test_size=test_fraction, random_state=0, stratify=labels
-    )
-    return (parts[0], parts[2]) if is_training else (parts[1], parts[3])
+    training, held_out = stratified_split(labels, test_fraction)
+    part = training if is_training else held_out
+    return images[part], labels[part]
 
 
 @register_experiment("digits")

@@ -14,7 +14,13 @@ from collections.abc import Iterator, Sequence
 
 from optimization import DataConfig, ExperimentConfig, TaskConfig, TrainerConfig
 from optimization.configs.types import Decay, PositiveInt
-from optimization.training import Task, array_batches, register_experiment, register_task
+from optimization.training import (
+    Task,
+    TrainingError,
+    array_batches,
+    register_experiment,
+    register_task,
+)
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -110,13 +116,13 @@ def sequences(text: str, length: int, stride: int) -> tuple["np.ndarray", "np.nd
         one character on. What is left at the end is dropped.
 
     Raises:
-        ValueError: If the text is too short for one sequence.
+        TrainingError: If the text is too short for one sequence.
     """
     import numpy as np
 
     ids = encode(text)
     if len(ids) <= length:
-        raise ValueError(
+        raise TrainingError(
             f"`sequence_length` must be < {len(ids)}, the length of the text, got {length}"
         )
     windows = np.lib.stride_tricks.sliding_window_view(ids, length + 1)[::stride]

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Interval
 
+from experiments.splits import stratified_split
 from optimization import DataConfig, ExperimentConfig, TaskConfig, TrainerConfig
 from optimization.configs.types import PositiveInt
 from optimization.training import Task, array_batches, register_experiment, register_task
@@ -52,13 +53,9 @@ def read_tables(bins: int, test_fraction: float) -> tuple[Table, Table]:
     """Returns the training part and the held-out part."""
     import numpy as np
     from sklearn.datasets import load_breast_cancer
-    from sklearn.model_selection import train_test_split
 
     values, labels = load_breast_cancer(return_X_y=True)
-    indices = np.arange(len(labels))
-    training, held_out = train_test_split(
-        indices, test_size=test_fraction, random_state=0, stratify=labels
-    )
+    training, held_out = stratified_split(labels, test_fraction)
     edges = np.quantile(values[training], np.arange(1, bins) / bins, axis=0)
     # The bin of a value is the number of its column's edges that are not above it.
     places = (values[:, None, :] >= edges[None]).sum(axis=1)

@@ -234,6 +234,32 @@ def test_a_registered_optimizer_works_everywhere(monkeypatch, tmp_path):
         optimization.register_optimizer("halving")
 
 
+def test_a_model_with_a_registered_optimizer_is_saved_and_loaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        optimization.OPTIMIZERS_CLS, "_entries", dict(optimization.OPTIMIZERS_CLS._entries)
+    )
+
+    @optimization.register_optimizer("sign")
+    class Sign(keras.optimizers.Optimizer):
+        def __init__(self, learning_rate=0.1, scale: float = 1.0, name="sign", **kwargs):
+            super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+            self.scale = scale
+
+        def update_step(self, gradient, variable, learning_rate):
+            self.assign_sub(variable, learning_rate * self.scale * keras.ops.sign(gradient))
+
+        def get_config(self):
+            return {**super().get_config(), "scale": self.scale}
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(optimizer=build({"type": "sign", "sign": {"scale": 3.0}}), loss="mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.scale == 3.0
+    assert int(loaded.optimizer.iterations) == 1
+
+
 @pytest.mark.parametrize("case", GARDEN_LR["cases"], ids=lambda case: case["source"][-60:])
 def test_model_gardens_learning_rates(case):
     config = optimization.OptimizationConfig(case["base"])

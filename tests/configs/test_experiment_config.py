@@ -53,6 +53,18 @@ def test_defaults_are_those_of_model_garden():
             "is needed with `best_checkpoint_eval_metric`",
         ),
         (trainer(validation_summary_subdir="train"), "validation_summary_subdir", "of its own"),
+        (trainer(validation_summary_subdir="./train"), "validation_summary_subdir", "of its own"),
+        (trainer(validation_summary_subdir="a/.."), "validation_summary_subdir", "inside"),
+        (
+            trainer(best_checkpoint_export_subdir="./", best_checkpoint_eval_metric="loss"),
+            "best_checkpoint_export_subdir",
+            "inside",
+        ),
+        (
+            trainer(best_checkpoint_export_subdir="validation", best_checkpoint_eval_metric="loss"),
+            "best_checkpoint_export_subdir",
+            "holds `validation_summary_subdir`",
+        ),
         (trainer(validation_summary_subdir="../x"), "validation_summary_subdir", "inside"),
         (trainer(validation_summary_subdir="/x"), "validation_summary_subdir", "inside"),
         (RuntimeConfig(loss_scale="dynamic"), "loss_scale", "which is None"),
