@@ -63,7 +63,8 @@ def describe_settings(
             f"{scaling.base_batch_size}, {scaling.rule}"
         )
     inner = innermost(optimizer)
-    if len(getattr(inner, "learning_rates", dict)()) > 1:
+    rows = getattr(inner, "group_table", list)()
+    if any(row.rule or row.multiplier != 1.0 for row in rows):
         lines += inner.format_group_table().splitlines()
     return lines
 

@@ -135,10 +135,8 @@ class Trainer:
         try:
             optimizer = self.task.create_optimizer(self.optimizer_config, self.config.runtime)
             inner = innermost(optimizer)
-            if hasattr(inner, "set_model"):  # for rules about layers
+            if hasattr(inner, "set_model"):  # for rules about layers, and averages of all weights
                 inner.set_model(self.model)
-            if averages(optimizer):
-                inner.shadow_copy(self.model)
             if not optimizer.built:
                 optimizer.build(self.model.trainable_variables)
         except ConfigError:
