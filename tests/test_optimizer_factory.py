@@ -323,3 +323,109 @@ def test_a_scaled_schedule_survives_serialization():
     twin = schedules.deserialize(schedules.serialize(lr))
     assert [float(twin(s)) for s in (0, 7)] == [float(lr(s)) for s in (0, 7)]
     assert float(lr(0)) == 1.5
+
+
+def one_update(config, values, model=None):
+    """Returns the values of variables, by path, after one update with gradients of 1."""
+    built = optimization.OptimizerFactory(optimization.OptimizationConfig(config))
+    optimizer = built.build_optimizer(built.build_learning_rate(), model=model)
+    variables = golden_cases.make_variables(
+        {path: np.array(value, "float32") for path, value in values.items()}
+    )
+    optimizer.apply([keras.ops.ones(v.shape) for v in variables], variables)
+    return {v.path: v.numpy() for v in variables}, optimizer
+
+
+def test_parameter_groups_reach_the_optimizer():
+    config = {
+        "optimizer": {"type": "sgd_experimental", "sgd_experimental": {"weight_decay": 0.5}},
+        "learning_rate": CONSTANT,
+        "param_groups": [
+            {"match": "backbone/", "learning_rate_multiplier": 0.1},
+            {"match": "bias$", "weight_decay": 0.0},
+            {"ndim": [0], "freeze": True},
+            {
+                "match": "embeddings",
+                "optimizer": {"type": "adagrad", "adagrad": {"initial_accumulator_value": 3.0}},
+                "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.25}},
+            },
+        ],
+        "lr_scaling": {"base_batch_size": 1, "global_batch_size": 2},
+    }
+    values = {
+        "backbone/kernel": [1.0],
+        "head/kernel": [1.0],
+        "head/bias": [1.0],
+        "scale": 1.0,
+        "embeddings": [1.0],
+    }
+    weights, optimizer = one_update(config, values)
+    lr = 2 * 0.5
+    expected = {
+        "backbone/kernel": 1 - 0.1 * lr * 0.5 * 1 - 0.1 * lr,
+        "head/kernel": 1 - lr * 0.5 - lr,
+        "head/bias": 1 - lr,
+        "scale": 1.0,
+        "embeddings": 1 - 2 * 0.25 / (3 + 1) ** 0.5,
+    }
+    for path, value in expected.items():
+        # float32 rounding of a few operations
+        np.testing.assert_allclose(weights[path], value, rtol=1e-6, atol=1e-7, err_msg=path)
+    assert [row.group for row in optimizer.group_table()] == [
+        "backbone/",
+        "default",
+        "bias$",
+        "ndim 0",
+        "embeddings",
+    ]
+
+
+def test_a_group_that_matches_nothing_is_an_error_that_names_the_nearest():
+    config = {
+        "optimizer": {"type": "sgd"},
+        "learning_rate": CONSTANT,
+        "param_groups": [{"match": "bais", "freeze": True}],
+    }
+    with pytest.raises(ValueError, match=r"'bais'.* matches no trainable variable .*head/bias"):
+        one_update(config, {"head/kernel": [1.0], "head/bias": [1.0]})
+
+
+def test_layer_decay_reaches_the_optimizer():
+    config = {
+        "optimizer": {"type": "sgd"},
+        "learning_rate": {"type": "constant", "constant": {"learning_rate": 1.0}},
+        "layer_decay": {"rate": 0.5, "depth": r"layer_(\d+)/"},
+    }
+    paths = ["embeddings", "layer_0/kernel", "layer_1/kernel", "head/kernel"]
+    weights, _ = one_update(config, {path: [0.0] for path in paths})
+    assert [-float(weights[path][0]) for path in paths] == [0.125, 0.25, 0.5, 1.0]
+
+
+def test_a_hyperparameter_follows_a_schedule():
+    values = {"initial_learning_rate": 0.9, "decay_steps": 2, "end_learning_rate": 0.1}
+    built = factory(
+        {"type": "sgd", "sgd": {"momentum": 0.9}},
+        {"type": "constant", "constant": {"learning_rate": 1.0}},
+        schedules={"momentum": {"type": "linear", "linear": values}},
+    )
+    optimizer = built.build_optimizer(built.build_learning_rate())
+    variable = keras.Variable(np.zeros(1, "float32"), name="kernel")
+    weight = velocity = 0.0
+    for momentum in (0.9, 0.5, 0.1, 0.1):
+        optimizer.apply([keras.ops.ones(1)], [variable])
+        velocity = momentum * velocity - 1.0
+        weight += velocity
+        # float32 rounding of a few updates
+        assert float(variable[0]) == pytest.approx(weight, rel=1e-6)
+    assert optimizer.momentum == 0.9
+
+
+def test_accumulated_gradients_make_one_update():
+    built = factory({"type": "sgd", "sgd": {"clipnorm": 1.0, "gradient_accumulation_steps": 2}})
+    optimizer = built.build_optimizer(1.0)
+    variable = keras.Variable(np.zeros(2, "float32"), name="kernel")
+    for gradient in ([6.0, 0.0], [0.0, 8.0]):
+        optimizer.apply([keras.ops.convert_to_tensor(np.array(gradient, "float32"))], [variable])
+    # the mean, (3, 4), clipped to length 1, in float32
+    np.testing.assert_allclose(variable.numpy(), [-0.6, -0.8], rtol=3e-7)
+    assert int(optimizer.iterations) == 1
