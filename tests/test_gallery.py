@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from keras import Input, KerasTensor, Layer, Model, layers, ops, random, utils
 
-from optimization import OptimizerFactory, load_optimization_config
+from optimization import OptimizationConfig, OptimizerFactory, load_optimization_config
 from optimization.configs import yaml_file
 from optimization.configs.optimization_config import optimization_section
 
@@ -59,6 +59,9 @@ PUBLISHED = {
     "one_cycle_cifar10": Published(3.0, 4999, 9999, 0.1),
     "recommendation_adagrad": Published(0.005, 0, 4_195_197_692 // 65_536, 0.005),
     "recommendation_ftrl": Published(0.1, 0, 40 * 814, 0.1),
+    # Of the dense layers; tests/test_recipes.py has the rates of other groups.
+    "recommendation_ranking": Published(0.001, 0, 2 * (4_195_197_692 // 16_384), 0.001),
+    "recommendation_ranking_sgd": Published(0.001, 0, 2 * (4_195_197_692 // 16_384), 0.001),
     "resnet50_imagenet": Published(0.1 * 8192 / 256, 5 * 156, 90 * 156, 3.2e-3),
     "resnet50_lars_large_batch": Published(31.2, 25 * IMAGENET // 32_768, 2983, 1e-4),
     "resnet_rs_imagenet": Published(0.1 * 4096 / 256, 5 * 312, 350 * 312, 0.0),
@@ -71,6 +74,7 @@ PUBLISHED = {
     "t5_pretraining": Published(0.01, 0, 2**19, 2**-9.5),
     "transformer_wmt14": Published((512 * 4000) ** -0.5, 4000, 100_000, (512 * 100_000) ** -0.5),
     "vit_finetuning": Published(0.03, 500, 20_000, 0.0),
+    "vit_finetuning_layer_decay": Published(1e-3 * 1024 / 256, 5 * 1251, 50 * 1251, 1e-6),
     "vit_imagenet": Published(5e-4 * 1024 / 512, 5 * 1251, 300 * 1251, 1e-5),
     # The decay has begun when the warmup of 3 epochs ends.
     "yolo_coco": Published(0.01 * (1 - 0.99 * 3 / 300), 3 * 1849, 300 * 1849, 0.01 * 0.01),
@@ -98,8 +102,8 @@ def test_header_says_what_it_is(path):
     header = [line for line in lines if line.startswith("#")]
     assert header == lines[: len(header)]
     assert 2 <= len(header) <= 5
-    keys = [line.rstrip(":") for line in lines if line and line[0] not in "# "]
-    assert set(keys) <= {"optimizer", "ema", "learning_rate", "warmup"}
+    keys = [line.rstrip(":") for line in lines if line and line[0] not in "# -"]
+    assert set(keys) <= set(OptimizationConfig.field_names())
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=by_name)
@@ -169,6 +173,22 @@ class AddToken(Layer):
         return ops.concatenate([token, x], axis=1)
 
 
+class Encoder(Layer):
+    """A block with a number, and a norm after it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.block = layers.Dense(8, name="layer_0")
+        self.norm = layers.LayerNormalization(name="norm")
+
+    def build(self, input_shape: tuple) -> None:
+        self.block.build(input_shape)
+        self.norm.build(input_shape)
+
+    def call(self, x: KerasTensor) -> KerasTensor:
+        return self.norm(self.block(x))
+
+
 def small_model() -> Model:
     """A model with the kinds of variables, and the names, that the files are for."""
     image = Input((4, 4, 3), name="image")
@@ -182,6 +202,7 @@ def small_model() -> Model:
     x += layers.MultiHeadAttention(2, 4, name="attention")(x, x)
     x = layers.LayerNormalization(name="attention_layer_norm")(x)
     x = layers.RMSNormalization(name="rms_normalization")(x)
+    x = Encoder(name="encoder")(x)
     x = layers.Dense(8, name="mlp")(x)
     return Model([image, tokens], layers.Dense(3, name="head")(x[:, 0]))
 
