@@ -82,7 +82,7 @@ def conditionally(
 ) -> None:
     """Calls one of two functions, by `tf.cond`; inside `strategy.run` on every replica."""
     if not in_replica() or tf.__internal__.distribute.strategy_supports_no_merge_call():
-        tf.cond(predicate, lambda: function(*args), lambda: otherwise(*args))
+        tf.cond(predicate, _silent(function, args), _silent(otherwise, args))
         return
 
     def merged(strategy: Any, predicates: Any, args: Any) -> None:
@@ -98,6 +98,14 @@ def conditionally(
         tf.cond(first, on_replicas(function), on_replicas(otherwise))
 
     tf.distribute.get_replica_context().merge_call(merged, args=(predicate, tuple(args)))
+
+
+def _silent(function: Callable[..., None], args: Sequence[Any]) -> Callable[[], None]:
+    def call() -> None:
+        # Both branches must return the same, so neither returns what the last assignment does.
+        function(*args)
+
+    return call
 
 
 def add(variable: keras.Variable, gradient: Any) -> None:

@@ -1,6 +1,15 @@
 """Gradients as they reach an optimizer: dense or sparse; summed, scaled and clipped.
 
-Sparse gradients are `tf.IndexedSlices`; the functions here keep them sparse.
+Sparse gradients are `tf.IndexedSlices`; the functions here keep them sparse. What an update then
+reads depends on the algorithm:
+
+- SGD without momentum and weight decay: the rows that have a gradient, nothing else;
+- Keras' Adagrad: it changes these rows only, but reads its whole accumulator;
+- all others: every row, since moments and weight decay act where the gradient is 0 too, and the
+  result is the one of the dense gradient.
+
+Adaptive clipping, accumulation, XLA (`jit_compile`) and the optimizers of this package that are not
+Keras' make a gradient dense.
 """
 
 import contextlib

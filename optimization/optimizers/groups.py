@@ -25,7 +25,7 @@ class ParamGroup:
     Args:
         match: Regular expression searched (`re.search`) in the variable's path.
         layer_type: Name of the class of the layer that owns the variable. Needs
-            `PipelineOptimizer.build_for(model)`.
+            `PipelineOptimizer.set_model(model)`.
         ndim: Numbers of axes, such as [0, 1] for biases and scales.
         learning_rate_multiplier: Factor on the learning rate, >= 0.
         learning_rate: A float, or a schedule of the optimizer steps, in the place of the
@@ -167,7 +167,7 @@ def assigned(
     if any(group.layer_type for group in groups) and not any(layer_types):
         raise ValueError(
             "A parameter group with `layer_type` needs the model: call "
-            "`optimizer.build_for(model)` before the first step."
+            "`optimizer.set_model(model)` before the first step."
         )
     places = list(zip(paths, ndims, layer_types, strict=True))
     owners = [next((g for g in groups if g.matches(*place)), None) for place in places]

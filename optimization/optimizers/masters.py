@@ -62,8 +62,9 @@ class MasterWeights:
             copy = self._copies.get(id(variable))
             if copy is not None:
                 weight = ops.convert_to_tensor(variable)
-                same = ops.equal(ops.cast(copy, variable.dtype), weight)
-                copy.assign(ops.where(same, copy, ops.cast(weight, copy.dtype)))
+                value = ops.convert_to_tensor(copy)
+                same = ops.equal(ops.cast(value, variable.dtype), weight)
+                copy.assign(ops.where(same, value, ops.cast(weight, copy.dtype)))
                 gradient = gradients.map_values(
                     lambda values, dtype=copy.dtype: ops.cast(values, dtype), gradient
                 )

@@ -1,0 +1,100 @@
+"""Sparse gradients: the same as dense ones in every registered optimizer, and what they cost."""
+
+import numpy as np
+import pytest
+
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+from optimization.optimizers import ParamGroup, PipelineOptimizer
+from tests.golden_cases import make_variables
+from tests.optimizers.common import final_weights, problem, relative_error, tensorflow_only
+
+ROWS, TABLE = 7, "embedding/embeddings"
+ARGUMENTS = {
+    "plain": {},
+    "clip": {"global_clipnorm": 2.0, "on_nonfinite": "skip"},
+    "group": {"param_groups": [ParamGroup(match="embedding", learning_rate_multiplier=0.5)]},
+}
+# FTRL computes each weight anew as a difference of large sums.
+TOLERANCE = {"ftrl": 3e-6}
+# Where a row without a gradient is as if it were not there. The others' moments decay in every row.
+ONLY_TOUCHED_ROWS = {"sgd", "sgd_experimental", "adagrad"}
+
+
+def sparse_problem(steps=6):
+    """Returns initial values, and for each step indices that repeat, their values, the dense."""
+    random = np.random.default_rng(5)
+    initial, gradients = problem({TABLE: (ROWS, 4), "dense/kernel": (6, 5)}, steps=steps)
+    sparse = []
+    for step in gradients:
+        indices = random.integers(0, 5, size=9)
+        values = random.normal(size=(9, 4)).astype("float32")
+        whole = np.zeros((ROWS, 4), "float32")
+        np.add.at(whole, indices, values)
+        step[TABLE] = whole
+        sparse.append((indices, values, step["dense/kernel"]))
+    return initial, gradients, sparse
+
+
+def run_sparse(optimizer, initial, sparse):
+    import tensorflow as tf
+
+    variables = make_variables(initial)
+
+    @tf.function
+    def apply(indices, values, kernel):
+        optimizer.apply(
+            [tf.IndexedSlices(values, indices, tf.constant((ROWS, 4))), kernel], variables
+        )
+
+    for indices, values, kernel in sparse:
+        apply(tf.constant(indices), tf.constant(values), tf.constant(kernel))
+    return {v.path: v.numpy() for v in variables}
+
+
+@tensorflow_only
+@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS_CLS))
+def test_repeated_indices_equal_the_dense_gradient(name, arguments):
+    initial, dense, sparse = sparse_problem()
+
+    def make():
+        return PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.01), **arguments)
+
+    expected = final_weights(make(), initial, dense)
+    actual = run_sparse(make(), initial, sparse)
+    # The same sums in another order, rounded to float32 at each of 6 steps.
+    assert relative_error(actual, expected) < TOLERANCE.get(name, 1e-6)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("name", sorted(ONLY_TOUCHED_ROWS))
+def test_rows_without_a_gradient_have_no_part(name):
+    """What they hold, even NaN, has no part in the step."""
+    initial, _, sparse = sparse_problem()
+    initial[TABLE][5:] = np.nan  # no index is above 4
+    weights = run_sparse(
+        PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.01)), initial, sparse
+    )
+    assert np.isfinite(weights[TABLE][:5]).all()
+    assert np.isfinite(weights["dense/kernel"]).all()
+
+
+@tensorflow_only
+@pytest.mark.parametrize("name", ["sgd", "sgd_experimental"])
+def test_a_step_of_plain_sgd_makes_no_tensor_of_the_tables_size(name):
+    import tensorflow as tf
+
+    rows = 1000
+    variables = make_variables({TABLE: np.ones((rows, 4), "float32")})
+    optimizer = PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.01), clipnorm=1.0)
+    optimizer.build(variables)
+
+    @tf.function
+    def apply(indices, values):
+        slices = tf.IndexedSlices(values, indices, tf.constant((rows, 4)))
+        optimizer.apply([slices], variables)
+
+    graph = apply.get_concrete_function(tf.constant([1, 2]), tf.ones((2, 4))).graph
+    shapes = {op.name: output.shape for op in graph.get_operations() for output in op.outputs}
+    assert len(shapes) > 10
+    assert [name for name, shape in shapes.items() if shape == (rows, 4)] == []
