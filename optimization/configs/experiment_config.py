@@ -157,7 +157,8 @@ class RuntimeConfig(Config):
         mixed_precision_dtype: What layers compute in, their variables being float32; None leaves
             Keras' dtype policy as it is.
         loss_scale: With float16, the factor that keeps gradients from underflow: a number, or
-            "dynamic", which None means too.
+            "dynamic", which None means too: an update that overflows on any device is skipped,
+            and the factor halved.
         enable_xla: Whether XLA compiles the forward and backward pass; on one device only.
         run_eagerly: Whether training and evaluation run without `tf.function`, for debugging.
         seed: Of the weights, of random layers, and of the order of examples.
@@ -180,6 +181,11 @@ class RuntimeConfig(Config):
         if self.enable_xla and self.distribution_strategy == "multi_worker_mirrored":
             yield "enable_xla", "works on one device only, not with `multi_worker_mirrored`"
 
+    @property
+    def scales_dynamically(self) -> bool:
+        """Whether the loss scale adapts itself."""
+        return self.mixed_precision_dtype == "float16" and not isinstance(self.loss_scale, float)
+
 
 @dataclasses.dataclass
 class ExperimentConfig(Config):
@@ -194,6 +200,15 @@ class ExperimentConfig(Config):
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+
+    def problems(self) -> tuple[list[Problem], list[Problem]]:
+        """Returns the errors and warnings, those between sections included."""
+        problems, doubts = super().problems()
+        section = self.trainer.optimizer_config.optimizer.get()
+        if self.runtime.scales_dynamically and section and section.on_nonfinite == "raise":
+            message = "must be `skip` with a dynamic loss scale, which tries what overflows"
+            problems.append(section._problem("conflict", "on_nonfinite", message))
+        return problems, doubts
 
     def sized_optimizer_config(self) -> OptimizationConfig:
         """Returns `trainer.optimizer_config` with what depends on the rest of the experiment.

@@ -74,7 +74,7 @@ def learning_rates(optimizer: Any) -> dict[str, float]:
 
 
 def optimizer_values(optimizer: Any) -> dict[str, float]:
-    """Returns what belongs in a summary: learning rates, clips, updates that were left out."""
+    """Returns what belongs in a summary: rates, clips, skipped updates, the loss scale."""
     inner = innermost(optimizer)
     values = learning_rates(optimizer)
     for attribute, name in _CLIPS.items():
@@ -84,6 +84,8 @@ def optimizer_values(optimizer: Any) -> dict[str, float]:
     skipped = getattr(inner, "nonfinite_steps", 0)
     if not isinstance(skipped, int):  # A variable, if they are counted.
         values["nonfinite_steps"] = int(skipped)
+    if inner is not optimizer:
+        values["loss_scale"] = float(optimizer.dynamic_scale)
     return values
 
 

@@ -68,14 +68,19 @@ def with_loss_scale(
 ) -> "keras.optimizers.Optimizer":
     """Returns the optimizer with the loss scaling that `config` asks for.
 
-    A number is the optimizer's own `loss_scale_factor`; "dynamic", and None with float16, wraps it
-    in a `keras.optimizers.LossScaleOptimizer`, which skips a step whose gradients overflow.
+    A number is the optimizer's own `loss_scale_factor`. "dynamic", and None with float16, wraps it:
+    in a `DynamicLossScale` if it skips updates that are not finite, as the factory's do with
+    `on_nonfinite: skip`, in Keras' own `LossScaleOptimizer` otherwise.
     """
     import keras
 
     if config is None or config.mixed_precision_dtype != "float16":
         return optimizer
-    if isinstance(config.loss_scale, float):
+    if not config.scales_dynamically:
         optimizer.loss_scale_factor = config.loss_scale
         return optimizer
+    from optimization.training.loss_scale import DynamicLossScale, skips_nonfinite
+
+    if skips_nonfinite(optimizer):
+        return DynamicLossScale(optimizer)
     return keras.optimizers.LossScaleOptimizer(optimizer)

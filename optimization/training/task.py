@@ -44,8 +44,10 @@ class Task(abc.ABC):
     ) -> "keras.optimizers.Optimizer":
         """Creates the optimizer that the trainer uses; a subclass may make another.
 
+        With a dynamic loss scale, the optimizer skips updates that are not finite.
+
         Args:
-            optimizer_config: What to build.
+            optimizer_config: What to build, with steps and batch sizes as numbers.
             runtime_config: Where it runs, for loss scaling; None for none.
 
         Returns:
@@ -54,6 +56,9 @@ class Task(abc.ABC):
         from optimization.optimizer_factory import OptimizerFactory
         from optimization.training.runtime import with_loss_scale
 
+        if runtime_config is not None and runtime_config.scales_dynamically:
+            optimizer_config = optimizer_config.replace()
+            optimizer_config.optimizer.get().on_nonfinite = "skip"
         factory = OptimizerFactory(optimizer_config)
         optimizer = factory.build_optimizer(factory.build_learning_rate())
         return with_loss_scale(optimizer, runtime_config)
