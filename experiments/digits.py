@@ -112,7 +112,7 @@ def digits() -> ExperimentConfig:
         trainer=TrainerConfig(
             train_steps=1000,
             steps_per_loop=100,
-            summary_interval=100,
+            summary_interval=50,
             validation_interval=250,
             checkpoint_interval=250,
             best_checkpoint_export_subdir="best",
