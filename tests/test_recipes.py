@@ -341,7 +341,6 @@ def keras_path(name: str) -> str:
 def vit_config(case: dict[str, float]) -> OptimizationConfig:
     config = recipe("vit_finetuning_layer_decay")
     config.layer_decay.override(case)
-    config.param_groups[0].learning_rate_multiplier = case["rate"]  # the norm after the last block
     return config
 
 
@@ -363,7 +362,6 @@ def test_vit_multipliers_and_decay_are_timms(case):
 
 def test_the_file_has_the_rate_of_timms_default():
     config = recipe("vit_finetuning_layer_decay")
-    assert config.layer_decay.rate == config.param_groups[0].learning_rate_multiplier
     assert vit_config(TIMM["cases"][0]) == config
 
 

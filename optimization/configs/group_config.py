@@ -104,11 +104,14 @@ class LayerDecayConfig(Config):
         rate: In (0, 1].
         depth: A regular expression whose one group is the number of the block in a path.
         min_multiplier: The least multiplier.
+        with_last_block: A regular expression for variables behind the blocks that count as of the
+            last one, such as the last norm, as in timm; None for none.
     """
 
     rate: Annotated[float, Interval(gt=0, le=1)] = 0.75
     depth: Annotated[Regex, AfterValidator(lambda pattern: _one_group(pattern))] = r"layer_(\d+)/"
     min_multiplier: Fraction = 0.0
+    with_last_block: Regex | None = None
 
 
 @dataclasses.dataclass

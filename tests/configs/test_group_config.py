@@ -116,6 +116,7 @@ def test_right_schedules():
         ({"depth": "layer"}, "depth: must have one group, the number of the block, got 0"),
         ({"depth": r"(a)(\d)"}, "got 2 in"),
         ({"min_multiplier": 2}, "min_multiplier: must be <= 1"),
+        ({"with_last_block": "("}, "with_last_block: '\\(' is not a regular expression"),
     ],
 )
 def test_wrong_layer_decay(values, message):
