@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from optimization.optimizers.gradients import densify, is_sparse
+from optimization.optimizers.gradients import densify, is_sparse, map_values
 
 _TENSORFLOW = keras.backend.backend() == "tensorflow"
 if _TENSORFLOW:
@@ -41,9 +41,19 @@ def replicas_of(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 def sum_over_replicas(gradients: Sequence[Any]) -> Sequence[Any]:
-    """Sums each gradient over the replicas. Only inside `strategy.run`."""
+    """Sums each gradient over the replicas, in float32 at least. Only inside `strategy.run`.
+
+    TensorFlow can't sum bfloat16 over devices, and float16 would overflow or lose digits.
+    """
     context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
+    gradients = [_in_float32(gradient) for gradient in gradients]
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+
+
+def _in_float32(gradient: Any) -> Any:
+    if gradient.dtype not in (tf.bfloat16, tf.float16):
+        return gradient
+    return map_values(lambda values: tf.cast(values, tf.float32), gradient)
 
 
 def local_value(optimizer: keras.optimizers.Optimizer, gradient: Any) -> Any:

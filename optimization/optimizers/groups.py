@@ -93,7 +93,7 @@ class ParamGroup:
     def label(self) -> str:
         """The group's name, or what its matcher looks for."""
         ndim = self.ndim and f"ndim {', '.join(map(str, self.ndim))}"
-        return self.name or self.match or self.layer_type or ndim
+        return self.name or self.match or self.layer_type or ndim or "all"
 
     @property
     def matcher(self) -> str:

@@ -54,8 +54,11 @@ def test_adaptive_clip(factor, epsilon):
 def test_adaptive_clip_is_optax():
     optax = pytest.importorskip("optax", reason="optax is not installed")
     initial, gradients = problem(SHAPES, steps=1)
+    # optax takes no numpy scalars.
+    initial = {path: np.asarray(value) for path, value in initial.items()}
+    gradient = {path: np.asarray(value) for path, value in gradients[0].items()}
     clip = optax.adaptive_grad_clip(0.3, eps=1e-3)
-    updates, _ = clip.update(gradients[0], clip.init(initial), initial)
+    updates, _ = clip.update(gradient, clip.init(initial), initial)
     optimizer = PipelineOptimizer(keras.optimizers.SGD(1.0), adaptive_clip_factor=0.3)
     weights = final_weights(optimizer, initial, gradients)
     expected = {path: initial[path] - np.asarray(updates[path]) for path in initial}

@@ -37,6 +37,13 @@ def test_two_replicas_equal_one(report):
 
 @tensorflow_only
 @pytest.mark.slow
+def test_two_replicas_of_bfloat16_weights(report):
+    # Gradients are rounded to 8 bits before and after they are summed; Adam's steps are of 0.01.
+    assert max(report["low precision"]) < 0.01
+
+
+@tensorflow_only
+@pytest.mark.slow
 def test_the_aggregator_is_called_once_for_each_replica_and_step(report):
     assert report["aggregator_calls"] == 2 * report["steps"]
 

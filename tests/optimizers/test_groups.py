@@ -25,7 +25,8 @@ def test_the_first_match_has_the_variable():
 
 def test_without_a_name_a_group_is_called_after_its_matcher():
     groups = [ParamGroup(match="bias$"), ParamGroup(layer_type="Dense"), ParamGroup(ndim=2)]
-    assert [g.name for g in named(groups)] == ["bias$", "Dense", "ndim 2"]
+    groups.append(ParamGroup(match=""))
+    assert [g.name for g in named(groups)] == ["bias$", "Dense", "ndim 2", "all"]
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,16 @@ def test_one_clip_over_all_groups():
     assert float(optimizer.last_gradient_norm) == pytest.approx(norm, rel=1e-6)
 
 
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS_CLS))
+def test_the_default_group_may_be_empty(name):
+    groups = [ParamGroup(match="", learning_rate_multiplier=0.1)]
+    optimizer = make(OPTIMIZERS_CLS[name](learning_rate=0.01), param_groups=groups)
+    expected = trained_together(make(OPTIMIZERS_CLS[name](learning_rate=0.001)), steps=2)
+    tolerance = 1e-5 if name == "ftrl" else ROUNDING
+    assert relative_error(trained_together(optimizer, steps=2), expected) < tolerance
+    assert list(optimizer.learning_rates()) == ["all"]
+
+
 def test_layer_decay_multiplies_with_the_groups():
     paths = ["embed/kernel", "layer_0/kernel", "layer_0/bias", "layer_1/kernel", "head/kernel"]
     initial = {path: np.zeros(1 if "bias" in path else (1, 1), "float32") for path in paths}
@@ -319,6 +329,34 @@ def test_serialization_loses_nothing():
     assert again.get_config()["layer_types"]["model/table/embeddings"] == "Embedding"
 
 
+def test_an_average_of_all_weights_holds_frozen_ones_as_they_are(tmp_path):
+    if BACKEND == "jax":
+        pytest.skip("An average of all weights is an error in JAX's fit.")
+
+    def make_model():
+        model = model_with_groups(ema={"average_decay": 0.9, "trainable_weights_only": False})
+        fit(model)
+        return model
+
+    model = make_model()
+    frozen = [w.numpy() for w in model.get_layer("frozen").weights]
+    with model.optimizer.averaged_weights():
+        for actual, expected in zip(model.get_layer("frozen").weights, frozen, strict=True):
+            np.testing.assert_array_equal(actual.numpy(), expected)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.optimizer.set_model(loaded)
+    states = [m.optimizer.variables_by_path() for m in (model, loaded)]
+    assert set(states[0]) == set(states[1])
+    for path, variable in states[0].items():
+        np.testing.assert_array_equal(variable.numpy(), states[1][path].numpy(), err_msg=path)
+
+
+def test_set_model_needs_a_built_model():
+    with pytest.raises(ValueError, match="built model"):
+        make().set_model(keras.Sequential([keras.layers.Dense(1)]))
+
+
 def test_in_fit_frozen_layers_stay_and_the_others_learn():
     model, before = model_with_groups(), model_with_groups()
     fit(model)
@@ -335,12 +373,14 @@ def test_the_state_of_every_group_has_a_unique_path_and_is_listed_once():
 
 
 @tensorflow_only
-def test_a_compiled_update_equals_the_plain_one():
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_compiled_update_equals_the_plain_one(steps):
     groups = [ParamGroup(ndim=[0, 1], learning_rate_multiplier=0.5)]
     schedules = {"beta_1": TableSchedule([0.5, 0.6, 0.9])}
 
     def trained(**kwargs):
-        return trained_together(make(param_groups=groups, schedules=schedules, **kwargs))
+        arguments = {"gradient_accumulation_steps": steps, "on_nonfinite": "skip", **kwargs}
+        return trained_together(make(param_groups=groups, schedules=schedules, **arguments))
 
     # XLA fuses and reorders the same float32 operations.
     assert relative_error(trained(jit_compile=True), trained()) < 1e-6

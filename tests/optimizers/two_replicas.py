@@ -10,8 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from optimization.optimizers import LAMB, AdafactorKeras, AdamWeightDecay, PipelineOptimizer
-from tests.golden_cases import make_variables
+from optimization.optimizers import (
+    LAMB,
+    AdafactorKeras,
+    AdamWeightDecay,
+    ParamGroup,
+    PipelineOptimizer,
+)
+from tests.golden_cases import make_variable, make_variables
+from tests.optimizers.common import TableSchedule
 
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
@@ -25,10 +32,30 @@ OPTIMIZERS = {
     "adafactor_keras": lambda: AdafactorKeras(0.01),
 }
 ARGUMENTS = {"global_clipnorm": 0.5, "ema": {"average_decay": 0.9}}
+ACCUMULATION = {"gradient_accumulation_steps": 2}
+
+
+def groups():
+    # Not before the devices are set: an optimizer has variables.
+    adagrad = keras.optimizers.Adagrad(0.1)
+    return {
+        "param_groups": [
+            ParamGroup(match="bias$", freeze=True),
+            ParamGroup(match="table", optimizer=adagrad, learning_rate=0.2),
+        ],
+        "schedules": {
+            "weight_decay": TableSchedule([0.1, 0.2, 0.3]),
+            "beta_1": TableSchedule([0.5]),
+        },
+    }
+
+
 PIPELINES = {
-    "accumulation": {"gradient_accumulation_steps": 2},
-    "skip": {"on_nonfinite": "skip", "overflow": 1},
-    "both": {"gradient_accumulation_steps": 2, "on_nonfinite": "skip", "overflow": 2},
+    "accumulation": lambda: ACCUMULATION,
+    "skip": lambda: {"on_nonfinite": "skip", "overflow": 1},
+    "both": lambda: {**ACCUMULATION, "on_nonfinite": "skip", "overflow": 2},
+    "groups": groups,
+    "groups, accumulation": lambda: {**groups(), **ACCUMULATION},
 }
 SHAPES = {"table/embeddings": (6, 4), "head/kernel": (4, 3), "head/bias": (3,)}
 STEPS, BATCH = 5, 8
@@ -51,32 +78,46 @@ def initial():
 
 def gradients(variables, ids, targets):
     # The sum over examples, divided by the global batch: replicas add up to the whole.
-    table, kernel, bias = (v.value for v in variables)
+    table, kernel, bias = weights = [v.value for v in variables]
     with tf.GradientTape() as tape:
-        outputs = tf.gather(table, ids) @ kernel + bias
+        rows, kernel, bias = (tf.cast(w, "float32") for w in (tf.gather(table, ids), kernel, bias))
+        outputs = rows @ kernel + bias
         loss = tf.reduce_sum((outputs - targets) ** 2) / BATCH
-    return tape.gradient(loss, [table, kernel, bias])
+    return tape.gradient(loss, weights)
 
 
 def state(optimizer, variables):
     averages = {k: v for k, v in optimizer.variables_by_path().items() if k.startswith("average/")}
     return {
-        **{v.path: v.numpy() for v in variables},
+        **{v.path: v.numpy().astype("float32") for v in variables},
         **{path: v.numpy() for path, v in averages.items()},
     }
 
 
-def on_one(make, overflow=None, **more):
+def make_weights(dtype):
+    return [make_variable(path, value, dtype=dtype) for path, value in initial().items()]
+
+
+def on_one(make, overflow=None, dtype="float32", **more):
     optimizer = PipelineOptimizer(make(), **ARGUMENTS, **more)
-    variables = make_variables(initial())
+    variables = make_weights(dtype)
     for ids, targets in batches(overflow):
         optimizer.apply(gradients(variables, tf.constant(ids), tf.constant(targets)), variables)
     return state(optimizer, variables)
 
 
-def on_two(make, strategy, outside, in_function, aggregator=None, overflow=None, **more):
+def on_two(
+    make,
+    strategy,
+    outside,
+    in_function,
+    aggregator=None,
+    overflow=None,
+    dtype="float32",
+    **more,
+):
     with strategy.scope():
-        variables = make_variables(initial())
+        variables = make_weights(dtype)
         optimizer = PipelineOptimizer(make(), gradient_aggregator=aggregator, **ARGUMENTS, **more)
         optimizer.build(variables)
 
@@ -249,12 +290,21 @@ def main():
                     continue  # the same code, slowly
                 actual = on_two(make, strategy, outside, in_function)
                 report["errors"][f"{name}, {way} run, {mode}"] = error(actual, expected)
-    for pipeline, more in PIPELINES.items():
-        expected = on_one(OPTIMIZERS["keras_adamw"], **more)
+    for pipeline, arguments in PIPELINES.items():
+        expected = on_one(OPTIMIZERS["keras_adamw"], **arguments())
         for way, outside in (("outside", True), ("inside", False)):
             for mode, in_function in (("eager", False), ("function", True)):
-                actual = on_two(OPTIMIZERS["keras_adamw"], strategy, outside, in_function, **more)
+                actual = on_two(
+                    OPTIMIZERS["keras_adamw"], strategy, outside, in_function, **arguments()
+                )
                 report["errors"][f"{pipeline}, {way} run, {mode}"] = error(actual, expected)
+    expected = on_one(OPTIMIZERS["keras_adamw"], dtype="bfloat16")
+    report["low precision"] = [
+        error(
+            on_two(OPTIMIZERS["keras_adamw"], strategy, outside, True, dtype="bfloat16"), expected
+        )
+        for outside in (True, False)
+    ]
     calls = []
     expected = on_one(OPTIMIZERS["sgd"])
     actual = on_two(OPTIMIZERS["sgd"], strategy, True, False, aggregator=own_sum(calls))
