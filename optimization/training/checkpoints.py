@@ -6,7 +6,6 @@ import os
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from optimization.training.errors import CheckpointError
 
@@ -24,14 +23,9 @@ _LISTED = 10
 
 def by_path(variables: Iterable["keras.Variable"]) -> dict[str, "tf.Variable"]:
     """Returns TensorFlow's variables by path; a path used again gets "#2", "#3" and so on."""
-    result: dict[str, Any] = {}
-    for variable in variables:
-        path, count = variable.path, 1
-        while path in result:
-            count += 1
-            path = f"{variable.path}#{count}"
-        result[path] = variable.value
-    return result
+    from optimization.optimizers.state import by_unique_name
+
+    return by_unique_name((variable.path, variable.value) for variable in variables)
 
 
 def optimizer_variables(optimizer: "keras.optimizers.Optimizer") -> dict[str, "tf.Variable"]:
