@@ -66,10 +66,10 @@ def accumulated(
 
 def learning_rates(optimizer: Any) -> dict[str, float]:
     """Returns the learning rate, and where there are several groups that of each."""
-    values = {"learning_rate": float(optimizer.learning_rate)}
+    values = {"learning_rate": _number(optimizer.learning_rate)}
     of_groups = getattr(innermost(optimizer), "learning_rates", dict)()
     if len(of_groups) > 1:
-        values |= {f"learning_rate/{name}": float(rate) for name, rate in of_groups.items()}
+        values |= {f"learning_rate/{name}": _number(rate) for name, rate in of_groups.items()}
     return values
 
 
@@ -80,13 +80,23 @@ def optimizer_values(optimizer: Any) -> dict[str, float]:
     for attribute, name in _CLIPS.items():
         value = getattr(inner, attribute, None)
         if value is not None:
-            values[name] = float(value)
+            values[name] = _number(value)
     skipped = getattr(inner, "nonfinite_steps", 0)
     if not isinstance(skipped, int):  # A variable, if they are counted.
-        values["nonfinite_steps"] = int(skipped)
+        values["nonfinite_steps"] = int(_number(skipped))
     if inner is not optimizer:
-        values["loss_scale"] = float(optimizer.dynamic_scale)
+        values["loss_scale"] = _number(optimizer.dynamic_scale)
     return values
+
+
+def updates(optimizer: Any) -> int:
+    """Returns how many updates the optimizer has taken."""
+    return int(_number(optimizer.iterations))
+
+
+def _number(value: Any) -> float:
+    # A variable with copies on several devices is no number by itself.
+    return float(value.numpy() if hasattr(value, "numpy") else value)
 
 
 def nonfinite_variables(error: Exception) -> str | None:

@@ -104,6 +104,8 @@ class Steps:
         self._global_step = global_step
         self._aggregate = _aggregation(optimizer)
         self._accumulation = accumulation
+        # As in Keras' own loop, an optimizer's code needs no translation, which takes its time.
+        self._apply = tf.autograph.experimental.do_not_convert(optimizer.apply)
         self.train_means, self.validation_means = Means(finite_means), Means()
         compiled: Callable = (lambda function: function) if eager else tf.function
         self._forward_backward = self._train_replica
@@ -122,7 +124,7 @@ class Steps:
             gradients, scale = self._gradients(next(iterator))
             if index == batches - 1:
                 norm = self._norm(gradients, scale)
-            self._optimizer.apply(gradients, self._model.trainable_variables)
+            self._apply(gradients, self._model.trainable_variables)
             completes = tf.equal((index + 1) % self._accumulation, 0)
             self._global_step.assign_add(tf.cast(completes, tf.int64))
         return norm

@@ -25,6 +25,7 @@ from optimization.training.inspection import (
     nonfinite_variables,
     optimizer_values,
     shared_options,
+    updates,
 )
 from optimization.training.progress import StepProgress, format_values, say
 from optimization.training.registries import get_task_class
@@ -301,11 +302,10 @@ class Trainer:
         return norm
 
     def _nonfinite_gradients(self, variables: str) -> NonFiniteGradientsError:
-        updates = int(innermost(self.optimizer).iterations)
         return NonFiniteGradientsError(
-            f"after {updates} updates the gradients of these variables are not finite: "
-            f"{variables}; a smaller learning rate, a warmup or a gradient clip may help. The last "
-            "checkpoint is from before"
+            f"after {updates(self.optimizer)} updates the gradients of these variables are not "
+            f"finite: {variables}; a smaller learning rate, a warmup or a gradient clip may help. "
+            "The last checkpoint is from before"
         )
 
     def _intervals(self, evaluate: bool) -> list[int]:
