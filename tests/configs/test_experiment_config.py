@@ -183,3 +183,68 @@ def test_a_task_keeps_its_own_config_class_through_layers():
     assert config.task.width == 3
     with pytest.raises(ConfigError, match=r"task\.widht: unknown key; did you mean 'width'"):
         resolve(base, [{"task": {"widht": 3}}])
+
+
+def sized(accumulation=1, **scaling):
+    section = {"type": "sgd", "sgd": {"gradient_accumulation_steps": accumulation}}
+    return ExperimentConfig(
+        task=TaskConfig(train_data=DataConfig(global_batch_size=64, is_training=True)),
+        trainer=TrainerConfig(
+            train_steps=200,
+            steps_per_epoch=20,
+            optimizer_config={
+                **OPTIMIZER,
+                "optimizer": section,
+                "warmup": {"type": "linear", "linear": {"warmup_steps": "2 epochs"}},
+                "lr_scaling": scaling or None,
+            },
+        ),
+    )
+
+
+def test_the_optimizer_section_is_sized_by_the_rest_of_the_experiment():
+    config = sized(accumulation=4, base_batch_size=128)
+    result = config.sized_optimizer_config()
+    assert result.warmup.get().warmup_steps == 40
+    assert result.lr_scaling.global_batch_size == 64 * 4
+    assert result.lr_scaling.factor() == 2.0
+    # The experiment keeps what was written.
+    assert config.trainer.optimizer_config.warmup.get().warmup_steps == "2 epochs"
+    assert config.trainer.optimizer_config.lr_scaling.global_batch_size is None
+
+
+def test_a_batch_that_is_written_stays_and_without_scaling_there_is_none():
+    assert sized(base_batch_size=64, global_batch_size=32).sized_optimizer_config().lr_scaling == (
+        sized(base_batch_size=64, global_batch_size=32).trainer.optimizer_config.lr_scaling
+    )
+    assert sized().sized_optimizer_config().lr_scaling is None
+
+
+def test_steps_that_cannot_be_known_are_an_error():
+    config = sized()
+    config.trainer.steps_per_epoch = None
+    with pytest.raises(ConfigError, match=r"warmup_steps: '2 epochs' takes `steps_per_epoch`"):
+        config.sized_optimizer_config()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "dynamic"),
+    [
+        ({}, False),
+        ({"mixed_precision_dtype": "bfloat16"}, False),
+        ({"mixed_precision_dtype": "float16"}, True),
+        ({"mixed_precision_dtype": "float16", "loss_scale": "dynamic"}, True),
+        ({"mixed_precision_dtype": "float16", "loss_scale": 128}, False),
+    ],
+)
+def test_when_the_loss_scale_adapts_itself(runtime, dynamic):
+    config = ExperimentConfig(runtime=RuntimeConfig(**runtime))
+    assert config.runtime.scales_dynamically == dynamic
+    config.trainer.optimizer_config = {
+        **OPTIMIZER,
+        "optimizer": {"type": "sgd", "sgd": {"on_nonfinite": "raise"}},
+    }
+    errors, _ = config.problems()
+    assert bool(errors) == dynamic
+    for problem in errors:
+        assert problem.path == "trainer.optimizer_config.optimizer.sgd.on_nonfinite"

@@ -2,8 +2,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
+from optimization.training import Trainer, array_batches
 from optimization.training.loop import Means, _global_norm, _map, _sum_over_replicas, _sums
+from tests.training.tiny import TinyTask, read_summaries, tiny
 
 
 def test_means_are_weighted_by_examples_and_start_anew():
@@ -43,6 +46,20 @@ def test_means_are_made_when_a_function_is_traced():
     assert means.result() == {"loss": 1.5}
 
 
+def test_where_asked_to_means_leave_out_batches_whose_loss_is_not_finite():
+    means = Means(finite_only=True)
+    inputs = tf.zeros((2, 2)), tf.zeros((2,))
+    for loss in (1.0, float("nan"), float("inf"), 3.0):
+        means.add(_sums({"loss": tf.constant(loss), "extra": loss}, inputs))
+    assert means.result() == {"loss": 2.0, "extra": 2.0}
+
+
+def test_a_step_may_not_return_more_numbers_than_there_is_room_for():
+    logs = {"loss": 1.0} | {str(number): 1.0 for number in range(1023)}
+    with pytest.raises(ValueError, match="may return 1023 numbers at most, got 1024"):
+        Means().add(_sums(logs, (tf.zeros((1,)), tf.zeros((1,)))))
+
+
 def test_a_step_must_return_its_loss():
     with pytest.raises(ValueError, match=r"received: \['los'\]"):
         _sums({"los": 1.0}, (tf.zeros((1,)), tf.zeros((1,))))
@@ -68,35 +85,57 @@ def test_one_replica_has_nothing_to_sum():
     assert _sum_over_replicas(pairs) is pairs
 
 
-def test_a_sparse_gradient_goes_through_the_loop(tmp_path):
+IDS = np.array([[0, 1], [1, 1], [4, 0], [1, 4]] * 10)
+
+
+class LookupTask(TinyTask):
+    """The mean of two rows of a table is to be 1."""
+
+    def build_model(self):
+        layers = [keras.Input((2,), dtype="int32"), keras.layers.Embedding(6, 1, name="table")]
+        return keras.Sequential([*layers, keras.layers.GlobalAveragePooling1D()], name="m")
+
+    def build_inputs(self, params, input_context=None):
+        return array_batches((IDS, np.ones((40, 1), "float32")), params, input_context)
+
+    def train_step(self, inputs, model, optimizer, metrics):
+        gradients, logs = super().train_step(inputs, model, optimizer, metrics)
+        self.seen = gradients
+        return gradients, logs
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_sparse_gradient_goes_through_the_loop(tmp_path, accumulation):
     """An embedding's gradient reaches the optimizer as IndexedSlices, inside the compiled loop."""
-    from rich.console import Console
-
-    from optimization.training import Trainer, array_batches
-    from tests.training.tiny import TinyTask, tiny
-
-    ids = np.array([[0, 1], [1, 1], [4, 0], [1, 4]] * 10)
-    seen = []
-
-    class Lookup(TinyTask):
-        def build_model(self):
-            layers = [keras.Input((2,), dtype="int32"), keras.layers.Embedding(6, 1, name="table")]
-            return keras.Sequential([*layers, keras.layers.GlobalAveragePooling1D()], name="m")
-
-        def build_inputs(self, params, input_context=None):
-            return array_batches((ids, np.ones((40, 1), "float32")), params, input_context)
-
-        def train_step(self, inputs, model, optimizer, metrics):
-            gradients, logs = super().train_step(inputs, model, optimizer, metrics)
-            seen.extend(gradients)
-            return gradients, logs
-
-    config = tiny("trainer.optimizer_config.optimizer.sgd.momentum=0")
-    one = Trainer(config, tmp_path, console=Console(quiet=True), task=Lookup(config.task))
-    before = one.model.weights[0].numpy()
-    results = one.train()
-    moved = np.abs(one.model.weights[0].numpy() - before)[:, 0] > 0
+    config = tiny(
+        "trainer.optimizer_config.optimizer.sgd.momentum=0,task.train_data.shuffle=false",
+        f"trainer.optimizer_config.optimizer.sgd.gradient_accumulation_steps={accumulation}",
+        f"task.train_data.global_batch_size={8 // accumulation}",
+        "trainer.summary_interval=1",
+    )
+    one = Trainer(config, tmp_path, console=Console(quiet=True), task=LookupTask(config.task))
+    table = one.model.weights[0].numpy()[:, 0]
+    one.train()
+    moved = np.abs(one.model.weights[0].numpy()[:, 0] - table) > 0
     assert moved.tolist() == [True, True, False, False, True, False]
-    assert all(isinstance(gradient, tf.IndexedSlices) for gradient in seen)
-    assert len(seen) >= 1
-    assert results["gradient_norm"] > 0
+    assert all(isinstance(gradient, tf.IndexedSlices) for gradient in one.task.seen)
+    errors = table[IDS[:8]].mean(axis=1) - 1.0
+    gradient = np.zeros(6)
+    np.add.at(gradient, IDS[:8], np.repeat(errors[:, None], 2, axis=1) / 8)
+    norm = read_summaries(tmp_path / "train")["gradient_norm"][1]
+    assert norm == pytest.approx(np.linalg.norm(gradient), rel=1e-5)  # float32
+
+
+def test_the_loop_is_traced_once(tmp_path):
+    """Loops of 5, 1, 4 and 2 steps of two batches each: all the same function."""
+    calls = []
+
+    class CountedTask(TinyTask):
+        def train_step(self, inputs, model, optimizer, metrics):
+            calls.append(inputs)
+            return super().train_step(inputs, model, optimizer, metrics)
+
+    accumulate = "trainer.optimizer_config.optimizer.sgd.gradient_accumulation_steps=2"
+    config = tiny(accumulate, "trainer.summary_interval=5,trainer.checkpoint_interval=6")
+    Trainer(config, tmp_path, console=Console(quiet=True), task=CountedTask(config.task)).train()
+    assert len(calls) == 1
