@@ -53,23 +53,27 @@ class MasterWeights:
         copies = zip(self._paths, self._copies.values(), strict=True)
         return by_unique_name((f"master/{path}", copy) for path, copy in copies)
 
-    def prepare(self, grads: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
-        """Brings the copies up to date; returns the gradients in the dtype of what they update."""
+    def in_their_dtype(self, pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """Returns (gradient, variable) pairs with the gradients in the dtype of the copies."""
         if not self._copies:
-            return list(grads)
-        prepared = []
-        for gradient, variable in zip(grads, variables, strict=True):
+            return list(pairs)
+        return [(self._cast(gradient, variable), variable) for gradient, variable in pairs]
+
+    def _cast(self, gradient: Any, variable: Any) -> Any:
+        copy = self._copies.get(id(variable))
+        if copy is None:
+            return gradient
+        return gradients.map_values(lambda values: ops.cast(values, copy.dtype), gradient)
+
+    def brought_up_to_date(self, variables: Sequence[Any]) -> list[Any]:
+        """Returns what `of` does, after weights that were assigned have been taken over."""
+        for variable in variables:
             copy = self._copies.get(id(variable))
             if copy is not None:
-                weight = ops.convert_to_tensor(variable)
-                value = ops.convert_to_tensor(copy)
+                weight, value = ops.convert_to_tensor(variable), ops.convert_to_tensor(copy)
                 same = ops.equal(ops.cast(value, variable.dtype), weight)
                 copy.assign(ops.where(same, value, ops.cast(weight, copy.dtype)))
-                gradient = gradients.map_values(
-                    lambda values, dtype=copy.dtype: ops.cast(values, dtype), gradient
-                )
-            prepared.append(gradient)
-        return prepared
+        return self.of(variables)
 
     def write_back(self, variables: Sequence[Any]) -> None:
         """Gives each weight the value of its copy."""

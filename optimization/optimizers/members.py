@@ -10,7 +10,13 @@ from optimization.optimizers import distribution, state
 from optimization.optimizers.groups import DEFAULT, ParamGroup, assigned, named
 from optimization.optimizers.inner import argument_of, share_iterations
 from optimization.optimizers.layer_decay import LayerDecay
-from optimization.optimizers.patterns import matching_among
+from optimization.optimizers.paths import path_of
+from optimization.optimizers.patterns import (
+    as_pattern_list,
+    matches_any,
+    matching_among,
+    require_matches,
+)
 from optimization.optimizers.rates import ScaledRate
 
 # What `exclude_from_weight_decay` of Keras remembers, outside the config.
@@ -62,6 +68,23 @@ class Members:
         self._rates: dict[str, Any] = {}
         self.frozen: set[int] = set()
         self.owners: list[ParamGroup | None] = []
+        self.excluded_names: list[str] = []
+        self.excluded_paths: list[str] = []
+
+    def exclude(self, variables: Sequence[Any], patterns: Sequence[str]) -> None:
+        """Spares variables the weight decay of Keras' optimizers.
+
+        Raises:
+            ValueError: If the default optimizer decays by rules of its own, or for an invalid
+                expression.
+        """
+        if hasattr(self._default, "is_decayed"):
+            raise ValueError(
+                f"{type(self._default).__name__} has rules of its own for what decays: give them "
+                "to its constructor, or use a parameter group."
+            )
+        self.excluded_names = as_pattern_list(patterns, "var_names")
+        self.excluded_paths = [path_of(variable) for variable in variables]
 
     def resolve(
         self, variables: Sequence[Any], paths: Sequence[str], layer_types: Sequence[str | None]
@@ -109,8 +132,15 @@ class Members:
                 member.positions.append(position)
                 self._by_variable[id(targets[position])] = member
         with matching_among(paths):
+            require_matches(self.excluded_names, variables, "var_names")
+            spared = [
+                target
+                for target, path in zip(targets, paths, strict=True)
+                if path in self.excluded_paths or matches_any(path, self.excluded_names)
+            ]
             for member in self.members:
                 _exclude_copies(member.optimizer, variables, targets)
+                _exclude(member.optimizer, spared)
                 member.optimizer.build([targets[position] for position in member.positions])
 
     def _member(
@@ -254,6 +284,13 @@ def _exclude_copies(
         for variable, target in zip(variables, targets, strict=True):
             if optimizer._var_key(variable) in excluded:
                 excluded.add(optimizer._var_key(target))
+
+
+def _exclude(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
+    if variables:
+        excluded = getattr(optimizer, "_exclude_from_weight_decay", set())
+        keys = {optimizer._var_key(variable) for variable in variables}
+        optimizer._exclude_from_weight_decay = excluded | keys
 
 
 def _replaced(optimizer: keras.optimizers.Optimizer, group: ParamGroup) -> dict[str, Any]:

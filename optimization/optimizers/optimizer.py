@@ -10,6 +10,7 @@ from optimization.optimizers import distribution, gradients, paths, serializatio
 from optimization.optimizers.accumulation import Accumulation, checked_steps
 from optimization.optimizers.averaging import AveragedWeights
 from optimization.optimizers.clipping import Clip
+from optimization.optimizers.delegation import Delegates
 from optimization.optimizers.ema import WeightAverage
 from optimization.optimizers.finite import FiniteCheck
 from optimization.optimizers.groups import ParamGroup, owning_layer_types
@@ -25,19 +26,24 @@ GradientFunction = Callable[[GradsAndVars], GradsAndVars]
 
 
 @keras.saving.register_keras_serializable(package="optimization")
-class PipelineOptimizer(Report, SavedByPath, AveragedWeights, keras.optimizers.Optimizer):
+class PipelineOptimizer(
+    Delegates, Report, SavedByPath, AveragedWeights, keras.optimizers.Optimizer
+):
     """Wraps a Keras optimizer and owns the whole step around its update.
 
     A step acts in this order, all of it in `_step` and `_take_update`: sum over replicas, sum
-    duplicate sparse indices, undo the static loss scale, accumulate, finite check, gradient
-    transformers, clip, weight decay and update of the inner optimizer, constraints, iteration
-    count, weight average. So every clip sees the gradient of the whole batch, where Keras clips
-    what each replica has.
+    duplicate sparse indices, undo the static loss scale, accumulate, finite check, clip by
+    `gradient_clip_norm`, gradient transformers, the other clip, weight decay and update by the
+    optimizer of each group, constraints, iteration count, weight average. So every clip sees the
+    gradient of the whole batch, where Keras clips what each replica has.
 
     With `gradient_accumulation_steps=k`, k calls of `apply` make one update with the mean of their
     gradients, and what comes after acts once. Clipping each micro-batch before would not equal
-    the clip of one batch of k times the size. (In Keras, schedules and the
-    weight average follow the micro-batches.)
+    the clip of one batch of k times the size. (In Keras, schedules and the weight average follow
+    the micro-batches.)
+
+    Weights in float16 and bfloat16 are updated through float32 copies (`MasterWeights`); their
+    gradients are float32 once they are summed over replicas.
 
     With `tf.distribute` on several replicas, reduce the gradients inside `strategy.run` and step
     once outside, so that the step is computed once:
@@ -207,6 +213,7 @@ class PipelineOptimizer(Report, SavedByPath, AveragedWeights, keras.optimizers.O
         pairs = self._reduced(self._without_frozen(pairs))
         if not pairs:
             return
+        pairs = self._masters.in_their_dtype(pairs)
         pairs = [(gradients.sum_duplicates(gradient), variable) for gradient, variable in pairs]
         pairs = self._unscaled(pairs)
         if self._accumulation is None:
@@ -230,8 +237,7 @@ class PipelineOptimizer(Report, SavedByPath, AveragedWeights, keras.optimizers.O
             pairs = list(transform(pairs))
         grads, variables = _unzip(pairs)
         grads = self._clip.rest(grads, variables, exceeded)
-        grads = self._masters.prepare(grads, variables)
-        updated = self._masters.of(variables)
+        updated = self._masters.brought_up_to_date(variables)
         if variables:
             self._update(grads, updated)
         for variable, target in zip(variables, updated, strict=True):
@@ -397,33 +403,6 @@ class PipelineOptimizer(Report, SavedByPath, AveragedWeights, keras.optimizers.O
         """All variables, those of the inner optimizers included, each once."""
         return self._variables[:] + self._members.variables()
 
-    # Hyperparameters
-
-    def _inner_learning_rate(self) -> Any:
-        return self.optimizer.learning_rate
-
-    @property
-    def learning_rate(self) -> Any:
-        """The learning rate at the present step; setting it sets the inner optimizer's."""
-        return self.optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate: Any) -> None:
-        self.optimizer.learning_rate = learning_rate
-
-    def __getattr__(self, name: str) -> Any:
-        # Private names are Keras' own bookkeeping, which probes for them.
-        if name.startswith("_") or "optimizer" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.__dict__["optimizer"], name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        own = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name)
-        if not own and hasattr(self.__dict__.get("optimizer"), name):
-            setattr(self.optimizer, name, value)
-        else:
-            super().__setattr__(name, value)
-
     # Serialization
 
     def get_config(self) -> dict[str, Any]:
@@ -439,6 +418,8 @@ class PipelineOptimizer(Report, SavedByPath, AveragedWeights, keras.optimizers.O
         optimizer = cls(**arguments)
         optimizer._saved_paths = saved["variable_paths"]
         optimizer._saved_layer_types = saved["layer_types"] or {}
+        optimizer._members.excluded_names = saved["excluded_names"] or []
+        optimizer._members.excluded_paths = saved["excluded_paths"] or []
         return optimizer
 
 

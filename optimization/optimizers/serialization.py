@@ -7,8 +7,8 @@ import keras
 from optimization.optimizers.groups import ParamGroup
 from optimization.optimizers.inner import portable
 
-# What is known from the model, not by the constructor.
-_SAVED = ("variable_paths", "layer_types")
+# What is known from the model, or was set later, and no argument of the constructor.
+_SAVED = ("variable_paths", "layer_types", "excluded_names", "excluded_paths")
 
 
 def config_of(optimizer: Any) -> dict[str, Any]:
@@ -38,13 +38,15 @@ def config_of(optimizer: Any) -> dict[str, Any]:
         "schedules": {name: serialize(schedule) for name, schedule in schedules.items()},
         "variable_paths": list(optimizer._paths) or optimizer._saved_paths,
         "layer_types": dict(optimizer._saved_layer_types),
+        "excluded_names": list(optimizer._members.excluded_names),
+        "excluded_paths": list(optimizer._members.excluded_paths),
     }
 
 
 def arguments_of(
     config: dict[str, Any], custom_objects: dict[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the constructor's arguments, and what was known from the model."""
+    """Returns the constructor's arguments, and what else was saved."""
 
     def deserialize(value: Any) -> Any:
         return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)

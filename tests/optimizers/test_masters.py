@@ -81,6 +81,16 @@ def test_a_weight_that_was_assigned_starts_from_there(mode):
     np.testing.assert_allclose(master.numpy(), [1.999, 0.998, 0.998, 2.999], rtol=1e-6)
 
 
+def test_a_loss_scale_is_undone_in_float32():
+    """In float16 a gradient of 1e-6, scaled by 1024, would lose its digits when it is unscaled."""
+    variables = low({"w": np.zeros(3, "float32")}, "float16")
+    optimizer = PipelineOptimizer(keras.optimizers.SGD(1.0), loss_scale_factor=1024.0)
+    scaled = np.float16(1.2345e-6 * 1024)
+    optimizer.apply([keras.ops.full((3,), scaled, dtype="float16")], variables)
+    master = optimizer.variables_by_path()["master/w"].numpy()
+    np.testing.assert_allclose(master, -float(scaled) / 1024, rtol=1e-6)  # one float32 product
+
+
 def test_float32_weights_have_no_copy():
     optimizer = PipelineOptimizer(keras.optimizers.Adam(0.1))
     variables = [*make_variables({"a": np.ones(2, "float32")}), *low({"b": np.ones(2, "float32")})]
