@@ -41,7 +41,7 @@ def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
     if config.warmup.type is not None:
         rows["warmup"] = describe_section(config.warmup, defaults=True)
     if config.ema is not None:
-        values = ", ".join(f"{name} {value}" for name, value in config.ema.as_dict().items())
+        values = ", ".join(f"{name} {value}" for name, value in config.ema.arguments().items())
         rows["weight average"] = values
     return rows
 
