@@ -1,0 +1,193 @@
+"""Every registered optimizer, clip, accumulation and average through the trainer's loop.
+
+Run in a process of its own for each kind of device, `python -m tests.distribution.matrix one out`:
+
+    one       one device; each update of one batch, so what the others are compared with
+    mirrored  two logical devices under MirroredStrategy
+    workers   one of two processes under MultiWorkerMirroredStrategy, as TF_CONFIG says
+    fit       one device, `model.fit` in place of the trainer's loop
+
+All combinations run in turn, which saves the start of a process for each. Writes the weights, and
+the averages where there are any, to an npz file: "sgd, clipnorm, 4, average: matrix/head/kernel".
+"""
+
+import gc
+import itertools
+import os
+import sys
+
+import numpy as np
+
+from optimization import (
+    OPTIMIZERS_CLS,
+    DataConfig,
+    OptimizationConfig,
+    RuntimeConfig,
+    TaskConfig,
+)
+from optimization.training import Task, array_batches
+
+UPDATES, BATCH, FEATURES = 3, 16, 3
+STRATEGIES = {
+    "one": "one_device",
+    "fit": "one_device",
+    "mirrored": "mirrored",
+    "workers": "multi_worker_mirrored",
+}
+# Small enough to bite in every update.
+CLIPS = {
+    "none": {},
+    "clipnorm": {"clipnorm": 0.1},
+    "clipvalue": {"clipvalue": 0.05},
+    "global_clipnorm": {"global_clipnorm": 0.1},
+}
+ACCUMULATIONS = (1, 4)
+# What a type needs beside its defaults.
+SETTINGS = {"muon": {"exclude_layers": ["head"]}}
+# Their steps are far smaller than the rate.
+RATES = {"adadelta": 10.0, "lars": 2.0}
+
+
+def optimization_config(name, clip, accumulation, averaged):
+    # Without the clip that some types have by default.
+    options = {"global_clipnorm": None, "gradient_accumulation_steps": accumulation, **CLIPS[clip]}
+    rate = RATES.get(name, 0.1)
+    # Rates that change from update to update, so that it matters what counts as one.
+    decay = {
+        "initial_learning_rate": rate,
+        "end_learning_rate": rate / 5,
+        "decay_steps": UPDATES,
+    }
+    return OptimizationConfig(
+        optimizer={"type": name, name: {**SETTINGS.get(name, {}), **options}},
+        learning_rate={"type": "polynomial", "polynomial": decay},
+        ema={"average_decay": 0.5, "dynamic_decay": False} if averaged else None,
+    )
+
+
+def arrays():
+    random = np.random.RandomState(0)
+    features = random.randn(UPDATES * BATCH, FEATURES).astype("float32")
+    # Targets far from what the model says: no gradient comes near 0, where float32 rounding would
+    # decide the sign.
+    return features, np.tanh(features @ random.randn(FEATURES, 1)).astype("float32") + 3.0
+
+
+class MatrixTask(Task):
+    def build_model(self):
+        import keras
+
+        keras.utils.set_random_seed(0)
+        layers = [
+            keras.Input((FEATURES,)),
+            keras.layers.Dense(4, activation="tanh", name="hidden"),
+            keras.layers.Dense(1, use_bias=False, name="head"),
+        ]
+        return keras.Sequential(layers, name="matrix")
+
+    def build_inputs(self, params, input_context=None):
+        return array_batches(arrays(), params, input_context)
+
+    def build_losses(self, labels, model_outputs, aux_losses=None):
+        import tensorflow as tf
+
+        return tf.reduce_mean((labels - model_outputs) ** 2)
+
+
+class Setting:
+    """A strategy, a model and endless batches, for one combination after another."""
+
+    def __init__(self, runtime):
+        from optimization.training.runtime import build_strategy
+
+        self.task = MatrixTask(TaskConfig())
+        self.strategy = build_strategy(runtime)
+        with self.strategy.scope():
+            self.model = self.task.build_model()
+        self.start = self.model.get_weights()
+        self.batches = {k: self._batches(BATCH // k) for k in ACCUMULATIONS}
+
+    def _batches(self, size):
+        # Every combination takes all examples once, so the next one starts where it started.
+        data = DataConfig(global_batch_size=size, is_training=True)
+        return iter(
+            self.strategy.distribute_datasets_from_function(
+                lambda context: self.task.build_inputs(data, context)
+            )
+        )
+
+    def optimizer(self, combination):
+        self.model.set_weights(self.start)
+        with self.strategy.scope():
+            optimizer = self.task.create_optimizer(optimization_config(*combination))
+            optimizer.build(self.model.trainable_variables)
+        return optimizer
+
+    def train(self, combination):
+        """The trainer's own compiled loop."""
+        import tensorflow as tf
+
+        from optimization.training.loop import Steps
+
+        accumulation = combination[2]
+        optimizer = self.optimizer(combination)
+        step = tf.Variable(0, dtype=tf.int64)
+        steps = Steps(
+            self.strategy, self.task, self.model, optimizer, [], [], step, accumulation=accumulation
+        )
+        steps.train(self.batches[accumulation], tf.constant(UPDATES))
+        return self.results(optimizer)
+
+    def fit(self, combination):
+        """Keras' loop."""
+        optimizer = self.optimizer(combination)
+        self.model.compile(optimizer, loss="mse")
+        size = BATCH // combination[2]
+        self.model.fit(*arrays(), batch_size=size, shuffle=False, verbose=0)
+        return self.results(optimizer)
+
+    def results(self, optimizer):
+        values = {
+            name: variable
+            for name, variable in optimizer.variables_by_path().items()
+            if name.startswith("average/")
+        }
+        values |= {variable.path: variable for variable in self.model.trainable_variables}
+        return {name: np.array(variable) for name, variable in values.items()}
+
+
+def combinations(kind):
+    if kind == "one":
+        return itertools.product(OPTIMIZERS_CLS, CLIPS, (1,), (True,))
+    if kind == "fit":
+        return itertools.product(OPTIMIZERS_CLS, ("global_clipnorm",), ACCUMULATIONS, (True,))
+    return itertools.product(OPTIMIZERS_CLS, CLIPS, ACCUMULATIONS, (False, True))
+
+
+def label(name, clip, accumulation, averaged):
+    return f"{name}, {clip}, {accumulation}, {'average' if averaged else 'no average'}"
+
+
+def main(kind, path):
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    devices = [tf.config.LogicalDeviceConfiguration()] * (2 if kind == "mirrored" else 1)
+    tf.config.set_logical_device_configuration(cpu, devices)
+    setting = Setting(RuntimeConfig(distribution_strategy=STRATEGIES[kind]))
+    train = setting.fit if kind == "fit" else setting.train
+    found = {"replicas": setting.strategy.num_replicas_in_sync}
+    # Compiling makes much garbage; collecting it only now and then saves a sixth of the time.
+    gc.disable()
+    for number, combination in enumerate(combinations(kind)):
+        if number % 16 == 0:
+            gc.collect()
+        for name, value in train(combination).items():
+            found[f"{label(*combination)}: {name}"] = value
+    np.savez(path, **found)
+    # To free each of the compiled loops takes longer than to run them.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

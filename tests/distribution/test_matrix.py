@@ -1,0 +1,102 @@
+"""Two devices, two processes and `fit` end where one device in the trainer's loop ends.
+
+For every registered optimizer, each kind of clip, updates of one batch and of four, with and
+without averages of the weights. What is compared with is one device and updates of one batch.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from optimization import OPTIMIZERS_CLS
+from tests.distribution import matrix
+from tests.training.test_distribution import free_ports
+from tests.training.tiny import start
+
+pytestmark = pytest.mark.slow
+
+
+def started(kind, path, env=None):
+    return start(["-m", "tests.distribution.matrix", kind, str(path)], env)
+
+
+def loaded(process, path):
+    _, err = process.communicate(timeout=1200)
+    assert process.returncode == 0, err
+    with np.load(path) as values:
+        return dict(values)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The weights by kind of device; of the two workers, those of both."""
+    directory = tmp_path_factory.mktemp("matrix")
+    paths = {kind: directory / f"{kind}.npz" for kind in ("mirrored", "one", "fit")}
+    processes = {kind: started(kind, path) for kind, path in paths.items()}
+    found = {kind: loaded(processes[kind], path) for kind, path in paths.items()}
+    # After the others, since the machine may have two cores only.
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    workers = []
+    for index in range(2):
+        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        path = directory / f"worker{index}.npz"
+        workers.append((started("workers", path, {"TF_CONFIG": config}), path))
+    for index, (process, path) in enumerate(workers):
+        found[f"worker {index}"] = loaded(process, path)
+    return found
+
+
+def of_combination(values, combination):
+    """The weights by path, and the averages by "average/" and path."""
+    prefix = f"{matrix.label(*combination)}: "
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+
+def assert_equals_one_device(values, one, combination):
+    name, clip, _, averaged = combination
+    actual = of_combination(values, combination)
+    expected = of_combination(one, (name, clip, 1, True))
+    if not averaged:
+        expected = {k: v for k, v in expected.items() if not k.startswith("average/")}
+    assert actual.keys() == expected.keys()
+    assert len(expected) == (6 if averaged else 3)
+    # Gradients are the same sums of float32 numbers in another order. No algorithm needs more:
+    # batches and targets are such that no gradient is so near to 0 that rounding decides its sign.
+    bound = 1e-6 * max(np.abs(value).max() for value in expected.values())
+    for path, value in expected.items():
+        message = f"{matrix.label(*combination)}: {path}"
+        np.testing.assert_allclose(actual[path], value, rtol=0, atol=bound, err_msg=message)
+
+
+@pytest.mark.parametrize("kind", ["mirrored", "worker 0", "worker 1", "fit"])
+@pytest.mark.parametrize("name", list(OPTIMIZERS_CLS))
+def test_it_equals_one_device(results, kind, name):
+    count = 0
+    for combination in matrix.combinations(kind.split()[0].replace("worker", "workers")):
+        if combination[0] == name:
+            assert_equals_one_device(results[kind], results["one"], combination)
+            count += 1
+    assert count == (2 if kind == "fit" else 16)
+
+
+def test_the_devices_are_as_many_as_they_should_be(results):
+    replicas = {kind: int(values["replicas"]) for kind, values in results.items()}
+    assert replicas == {"one": 1, "fit": 1, "mirrored": 2, "worker 0": 2, "worker 1": 2}
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS_CLS))
+def test_the_weights_have_moved_far(results, name):
+    """A difference of one part in a million means something only where weights move by more."""
+    values = of_combination(results["one"], (name, "none", 1, True))
+    for path, value in values.items():
+        if not path.startswith("average/"):
+            assert np.abs(value - values[f"average/{path}"]).max() > 2e-5
+
+
+@pytest.mark.parametrize("clip", [clip for clip in matrix.CLIPS if clip != "none"])
+def test_the_clips_act(results, clip):
+    """Seen with plain gradient descent; others may not mind the length of a gradient."""
+    free = of_combination(results["one"], ("sgd", "none", 1, True))
+    for path, value in of_combination(results["one"], ("sgd", clip, 1, True)).items():
+        assert np.abs(value - free[path]).max() > 1e-2
