@@ -184,6 +184,7 @@ class OptimizerFactory:
     def _step_arguments(self, section: BaseOptimizerConfig) -> dict[str, Any]:
         arguments = section.pipeline_arguments()
         arguments.pop("decay", None)
+        arguments["on_nonfinite"] = arguments["on_nonfinite"] or "propagate"
         if section.adaptive_clip_factor is None:
             del arguments["adaptive_clip_factor"], arguments["adaptive_clip_epsilon"]
         return arguments

@@ -205,7 +205,11 @@ class ExperimentConfig(Config):
         """Returns the errors and warnings, those between sections included."""
         problems, doubts = super().problems()
         section = self.trainer.optimizer_config.optimizer.get()
-        if self.runtime.scales_dynamically and section and section.on_nonfinite == "raise":
+        if (
+            self.runtime.scales_dynamically
+            and section
+            and section.on_nonfinite not in (None, "skip")
+        ):
             message = "must be `skip` with a dynamic loss scale, which tries what overflows"
             problems.append(section._problem("conflict", "on_nonfinite", message))
         return problems, doubts
@@ -214,7 +218,8 @@ class ExperimentConfig(Config):
         """Returns `trainer.optimizer_config` with what depends on the rest of the experiment.
 
         Steps are numbers; the batch of `lr_scaling`, where it is not set, is that of an update:
-        `task.train_data.global_batch_size` times the accumulated gradients.
+        `task.train_data.global_batch_size` times the accumulated gradients. With float16, whose
+        loss is scaled, updates that are not finite are skipped where nothing else is said.
 
         Raises:
             ConfigError: If a number of steps needs what the trainer's config does not say.
@@ -226,6 +231,8 @@ class ExperimentConfig(Config):
         batch = self.task.train_data.global_batch_size
         if scaling is not None and scaling.global_batch_size is None and section and batch:
             scaling.global_batch_size = batch * section.gradient_accumulation_steps
+        if self.runtime.mixed_precision_dtype == "float16" and section:
+            section.on_nonfinite = section.on_nonfinite or "skip"
         return sized
 
     def problems_in_mode(self, mode: str) -> list[Problem]:

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from optimization.configs import yaml_file
 from optimization.configs.base import Config
+from optimization.configs.conflicts import conflicts
 from optimization.configs.errors import (
     ConfigError,
     Origin,
     Problem,
     describe,
-    did_you_mean,
 )
 from optimization.configs.group_config import (
     LayerDecayConfig,
@@ -20,16 +20,10 @@ from optimization.configs.group_config import (
     ParamGroupConfig,
 )
 from optimization.configs.layers import layered, settle
-from optimization.configs.optimizer_config import BaseOptimizerConfig, EMAConfig, OptimizerConfig
+from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
 from optimization.configs.types import ReadOnlyDict
 from optimization.configs.yaml_file import SourcedDict
 from optimization.schedules import LrConfig, WarmupConfig
-from optimization.schedules.compose import (
-    curve,
-    needs_keras,
-    schedule_conflicts,
-    schedule_problems,
-)
 
 _SECTION = ("trainer", "optimizer_config")
 
@@ -70,44 +64,8 @@ class OptimizationConfig(Config):
                 message += ", ".join(section.branches())
                 problems.insert(0, section._problem("missing", "type", message))
         if not problems:
-            problems += self._conflicts()
+            problems += conflicts(self)
         return problems, doubts
-
-    def _conflicts(self) -> list[Problem]:
-        problems = []
-        for pair in (self, *self.param_groups):
-            if pair.warmup.type is not None and pair.learning_rate.type is not None:
-                problems += schedule_conflicts(pair.learning_rate.get(), pair.warmup.get())
-        section = self.optimizer.get()
-        problems += self._zero_rate(section)
-        for name, schedule in self.schedules.items():
-            place = f"schedules.{name}"
-            if section.argument_name(name) is None:
-                near = did_you_mean(name, section.numbers())
-                message = f"`{self.optimizer.type}` has no such number{near}"
-                problems.append(self._problem("unknown-key", place, message))
-            elif schedule.type is None:
-                problems.append(self._problem("missing", f"{place}.type", "a type is required"))
-        for group in self.param_groups:
-            own = group.optimizer.get() or section
-            if group.weight_decay is not None and own.argument_name("weight_decay") is None:
-                message = f"`{group.optimizer.type or self.optimizer.type}` has no weight decay"
-                problems.append(group._problem("conflict", "weight_decay", message))
-        return problems
-
-    def _zero_rate(self, section: BaseOptimizerConfig) -> list[Problem]:
-        """Returns a problem if the training starts with a rate by which its optimizer divides."""
-        rate, warmup = self.learning_rate.get(), self.warmup.get()
-        if not section.divides_by_rate or schedule_problems(rate, warmup):
-            return []
-        if needs_keras(rate, warmup) or curve(rate, warmup, [0])[0] > 0:
-            return []
-        message = f"`{self.optimizer.type}` divides by the learning rate, which is 0 at step 0"
-        return [
-            (self.learning_rate if warmup is None else self.warmup)._problem(
-                "conflict", "type", message
-            )
-        ]
 
 
 ConfigT = TypeVar("ConfigT", bound=OptimizationConfig)

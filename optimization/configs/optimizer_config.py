@@ -6,6 +6,7 @@ other fields are arguments of the optimizer's class.
 """
 
 import dataclasses
+import typing
 from collections.abc import Iterator
 from dataclasses import field
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,9 +17,9 @@ from optimization.configs.base import Config, OneOfConfig
 from optimization.configs.registry import Registry, import_target
 from optimization.configs.types import (
     Decay,
+    FirstSteps,
     NonNegativeFloat,
     NonNegativeInt,
-    NonNegativeSteps,
     Patterns,
     PositiveFloat,
     PositiveInt,
@@ -46,7 +47,8 @@ class BaseOptimizerConfig(Config):
             one of the four kinds of clip may be set.
         adaptive_clip_epsilon: The least norm of a unit's weights in that.
         on_nonfinite: What an infinite or NaN gradient does: `propagate` into the weights, `skip`
-            the update, or `raise` an error that names the variables.
+            the update, or `raise` an error that names the variables. None is `skip` where the
+            trainer scales the loss, since a scaled gradient may overflow, else `propagate`.
         max_consecutive_nonfinite: With `skip`, more such updates than this in a row are an error.
     """
 
@@ -60,8 +62,8 @@ class BaseOptimizerConfig(Config):
     gradient_accumulation_steps: PositiveInt = field(default=1, metadata=PIPELINE)
     adaptive_clip_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     adaptive_clip_epsilon: PositiveFloat = field(default=1e-3, metadata=PIPELINE)
-    on_nonfinite: Literal["propagate", "skip", "raise"] = field(
-        default="propagate", metadata=PIPELINE
+    on_nonfinite: Literal["propagate", "skip", "raise"] | None = field(
+        default=None, metadata=PIPELINE
     )
     max_consecutive_nonfinite: PositiveInt | None = field(default=None, metadata=PIPELINE)
 
@@ -76,6 +78,8 @@ class BaseOptimizerConfig(Config):
             yield "nesterov", "needs `momentum` > 0, got momentum 0"
         if self.max_consecutive_nonfinite is not None and self.on_nonfinite != "skip":
             yield "max_consecutive_nonfinite", "needs `on_nonfinite: skip`"
+        if self.adaptive_clip_epsilon != 1e-3 and self.adaptive_clip_factor is None:
+            yield "adaptive_clip_epsilon", "needs `adaptive_clip_factor`"
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the optimizer's class, apart from the learning rate."""
@@ -86,9 +90,16 @@ class BaseOptimizerConfig(Config):
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def numbers(self) -> list[str]:
-        """Returns the arguments of the class that are numbers."""
+        """Returns the arguments of the class that can change while it trains."""
         values = self.arguments().items()
-        return [n for n, v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        fixed = ("initial_accumulator_value",)  # read once, at the start
+        return [
+            n
+            for n, v in values
+            if (isinstance(v, float) or v is None)
+            and n not in fixed
+            and _takes_float(self._find_spec(n).annotation)
+        ]
 
     def argument_name(self, name: str) -> str | None:
         """Returns what the class calls the number `name`; None if it has none of that name."""
@@ -104,6 +115,10 @@ class BaseOptimizerConfig(Config):
     def pipeline_fields(cls) -> list[str]:
         """Returns the names of the fields that the shared step carries out."""
         return [f.name for f in dataclasses.fields(cls) if f.metadata.get("pipeline")]
+
+
+def _takes_float(annotation: Any) -> bool:
+    return annotation is float or any(map(_takes_float, typing.get_args(annotation)))
 
 
 def _optimizer_members(decorated: Any) -> dict[str, Any]:
@@ -195,7 +210,7 @@ class SGDTorchConfig(BaseOptimizerConfig):
     nesterov: bool = False
     momentum_start: Decay = 0.0
     momentum: Decay = 0.9
-    warmup_steps: NonNegativeSteps = 0
+    warmup_steps: FirstSteps = 0
     weight_decay: NonNegativeFloat = 0.0
     weight_keys: Patterns | None = ("kernel", "weight")
     bias_keys: Patterns | None = ("bias", "beta")
@@ -536,7 +551,7 @@ class EMAConfig(Config):
     name: str = "ExponentialMovingAverage"
     trainable_weights_only: bool = True
     average_decay: Decay = 0.99
-    start_step: NonNegativeSteps = 0
+    start_step: FirstSteps = 0
     dynamic_decay: bool = True
 
     def arguments(self) -> dict[str, Any]:

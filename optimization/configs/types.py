@@ -136,15 +136,26 @@ def is_pending(value: Any) -> bool:
 def _steps(value: Any, check: Any) -> Any:
     if not isinstance(value, str) or _NUMBER.fullmatch(value):
         return check(value)
-    if Duration.FORM.fullmatch(value.strip()):
+    form = Duration.FORM.fullmatch(value.strip())
+    if form and form["percent"] is not None and float(form["percent"]) > 100:
+        raise ValueError(f"must be at most 100%, got {describe(value)}")
+    if form:
         return Duration(value.strip())
     raise ValueError(
         f"expected steps, such as 500, '5 epochs', '10%' or 'remaining', got {describe(value)}"
     )
 
 
+def _not_remaining(value: Any) -> Any:
+    if value == "remaining":
+        raise ValueError("'remaining' is for the steps of a learning rate")
+    return value
+
+
 NonNegativeSteps = Annotated[NonNegativeInt, WrapValidator(_steps)]
 """Optimizer steps, >= 0, or a `Duration`."""
+FirstSteps = Annotated[NonNegativeSteps, AfterValidator(_not_remaining)]
+"""Optimizer steps at the start of a training, >= 0, or a `Duration` other than "remaining"."""
 PositiveSteps = Annotated[PositiveInt, WrapValidator(_steps)]
 """Optimizer steps, > 0, or a `Duration`."""
 Boundaries = Annotated[tuple[NonNegativeSteps, ...], AfterValidator(_strictly_increasing)]

@@ -18,9 +18,9 @@ GradsAndVars = list[tuple[Any, Any]]
 class Accumulation:
     """Adds up gradients and passes on the mean of every `steps` of them.
 
-    Micro-batches without a gradient for a variable count as gradient 0 of it. Sums are float32 at
-    least. Variables that are overwritten with their gradient, such as the scales of float8 layers,
-    get the largest one, as in Keras.
+    Micro-batches without a gradient for a variable count as gradient 0 of it, so that every
+    variable takes part in every update. Sums are float32 at least. Variables that are overwritten
+    with their gradient, such as the scales of float8 layers, get the largest one, as in Keras.
 
     Args:
         steps: Micro-batches in one update, >= 2.
@@ -32,7 +32,6 @@ class Accumulation:
         self._variables: list[Any] = []
         self._paths: list[str] = []
         self._sums: list[keras.Variable] = []
-        self._given: set[int] = set()
 
     @classmethod
     def of(cls, steps: int | None) -> "Accumulation | None":
@@ -82,15 +81,20 @@ class Accumulation:
         """
         places = {id(variable): index for index, variable in enumerate(self._variables)}
         for gradient, variable in pairs:
-            index = places[id(variable)]
-            self._given.add(index)
-            self._add(self._sums[index], gradient, variable)
+            self._add(self._sums[places[id(variable)]], gradient, variable)
         self.micro_step.assign((self.micro_step + 1) % self.steps)
-        given = sorted(self._given)
+        # What has a gradient may differ from one micro-batch, and one traced function, to the
+        # next: all variables take part. One that is overwritten has no gradient 0, however.
+        present = {places[id(variable)] for _, variable in pairs}
+        taking_part = [
+            index
+            for index, variable in enumerate(self._variables)
+            if index in present or not _is_overwritten(variable)
+        ]
 
         def update() -> None:
-            means = [(self._mean(index), self._variables[index]) for index in given]
-            for index in given:
+            means = [(self._mean(index), self._variables[index]) for index in taking_part]
+            for index in taking_part:
                 total = self._sums[index]
                 total.assign(ops.zeros(total.shape, total.dtype))
             then(means)

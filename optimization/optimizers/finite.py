@@ -13,6 +13,7 @@ from optimization.optimizers.control import conditionally, is_traced
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util  # the public API has no such question
 
 GradsAndVars = list[tuple[Any, Any]]
 CHOICES = ("propagate", "skip", "raise")
@@ -28,7 +29,8 @@ class FiniteCheck:
 
     The error is a `NonFiniteGradientError`. Inside a `tf.function` it is a
     `tf.errors.InvalidArgumentError` with the same words; inside a function compiled by JAX its
-    words are in the runtime error that JAX raises.
+    words are in the runtime error that JAX raises. XLA under TensorFlow leaves out assertions, so
+    there it is a `ValueError` when the function is traced.
 
     Args:
         on_nonfinite: "skip" leaves out the update and counts it, "raise" raises at the first,
@@ -114,6 +116,15 @@ def _is_finite(gradient: Any) -> Any:
     return ops.all(ops.isfinite(values))
 
 
+def _refuse_xla() -> None:
+    """Raises inside a function that XLA compiles: it leaves out every assertion."""
+    if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        raise ValueError(
+            "on_nonfinite='raise' and `max_consecutive_nonfinite` cannot act inside a function "
+            "that XLA compiles: use on_nonfinite='skip', or `model.compile(jit_compile=False)`."
+        )
+
+
 def _raising(
     wrong: Any, flags: Any, paths: Sequence[str]
 ) -> contextlib.AbstractContextManager[Any]:
@@ -125,6 +136,7 @@ def _raising(
             raise NonFiniteGradientError(f"{_MESSAGE} {', '.join(paths[i] for i in bad)}")
 
     if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
+        _refuse_xla()
         bad = tf.boolean_mask(tf.constant(list(paths)), tf.logical_not(flags))
         right = tf.logical_not(wrong)
         assertion = tf.debugging.Assert(right, [_MESSAGE, bad], summarize=len(paths))

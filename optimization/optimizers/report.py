@@ -52,6 +52,11 @@ class Report:
         """Returns what the hyperparameters that follow a schedule are now."""
         return self._schedules.values(self._iterations)
 
+    def frozen_variables(self) -> set[int]:
+        """Returns the `id` of each variable that a group freezes."""
+        frozen = self._members.frozen
+        return {id(v) for i, v in enumerate(self._trainable_variables) if i in frozen}
+
     def group_table(self) -> list[GroupRow]:
         """Returns what each variable is trained with; `format_group_table` makes it a text.
 

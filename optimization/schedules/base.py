@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import StringConstraints
 
 from optimization.configs.base import Config
-from optimization.configs.types import REQUIRED, NonNegativeSteps
+from optimization.configs.types import REQUIRED, FirstSteps
 
 Array = Any
 """A NumPy array or a tensor of one of Keras' backends."""
@@ -64,7 +64,7 @@ class BaseWarmupConfig(Config):
     warmup_learning_rate = 0.0  # as `offset` above
     keras_class: ClassVar[type | None] = None
 
-    warmup_steps: NonNegativeSteps = REQUIRED
+    warmup_steps: FirstSteps = REQUIRED
     mode: Literal["replace", "delay", "multiply"] = "replace"
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:

@@ -33,7 +33,7 @@ def averages(optimizer: Any) -> bool:
 def shared_options(config: OptimizationConfig) -> tuple[int, str]:
     """Returns the batches in one update, and what is done about gradients that are not finite."""
     section = config.optimizer.get()
-    return section.gradient_accumulation_steps, section.on_nonfinite
+    return section.gradient_accumulation_steps, section.on_nonfinite or "propagate"
 
 
 def check_accumulation(optimizer: Any, steps: int) -> None:
@@ -107,3 +107,8 @@ def nonfinite_variables(error: Exception) -> str | None:
     names = re.split(r"[,\s]+", match[1].strip())
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
+
+
+def frozen_variables(optimizer: Any) -> set[int]:
+    """Returns the ids of the variables that the optimizer leaves as they are."""
+    return getattr(innermost(optimizer), "frozen_variables", set)()

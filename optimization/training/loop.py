@@ -4,7 +4,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from optimization.training.inspection import accumulated
+from optimization.training.inspection import accumulated, frozen_variables
 
 if typing.TYPE_CHECKING:
     import keras
@@ -135,6 +135,11 @@ class Steps:
 
         variables = self._model.trainable_variables
         if self._accumulation == 1:
+            frozen = frozen_variables(self._optimizer)
+            gradients = [
+                None if id(variable) in frozen else gradient
+                for gradient, variable in zip(gradients, variables, strict=True)
+            ]
             return _global_norm(gradients) / scale
         totals = [
             total if gradient is None else total + tf.convert_to_tensor(gradient) / scale

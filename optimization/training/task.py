@@ -44,7 +44,8 @@ class Task(abc.ABC):
     ) -> "keras.optimizers.Optimizer":
         """Creates the optimizer that the trainer uses; a subclass may make another.
 
-        With a dynamic loss scale, the optimizer skips updates that are not finite.
+        With float16, whose loss is scaled, the optimizer skips updates that are not finite, unless
+        the config says otherwise.
 
         Args:
             optimizer_config: What to build, with steps and batch sizes as numbers.
@@ -56,9 +57,10 @@ class Task(abc.ABC):
         from optimization.optimizer_factory import OptimizerFactory
         from optimization.training.runtime import with_loss_scale
 
-        if runtime_config is not None and runtime_config.scales_dynamically:
+        if runtime_config is not None and runtime_config.mixed_precision_dtype == "float16":
             optimizer_config = optimizer_config.replace()
-            optimizer_config.optimizer.get().on_nonfinite = "skip"
+            section = optimizer_config.optimizer.get()
+            section.on_nonfinite = section.on_nonfinite or "skip"
         factory = OptimizerFactory(optimizer_config)
         optimizer = factory.build_optimizer(factory.build_learning_rate())
         return with_loss_scale(optimizer, runtime_config)

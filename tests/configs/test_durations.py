@@ -51,6 +51,7 @@ def test_steps_epochs_and_shares(written, steps):
     [
         ("10 epoch%", "expected steps, such as 500, '5 epochs', '10%' or 'remaining'"),
         ("ten%", "expected steps"),
+        ("101%", "must be at most 100%"),
         ("-5%", "expected steps"),
         ("", "expected steps, such as 500"),
         ("500", "expected an integer, got '500' (text); write it without quotes"),
@@ -120,9 +121,11 @@ def test_what_is_not_known_is_an_error_of_the_factory():
     assert curve[2] == 0.0
 
 
-def test_remaining_means_nothing_outside_of_a_learning_rate():
-    _, problems = with_length(config(warmup=linear_warmup("remaining")), LENGTH)
-    assert [problem.path for problem in problems] == ["warmup.linear.warmup_steps"]
+@pytest.mark.parametrize("place", ["warmup", "ema"])
+def test_remaining_means_nothing_outside_of_a_learning_rate(place):
+    section = linear_warmup("remaining") if place == "warmup" else {"start_step": "remaining"}
+    with pytest.raises(ConfigError, match="'remaining' is for the steps of a learning rate"):
+        config(**{place: section})
 
 
 def test_a_decay_must_have_steps_left():

@@ -89,8 +89,16 @@ def test_a_group_with_a_decay_that_its_optimizer_lacks():
 @pytest.mark.parametrize(
     ("schedules", "message"),
     [
-        ({"beta_3": CONSTANT}, "schedules.beta_3: `adamw` has no such number; did you mean 'beta_"),
-        ({"amsgrad": CONSTANT}, "schedules.amsgrad: `adamw` has no such number"),
+        (
+            {"beta_3": CONSTANT},
+            "schedules.beta_3: `adamw` has no number of that name .*; did you mean 'beta_",
+        ),
+        ({"amsgrad": CONSTANT}, "schedules.amsgrad: `adamw` has no number"),
+        ({"weight_decay": CONSTANT}, "schedules.weight_decay: `weight_decay_rate` is 0.0 in the"),
+        (
+            {"beta_1": {"type": "constant", "constant": {"learning_rate": 7}}},
+            "schedules.beta_1: `beta_1` must be < 1, got 7.0, at step 0",
+        ),
         ({"beta_1": {"type": None}}, "schedules.beta_1.type: a type is required"),
         ({"beta_1": 0.9}, "schedules.beta_1: expected a mapping, got 0.9"),
         ({"beta_1": {"type": "cosine"}}, "initial_learning_rate: a value is required"),
@@ -102,10 +110,50 @@ def test_wrong_schedules(schedules, message):
 
 
 def test_right_schedules():
+    decaying = {"type": "adamw", "adamw": {"weight_decay_rate": 0.1}}
     schedules = {"weight_decay": CONSTANT, "beta_1": CONSTANT}
-    assert config(schedules=schedules).validate() == []
-    with pytest.raises(ConfigError, match=r"schedules.weight_decay: `sgd` has no such number"):
+    assert config(optimizer=decaying, schedules=schedules).validate() == []
+    with pytest.raises(ConfigError, match=r"schedules.weight_decay: `sgd` has no number"):
         config(optimizer={"type": "sgd"}, schedules=schedules).validate()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name"),
+    [("muon", "ns_steps"), ("adagrad", "initial_accumulator_value"), ("sgd_torch", "warmup_steps")],
+)
+def test_what_cannot_change_while_training_has_no_schedule(optimizer, name):
+    with pytest.raises(ConfigError, match=f"schedules.{name}: `{optimizer}` has no number"):
+        config(optimizer={"type": optimizer}, schedules={name: CONSTANT}).validate()
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (
+            [{"match": "a"}, {"match": "a"}],
+            r"param_groups\[1\].name: the name 'a' is that of param",
+        ),
+        ([{"match": "a", "name": "default"}], "the name 'default' is that of the rest"),
+        (
+            [{"match": "a", "optimizer": {"type": "ftrl"}, "learning_rate_multiplier": 0.0}],
+            "learning_rate_multiplier: `ftrl` divides by the learning rate, which this makes 0",
+        ),
+        (
+            [
+                {
+                    "match": "a",
+                    "optimizer": {"type": "ftrl"},
+                    "learning_rate": CONSTANT,
+                    "warmup": {"type": "linear", "linear": {"warmup_steps": 3}},
+                }
+            ],
+            r"param_groups\[0\].warmup.type: `ftrl` divides by the learning rate, which is 0 at",
+        ),
+    ],
+)
+def test_groups_that_contradict(groups, message):
+    with pytest.raises(ConfigError, match=message):
+        config(param_groups=groups).validate()
 
 
 @pytest.mark.parametrize(

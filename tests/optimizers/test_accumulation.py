@@ -240,3 +240,30 @@ def test_a_dynamic_loss_scale_around_it(arguments):
     assert int(optimizer.iterations) == 2
     # The scales are powers of two; the conditional fuses differently.
     assert relative_error({v.path: v.numpy() for v in variables}, expected) < TOLERANCE
+
+
+def test_a_gradient_counts_whichever_micro_batch_gives_it(tmp_path):
+    def built():
+        optimizer = PipelineOptimizer(keras.optimizers.SGD(1.0), gradient_accumulation_steps=2)
+        variables = [
+            keras.Variable(np.zeros(1, "float32"), name="a"),
+            keras.Variable(np.zeros(1, "float32"), name="b"),
+        ]
+        optimizer.build(variables)
+        return optimizer, variables
+
+    one = keras.ops.ones(1)
+    optimizer, variables = built()
+    optimizer.apply([one, one], variables)
+    state = {path: v.numpy() for path, v in optimizer.variables_by_path().items()}
+    resumed, variables = built()
+    for path, variable in resumed.variables_by_path().items():
+        variable.assign(state[path])
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        resumed.apply([None, one], variables)
+    assert [float(v[0]) for v in variables] == [-0.5, -1.0]
+    assert all(
+        float(keras.ops.sum(v)) == 0
+        for path, v in resumed.variables_by_path().items()
+        if path.startswith("accumulator/")
+    )

@@ -170,3 +170,19 @@ def test_a_sparse_gradient_is_looked_at():
         values = tf.constant([[value, 1.0]], tf.float32)
         optimizer.apply([tf.IndexedSlices(values, tf.constant([1]), (5, 2))], table)
     assert (int(optimizer.iterations), int(optimizer.nonfinite_steps)) == (1, 1)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's XLA")
+@pytest.mark.parametrize(
+    "arguments",
+    [{"on_nonfinite": "raise"}, {"on_nonfinite": "skip", "max_consecutive_nonfinite": 3}],
+)
+def test_a_check_that_xla_would_leave_out_is_refused(arguments):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    optimizer = PipelineOptimizer(keras.optimizers.SGD(0.1), **arguments)
+    model.compile(optimizer, loss="mse", jit_compile=True)
+    with pytest.raises(ValueError, match="cannot act inside a function that XLA compiles"):
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    model.compile(optimizer, loss="mse", jit_compile=False)
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    assert int(optimizer.iterations) == 1

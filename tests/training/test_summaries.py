@@ -1,4 +1,5 @@
 import pytest
+import tensorflow as tf
 
 from optimization.training.summaries import SummaryWriter
 from tests.training.tiny import read_summaries
@@ -20,7 +21,7 @@ def test_tensorboard_reads_them(tmp_path):
     writer.close()
     events = loader.EventAccumulator(str(tmp_path)).Reload()
     assert [
-        (event.step, float(event.tensor_proto.float_val[0])) for event in events.Tensors("loss")
+        (event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors("loss")
     ] == [(3, 0.5)]
 
 

@@ -1,0 +1,115 @@
+"""Contradictions between the sections of an `OptimizationConfig`."""
+
+import typing
+from collections.abc import Iterator
+
+from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.durations import unknown_lengths
+from optimization.configs.errors import Problem, did_you_mean
+from optimization.configs.optimizer_config import BaseOptimizerConfig
+from optimization.configs.types import check_value
+from optimization.schedules.compose import (
+    curve,
+    needs_keras,
+    schedule_conflicts,
+    schedule_problems,
+)
+
+if typing.TYPE_CHECKING:
+    from optimization.configs.optimization_config import OptimizationConfig
+
+# Where schedules are looked at: the start, and steps of every order of magnitude.
+_PROBES = [0, *(10**power for power in range(8))]
+
+
+def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields what contradicts itself in a config whose sections are right by themselves."""
+    for pair in (config, *config.param_groups):
+        if pair.warmup.type is not None and pair.learning_rate.type is not None:
+            yield from schedule_conflicts(pair.learning_rate.get(), pair.warmup.get())
+    yield from _zero_rates(config)
+    yield from _schedules(config)
+    yield from _groups(config)
+
+
+def _zero_rates(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields where a training starts with a rate of 0 by which its optimizer divides."""
+    everything = (config, config.optimizer, 1.0)
+    for place, optimizer, multiplier in [
+        everything,
+        *((g, g.optimizer, g.learning_rate_multiplier) for g in config.param_groups),
+    ]:
+        optimizer = optimizer if optimizer.type else config.optimizer
+        section: BaseOptimizerConfig = optimizer.get()
+        frozen = getattr(place, "freeze", False)
+        if not section.divides_by_rate or frozen:
+            continue
+        source = place if place.learning_rate.type else config
+        if multiplier == 0:
+            message = f"`{optimizer.type}` divides by the learning rate, which this makes 0"
+            yield place._problem("conflict", "learning_rate_multiplier", message)
+        elif _starts_at_zero(source):
+            oneof: OneOfConfig = source.warmup if source.warmup.type else source.learning_rate
+            message = f"`{optimizer.type}` divides by the learning rate, which is 0 at step 0"
+            yield oneof._problem("conflict", "type", message)
+
+
+def _starts_at_zero(source: Config) -> bool:
+    rate, warmup = source.learning_rate.get(), source.warmup.get()
+    if schedule_problems(rate, warmup) or needs_keras(rate, warmup):
+        return False
+    return curve(rate, warmup, [0])[0] == 0
+
+
+def _schedules(config: "OptimizationConfig") -> Iterator[Problem]:
+    section = config.optimizer.get()
+    for name, schedule in config.schedules.items():
+        place = f"schedules.{name}"
+        argument = section.argument_name(name)
+        if argument is None:
+            near = did_you_mean(name, section.numbers())
+            message = f"`{config.optimizer.type}` has no number of that name to schedule{near}"
+            yield config._problem("unknown-key", place, message)
+        elif schedule.type is None:
+            yield config._problem("missing", f"{place}.type", "a type is required")
+        elif not getattr(section, argument):
+            message = (
+                f"`{argument}` is {getattr(section, argument)!r} in the optimizer's section, which "
+                "leaves it out; give it the value it starts from"
+            )
+            yield config._problem("conflict", place, message)
+        else:
+            yield from _values(config, section, argument, place)
+
+
+def _values(
+    config: "OptimizationConfig", section: BaseOptimizerConfig, argument: str, place: str
+) -> Iterator[Problem]:
+    """Yields a scheduled value that the field itself would refuse."""
+    rate = config.schedules[place.removeprefix("schedules.")].get()
+    if unknown_lengths(rate) or rate.problems()[0] or needs_keras(rate, None):
+        return
+    annotation = section._find_spec(argument).annotation
+    for step, value in zip(_PROBES, curve(rate, None, _PROBES), strict=True):
+        _, wrong = check_value(annotation, float(value), place)
+        if wrong:
+            message = f"`{argument}` {wrong[0].message}, at step {step}"
+            yield config._problem("value", place, message)
+            return
+
+
+def _groups(config: "OptimizationConfig") -> Iterator[Problem]:
+    labels: dict[str, int] = {"default": -1}
+    for number, group in enumerate(config.param_groups):
+        own = group.optimizer.get() or config.optimizer.get()
+        if group.weight_decay is not None and own.argument_name("weight_decay") is None:
+            message = f"`{group.optimizer.type or config.optimizer.type}` has no weight decay"
+            yield group._problem("conflict", "weight_decay", message)
+        label = group.name or group.match or group.layer_type
+        if label in labels:
+            other = labels[label]
+            taken = "that of the rest" if other < 0 else f"that of param_groups[{other}]"
+            message = f"the name {label!r} is {taken}; give the group a `name` of its own"
+            yield group._problem("conflict", "name", message)
+        elif label is not None:
+            labels[label] = number
