@@ -166,3 +166,19 @@ def test_an_overflow_skips_the_step_and_is_counted(tmp_path, scale):
     assert summaries["nonfinite_steps"] == {1: 0, 2: 0, 3: 1}
     if scale == "dynamic":
         assert summaries["loss_scale"] == {1: 64.0, 2: 64.0, 3: 32.0}
+
+
+@pytest.mark.parametrize("scale", [None, "dynamic", 64.0])
+@pytest.mark.parametrize(("written", "expected"), [(None, "skip"), ("propagate", "propagate")])
+def test_an_overflow_is_skipped_where_nothing_else_is_said(scale, written, expected):
+    config = tiny("runtime.mixed_precision_dtype=float16")
+    config.runtime.loss_scale = scale
+    config.trainer.optimizer_config.optimizer.get().on_nonfinite = written
+    if written and scale != 64.0:
+        with pytest.raises(ConfigError, match="must be `skip` with a dynamic loss scale"):
+            config.validate()
+        return
+    optimizer = TinyTask.create_optimizer(config.trainer.optimizer_config, config.runtime)
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    assert inner.get_config()["on_nonfinite"] == expected
+    assert config.sized_optimizer_config().optimizer.get().on_nonfinite == expected
