@@ -174,6 +174,8 @@ def main(kind, path):
     cpu = tf.config.list_physical_devices("CPU")[0]
     devices = [tf.config.LogicalDeviceConfiguration()] * (2 if kind == "mirrored" else 1)
     tf.config.set_logical_device_configuration(cpu, devices)
+    # Hundreds of loops run for three updates each: to optimize their graphs takes longer than that.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     setting = Setting(RuntimeConfig(distribution_strategy=STRATEGIES[kind]))
     train = setting.fit if kind == "fit" else setting.train
     found = {"replicas": setting.strategy.num_replicas_in_sync}
