@@ -178,7 +178,7 @@ class OptimizerFactory:
 
     def _inner_optimizer(self, config: OptimizerConfig, lr: Any) -> "keras.optimizers.Optimizer":
         section = config.get()
-        decayed = self._decayed(lr, getattr(section, "decay", 0.0))
+        decayed = self._decayed(lr, _decay_of(section))
         return OPTIMIZERS_CLS[config.type](learning_rate=decayed, **section.arguments())
 
     def _step_arguments(self, section: BaseOptimizerConfig) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class OptimizerFactory:
         own_rate = None
         if group.learning_rate.type is not None:
             rate = build_schedule(group.learning_rate.get(), group.warmup.get())
-            own_rate = self._scaled(rate, getattr(section, "decay", 0.0))
+            own_rate = self._scaled(rate, _decay_of(section))
         hyperparameters = {}
         if group.weight_decay is not None:
             hyperparameters[section.decay_argument] = group.weight_decay
@@ -237,7 +237,7 @@ class OptimizerFactory:
 
     @property
     def _decay(self) -> float:
-        return getattr(self._config.optimizer.get(), "decay", 0.0)
+        return _decay_of(self._config.optimizer.get())
 
     def _scaled(self, lr: Any, decay: float) -> Any:
         from optimization.schedules.scaled import scaled
@@ -250,6 +250,11 @@ class OptimizerFactory:
 
         already = isinstance(lr, ScaledLearningRate) and lr.decay == decay
         return lr if already else scaled(lr, decay=decay)
+
+
+def _decay_of(section: BaseOptimizerConfig) -> float:
+    """Returns the inverse time decay of a section; an argument of that name is the class's own."""
+    return section.pipeline_arguments().get("decay", 0.0)
 
 
 def _checked_learning_rate(lr: Any) -> Any:

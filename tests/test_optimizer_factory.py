@@ -429,3 +429,20 @@ def test_accumulated_gradients_make_one_update():
     # the mean, (3, 4), clipped to length 1, in float32
     np.testing.assert_allclose(variable.numpy(), [-0.6, -0.8], rtol=3e-7)
     assert int(optimizer.iterations) == 1
+
+
+def test_a_registered_optimizer_may_have_a_decay_of_its_own(monkeypatch):
+    monkeypatch.setattr(
+        optimization.OPTIMIZERS_CLS, "_entries", dict(optimization.OPTIMIZERS_CLS._entries)
+    )
+
+    @optimization.register_optimizer("decaying")
+    class Decaying(keras.optimizers.SGD):
+        def __init__(self, learning_rate=0.1, decay: float = 0.0, name="decaying"):
+            super().__init__(learning_rate=learning_rate, name=name)
+            self.own_decay = decay
+
+    built = factory({"type": "decaying", "decaying": {"decay": 0.5}})
+    assert built.build_learning_rate() == 0.5
+    np.testing.assert_array_equal(built.learning_rate_curve([0, 2]), [0.5, 0.5])
+    assert built.build_optimizer(0.5).own_decay == 0.5

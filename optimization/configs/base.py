@@ -12,7 +12,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, ClassVar, Self
 
@@ -184,12 +184,7 @@ class Config:
                 with the line of each mistake.
         """
         config = cls()
-        params, problems = yaml_file.read_file(path)
-        changes: list[Change] = []
-        config._plan(params, PYTHON, problems, changes)
-        if problems:
-            raise ConfigError(problems)
-        commit(changes)
+        config._update(*yaml_file.read_file(path))
         return config
 
     def origin_of(self, path: str) -> Origin:
@@ -287,10 +282,11 @@ class Config:
     def _join(self, name: str) -> str:
         return f"{self._path}.{name}" if self._path else str(name)
 
-    def _update(self, params: Mapping[str, Any], origin: Origin = PYTHON) -> None:
-        problems: list[Problem] = []
+    def _update(self, params: Mapping[str, Any], known: Iterable[Problem] = ()) -> None:
+        """Makes all changes; or none, and raises what is wrong, `known` problems included."""
+        problems = list(known)
         changes: list[Change] = []
-        self._plan(params, origin, problems, changes)
+        self._plan(params, PYTHON, problems, changes)
         if problems:
             raise ConfigError(problems)
         commit(changes)

@@ -4,7 +4,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from optimization.training.inspection import accumulated, frozen_variables
+from optimization.training.inspection import accumulated, frozen_variables, innermost
 
 if typing.TYPE_CHECKING:
     import keras
@@ -186,8 +186,7 @@ class Steps:
 
 def _aggregation(optimizer: Any) -> Callable[[list], list]:
     """Returns the optimizer's own sum over replicas, or a plain one for other Keras optimizers."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return getattr(inner, "aggregate_gradients", _sum_over_replicas)
+    return getattr(innermost(optimizer), "aggregate_gradients", _sum_over_replicas)
 
 
 def _sum_over_replicas(grads_and_vars: list) -> list:
