@@ -4,16 +4,14 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from optimization.configs.durations import TrainingLength, with_length
-from optimization.configs.errors import ConfigError
 from optimization.configs.group_config import ParamGroupConfig
-from optimization.configs.layers import findings
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import (
     OPTIMIZERS_CLS,
     BaseOptimizerConfig,
     OptimizerConfig,
 )
+from optimization.configs.resolution import resolved
 from optimization.schedules import LR_CLS, WARMUP_CLS
 
 if typing.TYPE_CHECKING:
@@ -64,21 +62,7 @@ class OptimizerFactory:
         steps_per_epoch: int | None = None,
         global_batch_size: int | None = None,
     ):
-        if not isinstance(config, OptimizationConfig):
-            raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}")
-        length = TrainingLength(train_steps, steps_per_epoch)
-        self._config, problems = with_length(config, length)
-        scaling = self._config.lr_scaling
-        if scaling is not None and scaling.global_batch_size is None:
-            if global_batch_size is None:
-                message = "is not known: give it, or write it"
-                problems.append(scaling._problem("missing", "global_batch_size", message))
-            else:
-                scaling.global_batch_size = global_batch_size
-        errors, _ = findings(self._config, problems)
-        if errors:
-            raise ConfigError(errors)
-        self._config.lock()
+        self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
 
     @property
     def config(self) -> OptimizationConfig:

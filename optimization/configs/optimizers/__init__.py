@@ -1,0 +1,1 @@
+"""The sections of the optimizers, one file for each family."""

@@ -1,0 +1,68 @@
+"""The optimizers that scale each step by past gradients, without Adam's momentum."""
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+from annotated_types import Lt
+
+from optimization.configs.optimizers.base import (
+    OPTIMIZERS_CLS,
+    BaseOptimizerConfig,
+    KerasOptimizerConfig,
+)
+from optimization.configs.types import (
+    Decay,
+    NonNegativeFloat,
+    PositiveFloat,
+)
+
+
+@OPTIMIZERS_CLS.register("rmsprop", "keras.optimizers:RMSprop")
+@dataclasses.dataclass
+class RMSPropConfig(BaseOptimizerConfig):
+    """RMSProp (Tieleman and Hinton 2012)."""
+
+    name: str | None = "RMSprop"
+    rho: Decay = 0.9
+    momentum: Decay = 0.0
+    epsilon: PositiveFloat = 1e-7
+    centered: bool = False
+
+
+@OPTIMIZERS_CLS.register("adagrad", "keras.optimizers:Adagrad")
+@dataclasses.dataclass
+class AdagradConfig(BaseOptimizerConfig):
+    """Adagrad (Duchi et al. 2011)."""
+
+    name: str | None = "Adagrad"
+    initial_accumulator_value: NonNegativeFloat = 0.1
+    epsilon: PositiveFloat = 1e-7
+
+
+@OPTIMIZERS_CLS.register("adadelta", "keras.optimizers:Adadelta")
+@dataclasses.dataclass
+class AdadeltaConfig(KerasOptimizerConfig):
+    """Adadelta (Zeiler 2012, arXiv:1212.5701)."""
+
+    name: str | None = "Adadelta"
+    rho: Decay = 0.95
+    epsilon: PositiveFloat = 1e-7
+
+
+@OPTIMIZERS_CLS.register("ftrl", "keras.optimizers:Ftrl")
+@dataclasses.dataclass
+class FtrlConfig(KerasOptimizerConfig):
+    """FTRL-proximal (McMahan et al. 2013).
+
+    It divides by the learning rate: a warmup has to start above 0.
+    """
+
+    divides_by_rate: ClassVar[bool] = True
+
+    name: str | None = "Ftrl"
+    learning_rate_power: Annotated[float, Lt(0)] = -0.5
+    initial_accumulator_value: NonNegativeFloat = 0.1
+    l1_regularization_strength: NonNegativeFloat = 0.0
+    l2_regularization_strength: NonNegativeFloat = 0.0
+    l2_shrinkage_regularization_strength: NonNegativeFloat = 0.0
+    beta: NonNegativeFloat = 0.0

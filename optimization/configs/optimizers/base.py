@@ -1,0 +1,152 @@
+"""What the optimizer sections share, and their registry.
+
+Names and defaults are those of Model Garden 2.20, so that its files load unchanged. A field marked
+by `PIPELINE` is carried out by the step that all optimizers share (`PipelineOptimizer`); all
+other fields are arguments of the optimizer's class.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from dataclasses import field
+from typing import Any, ClassVar, Literal
+
+from optimization.configs.base import Config
+from optimization.configs.registry import Registry, import_target
+from optimization.configs.types import (
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+)
+
+PIPELINE = {"pipeline": True}
+"""Metadata of a field that the shared step carries out, not the optimizer's own class."""
+
+
+@dataclasses.dataclass
+class BaseOptimizerConfig(Config):
+    """What every optimizer section has.
+
+    Attributes:
+        clipnorm: The gradient of each variable is scaled down to this L2 norm where it is longer.
+        clipvalue: Each component of each gradient is clipped to [-clipvalue, clipvalue].
+        global_clipnorm: All gradients are scaled by one factor, so that the L2 norm over all of
+            them together is at most this.
+        name: The name of the optimizer; it prefixes the names of its variables.
+        gradient_accumulation_steps: How many gradients make one update, their mean. Schedules,
+            decay, averages, clips and the iteration count see updates only.
+        adaptive_clip_factor: The gradient of each unit is scaled down to this times the norm of
+            the unit's weights where it is longer (Brock et al. 2021, arXiv:2102.06171). At most
+            one of the four kinds of clip may be set.
+        adaptive_clip_epsilon: The least norm of a unit's weights in that.
+        on_nonfinite: What an infinite or NaN gradient does: `propagate` into the weights, `skip`
+            the update, or `raise` an error that names the variables. None is `skip` where the
+            trainer scales the loss, since a scaled gradient may overflow, else `propagate`.
+        max_consecutive_nonfinite: With `skip`, more such updates than this in a row are an error.
+    """
+
+    decay_argument: ClassVar[str] = "weight_decay"
+    divides_by_rate: ClassVar[bool] = False  # so that a rate of 0 makes weights NaN
+
+    clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)
+    clipvalue: PositiveFloat | None = field(default=None, metadata=PIPELINE)
+    global_clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)
+    name: str | None = None
+    gradient_accumulation_steps: PositiveInt = field(default=1, metadata=PIPELINE)
+    adaptive_clip_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
+    adaptive_clip_epsilon: PositiveFloat = field(default=1e-3, metadata=PIPELINE)
+    on_nonfinite: Literal["propagate", "skip", "raise"] | None = field(
+        default=None, metadata=PIPELINE
+    )
+    max_consecutive_nonfinite: PositiveInt | None = field(default=None, metadata=PIPELINE)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields contradictions: more than one clip, Nesterov without momentum."""
+        kinds = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
+        clips = [name for name in kinds if getattr(self, name)]
+        if len(clips) > 1:
+            message = f"at most one kind of clip may be set, got {' and '.join(clips)}"
+            yield clips[-1], f"{message}; set the others to null"
+        if getattr(self, "nesterov", False) and not self.momentum:
+            yield "nesterov", "needs `momentum` > 0, got momentum 0"
+        if self.max_consecutive_nonfinite is not None and self.on_nonfinite != "skip":
+            yield "max_consecutive_nonfinite", "needs `on_nonfinite: skip`"
+        if self.adaptive_clip_epsilon != 1e-3 and self.adaptive_clip_factor is None:
+            yield "adaptive_clip_epsilon", "needs `adaptive_clip_factor`"
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the optimizer's class, apart from the learning rate."""
+        shared = self.pipeline_fields()
+        values = {n: getattr(self, n) for n in self.field_names() if n not in shared}
+        if self.name is None:  # a class of the user's may do without
+            del values["name"]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def numbers(self) -> list[str]:
+        """Returns the arguments of the class that can change while it trains."""
+        values = self.arguments().items()
+        fixed = ("initial_accumulator_value",)  # read once, at the start
+        return [
+            n
+            for n, v in values
+            if (isinstance(v, float) or v is None)
+            and n not in fixed
+            and _takes_float(self._find_spec(n).annotation)
+        ]
+
+    def argument_name(self, name: str) -> str | None:
+        """Returns what the class calls the number `name`; None if it has none of that name."""
+        if name == "weight_decay":
+            return self.decay_argument if hasattr(self, self.decay_argument) else None
+        return name if name in self.numbers() else None
+
+    def pipeline_arguments(self) -> dict[str, Any]:
+        """Returns what the shared step is told."""
+        return {name: getattr(self, name) for name in self.pipeline_fields()}
+
+    @classmethod
+    def pipeline_fields(cls) -> list[str]:
+        """Returns the names of the fields that the shared step carries out."""
+        return [f.name for f in dataclasses.fields(cls) if f.metadata.get("pipeline")]
+
+
+def _takes_float(annotation: Any) -> bool:
+    return annotation is float or any(map(_takes_float, typing.get_args(annotation)))
+
+
+def _optimizer_members(decorated: Any) -> dict[str, Any]:
+    """Refuses what is no optimizer; told by name, since Keras may not be imported here."""
+    bases = getattr(decorated, "__mro__", ())
+    if not any(b.__name__ == "BaseOptimizer" and "keras" in b.__module__ for b in bases):
+        raise TypeError(f"{decorated!r} is not a subclass of keras.optimizers.Optimizer")
+    return {}
+
+
+OPTIMIZERS_CLS = Registry(
+    "optimizer",
+    BaseOptimizerConfig,
+    import_target,
+    members=_optimizer_members,
+    supplied=("learning_rate",),
+    unavailable={
+        "slide": "`slide` was never released by its authors: Model Garden has only its config"
+    },
+)
+"""The optimizer types: a mapping from name to Keras optimizer class."""
+
+
+@dataclasses.dataclass
+class KerasOptimizerConfig(BaseOptimizerConfig):
+    """What the sections with Keras' own names share.
+
+    Attributes:
+        weight_decay: Before each update, w -= learning_rate * weight_decay * w. None for none.
+        jit_compile: Whether the update is compiled by XLA.
+    """
+
+    weight_decay: NonNegativeFloat | None = None
+    jit_compile: bool = field(default=False, metadata=PIPELINE)
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the class; a decay of 0 is none."""
+        return {**super().arguments(), "weight_decay": self.weight_decay or None}

@@ -1,0 +1,62 @@
+"""The optimizers that scale the update of each layer: LAMB and LARS."""
+
+import dataclasses
+from typing import ClassVar
+
+from optimization.configs.base import Config
+from optimization.configs.optimizers.adam import AdamFields
+from optimization.configs.optimizers.base import (
+    OPTIMIZERS_CLS,
+    BaseOptimizerConfig,
+)
+from optimization.configs.types import (
+    Decay,
+    NonNegativeFloat,
+    Patterns,
+    PositiveFloat,
+)
+
+
+@dataclasses.dataclass
+class LayerAdaptationFields(Config):
+    """What LAMB and LARS share.
+
+    Attributes:
+        weight_decay_rate: Times the weight, part of the update that is scaled for each layer.
+        exclude_from_weight_decay: Regular expressions for the paths that do not decay.
+        exclude_from_layer_adaptation: Regular expressions for the paths that are not scaled;
+            None for the same as `exclude_from_weight_decay`.
+    """
+
+    decay_argument: ClassVar[str] = "weight_decay_rate"
+
+    weight_decay_rate: NonNegativeFloat = 0.0
+    exclude_from_weight_decay: Patterns | None = None
+    exclude_from_layer_adaptation: Patterns | None = None
+
+
+@OPTIMIZERS_CLS.register("lamb", "optimization.optimizers.lamb:LAMB")
+@dataclasses.dataclass
+class LAMBConfig(LayerAdaptationFields, AdamFields, BaseOptimizerConfig):
+    """LAMB (You et al. 2020, arXiv:1904.00962)."""
+
+    name: str | None = "LAMB"
+    epsilon: PositiveFloat = 1e-6
+
+
+@OPTIMIZERS_CLS.register("lars", "optimization.optimizers.lars:LARS")
+@dataclasses.dataclass
+class LARSConfig(LayerAdaptationFields, BaseOptimizerConfig):
+    """LARS (You et al. 2017, arXiv:1708.03888).
+
+    Attributes:
+        eeta: The trust coefficient.
+        classic_momentum: Whether the learning rate is applied before the momentum, as in the
+            paper, or after it.
+    """
+
+    name: str | None = "LARS"
+    momentum: Decay = 0.9
+    eeta: PositiveFloat = 0.001
+    nesterov: bool = False
+    classic_momentum: bool = True

@@ -1,0 +1,54 @@
+"""Muon."""
+
+import dataclasses
+
+from optimization.configs.optimizers.base import (
+    OPTIMIZERS_CLS,
+    KerasOptimizerConfig,
+)
+from optimization.configs.types import (
+    Decay,
+    NonNegativeFloat,
+    Patterns,
+    PositiveFloat,
+    PositiveInt,
+)
+
+
+@OPTIMIZERS_CLS.register("muon", "keras.optimizers:Muon")
+@dataclasses.dataclass
+class MuonConfig(KerasOptimizerConfig):
+    """Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982).
+
+    Matrices are updated by Muon, all else, and embeddings, by AdamW.
+
+    Attributes:
+        weight_decay: For the variables that Muon updates.
+        adam_weight_decay: For the variables that AdamW updates.
+        exclude_layers: Regular expressions for the paths of matrices that AdamW updates.
+        exclude_embeddings: Whether AdamW updates the matrices with "embedding" in their path.
+        muon_a: The first coefficient of the Newton-Schulz iteration.
+        muon_b: The second coefficient.
+        muon_c: The third coefficient.
+        adam_lr_ratio: AdamW's learning rate over Muon's.
+        ns_steps: The number of Newton-Schulz iterations.
+        rms_rate: Muon's update is scaled by rms_rate * sqrt(max(rows, columns)); None for no
+            scaling.
+    """
+
+    name: str | None = "Muon"
+    weight_decay: NonNegativeFloat | None = 0.004
+    adam_beta_1: Decay = 0.9
+    adam_beta_2: Decay = 0.999
+    adam_weight_decay: NonNegativeFloat | None = 0.004
+    epsilon: PositiveFloat = 1e-7
+    exclude_layers: Patterns | None = None
+    exclude_embeddings: bool = True
+    muon_a: float = 3.4445
+    muon_b: float = -4.7750
+    muon_c: float = 2.0315
+    adam_lr_ratio: PositiveFloat = 1.0
+    momentum: Decay = 0.95
+    ns_steps: PositiveInt = 5
+    nesterov: bool = True
+    rms_rate: PositiveFloat | None = 0.2

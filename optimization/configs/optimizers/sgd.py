@@ -1,0 +1,72 @@
+"""Stochastic gradient descent."""
+
+import dataclasses
+from dataclasses import field
+
+from optimization.configs.optimizers.base import (
+    OPTIMIZERS_CLS,
+    PIPELINE,
+    BaseOptimizerConfig,
+    KerasOptimizerConfig,
+)
+from optimization.configs.types import (
+    Decay,
+    FirstSteps,
+    NonNegativeFloat,
+    Patterns,
+)
+
+
+@OPTIMIZERS_CLS.register("sgd", "keras.optimizers:SGD")
+@dataclasses.dataclass
+class SGDConfig(BaseOptimizerConfig):
+    """Stochastic gradient descent, with momentum (v = momentum * v - lr * g; w += v).
+
+    Attributes:
+        decay: Inverse time decay: the learning rate at step t is divided by 1 + decay * t.
+        nesterov: Whether the gradient is taken ahead of the step (Nesterov 1983).
+        momentum: In [0, 1).
+    """
+
+    name: str | None = "SGD"
+    decay: NonNegativeFloat = field(default=0.0, metadata=PIPELINE)
+    nesterov: bool = False
+    momentum: Decay = 0.0
+
+
+@OPTIMIZERS_CLS.register("sgd_experimental", "keras.optimizers:SGD")
+@dataclasses.dataclass
+class SGDExperimentalConfig(KerasOptimizerConfig):
+    """`sgd` under Keras' names."""
+
+    name: str | None = "SGD"
+    nesterov: bool = False
+    momentum: Decay = 0.0
+
+
+@OPTIMIZERS_CLS.register("sgd_torch", "optimization.optimizers.sgd_torch:SGDTorch")
+@dataclasses.dataclass
+class SGDTorchConfig(BaseOptimizerConfig):
+    """SGD as PyTorch has it, the way Model Garden's YOLO uses it.
+
+    Attributes:
+        decay: As for `sgd`.
+        nesterov: As for `sgd`.
+        momentum_start: The momentum at step 0.
+        momentum: The momentum from step `warmup_steps` on.
+        warmup_steps: Over how many steps the momentum grows linearly; 0 for none.
+        weight_decay: Added to the gradient, times the weight, of the variables that
+            `weight_keys` match.
+        weight_keys: Regular expressions for the paths of weights.
+        bias_keys: Regular expressions for the paths of biases, among what is no weight.
+    """
+
+    name: str | None = "SGD"
+    decay: NonNegativeFloat = field(default=0.0, metadata=PIPELINE)
+    nesterov: bool = False
+    momentum_start: Decay = 0.0
+    momentum: Decay = 0.9
+    warmup_steps: FirstSteps = 0
+    weight_decay: NonNegativeFloat = 0.0
+    weight_keys: Patterns | None = ("kernel", "weight")
+    bias_keys: Patterns | None = ("bias", "beta")

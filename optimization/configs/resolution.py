@@ -1,0 +1,41 @@
+"""From the config that a user wrote to one that can be built: validated, complete, read-only."""
+
+from optimization.configs.durations import TrainingLength, with_length
+from optimization.configs.errors import ConfigError
+from optimization.configs.layers import findings
+from optimization.configs.optimization_config import OptimizationConfig
+
+
+def resolved(
+    config: OptimizationConfig,
+    train_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    global_batch_size: int | None = None,
+) -> OptimizationConfig:
+    """Returns a locked copy in which every number of steps is a number, and nothing is wrong.
+
+    Args:
+        config: What the user wrote.
+        train_steps: The length of the training in optimizer steps, for "10%" and "remaining".
+        steps_per_epoch: Optimizer steps in one pass over the data, for "5 epochs".
+        global_batch_size: Examples in one update, for an `lr_scaling` that does not say it.
+
+    Raises:
+        ConfigError: All that is wrong with the config.
+        TypeError: If it is no `OptimizationConfig`.
+    """
+    if not isinstance(config, OptimizationConfig):
+        raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}")
+    config, problems = with_length(config, TrainingLength(train_steps, steps_per_epoch))
+    scaling = config.lr_scaling
+    if scaling is not None and scaling.global_batch_size is None:
+        if global_batch_size is None:
+            message = "is not known: give it, or write it"
+            problems.append(scaling._problem("missing", "global_batch_size", message))
+        else:
+            scaling.global_batch_size = global_batch_size
+    errors, _ = findings(config, problems)
+    if errors:
+        raise ConfigError(errors)
+    config.lock()
+    return config
