@@ -4,6 +4,7 @@ import optimization.optimizers.registration
 import optimization.schedules.keras_schedules  # noqa: F401
 from optimization.optimizers.adafactor import Adafactor
 from optimization.optimizers.adafactor_keras import AdafactorKeras
+from optimization.optimizers.adam import Adam
 from optimization.optimizers.adam_weight_decay import AdamWeightDecay
 from optimization.optimizers.finite import NonFiniteGradientError
 from optimization.optimizers.group_table import GroupRow, format_group_table
@@ -18,6 +19,7 @@ __all__ = [
     "LARS",
     "Adafactor",
     "AdafactorKeras",
+    "Adam",
     "AdamWeightDecay",
     "GroupRow",
     "NonFiniteGradientError",

@@ -1,31 +1,33 @@
-"""Adam as BERT trains with it: weight decay by name, before the step."""
+"""Adam as BERT trains with it: weight decay by name, before or after the step."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
+from optimization.optimizers.adam import Adam
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.patterns import (
     as_pattern_list,
     matches_any,
     require_matches,
 )
-from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
+from optimization.optimizers.slots import compute_dtype
+
+_ORDERS = ("before", "after")
 
 
 @keras.saving.register_keras_serializable(package="optimization")
-class AdamWeightDecay(Float32Slots, keras.optimizers.Adam):
+class AdamWeightDecay(Adam):
     """Adam with decoupled weight decay chosen by variable path (Devlin et al. 2018).
 
-    With t = iterations + 1, m and v the moments of the gradient g:
+    With u the step of `Adam`, where the variable decays:
 
-        w <- w - lr * rate * w                       where the variable decays
-        w <- w - lr * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)
+        w <- w - lr * rate * w;  w <- w - u    "before", as in BERT and Keras
+        w <- w - u;  w <- w - lr * rate * w    "after", as in the AdamW of transformers up to 4.49
 
-    Epsilon stands outside the root and outside the bias correction, as in BERT and in Keras. The
-    clip by global norm that BERT applies first belongs to the gradient pipeline, not here.
+    The clip by global norm that BERT applies first belongs to the gradient pipeline, not here.
 
     A variable decays if one of `include_in_weight_decay` is found in its path, else if there is no
     include list and none of `exclude_from_weight_decay` is found. If both lists are given, include
@@ -41,11 +43,15 @@ class AdamWeightDecay(Float32Slots, keras.optimizers.Adam):
         weight_decay_rate: The rate, times the learning rate; 0 turns decay off.
         include_in_weight_decay: Regular expressions searched in the full path.
         exclude_from_weight_decay: Regular expressions searched in the full path.
+        correct_bias: Whether the moments are corrected for their start from zero; not in BERT.
+        epsilon_placement: "uncorrected" or "corrected", as `Adam` says.
+        weight_decay_order: Whether the weight decays "before" or "after" the step.
         name: Name of the optimizer.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
     Raises:
-        ValueError: For an invalid regular expression; at build, for one that matches no variable.
+        ValueError: For an invalid regular expression, placement or order; at build, for an
+            expression that matches no variable.
     """
 
     def __init__(
@@ -58,19 +64,30 @@ class AdamWeightDecay(Float32Slots, keras.optimizers.Adam):
         weight_decay_rate: float = 0.0,
         include_in_weight_decay: Sequence[str] | str | None = None,
         exclude_from_weight_decay: Sequence[str] | str | None = None,
+        correct_bias: bool = True,
+        epsilon_placement: Literal["uncorrected", "corrected"] = "uncorrected",
+        weight_decay_order: Literal["before", "after"] = "before",
         name: str = "AdamWeightDecay",
         **kwargs: Any,
     ):
+        if weight_decay_order not in _ORDERS:
+            raise ValueError(
+                f"Argument `weight_decay_order` must be one of {_ORDERS}, "
+                f"received: weight_decay_order={weight_decay_order!r}"
+            )
         super().__init__(
             learning_rate=learning_rate,
             beta_1=beta_1,
             beta_2=beta_2,
             epsilon=epsilon,
             amsgrad=amsgrad,
+            correct_bias=correct_bias,
+            epsilon_placement=epsilon_placement,
             name=name,
             **kwargs,
         )
         self.weight_decay_rate = weight_decay_rate
+        self.weight_decay_order = weight_decay_order
         # Not named exclude_from_weight_decay: Keras has a method of that name.
         self._include = as_pattern_list(include_in_weight_decay, "include_in_weight_decay")
         self._exclude = as_pattern_list(exclude_from_weight_decay, "exclude_from_weight_decay")
@@ -95,22 +112,12 @@ class AdamWeightDecay(Float32Slots, keras.optimizers.Adam):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its moments."""
-        dtype = compute_dtype(variable)
-        index = self._get_variable_index(variable)
-        lr = ops.cast(learning_rate, dtype)
-        g = as_dense(gradient, dtype)
-        m, v = self._momentums[index], self._velocities[index]
-        self.assign_add(m, (g - m) * (1 - self.beta_1))
-        self.assign_add(v, (ops.square(g) - v) * (1 - self.beta_2))
-        if self.amsgrad:
-            v_hat = self._velocity_hats[index]
-            self.assign(v_hat, ops.maximum(v_hat, v))
-            v = v_hat
-        t = ops.cast(self.iterations + 1, dtype)
-        correction = ops.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        step = lr * correction * m / (ops.sqrt(v) + self.epsilon)
-        if self._decays[index]:
-            step = step + lr * self.weight_decay_rate * ops.cast(variable, dtype)
+        step = self._step_of(gradient, variable, learning_rate)
+        if self._decays[self._get_variable_index(variable)]:
+            dtype = compute_dtype(variable)
+            weight = ops.cast(variable, dtype)
+            decayed = weight if self.weight_decay_order == "before" else weight - step
+            step = step + ops.cast(learning_rate, dtype) * self.weight_decay_rate * decayed
         self.assign_sub(variable, ops.cast(step, variable.dtype))
 
     def is_decayed(self, variable: Any) -> bool:
@@ -122,6 +129,7 @@ class AdamWeightDecay(Float32Slots, keras.optimizers.Adam):
         return {
             **super().get_config(),
             "weight_decay_rate": self.weight_decay_rate,
+            "weight_decay_order": self.weight_decay_order,
             "include_in_weight_decay": self._include,
             "exclude_from_weight_decay": self._exclude,
         }

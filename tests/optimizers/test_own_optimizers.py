@@ -9,6 +9,7 @@ from optimization.optimizers import (
     LARS,
     Adafactor,
     AdafactorKeras,
+    Adam,
     AdamWeightDecay,
     PipelineOptimizer,
     SGDTorch,
@@ -24,6 +25,7 @@ from tests.optimizers.common import (
 
 EXCLUDED = {"weight_decay_rate": 0.1, "exclude_from_weight_decay": ["bias", "norm"]}
 OWN = {
+    "own_adam": lambda lr=0.01: Adam(lr, amsgrad=True, epsilon_placement="corrected"),
     "adamw": lambda lr=0.01: AdamWeightDecay(lr, **EXCLUDED),
     "lamb": lambda lr=0.01: LAMB(lr, **EXCLUDED),
     "lars": lambda lr=1.0: LARS(lr, **EXCLUDED),

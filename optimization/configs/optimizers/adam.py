@@ -1,8 +1,9 @@
 """Adam and what derives from it."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import field
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 from optimization.configs.base import Config
 from optimization.configs.optimizers.base import (
@@ -28,35 +29,55 @@ class AdamFields(Config):
     epsilon: PositiveFloat = 1e-7
 
 
-@OPTIMIZERS_CLS.register("adam", "keras.optimizers:Adam")
 @dataclasses.dataclass
-class AdamConfig(AdamFields, BaseOptimizerConfig):
-    """Adam (Kingma and Ba 2015, arXiv:1412.6980).
+class AdamForms(AdamFields):
+    """Adam's hyperparameters, and the forms in which its implementations differ.
 
     Attributes:
         amsgrad: Whether to use the AMSGrad variant (Reddi et al. 2018).
+        correct_bias: Whether the moments are corrected for their start from zero. BERT was trained
+            without: a step is learning_rate * m / (sqrt(v) + epsilon).
+        epsilon_placement: The root to which epsilon is added: that of the `uncorrected` second
+            moment, as in Keras, TensorFlow and transformers, or that of the `corrected` one, as in
+            PyTorch and optax.
     """
 
-    name: str | None = "Adam"
     amsgrad: bool = False
+    correct_bias: bool = True
+    epsilon_placement: Literal["uncorrected", "corrected"] = "uncorrected"
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields also: epsilon at a corrected moment where none is corrected."""
+        yield from super().check()
+        if self.epsilon_placement == "corrected" and not self.correct_bias:
+            yield "epsilon_placement", "cannot be 'corrected' without `correct_bias`"
 
 
-@OPTIMIZERS_CLS.register("adam_experimental", "keras.optimizers:Adam")
+@OPTIMIZERS_CLS.register("adam", "optimization.optimizers.adam:Adam")
 @dataclasses.dataclass
-class AdamExperimentalConfig(AdamFields, KerasOptimizerConfig):
+class AdamConfig(AdamForms, BaseOptimizerConfig):
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980)."""
+
+    name: str | None = "Adam"
+
+
+@OPTIMIZERS_CLS.register("adam_experimental", "optimization.optimizers.adam:Adam")
+@dataclasses.dataclass
+class AdamExperimentalConfig(AdamForms, KerasOptimizerConfig):
     """`adam` under Keras' names."""
 
     name: str | None = "Adam"
-    amsgrad: bool = False
 
 
 @OPTIMIZERS_CLS.register("adamw", "optimization.optimizers.adam_weight_decay:AdamWeightDecay")
 @dataclasses.dataclass
-class AdamWeightDecayConfig(AdamFields, BaseOptimizerConfig):
+class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
     """BERT's Adam with decoupled weight decay.
 
     Attributes:
-        weight_decay_rate: Before each update, w -= learning_rate * weight_decay_rate * w.
+        weight_decay_rate: At each update, w -= learning_rate * weight_decay_rate * w.
+        weight_decay_order: Whether the weights decay `before` the step, or `after` it, as in the
+            AdamW of transformers up to 4.49.
         include_in_weight_decay: Regular expressions, searched for in a variable's path; where one
             matches, the variable decays even if it is excluded. Alone it means "only these".
         exclude_from_weight_decay: Regular expressions for the variables that do not decay.
@@ -67,16 +88,16 @@ class AdamWeightDecayConfig(AdamFields, BaseOptimizerConfig):
     decay_argument: ClassVar[str] = "weight_decay_rate"
 
     name: str | None = "AdamWeightDecay"
-    amsgrad: bool = False
     weight_decay_rate: NonNegativeFloat = 0.0
+    weight_decay_order: Literal["before", "after"] = "before"
     include_in_weight_decay: Patterns | None = None
     exclude_from_weight_decay: Patterns | None = None
     gradient_clip_norm: NonNegativeFloat = field(default=1.0, metadata=PIPELINE)
 
 
-@OPTIMIZERS_CLS.register("adamw_experimental", "keras.optimizers:AdamW")
+@OPTIMIZERS_CLS.register("adamw_experimental", "optimization.optimizers.adam:Adam")
 @dataclasses.dataclass
-class AdamWeightDecayExperimentalConfig(AdamFields, KerasOptimizerConfig):
+class AdamWeightDecayExperimentalConfig(AdamForms, KerasOptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) under Keras' names.
 
     Attributes:
@@ -84,13 +105,8 @@ class AdamWeightDecayExperimentalConfig(AdamFields, KerasOptimizerConfig):
     """
 
     name: str | None = "AdamWeightDecayExperimental"
-    amsgrad: bool = False
     weight_decay: NonNegativeFloat | None = 0.0
     global_clipnorm: PositiveFloat | None = field(default=1.0, metadata=PIPELINE)
-
-    def arguments(self) -> dict[str, Any]:
-        """Returns the arguments of the class, which takes a decay of 0 and not None."""
-        return {**super().arguments(), "weight_decay": self.weight_decay or 0.0}
 
 
 @OPTIMIZERS_CLS.register("adamax", "keras.optimizers:Adamax")
