@@ -18,6 +18,7 @@ from optimization.configs.types import (
     PositiveInt,
     Regex,
 )
+from optimization.matching.rules import MATCHERS, Rule
 from optimization.schedules import LrConfig, WarmupConfig
 
 
@@ -35,7 +36,7 @@ BlockNumber = Annotated[Regex, AfterValidator(_one_group)]
 
 
 @dataclasses.dataclass
-class ParamGroupConfig(Config):
+class ParamGroupConfig(Rule, Config):
     """A rule for the variables that it matches; the first rule that matches a variable wins.
 
     Exactly one of `match`, `layer_type` and `ndim` says which. A rule that matches no variable is
@@ -69,7 +70,7 @@ class ParamGroupConfig(Config):
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields what contradicts itself."""
-        matchers = [n for n in ("match", "layer_type", "ndim") if getattr(self, n) is not None]
+        matchers = [n for n in MATCHERS if getattr(self, n) is not None]
         if len(matchers) != 1:
             got = " and ".join(matchers) or "none of them"
             yield (

@@ -18,6 +18,7 @@ class Entry(typing.NamedTuple):
 
     config_class: type[Config]
     target: Any
+    torch: str | None = None
 
 
 class Registry(Mapping):
@@ -54,7 +55,9 @@ class Registry(Mapping):
         self._subscribers: list[Callable[[str, Entry], Any]] = []
         self._entries: dict[str, Entry] = {}
 
-    def register(self, name: str, target: Any = None) -> Callable[[Any], Any]:
+    def register(
+        self, name: str, target: Any = None, torch: str | None = None
+    ) -> Callable[[Any], Any]:
         """Returns a decorator that registers a type under `name`.
 
         It decorates either a config dataclass, with `target` naming the implementation as
@@ -62,6 +65,12 @@ class Registry(Mapping):
         schedule class, or the formula of a schedule), from whose signature the config is made:
         annotations are the types, defaults are the defaults, and a parameter without default
         must be given.
+
+        Args:
+            name: The type's name.
+            target: The implementation of a config dataclass that is decorated.
+            torch: "package.module:function" that says how PyTorch has it natively; None if it
+                has not.
 
         Raises:
             ValueError: If `name` is taken or is not an identifier.
@@ -78,9 +87,9 @@ class Registry(Mapping):
                 if not issubclass(decorated, self.config_base):
                     base = self.config_base.__name__
                     raise TypeError(f"{decorated.__name__} must derive from {base}")
-                entry = Entry(decorated, target if target is not None else decorated)
+                entry = Entry(decorated, target if target is not None else decorated, torch)
             else:
-                entry = Entry(self._config_from_signature(name, decorated), decorated)
+                entry = Entry(self._config_from_signature(name, decorated), decorated, torch)
             self._entries[name] = entry
             for subscriber in self._subscribers:
                 subscriber(name, entry)

@@ -2,21 +2,20 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
+from optimization.matching.patterns import as_pattern_list
+from optimization.matching.rules import DEFAULT, MATCHERS, Rule, assigned
 from optimization.optimizers.inner import check_wrappable, portable
-from optimization.optimizers.patterns import as_pattern_list, nearest
 
-DEFAULT = "default"
-_MATCHERS = ("match", "layer_type", "ndim")
+__all__ = ["DEFAULT", "ParamGroup", "assigned", "named", "owning_layer_types"]
 
 
 @dataclasses.dataclass(frozen=True)
-class ParamGroup:
+class ParamGroup(Rule):
     """Variables chosen by one matcher, and what is different for them.
 
     Of several groups the first that matches a variable has it. Variables that none matches are
@@ -53,10 +52,10 @@ class ParamGroup:
     name: str | None = None
 
     def __post_init__(self):
-        matchers = [name for name in _MATCHERS if getattr(self, name) is not None]
+        matchers = [name for name in MATCHERS if getattr(self, name) is not None]
         if len(matchers) != 1:
             raise ValueError(
-                f"A parameter group must have exactly one of {_MATCHERS}, received: {matchers}"
+                f"A parameter group must have exactly one of {MATCHERS}, received: {matchers}"
             )
         if self.match is not None:
             as_pattern_list([self.match], "match")
@@ -88,26 +87,6 @@ class ParamGroup:
         )
         if self.freeze and changed:
             raise ValueError("A parameter group with freeze=True can't have other settings.")
-
-    @property
-    def label(self) -> str:
-        """The group's name, or what its matcher looks for."""
-        ndim = self.ndim and f"ndim {', '.join(map(str, self.ndim))}"
-        return self.name or self.match or self.layer_type or ndim or "all"
-
-    @property
-    def matcher(self) -> str:
-        """The rule in words, such as `match='bias$'`."""
-        name = next(name for name in _MATCHERS if getattr(self, name) is not None)
-        return f"{name}={getattr(self, name)!r}"
-
-    def matches(self, path: str, ndim: int, layer_type: str | None) -> bool:
-        """Says whether a variable is one that the rule means."""
-        if self.match is not None:
-            return re.search(self.match, path) is not None
-        if self.layer_type is not None:
-            return layer_type == self.layer_type
-        return ndim in self.ndim
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments in a form that JSON can hold."""
@@ -150,49 +129,6 @@ def named(groups: Sequence[ParamGroup]) -> list[ParamGroup]:
     if repeated:
         raise ValueError(f"Parameter groups must have names of their own, received: {repeated}")
     return groups
-
-
-def assigned(
-    groups: Sequence[ParamGroup],
-    paths: Sequence[str],
-    ndims: Sequence[int],
-    layer_types: Sequence[str | None],
-) -> list[ParamGroup | None]:
-    """Returns the group of each variable, None for the default group.
-
-    Raises:
-        ValueError: For a group that has no variable, with the nearest ones; for a `layer_type`
-            where the layers are not known.
-    """
-    if any(group.layer_type for group in groups) and not any(layer_types):
-        raise ValueError(
-            "A parameter group with `layer_type` needs the model: call "
-            "`optimizer.set_model(model)` before the first step."
-        )
-    places = list(zip(paths, ndims, layer_types, strict=True))
-    owners = [next((g for g in groups if g.matches(*place)), None) for place in places]
-    for group in groups:
-        if not any(owner is group for owner in owners):
-            raise ValueError(_why_empty(group, places, owners))
-    return owners
-
-
-def _why_empty(group: ParamGroup, places: list, owners: list) -> str:
-    taken = [
-        f"{place[0]} (by {owner.name!r})"
-        for place, owner in zip(places, owners, strict=True)
-        if owner is not None and group.matches(*place)
-    ]
-    start = f"The parameter group {group.name!r} ({group.matcher})"
-    if taken:
-        return f"{start} has no variable: earlier groups took all it matches: {', '.join(taken)}"
-    if group.match is not None:
-        known = f"nearest: {nearest(group.match, [path for path, _, _ in places])}"
-    elif group.layer_type is not None:
-        known = f"layer types: {', '.join(sorted({t for _, _, t in places if t}))}"
-    else:
-        known = f"ndim of the variables: {sorted({ndim for _, ndim, _ in places})}"
-    return f"{start} matches no trainable variable ({known})"
 
 
 def owning_layer_types(model: keras.Model) -> dict[int, str]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
+from optimization.matching.layer_decay import LayerDecay
 from optimization.optimizers import distribution, state
 from optimization.optimizers.groups import DEFAULT, ParamGroup, assigned, named
 from optimization.optimizers.inner import argument_of, share_iterations
-from optimization.optimizers.layer_decay import LayerDecay
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.patterns import (
     as_pattern_list,

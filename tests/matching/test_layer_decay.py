@@ -1,6 +1,6 @@
 import pytest
 
-from optimization.optimizers.layer_decay import LayerDecay
+from optimization.matching.layer_decay import LayerDecay
 
 PATHS = [
     "vit/cls_token",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from optimization.optimizers.patterns import as_pattern_list, nearest
+from optimization.matching.patterns import as_pattern_list, nearest
 
 
 class LayerDecay:

@@ -1,0 +1,1 @@
+"""Choosing parameters by name, owner and shape: what needs no framework."""
