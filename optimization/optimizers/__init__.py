@@ -4,14 +4,18 @@ import optimization.optimizers.registration
 import optimization.schedules.keras_schedules  # noqa: F401
 from optimization.optimizers.adafactor import Adafactor
 from optimization.optimizers.adafactor_keras import AdafactorKeras
+from optimization.optimizers.adagrad import Adagrad
 from optimization.optimizers.adam import Adam
 from optimization.optimizers.adam_weight_decay import AdamWeightDecay
+from optimization.optimizers.adamax import Adamax
 from optimization.optimizers.finite import NonFiniteGradientError
 from optimization.optimizers.group_table import GroupRow, format_group_table
 from optimization.optimizers.groups import ParamGroup
 from optimization.optimizers.lamb import LAMB
 from optimization.optimizers.lars import LARS
+from optimization.optimizers.nadam import Nadam
 from optimization.optimizers.optimizer import PipelineOptimizer
+from optimization.optimizers.rmsprop import RMSprop
 from optimization.optimizers.sgd_torch import SGDTorch
 
 __all__ = [
@@ -19,12 +23,16 @@ __all__ = [
     "LARS",
     "Adafactor",
     "AdafactorKeras",
+    "Adagrad",
     "Adam",
     "AdamWeightDecay",
+    "Adamax",
     "GroupRow",
+    "Nadam",
     "NonFiniteGradientError",
     "ParamGroup",
     "PipelineOptimizer",
+    "RMSprop",
     "SGDTorch",
     "format_group_table",
 ]

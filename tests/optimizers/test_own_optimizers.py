@@ -9,9 +9,13 @@ from optimization.optimizers import (
     LARS,
     Adafactor,
     AdafactorKeras,
+    Adagrad,
     Adam,
+    Adamax,
     AdamWeightDecay,
+    Nadam,
     PipelineOptimizer,
+    RMSprop,
     SGDTorch,
 )
 from tests.golden_cases import make_variables
@@ -30,6 +34,12 @@ OWN = {
     "lamb": lambda lr=0.01: LAMB(lr, **EXCLUDED),
     "lars": lambda lr=1.0: LARS(lr, **EXCLUDED),
     "sgd_torch": lambda lr=0.01: SGDTorch(lr, nesterov=True, weight_decay=0.1),
+    "own_rmsprop": lambda lr=0.01: RMSprop(
+        lr, momentum=0.9, centered=True, epsilon_in_sqrt=False, classic_momentum=False
+    ),
+    "own_adagrad": lambda lr=0.01: Adagrad(lr, epsilon_in_sqrt=False),
+    "own_adamax": lambda lr=0.01: Adamax(lr, epsilon_in_norm=True),
+    "own_nadam": lambda lr=0.01: Nadam(lr, momentum_decay=0.004),
     "adafactor": lambda lr=0.01: Adafactor(lr, beta1=0.9, min_dim_size_to_factor=4),
     "adafactor_keras": lambda lr=0.01: AdafactorKeras(lr),
 }

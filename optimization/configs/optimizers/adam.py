@@ -109,17 +109,29 @@ class AdamWeightDecayExperimentalConfig(AdamForms, KerasOptimizerConfig):
     global_clipnorm: PositiveFloat | None = field(default=1.0, metadata=PIPELINE)
 
 
-@OPTIMIZERS_CLS.register("adamax", "keras.optimizers:Adamax")
+@OPTIMIZERS_CLS.register("adamax", "optimization.optimizers.adamax:Adamax")
 @dataclasses.dataclass
 class AdamaxConfig(AdamFields, KerasOptimizerConfig):
-    """Adamax, Adam with the infinity norm (Kingma and Ba 2015)."""
+    """Adamax, Adam with the infinity norm (Kingma and Ba 2015).
+
+    Attributes:
+        epsilon_in_norm: Whether epsilon is added to the gradient's part in the norm, as in PyTorch,
+            or to the norm where it divides, as in Keras and TensorFlow.
+    """
 
     name: str | None = "Adamax"
+    epsilon_in_norm: bool = False
 
 
-@OPTIMIZERS_CLS.register("nadam", "keras.optimizers:Nadam")
+@OPTIMIZERS_CLS.register("nadam", "optimization.optimizers.nadam:Nadam")
 @dataclasses.dataclass
 class NadamConfig(AdamFields, KerasOptimizerConfig):
-    """Nadam, Adam with Nesterov momentum (Dozat 2015)."""
+    """Nadam, Adam with Nesterov momentum (Dozat 2015).
+
+    Attributes:
+        momentum_decay: At step t the momentum is beta_1 * (1 - 0.96^(t * momentum_decay) / 2): 1 in
+            Keras, 0.004 in PyTorch unless set otherwise.
+    """
 
     name: str | None = "Nadam"
+    momentum_decay: NonNegativeFloat = 1.0

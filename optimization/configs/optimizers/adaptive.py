@@ -1,6 +1,7 @@
 """The optimizers that scale each step by past gradients, without Adam's momentum."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from annotated_types import Lt
@@ -17,26 +18,48 @@ from optimization.configs.types import (
 )
 
 
-@OPTIMIZERS_CLS.register("rmsprop", "keras.optimizers:RMSprop")
+@OPTIMIZERS_CLS.register("rmsprop", "optimization.optimizers.rmsprop:RMSprop")
 @dataclasses.dataclass
 class RMSPropConfig(BaseOptimizerConfig):
-    """RMSProp (Tieleman and Hinton 2012)."""
+    """RMSProp (Tieleman and Hinton 2012).
+
+    Attributes:
+        epsilon_in_sqrt: Whether epsilon is added to the mean of squares, as in Keras and
+            TensorFlow, or to its root, as in PyTorch.
+        classic_momentum: Whether the learning rate is applied before the momentum, as in Keras and
+            TensorFlow, or after it, as in PyTorch. Under a constant rate it makes no difference.
+    """
 
     name: str | None = "RMSprop"
     rho: Decay = 0.9
     momentum: Decay = 0.0
     epsilon: PositiveFloat = 1e-7
     centered: bool = False
+    epsilon_in_sqrt: bool = True
+    classic_momentum: bool = True
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields also: a form of momentum where there is none."""
+        yield from super().check()
+        if not self.classic_momentum and not self.momentum:
+            yield "classic_momentum", "is about the momentum: needs `momentum` > 0, got momentum 0"
 
 
-@OPTIMIZERS_CLS.register("adagrad", "keras.optimizers:Adagrad")
+@OPTIMIZERS_CLS.register("adagrad", "optimization.optimizers.adagrad:Adagrad")
 @dataclasses.dataclass
 class AdagradConfig(BaseOptimizerConfig):
-    """Adagrad (Duchi et al. 2011)."""
+    """Adagrad (Duchi et al. 2011).
+
+    Attributes:
+        initial_accumulator_value: What the sums of squares start from.
+        epsilon_in_sqrt: Whether epsilon is added to the sum of squares, as in Keras and TensorFlow,
+            or to its root, as in PyTorch.
+    """
 
     name: str | None = "Adagrad"
     initial_accumulator_value: NonNegativeFloat = 0.1
     epsilon: PositiveFloat = 1e-7
+    epsilon_in_sqrt: bool = True
 
 
 @OPTIMIZERS_CLS.register("adadelta", "keras.optimizers:Adadelta")
