@@ -78,7 +78,7 @@ class OptimizerFactory:
         """
         from optimization.schedules.keras_schedules import build_schedule
 
-        lr = build_schedule(self._config.learning_rate.get(), self._config.warmup.get())
+        lr = build_schedule(*self._config.learning_rate_of())
         return self._scaled(lr, self._decay)
 
     def learning_rate_curve(self, steps: "Sequence[int] | np.ndarray") -> "np.ndarray":
@@ -95,7 +95,7 @@ class OptimizerFactory:
         from optimization.schedules import curve
 
         steps = np.asarray(steps)
-        values = curve(self._config.learning_rate.get(), self._config.warmup.get(), steps)
+        values = curve(*self._config.learning_rate_of(), steps)
         decay = self._decay
         return self.learning_rate_factor * values / (1 + decay * steps if decay else 1)
 
@@ -194,19 +194,16 @@ class OptimizerFactory:
 
     def _group(self, group: ParamGroupConfig, lr: Any) -> "ParamGroup":
         from optimization.optimizers.groups import ParamGroup
-        from optimization.schedules.keras_schedules import build_schedule
 
         section = group.optimizer.get() or self._config.optimizer.get()
-        own_rate = None
-        if group.learning_rate.type is not None:
-            rate = build_schedule(group.learning_rate.get(), group.warmup.get())
-            own_rate = self._scaled(rate, _decay_of(section))
+        own_rate = self._group_rate(group, section)
         hyperparameters = {}
         if group.weight_decay is not None:
             hyperparameters[section.decay_argument] = group.weight_decay
         own_optimizer = None
         if group.optimizer.type is not None:
-            own_optimizer = self._inner_optimizer(group.optimizer, lr)
+            has_rate = section.own_learning_rate() is not None
+            own_optimizer = self._inner_optimizer(group.optimizer, own_rate if has_rate else lr)
         return ParamGroup(
             match=group.match,
             layer_type=group.layer_type,
@@ -218,6 +215,18 @@ class OptimizerFactory:
             optimizer=own_optimizer,
             freeze=group.freeze,
         )
+
+    def _group_rate(self, group: ParamGroupConfig, section: BaseOptimizerConfig) -> Any:
+        """Returns the learning rate of a group's own; None for that of all."""
+        from optimization.schedules.keras_schedules import build_schedule
+
+        found = self._config.learning_rate_of(group)
+        if found is None:
+            return None
+        rate = build_schedule(*found)
+        if section.own_learning_rate() is not None:  # it knows nothing of batches
+            return rate
+        return self._scaled(rate, _decay_of(section))
 
     @property
     def _decay(self) -> float:

@@ -308,6 +308,7 @@ class Config:
             message = f"the config is locked, {names} cannot be set"
             problems.append(Problem("locked", self._path, message, _known(origin)))
             return
+        params = self._expanded(params)
         origins = getattr(params, "origins", {})
         for name, value in params.items():
             self._plan_value(name, value, origins.get(name, origin), problems, changes)
@@ -354,6 +355,13 @@ class Config:
             child._move(path)
             changes.append(Change(self, name, child, origin))
         child._plan(value, origin, problems, changes)
+
+    def _expanded(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A hook for a value that stands for several: returns `params` with all of them.
+
+        It is called before anything is checked, so it leaves what is wrong as it is.
+        """
+        return params
 
     def _child(self, name: str, spec: FieldSpec) -> "Config | None":
         del spec

@@ -27,9 +27,30 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     for pair in (config, *config.param_groups):
         if pair.warmup.type is not None and pair.learning_rate.type is not None:
             yield from schedule_conflicts(pair.learning_rate.get(), pair.warmup.get())
+    yield from _own_rates(config)
     yield from _zero_rates(config)
     yield from _schedules(config)
     yield from _groups(config)
+
+
+def _own_rates(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields a learning rate where the optimizer has its own, and where then none is left."""
+    own_of_all = config.optimizer.get().own_learning_rate()
+    for place in (config, *config.param_groups):
+        optimizer = place.optimizer if place.optimizer.type else config.optimizer
+        own = optimizer.get().own_learning_rate()
+        if own is not None:
+            message = f"`{optimizer.type}` has a learning rate of its own here, {own.name}"
+            sections: tuple[OneOfConfig, ...] = (place.learning_rate, place.warmup)
+            for section in sections:
+                if section.type is not None:
+                    yield section._problem("conflict", "type", f"{message}: leave this out")
+        elif own_of_all is not None and place.learning_rate.type is None and not place.freeze:
+            message = "a type is required: the optimizer of all has a learning rate of its own"
+            yield place.learning_rate._problem("missing", "type", message)
+    if own_of_all is not None and config.lr_scaling is not None:
+        message = f"`{config.optimizer.type}` has a learning rate of its own, that is not scaled"
+        yield config._problem("conflict", "lr_scaling", message)
 
 
 def _zero_rates(config: "OptimizationConfig") -> Iterator[Problem]:
@@ -48,7 +69,7 @@ def _zero_rates(config: "OptimizationConfig") -> Iterator[Problem]:
         if multiplier == 0:
             message = f"`{optimizer.type}` divides by the learning rate, which this makes 0"
             yield place._problem("conflict", "learning_rate_multiplier", message)
-        elif _starts_at_zero(source):
+        elif source.learning_rate.type is not None and _starts_at_zero(source):
             oneof: OneOfConfig = source.warmup if source.warmup.type else source.learning_rate
             message = f"`{optimizer.type}` divides by the learning rate, which is 0 at step 0"
             yield oneof._problem("conflict", "type", message)

@@ -23,7 +23,7 @@ from optimization.configs.layers import layered, settle
 from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
 from optimization.configs.types import ReadOnlyDict
 from optimization.configs.yaml_file import SourcedDict
-from optimization.schedules import LrConfig, WarmupConfig
+from optimization.schedules import BaseLrConfig, BaseWarmupConfig, LrConfig, WarmupConfig
 
 _SECTION = ("trainer", "optimizer_config")
 
@@ -35,7 +35,8 @@ class OptimizationConfig(Config):
     Attributes:
         optimizer: The optimizer, a oneof; required.
         ema: The moving average of the weights; None for none.
-        learning_rate: The learning rate, a oneof; required.
+        learning_rate: The learning rate, a oneof; required, except by an optimizer that has one
+            of its own, as Adafactor with a relative step has.
         warmup: The warmup of the learning rate, a oneof; `type` None for none.
         param_groups: Settings of their own for some of the variables; the first rule that matches
             a variable wins, what no rule matches has the settings above.
@@ -59,13 +60,39 @@ class OptimizationConfig(Config):
         problems, doubts = super().problems()
         for name in ("optimizer", "learning_rate"):
             section = getattr(self, name)
-            if section.type is None:
+            if section.type is None and not (name == "learning_rate" and self._rate_is_own()):
                 message = "a type is required, none was given; the types are "
                 message += ", ".join(section.branches())
                 problems.insert(0, section._problem("missing", "type", message))
         if not problems:
             problems += conflicts(self)
         return problems, doubts
+
+    def _rate_is_own(self) -> bool:
+        section = self.optimizer.get()
+        return section is not None and section.own_learning_rate() is not None
+
+    def learning_rate_of(
+        self, group: ParamGroupConfig | None = None
+    ) -> tuple[BaseLrConfig, BaseWarmupConfig | None] | None:
+        """Returns the learning rate that counts, and its warmup (None for none).
+
+        That is the `learning_rate` section, or what an optimizer has of its own.
+
+        Args:
+            group: One of `param_groups`; None for the variables that none of them matches.
+
+        Returns:
+            None for a group that has the learning rate of all.
+        """
+        place = self if group is None else group
+        section = place.optimizer.get()
+        own = None if section is None else section.own_learning_rate()
+        if own is not None:
+            return own, None
+        if place.learning_rate.type is None:
+            return None
+        return place.learning_rate.get(), place.warmup.get()
 
 
 ConfigT = TypeVar("ConfigT", bound=OptimizationConfig)

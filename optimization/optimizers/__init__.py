@@ -2,8 +2,7 @@
 
 import optimization.optimizers.registration
 import optimization.schedules.keras_schedules  # noqa: F401
-from optimization.optimizers.adafactor import Adafactor
-from optimization.optimizers.adafactor_keras import AdafactorKeras
+from optimization.optimizers.adafactor import Adafactor, AdafactorKeras
 from optimization.optimizers.adagrad import Adagrad
 from optimization.optimizers.adam import Adam
 from optimization.optimizers.adam_weight_decay import AdamWeightDecay

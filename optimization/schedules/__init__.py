@@ -10,6 +10,7 @@ from optimization.schedules import (  # noqa: F401  importing them registers the
     phases,
     polynomial,
     power,
+    relative_step,
     warmups,
 )
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig

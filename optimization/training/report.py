@@ -34,9 +34,14 @@ def describe_section(section: OneOfConfig, defaults: bool = False) -> str:
 
 def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
     """Returns the optimizer, the learning rate, the warmup and the average, in words."""
+    own = config.optimizer.get().own_learning_rate()
     rows = {
         "optimizer": describe_section(config.optimizer),
-        "learning rate": describe_section(config.learning_rate, defaults=True),
+        "learning rate": (
+            describe_section(config.learning_rate, defaults=True)
+            if own is None
+            else f"{own.name}, the optimizer's own"
+        ),
     }
     if config.warmup.type is not None:
         rows["warmup"] = describe_section(config.warmup, defaults=True)

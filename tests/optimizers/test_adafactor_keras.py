@@ -57,4 +57,5 @@ def test_below_the_cap_it_is_keras():
     initial, gradients = problem(SHAPES)
     expected = final_weights(keras.optimizers.Adafactor(0.01), initial, gradients)
     actual = final_weights(AdafactorKeras(0.01), initial, gradients)
-    assert relative_error(actual, expected) == 0
+    # Keras forms V, here its factors' roots are taken apart: 25 steps of one rounding each.
+    assert relative_error(actual, expected) < 2e-6

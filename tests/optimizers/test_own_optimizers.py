@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.optimizers import (
     LAMB,
     LARS,
@@ -27,6 +28,14 @@ from tests.optimizers.common import (
     tensorflow_only,
 )
 
+
+def adafactor(variant, lr, **switches):
+    section = OPTIMIZERS_CLS.config_class("adafactor")(
+        variant=variant, min_dim_size_to_factor=4, **switches
+    )
+    return Adafactor(lr, **section.arguments())
+
+
 EXCLUDED = {"weight_decay_rate": 0.1, "exclude_from_weight_decay": ["bias", "norm"]}
 OWN = {
     "own_adam": lambda lr=0.01: Adam(lr, amsgrad=True, epsilon_placement="corrected"),
@@ -42,6 +51,9 @@ OWN = {
     "own_nadam": lambda lr=0.01: Nadam(lr, momentum_decay=0.004),
     "adafactor": lambda lr=0.01: Adafactor(lr, beta1=0.9, min_dim_size_to_factor=4),
     "adafactor_keras": lambda lr=0.01: AdafactorKeras(lr),
+    "adafactor_torch": lambda lr=0.01: adafactor("torch", lr, weight_decay=0.1),
+    "adafactor_timm": lambda lr=0.01: adafactor("timm", lr, beta1=0.9, step_size="absolute"),
+    "adafactor_big_vision": lambda lr=0.01: adafactor("big_vision", lr, weight_decay=0.1),
 }
 KERAS = {
     "sgd": lambda: keras.optimizers.SGD(0.01),
@@ -80,7 +92,7 @@ def test_serialization_keeps_everything(make):
         assert again.get_config() == optimizer.get_config()
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if name != "adafactor_keras"])
+@pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_moments_are_float32_and_low_precision_weights_learn(name, dtype):
     optimizer = OWN[name]()

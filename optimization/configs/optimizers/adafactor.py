@@ -1,12 +1,16 @@
-"""Adafactor, with T5X's and with Keras' hyperparameters."""
+"""Adafactor: one section whose switches select every variant, and one with Keras' names."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from annotated_types import Lt
+from pydantic import BeforeValidator
 
+from optimization.configs.errors import Problem
+from optimization.configs.optimizers.adafactor_variants import VARIANTS, preset
 from optimization.configs.optimizers.base import (
+    CLIPS,
     OPTIMIZERS_CLS,
     BaseOptimizerConfig,
 )
@@ -14,29 +18,59 @@ from optimization.configs.types import (
     Decay,
     NonNegativeFloat,
     NonNegativeInt,
+    Patterns,
     PositiveFloat,
     PositiveInt,
-    Regex,
 )
+from optimization.configs.yaml_file import SourcedDict
+from optimization.schedules.relative_step import RelativeStepLrConfig
+
+OneOrMorePatterns = Annotated[
+    Patterns, BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
+"""Regular expressions, searched for in a variable's path; a single one needs no list."""
+
+_SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is the least normal number of float32
 
 
 @OPTIMIZERS_CLS.register("adafactor", "optimization.optimizers.adafactor:Adafactor")
 @dataclasses.dataclass
 class AdafactorConfig(BaseOptimizerConfig):
-    """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235), with T5X's hyperparameters.
+    """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235) in every variant that is in use.
+
+    Settings that name a `variant` set every switch to that variant's value, except those that they
+    give themselves; without one, the switches are T5X's. Later settings change single switches.
 
     Attributes:
+        variant: Whose Adafactor it is: `paper`, `hf` (transformers), `torch`, `keras`, `optax`,
+            `t5x` (and Flax), `timm` or `big_vision`, each with its own defaults.
         factored: Whether second moments are kept as row and column means where possible.
         multiply_by_parameter_scale: Whether the rate is relative to the weights' root mean square.
         beta1: The decay of the momentum; None for no momentum.
         decay_rate: Second moments decay by 1 - t ** -decay_rate.
         step_offset: Subtracted from the step in that formula, for fine-tuning.
         clipping_threshold: Of the update's root mean square; None for no clipping.
-        min_dim_size_to_factor: Only where both of the two largest dimensions are at least this.
-        epsilon1: Added to the squared gradient.
+        min_dim_size_to_factor: Axes of fewer entries are not factored; with timm's rule, of as
+            many entries too.
+        epsilon1: Added to the squared gradient, or what the root of the second moment is at least;
+            None, for `epsilon1_mode: clamp` alone, is the epsilon of the weights' dtype.
         epsilon2: The least parameter scale.
-        weight_decay: w -= weight_decay * w at each step (not times the rate); None for none.
-        include_in_weight_decay: A regular expression for the paths that decay; None for all.
+        weight_decay: What `weight_decay_kind` makes of it; None for none.
+        include_in_weight_decay: Regular expressions, or one, for the paths that decay; None for
+            all.
+        step_size: What the learning rate lr makes of the step's size rho: `absolute`: lr; `capped`:
+            min(lr, 1 / sqrt(t)); `relative`: min(1e-2, 1 / sqrt(t)), without a `learning_rate`.
+        warmup_init: With `relative`, min(1e-6 * t, 1 / sqrt(t)).
+        epsilon1_mode: `added` to the squared gradient, or `clamp`.
+        factored_axes: `two_largest`, `last_two`, or `timm`: the first two of more than two, or
+            else the last two.
+        beta_2_cap: The most that second moments decay by; None for no cap.
+        momentum_of: `scaled_update`: of the update times its step size; `update`: before that.
+        weight_decay_kind: w -= weight_decay * w (`plain`), times the learning rate
+            (`learning_rate`), or times the step's size with the parameter scale (`step_size`).
+        weight_decay_first: Whether weights decay before their root mean square is taken.
+        step_count: What t counts: the updates (`global`), or those in which the variable had a
+            gradient (`per_parameter`).
     """
 
     name: str | None = "Adafactor"
@@ -47,24 +81,110 @@ class AdafactorConfig(BaseOptimizerConfig):
     step_offset: NonNegativeInt = 0
     clipping_threshold: PositiveFloat | None = 1.0
     min_dim_size_to_factor: PositiveInt = 128
-    epsilon1: PositiveFloat = 1e-30
+    epsilon1: PositiveFloat | None = 1e-30
     epsilon2: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat | None = None
-    include_in_weight_decay: Regex | None = None
+    include_in_weight_decay: OneOrMorePatterns | None = None
+    variant: Literal["paper", "hf", "torch", "keras", "optax", "t5x", "timm", "big_vision"] = "t5x"
+    step_size: Literal["absolute", "capped", "relative"] = "absolute"
+    warmup_init: bool = False
+    epsilon1_mode: Literal["added", "clamp"] = "added"
+    factored_axes: Literal["two_largest", "last_two", "timm"] = "two_largest"
+    beta_2_cap: Decay | None = None
+    momentum_of: Literal["scaled_update", "update"] = "scaled_update"
+    weight_decay_kind: Literal["plain", "learning_rate", "step_size"] = "plain"
+    weight_decay_first: bool = False
+    step_count: Literal["global", "per_parameter"] = "global"
+
+    def _expanded(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Adds the switches of a `variant`, written where the variant is."""
+        variant = params.get("variant")
+        if not isinstance(variant, str) or variant not in VARIANTS:
+            return params
+        origins = getattr(params, "origins", {})
+        result = SourcedDict()
+        for name, value in {**preset(variant, params), **params}.items():
+            result[name] = value
+            origin = origins.get(name if name in params else "variant")
+            if origin is not None:
+                result.origins[name] = origin
+        return result
+
+    def own_learning_rate(self) -> RelativeStepLrConfig | None:
+        """Returns the relative step as a learning rate; None where the section asks for one."""
+        if self.step_size != "relative":
+            return None
+        return RelativeStepLrConfig(warmup_init=self.warmup_init)
+
+    def problems(self) -> tuple[list[Problem], list[Problem]]:
+        """Returns also, as warnings, what transformers' documentation advises against."""
+        problems, doubts = super().problems()
+        return problems, doubts + [self._problem("advice", *advice) for advice in self._advice()]
+
+    def _advice(self) -> Iterator[tuple[str, str]]:
+        clips = [name for name in CLIPS if getattr(self, name)]
+        if clips and self.clipping_threshold is not None:
+            yield clips[0], "Adafactor clips its update itself, by `clipping_threshold`: leave out"
+        if self.variant != "hf":
+            return
+        if self.clipping_threshold is None:
+            yield "clipping_threshold", "training without it is not recommended"
+        if self.step_size != "relative" and self.multiply_by_parameter_scale:
+            message = "with a learning rate of one's own, false is recommended"
+            yield "multiply_by_parameter_scale", message
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields also: patterns without decay."""
+        """Yields also: switches without what they act on."""
         yield from super().check()
+        yield from self.impossible()
+        yield from self._without_effect()
+
+    def impossible(self) -> Iterator[tuple[str, str]]:
+        """Yields contradictions of which nothing could be computed."""
+        if self.warmup_init and self.step_size != "relative":
+            yield "warmup_init", "needs `step_size: relative`"
+        if self.weight_decay_first and self.weight_decay_kind == "step_size":
+            message = "cannot be with `weight_decay_kind: step_size`, which is known only then"
+            yield "weight_decay_first", message
+        clamps = self.epsilon1_mode == "clamp"
+        if self.epsilon1 is None and not clamps:
+            yield "epsilon1", "null, the dtype's epsilon, needs `epsilon1_mode: clamp`"
+        elif self.epsilon1 is not None and clamps and self.epsilon1 < _SQUARED_IS_NONE:
+            message = f"with `epsilon1_mode: clamp` it is squared, which makes {self.epsilon1} 0"
+            yield "epsilon1", f"{message} in float32: give at least {_SQUARED_IS_NONE}, or null"
+
+    def _without_effect(self) -> Iterator[tuple[str, str]]:
+        """Yields switches that were changed from the variant's, and have nothing to act on."""
+        needs = {
+            "momentum_of": (self.beta1 is not None, "`beta1`"),
+            "weight_decay_kind": (self.weight_decay, "`weight_decay` > 0"),
+            "weight_decay_first": (self.weight_decay, "`weight_decay` > 0"),
+            "factored_axes": (self.factored, "`factored: true`"),
+            "min_dim_size_to_factor": (self.factored, "`factored: true`"),
+            "epsilon2": (
+                self.multiply_by_parameter_scale,
+                "`multiply_by_parameter_scale: true`",
+            ),
+        }
         if self.include_in_weight_decay is not None and not self.weight_decay:
             yield "include_in_weight_decay", "needs `weight_decay` > 0"
+        usual = preset(self.variant)
+        for name, (present, what) in needs.items():
+            if not present and getattr(self, name) != usual[name]:
+                yield name, f"needs {what}"
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the class, the switches; the variant is but their start."""
+        return {k: v for k, v in super().arguments().items() if k != "variant"}
 
 
-@OPTIMIZERS_CLS.register(
-    "adafactor_keras", "optimization.optimizers.adafactor_keras:AdafactorKeras"
-)
+@OPTIMIZERS_CLS.register("adafactor_keras", "optimization.optimizers.adafactor:AdafactorKeras")
 @dataclasses.dataclass
 class AdafactorKerasConfig(BaseOptimizerConfig):
     """Adafactor with Keras' hyperparameters.
+
+    It is `adafactor` with `variant: keras`, but for the learning rate: that caps every rate, as
+    Keras' code does, this caps constants, as Keras documents.
 
     Attributes:
         learning_rate: Stands in Model Garden's section and was never read: the rate is that of
@@ -94,3 +214,41 @@ class AdafactorKerasConfig(BaseOptimizerConfig):
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the class; the factory supplies the learning rate."""
         return {k: v for k, v in super().arguments().items() if k != "learning_rate"}
+
+    def switches(self, constant_rate: bool) -> dict[str, Any]:
+        """Returns what the section is as arguments of `Adafactor`.
+
+        Args:
+            constant_rate: Whether the learning rate is a constant, not a schedule.
+        """
+        arguments = self.arguments()
+        name = {key: arguments.pop(key) for key in ("name",) if key in arguments}
+        return {**name, **keras_switches(**arguments, constant_rate=constant_rate)}
+
+
+def keras_switches(
+    beta_2_decay: float,
+    epsilon_1: float,
+    epsilon_2: float,
+    clip_threshold: float,
+    relative_step: bool,
+    constant_rate: bool,
+) -> dict[str, Any]:
+    """Returns the switches of Adafactor that Keras' hyperparameters mean.
+
+    Args:
+        beta_2_decay: As in `AdafactorKerasConfig`, and all others but the last.
+        epsilon_1: See there.
+        epsilon_2: See there.
+        clip_threshold: See there.
+        relative_step: See there.
+        constant_rate: Whether the learning rate is a constant, not a schedule.
+    """
+    return {
+        **preset("keras"),
+        "decay_rate": -beta_2_decay,
+        "epsilon1": epsilon_1,
+        "epsilon2": epsilon_2,
+        "clipping_threshold": clip_threshold,
+        "step_size": "capped" if relative_step and constant_rate else "absolute",
+    }

@@ -19,8 +19,14 @@ from optimization.configs.types import (
     PositiveInt,
 )
 
+if typing.TYPE_CHECKING:
+    from optimization.schedules import BaseLrConfig
+
 PIPELINE = {"pipeline": True}
 """Metadata of a field that the shared step carries out, not the optimizer's own class."""
+
+CLIPS = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
+"""The kinds of clip, of which at most one may be set."""
 
 
 @dataclasses.dataclass
@@ -62,8 +68,7 @@ class BaseOptimizerConfig(Config):
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields contradictions: more than one clip, Nesterov without momentum."""
-        kinds = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
-        clips = [name for name in kinds if getattr(self, name)]
+        clips = [name for name in CLIPS if getattr(self, name)]
         if len(clips) > 1:
             message = f"at most one kind of clip may be set, got {' and '.join(clips)}"
             yield clips[-1], f"{message}; set the others to null"
@@ -81,6 +86,13 @@ class BaseOptimizerConfig(Config):
         if self.name is None:  # a class of the user's may do without
             del values["name"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def own_learning_rate(self) -> "BaseLrConfig | None":
+        """Returns the learning rate that belongs to the optimizer itself; None for none.
+
+        Where there is one, a `learning_rate` section is an error.
+        """
+        return None
 
     def numbers(self) -> list[str]:
         """Returns the arguments of the class that can change while it trains."""
