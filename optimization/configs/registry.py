@@ -120,6 +120,10 @@ class Registry(Mapping):
         near = did_you_mean(name, self._entries)
         raise KeyError(f"unknown {self.kind} type {name!r}{near}")
 
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """Yields the name and entry of every type."""
+        yield from self._entries.items()
+
     def __getitem__(self, name: str) -> type:
         return self._resolve(name, self.entry(name))
 

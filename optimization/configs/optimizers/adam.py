@@ -53,7 +53,9 @@ class AdamForms(AdamFields):
             yield "epsilon_placement", "cannot be 'corrected' without `correct_bias`"
 
 
-@OPTIMIZERS_CLS.register("adam", "optimization.optimizers.adam:Adam")
+@OPTIMIZERS_CLS.register(
+    "adam", "optimization.optimizers.adam:Adam", torch="optimization.torch.recipes:adam"
+)
 @dataclasses.dataclass
 class AdamConfig(AdamForms, BaseOptimizerConfig):
     """Adam (Kingma and Ba 2015, arXiv:1412.6980)."""
@@ -61,7 +63,11 @@ class AdamConfig(AdamForms, BaseOptimizerConfig):
     name: str | None = "Adam"
 
 
-@OPTIMIZERS_CLS.register("adam_experimental", "optimization.optimizers.adam:Adam")
+@OPTIMIZERS_CLS.register(
+    "adam_experimental",
+    "optimization.optimizers.adam:Adam",
+    torch="optimization.torch.recipes:adam",
+)
 @dataclasses.dataclass
 class AdamExperimentalConfig(AdamForms, KerasOptimizerConfig):
     """`adam` under Keras' names."""
@@ -69,7 +75,11 @@ class AdamExperimentalConfig(AdamForms, KerasOptimizerConfig):
     name: str | None = "Adam"
 
 
-@OPTIMIZERS_CLS.register("adamw", "optimization.optimizers.adam_weight_decay:AdamWeightDecay")
+@OPTIMIZERS_CLS.register(
+    "adamw",
+    "optimization.optimizers.adam_weight_decay:AdamWeightDecay",
+    torch="optimization.torch.recipes:adam",
+)
 @dataclasses.dataclass
 class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
     """BERT's Adam with decoupled weight decay.
@@ -95,7 +105,11 @@ class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
     gradient_clip_norm: NonNegativeFloat = field(default=1.0, metadata=PIPELINE)
 
 
-@OPTIMIZERS_CLS.register("adamw_experimental", "optimization.optimizers.adam:Adam")
+@OPTIMIZERS_CLS.register(
+    "adamw_experimental",
+    "optimization.optimizers.adam:Adam",
+    torch="optimization.torch.recipes:adam",
+)
 @dataclasses.dataclass
 class AdamWeightDecayExperimentalConfig(AdamForms, KerasOptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) under Keras' names.
@@ -109,7 +123,9 @@ class AdamWeightDecayExperimentalConfig(AdamForms, KerasOptimizerConfig):
     global_clipnorm: PositiveFloat | None = field(default=1.0, metadata=PIPELINE)
 
 
-@OPTIMIZERS_CLS.register("adamax", "optimization.optimizers.adamax:Adamax")
+@OPTIMIZERS_CLS.register(
+    "adamax", "optimization.optimizers.adamax:Adamax", torch="optimization.torch.recipes:adamax"
+)
 @dataclasses.dataclass
 class AdamaxConfig(AdamFields, KerasOptimizerConfig):
     """Adamax, Adam with the infinity norm (Kingma and Ba 2015).
@@ -123,7 +139,9 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig):
     epsilon_in_norm: bool = False
 
 
-@OPTIMIZERS_CLS.register("nadam", "optimization.optimizers.nadam:Nadam")
+@OPTIMIZERS_CLS.register(
+    "nadam", "optimization.optimizers.nadam:Nadam", torch="optimization.torch.recipes:nadam"
+)
 @dataclasses.dataclass
 class NadamConfig(AdamFields, KerasOptimizerConfig):
     """Nadam, Adam with Nesterov momentum (Dozat 2015).

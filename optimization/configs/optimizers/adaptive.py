@@ -18,7 +18,9 @@ from optimization.configs.types import (
 )
 
 
-@OPTIMIZERS_CLS.register("rmsprop", "optimization.optimizers.rmsprop:RMSprop")
+@OPTIMIZERS_CLS.register(
+    "rmsprop", "optimization.optimizers.rmsprop:RMSprop", torch="optimization.torch.recipes:rmsprop"
+)
 @dataclasses.dataclass
 class RMSPropConfig(BaseOptimizerConfig):
     """RMSProp (Tieleman and Hinton 2012).
@@ -45,7 +47,9 @@ class RMSPropConfig(BaseOptimizerConfig):
             yield "classic_momentum", "is about the momentum: needs `momentum` > 0, got momentum 0"
 
 
-@OPTIMIZERS_CLS.register("adagrad", "optimization.optimizers.adagrad:Adagrad")
+@OPTIMIZERS_CLS.register(
+    "adagrad", "optimization.optimizers.adagrad:Adagrad", torch="optimization.torch.recipes:adagrad"
+)
 @dataclasses.dataclass
 class AdagradConfig(BaseOptimizerConfig):
     """Adagrad (Duchi et al. 2011).
@@ -62,7 +66,9 @@ class AdagradConfig(BaseOptimizerConfig):
     epsilon_in_sqrt: bool = True
 
 
-@OPTIMIZERS_CLS.register("adadelta", "keras.optimizers:Adadelta")
+@OPTIMIZERS_CLS.register(
+    "adadelta", "keras.optimizers:Adadelta", torch="optimization.torch.recipes:adadelta"
+)
 @dataclasses.dataclass
 class AdadeltaConfig(KerasOptimizerConfig):
     """Adadelta (Zeiler 2012, arXiv:1212.5701)."""

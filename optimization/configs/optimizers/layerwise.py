@@ -35,7 +35,9 @@ class LayerAdaptationFields(Config):
     exclude_from_layer_adaptation: Patterns | None = None
 
 
-@OPTIMIZERS_CLS.register("lamb", "optimization.optimizers.lamb:LAMB")
+@OPTIMIZERS_CLS.register(
+    "lamb", "optimization.optimizers.lamb:LAMB", torch="optimization.torch.recipes:lamb"
+)
 @dataclasses.dataclass
 class LAMBConfig(LayerAdaptationFields, AdamFields, BaseOptimizerConfig):
     """LAMB (You et al. 2020, arXiv:1904.00962)."""
@@ -44,7 +46,9 @@ class LAMBConfig(LayerAdaptationFields, AdamFields, BaseOptimizerConfig):
     epsilon: PositiveFloat = 1e-6
 
 
-@OPTIMIZERS_CLS.register("lars", "optimization.optimizers.lars:LARS")
+@OPTIMIZERS_CLS.register(
+    "lars", "optimization.optimizers.lars:LARS", torch="optimization.torch.recipes:lars"
+)
 @dataclasses.dataclass
 class LARSConfig(LayerAdaptationFields, BaseOptimizerConfig):
     """LARS (You et al. 2017, arXiv:1708.03888).

@@ -14,7 +14,7 @@ from optimization.configs.types import (
 )
 
 
-@OPTIMIZERS_CLS.register("lion", "keras.optimizers:Lion")
+@OPTIMIZERS_CLS.register("lion", "keras.optimizers:Lion", torch="optimization.torch.recipes:lion")
 @dataclasses.dataclass
 class LionConfig(KerasOptimizerConfig):
     """Lion (Chen et al. 2023, arXiv:2302.06675)."""

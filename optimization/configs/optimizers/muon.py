@@ -15,7 +15,7 @@ from optimization.configs.types import (
 )
 
 
-@OPTIMIZERS_CLS.register("muon", "keras.optimizers:Muon")
+@OPTIMIZERS_CLS.register("muon", "keras.optimizers:Muon", torch="optimization.torch.recipes:muon")
 @dataclasses.dataclass
 class MuonConfig(KerasOptimizerConfig):
     """Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982).

@@ -17,7 +17,7 @@ from optimization.configs.types import (
 )
 
 
-@OPTIMIZERS_CLS.register("sgd", "keras.optimizers:SGD")
+@OPTIMIZERS_CLS.register("sgd", "keras.optimizers:SGD", torch="optimization.torch.recipes:sgd")
 @dataclasses.dataclass
 class SGDConfig(BaseOptimizerConfig):
     """Stochastic gradient descent, with momentum (v = momentum * v - lr * g; w += v).
@@ -34,7 +34,9 @@ class SGDConfig(BaseOptimizerConfig):
     momentum: Decay = 0.0
 
 
-@OPTIMIZERS_CLS.register("sgd_experimental", "keras.optimizers:SGD")
+@OPTIMIZERS_CLS.register(
+    "sgd_experimental", "keras.optimizers:SGD", torch="optimization.torch.recipes:sgd"
+)
 @dataclasses.dataclass
 class SGDExperimentalConfig(KerasOptimizerConfig):
     """`sgd` under Keras' names."""
@@ -44,7 +46,11 @@ class SGDExperimentalConfig(KerasOptimizerConfig):
     momentum: Decay = 0.0
 
 
-@OPTIMIZERS_CLS.register("sgd_torch", "optimization.optimizers.sgd_torch:SGDTorch")
+@OPTIMIZERS_CLS.register(
+    "sgd_torch",
+    "optimization.optimizers.sgd_torch:SGDTorch",
+    torch="optimization.torch.recipes:sgd_torch",
+)
 @dataclasses.dataclass
 class SGDTorchConfig(BaseOptimizerConfig):
     """SGD as PyTorch has it, the way Model Garden's YOLO uses it.

@@ -1,0 +1,13 @@
+from .adam import AdamW as AdamW
+from .adaptive import Adadelta as Adadelta
+from .adaptive import Adagrad as Adagrad
+from .adaptive import Adamax as Adamax
+from .adaptive import RMSprop as RMSprop
+from .by_name import load_by_name as load_by_name
+from .factory import OptimizerFactory as OptimizerFactory
+from .layerwise import LAMB as LAMB
+from .layerwise import LARS as LARS
+from .lion import Lion as Lion
+from .muon import Muon as Muon
+from .schedule import ConfiguredScheduler as ConfiguredScheduler
+from .sgd import SGD as SGD

@@ -1,0 +1,231 @@
+"""What the optimizers of this package share: a rule is written once, over lists of tensors."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optimization.torch.by_name import load_by_name
+
+Lists = list[list[Tensor]]
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class ForeachOptimizer(Optimizer):
+    """An optimizer that updates lists of tensors by `torch._foreach_*` operations.
+
+    With `foreach` True or None a list holds all parameters of one device and dtype, with False a
+    single one: the same rule, the same numbers.
+
+    A subclass says in `state_names` which state a parameter has besides `step`, the number of
+    updates that it has taken, and has the rule as its method `_update`. Where parameters differ in
+    the rule, `kind_of` says the kind of each, and `state_names` has an entry for each kind.
+
+    State is float32 for parameters in float16 and bfloat16, which are updated in float32 and
+    rounded once. `state_dict` of parameters that were given with names can be loaded in another
+    order: see `load_by_name`.
+
+    Args:
+        params: Parameters, (name, parameter) pairs, or groups of either.
+        defaults: The hyperparameters that groups may replace.
+        foreach: See above.
+        maximize: Whether the loss is maximized.
+    """
+
+    state_names: ClassVar[Mapping[str, tuple[str, ...]]] = {"all": ()}
+
+    def __init__(self, params: Any, defaults: dict[str, Any], foreach: bool | None, maximize: bool):
+        super().__init__(params, {**defaults, "foreach": foreach, "maximize": maximize})
+        self.register_load_state_dict_pre_hook(load_by_name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if load_by_name not in self._optimizer_load_state_dict_pre_hooks.values():
+            self.register_load_state_dict_pre_hook(load_by_name)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict` returned; float32 state of low precision stays float32."""
+        loaded: dict[str, Any] = {}
+        # The last hook before loading sees what is loaded, the first one after it restores what
+        # torch has cast to the dtype of the parameters.
+        before = self.register_load_state_dict_pre_hook(lambda _, saved: loaded.update(saved))
+        after = self.register_load_state_dict_post_hook(
+            lambda optimizer: optimizer._restore_exactly(loaded), prepend=True
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            before.remove()
+            after.remove()
+
+    def _restore_exactly(self, state_dict: dict[str, Any]) -> None:
+        known = [p for group in self.param_groups for p in group["params"]]
+        indices = [index for group in state_dict["param_groups"] for index in group["params"]]
+        for parameter, index in zip(known, indices, strict=True):
+            if parameter.dtype not in _LOW_PRECISION:
+                continue
+            for name, value in state_dict["state"].get(index, {}).items():
+                if isinstance(value, Tensor) and name != "step":
+                    exact = value.to(device=parameter.device, copy=True)
+                    self.state[parameter][name] = exact
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Takes one step.
+
+        Args:
+            closure: Computes the loss, and its gradients, once more.
+
+        Returns:
+            The loss that `closure` returned, None without one.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for kind, names in self.state_names.items():
+                params: list[Tensor] = []
+                grads: list[Tensor] = []
+                steps: list[Tensor] = []
+                states: Lists = [[] for _ in names]
+                self._init_group(group, kind, params, grads, steps, *states)
+                for batch in _batches([params, grads, steps, *states], group["foreach"]):
+                    self._step_batch(group, kind, *batch)
+        return loss
+
+    # torch.compile runs a method of this name as it is, instead of tracing it.
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        kind: str,
+        params: list[Tensor],
+        grads: list[Tensor],
+        steps: list[Tensor],
+        *states: list[Tensor],
+    ) -> None:
+        """Fills the lists with the parameters of a kind that have gradients, and their state."""
+        names = self.state_names[kind]
+        for parameter in group["params"]:
+            if parameter.grad is None or self.kind_of(parameter, group) != kind:
+                continue
+            if parameter.grad.is_sparse:
+                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+            if parameter.is_complex():
+                raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.tensor(0.0, dtype=torch.float32)
+                state.update(self.initial_state(parameter, kind, group))
+            params.append(parameter)
+            grads.append(parameter.grad)
+            steps.append(state["step"])
+            for name, filled in zip(names, states, strict=True):
+                filled.append(state[name])
+
+    def _step_batch(
+        self,
+        group: dict[str, Any],
+        kind: str,
+        params: list[Tensor],
+        grads: list[Tensor],
+        steps: list[Tensor],
+        *states: list[Tensor],
+    ) -> None:
+        weights = params
+        if params[0].dtype in _LOW_PRECISION:
+            weights = [parameter.float() for parameter in params]
+            grads = [gradient.float() for gradient in grads]
+        if group["maximize"]:
+            grads = torch._foreach_neg(grads)
+        torch._foreach_add_(steps, 1)
+        self._update(kind, group, weights, grads, [number(step) for step in steps], *states)
+        if weights is not params:
+            torch._foreach_copy_(params, weights)
+
+    def kind_of(self, parameter: Tensor, group: dict[str, Any]) -> str:
+        """Returns the kind of a parameter, a key of `state_names`."""
+        del parameter, group
+        return "all"
+
+    def initial_state(
+        self, parameter: Tensor, kind: str, group: dict[str, Any]
+    ) -> dict[str, Tensor]:
+        """Returns the state of a parameter before its first update, apart from `step`."""
+        del group
+        return {name: zeros_like(parameter) for name in self.state_names[kind]}
+
+    def _update(
+        self,
+        kind: str,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        steps: list[Any],
+        *states: list[Tensor],
+    ) -> None:
+        """Updates parameters and state in place.
+
+        Args:
+            kind: The kind of all these parameters.
+            group: Their hyperparameters.
+            params: The parameters.
+            grads: Their gradients, of what is minimized; not to be changed.
+            steps: The updates of each, with this one: 1 at the first.
+            *states: The state of each, in the order of `state_names`.
+        """
+        raise NotImplementedError
+
+
+def number(value: Any) -> Any:
+    """Returns a hyperparameter or a count as a Python number; as it is where torch compiles."""
+    if isinstance(value, Tensor) and not torch.compiler.is_compiling():
+        return value.item()
+    return value
+
+
+def zeros_like(parameter: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+    """Returns state of zeros: float32 at least, laid out as the parameter."""
+    dtype = torch.float32 if parameter.dtype in _LOW_PRECISION else parameter.dtype
+    if shape is not None:
+        return torch.zeros(shape, dtype=dtype, device=parameter.device)
+    return torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
+
+
+def decay(params: list[Tensor], lr: Any, weight_decay: Any) -> None:
+    """Decays weights apart from their gradients: w <- w - lr * weight_decay * w."""
+    if weight_decay:
+        torch._foreach_mul_(params, 1 - lr * weight_decay)
+
+
+def subtract(params: list[Tensor], updates: list[Tensor], rates: Any) -> None:
+    """Subtracts rate * update, with one rate, or one for each; changes `updates`."""
+    torch._foreach_mul_(updates, rates)
+    torch._foreach_sub_(params, updates)
+
+
+def check_ranges(**values: tuple[Any, float, float]) -> None:
+    """Checks hyperparameters, each given as (value, least, limit): least <= value < limit.
+
+    Raises:
+        ValueError: For the first that is out of its range.
+    """
+    for name, (value, least, limit) in values.items():
+        if not least <= value < limit:
+            bound = f">= {least}" if limit == float("inf") else f"in [{least}, {limit})"
+            raise ValueError(f"Argument `{name}` must be {bound}, received: {name}={value}")
+
+
+def _batches(lists: Lists, foreach: bool | None) -> Iterator[Lists]:
+    """Yields lists of parameters, and what belongs to them, that are updated together."""
+    params = lists[0]
+    if foreach is False:
+        yield from ([[item] for item in items] for items in zip(*lists, strict=True))
+        return
+    together: dict[tuple, list[int]] = {}
+    for index, parameter in enumerate(params):
+        together.setdefault((parameter.device, parameter.dtype), []).append(index)
+    for indices in together.values():
+        yield [[items[index] for index in indices] for items in lists]

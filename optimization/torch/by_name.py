@@ -1,0 +1,68 @@
+"""Loading the state of an optimizer by the names of its parameters."""
+
+from typing import Any
+
+from torch.optim import Optimizer
+
+
+def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any] | None:
+    """Reorders a state dict so that each parameter gets the state that was saved under its name.
+
+    It is a hook for `Optimizer.register_load_state_dict_pre_hook`. It acts where both sides were
+    given names, in every group; otherwise parameters are matched by position, as torch does.
+
+    Args:
+        optimizer: What is loaded.
+        state_dict: What `optimizer.state_dict()` returned.
+
+    Returns:
+        A state dict in the optimizer's order; None where there is nothing to do.
+
+    Raises:
+        ValueError: If the names are not the same on both sides, or parameters of one group here
+            were saved from several.
+    """
+    groups, saved = optimizer.param_groups, state_dict["param_groups"]
+    if not all("param_names" in group for group in (*groups, *saved)):
+        return None
+    if [group["param_names"] for group in groups] == [group["param_names"] for group in saved]:
+        return None
+    places = {
+        name: (group, index)
+        for group in saved
+        for name, index in zip(group["param_names"], group["params"], strict=True)
+    }
+    _check_names({name for group in groups for name in group["param_names"]}, set(places))
+    state: dict[int, Any] = {}
+    ordered = []
+    position = 0
+    for group in groups:
+        source = _source(group, places)
+        indices = range(position, position + len(group["params"]))
+        position = indices.stop
+        for name, index in zip(group["param_names"], indices, strict=True):
+            old = places[name][1]
+            if old in state_dict["state"]:
+                state[index] = state_dict["state"][old]
+        names = list(group["param_names"])
+        ordered.append({**source, "params": list(indices), "param_names": names})
+    return {**state_dict, "state": state, "param_groups": ordered}
+
+
+def _check_names(here: set[str], there: set[str]) -> None:
+    if here != there:
+        raise ValueError(
+            "The loaded state belongs to other parameters. "
+            f"Missing: {sorted(here - there)}. Left over: {sorted(there - here)}."
+        )
+
+
+def _source(group: dict[str, Any], places: dict[str, tuple]) -> dict[str, Any]:
+    """Returns the saved group from which all the parameters of `group` come."""
+    sources = {id(places[name][0]): places[name][0] for name in group["param_names"]}
+    if len(sources) > 1:
+        raise ValueError(
+            f"The parameters {', '.join(group['param_names'])} are one group here, and were saved "
+            f"from {len(sources)} groups with settings of their own."
+        )
+    return next(iter(sources.values()), {k: v for k, v in group.items() if k != "params"})

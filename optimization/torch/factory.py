@@ -1,0 +1,244 @@
+"""`OptimizerFactory`: from a config to an optimizer and a scheduler of PyTorch."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from optimization.configs.base import Config
+from optimization.configs.errors import ConfigError, Problem
+from optimization.configs.group_config import ParamGroupConfig
+from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+from optimization.configs.resolution import resolved
+from optimization.matching.rules import DEFAULT
+from optimization.schedules import curve
+from optimization.torch import ema, extended
+from optimization.torch.gradients import GradientRules
+from optimization.torch.groups import build_groups, named_parameters
+from optimization.torch.recipes import Recipe
+from optimization.torch.schedule import ConfiguredScheduler, place_of
+
+_REFUSED = {
+    "gradient_accumulation_steps": (
+        "is the training loop's in PyTorch: call `backward()` that often, on the loss divided by "
+        "it, before each `step()`"
+    ),
+    "max_consecutive_nonfinite": "is not there natively: `torch.amp.GradScaler` skips such steps",
+    "jit_compile": "is for XLA; in PyTorch it is `torch.compile(optimizer.step)`",
+    "loss_scale_factor": "is `torch.amp.GradScaler(init_scale=...)` in PyTorch",
+    "use_ema": "is an `ema` section, and `build_ema(model)`, in PyTorch",
+}
+"""What belongs to the training loop of PyTorch, and what does it there."""
+
+
+class OptimizerFactory:
+    """Builds the PyTorch optimizer and scheduler that a config describes.
+
+        factory = OptimizerFactory(config, train_steps=10000)
+        optimizer = factory.build_optimizer(model)
+        scheduler = factory.build_scheduler(optimizer)
+
+    In the training loop `scheduler.step()` follows each `optimizer.step()`: also where the config
+    has a constant learning rate, if hyperparameters are scheduled.
+
+    Args:
+        config: What to build. It is validated and copied: later changes have no effect.
+        train_steps: The length of the training in optimizer steps, for steps that are written as
+            "10%" or "remaining", and for a decay that ends with the training.
+        steps_per_epoch: Optimizer steps in one pass over the data, for "5 epochs".
+        global_batch_size: Examples in one update, over all processes and all accumulated
+            gradients, for `lr_scaling` that does not say it itself.
+
+    Raises:
+        ConfigError: All that is wrong with the config, or that PyTorch does not have natively.
+    """
+
+    def __init__(
+        self,
+        config: OptimizationConfig,
+        train_steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        global_batch_size: int | None = None,
+    ):
+        self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
+        problems = list(_problems(self._config))
+        if problems:
+            raise ConfigError(problems)
+        self._recipe: Recipe = _recipe_function(self._config)(self._config.optimizer.get())
+
+    @property
+    def config(self) -> OptimizationConfig:
+        """The config, read-only."""
+        return self._config
+
+    def build_optimizer(
+        self,
+        model: torch.nn.Module | Iterable[tuple[str, Tensor]],
+        *,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> Optimizer:
+        """Builds the optimizer.
+
+        Clips, and `on_nonfinite: raise`, act inside `step()`, as a hook before it. A frozen
+        parameter is left out; its `requires_grad` stays as it is.
+
+        Args:
+            model: What is trained, or its `named_parameters()`. Rules by `layer_type` need the
+                model. Parameters that do not require gradients are left out.
+            foreach: As torch has it.
+            fused: As torch has it, for the classes that do.
+            maximize: As torch has it.
+            capturable: As torch has it, for the classes that do.
+            differentiable: As torch has it, for the classes that do.
+
+        Returns:
+            A `torch.optim.Optimizer`, of torch's own class where torch has the algorithm. Its rate
+            is that of step 0 until a scheduler changes it.
+
+        Raises:
+            ValueError: For rules or patterns that match no parameter, or an option that the
+                optimizer's class does not have.
+        """
+        parameters, owners = named_parameters(model)
+        recipe = self._recipe
+        options = {
+            "foreach": foreach,
+            "fused": fused,
+            "maximize": maximize or None,
+            "capturable": capturable or None,
+            "differentiable": differentiable or None,
+        }
+        options = {name: value for name, value in options.items() if value is not None}
+        _check_options(recipe.cls, options)
+        groups = build_groups(
+            self._config, recipe, parameters, owners, lambda rule: self._rate(rule)(0)
+        )
+        arguments = {**recipe.arguments, **{k: f(0) for k, f in recipe.schedules.items()}}
+        return extended.build(
+            recipe.cls,
+            groups,
+            self._gradient_rules(),
+            lr=float(self._rate(None)(0)),
+            **arguments,
+            **options,
+        )
+
+    def build_scheduler(self, optimizer: Optimizer, last_epoch: int = -1) -> LRScheduler:
+        """Builds the scheduler: `step()` it once after each step of the optimizer.
+
+        Args:
+            optimizer: What `build_optimizer` returned, or another optimizer, whose groups all have
+                the rate of the default group then.
+            last_epoch: The steps done, as torch means it: -1 for a new training; otherwise the
+                optimizer's state was loaded before.
+
+        Raises:
+            ValueError: If the optimizer does not have a hyperparameter that is scheduled.
+        """
+        rates = {rule.label: self._rate(rule) for rule in self._config.param_groups}
+        hyperparameters = {
+            name: (function, lambda group: True)
+            for name, function in self._recipe.schedules.items()
+        }
+        section = self._config.optimizer.get()
+        for name, schedule in self._config.schedules.items():
+            argument = section.argument_name(name)
+            if not any(place_of(group, argument) for group in optimizer.param_groups):
+                raise ValueError(f"`schedules.{name}`: the optimizer has no such hyperparameter")
+            function = _function(schedule.get(), None)
+            hyperparameters[argument] = (function, self._follows(argument))
+        return ConfiguredScheduler(
+            optimizer, {DEFAULT: self._rate(None), **rates}, hyperparameters, last_epoch
+        )
+
+    def build_ema(self, model: torch.nn.Module) -> AveragedModel:
+        """Builds the average of the model's weights that the `ema` section describes.
+
+        Call its `update_parameters(model)` after each step of the optimizer.
+
+        Raises:
+            ValueError: If the config has no `ema` section.
+        """
+        if self._config.ema is None:
+            raise ValueError("The config has no `ema` section.")
+        return ema.build_average(model, self._config.ema)
+
+    def _gradient_rules(self) -> GradientRules | None:
+        arguments = self._config.optimizer.get().pipeline_arguments()
+        names = GradientRules.__dataclass_fields__
+        rules = GradientRules(**{k: v for k, v in arguments.items() if k in names and v})
+        return rules if rules.clips or rules.on_nonfinite == "raise" else None
+
+    def _rate(self, rule: ParamGroupConfig | None) -> Callable[[int], float]:
+        """Returns the learning rate of a rule as a function of the steps done."""
+        own = rule is not None and rule.learning_rate.type is not None
+        source = rule if own else self._config
+        function = _function(source.learning_rate.get(), source.warmup.get())
+        scaling, section = self._config.lr_scaling, self._config.optimizer.get()
+        factor = 1.0 if scaling is None else scaling.factor()
+        decay = section.pipeline_arguments().get("decay", 0.0)
+        return lambda step: factor * function(step) / (1 + decay * step)
+
+    def _follows(self, argument: str) -> Callable[[dict[str, Any]], bool]:
+        """Returns which groups follow a schedule: those that do not replace what it schedules."""
+        is_decay = argument == self._config.optimizer.get().argument_name("weight_decay")
+        kept = {g.label for g in self._config.param_groups if g.weight_decay is not None}
+        key = self._recipe.decay
+
+        def follows(group: dict[str, Any]) -> bool:
+            if not is_decay:
+                return place_of(group, argument) is not None
+            # A decay of 0 is that of an excluded parameter, and stays.
+            return group.get("rule") not in kept and bool(group[key])
+
+        return follows
+
+
+def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], float]:
+    return lambda step: float(curve(learning_rate, warmup, np.asarray(step)))
+
+
+def _recipe_function(config: OptimizationConfig) -> Callable[[Any], Recipe]:
+    module, _, name = OPTIMIZERS_CLS.entry(config.optimizer.type).torch.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _problems(config: OptimizationConfig) -> Iterable[Problem]:
+    """Yields what PyTorch does not have natively."""
+    oneof = config.optimizer
+    if OPTIMIZERS_CLS.entry(oneof.type).torch is None:
+        having = ", ".join(name for name, entry in OPTIMIZERS_CLS.entries() if entry.torch)
+        message = f"`{oneof.type}` has no native PyTorch implementation; these have: {having}"
+        yield oneof._problem("conflict", "type", message)
+        return
+    section = oneof.get()
+    defaults = type(section)()
+    for name, value in section.pipeline_arguments().items():
+        if name in _REFUSED and value != getattr(defaults, name):
+            yield section._problem("conflict", name, _REFUSED[name])
+    if section.on_nonfinite == "skip":
+        message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"
+        yield section._problem("conflict", "on_nonfinite", message)
+    for group in config.param_groups:
+        if group.optimizer.type is not None:
+            message = "a torch.optim.Optimizer has one algorithm for all groups"
+            yield group._problem("conflict", "optimizer", message)
+
+
+def _check_options(cls: type[Optimizer], options: dict[str, Any]) -> None:
+    known = inspect.signature(cls).parameters
+    for name in options:
+        if name not in known:
+            raise ValueError(f"Argument `{name}`: {cls.__name__} does not have it")

@@ -1,0 +1,199 @@
+"""What happens to gradients before an update: clips, and the check that they are finite."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientRules:
+    """The clips of an optimizer, in the order in which they act, as a hook before its step.
+
+    Gradients are changed in place, as `torch.nn.utils.clip_grad_norm_` does. Those of a closure are
+    clipped each time it is called. Under `torch.amp.GradScaler` they are those of the unscaled
+    loss, also where a fused optimizer gets them scaled.
+
+    Attributes:
+        gradient_clip_norm: A bound on the norm over all gradients, None or 0 for none; first.
+        global_clipnorm: A bound on the norm over all gradients.
+        clipnorm: A bound on the norm of each gradient.
+        clipvalue: A bound on the absolute value of each entry.
+        adaptive_clip_factor: A bound on the norm of each unit's gradient, in proportion to the
+            norm of the unit's weights (Brock et al. 2021, arXiv:2102.06171). A unit is a slice of
+            axis 0, where PyTorch has a layer's outputs.
+        adaptive_clip_epsilon: The least norm of weights in that.
+        on_nonfinite: "propagate", or "raise" for an error that names the parameters.
+    """
+
+    gradient_clip_norm: float | None = None
+    global_clipnorm: float | None = None
+    clipnorm: float | None = None
+    clipvalue: float | None = None
+    adaptive_clip_factor: float | None = None
+    adaptive_clip_epsilon: float = 1e-3
+    on_nonfinite: str = "propagate"
+
+    @property
+    def clips(self) -> bool:
+        """Whether gradients may change."""
+        return any(
+            getattr(self, name)
+            for name in (
+                "gradient_clip_norm",
+                "global_clipnorm",
+                "clipnorm",
+                "clipvalue",
+                "adaptive_clip_factor",
+            )
+        )
+
+    def __call__(
+        self, optimizer: Optimizer, args: tuple, kwargs: Mapping[str, Any]
+    ) -> tuple[tuple, dict[str, Any]] | None:
+        """Acts on the gradients that there are, or has a closure's acted on when there are."""
+        positional = len(args) > 1
+        closure = args[1] if positional else kwargs.get("closure")
+        if closure is None:
+            self.apply(optimizer)
+            return None
+        closure = self._around(optimizer, closure)
+        if positional:
+            return (args[0], closure, *args[2:]), dict(kwargs)
+        return args, {**kwargs, "closure": closure}
+
+    def _around(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        def clipped() -> Any:
+            loss = closure()
+            self.apply(optimizer)
+            return loss
+
+        return clipped
+
+    @torch.no_grad()
+    def apply(self, optimizer: Optimizer) -> None:
+        """Acts on the gradients of an optimizer's parameters.
+
+        Raises:
+            RuntimeError: If there are sparse gradients.
+            FloatingPointError: With `on_nonfinite="raise"`, naming the parameters.
+        """
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        params = [parameter for parameter in params if parameter.grad is not None]
+        if any(parameter.grad.is_sparse for parameter in params):
+            raise RuntimeError("Clips, and the check for finite gradients, need dense gradients.")
+        overflow = _unscale(optimizer, params)
+        if self.on_nonfinite == "raise" and not overflow:
+            _check_finite(optimizer)
+        self._clip(params)
+
+    def _clip(self, params: list[Tensor]) -> None:
+        grads = [parameter.grad for parameter in params]
+        for bound in (self.gradient_clip_norm, self.global_clipnorm):
+            if bound and grads:
+                clip_by_global_norm(grads, bound)
+        if self.clipnorm:
+            for batch in _together(grads):
+                norms = torch.stack(_norms(batch))
+                _scale(batch, _factors(norms, self.clipnorm).unbind())
+        if self.clipvalue and grads:
+            torch._foreach_clamp_min_(grads, -self.clipvalue)
+            torch._foreach_clamp_max_(grads, self.clipvalue)
+        if self.adaptive_clip_factor:
+            for parameter in params:
+                bound = self.adaptive_clip_factor * unitwise_norm(parameter).clamp_(
+                    min=self.adaptive_clip_epsilon
+                )
+                factors = _factors(unitwise_norm(parameter.grad), bound)
+                parameter.grad.mul_(factors.to(parameter.grad.dtype))
+
+
+def clip_by_global_norm(grads: list[Tensor], bound: float) -> Tensor:
+    """Scales gradients by one factor, so that the norm over all of them is at most `bound`.
+
+    Returns:
+        The norm before.
+    """
+    device = grads[0].device
+    norms = [norm.to(device) for batch in _together(grads) for norm in _norms(batch)]
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    # A norm that is not finite makes every gradient NaN, as in Keras: it can't be clipped.
+    factor = _factors(norm, bound) + (norm - norm)
+    for batch in _together(grads):
+        _scale(batch, factor.to(batch[0].device))
+    return norm
+
+
+def unitwise_norm(x: Tensor) -> Tensor:
+    """Returns the float32 norm of each slice of axis 0, in a shape that broadcasts with x.
+
+    What has no two axes of more than one entry is one unit.
+    """
+    x = x if x.dtype == torch.float64 else x.float()
+    if sum(size > 1 for size in x.shape) <= 1:
+        return torch.linalg.vector_norm(x)
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.dim())), keepdim=True)
+
+
+def _factors(norms: Tensor, bound: Any) -> Tensor:
+    """Returns bound / norm, 1 at most; a norm of 0 has 1 and one that is NaN stays so."""
+    return (bound / norms).clamp(max=1.0)
+
+
+def _norms(batch: list[Tensor]) -> list[Tensor]:
+    # In float32 at least: half precision overflows at the square of 256.
+    low = batch[0].dtype in (torch.float16, torch.bfloat16)
+    return list(torch._foreach_norm(batch, 2, torch.float32 if low else None))
+
+
+def _scale(batch: list[Tensor], factors: Any) -> None:
+    # By the tensor, which stays on its device; a list has a factor for each.
+    if isinstance(factors, Tensor):
+        torch._foreach_mul_(batch, factors.to(batch[0].dtype))
+    else:
+        torch._foreach_mul_(batch, [factor.to(batch[0].dtype) for factor in factors])
+
+
+def _together(grads: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Yields the gradients of each device and dtype."""
+    batches: dict[tuple, list[Tensor]] = {}
+    for gradient in grads:
+        batches.setdefault((gradient.device, gradient.dtype), []).append(gradient)
+    yield from batches.values()
+
+
+def _unscale(optimizer: Optimizer, params: list[Tensor]) -> bool:
+    """Undoes the loss scale that `GradScaler` leaves to fused optimizers.
+
+    Returns:
+        Whether gradients overflowed, so that the step is going to be skipped.
+    """
+    scale = getattr(optimizer, "grad_scale", None)
+    if scale is not None:
+        for batch in _together([parameter.grad for parameter in params]):
+            _scale(batch, scale.to(batch[0].device).reciprocal())
+        # `GradScaler` deletes the attribute after the step, so it must stay.
+        optimizer.grad_scale = None
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)
+
+
+def _check_finite(optimizer: Optimizer) -> None:
+    bad = [
+        name
+        for group in optimizer.param_groups
+        for name, parameter in _named(group)
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
+    if bad:
+        raise FloatingPointError(f"Gradients that are infinite or NaN: {', '.join(bad)}")
+
+
+def _named(group: dict[str, Any]) -> list[tuple[str, Tensor]]:
+    names = group.get("param_names") or [
+        f"a parameter of shape {tuple(p.shape)}" for p in group["params"]
+    ]
+    return list(zip(names, group["params"], strict=True))

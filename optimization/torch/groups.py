@@ -1,0 +1,145 @@
+"""Parameter groups of torch from the rules of a config."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimization.configs.group_config import ParamGroupConfig
+from optimization.configs.optimization_config import OptimizationConfig
+from optimization.matching.layer_decay import LayerDecay
+from optimization.matching.patterns import unmatched
+from optimization.matching.rules import DEFAULT, assigned
+from optimization.torch.recipes import Recipe
+
+NamedParameters = list[tuple[str, Tensor]]
+
+
+def named_parameters(
+    model: torch.nn.Module | Iterable[tuple[str, Tensor]],
+) -> tuple[NamedParameters, list[str | None]]:
+    """Returns what is to be trained: (name, parameter), and the class of its module if known.
+
+    Args:
+        model: A module, or what its `named_parameters()` returns. Parameters that do not require
+            gradients are left out.
+
+    Raises:
+        TypeError: If these are no named parameters.
+        ValueError: If nothing is to be trained.
+    """
+    owners: dict[int, str] = {}
+    if isinstance(model, torch.nn.Module):
+        for module in model.modules():
+            for parameter in module.parameters(recurse=False):
+                owners.setdefault(id(parameter), type(module).__name__)
+        model = model.named_parameters()
+    pairs = list(model)
+    for pair in pairs:
+        named = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+        if not named or not isinstance(pair[1], Tensor):
+            raise TypeError(
+                "Argument `model` must be a torch.nn.Module, or its `named_parameters()`, "
+                f"received: {type(pair).__name__} among them"
+            )
+    pairs = [(name, parameter) for name, parameter in pairs if parameter.requires_grad]
+    if not pairs:
+        raise ValueError("Argument `model` has no parameter that requires gradients.")
+    return pairs, [owners.get(id(parameter)) for _, parameter in pairs]
+
+
+def build_groups(
+    config: OptimizationConfig,
+    recipe: Recipe,
+    parameters: NamedParameters,
+    owners: Sequence[str | None],
+    rate: Any,
+) -> list[dict[str, Any]]:
+    """Returns the parameter groups of an optimizer, in the order of their first parameters.
+
+    Besides the arguments of the optimizer a group has `group_name`, `rule`, the name of the rule
+    that made it, and `lr_multiplier`, the factor on the rate of that rule.
+
+    Args:
+        config: Has the rules and the layer decay.
+        recipe: What the optimizer is.
+        parameters: What is trained.
+        owners: The class of the module of each parameter.
+        rate: Returns the rate at step 0 of a rule, before its multiplier.
+
+    Raises:
+        ValueError: For rules and patterns that match no parameter, or if all are frozen.
+    """
+    names = [name for name, _ in parameters]
+    for argument, patterns in recipe.patterns.items():
+        described = unmatched(patterns, names)
+        if described:
+            raise ValueError(f"`{argument}` has patterns that match no parameter: {described}")
+    rules = _rules(config, parameters, owners)
+    layers = _layers(config, names)
+    groups: dict[tuple, dict[str, Any]] = {}
+    for (name, parameter), rule, (layer, factor) in zip(parameters, rules, layers, strict=True):
+        if rule is not None and rule.freeze:
+            continue
+        settings = _settings(recipe, rule, name, parameter)
+        multiplier = factor * (rule.learning_rate_multiplier if rule else 1.0)
+        label = DEFAULT if rule is None else rule.label
+        key = (label, multiplier, *settings.items())
+        if key not in groups:
+            labels = [label, *([f"layer_{layer}"] if factor != 1 else []), *_marks(settings)]
+            groups[key] = {
+                "params": [],
+                "lr": rate(rule) * multiplier,
+                "group_name": "/".join(labels),
+                "rule": label,
+                "lr_multiplier": multiplier,
+                **settings,
+            }
+        groups[key]["params"].append((name, parameter))
+    if not groups:
+        raise ValueError("Every parameter is frozen: there is nothing to train.")
+    return list(groups.values())
+
+
+def _rules(
+    config: OptimizationConfig, parameters: NamedParameters, owners: Sequence[str | None]
+) -> list[ParamGroupConfig | None]:
+    rules = config.param_groups
+    if any(rule.layer_type for rule in rules) and not any(owners):
+        raise ValueError(
+            "A parameter group with `layer_type` needs the modules: give the model itself to "
+            "`build_optimizer`, not its parameters."
+        )
+    names = [name for name, _ in parameters]
+    return assigned(rules, names, [p.dim() for _, p in parameters], owners)
+
+
+def _layers(config: OptimizationConfig, names: list[str]) -> list[tuple[int | None, float]]:
+    if config.layer_decay is None:
+        return [(None, 1.0)] * len(names)
+    return LayerDecay(**config.layer_decay.as_dict()).multipliers(names)
+
+
+def _settings(
+    recipe: Recipe, rule: ParamGroupConfig | None, name: str, parameter: Tensor
+) -> Mapping[str, Any]:
+    """Returns the hyperparameters of a parameter that differ from the optimizer's."""
+    settings = dict(recipe.settings(name, parameter)) if recipe.settings else {}
+    settings = {key: value for key, value in settings.items() if _default(recipe, key) != value}
+    usual = recipe.arguments.get(recipe.decay, 0.0)
+    decay = usual if rule is None or rule.weight_decay is None else rule.weight_decay
+    if recipe.decays is not None and not recipe.decays(name):
+        decay = 0.0
+    if decay != usual:
+        settings[recipe.decay] = decay
+    return settings
+
+
+def _default(recipe: Recipe, key: str) -> Any:
+    return recipe.arguments.get(key, True)
+
+
+def _marks(settings: Mapping[str, Any]) -> list[str]:
+    marks = {"adapt": "no_adaptation", "use_muon": "adamw"}
+    return [marks.get(k, f"{k}={v:g}") for k, v in settings.items()]

@@ -1,0 +1,240 @@
+"""Which class of PyTorch, with which arguments, each optimizer section means.
+
+torch's own classes are used wherever torch has the algorithm; see docs/torch.md for the table.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optimization.configs.optimizers.base import BaseOptimizerConfig
+from optimization.matching.patterns import matches_any
+from optimization.torch import adaptive, layerwise
+from optimization.torch.adam import AdamW
+from optimization.torch.lion import Lion
+from optimization.torch.muon import Muon
+from optimization.torch.sgd import SGD
+
+Settings = Callable[[str, Tensor], Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How PyTorch has an optimizer.
+
+    Attributes:
+        cls: The class.
+        arguments: Its arguments, apart from the parameters and the learning rate.
+        decays: Whether weight decay acts on the parameter of a name; None: on all.
+        settings: What else the group of a parameter has of its own, by name and parameter.
+        decay: The argument that is the weight decay.
+        patterns: Arguments of the section that hold regular expressions, each of which must match
+            a parameter.
+        schedules: Hyperparameters that change by themselves, as functions of the steps done.
+    """
+
+    cls: type[Optimizer]
+    arguments: Mapping[str, Any]
+    decays: Callable[[str], bool] | None = None
+    settings: Settings | None = None
+    decay: str = "weight_decay"
+    patterns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    schedules: Mapping[str, Callable[[int], float]] = dataclasses.field(default_factory=dict)
+
+
+def sgd(section: BaseOptimizerConfig) -> Recipe:
+    """`sgd`: torch's where there is neither momentum nor decay, the same in all forms."""
+    momentum, decay = section.momentum, _decoupled(section)
+    if not momentum and not decay:
+        return Recipe(torch.optim.SGD, {})
+    arguments = {"momentum": momentum, "nesterov": section.nesterov, "weight_decay": decay}
+    return Recipe(SGD, arguments)
+
+
+def sgd_torch(section: BaseOptimizerConfig) -> Recipe:
+    """`sgd_torch`: torch's, unless the momentum grows from 0, which torch takes for none."""
+    arguments = {
+        "momentum": section.momentum,
+        "nesterov": section.nesterov,
+        "weight_decay": section.weight_decay,
+    }
+
+    def decays(name: str) -> bool:
+        return matches_any(name, section.weight_keys)
+
+    if not section.warmup_steps:
+        return Recipe(torch.optim.SGD, arguments, decays)
+
+    def momentum(step: int) -> float:
+        progress = min(step / section.warmup_steps, 1.0)
+        return section.momentum_start + (section.momentum - section.momentum_start) * progress
+
+    arguments |= {"decoupled_weight_decay": False, "classic_momentum": False}
+    return Recipe(SGD, arguments, decays, schedules={"momentum": momentum})
+
+
+def adam(section: BaseOptimizerConfig) -> Recipe:
+    """`adam`, `adamw` and Keras' names for them."""
+    exclude = getattr(section, "exclude_from_weight_decay", None)
+    include = getattr(section, "include_in_weight_decay", None)
+    order = getattr(section, "weight_decay_order", "before")
+    decay_of_all = _decoupled(section)
+    decay = decay_of_all or getattr(section, "weight_decay_rate", 0.0)
+    arguments = {**_adam_arguments(section), "amsgrad": section.amsgrad, "weight_decay": decay}
+
+    def decays(name: str) -> bool:
+        if decay_of_all or matches_any(name, include):
+            return True
+        return not matches_any(name, exclude) if exclude else not include
+
+    patterns = {"include_in_weight_decay": include, "exclude_from_weight_decay": exclude}
+    if section.epsilon_placement == "corrected" and order == "before":
+        return Recipe(torch.optim.AdamW, arguments, decays, patterns=patterns)
+    arguments |= {
+        "correct_bias": section.correct_bias,
+        "epsilon_placement": section.epsilon_placement,
+        "weight_decay_order": order,
+    }
+    return Recipe(AdamW, arguments, decays, patterns=patterns)
+
+
+def adamax(section: BaseOptimizerConfig) -> Recipe:
+    """`adamax`: torch's in its own form, without decay, which torch has in the gradient."""
+    arguments, decay = _adam_arguments(section), _decoupled(section)
+    if section.epsilon_in_norm and not decay:
+        return Recipe(torch.optim.Adamax, arguments)
+    arguments |= {"epsilon_in_norm": section.epsilon_in_norm, "weight_decay": decay}
+    return Recipe(adaptive.Adamax, arguments)
+
+
+def nadam(section: BaseOptimizerConfig) -> Recipe:
+    """`nadam`: torch's."""
+    arguments = {
+        **_adam_arguments(section),
+        "momentum_decay": section.momentum_decay,
+        "weight_decay": _decoupled(section),
+        "decoupled_weight_decay": True,
+    }
+    return Recipe(torch.optim.NAdam, arguments)
+
+
+def rmsprop(section: BaseOptimizerConfig) -> Recipe:
+    """`rmsprop`: torch's in its own form, without decay."""
+    decay = _decoupled(section)
+    arguments = {
+        "alpha": section.rho,
+        "eps": section.epsilon,
+        "momentum": section.momentum,
+        "centered": section.centered,
+    }
+    torch_momentum = not section.momentum or not section.classic_momentum
+    if not section.epsilon_in_sqrt and torch_momentum and not decay:
+        return Recipe(torch.optim.RMSprop, arguments)
+    arguments |= {
+        "weight_decay": decay,
+        "epsilon_in_sqrt": section.epsilon_in_sqrt,
+        "classic_momentum": section.classic_momentum,
+    }
+    return Recipe(adaptive.RMSprop, arguments)
+
+
+def adagrad(section: BaseOptimizerConfig) -> Recipe:
+    """`adagrad`: torch's in its own form, without decay."""
+    decay = _decoupled(section)
+    arguments = {
+        "eps": section.epsilon,
+        "initial_accumulator_value": section.initial_accumulator_value,
+    }
+    if not section.epsilon_in_sqrt and not decay:
+        return Recipe(torch.optim.Adagrad, arguments)
+    arguments |= {"weight_decay": decay, "epsilon_in_sqrt": section.epsilon_in_sqrt}
+    return Recipe(adaptive.Adagrad, arguments)
+
+
+def adadelta(section: BaseOptimizerConfig) -> Recipe:
+    """`adadelta`: torch's, without decay."""
+    arguments, decay = {"rho": section.rho, "eps": section.epsilon}, _decoupled(section)
+    if not decay:
+        return Recipe(torch.optim.Adadelta, arguments)
+    return Recipe(adaptive.Adadelta, {**arguments, "weight_decay": decay})
+
+
+def lion(section: BaseOptimizerConfig) -> Recipe:
+    """`lion`."""
+    betas = (section.beta_1, section.beta_2)
+    return Recipe(Lion, {"betas": betas, "weight_decay": _decoupled(section)})
+
+
+def lamb(section: BaseOptimizerConfig) -> Recipe:
+    """`lamb`."""
+    return _layerwise(section, layerwise.LAMB, _adam_arguments(section))
+
+
+def lars(section: BaseOptimizerConfig) -> Recipe:
+    """`lars`."""
+    arguments = {
+        "momentum": section.momentum,
+        "trust_coefficient": section.eeta,
+        "nesterov": section.nesterov,
+        "classic_momentum": section.classic_momentum,
+    }
+    return _layerwise(section, layerwise.LARS, arguments)
+
+
+def muon(section: BaseOptimizerConfig) -> Recipe:
+    """`muon`, in Keras' form: AdamW updates what is no matrix."""
+    arguments = {
+        "momentum": section.momentum,
+        "nesterov": section.nesterov,
+        "ns_coefficients": (section.muon_a, section.muon_b, section.muon_c),
+        "ns_steps": section.ns_steps,
+        "rms_rate": section.rms_rate,
+        "weight_decay": section.weight_decay or 0.0,
+        "adam_betas": (section.adam_beta_1, section.adam_beta_2),
+        "adam_eps": section.epsilon,
+        "adam_lr_ratio": section.adam_lr_ratio,
+        "adam_weight_decay": section.adam_weight_decay or 0.0,
+    }
+
+    def settings(name: str, parameter: Tensor) -> dict[str, Any]:
+        embedding = section.exclude_embeddings and "embedding" in name.lower()
+        excluded = embedding or matches_any(name, section.exclude_layers)
+        return {"use_muon": parameter.dim() == 2 and not excluded}
+
+    return Recipe(Muon, arguments, settings=settings)
+
+
+def _layerwise(section: BaseOptimizerConfig, cls: type, arguments: dict[str, Any]) -> Recipe:
+    exclude = section.exclude_from_weight_decay
+    fixed = section.exclude_from_layer_adaptation
+    arguments |= {
+        "weight_decay": section.weight_decay_rate,
+        "decoupled_weight_decay": _decoupled(section),
+    }
+
+    def settings(name: str, parameter: Tensor) -> dict[str, Any]:
+        del parameter
+        return {"adapt": not matches_any(name, exclude if fixed is None else fixed)}
+
+    patterns = {"exclude_from_weight_decay": exclude, "exclude_from_layer_adaptation": fixed}
+    if arguments["decoupled_weight_decay"]:  # of everything; at most one of the two is set
+        decay = "decoupled_weight_decay"
+        return Recipe(cls, arguments, settings=settings, decay=decay, patterns=patterns)
+
+    def decays(name: str) -> bool:
+        return not matches_any(name, exclude)
+
+    return Recipe(cls, arguments, decays, settings, patterns=patterns)
+
+
+def _adam_arguments(section: BaseOptimizerConfig) -> dict[str, Any]:
+    return {"betas": (section.beta_1, section.beta_2), "eps": section.epsilon}
+
+
+def _decoupled(section: BaseOptimizerConfig) -> float:
+    """Returns the weight decay apart from the gradient, 0 for none."""
+    return getattr(section, "weight_decay", None) or 0.0
