@@ -8,6 +8,7 @@ Each part runs in an environment of its own:
     adamw/bin/python tools/transformers_goldens.py adamw --write  # rewrites the figures
 
 - `adamw` (4.49.0): 25 updates of the PyTorch `AdamW`, in float64.
+- `schedules` (5.23.0): the factors on the learning rate of every schedule, around its joints.
 
 The files hold the inputs too. Exits 1 if a figure differs.
 """
@@ -71,7 +72,92 @@ def adamw():
     return {"version": np.array(transformers.__version__), **figures}
 
 
-PARTS = {"adamw": adamw}
+RATE = 0.02
+LENGTHS = [(0, 100), (10, 100), (7, 97), (10, 10)]  # of the warmup, and in all
+WSD = {"num_decay_steps": 30, "min_lr_ratio": 0.1}
+SCHEDULES = [
+    ("linear", {}),
+    ("cosine", {}),
+    ("cosine", {"num_cycles": 1.75}),
+    ("cosine", {"num_cycles": 0.0}),
+    ("cosine_with_restarts", {}),
+    ("cosine_with_restarts", {"num_cycles": 4}),
+    ("polynomial", {}),
+    ("polynomial", {"lr_end": 0.004, "power": 2.5}),
+    ("constant", {}),
+    ("constant_with_warmup", {}),
+    ("inverse_sqrt", {}),
+    ("inverse_sqrt", {"timescale": 400}),
+    ("cosine_with_min_lr", {"min_lr": 0.002}),
+    ("cosine_with_min_lr", {"min_lr_rate": 0.25, "num_cycles": 1.5}),
+    ("cosine_warmup_with_min_lr", {"min_lr_rate": 0.1}),
+    ("cosine_warmup_with_min_lr", {"min_lr": 0.002, "warmup_lr_rate": 0.3}),
+    *(
+        ("warmup_stable_decay", {**WSD, "warmup_type": up, "decay_type": down})
+        for up, down in (("linear", "linear"), ("cosine", "1-sqrt"), ("1-sqrt", "cosine"))
+    ),
+    ("warmup_stable_decay", {"num_decay_steps": 25, "num_stable_steps": 20, "num_cycles": 1.5}),
+]
+
+
+def steps_around(warmup, total, settings):
+    """Returns steps before, at and after every joint of a schedule, and far past its end."""
+    decay = settings.get("num_decay_steps", 0)
+    stable = settings.get("num_stable_steps", total - warmup - decay)
+    joints = {1, warmup, (warmup + total) // 2, total, warmup + stable, warmup + stable + decay}
+    cycles = int(settings.get("num_cycles", 1)) or 1
+    joints |= {warmup + (total - warmup) * i // cycles for i in range(cycles)}
+    around = {joint + shift for joint in joints for shift in (-1, 0, 1)}
+    return sorted(step for step in around | {10 * total, 12345} if step >= 0)
+
+
+def schedules():
+    """Returns the version, and the factor of each schedule at each of its steps."""
+    import torch
+    import transformers
+    from transformers import get_scheduler
+
+    cases = []
+    for name, settings in SCHEDULES:
+        for warmup, total in LENGTHS:
+            if total < warmup + settings.get("num_decay_steps", 0):
+                continue
+            optimizer = torch.optim.SGD([torch.zeros(1)], lr=RATE)
+            kwargs = dict(settings)
+            if "num_stable_steps" in settings:
+                kwargs["num_training_steps"] = None
+            scheduler = get_scheduler(
+                name,
+                optimizer,
+                num_warmup_steps=warmup,
+                num_training_steps=kwargs.pop("num_training_steps", total),
+                scheduler_specific_kwargs=kwargs,
+            )
+            steps = steps_around(warmup, total, settings)
+            if name == "polynomial" and total == warmup:
+                steps.remove(total)  # they divide by 0 there
+            cases.append(
+                {
+                    "type": name,
+                    "num_warmup_steps": warmup,
+                    "num_training_steps": total,
+                    "settings": settings,
+                    "steps": steps,
+                    "factors": [float(scheduler.lr_lambdas[0](step)) for step in steps],
+                }
+            )
+    return {"transformers": transformers.__version__, "rate": RATE, "cases": cases}
+
+
+ARRAYS = {"adamw": adamw}
+TEXTS = {"schedules": schedules}
+
+
+def as_text(golden):
+    """Returns JSON with a line for each case."""
+    head = {key: value for key, value in golden.items() if key != "cases"}
+    lines = ",\n".join(f"  {json.dumps(case)}" for case in golden["cases"])
+    return f'{json.dumps(head, indent=1)[:-2]},\n "cases": [\n{lines}\n ]\n}}\n'
 
 
 def differing(figures, stored):
@@ -93,11 +179,18 @@ def differing(figures, stored):
 def main():
     """Compares or writes the figures of a part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("part", choices=[*ARRAYS, *TEXTS])
     parser.add_argument("--write", action="store_true", help="rewrite the figures")
     arguments = parser.parse_args()
-    path = GOLDEN / f"transformers_{arguments.part}.npz"
-    figures = PARTS[arguments.part]()
+    part = arguments.part
+    if part in TEXTS:
+        path, text = GOLDEN / f"transformers_{part}.json", as_text(TEXTS[part]())
+        if arguments.write:
+            path.write_text(text)
+        elif text != path.read_text():
+            sys.exit(f"{path.name} differs from what transformers computes")
+        return
+    path, figures = GOLDEN / f"transformers_{part}.npz", ARRAYS[part]()
     if arguments.write:
         np.savez_compressed(path, **figures)
         return

@@ -11,6 +11,7 @@ from optimization.schedules import (  # noqa: F401  importing them registers the
     polynomial,
     power,
     relative_step,
+    transformers,
     warmups,
 )
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig

@@ -7,6 +7,7 @@ Python number by itself (`where`, the base of `power`), the formula makes it an 
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import StringConstraints
@@ -42,6 +43,14 @@ class BaseLrConfig(Config):
     def value(self, step: Array, xp: Namespace) -> Array:
         """Returns the formula's value `step` optimizer steps after its start."""
         raise NotImplementedError(f"{type(self).__name__} has no formula: define `value`")
+
+    def constant_value(self) -> float | None:
+        """Returns the rate if it does not depend on the step, else None."""
+        return None
+
+    def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yields the field and the message of what contradicts a warmup before this rate."""
+        return iter(())
 
 
 @dataclasses.dataclass

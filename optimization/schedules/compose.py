@@ -77,6 +77,13 @@ def schedule_problems(
 
 def schedule_conflicts(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig) -> list[Problem]:
     """Returns what is wrong with the two together, each being right by itself."""
+    if warmup_config.warmup_steps != 0:
+        refused = [
+            lr_config._problem("conflict", name, message)
+            for name, message in lr_config.warmup_conflicts()
+        ]
+        if refused:
+            return refused
     if warmup_config.mode != "multiply" or needs_keras(lr_config, warmup_config):
         return []
     if unknown_lengths(lr_config) or unknown_lengths(warmup_config):

@@ -28,6 +28,10 @@ class ConstantLrConfig(BaseLrConfig):
         """Returns the learning rate for each step."""
         return xp.full_like(step, self.learning_rate)
 
+    def constant_value(self) -> float:
+        """Returns the learning rate."""
+        return self.learning_rate
+
 
 @LR_CLS.register("stepwise")
 @dataclasses.dataclass

@@ -196,8 +196,8 @@ def build_schedule(
     check_schedule(lr_config, warmup_config)
     if warmup_config is not None and warmup_config.warmup_steps == 0:
         warmup_config = None
-    if warmup_config is None and isinstance(lr_config, ConstantLrConfig):
-        return lr_config.learning_rate
+    if warmup_config is None and lr_config.constant_value() is not None:
+        return lr_config.constant_value()
     schedule = schedule_class(type(lr_config))(**lr_config.as_dict())
     if warmup_config is None:
         return schedule

@@ -27,6 +27,8 @@ _VALUES = {
     "stable_steps": 300,
     "warmup_steps": 100,
     "decay_rate": 0.9,
+    "num_training_steps": T,
+    "num_decay_steps": 400,
 }
 
 # Where the names do not say it, and further settings that take another path through a formula.
@@ -47,6 +49,27 @@ _SETTINGS = {
     "warmup_stable_decay": [
         {"decay_steps": 700, "min_lr_ratio": 0.1, "decay_type": kind}
         for kind in ("linear", "cosine", "1-sqrt")
+    ],
+    "hf_constant_with_warmup": [{}, {"num_warmup_steps": 100}],
+    "hf_linear": [{}, {"num_warmup_steps": 100}],
+    "hf_cosine": [{}, {"num_warmup_steps": 100}, {"num_cycles": 2.5}],
+    "hf_cosine_with_restarts": [{}, {"num_warmup_steps": 100, "num_cycles": 3}],
+    "hf_polynomial": [{}, {"num_warmup_steps": 100, "lr_end": 0.01, "power": 2.5}],
+    "hf_inverse_sqrt": [{}, {"num_warmup_steps": 100}],
+    "hf_cosine_with_min_lr": [
+        {"min_lr": 0.01},
+        {"min_lr": None, "min_lr_rate": 0.1, "num_warmup_steps": 100},
+    ],
+    "hf_cosine_warmup_with_min_lr": [
+        {"min_lr": 0.01},
+        {"min_lr": 0.02, "num_warmup_steps": 100, "warmup_lr_rate": 0.2},
+    ],
+    "hf_warmup_stable_decay": [
+        {},
+        *(
+            {"num_warmup_steps": 100, "warmup_type": form, "decay_type": form, "min_lr_ratio": 0.1}
+            for form in ("linear", "cosine", "1-sqrt")
+        ),
     ],
     "one_cycle": [{}, {"three_phase": True, "anneal_strategy": "linear"}],
 }
@@ -87,6 +110,11 @@ def lr_examples():
         for name in LR_CLS
         for index, settings in enumerate(_settings(name))
     ]
+
+
+def lr_examples_without_warmup():
+    """Returns those of `lr_examples` before which a warmup can come."""
+    return [(name, config) for name, config in lr_examples() if not any(config.warmup_conflicts())]
 
 
 def warmup_examples():

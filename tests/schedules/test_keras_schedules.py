@@ -20,8 +20,12 @@ from tests.schedules.common import (
 
 BACKEND = keras.backend.backend()
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="is about TensorFlow")
+LINEAR = warmup_config("linear")
 EXAMPLES = [
-    *(pytest.param(config, warmup_config("linear"), id=name) for name, config in lr_examples()),
+    *(
+        pytest.param(config, None if any(config.warmup_conflicts()) else LINEAR, id=name)
+        for name, config in lr_examples()
+    ),
     *(pytest.param(lr_config("cosine"), config, id=name) for name, config in warmup_examples()),
 ]
 # Multiples of the periods of the examples among them, where a rounded quotient shows.

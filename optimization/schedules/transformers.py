@@ -1,0 +1,454 @@
+"""The learning rates of transformers, under its names and with its meanings.
+
+Model Garden and transformers both have a `cosine` and a `polynomial`, and mean other things by
+them: here a type is what transformers' `SchedulerType` calls it, after `hf_`. Each has its warmup
+built in, and counts all of its steps from step 0, so `num_training_steps` contains the warmup.
+Values are those of transformers 5.23.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+from optimization.configs.types import (
+    REMAINING,
+    REQUIRED,
+    FirstSteps,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    PositiveSteps,
+)
+from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.formulas import half_cosine, whole_and_rest
+from optimization.schedules.registry import LR_CLS
+
+Form = Literal["linear", "cosine", "1-sqrt"]
+
+
+def _waves(
+    done: Array, length: float, num_cycles: float, xp: Namespace, ahead: float = 0.0
+) -> Array:
+    """Returns (1 + cos(2 pi num_cycles (done + ahead) / length)) / 2.
+
+    It is as exact late as it is early where a wave is a whole number of steps, as half a wave over
+    the training is. Otherwise float32 loses digits in proportion to the waves gone by.
+    """
+    if num_cycles == 0:
+        return xp.ones_like(done)
+    period = length / num_cycles
+    _, rest = whole_and_rest(done, period, xp)
+    # `ahead` is added here since float32 has no 2**24 + 1.
+    return half_cosine((period - 2.0 * (rest + ahead)) / period, xp)
+
+
+@dataclasses.dataclass
+class WarmedUpLrConfig(BaseLrConfig):
+    """A learning rate whose warmup is its own: lr(s) = lr0 * (ramp(s) if s < W else factor(s - W)).
+
+    A subclass has a method `factor`, and may have another `ramp` than s / W.
+
+    Attributes:
+        initial_learning_rate: lr0, what the factors multiply, >= 0.
+        num_warmup_steps: W, the length of the warmup in optimizer steps; 0 for none.
+    """
+
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+    num_warmup_steps: FirstSteps = 0
+
+    def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yields an error if there is a warmup already."""
+        if self.num_warmup_steps:
+            yield "num_warmup_steps", "is a warmup, and the section `warmup` is another: use one"
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate after `step` optimizer steps."""
+        length = self.num_warmup_steps
+        factor = self.factor(xp.maximum(step - length, 0.0), xp)
+        if length:
+            factor = xp.where(step < length, self.ramp(xp.minimum(step, length), xp), factor)
+        return self.initial_learning_rate * factor
+
+    def ramp(self, step: Array, xp: Namespace) -> Array:
+        """Returns the factor at a step of the warmup."""
+        del xp
+        return step / self.num_warmup_steps
+
+    def factor(self, done: Array, xp: Namespace) -> Array:
+        """Returns the factor `done` steps after the warmup."""
+        raise NotImplementedError(f"{type(self).__name__} must define `factor`")
+
+
+@dataclasses.dataclass
+class _EndingLrConfig(WarmedUpLrConfig):
+    """One that has an end.
+
+    Attributes:
+        num_training_steps: N, the optimizer steps of the warmup and the decay together, > 0, at
+            least W; left out, the length of the training.
+    """
+
+    num_training_steps: PositiveSteps = REMAINING
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields an error if the warmup is longer than the whole."""
+        if self.num_warmup_steps > self.num_training_steps:
+            message = f"must be <= `num_training_steps` {self.num_training_steps}"
+            yield "num_warmup_steps", f"{message}, got {self.num_warmup_steps}"
+
+    @property
+    def _length(self) -> int:
+        """The steps after the warmup; 1 where there are none, as in transformers."""
+        return max(1, self.num_training_steps - self.num_warmup_steps)
+
+
+@dataclasses.dataclass
+class _CosineLrConfig(_EndingLrConfig):
+    """One that follows `num_cycles` waves of a cosine, half of one by default."""
+
+    steps_ahead = 0.0  # not a field
+
+    num_cycles: NonNegativeFloat = 0.5
+
+    def factor(self, done: Array, xp: Namespace) -> Array:
+        """Returns the factor `done` steps after the warmup."""
+        return _waves(done, self._length, self.num_cycles, xp, self.steps_ahead)
+
+
+@dataclasses.dataclass
+class _MinLrConfig(_CosineLrConfig):
+    """One that falls to a least rate."""
+
+    min_lr: NonNegativeFloat | None = None
+    min_lr_rate: Fraction | None = None
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields also: not exactly one of the two; a least rate that is the highest."""
+        yield from super().check()
+        if (self.min_lr is None) == (self.min_lr_rate is None):
+            yield "min_lr", "exactly one of `min_lr` and `min_lr_rate` must be set"
+        elif self.min_lr is not None and self.min_lr > self.initial_learning_rate:
+            message = f"must be <= `initial_learning_rate` {self.initial_learning_rate}"
+            yield "min_lr", f"{message}, got {self.min_lr}"
+
+    def factor(self, done: Array, xp: Namespace) -> Array:
+        """Returns the factor `done` steps after the warmup."""
+        rate = self.min_lr_rate
+        if rate is None:
+            rate = self.min_lr and self.min_lr / self.initial_learning_rate
+        return (1.0 - rate) * super().factor(done, xp) + rate
+
+
+@LR_CLS.register("hf_constant")
+@dataclasses.dataclass
+class HfConstantLrConfig(BaseLrConfig):
+    """transformers' `constant`, which is the type `constant` under its name.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: The learning rate, >= 0.
+    """
+
+    name: ScopeName = "ConstantSchedule"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate for each step."""
+        return xp.full_like(step, self.initial_learning_rate)
+
+    def constant_value(self) -> float:
+        """Returns the learning rate."""
+        return self.initial_learning_rate
+
+
+@LR_CLS.register("hf_constant_with_warmup")
+@dataclasses.dataclass
+class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
+    """transformers' `constant_with_warmup`: a line up to a constant.
+
+        lr(s) = lr0 * s / W  for s < W, then lr0
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, >= 0.
+        num_warmup_steps: W, in optimizer steps; 0 for none.
+    """
+
+    name: ScopeName = "ConstantScheduleWithWarmup"
+
+    def factor(self, done: Array, xp: Namespace) -> Array:
+        """Returns the factor `done` steps after the warmup."""
+        return xp.ones_like(done)
+
+
+@LR_CLS.register("hf_linear")
+@dataclasses.dataclass
+class HfLinearLrConfig(_EndingLrConfig):
+    """transformers' `linear`: a line up, then a line down to 0.
+
+        lr(s) = lr0 * s / W                             for s < W
+        lr(s) = lr0 * max(0, (N - s) / max(1, N - W))   then
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step W, >= 0.
+        num_warmup_steps: W, in optimizer steps; 0 for none.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+    """
+
+    name: ScopeName = "LinearScheduleWithWarmup"
+
+    def factor(self, done: Array, xp: Namespace) -> Array:
+        """Returns the factor `done` steps after the warmup."""
+        left = self.num_training_steps - self.num_warmup_steps - done
+        return xp.maximum(left, 0.0) / self._length
+
+
+@LR_CLS.register("hf_cosine")
+@dataclasses.dataclass
+class HfCosineLrConfig(_CosineLrConfig):
+    """transformers' `cosine`: a line up, then waves of a cosine.
+
+        lr(s) = lr0 * s / W                      for s < W
+        lr(s) = lr0 * (1 + cos(2 pi c p)) / 2    then, p = (s - W) / max(1, N - W)
+
+    It goes on past step N, and there rises again, as in transformers: train for N steps.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step W, >= 0.
+        num_warmup_steps: W, in optimizer steps; 0 for none.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        num_cycles: c, how many waves there are up to step N; 0.5 ends at 0.
+    """
+
+    name: ScopeName = "CosineScheduleWithWarmup"
+
+
+@LR_CLS.register("hf_cosine_with_restarts")
+@dataclasses.dataclass
+class HfCosineWithRestartsLrConfig(_EndingLrConfig):
+    """transformers' `cosine_with_restarts`: a line up, then half cosines of equal length.
+
+        lr(s) = lr0 * s / W                             for s < W
+        lr(s) = lr0 * (1 + cos(pi (c p mod 1))) / 2     then, p = (s - W) / max(1, N - W)
+        lr(s) = 0                                       for p >= 1
+
+    A restart is exactly at the first step with c p >= i. (transformers rounds c p, and for some
+    c, 49 for example, has the end of the cycle in the place of its restart.)
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step W and at each restart, >= 0.
+        num_warmup_steps: W, in optimizer steps; 0 for none.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        num_cycles: c, the number of half cosines, >= 1.
+    """
+
+    name: ScopeName = "CosineWithHardRestartsScheduleWithWarmup"
+    num_cycles: PositiveInt = 1
+
+    def factor(self, done: Array, xp: Namespace) -> Array:
+        """Returns the factor `done` steps after the warmup."""
+        period = self._length / self.num_cycles
+        _, rest = whole_and_rest(done, period, xp)
+        wave = half_cosine((period - rest) / period, xp)
+        return xp.where(done < self._length, wave, xp.zeros_like(done))
+
+
+@LR_CLS.register("hf_polynomial")
+@dataclasses.dataclass
+class HfPolynomialLrConfig(_EndingLrConfig):
+    """transformers' `polynomial`: a line up, then a power of what is left.
+
+        lr(s) = lr0 * s / W                                    for s < W
+        lr(s) = (lr0 - end) * ((N - s) / (N - W)) ** p + end   then, s at most N
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step W, > `lr_end`.
+        num_warmup_steps: W, in optimizer steps; 0 for none.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        lr_end: The rate from step N on, >= 0.
+        power: p, > 0.
+    """
+
+    name: ScopeName = "PolynomialDecayScheduleWithWarmup"
+    lr_end: NonNegativeFloat = 1e-7
+    power: PositiveFloat = 1.0
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields also: an end that is not below the start."""
+        yield from super().check()
+        if self.lr_end >= self.initial_learning_rate:
+            message = f"must be < `initial_learning_rate` {self.initial_learning_rate}"
+            yield "lr_end", f"{message}, got {self.lr_end}"
+
+    def factor(self, done: Array, xp: Namespace) -> Array:
+        """Returns the factor `done` steps after the warmup."""
+        left = xp.maximum(self.num_training_steps - self.num_warmup_steps - done, 0.0)
+        end = self.lr_end / self.initial_learning_rate
+        return (1.0 - end) * xp.power(left / self._length, self.power) + end
+
+
+@LR_CLS.register("hf_inverse_sqrt")
+@dataclasses.dataclass
+class HfInverseSqrtLrConfig(WarmedUpLrConfig):
+    """transformers' `inverse_sqrt`: a line up, then the inverse root of the steps.
+
+        lr(s) = lr0 * s / W                          for s < W
+        lr(s) = lr0 * sqrt(ts / (ts + s - W))        then
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step W, >= 0.
+        num_warmup_steps: W, in optimizer steps; 0 for none.
+        timescale: ts, in optimizer steps, > 0; None for W, or 10000 without warmup.
+    """
+
+    name: ScopeName = "InverseSqrtSchedule"
+    timescale: PositiveFloat | None = None
+
+    def factor(self, done: Array, xp: Namespace) -> Array:
+        """Returns the factor `done` steps after the warmup."""
+        timescale = float(self.timescale or self.num_warmup_steps or 10000)
+        return xp.sqrt(timescale / (timescale + done))
+
+
+@LR_CLS.register("hf_cosine_with_min_lr")
+@dataclasses.dataclass
+class HfCosineWithMinLrConfig(_MinLrConfig):
+    """transformers' `cosine_with_min_lr`: a line up, then waves of a cosine above a least rate.
+
+        lr(s) = lr0 * s / W                                      for s < W
+        lr(s) = lr0 * (r + (1 - r) * (1 + cos(2 pi c p)) / 2)    then, p = (s - W) / max(1, N - W)
+
+    It goes on past step N, and there rises again, as in transformers.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step W, >= 0.
+        num_warmup_steps: W, in optimizer steps; 0 for none.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        num_cycles: c, how many waves there are up to step N; 0.5 ends at the least rate.
+        min_lr: The least rate, r * lr0; exactly one of this and the next is set.
+        min_lr_rate: r, the least rate as a fraction of lr0.
+    """
+
+    name: ScopeName = "CosineWithMinLrScheduleWithWarmup"
+
+
+@LR_CLS.register("hf_cosine_warmup_with_min_lr")
+@dataclasses.dataclass
+class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
+    """transformers' `cosine_warmup_with_min_lr`: as `cosine_with_min_lr`, a step ahead.
+
+        lr(s) = lr0 * (s + 1) / W                                for s < W, w being None
+        lr(s) = lr0 * (w + (1 - w) * s / max(1, W - 1))          for s < W, with w
+        lr(s) = lr0 * (r + (1 - r) * (1 + cos(2 pi c p)) / 2)    then
+
+    with p = (s - W + 1) / max(1, N - W). So the first step has a rate above 0, and the last one,
+    s = N - 1, the least. It goes on past it, and there rises again, as in transformers.
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, the rate at step W - 1, >= 0.
+        num_warmup_steps: W, in optimizer steps; 0 for none.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        num_cycles: c, how many waves there are up to step N; 0.5 ends at the least rate.
+        min_lr: The least rate, r * lr0; exactly one of this and the next is set.
+        min_lr_rate: r, the least rate as a fraction of lr0.
+        warmup_lr_rate: w, the rate at step 0 as a fraction of lr0; None for 1 / W.
+    """
+
+    steps_ahead = 1.0
+
+    name: ScopeName = "CosineWithMinLrScheduleWithWarmupLrRate"
+    warmup_lr_rate: Fraction | None = None
+
+    def ramp(self, step: Array, xp: Namespace) -> Array:
+        """Returns the factor at a step of the warmup."""
+        del xp
+        start = self.warmup_lr_rate
+        if start is None:
+            return (step + 1.0) / self.num_warmup_steps
+        return start + (1.0 - start) * (step / max(1, self.num_warmup_steps - 1))
+
+
+@LR_CLS.register("hf_warmup_stable_decay")
+@dataclasses.dataclass
+class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
+    """transformers' `warmup_stable_decay`: up, level, and down, each part with its length.
+
+        lr(s) = lr0 * (r + (1 - r) * up(s / W))                  for s < W
+        lr(s) = lr0                                              for s < W + S
+        lr(s) = lr0 * (r + (1 - r) * down((s - W - S) / D))      for s < W + S + D, then lr0 * r
+
+    with up(p) = p for `linear`, (1 - cos(pi p)) / 2 for `cosine`, 1 - sqrt(1 - p) for `1-sqrt`, and
+    down(p) = 1 - p, (1 + cos(2 pi c p)) / 2, 1 - sqrt(p).
+
+    Attributes:
+        name: The name of the schedule.
+        initial_learning_rate: lr0, >= 0.
+        num_warmup_steps: W, in optimizer steps; 0 for none.
+        num_decay_steps: D, in optimizer steps, >= 0.
+        num_training_steps: W + S + D, where `num_stable_steps` is not set; left out, the length of
+            the training. With `num_stable_steps` it may be more than that sum, or null.
+        num_stable_steps: S, in optimizer steps, >= 0; None for what is left.
+        warmup_type: The form of the way up.
+        decay_type: The form of the way down.
+        min_lr_ratio: r, the first and last rate as a fraction of lr0.
+        num_cycles: c, of the decay of type `cosine`; 0.5 ends at the least rate.
+    """
+
+    name: ScopeName = "WsdSchedule"
+    num_decay_steps: FirstSteps = REQUIRED
+    num_training_steps: PositiveSteps | None = REMAINING
+    num_stable_steps: FirstSteps | None = None
+    warmup_type: Form = "linear"
+    decay_type: Form = "cosine"
+    min_lr_ratio: Fraction = 0.0
+    num_cycles: NonNegativeFloat = 0.5
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields an error if the parts do not fit into the whole, or the whole is not known."""
+        parts = self.num_warmup_steps + self.num_decay_steps + (self.num_stable_steps or 0)
+        if self.num_training_steps is None:
+            if self.num_stable_steps is None:
+                yield "num_stable_steps", "needs a number where `num_training_steps` is null"
+        elif parts > self.num_training_steps:
+            message = f"must be at least the sum of its parts, {parts}"
+            yield "num_training_steps", f"{message}, got {self.num_training_steps}"
+
+    @property
+    def _stable_steps(self) -> int:
+        if self.num_stable_steps is not None:
+            return self.num_stable_steps
+        return self.num_training_steps - self.num_warmup_steps - self.num_decay_steps
+
+    def ramp(self, step: Array, xp: Namespace) -> Array:
+        """Returns the factor at a step of the warmup."""
+        up = step / self.num_warmup_steps
+        if self.warmup_type == "cosine":
+            up = half_cosine(up, xp)
+        elif self.warmup_type == "1-sqrt":
+            left = (self.num_warmup_steps - step) / self.num_warmup_steps
+            up = up / (1.0 + xp.sqrt(left))  # 1 - sqrt(left), without its cancellation
+        return (1.0 - self.min_lr_ratio) * up + self.min_lr_ratio
+
+    def factor(self, done: Array, xp: Namespace) -> Array:
+        """Returns the factor `done` steps after the warmup."""
+        length = max(1, self.num_decay_steps)
+        gone = xp.clip(done - self._stable_steps, 0.0, length)
+        left = (length - gone) / length
+        if self.decay_type == "cosine":
+            down = _waves(gone, length, self.num_cycles, xp)
+        elif self.decay_type == "1-sqrt":
+            down = left / (1.0 + xp.sqrt(gone / length))  # 1 - sqrt(p), as above
+        else:
+            down = left
+        # Whole waves would not end at 0.
+        over = done >= self._stable_steps + self.num_decay_steps
+        down = xp.where(over, xp.zeros_like(done), down)
+        return (1.0 - self.min_lr_ratio) * down + self.min_lr_ratio
