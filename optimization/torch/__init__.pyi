@@ -1,3 +1,4 @@
+from .adafactor import Adafactor as Adafactor
 from .adam import AdamW as AdamW
 from .adaptive import Adadelta as Adadelta
 from .adaptive import Adagrad as Adagrad

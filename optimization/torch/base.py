@@ -85,6 +85,7 @@ class ForeachOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._before_groups()
         for group in self.param_groups:
             for kind, names in self.state_names.items():
                 params: list[Tensor] = []
@@ -144,6 +145,9 @@ class ForeachOptimizer(Optimizer):
         self._update(kind, group, weights, grads, [number(step) for step in steps], *states)
         if weights is not params:
             torch._foreach_copy_(params, weights)
+
+    def _before_groups(self) -> None:
+        """Runs at each step, when there are gradients."""
 
     def kind_of(self, parameter: Tensor, group: dict[str, Any]) -> str:
         """Returns the kind of a parameter, a key of `state_names`."""

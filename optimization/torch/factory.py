@@ -20,6 +20,7 @@ from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.resolution import resolved
 from optimization.matching.rules import DEFAULT
 from optimization.schedules import curve
+from optimization.schedules.constant import ConstantLrConfig
 from optimization.torch import ema, extended
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
@@ -123,14 +124,19 @@ class OptimizerFactory:
         options = {name: value for name, value in options.items() if value is not None}
         _check_options(recipe.cls, options)
         groups = build_groups(
-            self._config, recipe, parameters, owners, lambda rule: self._rate(rule)(0)
+            self._config,
+            recipe,
+            parameters,
+            owners,
+            rate=lambda rule: self._rate(rule)(0),
+            constant=self._is_constant,
         )
         arguments = {**recipe.arguments, **{k: f(0) for k, f in recipe.schedules.items()}}
         return extended.build(
             recipe.cls,
             groups,
             self._gradient_rules(),
-            lr=float(self._rate(None)(0)),
+            lr=self._rate(None)(0) if recipe.takes_rate else None,
             **arguments,
             **options,
         )
@@ -183,13 +189,21 @@ class OptimizerFactory:
 
     def _rate(self, rule: ParamGroupConfig | None) -> Callable[[int], float]:
         """Returns the learning rate of a rule as a function of the steps done."""
-        own = rule is not None and rule.learning_rate.type is not None
-        source = rule if own else self._config
-        function = _function(source.learning_rate.get(), source.warmup.get())
+        function = _function(*self._sections(rule))
         scaling, section = self._config.lr_scaling, self._config.optimizer.get()
         factor = 1.0 if scaling is None else scaling.factor()
         decay = section.pipeline_arguments().get("decay", 0.0)
         return lambda step: factor * function(step) / (1 + decay * step)
+
+    def _sections(self, rule: ParamGroupConfig | None) -> tuple[Any, Any]:
+        """Returns the learning rate and the warmup of a rule."""
+        return self._config.learning_rate_of(rule) or self._config.learning_rate_of()
+
+    def _is_constant(self, rule: ParamGroupConfig | None) -> bool:
+        rate, warmup = self._sections(rule)
+        decays = bool(self._config.optimizer.get().pipeline_arguments().get("decay"))
+        warms = warmup is not None and warmup.warmup_steps > 0
+        return isinstance(rate, ConstantLrConfig) and not warms and not decays
 
     def _follows(self, argument: str) -> Callable[[dict[str, Any]], bool]:
         """Returns which groups follow a schedule: those that do not replace what it schedules."""

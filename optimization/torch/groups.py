@@ -1,6 +1,6 @@
 """Parameter groups of torch from the rules of a config."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +54,8 @@ def build_groups(
     recipe: Recipe,
     parameters: NamedParameters,
     owners: Sequence[str | None],
-    rate: Any,
+    rate: Callable[[ParamGroupConfig | None], float],
+    constant: Callable[[ParamGroupConfig | None], bool],
 ) -> list[dict[str, Any]]:
     """Returns the parameter groups of an optimizer, in the order of their first parameters.
 
@@ -67,6 +68,7 @@ def build_groups(
         parameters: What is trained.
         owners: The class of the module of each parameter.
         rate: Returns the rate at step 0 of a rule, before its multiplier.
+        constant: Says whether the rate of a rule is a constant.
 
     Raises:
         ValueError: For rules and patterns that match no parameter, or if all are frozen.
@@ -83,6 +85,8 @@ def build_groups(
         if rule is not None and rule.freeze:
             continue
         settings = _settings(recipe, rule, name, parameter)
+        if recipe.by_rate is not None:
+            settings |= recipe.by_rate(constant(rule))
         multiplier = factor * (rule.learning_rate_multiplier if rule else 1.0)
         label = DEFAULT if rule is None else rule.label
         key = (label, multiplier, *settings.items())
@@ -123,7 +127,7 @@ def _layers(config: OptimizationConfig, names: list[str]) -> list[tuple[int | No
 
 def _settings(
     recipe: Recipe, rule: ParamGroupConfig | None, name: str, parameter: Tensor
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Returns the hyperparameters of a parameter that differ from the optimizer's."""
     settings = dict(recipe.settings(name, parameter)) if recipe.settings else {}
     settings = {key: value for key, value in settings.items() if _default(recipe, key) != value}
@@ -142,4 +146,4 @@ def _default(recipe: Recipe, key: str) -> Any:
 
 def _marks(settings: Mapping[str, Any]) -> list[str]:
     marks = {"adapt": "no_adaptation", "use_muon": "adamw"}
-    return [marks.get(k, f"{k}={v:g}") for k, v in settings.items()]
+    return [marks.get(key, f"{key}={value}") for key, value in settings.items()]

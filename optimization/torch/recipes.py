@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optimization.configs.optimizers.adafactor import AdafactorConfig
+from optimization.configs.optimizers.adafactor_variants import preset
 from optimization.configs.optimizers.base import BaseOptimizerConfig
 from optimization.matching.patterns import matches_any
 from optimization.torch import adaptive, layerwise
+from optimization.torch.adafactor import Adafactor
 from optimization.torch.adam import AdamW
 from optimization.torch.lion import Lion
 from optimization.torch.muon import Muon
@@ -34,6 +37,8 @@ class Recipe:
         decay: The argument that is the weight decay.
         patterns: Arguments of the section that hold regular expressions, each of which must match
             a parameter.
+        by_rate: What a group has of its own where its learning rate is a constant, or is not.
+        takes_rate: Whether the learning rate is an argument; else the class makes it.
         schedules: Hyperparameters that change by themselves, as functions of the steps done.
     """
 
@@ -43,6 +48,8 @@ class Recipe:
     settings: Settings | None = None
     decay: str = "weight_decay"
     patterns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    by_rate: Callable[[bool], Mapping[str, Any]] | None = None
+    takes_rate: bool = True
     schedules: Mapping[str, Callable[[int], float]] = dataclasses.field(default_factory=dict)
 
 
@@ -206,6 +213,55 @@ def muon(section: BaseOptimizerConfig) -> Recipe:
         return {"use_muon": parameter.dim() == 2 and not excluded}
 
     return Recipe(Muon, arguments, settings=settings)
+
+
+def adafactor(section: BaseOptimizerConfig) -> Recipe:
+    """`adafactor`: torch's where all switches are as torch has them."""
+    arguments = section.arguments()
+    arguments.pop("name", None)
+    include = arguments.pop("include_in_weight_decay")
+    arguments["weight_decay"] = section.weight_decay or 0.0
+    names = {"decays": None, "patterns": {"include_in_weight_decay": include}}
+    if include is not None:
+        names["decays"] = lambda name: matches_any(name, include)
+    if _is_torchs_adafactor(section):
+        torchs = {
+            "beta2_decay": -section.decay_rate,
+            "eps": (section.epsilon1, section.epsilon2),
+            "d": section.clipping_threshold,
+            "weight_decay": section.weight_decay or 0.0,
+        }
+        return Recipe(torch.optim.Adafactor, torchs, **names)
+    takes_rate = section.own_learning_rate() is None
+    arguments = {"variant": section.variant, **arguments}
+    return Recipe(Adafactor, arguments, takes_rate=takes_rate, **names)
+
+
+def adafactor_keras(section: BaseOptimizerConfig) -> Recipe:
+    """`adafactor_keras`, whose step size depends on the learning rate."""
+
+    def switches(constant: bool) -> dict[str, Any]:
+        values = section.switches(constant_rate=constant)
+        return {k: v for k, v in values.items() if k not in ("name", "include_in_weight_decay")}
+
+    arguments = {**switches(False), "variant": "keras", "weight_decay": _decoupled(section)}
+
+    def step_size(constant: bool) -> dict[str, Any]:
+        return {"step_size": switches(constant)["step_size"]}
+
+    return Recipe(Adafactor, arguments, by_rate=step_size)
+
+
+def _is_torchs_adafactor(section: AdafactorConfig) -> bool:
+    """Says whether the switches that `torch.optim.Adafactor` does not have are as it has them."""
+    free = ("decay_rate", "epsilon1", "epsilon2", "clipping_threshold", "weight_decay")
+    named = ("name", "include_in_weight_decay")
+    usual = preset("torch")
+    fixed = {k: v for k, v in section.arguments().items() if k not in (*free, *named)}
+    threshold = section.clipping_threshold
+    # torch takes no threshold below 1.
+    same = all(usual[name] == value for name, value in fixed.items())
+    return same and threshold is not None and threshold >= 1
 
 
 def _layerwise(section: BaseOptimizerConfig, cls: type, arguments: dict[str, Any]) -> Recipe:

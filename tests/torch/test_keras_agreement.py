@@ -65,6 +65,19 @@ CASES = [
     ("lars", {"classic_momentum": False, "nesterov": True, "weight_decay_rate": 0.1}),
     ("lion", {"weight_decay": 0.1}),
     ("muon", {"adam_lr_ratio": 0.5, "adam_weight_decay": 0.1, "exclude_layers": ["layer_0.dense"]}),
+    ("adafactor", {}),
+    ("adafactor", {"min_dim_size_to_factor": 4, "beta1": 0.9, "weight_decay": 0.01}),
+    ("adafactor", {"variant": "hf"}),
+    ("adafactor", {"variant": "hf", "warmup_init": True, "beta1": 0.8, "weight_decay": 0.1}),
+    ("adafactor", {"variant": "torch", "weight_decay": 0.1}),
+    ("adafactor", {"variant": "torch", "clipping_threshold": 0.5, "epsilon1": 1e-4}),
+    ("adafactor", {"variant": "keras", "weight_decay": 0.1, "include_in_weight_decay": "dense"}),
+    ("adafactor", {"variant": "optax", "min_dim_size_to_factor": 3}),
+    ("adafactor", {"variant": "paper", "factored": False}),
+    ("adafactor", {"variant": "timm", "min_dim_size_to_factor": 1, "weight_decay": 0.1}),
+    ("adafactor", {"variant": "big_vision", "min_dim_size_to_factor": 4, "weight_decay": 0.1}),
+    ("adafactor_keras", {}),
+    ("adafactor_keras", {"relative_step": False}),
     ("muon", {"rms_rate": None, "nesterov": False}),
 ]
 
@@ -81,7 +94,8 @@ def keras_weights(config, initial, gradients):
 
 @pytest.mark.parametrize(("kind", "section"), CASES, ids=str)
 def test_a_config_trains_as_in_keras(kind, section):
-    config = config_of(kind, DECAYING, **section)
+    relative = kind == "adafactor" and section.get("variant") in ("hf", "paper", "timm")
+    config = config_of(kind, {} if relative else DECAYING, **section)
     initial, gradients = problem()
     native = factory_weights(config, initial, gradients, torch.float32)
     # What is promised. In fact 4e-6 at most: Keras has 1 - beta^t in float32, which is less exact

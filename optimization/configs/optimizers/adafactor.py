@@ -33,7 +33,11 @@ OneOrMorePatterns = Annotated[
 _SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is the least normal number of float32
 
 
-@OPTIMIZERS_CLS.register("adafactor", "optimization.optimizers.adafactor:Adafactor")
+@OPTIMIZERS_CLS.register(
+    "adafactor",
+    "optimization.optimizers.adafactor:Adafactor",
+    torch="optimization.torch.recipes:adafactor",
+)
 @dataclasses.dataclass
 class AdafactorConfig(BaseOptimizerConfig):
     """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235) in every variant that is in use.
@@ -178,7 +182,11 @@ class AdafactorConfig(BaseOptimizerConfig):
         return {k: v for k, v in super().arguments().items() if k != "variant"}
 
 
-@OPTIMIZERS_CLS.register("adafactor_keras", "optimization.optimizers.adafactor:AdafactorKeras")
+@OPTIMIZERS_CLS.register(
+    "adafactor_keras",
+    "optimization.optimizers.adafactor:AdafactorKeras",
+    torch="optimization.torch.recipes:adafactor_keras",
+)
 @dataclasses.dataclass
 class AdafactorKerasConfig(BaseOptimizerConfig):
     """Adafactor with Keras' hyperparameters.
