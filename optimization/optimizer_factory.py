@@ -142,7 +142,7 @@ class OptimizerFactory:
         section = self._config.optimizer.get()
         optimizer = PipelineOptimizer(
             self._inner_optimizer(self._config.optimizer, lr),
-            ema=self._config.ema.arguments() if self._config.ema else None,
+            ema=self._config.average_arguments(),
             gradient_aggregator=gradient_aggregator,
             gradient_transformers=gradient_transformers,
             name=section.name,
@@ -199,7 +199,7 @@ class OptimizerFactory:
         own_rate = self._group_rate(group, section)
         hyperparameters = {}
         if group.weight_decay is not None:
-            hyperparameters[section.decay_argument] = group.weight_decay
+            hyperparameters[section.argument_name("weight_decay")] = group.weight_decay
         own_optimizer = None
         if group.optimizer.type is not None:
             has_rate = section.own_learning_rate() is not None

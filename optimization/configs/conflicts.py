@@ -28,6 +28,7 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
         if pair.warmup.type is not None and pair.learning_rate.type is not None:
             yield from schedule_conflicts(pair.learning_rate.get(), pair.warmup.get())
     yield from _own_rates(config)
+    yield from _averages(config)
     yield from _zero_rates(config)
     yield from _schedules(config)
     yield from _groups(config)
@@ -51,6 +52,13 @@ def _own_rates(config: "OptimizationConfig") -> Iterator[Problem]:
     if own_of_all is not None and config.lr_scaling is not None:
         message = f"`{config.optimizer.type}` has a learning rate of its own, that is not scaled"
         yield config._problem("conflict", "lr_scaling", message)
+
+
+def _averages(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields a second average."""
+    if config.ema is not None and config.optimizer.get().use_ema:
+        message = f"`{config.optimizer.type}` keeps an average already, by `use_ema`: leave out one"
+        yield config._problem("conflict", "ema", message)
 
 
 def _zero_rates(config: "OptimizationConfig") -> Iterator[Problem]:
@@ -93,7 +101,7 @@ def _schedules(config: "OptimizationConfig") -> Iterator[Problem]:
             yield config._problem("unknown-key", place, message)
         elif schedule.type is None:
             yield config._problem("missing", f"{place}.type", "a type is required")
-        elif not getattr(section, argument):
+        elif not section.arguments().get(argument):
             message = (
                 f"`{argument}` is {getattr(section, argument)!r} in the optimizer's section, which "
                 "leaves it out; give it the value it starts from"

@@ -212,6 +212,13 @@ class ExperimentConfig(Config):
         ):
             message = "must be `skip` with a dynamic loss scale, which tries what overflows"
             problems.append(section._problem("conflict", "on_nonfinite", message))
+        if (
+            self.runtime.mixed_precision_dtype == "float16"
+            and section
+            and section.loss_scale_factor
+        ):
+            message = "with float16 the loss is scaled by `runtime.loss_scale`: set that one"
+            problems.append(section._problem("conflict", "loss_scale_factor", message))
         return problems, doubts
 
     def sized_optimizer_config(self) -> OptimizationConfig:

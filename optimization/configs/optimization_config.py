@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from optimization.configs import yaml_file
 from optimization.configs.base import Config
@@ -67,6 +67,12 @@ class OptimizationConfig(Config):
         if not problems:
             problems += conflicts(self)
         return problems, doubts
+
+    def average_arguments(self) -> dict[str, Any] | None:
+        """Returns the arguments of the weights' average, of `ema` or `use_ema`; None for none."""
+        if self.ema is not None:
+            return self.ema.arguments()
+        return self.optimizer.get().average_arguments()
 
     def _rate_is_own(self) -> bool:
         section = self.optimizer.get()

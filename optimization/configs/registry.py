@@ -12,6 +12,9 @@ from optimization.configs.base import Config, OneOfConfig
 from optimization.configs.errors import did_you_mean
 from optimization.configs.types import REQUIRED
 
+REPLACEABLE = {"replaceable": True}
+"""Metadata of a base config's field that a class with a parameter of that name has as its own."""
+
 
 class Entry(typing.NamedTuple):
     """What a registry knows of one type."""
@@ -149,7 +152,11 @@ class Registry(Mapping):
         members = self._members(decorated)
         function = decorated.__init__ if isinstance(decorated, type) else decorated
         hints = typing.get_type_hints(function, include_extras=True)
-        inherited = self.config_base.field_names()
+        inherited = [
+            field.name
+            for field in dataclasses.fields(self.config_base)
+            if not field.metadata.get("replaceable")
+        ]
         fields = []
         for parameter in parameters:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

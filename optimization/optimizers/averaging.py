@@ -1,7 +1,7 @@
 """What `PipelineOptimizer` lets a user do with the averages of the weights."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -42,6 +42,19 @@ class AveragedWeights:
             with distribution.creation_scope(self), paths.known_as(others, other_paths):
                 average.add(self, others)
             self._paths = self._paths + other_paths
+
+    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
+        """Ends a training, as `model.fit` does: of `use_ema`, the weights become their averages.
+
+        Args:
+            var_list: The model's trainable variables, which the average knows.
+
+        Raises:
+            RuntimeError: If the weights are swapped with their averages.
+        """
+        del var_list
+        if self._average is not None and self.built:
+            self._average.finalize()
 
     def swap(self) -> None:
         """Exchanges the weights and their averages; a second call restores them bit for bit.

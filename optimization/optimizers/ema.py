@@ -32,6 +32,9 @@ class WeightAverage:
     The average starts from the weights themselves. (TensorFlow Model Garden starts it from zero
     and never corrects for that.) Averages are float32 at least; integer weights have none.
 
+    With start_step=2 and dynamic_decay=False this is the average of Keras' `use_ema`, which the
+    last two arguments complete.
+
     Args:
         average_decay: Largest d, in [0, 1).
         start_step: Number of steps before averaging begins, >= 0.
@@ -39,6 +42,10 @@ class WeightAverage:
         trainable_weights_only: Average trainable weights; False adds the others, such as the
             statistics of batch normalization, and needs `shadow_copy(model)`.
         name: Ends the names of its variables.
+        overwrite_frequency: After every so many steps the weights become their averages; None: they
+            never do.
+        overwrite_at_end: Whether `finalize_variable_values`, with which `model.fit` ends, has the
+            weights become their averages.
 
     Raises:
         ValueError: For a value out of its range.
@@ -51,6 +58,8 @@ class WeightAverage:
         dynamic_decay: bool = True,
         trainable_weights_only: bool = True,
         name: str = "ExponentialMovingAverage",
+        overwrite_frequency: int | None = None,
+        overwrite_at_end: bool = False,
     ):
         if not 0 <= average_decay < 1:
             raise ValueError(
@@ -58,11 +67,17 @@ class WeightAverage:
             )
         if start_step < 0:
             raise ValueError(f"Argument `start_step` must be >= 0, received: {start_step=}")
+        if overwrite_frequency is not None and overwrite_frequency < 1:
+            raise ValueError(
+                f"Argument `overwrite_frequency` must be >= 1, received: {overwrite_frequency=}"
+            )
         self.average_decay = average_decay
         self.start_step = start_step
         self.dynamic_decay = dynamic_decay
         self.trainable_weights_only = trainable_weights_only
         self.name = name
+        self.overwrite_frequency = overwrite_frequency
+        self.overwrite_at_end = overwrite_at_end
         self.swapped: keras.Variable | None = None
         self._weights: list[Any] = []
         self._paths: list[str] = []
@@ -79,6 +94,8 @@ class WeightAverage:
             "dynamic_decay": self.dynamic_decay,
             "trainable_weights_only": self.trainable_weights_only,
             "name": self.name,
+            "overwrite_frequency": self.overwrite_frequency,
+            "overwrite_at_end": self.overwrite_at_end,
         }
 
     def decay(self, steps: Any) -> Any:
@@ -185,6 +202,34 @@ class WeightAverage:
         for weight, average in zip(self._weights, self._averages, strict=True):
             difference = average - ops.cast(weight, average.dtype)
             average.assign_sub(ops.cast(share, average.dtype) * difference)
+
+    def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
+        """Has the weights become their averages, if that is due after `steps` steps.
+
+        Args:
+            steps: Number of steps taken.
+            copies: What is trained in the weights' place, in the order of `weights`.
+        """
+        if self.overwrite_frequency is None:
+            return
+        due = ops.equal(ops.mod(steps, self.overwrite_frequency), 0)
+        for weight, copy, average in zip(self._weights, copies, self._averages, strict=True):
+            for variable in (copy,) if copy is weight else (copy, weight):
+                value = ops.cast(average, variable.dtype)
+                variable.assign(ops.where(due, value, ops.convert_to_tensor(variable)))
+
+    def finalize(self) -> None:
+        """Has the weights become their averages, where the training is to end so.
+
+        Raises:
+            RuntimeError: If they are swapped.
+        """
+        if not self.overwrite_at_end:
+            return
+        if self.is_swapped():
+            raise RuntimeError(_SWAPPED)
+        for weight, average in self._pairs_of_copies():
+            weight.assign(ops.cast(_copy(average), weight.dtype))
 
     def is_swapped(self) -> bool:
         """Says whether the weights are swapped with their averages at present."""

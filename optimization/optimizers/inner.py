@@ -60,17 +60,18 @@ def share_iterations(optimizer: keras.optimizers.Optimizer, iterations: keras.Va
 def argument_of(optimizer: keras.optimizers.Optimizer, name: str) -> str:
     """Returns the constructor's name of a hyperparameter.
 
-    "weight_decay" stands for `weight_decay_rate` where the optimizer calls it so: it may also pass
-    Keras' own argument on, which would decay a second time.
+    "weight_decay" stands for `weight_decay_rate` where the optimizer has that, unless it was given
+    Keras' own argument, which would decay a second time.
 
     Raises:
         ValueError: If the optimizer has no such hyperparameter, with the nearest names.
     """
     names = _hyperparameters(type(optimizer))
+    decays_outside = "weight_decay" in names and optimizer.weight_decay
+    if name == "weight_decay" and "weight_decay_rate" in names and not decays_outside:
+        return "weight_decay_rate"
     if name in names:
         return name
-    if name == "weight_decay" and "weight_decay_rate" in names:
-        return "weight_decay_rate"
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
     raise ValueError(f"{type(optimizer).__name__} has no hyperparameter {name!r} ({hint})")
@@ -93,7 +94,7 @@ def attribute_of(optimizer: keras.optimizers.Optimizer, argument: str) -> str:
 
 def is_decayed(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
     """Says whether a built optimizer decays one of its variables."""
+    if optimizer.weight_decay and optimizer._use_weight_decay(variable):
+        return True
     own = getattr(optimizer, "is_decayed", None)
-    if own is not None:
-        return own(variable)
-    return bool(optimizer.weight_decay) and optimizer._use_weight_decay(variable)
+    return own is not None and own(variable)

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers.layerwise import Exclusions, trust_ratio
+from optimization.optimizers.layerwise import DecaysByPath, Exclusions, trust_ratio
 from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
 
 
 @keras.saving.register_keras_serializable(package="optimization")
-class LAMB(Float32Slots, keras.optimizers.Optimizer):
+class LAMB(DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
     """LAMB (You et al. 2020, arXiv:1904.00962).
 
     With bias-corrected moments m^ and v^ of the gradient:
@@ -29,6 +29,8 @@ class LAMB(Float32Slots, keras.optimizers.Optimizer):
         exclude_from_layer_adaptation: Variables whose ratio stays 1. None: the same as
             `exclude_from_weight_decay`; an empty list: none (TensorFlow Model Garden takes an
             empty list for None).
+        weight_decay: Before each update, w -= learning_rate * weight_decay * w, where
+            `exclude_from_weight_decay` spares nothing. None for none.
         name: Name of the optimizer.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
@@ -45,10 +47,13 @@ class LAMB(Float32Slots, keras.optimizers.Optimizer):
         weight_decay_rate: float = 0.0,
         exclude_from_weight_decay: Sequence[str] | str | None = None,
         exclude_from_layer_adaptation: Sequence[str] | str | None = None,
+        weight_decay: float | None = None,
         name: str = "LAMB",
         **kwargs: Any,
     ):
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        super().__init__(
+            learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs
+        )
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
@@ -84,11 +89,6 @@ class LAMB(Float32Slots, keras.optimizers.Optimizer):
         if self._adapts[index]:
             step = step * trust_ratio(w, u)
         self.assign_sub(variable, ops.cast(step, variable.dtype))
-
-    def is_decayed(self, variable: Any) -> bool:
-        """Says whether weight decay acts on a variable."""
-        decays = self._decays[self._get_variable_index(variable)]
-        return decays and bool(self.weight_decay_rate)
 
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers.layerwise import Exclusions, trust_ratio
+from optimization.optimizers.layerwise import DecaysByPath, Exclusions, trust_ratio
 from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
 
 
 @keras.saving.register_keras_serializable(package="optimization")
-class LARS(Float32Slots, keras.optimizers.Optimizer):
+class LARS(DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
     """LARS (You et al. 2017, arXiv:1708.03888).
 
     With g <- g + weight_decay_rate * w where the variable decays, mu the momentum and
@@ -37,6 +37,8 @@ class LARS(Float32Slots, keras.optimizers.Optimizer):
         exclude_from_layer_adaptation: Variables whose ratio stays 1. None: the same as
             `exclude_from_weight_decay`; an empty list: none (TensorFlow Model Garden takes an
             empty list for None).
+        weight_decay: Before each update, w -= learning_rate * weight_decay * w, where
+            `exclude_from_weight_decay` spares nothing. None for none.
         name: Name of the optimizer.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
@@ -55,10 +57,13 @@ class LARS(Float32Slots, keras.optimizers.Optimizer):
         classic_momentum: bool = True,
         exclude_from_weight_decay: Sequence[str] | str | None = None,
         exclude_from_layer_adaptation: Sequence[str] | str | None = None,
+        weight_decay: float | None = None,
         name: str = "LARS",
         **kwargs: Any,
     ):
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        super().__init__(
+            learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs
+        )
         if nesterov and not momentum:
             raise ValueError(
                 f"Argument `nesterov` needs a momentum > 0, received: momentum={momentum}"
@@ -103,11 +108,6 @@ class LARS(Float32Slots, keras.optimizers.Optimizer):
         if self.nesterov:
             return self.momentum * buffer + value
         return ops.convert_to_tensor(buffer)
-
-    def is_decayed(self, variable: Any) -> bool:
-        """Says whether weight decay acts on a variable."""
-        decays = self._decays[self._get_variable_index(variable)]
-        return decays and bool(self.weight_decay_rate)
 
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""

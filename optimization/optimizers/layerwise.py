@@ -23,6 +23,22 @@ def trust_ratio(weight: Any, update: Any, coefficient: float = 1.0) -> Any:
     return ops.where(defined, ratio, ops.ones_like(ratio))
 
 
+class DecaysByPath:
+    """Mixin: weight decay, in the update or before it, spares what exclusions say.
+
+    `build` sets `_decays`, what `Exclusions.flags` returns first.
+    """
+
+    def _use_weight_decay(self, variable: Any) -> bool:
+        decays = self._decays[self._get_variable_index(variable)]
+        return decays and super()._use_weight_decay(variable)
+
+    def is_decayed(self, variable: Any) -> bool:
+        """Says whether weight decay, of either kind, acts on a variable."""
+        rate = self.weight_decay_rate or self.weight_decay
+        return bool(rate) and self._use_weight_decay(variable)
+
+
 class Exclusions:
     """Which variables are spared weight decay and layer adaptation.
 

@@ -247,6 +247,7 @@ class PipelineOptimizer(
         self._iterations.assign_add(1)
         if self._average is not None:
             self._average.update(self._iterations)
+            self._average.overwrite(self._iterations, self._masters.of(self._average.weights))
 
     def _without_frozen(self, pairs: GradsAndVars) -> GradsAndVars:
         if not self._members.frozen:

@@ -45,8 +45,9 @@ def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
     }
     if config.warmup.type is not None:
         rows["warmup"] = describe_section(config.warmup, defaults=True)
-    if config.ema is not None:
-        values = ", ".join(f"{name} {value}" for name, value in config.ema.arguments().items())
+    average = config.average_arguments()
+    if average is not None:
+        values = ", ".join(f"{name} {value}" for name, value in average.items())
         rows["weight average"] = values
     return rows
 

@@ -73,6 +73,19 @@ def test_defaults_are_those_of_model_garden():
             "loss_scale",
             "is for `mixed_precision_dtype: float16`, which is bfloat16",
         ),
+        (
+            ExperimentConfig(
+                trainer=TrainerConfig(
+                    optimizer_config={
+                        "optimizer": {"type": "sgd", "sgd": {"loss_scale_factor": 8.0}},
+                        "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.1}},
+                    }
+                ),
+                runtime=RuntimeConfig(mixed_precision_dtype="float16"),
+            ),
+            "trainer.optimizer_config.optimizer.sgd.loss_scale_factor",
+            "`runtime.loss_scale`: set that one",
+        ),
         (RuntimeConfig(enable_xla=True, run_eagerly=True), "enable_xla", "`run_eagerly`"),
         (
             RuntimeConfig(enable_xla=True, distribution_strategy="multi_worker_mirrored"),

@@ -54,6 +54,9 @@ PIPELINES = {
     "accumulation": lambda: ACCUMULATION,
     "skip": lambda: {"on_nonfinite": "skip", "overflow": 1},
     "both": lambda: {**ACCUMULATION, "on_nonfinite": "skip", "overflow": 2},
+    "average into weights": lambda: {
+        "ema": {"average_decay": 0.6, "dynamic_decay": False, "overwrite_frequency": 2}
+    },
     "groups": groups,
     "groups, accumulation": lambda: {**groups(), **ACCUMULATION},
 }
@@ -99,7 +102,7 @@ def make_weights(dtype):
 
 
 def on_one(make, overflow=None, dtype="float32", **more):
-    optimizer = PipelineOptimizer(make(), **ARGUMENTS, **more)
+    optimizer = PipelineOptimizer(make(), **{**ARGUMENTS, **more})
     variables = make_weights(dtype)
     for ids, targets in batches(overflow):
         optimizer.apply(gradients(variables, tf.constant(ids), tf.constant(targets)), variables)
@@ -118,7 +121,8 @@ def on_two(
 ):
     with strategy.scope():
         variables = make_weights(dtype)
-        optimizer = PipelineOptimizer(make(), gradient_aggregator=aggregator, **ARGUMENTS, **more)
+        arguments = {**ARGUMENTS, **more, "gradient_aggregator": aggregator}
+        optimizer = PipelineOptimizer(make(), **arguments)
         optimizer.build(variables)
 
     def replica_step(ids, targets):

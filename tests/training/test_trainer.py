@@ -29,6 +29,10 @@ from tests.training.tiny import (
 
 NETWORK = "task.hidden=6,task.dropout=0.4"
 EMA = "trainer.optimizer_config.ema={average_decay: 0.9}"
+USE_EMA = (
+    "trainer.optimizer_config.optimizer.sgd.use_ema=true,"
+    "trainer.optimizer_config.optimizer.sgd.ema_momentum=0.9"
+)
 
 
 def test_training_is_momentum_sgd_on_the_batches_in_order(tmp_path):
@@ -172,8 +176,9 @@ def test_evaluation_is_over_all_examples_weighted_alike(tmp_path):
     np.testing.assert_allclose(limited["loss"], np.mean(errors[:32] ** 2), rtol=1e-6)
 
 
-def test_evaluation_uses_the_averages_and_gives_the_weights_back(tmp_path):
-    one = trainer(tmp_path, EMA)
+@pytest.mark.parametrize("average", [EMA, USE_EMA], ids=["ema", "use_ema"])
+def test_evaluation_uses_the_averages_and_gives_the_weights_back(tmp_path, average):
+    one = trainer(tmp_path, average)
     one.train()
     before = weights(one)
     values = one.evaluate()

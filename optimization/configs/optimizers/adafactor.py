@@ -241,6 +241,7 @@ def keras_switches(
     clip_threshold: float,
     relative_step: bool,
     constant_rate: bool,
+    weight_decay: float | None = None,
 ) -> dict[str, Any]:
     """Returns the switches of Adafactor that Keras' hyperparameters mean.
 
@@ -251,9 +252,11 @@ def keras_switches(
         clip_threshold: See there.
         relative_step: See there.
         constant_rate: Whether the learning rate is a constant, not a schedule.
+        weight_decay: See there.
     """
     return {
         **preset("keras"),
+        "weight_decay": weight_decay,
         "decay_rate": -beta_2_decay,
         "epsilon1": epsilon_1,
         "epsilon2": epsilon_2,

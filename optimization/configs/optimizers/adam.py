@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from optimization.configs.base import Config
 from optimization.configs.optimizers.base import (
@@ -86,6 +86,7 @@ class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
 
     Attributes:
         weight_decay_rate: At each update, w -= learning_rate * weight_decay_rate * w.
+        weight_decay: Keras' name for the same; at most one of the two may be set.
         weight_decay_order: Whether the weights decay `before` the step, or `after` it, as in the
             AdamW of transformers up to 4.49.
         include_in_weight_decay: Regular expressions, searched for in a variable's path; where one
@@ -103,6 +104,15 @@ class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
     include_in_weight_decay: Patterns | None = None
     exclude_from_weight_decay: Patterns | None = None
     gradient_clip_norm: NonNegativeFloat = field(default=1.0, metadata=PIPELINE)
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the class, which has one name for the decay."""
+        values = super().arguments()
+        rate = values.pop("weight_decay", None) or self.weight_decay_rate
+        return {**values, "weight_decay_rate": rate}
+
+    def _decays_outside(self) -> bool:
+        return False
 
 
 @OPTIMIZERS_CLS.register(

@@ -6,14 +6,16 @@ other fields are arguments of the optimizer's class.
 """
 
 import dataclasses
+import inspect
 import typing
 from collections.abc import Iterator
 from dataclasses import field
 from typing import Any, ClassVar, Literal
 
 from optimization.configs.base import Config
-from optimization.configs.registry import Registry, import_target
+from optimization.configs.registry import REPLACEABLE, Registry, import_target
 from optimization.configs.types import (
+    Decay,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -24,6 +26,9 @@ if typing.TYPE_CHECKING:
 
 PIPELINE = {"pipeline": True}
 """Metadata of a field that the shared step carries out, not the optimizer's own class."""
+
+AVERAGE = {**PIPELINE, "average": True}
+"""Metadata of a field of the shared step that is about the weights' average."""
 
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 """The kinds of clip, of which at most one may be set."""
@@ -49,9 +54,19 @@ class BaseOptimizerConfig(Config):
             the update, or `raise` an error that names the variables. None is `skip` where the
             trainer scales the loss, since a scaled gradient may overflow, else `propagate`.
         max_consecutive_nonfinite: With `skip`, more such updates than this in a row are an error.
+        weight_decay: Before each update, w -= learning_rate * weight_decay * w. None or 0 for none.
+        use_ema: Whether to keep an exponential moving average of the weights for evaluation and
+            export: after the first update it is the weights, after each later one
+            average = ema_momentum * average + (1 - ema_momentum) * w. An `ema` section offers more;
+            at most one of the two may be used. `model.fit` ends with the average as the weights.
+        ema_momentum: In [0, 1).
+        ema_overwrite_frequency: After every so many updates the weights become the average, and
+            train on from there; None for never.
+        loss_scale_factor: The loss is multiplied by this, and its gradients divided by it before
+            anything else, so that small gradients do not vanish in float16; None for no scaling.
     """
 
-    decay_argument: ClassVar[str] = "weight_decay"
+    decay_argument: ClassVar[str | None] = "weight_decay"  # None for a class that takes none
     divides_by_rate: ClassVar[bool] = False  # so that a rate of 0 makes weights NaN
 
     clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)
@@ -65,6 +80,11 @@ class BaseOptimizerConfig(Config):
         default=None, metadata=PIPELINE
     )
     max_consecutive_nonfinite: PositiveInt | None = field(default=None, metadata=PIPELINE)
+    weight_decay: NonNegativeFloat | None = field(default=None, metadata=REPLACEABLE)
+    use_ema: bool = field(default=False, metadata=AVERAGE)
+    ema_momentum: Decay = field(default=0.99, metadata=AVERAGE)
+    ema_overwrite_frequency: PositiveInt | None = field(default=None, metadata=AVERAGE)
+    loss_scale_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields contradictions: more than one clip, Nesterov without momentum."""
@@ -78,6 +98,20 @@ class BaseOptimizerConfig(Config):
             yield "max_consecutive_nonfinite", "needs `on_nonfinite: skip`"
         if self.adaptive_clip_epsilon != 1e-3 and self.adaptive_clip_factor is None:
             yield "adaptive_clip_epsilon", "needs `adaptive_clip_factor`"
+        if not self.use_ema:
+            for name, usual in (("ema_momentum", 0.99), ("ema_overwrite_frequency", None)):
+                if getattr(self, name) != usual:
+                    yield name, "needs `use_ema: true`"
+        yield from self._decays()
+
+    def _decays(self) -> Iterator[tuple[str, str]]:
+        """Yields weight decay that the class does not know, or that is set twice."""
+        if not self.weight_decay:
+            return
+        if self.decay_argument is None:
+            yield "weight_decay", "the class of this type takes none"
+        elif self.decay_argument != "weight_decay" and getattr(self, self.decay_argument):
+            yield "weight_decay", f"at most one of it and `{self.decay_argument}` may be set"
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the optimizer's class, apart from the learning rate."""
@@ -85,6 +119,9 @@ class BaseOptimizerConfig(Config):
         values = {n: getattr(self, n) for n in self.field_names() if n not in shared}
         if self.name is None:  # a class of the user's may do without
             del values["name"]
+        own_meaning = self.__dataclass_fields__["weight_decay"] is not _WEIGHT_DECAY
+        if not self.weight_decay and not own_meaning:  # likewise
+            del values["weight_decay"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def own_learning_rate(self) -> "BaseLrConfig | None":
@@ -109,17 +146,37 @@ class BaseOptimizerConfig(Config):
     def argument_name(self, name: str) -> str | None:
         """Returns what the class calls the number `name`; None if it has none of that name."""
         if name == "weight_decay":
-            return self.decay_argument if hasattr(self, self.decay_argument) else None
+            return "weight_decay" if self._decays_outside() else self.decay_argument
         return name if name in self.numbers() else None
 
+    def _decays_outside(self) -> bool:
+        """Says whether Keras' decay is used in place of a decay of the class' own."""
+        return self.decay_argument is not None and bool(self.weight_decay)
+
     def pipeline_arguments(self) -> dict[str, Any]:
-        """Returns what the shared step is told."""
-        return {name: getattr(self, name) for name in self.pipeline_fields()}
+        """Returns what the shared step is told, but for the average."""
+        average = [f.name for f in dataclasses.fields(self) if f.metadata.get("average")]
+        return {name: getattr(self, name) for name in self.pipeline_fields() if name not in average}
+
+    def average_arguments(self) -> dict[str, Any] | None:
+        """Returns the arguments of the average that `use_ema` asks for; None for no average."""
+        if not self.use_ema:
+            return None
+        return {
+            "average_decay": self.ema_momentum,
+            "start_step": 2,  # after the first update the average is the weights
+            "dynamic_decay": False,
+            "overwrite_frequency": self.ema_overwrite_frequency,
+            "overwrite_at_end": True,
+        }
 
     @classmethod
     def pipeline_fields(cls) -> list[str]:
         """Returns the names of the fields that the shared step carries out."""
         return [f.name for f in dataclasses.fields(cls) if f.metadata.get("pipeline")]
+
+
+_WEIGHT_DECAY = BaseOptimizerConfig.__dataclass_fields__["weight_decay"]
 
 
 def _takes_float(annotation: Any) -> bool:
@@ -131,7 +188,9 @@ def _optimizer_members(decorated: Any) -> dict[str, Any]:
     bases = getattr(decorated, "__mro__", ())
     if not any(b.__name__ == "BaseOptimizer" and "keras" in b.__module__ for b in bases):
         raise TypeError(f"{decorated!r} is not a subclass of keras.optimizers.Optimizer")
-    return {}
+    parameters = inspect.signature(decorated.__init__).parameters.values()
+    takes_decay = any(p.name == "weight_decay" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return {} if takes_decay else {"decay_argument": None}
 
 
 OPTIMIZERS_CLS = Registry(
@@ -152,11 +211,9 @@ class KerasOptimizerConfig(BaseOptimizerConfig):
     """What the sections with Keras' own names share.
 
     Attributes:
-        weight_decay: Before each update, w -= learning_rate * weight_decay * w. None for none.
         jit_compile: Whether the update is compiled by XLA.
     """
 
-    weight_decay: NonNegativeFloat | None = None
     jit_compile: bool = field(default=False, metadata=PIPELINE)
 
     def arguments(self) -> dict[str, Any]:

@@ -22,7 +22,8 @@ class LayerAdaptationFields(Config):
     """What LAMB and LARS share.
 
     Attributes:
-        weight_decay_rate: Times the weight, part of the update that is scaled for each layer.
+        weight_decay_rate: Times the weight, part of the update that is scaled for each layer. At
+            most one of it and `weight_decay`, which acts before that update, may be set.
         exclude_from_weight_decay: Regular expressions for the paths that do not decay.
         exclude_from_layer_adaptation: Regular expressions for the paths that are not scaled;
             None for the same as `exclude_from_weight_decay`.
