@@ -7,6 +7,7 @@ from optimization.optimizers.adagrad import Adagrad
 from optimization.optimizers.adam import Adam
 from optimization.optimizers.adam_weight_decay import AdamWeightDecay
 from optimization.optimizers.adamax import Adamax
+from optimization.optimizers.effective_rates import effective_learning_rates
 from optimization.optimizers.finite import NonFiniteGradientError
 from optimization.optimizers.group_table import GroupRow, format_group_table
 from optimization.optimizers.groups import ParamGroup
@@ -33,5 +34,6 @@ __all__ = [
     "PipelineOptimizer",
     "RMSprop",
     "SGDTorch",
+    "effective_learning_rates",
     "format_group_table",
 ]

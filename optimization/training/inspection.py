@@ -4,6 +4,7 @@ Another optimizer lacks most of it, and one may be wrapped in a `LossScaleOptimi
 """
 
 import re
+import statistics
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -74,9 +75,16 @@ def learning_rates(optimizer: Any) -> dict[str, float]:
 
 
 def optimizer_values(optimizer: Any) -> dict[str, float]:
-    """Returns what belongs in a summary: rates, clips, skipped updates, the loss scale."""
+    """Returns what belongs in a summary: rates, clips, skipped updates, the loss scale.
+
+    `effective_learning_rate` is there where steps are relative to the weights, by Adafactor: the
+    mean of `optimization.optimizers.effective_learning_rates`.
+    """
     inner = innermost(optimizer)
     values = learning_rates(optimizer)
+    effective = _effective_learning_rate(optimizer)
+    if effective is not None:
+        values["effective_learning_rate"] = effective
     for attribute, name in _CLIPS.items():
         value = getattr(inner, attribute, None)
         if value is not None:
@@ -87,6 +95,17 @@ def optimizer_values(optimizer: Any) -> dict[str, float]:
     if inner is not optimizer:
         values["loss_scale"] = _number(optimizer.dynamic_scale)
     return values
+
+
+def _effective_learning_rate(optimizer: Any) -> float | None:
+    from optimization.optimizers.effective_rates import (
+        effective_learning_rates,
+        relative_to_weights,
+    )
+
+    if not relative_to_weights(optimizer):
+        return None
+    return statistics.fmean(effective_learning_rates(optimizer).values())
 
 
 def updates(optimizer: Any) -> int:
