@@ -40,3 +40,8 @@ def test_the_report_at_the_end_of_a_run(tmp_path):
     assert facts["best weights"] == str(tmp_path / "best")
     assert facts["configuration"] == str(tmp_path / "params.yaml")
     assert facts["summaries"] == f"tensorboard --logdir {tmp_path}"
+
+
+def test_a_learning_rate_of_the_optimizers_own():
+    config = OptimizationConfig(optimizer={"type": "adafactor", "adafactor": {"variant": "hf"}})
+    assert describe_optimization(config)["learning rate"] == "RelativeStep, the optimizer's own"

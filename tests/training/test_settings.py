@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from optimization import OptimizationConfig
+from optimization.optimizers import effective_learning_rates
 from optimization.training import Trainer, TrainingError
 from tests.training.tiny import (
     assert_same_bits,
@@ -126,3 +128,33 @@ def test_durations_become_steps(tmp_path):
     for one in (written, sized):
         one.train()
     assert_same_bits(weights(sized), weights(written))
+
+
+def adafactor(**section):
+    own = {} if "variant" in section else {"learning_rate": {"type": "constant"}}
+    return OptimizationConfig({"optimizer": {"type": "adafactor", "adafactor": section}, **own})
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_adafactors_effective_rate_is_reported(tmp_path, accumulation):
+    config = tiny("task.hidden=4", "trainer.summary_interval=1", "trainer.train_steps=3")
+    config.trainer.optimizer_config = adafactor(
+        variant="hf", gradient_accumulation_steps=accumulation
+    )
+    one = Trainer(config, tmp_path, console=Console(quiet=True))
+    one.train()
+    summaries = read_summaries(tmp_path / "train")
+    assert sorted(summaries["effective_learning_rate"]) == [1, 2, 3]
+    assert summaries["learning_rate"][3] == pytest.approx(1e-2, rel=1e-6)  # float32
+    scales = [max(1e-3, np.sqrt((v.numpy() ** 2).mean())) for v in one.model.trainable_variables]
+    expected = 1e-2 * np.mean(scales)
+    assert summaries["effective_learning_rate"][3] == pytest.approx(expected, rel=1e-6)
+    relative = effective_learning_rates(one.optimizer)
+    assert sorted(relative) == sorted(v.path for v in one.model.trainable_variables)
+
+
+def test_an_absolute_step_has_no_other_rate(tmp_path):
+    config = tiny("trainer.summary_interval=1", "trainer.train_steps=2")
+    config.trainer.optimizer_config = adafactor(multiply_by_parameter_scale=False)
+    Trainer(config, tmp_path, console=Console(quiet=True)).train()
+    assert "effective_learning_rate" not in read_summaries(tmp_path / "train")
