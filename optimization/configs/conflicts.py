@@ -14,6 +14,7 @@ from optimization.schedules.compose import (
     schedule_conflicts,
     schedule_problems,
 )
+from optimization.schedules.metric import MetricLrConfig
 
 if typing.TYPE_CHECKING:
     from optimization.configs.optimization_config import OptimizationConfig
@@ -27,11 +28,25 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     for pair in (config, *config.param_groups):
         if pair.warmup.type is not None and pair.learning_rate.type is not None:
             yield from schedule_conflicts(pair.learning_rate.get(), pair.warmup.get())
+    yield from _followers(config)
     yield from _own_rates(config)
     yield from _averages(config)
     yield from _zero_rates(config)
     yield from _schedules(config)
     yield from _groups(config)
+
+
+def _followers(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields learning rates that follow a metric where none can, or what keeps them from it."""
+    places = [group.learning_rate for group in config.param_groups]
+    for oneof in [*places, *config.schedules.values()]:
+        if isinstance(oneof.get(), MetricLrConfig):
+            message = f"`{oneof.type}` follows a metric, as only the learning rate of all can"
+            yield oneof._problem("conflict", "type", message)
+    section = config.optimizer.get()
+    if isinstance(config.learning_rate.get(), MetricLrConfig) and getattr(section, "decay", 0):
+        message = f"cannot act together with `{config.learning_rate.type}`, which follows a metric"
+        yield section._problem("conflict", "decay", message)
 
 
 def _own_rates(config: "OptimizationConfig") -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from optimization.configs.durations import TrainingLength, with_length
 from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
+from optimization.schedules.metric import MetricLrConfig
 
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 """What NumPy takes as a seed."""
@@ -253,12 +254,26 @@ class ExperimentConfig(Config):
             if not train.is_training:
                 message = "must be true: training data go on, epoch after epoch"
                 problems.append(train._problem("conflict", "is_training", message))
+            problems += self._following_problems(mode)
         if "eval" in mode:
             problems += _batch_problems(validation, mode)
             if validation.is_training and self.trainer.validation_steps == -1:
                 message = "must be false, or `trainer.validation_steps` set: the data have no end"
                 problems.append(validation._problem("conflict", "is_training", message))
         return problems
+
+    def _following_problems(self, mode: str) -> list[Problem]:
+        """Returns what keeps a learning rate that follows the validation from ever changing."""
+        rate = self.trainer.optimizer_config.learning_rate
+        if not isinstance(rate.get(), MetricLrConfig):
+            return []
+        if mode == "train":
+            message = f"{rate.type!r} follows the validation, which the mode 'train' leaves out"
+            return [rate._problem("conflict", "type", message)]
+        if self.trainer.validation_interval < self.trainer.train_steps:
+            return []
+        message = f"must be < `train_steps` {self.trainer.train_steps}: {rate.type!r} follows it"
+        return [self.trainer._problem("conflict", "validation_interval", message)]
 
 
 def _needed(mode: str) -> str:

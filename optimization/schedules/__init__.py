@@ -7,6 +7,7 @@ from optimization.schedules import (  # noqa: F401  importing them registers the
     constant,
     cosine,
     exponential,
+    metric,
     phases,
     polynomial,
     power,

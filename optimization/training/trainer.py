@@ -10,13 +10,14 @@ from rich.console import Console
 
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import DataConfig, ExperimentConfig
-from optimization.training import checkpoints
+from optimization.training import checkpoints, metrics
 from optimization.training.errors import (
     CheckpointError,
     NonFiniteGradientsError,
     NonFiniteLossError,
     TrainingError,
 )
+from optimization.training.following import Follower
 from optimization.training.inspection import (
     averages,
     check_accumulation,
@@ -103,6 +104,7 @@ class Trainer:
             self.optimizer = self._build_optimizer()
             self._train_metrics = self.task.build_metrics(training=True)
             self._validation_metrics = self.task.build_metrics(training=False)
+        self._follower = Follower(self.optimizer_config, self.optimizer)
         # Counted once in each process, whatever the strategy.
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._steps = self._build_steps()
@@ -111,7 +113,7 @@ class Trainer:
             {
                 "model": checkpoints.by_path(self.model.variables),
                 "optimizer": checkpoints.optimizer_variables(self.optimizer),
-                "trainer": {"global_step": self.global_step},
+                "trainer": {"global_step": self.global_step, **self._follower.variables()},
             },
             max_to_keep=self.config.trainer.max_to_keep,
             writable=self.chief,
@@ -234,7 +236,10 @@ class Trainer:
             NonFiniteGradientsError: If gradients are not finite, and the section says
                 `on_nonfinite: raise`, or `max_consecutive_nonfinite` is exceeded.
             CheckpointError: If the checkpoint in `model_dir` does not fit.
+            TrainingError: If the learning rate follows a metric, and nothing is evaluated or the
+                validation does not report it.
         """
+        self._follower.check(evaluate)
         restored = self.restore()
         if on_start is not None:
             on_start()
@@ -264,7 +269,9 @@ class Trainer:
                 if self._due(self.config.trainer.summary_interval):
                     results.update(self._summarize(writer, norm, progress))
                 if evaluate and self._due(self.config.trainer.validation_interval):
-                    results.update(_labeled(self.evaluate(validation_writer)))
+                    values = self.evaluate(validation_writer)
+                    self._follower.step(values)
+                    results.update(_labeled(values))
                 if self._due(self.config.trainer.checkpoint_interval):
                     self.save()
         return results
@@ -323,10 +330,10 @@ class Trainer:
 
         The norm is that of the last update's gradient, as the clips meet it.
         """
-        values = self._steps.train_means.result() | _results(self._train_metrics)
+        values = self._steps.train_means.result() | metrics.results(self._train_metrics)
         values |= {"gradient_norm": float(norm)} | optimizer_values(self.optimizer)
         self._steps.train_means.reset()
-        _reset(self._train_metrics)
+        metrics.reset(self._train_metrics)
         rate = {"steps_per_second": progress.rate} if progress.rate else {}
         writer.write(values | rate, self.step)
         progress.show(values)
@@ -355,10 +362,12 @@ class Trainer:
                 self.config.task.validation_data, count=self.config.trainer.validation_steps
             )
         self._steps.validation_means.reset()
-        _reset(self._validation_metrics)
+        metrics.reset(self._validation_metrics)
         with self._averaged_weights() as averaged:
             self._steps.validate(iter(self._validation_data))
-            values = self._steps.validation_means.result() | _results(self._validation_metrics)
+            values = self._steps.validation_means.result() | metrics.results(
+                self._validation_metrics
+            )
             if not values or values["loss"] != values["loss"]:
                 raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
             best = self._best is not None and self._best.offer(values, self.step)
@@ -421,27 +430,6 @@ class Trainer:
 
     def _say(self, text: str) -> None:
         say(self._console, text)
-
-
-def _results(metrics: list) -> dict[str, float]:
-    results: dict[str, float] = {}
-    for metric in metrics:
-        value = metric.result()
-        parts = value if isinstance(value, dict) else {"": value}
-        for part, number in parts.items():
-            name = f"{metric.name}/{part}" if part else metric.name
-            if getattr(number, "shape", ()) != ():
-                raise ValueError(
-                    f"the metric {name!r} must be a scalar, or a mapping of scalars, "
-                    f"received: shape {tuple(number.shape)}"
-                )
-            results[name] = float(number)
-    return results
-
-
-def _reset(metrics: list) -> None:
-    for metric in metrics:
-        metric.reset_state()
 
 
 def _labeled(values: dict[str, float]) -> dict[str, float]:

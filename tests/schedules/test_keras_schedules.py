@@ -7,6 +7,7 @@ import pytest
 from optimization.configs.errors import ConfigError
 from optimization.schedules import LR_CLS, WARMUP_CLS, BaseLrConfig, LrConfig, curve
 from optimization.schedules.keras_schedules import build_schedule, sample, schedule_class
+from optimization.schedules.metric import MetricLrConfig
 from tests.schedules.common import (
     RTOL,
     T,
@@ -25,6 +26,7 @@ EXAMPLES = [
     *(
         pytest.param(config, None if any(config.warmup_conflicts()) else LINEAR, id=name)
         for name, config in lr_examples()
+        if not isinstance(config, MetricLrConfig)  # which has no schedule
     ),
     *(pytest.param(lr_config("cosine"), config, id=name) for name, config in warmup_examples()),
 ]

@@ -1,0 +1,144 @@
+"""Learning rates that follow a metric, on a Keras optimizer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from optimization.configs.optimization_config import OptimizationConfig
+from optimization.schedules.metric import MetricFollower, MetricLrConfig
+
+
+class FollowedRate:
+    """The learning rate of an optimizer, which a state machine changes.
+
+    The machine counts in float64, the optimizer has a float32 variable. What else sets that
+    variable is noticed, and gone on from.
+
+    Args:
+        config: A learning rate that follows a metric.
+        optimizer: A Keras optimizer whose learning rate is a number, at its start.
+
+    Raises:
+        ValueError: If its learning rate is a schedule.
+    """
+
+    def __init__(self, config: MetricLrConfig, optimizer: keras.optimizers.Optimizer):
+        self.config = config
+        self._owner = _owner_of(optimizer)
+        start = self.value
+        exact = config.initial_learning_rate
+        self.machine: MetricFollower = config.follower([exact if _same(exact, start) else start])
+
+    def step(self, values: Mapping[str, float], prefix: str = "") -> None:
+        """Takes the results of an evaluation, and sets the learning rate.
+
+        Args:
+            values: What the evaluation reports.
+            prefix: What stands before the metric's name in `values`.
+
+        Raises:
+            ValueError: If the metric is not among them.
+        """
+        name = prefix + self.config.metric
+        if name not in values:
+            reported = [k.removeprefix(prefix) for k in sorted(values) if k.startswith(prefix)]
+            raise ValueError(
+                f"the learning rate follows the metric {self.config.metric!r}; the validation "
+                f"reports {', '.join(reported) or 'nothing'}"
+            )
+        if not _same(self.machine.rates[0], self.value):
+            self.machine.rates = [self.value]
+        self.machine.step(float(values[name]))
+        self.set()
+
+    @property
+    def value(self) -> float:
+        """The optimizer's learning rate."""
+        return float(keras.ops.convert_to_numpy(self._owner.learning_rate))
+
+    def set(self) -> None:
+        """Gives the optimizer the machine's rate."""
+        self._owner.learning_rate = self.machine.rates[0]
+
+
+def _owner_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Returns what has the variable: the optimizer, or the innermost of those it wraps."""
+    for attribute in ("inner_optimizer", "optimizer"):
+        inner = getattr(optimizer, attribute, None)
+        if isinstance(inner, keras.optimizers.Optimizer):
+            return _owner_of(inner)
+    if not isinstance(optimizer._learning_rate, keras.Variable):
+        raise ValueError(
+            "a learning rate that follows a metric must be a number in the optimizer, received: "
+            f"{optimizer._learning_rate!r}"
+        )
+    return optimizer
+
+
+def _same(exact: float, stored: float) -> bool:
+    return float(np.float32(exact)) == stored
+
+
+class MetricLearningRate(keras.callbacks.Callback):
+    """Has the learning rate follow a metric of the validation in `model.fit`.
+
+        config = optimization.OptimizationConfig({
+            "optimizer": {"type": "sgd"},
+            "learning_rate": {"type": "hf_reduce_lr_on_plateau", "hf_reduce_lr_on_plateau": {
+                "initial_learning_rate": 0.1, "patience": 2}},
+        })
+        model.fit(..., validation_data=..., callbacks=[optimization.MetricLearningRate(config)])
+
+    After each epoch it takes the value of `metric`, which Keras reports with "val_" before its
+    name, and sets the optimizer's learning rate. It goes on where the last `fit` ended; where
+    another process did, `load_state_dict` before.
+
+    Args:
+        config: An `OptimizationConfig`, or its learning rate section, of a type that follows a
+            metric.
+
+    Raises:
+        TypeError: If its learning rate is of another type.
+        ValueError: In `fit`, if the optimizer's learning rate is a schedule, or the validation does
+            not report the metric.
+    """
+
+    def __init__(self, config: OptimizationConfig | MetricLrConfig):
+        super().__init__()
+        section = config.learning_rate.get() if isinstance(config, OptimizationConfig) else config
+        if not isinstance(section, MetricLrConfig):
+            raise TypeError(
+                "Argument `config` must have a learning rate that follows a metric, "
+                f"received: {type(section).__name__}"
+            )
+        section.validate()
+        self._config = section
+        self._rate: FollowedRate | None = None
+        self._optimizer: keras.optimizers.Optimizer | None = None
+        self._state: Mapping[str, Any] | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Takes the model's optimizer, at its start or where it is."""
+        if self._rate is None or self._optimizer is not self.model.optimizer:
+            self._optimizer = self.model.optimizer
+            self._rate = FollowedRate(self._config, self._optimizer)
+        if self._state is not None:
+            self._rate.machine.load_state_dict(self._state)
+            self._rate.set()
+            self._state = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Takes the results of the epoch's validation; reports the epoch's learning rate."""
+        logs = {} if logs is None else logs
+        logs["learning_rate"] = self._rate.value
+        self._rate.step(logs, "val_")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state, as numbers and lists; that of the start is empty."""
+        return dict(self._state or {}) if self._rate is None else self._rate.machine.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` returned when the next `fit` begins."""
+        self._state = dict(state) or None
