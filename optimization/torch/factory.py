@@ -158,13 +158,11 @@ class OptimizerFactory:
             name: (function, lambda group: True)
             for name, function in self._recipe.schedules.items()
         }
-        section = self._config.optimizer.get()
         for name, schedule in self._config.schedules.items():
-            argument = section.argument_name(name)
-            if not any(place_of(group, argument) for group in optimizer.param_groups):
+            key, follows = self._followers(name)
+            if not any(place_of(group, key) for group in optimizer.param_groups):
                 raise ValueError(f"`schedules.{name}`: the optimizer has no such hyperparameter")
-            function = _function(schedule.get(), None)
-            hyperparameters[argument] = (function, self._follows(argument))
+            hyperparameters[key] = (_function(schedule.get(), None), follows)
         return ConfiguredScheduler(
             optimizer, {DEFAULT: self._rate(None), **rates}, hyperparameters, last_epoch
         )
@@ -205,19 +203,20 @@ class OptimizerFactory:
         warms = warmup is not None and warmup.warmup_steps > 0
         return isinstance(rate, ConstantLrConfig) and not warms and not decays
 
-    def _follows(self, argument: str) -> Callable[[dict[str, Any]], bool]:
-        """Returns which groups follow a schedule: those that do not replace what it schedules."""
-        is_decay = argument == self._config.optimizer.get().argument_name("weight_decay")
+    def _followers(self, name: str) -> tuple[str, Callable[[dict[str, Any]], bool]]:
+        """Returns what groups call a scheduled hyperparameter, and which groups follow."""
+        section = self._config.optimizer.get()
+        argument = section.argument_name(name)
+        if argument != section.argument_name("weight_decay"):
+            return argument, lambda group: place_of(group, argument) is not None
         kept = {g.label for g in self._config.param_groups if g.weight_decay is not None}
         key = self._recipe.decay
 
         def follows(group: dict[str, Any]) -> bool:
-            if not is_decay:
-                return place_of(group, argument) is not None
             # A decay of 0 is that of an excluded parameter, and stays.
-            return group.get("rule") not in kept and bool(group[key])
+            return group.get("rule") not in kept and bool(group.get(key))
 
-        return follows
+        return key, follows
 
 
 def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], float]:

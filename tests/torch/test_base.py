@@ -1,0 +1,318 @@
+"""What PyTorch's users expect of every optimizer: one table of contracts over all classes."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from tests.torch.common import (
+    largest_difference,
+    parameters,
+    problem,
+    set_gradients,
+    torch,
+    train,
+    weights_of,
+)
+
+from optimization.torch import (  # isort: skip
+    LAMB,
+    LARS,
+    SGD,
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Adamax,
+    AdamW,
+    Lion,
+    Muon,
+    RMSprop,
+)
+
+CASES = {
+    "AdamW": (AdamW, {"weight_decay": 0.1}),
+    "AdamW, amsgrad": (AdamW, {"amsgrad": True, "weight_decay_order": "after"}),
+    "AdamW, BERT": (AdamW, {"correct_bias": False}),
+    "SGD": (SGD, {"momentum": 0.9}),
+    "SGD, L2": (SGD, {"weight_decay": 0.1, "decoupled_weight_decay": False}),
+    "RMSprop": (RMSprop, {"momentum": 0.9, "centered": True}),
+    "Adagrad": (Adagrad, {"initial_accumulator_value": 0.1}),
+    "Adadelta": (Adadelta, {"weight_decay": 0.1}),
+    "Adamax": (Adamax, {}),
+    "LAMB": (LAMB, {"weight_decay": 0.1}),
+    "LARS": (LARS, {"weight_decay": 0.1, "nesterov": True}),
+    "Lion": (Lion, {"weight_decay": 0.1}),
+    "Muon": (Muon, {}),
+    "Adafactor": (Adafactor, {"min_dim_size_to_factor": 3, "beta1": 0.9}),
+    "Adafactor, torch": (Adafactor, {"variant": "torch", "weight_decay": 0.1}),
+}
+LR = 0.01
+every_optimizer = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+# Of numbers in float64, over a few steps that are computed in another order.
+EXACT = 1e-12
+
+
+def made(case, params, **kwargs):
+    cls, arguments = case
+    return cls(params.items(), lr=LR, **arguments, **kwargs)
+
+
+def trained(case, dtype=torch.float64, steps=5, **kwargs):
+    initial, gradients = problem(steps=steps)
+    params = parameters(initial, dtype)
+    optimizer = made(case, params, **kwargs)
+    train(optimizer, params, gradients)
+    return optimizer, params
+
+
+@every_optimizer
+def test_every_parameter_is_updated(case):
+    initial, _ = problem()
+    _, params = trained(case, steps=1)
+    for name, weight in weights_of(params).items():
+        assert np.abs(weight - initial[name]).max() > 0
+
+
+@every_optimizer
+def test_with_and_without_foreach_the_numbers_are_the_same(case):
+    _, one_by_one = trained(case, foreach=False)
+    for foreach in (True, None):
+        _, together = trained(case, foreach=foreach)
+        assert largest_difference(weights_of(together), weights_of(one_by_one)) < EXACT
+
+
+@every_optimizer
+def test_maximizing_is_minimizing_the_negative(case):
+    initial, gradients = problem(steps=5)
+    params = parameters(initial)
+    negative = [{name: -g for name, g in step.items()} for step in gradients]
+    found = train(made(case, params, maximize=True), params, negative)
+    assert largest_difference(found, weights_of(trained(case)[1])) == 0
+
+
+@every_optimizer
+def test_the_gradients_are_left_as_they_are(case):
+    initial, gradients = problem(steps=1)
+    params = parameters(initial)
+    train(made(case, params), params, gradients)
+    for name, parameter in params.items():
+        np.testing.assert_array_equal(parameter.grad.numpy(), gradients[0][name])
+
+
+@every_optimizer
+def test_a_closure_is_called_with_gradients_and_its_loss_returned(case):
+    initial, _ = problem()
+    params, closed = parameters(initial), parameters(initial)
+    optimizer, other = made(case, params), made(case, closed)
+
+    def loss_of(weights):
+        return sum((weight**2).sum() for weight in weights.values())
+
+    def closure():
+        other.zero_grad()
+        loss = loss_of(closed)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.zero_grad()
+        expected = loss_of(params)
+        expected.backward()
+        optimizer.step()
+        assert other.step(closure).item() == expected.item()
+    assert largest_difference(weights_of(closed), weights_of(params)) == 0
+
+
+@every_optimizer
+def test_zero_grad(case):
+    optimizer, params = trained(case, steps=1)
+    optimizer.zero_grad(set_to_none=False)
+    assert all((parameter.grad == 0).all() for parameter in params.values())
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in params.values())
+
+
+@every_optimizer
+def test_parameters_without_gradients_stay_and_get_no_state(case):
+    initial, gradients = problem(steps=3)
+    params = parameters(initial)
+    optimizer = made(case, params)
+    missing = "layer_0.dense.weight"
+    train(optimizer, params, [{k: g for k, g in s.items() if k != missing} for s in gradients])
+    np.testing.assert_array_equal(weights_of(params)[missing], initial[missing])
+    assert params[missing] not in optimizer.state
+    assert params["scale"] in optimizer.state
+
+
+@every_optimizer
+def test_a_loaded_state_goes_on_as_if_nothing_had_happened(case, tmp_path):
+    initial, gradients = problem(steps=8)
+    whole = parameters(initial)
+    train(made(case, whole), whole, gradients)
+    first = parameters(initial)
+    optimizer = made(case, first)
+    weights = train(optimizer, first, gradients[:4])
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    second = parameters(weights)
+    resumed = made(case, second)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt"))
+    train(resumed, second, gradients[4:])
+    assert largest_difference(weights_of(second), weights_of(whole)) == 0
+
+
+@every_optimizer
+def test_state_is_loaded_by_name_in_another_order(case):
+    initial, gradients = problem(steps=8)
+    whole = parameters(initial)
+    train(made(case, whole), whole, gradients)
+    first = parameters(initial)
+    optimizer = made(case, first)
+    weights = train(optimizer, first, gradients[:4])
+    second = parameters(dict(reversed(weights.items())))
+    resumed = made(case, second)
+    resumed.load_state_dict(optimizer.state_dict())
+    train(resumed, second, gradients[4:])
+    # Norms over layers are summed in another order.
+    assert largest_difference(weights_of(second), weights_of(whole)) < EXACT
+
+
+@every_optimizer
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_and_pickles_train_alike(case, copied):
+    optimizer, params = trained(case)
+    other = copied(optimizer)
+    copies = dict(zip(params, (p for g in other.param_groups for p in g["params"]), strict=True))
+    _, gradients = problem(steps=2, seed=4)
+    for o, p in ((optimizer, params), (other, copies)):
+        train(o, p, gradients)
+    assert largest_difference(weights_of(copies), weights_of(params)) == 0
+    assert list(other.param_groups[0]["param_names"]) == list(params)
+
+
+@every_optimizer
+def test_an_added_group_has_settings_of_its_own(case):
+    initial, gradients = problem(steps=1)
+    params = parameters(initial)
+    names = list(params)
+    optimizer = made(case, {names[0]: params[names[0]]})
+    rest = [(name, params[name]) for name in names[1:]]
+    optimizer.add_param_group({"params": rest, "lr": 0.0, "weight_decay": 0.0})
+    after = train(optimizer, params, gradients)
+    if case[1].get("variant") != "torch" and case[0] is not Muon:
+        for name in names[1:]:
+            np.testing.assert_array_equal(after[name], initial[name])
+    assert np.abs(after[names[0]] - initial[names[0]]).max() > 0
+    assert len(optimizer.param_groups) == 2
+
+
+@every_optimizer
+def test_all_hooks_are_called(case):
+    optimizer, _ = trained(case, steps=1)
+    called = []
+    optimizer.register_step_pre_hook(lambda *_: called.append("step pre"))
+    optimizer.register_step_post_hook(lambda *_: called.append("step post"))
+    optimizer.register_state_dict_pre_hook(lambda *_: called.append("state pre"))
+    optimizer.register_state_dict_post_hook(lambda *_: called.append("state post"))
+    optimizer.register_load_state_dict_pre_hook(lambda *_: called.append("load pre"))
+    optimizer.register_load_state_dict_post_hook(lambda *_: called.append("load post"))
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    expected = ["step pre", "step post", "state pre", "state post", "load pre", "load post"]
+    assert called == expected
+    assert len(optimizer._optimizer_load_state_dict_pre_hooks) == 2  # the user's, and by name
+
+
+@every_optimizer
+def test_the_rate_may_be_a_tensor(case):
+    cls, arguments = case
+    initial, gradients = problem(steps=3)
+    params = parameters(initial)
+    optimizer = cls(params.items(), lr=torch.tensor(LR, dtype=torch.float64), **arguments)
+    found = train(optimizer, params, gradients)
+    expected = weights_of(trained(case, steps=3)[1])
+    assert largest_difference(found, expected) == 0
+
+
+@every_optimizer
+def test_low_precision_is_updated_in_float32_and_rounded_once(case):
+    initial, gradients = problem(steps=3)
+    low = parameters(initial, torch.bfloat16)
+    optimizer = made(case, low)
+    for grads in gradients:
+        set_gradients(low, grads)
+        before = {name: p.detach().clone() for name, p in low.items()}
+        exact = {name: torch.nn.Parameter(p.float()) for name, p in before.items()}
+        other = made(case, exact)
+        # A copy: torch does not make one of state that has the right dtype.
+        other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for name, parameter in exact.items():
+            parameter.grad = low[name].grad.float()
+        optimizer.step()
+        other.step()
+        for name, parameter in low.items():
+            assert torch.equal(parameter, exact[name].bfloat16())
+    state = optimizer.state[low["embedding.weight"]]
+    assert all(value.dtype == torch.float32 for value in state.values())
+
+
+@every_optimizer
+def test_float32_state_of_low_precision_is_loaded_exactly(case):
+    optimizer, params = trained(case, torch.bfloat16, steps=2)
+    other = made(case, params)
+    other.load_state_dict(optimizer.state_dict())
+    for name, parameter in params.items():
+        for key, value in optimizer.state[parameter].items():
+            assert torch.equal(other.state[parameter][key], value), (name, key)
+
+
+@every_optimizer
+def test_what_is_not_supported_is_an_error(case):
+    cls, arguments = case
+    parameter = torch.nn.Parameter(torch.zeros(4, 2))
+    optimizer = cls([parameter], lr=LR, **arguments)
+    parameter.grad = torch.sparse_coo_tensor([[1]], torch.ones(1, 2), (4, 2))
+    with pytest.raises(RuntimeError, match=f"{cls.__name__} does not support sparse gradients"):
+        optimizer.step()
+    number = torch.nn.Parameter(torch.zeros(3, dtype=torch.complex64))
+    optimizer = cls([number], lr=LR, **arguments)
+    number.grad = torch.ones_like(number)
+    with pytest.raises(RuntimeError, match="does not support complex"):
+        optimizer.step()
+
+
+@every_optimizer
+def test_values_out_of_range_are_refused(case):
+    cls, arguments = case
+    parameter = torch.nn.Parameter(torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="weight_decay"):
+        cls([parameter], lr=LR, **{**arguments, "weight_decay": -1.0})
+
+
+@every_optimizer
+def test_tied_weights_are_updated_once(case):
+    cls, arguments = case
+    tied = torch.nn.Module()
+    tied.encoder = torch.nn.Linear(4, 4, bias=False)
+    tied.decoder = torch.nn.Linear(4, 4, bias=False)
+    tied.decoder.weight = tied.encoder.weight
+    optimizer = cls(tied.named_parameters(), lr=LR, **arguments)
+    tied.encoder.weight.grad = torch.ones(4, 4)
+    optimizer.step()
+    assert [int(state["step"]) for state in optimizer.state.values()] == [1]
+
+
+@every_optimizer
+def test_a_compiled_step_is_the_step(case):
+    initial, gradients = problem(steps=4)
+    torch._dynamo.reset()
+    params = parameters(initial, torch.float32)
+    optimizer = made(case, params)
+    # Inductor would need a C++ compiler on the machine that tests.
+    compiled = torch.compile(optimizer.step, backend="aot_eager")
+    for grads in gradients:
+        set_gradients(params, grads)
+        compiled()
+    _, expected = trained(case, torch.float32, steps=4)
+    # 1 - beta^t is in float32 where it is compiled, as in torch's own classes.
+    assert largest_difference(weights_of(params), weights_of(expected)) < 1e-5

@@ -1,0 +1,88 @@
+import pytest
+
+from tests.torch.common import (
+    OptimizerFactory,
+    config_of,
+    largest_difference,
+    parameters,
+    problem,
+    torch,
+    train,
+    weights_of,
+)
+
+from optimization.torch import load_by_name  # isort: skip
+
+GROUPS = {"weight_decay_rate": 0.1, "exclude_from_weight_decay": ["bias", "norm"]}
+
+
+def built(initial, order=None, **section):
+    params = parameters(initial)
+    names = order or list(params)
+    config = config_of("adamw", epsilon_placement="corrected", **{**GROUPS, **section})
+    named = [(name, params[name]) for name in names]
+    return OptimizerFactory(config).build_optimizer(named), params
+
+
+def test_torchs_own_classes_load_by_name_too():
+    initial, gradients = problem(steps=6)
+    whole, params = built(initial)
+    assert isinstance(whole, torch.optim.AdamW)
+    train(whole, params, gradients)
+    first, params_first = built(initial)
+    weights = train(first, params_first, gradients[:3])
+    # The group that does not decay comes first here.
+    second, params_second = built(weights, sorted(weights, key=lambda name: "bias" not in name))
+    names = [group["group_name"] for group in second.param_groups]
+    assert names == [group["group_name"] for group in first.param_groups][::-1]
+    second.load_state_dict(first.state_dict())
+    train(second, params_second, gradients[3:])
+    # Norms of clips are summed in another order.
+    assert largest_difference(weights_of(params_second), weights_of(params)) < 1e-12
+
+
+def test_hyperparameters_come_with_their_group():
+    initial, _ = problem()
+    first, _ = built(initial)
+    for group in first.param_groups:
+        group["lr"] = 1.0 + group["weight_decay"]
+    second, _ = built(initial, list(reversed(initial)))
+    second.load_state_dict(first.state_dict())
+    assert {g["group_name"]: g["lr"] for g in second.param_groups} == {
+        "default": 1.1,
+        "default/weight_decay=0.0": 1.0,
+    }
+
+
+def test_without_names_the_position_counts_as_in_torch():
+    initial, gradients = problem(steps=3)
+    params = parameters(initial)
+    optimizer = torch.optim.SGD(params.values(), lr=0.1, momentum=0.9)
+    optimizer.register_load_state_dict_pre_hook(load_by_name)
+    train(optimizer, params, gradients)
+    state = optimizer.state_dict()
+    assert load_by_name(optimizer, state) is None
+    state["param_groups"][0]["param_names"] = list(reversed(params))
+    assert load_by_name(optimizer, state) is None
+
+
+def test_the_same_order_is_left_to_torch():
+    optimizer, _ = built(problem()[0])
+    assert load_by_name(optimizer, optimizer.state_dict()) is None
+
+
+def test_other_names_are_an_error():
+    initial, _ = problem()
+    first, _ = built(initial)
+    renamed = {name.replace("scale", "gain"): value for name, value in initial.items()}
+    second, _ = built(renamed)
+    with pytest.raises(ValueError, match=r"Missing: \['gain'\]. Left over: \['scale'\]"):
+        second.load_state_dict(first.state_dict())
+
+
+def test_groups_cannot_be_merged():
+    initial, _ = problem()
+    first, _ = built(initial)
+    second, _ = built(initial, exclude_from_weight_decay=None)
+    with pytest.raises(ValueError, match="are one group here, and were saved from 2 groups"):
+        second.load_state_dict(first.state_dict())

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from tests.torch.common import OptimizerFactory, config_of, torch
+
+SECTIONS = [
+    {},
+    {"average_decay": 0.9, "dynamic_decay": False},
+    {"average_decay": 0.5, "start_step": 4},
+    {"average_decay": 0.99, "start_step": 2, "dynamic_decay": True},
+]
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.dense = torch.nn.Linear(3, 2)
+        self.norm = torch.nn.BatchNorm1d(2)
+
+    def forward(self, x):
+        return self.norm(self.dense(x))
+
+
+def factory_of(section):
+    config = config_of("sgd", learning_rate=0.5)
+    config.override({"ema": section})
+    return OptimizerFactory(config)
+
+
+def run(section, steps=8):
+    """Yields the model and its average, and the expected average, after each step."""
+    factory, model = factory_of(section), Net()
+    optimizer, average = factory.build_optimizer(model), factory.build_ema(model)
+    expected = {name: value.double().clone() for name, value in model.state_dict().items()}
+    settings = {"average_decay": 0.99, "start_step": 0, "dynamic_decay": True, **section}
+    random = torch.Generator().manual_seed(1)
+    for n in range(1, steps + 1):
+        optimizer.zero_grad()
+        model(torch.randn(4, 3, generator=random)).square().sum().backward()
+        optimizer.step()
+        average.update_parameters(model)
+        m = n - settings["start_step"]
+        decay = settings["average_decay"]
+        if settings["dynamic_decay"]:
+            decay = min(decay, (1 + m) / (10 + m))
+        decay = 0.0 if m < 0 else decay
+        for name, value in model.state_dict().items():
+            expected[name] += (1 - decay) * (value.double() - expected[name])
+        yield model, average, expected
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=str)
+def test_the_average_is_that_of_keras(section):
+    for model, average, expected in run(section):
+        assert isinstance(average, torch.optim.swa_utils.AveragedModel)
+        for name, value in average.module.named_parameters():
+            # Averages are float32, as the weights are.
+            np.testing.assert_allclose(value.detach(), expected[name], rtol=1e-5, atol=1e-6)
+        # Buffers are the model's own.
+        for name, value in average.module.named_buffers():
+            assert torch.equal(value, model.state_dict()[name])
+
+
+def test_all_weights_are_averaged_where_asked_and_integers_copied():
+    for model, average, expected in run({"trainable_weights_only": False, "average_decay": 0.9}):
+        for name, value in average.module.state_dict().items():
+            if name.endswith("num_batches_tracked"):
+                assert torch.equal(value, model.state_dict()[name])
+            else:
+                np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_saved_average_goes_on():
+    *_, (model, average, _) = run(SECTIONS[2])
+    other = factory_of(SECTIONS[2]).build_ema(Net())
+    other.load_state_dict(average.state_dict())
+    for both in (average, other):
+        both.update_parameters(model)
+    for name, value in average.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+
+
+def test_without_a_section_there_is_no_average():
+    with pytest.raises(ValueError, match="no `ema` section"):
+        OptimizerFactory(config_of("sgd")).build_ema(Net())

@@ -1,0 +1,318 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from optimization import OPTIMIZERS_CLS, ConfigError, OptimizationConfig
+from tests.torch.common import (
+    OptimizerFactory,
+    config_of,
+    factory_weights,
+    largest_difference,
+    parameters,
+    problem,
+    torch,
+)
+
+import optimization.torch as ours  # isort: skip
+
+CORRECTED = {"epsilon_placement": "corrected"}
+TORCHS = [
+    ("sgd", {}, torch.optim.SGD),
+    ("sgd", {"momentum": 0.9}, ours.SGD),
+    ("sgd_experimental", {"weight_decay": 0.1}, ours.SGD),
+    ("sgd_torch", {"momentum": 0.9}, torch.optim.SGD),
+    ("sgd_torch", {"warmup_steps": 3}, ours.SGD),
+    ("adam", {}, ours.AdamW),
+    ("adam", CORRECTED, torch.optim.AdamW),
+    ("adamw", CORRECTED, torch.optim.AdamW),
+    ("adamw", {**CORRECTED, "weight_decay_rate": 0.1, "weight_decay_order": "after"}, ours.AdamW),
+    ("adamax", {}, ours.Adamax),
+    ("adamax", {"epsilon_in_norm": True}, torch.optim.Adamax),
+    ("nadam", {}, torch.optim.NAdam),
+    ("rmsprop", {}, ours.RMSprop),
+    ("rmsprop", {"epsilon_in_sqrt": False}, torch.optim.RMSprop),
+    ("rmsprop", {"epsilon_in_sqrt": False, "momentum": 0.9}, ours.RMSprop),
+    ("adagrad", {}, ours.Adagrad),
+    ("adagrad", {"epsilon_in_sqrt": False}, torch.optim.Adagrad),
+    ("adadelta", {}, torch.optim.Adadelta),
+    ("adadelta", {"weight_decay": 0.1}, ours.Adadelta),
+    ("lamb", {}, ours.LAMB),
+    ("lars", {}, ours.LARS),
+    ("lion", {}, ours.Lion),
+    ("muon", {}, ours.Muon),
+    ("adafactor", {}, ours.Adafactor),
+    ("adafactor", {"variant": "torch"}, torch.optim.Adafactor),
+    ("adafactor", {"variant": "torch", "clipping_threshold": 0.5}, ours.Adafactor),
+    ("adafactor_keras", {}, ours.Adafactor),
+]
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = torch.nn.Embedding(5, 4)
+        self.layers = torch.nn.ModuleList(
+            torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)) for _ in range(2)
+        )
+        self.head = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.embedding(x)
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize(("kind", "section", "cls"), TORCHS, ids=str)
+def test_torchs_own_class_is_used_where_torch_has_the_algorithm(kind, section, cls):
+    optimizer = OptimizerFactory(config_of(kind, **section)).build_optimizer(Net())
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert isinstance(optimizer, cls)
+    assert type(optimizer).__name__ == cls.__name__
+
+
+def test_every_type_that_torch_has_is_in_the_table():
+    natively = {name for name, entry in OPTIMIZERS_CLS.entries() if entry.torch}
+    aliases = {"adam_experimental", "adamw_experimental"}  # of the section, not of the class
+    assert natively - aliases == {kind for kind, _, _ in TORCHS}
+
+
+def groups_of(config, model=None):
+    optimizer = OptimizerFactory(config).build_optimizer(model or Net())
+    return {group["group_name"]: group for group in optimizer.param_groups}
+
+
+def test_groups_by_name_type_and_dimensions():
+    config = config_of("adamw", weight_decay_rate=0.1)
+    config.override(
+        {
+            "param_groups": [
+                {"match": r"^head\.", "learning_rate_multiplier": 10.0},
+                {"layer_type": "LayerNorm", "weight_decay": 0.0, "name": "norms"},
+                {"ndim": [1], "learning_rate_multiplier": 0.5},
+            ]
+        }
+    )
+    groups = groups_of(config)
+    assert {name: group["param_names"] for name, group in groups.items()} == {
+        "default": ["embedding.weight", "layers.0.0.weight", "layers.1.0.weight"],
+        "ndim 1": ["layers.0.0.bias", "layers.1.0.bias"],
+        "norms/weight_decay=0.0": [
+            f"layers.{i}.1.{name}" for i in range(2) for name in ("weight", "bias")
+        ],
+        r"^head\.": ["head.weight", "head.bias"],
+    }
+    assert [group["lr"] for group in groups.values()] == pytest.approx([0.01, 0.005, 0.01, 0.1])
+    assert [group["weight_decay"] for group in groups.values()] == [0.1, 0.1, 0.0, 0.1]
+
+
+def test_frozen_parameters_are_left_out():
+    config = config_of("sgd")
+    config.override({"param_groups": [{"match": "embedding", "freeze": True}]})
+    model = Net()
+    model.head.bias.requires_grad_(False)
+    names = groups_of(config, model)["default"]["param_names"]
+    assert {"embedding.weight", "head.bias"} & set(names) == set()
+    assert len(names) == 9
+    assert model.embedding.weight.requires_grad
+    config.override({"param_groups": [{"match": ".", "freeze": True}]})
+    with pytest.raises(ValueError, match="nothing to train"):
+        groups_of(config)
+
+
+def test_layer_decay():
+    config = config_of("sgd", learning_rate=1.0)
+    config.override({"layer_decay": {"rate": 0.5, "depth": r"layers\.(\d+)\."}})
+    groups = groups_of(config)
+    rates = {name: group["lr"] for name, group in groups.items()}
+    assert rates == {
+        "default/layer_0": 0.125,
+        "default/layer_1": 0.25,
+        "default/layer_2": 0.5,
+        "default": 1.0,
+    }
+    assert groups["default"]["param_names"] == ["head.weight", "head.bias"]
+
+
+def test_lamb_and_lars_exclude_from_both():
+    for kind in ("lamb", "lars"):
+        section = {"weight_decay_rate": 0.1, "exclude_from_weight_decay": ["bias"]}
+        groups = groups_of(config_of(kind, **section))
+        plain = groups["default/no_adaptation/weight_decay=0.0"]
+        assert all("bias" in name for name in plain["param_names"])
+        assert not any("bias" in name for name in groups["default"]["param_names"])
+        section["exclude_from_layer_adaptation"] = []
+        groups = groups_of(config_of(kind, **section))
+        assert set(groups) == {"default", "default/weight_decay=0.0"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"param_groups": [{"match": "nowhere"}]},
+            "'nowhere'.*matches no trainable variable .nearest:",
+        ),
+        ({"param_groups": [{"layer_type": "Dense"}]}, "layer types: Embedding, LayerNorm, Linear"),
+        ({"layer_decay": {"rate": 0.5}}, "layer_decay matches no"),
+    ],
+)
+def test_rules_that_match_nothing_are_errors(sections, message):
+    config = config_of("sgd")
+    config.override(sections)
+    with pytest.raises(ValueError, match=message):
+        groups_of(config)
+
+
+def test_patterns_that_match_nothing_are_errors():
+    config = config_of("lamb", exclude_from_weight_decay=["bais"])
+    with pytest.raises(
+        ValueError, match=r"exclude_from_weight_decay.*'bais' \(nearest: 'head.bias"
+    ):
+        groups_of(config)
+
+
+def test_layer_types_need_the_model():
+    config = config_of("sgd")
+    config.override({"param_groups": [{"layer_type": "LayerNorm", "freeze": True}]})
+    with pytest.raises(ValueError, match="give the model itself"):
+        OptimizerFactory(config).build_optimizer(Net().named_parameters())
+
+
+def test_an_optimizer_for_a_group_is_refused():
+    config = config_of("sgd")
+    config.override({"param_groups": [{"match": "bias", "optimizer": {"type": "adam"}}]})
+    with pytest.raises(ConfigError, match=r"param_groups\[0\].optimizer: .*one algorithm"):
+        OptimizerFactory(config)
+
+
+def test_a_type_without_a_native_implementation_names_those_with_one():
+    config = config_of("ftrl")
+    with pytest.raises(
+        ConfigError, match=r"optimizer.type: `ftrl` has no native.*have: sgd, .*muon"
+    ):
+        OptimizerFactory(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "instead"),
+    [
+        ("sgd", {"gradient_accumulation_steps": 4}, "backward"),
+        ("sgd", {"on_nonfinite": "skip"}, "GradScaler"),
+        ("lion", {"jit_compile": True}, r"torch.compile\(optimizer.step\)"),
+    ],
+)
+def test_what_the_loop_does_in_pytorch_is_refused_with_what_does_it(kind, section, instead):
+    name = next(iter(section))
+    with pytest.raises(ConfigError, match=rf"optimizer\.{kind}\.{name}: .*{instead}"):
+        OptimizerFactory(config_of(kind, **section))
+
+
+def test_options_of_torch_reach_the_class():
+    factory = OptimizerFactory(config_of("adamw", **CORRECTED))
+    group = factory.build_optimizer(Net(), foreach=False, maximize=True).param_groups[0]
+    assert (group["foreach"], group["maximize"]) == (False, True)
+    assert factory.build_optimizer(Net(), fused=True).param_groups[0]["fused"]
+    assert factory.build_optimizer(Net(), differentiable=True).param_groups[0]["differentiable"]
+    for option in ("fused", "capturable", "differentiable"):
+        with pytest.raises(ValueError, match=f"`{option}`: LAMB does not have it"):
+            OptimizerFactory(config_of("lamb")).build_optimizer(Net(), **{option: True})
+
+
+@pytest.mark.parametrize(("kind", "section", "cls"), TORCHS, ids=str)
+def test_foreach_and_maximize_of_every_class(kind, section, cls):
+    initial, gradients = problem(steps=4)
+    config = config_of(kind, **section)
+    expected = factory_weights(config, initial, gradients, foreach=False)
+    found = factory_weights(config, initial, gradients, foreach=True)
+    # Float64 in another order.
+    assert largest_difference(found, expected) < 1e-12
+    negative = [{name: -g for name, g in grads.items()} for grads in gradients]
+    found = factory_weights(config, initial, negative, foreach=False, maximize=True)
+    assert largest_difference(found, expected) < 1e-12
+
+
+def test_other_things_than_named_parameters_are_refused():
+    factory = OptimizerFactory(config_of("sgd"))
+    with pytest.raises(TypeError, match="named_parameters"):
+        factory.build_optimizer(Net().parameters())
+    with pytest.raises(ValueError, match="no parameter that requires gradients"):
+        factory.build_optimizer(torch.nn.ReLU())
+
+
+def test_a_wrong_config_is_refused_as_in_keras():
+    config = OptimizationConfig({"optimizer": {"type": "sgd"}})
+    with pytest.raises(ConfigError, match="learning_rate.type: a type is required"):
+        OptimizerFactory(config)
+
+
+def test_lengths_come_from_the_training():
+    cosine = {"initial_learning_rate": 1.0}
+    config = config_of("sgd", {"type": "cosine", "cosine": cosine})
+    factory = OptimizerFactory(config, train_steps=4)
+    params = parameters(problem()[0])
+    optimizer = factory.build_optimizer(params.items())
+    scheduler = factory.build_scheduler(optimizer)
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([0.0], abs=1e-15)
+
+
+def test_tied_weights_are_one_parameter():
+    model = Net()
+    model.decoder = torch.nn.Linear(4, 5, bias=False)
+    model.decoder.weight = model.embedding.weight
+    names = groups_of(config_of("adam"), model)["default"]["param_names"]
+    assert "embedding.weight" in names
+    assert "decoder.weight" not in names
+
+
+def test_a_model_learns():
+    config = config_of("lamb", learning_rate=0.05, global_clipnorm=1.0)
+    model = Net()
+    optimizer = OptimizerFactory(config).build_optimizer(model)
+    x, y = torch.arange(5), torch.tensor([0, 1, 0, 1, 0])
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
+    assert np.isfinite(losses).all()
+
+
+def test_neither_keras_nor_tensorflow_is_imported():
+    code = """
+import sys
+from optimization import OptimizationConfig
+from optimization.torch import OptimizerFactory
+import torch
+config = OptimizationConfig({
+    "optimizer": {"type": "adamw"},
+    "learning_rate": {"type": "cosine", "cosine": {"initial_learning_rate": 0.1}},
+})
+factory = OptimizerFactory(config, train_steps=10)
+optimizer = factory.build_optimizer(torch.nn.Linear(2, 2))
+factory.build_scheduler(optimizer)
+print(sorted({"keras", "tensorflow", "jax"} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stderr
+
+
+def test_without_torch_the_message_says_what_to_install():
+    code = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
+import optimization.torch
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: optimization.torch needs PyTorch" in result.stderr
+    assert "pip install 'optimizer-factory[torch]'" in result.stderr

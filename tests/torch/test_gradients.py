@@ -1,0 +1,235 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from tests.torch.common import (
+    OptimizerFactory,
+    config_of,
+    factory_weights,
+    largest_difference,
+    parameters,
+    problem,
+    set_gradients,
+    torch,
+    train,
+    weights_of,
+)
+
+from optimization.torch.gradients import unitwise_norm  # isort: skip
+
+CLIPS = {
+    "global_clipnorm": 2.0,
+    "clipnorm": 0.5,
+    "clipvalue": 0.3,
+    "adaptive_clip_factor": 0.1,
+}
+every_clip = pytest.mark.parametrize("clip", CLIPS.items(), ids=str)
+
+
+def clipped(gradients, weights, clip, bound):
+    """Returns the clipped gradients, transcribed in NumPy."""
+
+    def scaled(gradient, norm, limit):
+        return gradient * np.minimum(1, limit / np.maximum(norm, 1e-300))
+
+    def norm(value):
+        return np.sqrt((value**2).sum())
+
+    def unit_norm(value):
+        if sum(size > 1 for size in value.shape) <= 1:
+            return norm(value)
+        return np.sqrt((value**2).sum(axis=tuple(range(1, value.ndim)), keepdims=True))
+
+    if clip == "global_clipnorm":
+        whole = np.sqrt(sum(norm(g) ** 2 for g in gradients.values()))
+        return {name: scaled(g, whole, bound) for name, g in gradients.items()}
+    if clip == "clipnorm":
+        return {name: scaled(g, norm(g), bound) for name, g in gradients.items()}
+    if clip == "clipvalue":
+        return {name: np.clip(g, -bound, bound) for name, g in gradients.items()}
+    return {
+        name: scaled(g, unit_norm(g), bound * np.maximum(unit_norm(weights[name]), 1e-3))
+        for name, g in gradients.items()
+    }
+
+
+def expected_weights(clip, bound, initial, gradients):
+    weights = {name: np.array(value) for name, value in initial.items()}
+    for grads in gradients:
+        for name, gradient in clipped(grads, weights, clip, bound).items():
+            weights[name] = weights[name] - 0.01 * gradient
+    return weights
+
+
+@every_clip
+def test_a_clip_acts_inside_the_step(clip):
+    initial, gradients = problem()
+    config = config_of("sgd", **dict([clip]))
+    found = factory_weights(config, initial, gradients)
+    # Float64 on both sides.
+    assert largest_difference(found, expected_weights(*clip, initial, gradients)) < 1e-12
+
+
+def test_bert_clips_the_global_norm_first():
+    initial, gradients = problem()
+    sections = [{"gradient_clip_norm": 1.0}, {"gradient_clip_norm": 0, "global_clipnorm": 1.0}]
+    found = [factory_weights(config_of("adamw", **s), initial, gradients) for s in sections]
+    assert largest_difference(*found) < 1e-12
+    plain = factory_weights(config_of("adamw", gradient_clip_norm=0), initial, gradients)
+    assert largest_difference(found[0], plain) > 1e-3
+
+
+@every_clip
+def test_the_gradients_of_a_closure_are_clipped(clip):
+    initial, gradients = problem(steps=4)
+    params = parameters(initial)
+    optimizer = OptimizerFactory(config_of("sgd", **dict([clip]))).build_optimizer(params.items())
+    for number, grads in enumerate(gradients):
+
+        def closure(grads=grads):
+            set_gradients(params, grads)
+            return 1.0
+
+        # As an argument by position, and by name.
+        loss = optimizer.step(closure) if number % 2 else optimizer.step(closure=closure)
+        assert loss == 1.0
+    assert largest_difference(weights_of(params), expected_weights(*clip, initial, gradients)) < (
+        1e-12
+    )
+
+
+@every_clip
+def test_parameters_without_gradients_do_not_count(clip):
+    initial, gradients = problem(steps=3)
+    missing = "layer_0.conv.weight"
+    present = [{k: g for k, g in grads.items() if k != missing} for grads in gradients]
+    found = factory_weights(config_of("sgd", **dict([clip])), initial, present)
+    expected = expected_weights(*clip, initial, present)
+    assert largest_difference(found, expected) < 1e-12
+    np.testing.assert_array_equal(found[missing], initial[missing])
+
+
+@every_clip
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_and_pickles_clip_too(clip, copied):
+    initial, gradients = problem(steps=4)
+    params = parameters(initial)
+    config = config_of("sgd_torch", **dict([clip]))
+    optimizer = OptimizerFactory(config).build_optimizer(params.items())
+    train(optimizer, params, gradients[:2])
+    other = copied(optimizer)
+    assert isinstance(other, torch.optim.SGD)
+    assert type(other).__name__ == "SGD"
+    copies = dict(zip(params, (p for g in other.param_groups for p in g["params"]), strict=True))
+    for o, p in ((optimizer, params), (other, copies)):
+        train(o, p, gradients[2:])
+        assert len(o._optimizer_step_pre_hooks) == 1
+    assert largest_difference(weights_of(copies), weights_of(params)) == 0
+
+
+@every_clip
+@pytest.mark.parametrize("fused", [False, True])
+def test_under_a_gradient_scaler_the_unscaled_gradients_are_clipped(clip, fused):
+    initial, gradients = problem(steps=5)
+    config = config_of("adamw", epsilon_placement="corrected", **dict([clip]))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    params = parameters(initial, torch.float32)
+    optimizer = OptimizerFactory(config).build_optimizer(params.items(), fused=fused)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    for grads in gradients:
+        set_gradients(params, grads)
+        for parameter in params.values():
+            parameter.grad *= 1024.0
+        scaler.scale(torch.ones(()))  # without a loss the scaler does not exist yet
+        scaler.step(optimizer)
+        scaler.update()
+    expected = factory_weights(config, initial, gradients, torch.float32)
+    # A few roundings of float32; unclipped, or clipped while scaled, differs by far more.
+    assert largest_difference(weights_of(params), expected) < 1e-6
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("on_nonfinite", [None, "raise"])
+def test_a_gradient_scaler_skips_an_overflow(fused, on_nonfinite):
+    initial, gradients = problem(steps=1)
+    config = config_of(
+        "adamw", epsilon_placement="corrected", global_clipnorm=1.0, on_nonfinite=on_nonfinite
+    )
+    params = parameters(initial, torch.float32)
+    before = weights_of(params)
+    optimizer = OptimizerFactory(config).build_optimizer(params.items(), fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    set_gradients(params, gradients[0])
+    params["scale"].grad.fill_(float("inf"))
+    scaler.scale(torch.ones(()))
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 512.0
+    assert largest_difference(weights_of(params), before) == 0
+
+
+def test_half_precision_does_not_overflow_in_the_norm():
+    parameter = torch.nn.Parameter(torch.zeros(4, dtype=torch.float16))
+    config = config_of("sgd", learning_rate=1.0, global_clipnorm=1.0)
+    optimizer = OptimizerFactory(config).build_optimizer([("w", parameter)])
+    parameter.grad = torch.full((4,), 1000.0, dtype=torch.float16)  # its square is infinite
+    optimizer.step()
+    assert parameter.tolist() == [-0.5] * 4
+
+
+def test_a_global_norm_that_is_not_finite_makes_everything_nan_as_in_keras():
+    initial, gradients = problem(steps=1)
+    gradients[0]["scale"] = np.array(np.inf)
+    found = factory_weights(config_of("sgd", global_clipnorm=1.0), initial, gradients)
+    assert all(np.isnan(value).all() for value in found.values())
+
+
+def test_raising_names_the_parameters_and_changes_nothing():
+    initial, gradients = problem(steps=1)
+    params = parameters(initial)
+    config = config_of("adam", on_nonfinite="raise")
+    optimizer = OptimizerFactory(config).build_optimizer(params.items())
+    gradients[0]["scale"] = np.array(np.nan)
+    with pytest.raises(FloatingPointError, match="infinite or NaN: scale$"):
+        train(optimizer, params, gradients)
+    assert largest_difference(weights_of(params), initial) == 0
+
+
+def test_sparse_gradients_are_clipped_by_none_and_taken_by_torchs_own_sgd():
+    parameter = torch.nn.Parameter(torch.zeros(4, 2))
+    sparse = torch.sparse_coo_tensor([[1]], torch.ones(1, 2), (4, 2))
+    for section, refused in (({}, False), ({"clipnorm": 1.0}, True)):
+        optimizer = OptimizerFactory(config_of("sgd", **section)).build_optimizer(
+            [("w", parameter)]
+        )
+        parameter.grad = sparse
+        if refused:
+            with pytest.raises(RuntimeError, match="need dense gradients"):
+                optimizer.step()
+        else:
+            optimizer.step()
+    assert parameter.sum().item() == pytest.approx(-0.02)
+
+
+def test_a_unit_is_what_makes_one_output():
+    assert unitwise_norm(torch.ones(3, 4)).flatten().tolist() == [2.0] * 3
+    assert unitwise_norm(torch.ones(3, 2, 2, 1)).flatten().tolist() == [2.0] * 3
+    assert unitwise_norm(torch.ones(4)).item() == unitwise_norm(torch.ones(4, 1)).item() == 2.0
+    assert unitwise_norm(torch.tensor(-3.0)).item() == 3.0
+
+
+def test_clips_compile():
+    initial, gradients = problem(steps=3)
+    torch._dynamo.reset()
+    config = config_of("lamb", global_clipnorm=1.0)
+    params = parameters(initial, torch.float32)
+    optimizer = OptimizerFactory(config).build_optimizer(params.items())
+    step = torch.compile(optimizer.step, backend="aot_eager")
+    for grads in gradients:
+        set_gradients(params, grads)
+        step()
+    expected = factory_weights(config, initial, gradients, torch.float32)
+    # 1 - beta^t is in float32 where it is compiled.
+    assert largest_difference(weights_of(params), expected) < 1e-5
