@@ -1,10 +1,10 @@
 """The average of a model's weights, as an `AveragedModel` of torch."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
-
-from optimization.configs.optimizer_config import EMAConfig
 
 
 class WeightAverage:
@@ -50,16 +50,18 @@ class WeightAverage:
                 average.copy_(weight)
 
 
-def build_average(model: torch.nn.Module, config: EMAConfig) -> AveragedModel:
-    """Returns the average of a model that an `ema` section describes.
+def build_average(
+    model: torch.nn.Module, trainable_weights_only: bool = True, **rule: Any
+) -> AveragedModel:
+    """Returns the average of a model.
 
     Args:
         model: The model that is trained.
-        config: The section.
+        trainable_weights_only: Whether buffers are the model's own, and not averaged.
+        **rule: Arguments of `WeightAverage`.
     """
-    rule = WeightAverage(config.average_decay, config.start_step, config.dynamic_decay)
-    buffers = not config.trainable_weights_only
-    average = AveragedModel(model, multi_avg_fn=rule, use_buffers=buffers)
+    buffers = not trainable_weights_only
+    average = AveragedModel(model, multi_avg_fn=WeightAverage(**rule), use_buffers=buffers)
     # It holds the first weights already: with 0 torch would take those after the first update.
     average.n_averaged.fill_(1)
     return average

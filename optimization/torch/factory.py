@@ -35,7 +35,9 @@ _REFUSED = {
     "max_consecutive_nonfinite": "is not there natively: `torch.amp.GradScaler` skips such steps",
     "jit_compile": "is for XLA; in PyTorch it is `torch.compile(optimizer.step)`",
     "loss_scale_factor": "is `torch.amp.GradScaler(init_scale=...)` in PyTorch",
-    "use_ema": "is an `ema` section, and `build_ema(model)`, in PyTorch",
+    "ema_overwrite_frequency": (
+        "is the training loop's in PyTorch: copy the average's parameters into the model"
+    ),
 }
 """What belongs to the training loop of PyTorch, and what does it there."""
 
@@ -168,16 +170,25 @@ class OptimizerFactory:
         )
 
     def build_ema(self, model: torch.nn.Module) -> AveragedModel:
-        """Builds the average of the model's weights that the `ema` section describes.
+        """Builds the average of the model's weights that the config describes.
 
-        Call its `update_parameters(model)` after each step of the optimizer.
+        That is the `ema` section, or `use_ema` of the optimizer's. Call the average's
+        `update_parameters(model)` after each step of the optimizer.
 
         Raises:
-            ValueError: If the config has no `ema` section.
+            ValueError: If the config has neither.
         """
-        if self._config.ema is None:
-            raise ValueError("The config has no `ema` section.")
-        return ema.build_average(model, self._config.ema)
+        section = self._config.optimizer.get()
+        if self._config.ema is not None:
+            arguments = self._config.ema.arguments()
+            del arguments["name"]
+        elif section.use_ema:
+            # As in Keras: the average is the weights after the first update.
+            arguments = {"average_decay": section.ema_momentum, "start_step": 2}
+            arguments["dynamic_decay"] = False
+        else:
+            raise ValueError("The config has neither an `ema` section nor `use_ema`.")
+        return ema.build_average(model, **arguments)
 
     def _gradient_rules(self) -> GradientRules | None:
         arguments = self._config.optimizer.get().pipeline_arguments()

@@ -89,12 +89,11 @@ def adam(section: BaseOptimizerConfig) -> Recipe:
     exclude = getattr(section, "exclude_from_weight_decay", None)
     include = getattr(section, "include_in_weight_decay", None)
     order = getattr(section, "weight_decay_order", "before")
-    decay_of_all = _decoupled(section)
-    decay = decay_of_all or getattr(section, "weight_decay_rate", 0.0)
+    decay = _decoupled(section) or getattr(section, "weight_decay_rate", 0.0)
     arguments = {**_adam_arguments(section), "amsgrad": section.amsgrad, "weight_decay": decay}
 
     def decays(name: str) -> bool:
-        if decay_of_all or matches_any(name, include):
+        if matches_any(name, include):
             return True
         return not matches_any(name, exclude) if exclude else not include
 
@@ -277,14 +276,13 @@ def _layerwise(section: BaseOptimizerConfig, cls: type, arguments: dict[str, Any
         return {"adapt": not matches_any(name, exclude if fixed is None else fixed)}
 
     patterns = {"exclude_from_weight_decay": exclude, "exclude_from_layer_adaptation": fixed}
-    if arguments["decoupled_weight_decay"]:  # of everything; at most one of the two is set
-        decay = "decoupled_weight_decay"
-        return Recipe(cls, arguments, settings=settings, decay=decay, patterns=patterns)
+    # At most one of the two is set.
+    decay = "decoupled_weight_decay" if _decoupled(section) else "weight_decay"
 
     def decays(name: str) -> bool:
         return not matches_any(name, exclude)
 
-    return Recipe(cls, arguments, decays, settings, patterns=patterns)
+    return Recipe(cls, arguments, decays, settings, decay, patterns)
 
 
 def _adam_arguments(section: BaseOptimizerConfig) -> dict[str, Any]:
@@ -293,4 +291,4 @@ def _adam_arguments(section: BaseOptimizerConfig) -> dict[str, Any]:
 
 def _decoupled(section: BaseOptimizerConfig) -> float:
     """Returns the weight decay apart from the gradient, 0 for none."""
-    return getattr(section, "weight_decay", None) or 0.0
+    return section.weight_decay or 0.0

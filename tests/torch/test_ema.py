@@ -71,6 +71,21 @@ def test_all_weights_are_averaged_where_asked_and_integers_copied():
                 np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6)
 
 
+def test_use_ema_is_keras():
+    factory, model = OptimizerFactory(config_of("sgd", use_ema=True, ema_momentum=0.7)), Net()
+    average = factory.build_ema(model)
+    expected = None
+    for step in range(4):
+        with torch.no_grad():
+            model.dense.weight += step + 1.0
+        average.update_parameters(model)
+        weight = model.dense.weight.detach().double()
+        # Keras: the first update copies.
+        expected = weight if expected is None else 0.7 * expected + 0.3 * weight
+        found = average.module.dense.weight.detach()
+        np.testing.assert_allclose(found, expected, rtol=1e-6)  # in float32
+
+
 def test_a_saved_average_goes_on():
     *_, (model, average, _) = run(SECTIONS[2])
     other = factory_of(SECTIONS[2]).build_ema(Net())
@@ -82,5 +97,5 @@ def test_a_saved_average_goes_on():
 
 
 def test_without_a_section_there_is_no_average():
-    with pytest.raises(ValueError, match="no `ema` section"):
+    with pytest.raises(ValueError, match="neither an `ema` section"):
         OptimizerFactory(config_of("sgd")).build_ema(Net())
