@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 from optimization.configs.base import Config
@@ -21,8 +21,10 @@ from optimization.configs.resolution import resolved
 from optimization.matching.rules import DEFAULT
 from optimization.schedules import curve
 from optimization.schedules.constant import ConstantLrConfig
+from optimization.schedules.metric import HfGreedyLrConfig, MetricLrConfig
 from optimization.torch import ema, extended
 from optimization.torch.gradients import GradientRules
+from optimization.torch.greedy import GreedyLR
 from optimization.torch.groups import build_groups, named_parameters
 from optimization.torch.recipes import Recipe
 from optimization.torch.schedule import ConfiguredScheduler, place_of
@@ -152,9 +154,17 @@ class OptimizerFactory:
             last_epoch: The steps done, as torch means it: -1 for a new training; otherwise the
                 optimizer's state was loaded before.
 
+        Returns:
+            A `ConfiguredScheduler`. For a learning rate that follows a metric, torch's
+            `ReduceLROnPlateau` or a `GreedyLR`: its `step(metric)` follows each evaluation.
+
         Raises:
-            ValueError: If the optimizer does not have a hyperparameter that is scheduled.
+            ValueError: If the optimizer does not have a hyperparameter that is scheduled, or for a
+                `last_epoch` where the scheduler counts no steps.
         """
+        rate, _ = self._sections(None)
+        if isinstance(rate, MetricLrConfig):
+            return _following(rate, optimizer, last_epoch)
         rates = {rule.label: self._rate(rule) for rule in self._config.param_groups}
         hyperparameters = {
             name: (function, lambda group: True)
@@ -230,6 +240,23 @@ class OptimizerFactory:
         return key, follows
 
 
+def _following(config: MetricLrConfig, optimizer: Optimizer, last_epoch: int) -> LRScheduler:
+    if last_epoch != -1:
+        raise ValueError(
+            "Argument `last_epoch` must be -1 for a rate that follows a metric: load the "
+            f"scheduler's state, received: last_epoch={last_epoch}"
+        )
+    settings = config.settings()
+    # The rates of groups are multiples of the one that is followed, and so are their bounds.
+    for bound in ("min_lr", "max_lr"):
+        if bound in settings:
+            multipliers = [group.get("lr_multiplier", 1.0) for group in optimizer.param_groups]
+            settings[bound] = [settings[bound] * multiplier for multiplier in multipliers]
+    if isinstance(config, HfGreedyLrConfig):
+        return GreedyLR(optimizer, **settings)
+    return ReduceLROnPlateau(optimizer, **settings)
+
+
 def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], float]:
     return lambda step: float(curve(learning_rate, warmup, np.asarray(step)))
 
@@ -255,10 +282,25 @@ def _problems(config: OptimizationConfig) -> Iterable[Problem]:
     if section.on_nonfinite == "skip":
         message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"
         yield section._problem("conflict", "on_nonfinite", message)
+    yield from _followed(config)
     for group in config.param_groups:
         if group.optimizer.type is not None:
             message = "a torch.optim.Optimizer has one algorithm for all groups"
             yield group._problem("conflict", "optimizer", message)
+
+
+def _followed(config: OptimizationConfig) -> Iterable[Problem]:
+    """Yields what a scheduler that follows a metric, and counts no steps, cannot set."""
+    rate = config.learning_rate
+    if not isinstance(rate.get(), MetricLrConfig):
+        return
+    for group in config.param_groups:
+        if group.learning_rate.type is not None:
+            message = f"`{rate.type}` changes the rates of all groups of a torch.optim.Optimizer"
+            yield group._problem("conflict", "learning_rate", message)
+    if config.schedules or getattr(config.optimizer.get(), "warmup_steps", 0):
+        message = "follows a metric in PyTorch, and nothing then sets what follows the steps"
+        yield rate._problem("conflict", "type", message)
 
 
 def _check_options(cls: type[Optimizer], options: dict[str, Any]) -> None:

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from optimization import ConfigError
+from tests.torch.common import OptimizerFactory, config_of, torch
+
+from optimization.torch import GreedyLR  # isort: skip
+
+SETTINGS = [
+    {"patience": 1, "min_lr": 0.01, "factor": 0.5},
+    {"patience": 2, "mode": "max", "threshold_mode": "rel", "cooldown": 1, "warmup": 2},
+    {"patience": 0, "smooth": True, "window_size": 3, "min_lr": [0.01, 0.001]},
+    {"patience": 0, "min_lr": 0.05, "reset_start": 3, "max_lr": 0.3},
+]
+
+
+def optimizer_of():
+    groups = [
+        {"params": [torch.nn.Parameter(torch.zeros(2))], "lr": 0.1},
+        {"params": [torch.nn.Parameter(torch.zeros(2))], "lr": torch.tensor(0.05)},
+    ]
+    return torch.optim.SGD(groups)
+
+
+def rates_of(optimizer):
+    return [float(group["lr"]) for group in optimizer.param_groups]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_the_rates_are_those_of_transformers(settings):
+    theirs = pytest.importorskip("transformers.optimization", reason="the peer")
+    if not hasattr(theirs, "GreedyLR"):
+        pytest.skip("this release of transformers has no GreedyLR")
+    one, other = optimizer_of(), optimizer_of()
+    mine, reference = GreedyLR(one, **settings), theirs.GreedyLR(other, **settings)
+    for value in np.random.default_rng(0).normal(size=60).round(1):
+        one.step()
+        mine.step(torch.tensor(value))
+        reference.step(float(value))
+        # The second rate is a tensor of float32.
+        np.testing.assert_allclose(rates_of(one), rates_of(other), rtol=1e-6)
+        assert mine.get_last_lr() == rates_of(one)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_state_resumes(settings):
+    one, other = optimizer_of(), optimizer_of()
+    values = np.random.default_rng(1).normal(size=40)
+    scheduler = GreedyLR(one, **settings)
+    for value in values[:20]:
+        scheduler.step(value)
+    resumed = GreedyLR(other, **settings)
+    other.load_state_dict(one.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    assert resumed.last_epoch == scheduler.last_epoch == 20
+    for value in values[20:]:
+        scheduler.step(value)
+        resumed.step(value)
+        assert rates_of(one) == rates_of(other)
+
+
+@pytest.mark.parametrize("kind", ["hf_greedy", "hf_reduce_lr_on_plateau"])
+def test_a_config_that_follows_a_metric(kind):
+    section = {"initial_learning_rate": 0.1, "factor": 0.5, "patience": 1, "min_lr": 0.04}
+    config = config_of("sgd", {"type": kind, kind: section})
+    config.override({"param_groups": [{"match": "bias", "learning_rate_multiplier": 0.1}]})
+    factory = OptimizerFactory(config)
+    optimizer = factory.build_optimizer(torch.nn.Linear(2, 2))
+    scheduler = factory.build_scheduler(optimizer)
+    expected = GreedyLR if kind == "hf_greedy" else torch.optim.lr_scheduler.ReduceLROnPlateau
+    assert isinstance(scheduler, expected)
+    assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+    assert rates_of(optimizer) == pytest.approx([0.1, 0.01])
+    for value in (1.0, 2.0, 3.0):
+        scheduler.step(value)
+    assert rates_of(optimizer) == pytest.approx([0.05, 0.005])
+    for value in (4.0, 5.0):
+        scheduler.step(value)
+    assert rates_of(optimizer) == pytest.approx([0.04, 0.004])
+    with pytest.raises(ValueError, match="must be -1"):
+        factory.build_scheduler(optimizer, last_epoch=3)
+
+
+def test_what_follows_the_steps_cannot_be_beside_it():
+    section = {"initial_learning_rate": 0.1}
+    rate = {"type": "hf_greedy", "hf_greedy": section}
+    constant = {"type": "constant", "constant": {"learning_rate": 0.9}}
+    config = config_of("sgd", rate, momentum=0.9)
+    config.override({"schedules": {"momentum": constant}})
+    with pytest.raises(ConfigError, match=r"learning_rate.type: follows a metric"):
+        OptimizerFactory(config)
+    config = config_of("sgd", rate)
+    config.override({"param_groups": [{"match": "bias", "learning_rate": constant}]})
+    with pytest.raises(ConfigError, match=r"param_groups\[0\].learning_rate: .*all groups"):
+        OptimizerFactory(config)
+
+
+def test_it_needs_an_optimizer():
+    with pytest.raises(TypeError, match="list is not an Optimizer"):
+        GreedyLR([])
