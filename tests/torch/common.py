@@ -19,6 +19,14 @@ SHAPES = {
 STEPS = 25
 
 
+def skip_beside_tensorflow():
+    """Skips a module that imports Keras where its backend is TensorFlow."""
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() == "tensorflow":
+        reason = "TensorFlow and the Triton that torch.optim imports crash in one process"
+        pytest.skip(reason, allow_module_level=True)
+
+
 def config_of(kind, learning_rate=0.01, **section):
     """Returns a config of a type, with a constant rate or the section that is given."""
     if not isinstance(learning_rate, dict):

@@ -7,13 +7,11 @@ from tests.torch.common import (
     factory_weights,
     largest_difference,
     problem,
+    skip_beside_tensorflow,
     torch,
 )
 
-keras = pytest.importorskip("keras")
-if keras.backend.backend() == "tensorflow":
-    reason = "TensorFlow and the Triton that torch.optim imports crash in one process"
-    pytest.skip(reason, allow_module_level=True)
+skip_beside_tensorflow()
 
 from optimization import OptimizerFactory  # noqa: E402
 from tests.golden_cases import make_variable, run  # noqa: E402
