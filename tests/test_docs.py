@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from optimization import OPTIMIZERS_CLS, OptimizationConfig, OptimizerFactory
+from optimization.configs.optimizers.adafactor_variants import VARIANTS
 from tests.golden_cases import make_variable
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -51,13 +52,33 @@ def run_examples(page: Path, folder: Path) -> list[tuple[Block, str]]:
     return outputs
 
 
-def test_the_examples_print_what_the_page_says(tmp_path, monkeypatch):
+# What each page shows being printed, as a number of blocks.
+SHOWN = {"adafactor.md": 3, "pipeline.md": 5}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_examples_print_what_the_page_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras.backend.clear_session()  # automatic names are counted
-    outputs = run_examples(PIPELINE, tmp_path)
-    assert len(outputs) == 5
+    page = DOCS / name
+    outputs = run_examples(page, tmp_path)
+    assert len(outputs) == SHOWN[name]
     for block, printed in outputs:
-        assert printed == block.text, f"{PIPELINE.name}:{block.line}"
+        assert printed == block.text, f"{page.name}:{block.line}"
+
+
+def test_the_variants_of_adafactor_are_what_the_page_says():
+    rows = re.findall(r"^\| `(\w+)` (\|.*)\|$", (DOCS / "adafactor.md").read_text(), re.MULTILINE)
+    cells = {name: [cell.strip(" `") for cell in row[1:].split("|")] for name, row in rows}
+    variants = cells.pop("variant")
+    assert variants == list(VARIANTS)
+    told = {v: {n: yaml.safe_load(c[i]) for n, c in cells.items()} for i, v in enumerate(variants)}
+    same = {"factored", "decay_rate", "step_offset", "epsilon2", "warmup_init"}
+    same |= {"weight_decay", "include_in_weight_decay"}
+    for variant, switches in VARIANTS.items():
+        own = {name: value for name, value in switches.items() if name not in same}
+        assert told[variant] == own
+        assert {n: switches[n] for n in same} == {n: VARIANTS["t5x"][n] for n in same}
 
 
 def test_the_sections_are_right():

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from optimization.optimizers import (
     LAMB,
+    Adafactor,
     AdafactorKeras,
     AdamWeightDecay,
     ParamGroup,
@@ -30,6 +31,9 @@ OPTIMIZERS = {
     ),
     "lamb": lambda: LAMB(0.01, weight_decay_rate=0.1),
     "adafactor_keras": lambda: AdafactorKeras(0.01),
+    "adafactor_relative": lambda: Adafactor(
+        step_size="relative", step_count="per_parameter", min_dim_size_to_factor=2, beta1=0.9
+    ),
 }
 ARGUMENTS = {"global_clipnorm": 0.5, "ema": {"average_decay": 0.9}}
 ACCUMULATION = {"gradient_accumulation_steps": 2}
