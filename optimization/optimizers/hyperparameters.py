@@ -150,6 +150,8 @@ class _ComparedAs:
 class _Float(_ComparedAs, float):
     """A number, for PyTorch, whose functions want Python's."""
 
+    dtype = float  # Keras knows Python's number by its type, which this is not
+
     def __new__(cls, value: float, plain: float):
         number = float.__new__(cls, value)
         number.plain = plain

@@ -7,6 +7,7 @@ from optimization.configs.optimizers.adafactor_variants import axes_to_factor
 from optimization.optimizers import Adafactor, ParamGroup, PipelineOptimizer
 from tests.golden_cases import make_variable, make_variables
 from tests.optimizers.common import (
+    BACKEND,
     TableSchedule,
     final_weights,
     problem,
@@ -343,6 +344,7 @@ def test_relative_steps_are_multiplied_for_a_group():
         assert np.abs(moved["a/kernel"]).max() > 1e-3
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 unless it is told to")
 def test_float64_weights_are_computed_in_float64():
     initial = {"a/kernel": np.full((3, 4), 0.1)}
     variable = make_variable("a/kernel", initial["a/kernel"], dtype="float64")
@@ -352,3 +354,31 @@ def test_float64_weights_are_computed_in_float64():
     # u = g / max(sqrt(V), eps) is 1 with float64's eps of 2e-16, with float32's it is 1e-5. The
     # rate is 0.001, of which float32 keeps 7 digits, and the scale 0.1.
     np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), 0.1 - 0.001 * 0.1, rtol=1e-7)
+
+
+@pytest.mark.parametrize("epsilon1_mode", ["added", "clamp"])
+def test_every_number_may_follow_a_schedule(epsilon1_mode):
+    numbers = {
+        "beta1": 0.5,
+        "decay_rate": 0.6,
+        "clipping_threshold": 0.5,
+        "epsilon1": 0.25,
+        "epsilon2": 0.5,
+        "weight_decay": 0.125,
+        "beta_2_cap": 0.75,
+    }
+    switches = {
+        "epsilon1_mode": epsilon1_mode,
+        "min_dim_size_to_factor": 4,
+        "weight_decay_kind": "step_size",
+    }
+    initial, gradients = problem(TENSORS, steps=3)
+    expected = ours(initial, gradients, **switches, **numbers)
+    # Other numbers than those of the schedules: what counts are the schedules'.
+    inner = Adafactor(
+        TableSchedule(RATES), **switches, **{name: v / 2 for name, v in numbers.items()}
+    )
+    schedules = {name: TableSchedule([value]) for name, value in numbers.items()}
+    actual = final_weights(PipelineOptimizer(inner, schedules=schedules), initial, gradients)
+    # Float32 numbers in place of Python's, three steps.
+    assert relative_error(actual, expected) < 1e-6
