@@ -8,6 +8,8 @@ Each part runs in an environment of its own:
     adamw/bin/python tools/transformers_goldens.py adamw --write  # rewrites the figures
 
 - `adamw` (4.49.0): 25 updates of the PyTorch `AdamW`, in float64.
+- `tensorflow` (4.57.6, with tensorflow==2.20.0 and tf_keras==2.20.1): 25 updates of what
+  `create_optimizer` returns, and its learning rates, in float32.
 - `schedules` (5.23.0): the factors on the learning rate of every schedule, around its joints.
 
 The files hold the inputs too. Exits 1 if a figure differs.
@@ -69,6 +71,51 @@ def adamw():
             optimizer.step()
         for path, weight in weights.items():
             figures[f"{json.dumps(case)}|{path}"] = weight.detach().numpy()
+    return {"version": np.array(transformers.__version__), **figures}
+
+
+CREATE = [
+    {"init_lr": 0.02, "num_train_steps": 20, "num_warmup_steps": 5, **more}
+    for more in (
+        {},
+        {"weight_decay_rate": 0.3},
+        {
+            "weight_decay_rate": 0.3,
+            "include_in_weight_decay": ["norm/gamma", "absent"],
+            "min_lr_ratio": 0.1,
+            "power": 2.0,
+            "adam_global_clipnorm": 1.0,
+        },
+        {
+            "num_warmup_steps": 0,
+            "weight_decay_rate": 0.3,
+            "adam_clipnorm": 0.5,
+            "adam_beta1": 0.8,
+            "adam_beta2": 0.95,
+            "adam_epsilon": 1e-3,
+        },
+    )
+]
+
+
+def tensorflow():
+    """Returns the version, and of each case of `CREATE` the weights and the learning rates."""
+    import tensorflow as tf
+    import transformers
+    from transformers import create_optimizer
+
+    figures = inputs()
+    for case in CREATE:
+        name = json.dumps(case)
+        optimizer, schedule = create_optimizer(**case)
+        weights = [tf.Variable(figures[f"initial|{path}"], name=path) for path in SHAPES]
+        for step in range(STEPS):
+            grads = [tf.constant(figures[f"gradients|{path}"][step]) for path in SHAPES]
+            optimizer.apply_gradients(zip(grads, weights, strict=True))
+        rates = [float(schedule(tf.constant(step, tf.int64))) for step in range(STEPS)]
+        figures[f"{name}|rates"] = np.array(rates, "float32")
+        for path, weight in zip(SHAPES, weights, strict=True):
+            figures[f"{name}|{path}"] = weight.numpy()
     return {"version": np.array(transformers.__version__), **figures}
 
 
@@ -149,7 +196,7 @@ def schedules():
     return {"transformers": transformers.__version__, "rate": RATE, "cases": cases}
 
 
-ARRAYS = {"adamw": adamw}
+ARRAYS = {"adamw": adamw, "tensorflow": tensorflow}
 TEXTS = {"schedules": schedules}
 
 
@@ -158,6 +205,10 @@ def as_text(golden):
     head = {key: value for key, value in golden.items() if key != "cases"}
     lines = ",\n".join(f"  {json.dumps(case)}" for case in golden["cases"])
     return f'{json.dumps(head, indent=1)[:-2]},\n "cases": [\n{lines}\n ]\n}}\n'
+
+
+TOLERANCES = {8: (1e-9, 1e-12), 4: (1e-5, 1e-7)}
+"""Relative and absolute, of float64 and float32."""
 
 
 def differing(figures, stored):
@@ -170,8 +221,10 @@ def differing(figures, stored):
         or (
             not np.array_equal(figures[name], stored[name])
             if figures[name].dtype.kind == "U"
-            # Machines may round a float64 operation differently.
-            else not np.allclose(figures[name], stored[name], rtol=1e-9, atol=1e-12)
+            # Machines may round an operation differently.
+            else not np.allclose(
+                figures[name], stored[name], *TOLERANCES[stored[name].dtype.itemsize]
+            )
         )
     )
 

@@ -26,7 +26,7 @@ class FollowedRate:
 
     def __init__(self, config: MetricLrConfig, optimizer: keras.optimizers.Optimizer):
         self.config = config
-        self._owner = _owner_of(optimizer)
+        self._owner = owner_of(optimizer)
         start = self.value
         exact = config.initial_learning_rate
         self.machine: MetricFollower = config.follower([exact if _same(exact, start) else start])
@@ -63,12 +63,12 @@ class FollowedRate:
         self._owner.learning_rate = self.machine.rates[0]
 
 
-def _owner_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+def owner_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """Returns what has the variable: the optimizer, or the innermost of those it wraps."""
     for attribute in ("inner_optimizer", "optimizer"):
         inner = getattr(optimizer, attribute, None)
         if isinstance(inner, keras.optimizers.Optimizer):
-            return _owner_of(inner)
+            return owner_of(inner)
     if not isinstance(optimizer._learning_rate, keras.Variable):
         raise ValueError(
             "a learning rate that follows a metric must be a number in the optimizer, received: "

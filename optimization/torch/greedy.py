@@ -1,6 +1,7 @@
-"""`GreedyLR` for PyTorch's optimizers."""
+"""GreedyLR as a scheduler of PyTorch."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -9,60 +10,157 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optimization.schedules.metric import Greedy
 
+# What transformers' class calls otherwise in its state.
+_NAMES = {"rates": "_last_lr", "initial_rates": "_init_lrs"}
+_SETTINGS = (
+    "factor",
+    "min_lrs",
+    "max_lrs",
+    "patience",
+    "cooldown",
+    "warmup",
+    "mode",
+    "threshold",
+    "threshold_mode",
+    "eps",
+    "smooth",
+    "window_size",
+    "reset_start_original",
+)
+
 
 class GreedyLR(LRScheduler):
-    """Raises the rates while a metric gets better, and reduces them when it stops.
+    """Raises the learning rates while a metric gets better, and reduces them when it stops.
 
-    GreedyLR (arXiv:2512.14527) with the interface of transformers 5.23 and of torch's
-    `ReduceLROnPlateau`: `step(metric)` after each evaluation. `Greedy`, in
-    `optimization.schedules.metric`, says what it does.
+    The interface is that of transformers' `GreedyLR`, of which it loads the state too, and the
+    behavior that of `optimization.schedules.metric.Greedy`. `step` takes the metric of each
+    evaluation. A change of a rate by hand is what the next step changes.
 
     Args:
-        optimizer: Whose groups are set.
-        **settings: The arguments of `Greedy`, apart from the rates.
+        optimizer: The optimizer.
+        mode: Whether the least ("min") or the greatest ("max") value is the best.
+        factor: Rates are multiplied with it on a plateau, and divided by it on progress; below 1.
+        patience: Values in a row, all better or none, that are let pass.
+        threshold: By how much a value must be better.
+        threshold_mode: "rel" or "abs".
+        cooldown: Values after a reduction that count for nothing.
+        warmup: Values after a raise that count for nothing.
+        min_lr: The least rate, or one for each group.
+        max_lr: The greatest rate, or one for each group.
+        eps: Smaller changes are left out.
+        verbose: Whether changes are printed.
+        smooth: Whether the mean of the last values stands for each.
+        window_size: The number of values in that mean.
+        reset_start: Reductions at the least rates after which everything starts anew.
 
     Raises:
-        TypeError: If it is no optimizer, or for an unknown argument.
-        ValueError: As `Greedy` raises.
+        TypeError: If `optimizer` is none.
+        ValueError: As `Greedy`.
     """
 
     # As in torch's ReduceLROnPlateau, nothing is set before the first metric: the constructor of
     # the base class would take a step.
-    def __init__(self, optimizer: Optimizer, **settings: Any):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.95,
+        patience: int = 10,
+        threshold: float = 1e-6,
+        threshold_mode: str = "abs",
+        cooldown: int = 0,
+        warmup: int = 0,
+        min_lr: float | list[float] = 1e-3,
+        max_lr: float | list[float] = 1.0,
+        eps: float = 1e-8,
+        verbose: bool = False,
+        smooth: bool = False,
+        window_size: int = 50,
+        reset_start: int = 500,
+    ):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         self.optimizer = optimizer
-        self._follower = Greedy(self._rates(), **settings)
-        self._last_lr = self._rates()
-
-    @property
-    def last_epoch(self) -> int:
-        """The number of metrics seen."""
-        return self._follower.last_epoch
+        self.verbose = verbose
+        self._machine = Greedy(
+            self._rates(),
+            mode=mode,
+            factor=factor,
+            patience=patience,
+            threshold=threshold,
+            threshold_mode=threshold_mode,
+            cooldown=cooldown,
+            warmup=warmup,
+            min_lr=min_lr,
+            max_lr=max_lr,
+            eps=eps,
+            smooth=smooth,
+            window_size=window_size,
+            reset_start=reset_start,
+        )
 
     def _rates(self) -> list[float]:
         return [float(group["lr"]) for group in self.optimizer.param_groups]
 
-    def step(self, metrics: Any, epoch: int | None = None) -> None:
-        """Takes the next value of the metric, and sets the rates."""
-        follower = self._follower
-        follower.rates = self._rates()
-        follower.step(float(metrics))
-        if epoch is not None:
-            follower.last_epoch = epoch
-        for group, rate in zip(self.optimizer.param_groups, follower.rates, strict=True):
-            if isinstance(group["lr"], Tensor):
+    def _set_rates(self, rates: list[float]) -> None:
+        for number, (group, rate) in enumerate(
+            zip(self.optimizer.param_groups, rates, strict=True)
+        ):
+            if self.verbose and float(group["lr"]) != rate:
+                print(f"GreedyLR: learning rate of group {number} is now {rate:.4e}")
+            if isinstance(group["lr"], Tensor):  # which a compiled step reads
                 with torch.no_grad():
                     group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        self._last_lr = self._rates()
+        self._machine.rates = self._rates()  # a tensor may be of float32
+
+    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:
+        """Takes the next value of the metric, and sets the rates.
+
+        Args:
+            metrics: A number, or a tensor of one.
+            epoch: What `last_epoch` is to be; None for one more.
+        """
+        self._machine.rates = self._rates()
+        self._machine.step(float(metrics))
+        if epoch is not None:
+            self._machine.last_epoch = epoch
+        self._set_rates(self._machine.rates)
+
+    def get_last_lr(self) -> list[float]:
+        """Returns the rate of each group, as the last step has left it."""
+        return list(self._machine.rates)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state as numbers and lists."""
-        return self._follower.state_dict()
+        """Returns the state and the settings as numbers and lists, in the form of transformers'."""
+        state = self._machine.state_dict()
+        values, total = state.pop("window"), state.pop("window_sum")
+        named = {_NAMES.get(name, name): value for name, value in state.items()}
+        named |= {name: getattr(self._machine, name) for name in _SETTINGS}
+        named["verbose"] = self.verbose
+        if self._machine.smooth:
+            size = self._machine.window_size
+            named["_streaming_avg"] = {"window_size": size, "values": values, "sum": total}
+        return named
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from where `state_dict` was taken; the optimizer's own state has the rates."""
-        self._follower.load_state_dict(state_dict)
-        self._last_lr = list(self._follower.rates)
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` returned: its settings and rates are taken too."""
+        state = dict(state_dict)
+        window = state.pop("_streaming_avg", {"values": [], "sum": 0.0})
+        self.verbose = state.pop("verbose", self.verbose)
+        for name in _SETTINGS:
+            if name in state:
+                setattr(self._machine, name, state.pop(name))
+        for own, theirs in _NAMES.items():
+            if theirs in state:
+                state[own] = state.pop(theirs)
+        state |= {"window": window["values"], "window_sum": window["sum"]}
+        self._machine.load_state_dict(state)
+        self._set_rates(self._machine.rates)
+
+    def __getattr__(self, name: str) -> Any:
+        # `best`, `num_bad_epochs`, `patience` and the rest are the machine's.
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._machine, name)
