@@ -1,5 +1,6 @@
 """Contradictions between the sections of an `OptimizationConfig`."""
 
+import itertools
 import typing
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from optimization.schedules.compose import (
 from optimization.schedules.metric import MetricLrConfig
 
 if typing.TYPE_CHECKING:
+    from optimization.configs.group_config import ParamGroupConfig
     from optimization.configs.optimization_config import OptimizationConfig
 
 # Where schedules are looked at: the start, and steps of every order of magnitude.
@@ -31,6 +33,7 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     yield from _followers(config)
     yield from _own_rates(config)
     yield from _averages(config)
+    yield from _warmups(config)
     yield from _zero_rates(config)
     yield from _schedules(config)
     yield from _groups(config)
@@ -71,9 +74,50 @@ def _own_rates(config: "OptimizationConfig") -> Iterator[Problem]:
 
 def _averages(config: "OptimizationConfig") -> Iterator[Problem]:
     """Yields a second average."""
-    if config.ema is not None and config.optimizer.get().use_ema:
+    if config.ema is None:
+        return
+    if config.optimizer.get().use_ema:
         message = f"`{config.optimizer.type}` keeps an average already, by `use_ema`: leave out one"
         yield config._problem("conflict", "ema", message)
+    for section, _ in _schedule_free(config):
+        message = f"`{section.name}` averages the weights by itself: leave this out"
+        yield config._problem("conflict", "ema", message)
+        return
+
+
+def _schedule_free(
+    config: "OptimizationConfig",
+) -> Iterator[tuple[BaseOptimizerConfig, "OptimizationConfig | ParamGroupConfig"]]:
+    """Yields the schedule-free sections, each with what holds its learning rate and warmup."""
+    for place in (config, *config.param_groups):
+        own = place.optimizer.get()
+        section = own or config.optimizer.get()
+        has_rate = place.learning_rate.type is not None
+        if section.schedule_free and (own is not None or has_rate):
+            yield section, place if has_rate else config
+
+
+def _warmups(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields a second warmup."""
+    for section, source in _schedule_free(config):
+        if source.warmup.type is not None and section.warmup_steps != 0:
+            message = "there is a `warmup` section too: use one of the two"
+            yield section._problem("conflict", "warmup_steps", message)
+
+
+def doubts(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields what is right, but hardly meant: a learning rate that falls in spite of averages."""
+    for section, source in _schedule_free(config):
+        rate, warmup = source.learning_rate.get(), source.warmup.get()
+        if schedule_problems(rate, warmup) or needs_keras(rate, warmup):
+            continue
+        values = curve(rate, warmup, _PROBES)
+        if any(later < earlier for earlier, later in itertools.pairwise(values)):
+            message = (
+                "falls, which a schedule-free optimizer does without: the average of the weights "
+                f"takes its place; `constant` is what `{section.name}` is meant for"
+            )
+            yield source.learning_rate._problem("advice", "type", message)
 
 
 def _zero_rates(config: "OptimizationConfig") -> Iterator[Problem]:

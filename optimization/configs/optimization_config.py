@@ -5,9 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from optimization.configs import yaml_file
+from optimization.configs import conflicts, yaml_file
 from optimization.configs.base import Config
-from optimization.configs.conflicts import conflicts
 from optimization.configs.errors import (
     ConfigError,
     Origin,
@@ -65,7 +64,9 @@ class OptimizationConfig(Config):
                 message += ", ".join(section.branches())
                 problems.insert(0, section._problem("missing", "type", message))
         if not problems:
-            problems += conflicts(self)
+            problems += conflicts.conflicts(self)
+        if not problems:
+            doubts += conflicts.doubts(self)
         return problems, doubts
 
     def average_arguments(self) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from optimization.optimizers.adagrad import Adagrad
 from optimization.optimizers.adam import Adam
 from optimization.optimizers.adam_weight_decay import AdamWeightDecay
 from optimization.optimizers.adamax import Adamax
+from optimization.optimizers.callbacks import EvaluateAverages
 from optimization.optimizers.effective_rates import effective_learning_rates
 from optimization.optimizers.finite import NonFiniteGradientError
 from optimization.optimizers.group_table import GroupRow, format_group_table
@@ -16,6 +17,7 @@ from optimization.optimizers.lars import LARS
 from optimization.optimizers.nadam import Nadam
 from optimization.optimizers.optimizer import PipelineOptimizer
 from optimization.optimizers.rmsprop import RMSprop
+from optimization.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from optimization.optimizers.sgd_torch import SGDTorch
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Adam",
     "AdamWeightDecay",
     "Adamax",
+    "EvaluateAverages",
     "GroupRow",
     "Nadam",
     "NonFiniteGradientError",
@@ -34,6 +37,8 @@ __all__ = [
     "PipelineOptimizer",
     "RMSprop",
     "SGDTorch",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "effective_learning_rates",
     "format_group_table",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
+from optimization.optimizers.slots import Float32Slots, as_dense, bias_correction, compute_dtype
 
 
 @keras.saving.register_keras_serializable(package="optimization")
@@ -64,7 +64,7 @@ class Adamax(Float32Slots, keras.optimizers.Adamax):
         self.assign_add(m, (g - m) * (1 - self.beta_1))
         self.assign(u, ops.maximum(self.beta_2 * u, ops.abs(g) + inside))
         t = ops.cast(self.iterations + 1, dtype)
-        lr = ops.cast(learning_rate, dtype) / (1 - self.beta_1**t)
+        lr = ops.cast(learning_rate, dtype) / bias_correction(self.beta_1, t)
         self.assign_sub(variable, ops.cast(lr * m / (u + outside), variable.dtype))
 
     def get_config(self) -> dict[str, Any]:

@@ -8,17 +8,29 @@ import keras
 
 from optimization.optimizers import distribution, paths
 from optimization.optimizers.ema import WeightAverage
+from optimization.optimizers.iterate_average import IterateAverage
 
 
 class AveragedWeights:
-    """Mixin for an optimizer that keeps a `WeightAverage`, or None, in `_average`."""
+    """Mixin for an optimizer that keeps an average of the weights, or None, in `_average`."""
+
+    _average: WeightAverage | IterateAverage | None
 
     @property
     def ema(self) -> dict[str, Any] | None:
-        """The arguments of the weight average, or None."""
+        """The arguments of the weight average; None for none, and for a schedule-free one."""
         return None if self._average is None else self._average.get_config()
 
-    def _require_average(self) -> WeightAverage:
+    @property
+    def averages_weights(self) -> bool:
+        """Whether there is an average, of `ema` or of a schedule-free optimizer."""
+        return self._average is not None
+
+    def is_swapped(self) -> bool:
+        """Says whether the model holds the averages at present."""
+        return self._average is not None and self._average.is_swapped()
+
+    def _require_average(self) -> WeightAverage | IterateAverage:
         if self._average is None:
             raise ValueError("This optimizer keeps no weight average: it was made with ema=None.")
         return self._average
@@ -44,7 +56,10 @@ class AveragedWeights:
             self._paths = self._paths + other_paths
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
-        """Ends a training, as `model.fit` does: of `use_ema`, the weights become their averages.
+        """Ends a training, as `model.fit` does.
+
+        With `use_ema` the weights become their averages. With a schedule-free optimizer they are
+        swapped for them: a further training needs a `swap()`, or the callback `EvaluateAverages`.
 
         Args:
             var_list: The model's trainable variables, which the average knows.

@@ -12,15 +12,12 @@ from optimization.optimizers.control import is_traced
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.slots import compute_dtype
 from optimization.optimizers.state import by_unique_name
-
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
+from optimization.optimizers.swapping import SWAPPED, Swappable, copied
 
 _AVERAGE = "average/"
-_SWAPPED = "The weights are swapped with their averages: call `swap()` before the next step."
 
 
-class WeightAverage:
+class WeightAverage(Swappable):
     """average <- average - (1 - d) * (average - w), after every step.
 
     With n the number of steps taken, d is 0 for n < start_step (the average follows the weights),
@@ -78,7 +75,6 @@ class WeightAverage:
         self.name = name
         self.overwrite_frequency = overwrite_frequency
         self.overwrite_at_end = overwrite_at_end
-        self.swapped: keras.Variable | None = None
         self._weights: list[Any] = []
         self._paths: list[str] = []
         self._waiting: dict[str, Any] = {}
@@ -109,7 +105,7 @@ class WeightAverage:
 
     def build(self, optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
         """Creates the averages of the trainable variables, as variables of `optimizer`."""
-        self.swapped = optimizer.add_variable((), dtype="bool", name="swapped")
+        self.add_flag(optimizer)
         self._add(optimizer, variables)
 
     def other_weights(self, model: keras.Model) -> list[Any]:
@@ -174,9 +170,7 @@ class WeightAverage:
         Raises:
             ValueError: If the model's other weights are to be averaged but were never given, or
                 are constants inside a function compiled by JAX.
-            RuntimeError: If weights and averages are swapped. In a `tf.function` it is an
-                `InvalidArgumentError`, when the function runs, and no weight is changed; inside a
-                function compiled by XLA or JAX nothing can be raised.
+            RuntimeError: As `Swappable.unswapped`.
         """
         if not self._has_all_weights:
             raise ValueError(
@@ -188,13 +182,7 @@ class WeightAverage:
                 "An average with trainable_weights_only=False can't be kept inside a function "
                 "compiled by JAX, such as `fit`: it is given the trainable weights only."
             )
-        if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
-            # The flag is read in the graph, which may have been traced before the swap.
-            not_swapped = tf.logical_not(tf.convert_to_tensor(self.swapped))
-            return tf.control_dependencies([tf.debugging.Assert(not_swapped, [_SWAPPED])])
-        if not is_traced(self.swapped.value) and self.is_swapped():
-            raise RuntimeError(_SWAPPED)
-        return contextlib.nullcontext()
+        return self.unswapped()
 
     def update(self, steps: Any) -> None:
         """Moves the averages towards the weights, `steps` steps having been taken."""
@@ -227,13 +215,9 @@ class WeightAverage:
         if not self.overwrite_at_end:
             return
         if self.is_swapped():
-            raise RuntimeError(_SWAPPED)
+            raise RuntimeError(SWAPPED)
         for weight, average in self._pairs_of_copies():
-            weight.assign(ops.cast(_copy(average), weight.dtype))
-
-    def is_swapped(self) -> bool:
-        """Says whether the weights are swapped with their averages at present."""
-        return self.swapped is not None and bool(ops.convert_to_numpy(self.swapped))
+            weight.assign(ops.cast(copied(average), weight.dtype))
 
     def swap(self) -> None:
         """Exchanges weights and averages; a second call restores both bit for bit.
@@ -241,13 +225,12 @@ class WeightAverage:
         Raises:
             RuntimeError: Inside a `tf.function`, where it would run once, while tracing.
         """
-        if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
-            raise RuntimeError("`swap()` must be called eagerly, outside any `tf.function`.")
+        self.check_eager()
         restoring = self.is_swapped()
         exact_averages = self._exact_averages if restoring else {}
         self._exact_averages = {}
         for i, (weight, average) in enumerate(self._pairs_of_copies()):
-            old_weight, old_average = _copy(weight), _copy(average)
+            old_weight, old_average = copied(weight), copied(average)
             weight.assign(ops.cast(old_average, weight.dtype))
             average.assign(exact_averages.get(i, ops.cast(old_weight, average.dtype)))
             if _dtype(weight) != _dtype(average) and not restoring:
@@ -279,15 +262,10 @@ def _is_averaged(weight: Any) -> bool:
 def _average_of(optimizer: keras.optimizers.Optimizer, weight: Any, name: str) -> keras.Variable:
     return optimizer.add_variable(
         shape=weight.shape,
-        initializer=lambda shape, dtype=None: ops.cast(_copy(weight), dtype),
+        initializer=lambda shape, dtype=None: ops.cast(copied(weight), dtype),
         dtype=compute_dtype(weight),
         # Statistics differ from replica to replica until they are read as their mean.
         aggregation="none" if weight.trainable else "mean",
         layout=getattr(weight, "_layout", None),
         name=f"{path_of(weight).replace('/', '_')}_{name}",
     )
-
-
-def _copy(variable: Any) -> Any:
-    # Not the variable's own buffer, which JAX may donate and PyTorch changes in place.
-    return ops.copy(ops.convert_to_tensor(variable))

@@ -235,6 +235,10 @@ class Members:
                 parts.append((member, [g for g, _ in own], [v for _, v in own]))
         return parts
 
+    def optimizer_of(self, target: Any) -> keras.optimizers.Optimizer:
+        """Returns who updates a variable, one of those that `build` was given as targets."""
+        return self._by_variable[id(target)].optimizer
+
     def member_at(self, position: int) -> Member | None:
         """Returns who updates the variable at a position; None if it is frozen."""
         return next((m for m in self.members if position in m.positions), None)

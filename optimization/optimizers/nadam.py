@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
+from optimization.optimizers.slots import Float32Slots, as_dense, bias_correction, compute_dtype
 
 
 @keras.saving.register_keras_serializable(package="optimization")
@@ -79,7 +79,7 @@ class Nadam(Float32Slots, keras.optimizers.Nadam):
         now, following = self._mu(t), self._mu(t + 1)
         product = ops.cast(self._u_product, dtype)
         m_hat = following * m / (1 - product * following) + (1 - now) * g / (1 - product)
-        v_hat = v / (1 - self.beta_2**t)
+        v_hat = v / bias_correction(self.beta_2, t)
         step = ops.cast(learning_rate, dtype) * m_hat / (ops.sqrt(v_hat) + self.epsilon)
         self.assign_sub(variable, ops.cast(step, variable.dtype))
 

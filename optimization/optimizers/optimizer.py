@@ -16,10 +16,12 @@ from optimization.optimizers.finite import FiniteCheck
 from optimization.optimizers.groups import ParamGroup, owning_layer_types
 from optimization.optimizers.hyperparameters import HyperparameterSchedules
 from optimization.optimizers.inner import check_wrappable, share_iterations
+from optimization.optimizers.iterate_average import IterateAverage
 from optimization.optimizers.masters import MasterWeights
 from optimization.optimizers.members import Members
 from optimization.optimizers.report import Report
 from optimization.optimizers.saving import SavedByPath
+from optimization.optimizers.schedule_free import ScheduleFree
 
 GradsAndVars = list[tuple[Any, Any]]
 GradientFunction = Callable[[GradsAndVars], GradsAndVars]
@@ -70,7 +72,8 @@ class PipelineOptimizer(
         gradient_clip_norm: BERT's bound on the norm over all gradients. It acts before the
             transformers, as in Model Garden, and before the other clip; with `global_clipnorm` the
             smaller bound decides. None or 0 turns it off.
-        ema: Arguments of `WeightAverage`, or None for no average.
+        ema: Arguments of `WeightAverage`, or None for no average but that of a schedule-free
+            optimizer.
         gradient_aggregator: Takes (gradient, variable) pairs and returns them aggregated, instead
             of the sum over replicas. Without a strategy it is called by `apply`.
         gradient_transformers: Functions from pairs to pairs, applied one after the other.
@@ -148,7 +151,6 @@ class PipelineOptimizer(
         self.gradient_accumulation_steps = checked_steps(gradient_accumulation_steps)
         self._accumulation = Accumulation.of(self.gradient_accumulation_steps)
         self._finite_check = FiniteCheck(on_nonfinite, max_consecutive_nonfinite)
-        self._average = None if ema is None else WeightAverage(**ema)
         self._compiled_update = distribution.CompiledUpdate(self._inner_update)
         self._paths: list[str] = []
         self._saved_paths: list[str] | None = None
@@ -158,9 +160,20 @@ class PipelineOptimizer(
         self.optimizer = optimizer
         self._masters = MasterWeights()
         self._members = Members(optimizer, param_groups, layer_decay)
+        self._average = self._made_average(ema)
         self._schedules = HyperparameterSchedules(schedules, self._members.own_optimizers())
         self._layer_types: dict[int, str] = {}
         self._saved_layer_types: dict[str, str] = {}
+
+    def _made_average(self, ema: Mapping[str, Any] | None) -> WeightAverage | IterateAverage | None:
+        if any(isinstance(each, ScheduleFree) for each in self._members.own_optimizers()):
+            if ema is not None:
+                raise ValueError(
+                    "Argument `ema` must be None with a schedule-free optimizer, which averages "
+                    f"by itself, received: {ema=}"
+                )
+            return IterateAverage(self._members, self._masters)
+        return None if ema is None else WeightAverage(**ema)
 
     # The step
 

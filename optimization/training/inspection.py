@@ -28,7 +28,7 @@ def innermost(optimizer: Any) -> Any:
 
 def averages(optimizer: Any) -> bool:
     """Says whether the optimizer averages weights."""
-    return getattr(innermost(optimizer), "ema", None) is not None
+    return getattr(innermost(optimizer), "averages_weights", False)
 
 
 def shared_options(config: OptimizationConfig) -> tuple[int, str]:

@@ -25,6 +25,8 @@ TYPES = [
     "adam_experimental",
     "adamw_experimental",
     "sgd_torch",
+    "schedule_free_adamw",
+    "schedule_free_sgd",
 ]
 
 # Read from the config dataclasses of tf-models-official 2.20.

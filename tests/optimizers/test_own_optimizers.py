@@ -17,6 +17,8 @@ from optimization.optimizers import (
     Nadam,
     PipelineOptimizer,
     RMSprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
     SGDTorch,
 )
 from tests.golden_cases import make_variables
@@ -48,6 +50,8 @@ OWN = {
     ),
     "own_adagrad": lambda lr=0.01: Adagrad(lr, epsilon_in_sqrt=False),
     "own_adamax": lambda lr=0.01: Adamax(lr, epsilon_in_norm=True),
+    "schedule_free_adamw": lambda lr=0.01: ScheduleFreeAdamW(lr, weight_decay=0.1),
+    "schedule_free_sgd": lambda lr=0.01: ScheduleFreeSGD(lr, warmup_steps=3),
     "own_nadam": lambda lr=0.01: Nadam(lr, momentum_decay=0.004),
     "adafactor": lambda lr=0.01: Adafactor(lr, beta1=0.9, min_dim_size_to_factor=4),
     "adafactor_keras": lambda lr=0.01: AdafactorKeras(lr),

@@ -17,6 +17,7 @@ from optimization.optimizers import (
     AdamWeightDecay,
     ParamGroup,
     PipelineOptimizer,
+    ScheduleFreeAdamW,
 )
 from tests.golden_cases import make_variable, make_variables
 from tests.optimizers.common import TableSchedule
@@ -35,6 +36,12 @@ OPTIMIZERS = {
         step_size="relative", step_count="per_parameter", min_dim_size_to_factor=2, beta1=0.9
     ),
 }
+
+
+def schedule_free():
+    return ScheduleFreeAdamW(0.01, warmup_steps=3, weight_decay=0.1)
+
+
 ARGUMENTS = {"global_clipnorm": 0.5, "ema": {"average_decay": 0.9}}
 ACCUMULATION = {"gradient_accumulation_steps": 2}
 
@@ -95,10 +102,14 @@ def gradients(variables, ids, targets):
 
 def state(optimizer, variables):
     averages = {k: v for k, v in optimizer.variables_by_path().items() if k.startswith("average/")}
-    return {
+    result = {
         **{v.path: v.numpy().astype("float32") for v in variables},
         **{path: v.numpy() for path, v in averages.items()},
     }
+    if optimizer.averages_weights and not averages:  # a schedule-free one's are swapped in
+        with optimizer.averaged_weights():
+            result.update((f"average/{v.path}", v.numpy()) for v in variables)
+    return result
 
 
 def make_weights(dtype):
@@ -306,6 +317,10 @@ def main():
                     OPTIMIZERS["keras_adamw"], strategy, outside, in_function, **arguments()
                 )
                 report["errors"][f"{pipeline}, {way} run, {mode}"] = error(actual, expected)
+    expected = on_one(schedule_free, ema=None)
+    for way, outside in (("outside", True), ("inside", False)):
+        actual = on_two(schedule_free, strategy, outside, True, ema=None)
+        report["errors"][f"schedule-free, {way} run"] = error(actual, expected)
     expected = on_one(OPTIMIZERS["keras_adamw"], dtype="bfloat16")
     report["low precision"] = [
         error(

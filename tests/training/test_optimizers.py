@@ -19,7 +19,14 @@ def config(name, steps):
     result.trainer.optimizer_config.optimizer = type(result.trainer.optimizer_config.optimizer)(
         {"type": name, name: SETTINGS.get(name, {})}
     )
-    result.trainer.optimizer_config.ema = {"average_decay": 0.9}
+    if OPTIMIZERS_CLS.config_class(name).schedule_free:
+        # It averages by itself, under a constant rate and with a warmup of its own.
+        result.trainer.optimizer_config.warmup.type = None
+        result.trainer.optimizer_config.learning_rate = type(
+            result.trainer.optimizer_config.learning_rate
+        )({"type": "constant", "constant": {"learning_rate": 0.1}})
+    else:
+        result.trainer.optimizer_config.ema = {"average_decay": 0.9}
     return result
 
 

@@ -29,6 +29,12 @@ from tests.training.tiny import (
 
 NETWORK = "task.hidden=6,task.dropout=0.4"
 EMA = "trainer.optimizer_config.ema={average_decay: 0.9}"
+SCHEDULE_FREE = (
+    "trainer.optimizer_config.optimizer.type=schedule_free_sgd,"
+    "trainer.optimizer_config.learning_rate.type=constant,"
+    "trainer.optimizer_config.learning_rate.constant.learning_rate=0.1,"
+    "trainer.optimizer_config.warmup.type=null"
+)
 USE_EMA = (
     "trainer.optimizer_config.optimizer.sgd.use_ema=true,"
     "trainer.optimizer_config.optimizer.sgd.ema_momentum=0.9"
@@ -176,7 +182,9 @@ def test_evaluation_is_over_all_examples_weighted_alike(tmp_path):
     np.testing.assert_allclose(limited["loss"], np.mean(errors[:32] ** 2), rtol=1e-6)
 
 
-@pytest.mark.parametrize("average", [EMA, USE_EMA], ids=["ema", "use_ema"])
+@pytest.mark.parametrize(
+    "average", [EMA, USE_EMA, SCHEDULE_FREE], ids=["ema", "use_ema", "schedule-free"]
+)
 def test_evaluation_uses_the_averages_and_gives_the_weights_back(tmp_path, average):
     one = trainer(tmp_path, average)
     one.train()

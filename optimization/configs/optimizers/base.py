@@ -67,6 +67,7 @@ class BaseOptimizerConfig(Config):
     """
 
     decay_argument: ClassVar[str | None] = "weight_decay"  # None for a class that takes none
+    schedule_free: ClassVar[bool] = False  # whether it averages weights by itself
     divides_by_rate: ClassVar[bool] = False  # so that a rate of 0 makes weights NaN
 
     clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)

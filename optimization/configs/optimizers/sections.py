@@ -2,5 +2,6 @@
 
 # isort: off
 from optimization.configs.optimizers import sgd, adaptive, adam, layerwise, adafactor, lion, muon
+from optimization.configs.optimizers import schedule_free
 
-__all__ = ["adafactor", "adam", "adaptive", "layerwise", "lion", "muon", "sgd"]
+__all__ = ["adafactor", "adam", "adaptive", "layerwise", "lion", "muon", "schedule_free", "sgd"]

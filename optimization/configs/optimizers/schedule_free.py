@@ -1,0 +1,81 @@
+"""Schedule-free SGD and AdamW."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+
+from annotated_types import Interval
+
+from optimization.configs.optimizers.base import OPTIMIZERS_CLS, BaseOptimizerConfig
+from optimization.configs.types import (
+    Decay,
+    FirstSteps,
+    NonNegativeFloat,
+    PositiveFloat,
+)
+
+Interpolation = Annotated[float, Interval(gt=0, lt=1)]
+"""A share of two sequences, both of which count."""
+
+
+@dataclasses.dataclass
+class ScheduleFreeFields(BaseOptimizerConfig):
+    """What the schedule-free optimizers share.
+
+    Attributes:
+        weight_decay: Times the weight that trains, y, part of the direction of the step.
+        warmup_steps: Optimizer steps in which the rate grows linearly, to the learning rate at the
+            last of them; instead of a `warmup` section, of which both would warm up twice.
+        r: Power of the step in the weights of the average.
+        weight_lr_power: Power of the largest rate so far in them.
+    """
+
+    schedule_free: ClassVar[bool] = True
+
+    weight_decay: NonNegativeFloat = 0.0
+    warmup_steps: FirstSteps = 0
+    r: NonNegativeFloat = 0.0
+    weight_lr_power: NonNegativeFloat = 2.0
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields also: a second average."""
+        yield from super().check()
+        if self.use_ema:
+            yield "use_ema", "the method averages by itself: evaluation and export use its average"
+
+    def numbers(self) -> list[str]:
+        """Returns the arguments of the class that can change while it trains."""
+        fixed = ("beta_1", "momentum", "r", "weight_lr_power")  # the average is made of them
+        return [name for name in super().numbers() if name not in fixed]
+
+
+@OPTIMIZERS_CLS.register(
+    "schedule_free_adamw", "optimization.optimizers.schedule_free:ScheduleFreeAdamW"
+)
+@dataclasses.dataclass
+class ScheduleFreeAdamWConfig(ScheduleFreeFields):
+    """Schedule-free AdamW (Defazio et al. 2024, arXiv:2405.15682).
+
+    Attributes:
+        beta_1: The share of the average in the weights that train, in (0, 1).
+    """
+
+    name: str | None = "ScheduleFreeAdamW"
+    beta_1: Interpolation = 0.9
+    beta_2: Decay = 0.999
+    epsilon: PositiveFloat = 1e-8
+
+
+@OPTIMIZERS_CLS.register(
+    "schedule_free_sgd", "optimization.optimizers.schedule_free:ScheduleFreeSGD"
+)
+@dataclasses.dataclass
+class ScheduleFreeSGDConfig(ScheduleFreeFields):
+    """Schedule-free SGD (Defazio et al. 2024, arXiv:2405.15682).
+
+    Attributes:
+        momentum: The share of the average in the weights that train, in (0, 1).
+    """
+
+    name: str | None = "ScheduleFreeSGD"
+    momentum: Interpolation = 0.9

@@ -1,0 +1,131 @@
+"""The average x that schedule-free optimizers keep, for `PipelineOptimizer`."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from optimization.optimizers import distribution
+from optimization.optimizers.control import is_traced
+from optimization.optimizers.masters import MasterWeights
+from optimization.optimizers.members import Members
+from optimization.optimizers.schedule_free import ScheduleFree
+from optimization.optimizers.swapping import Swappable, copied
+
+
+class _Entry(NamedTuple):
+    """A weight, what is trained in its place (itself, or its float32 copy), and its optimizer."""
+
+    weight: Any
+    target: Any
+    optimizer: ScheduleFree
+
+
+class IterateAverage(Swappable):
+    """Swaps the weights y that train for the weights x that are evaluated, and back.
+
+    It has no variables but a flag: x is computed from y and z. While the weights are swapped y is
+    kept aside, so that a second swap restores it bit for bit; in another process, from a
+    checkpoint, it is computed from x and z.
+
+    Args:
+        members: The optimizers, of which some are schedule-free.
+        masters: The float32 copies of low-precision weights.
+    """
+
+    trainable_weights_only = True
+    loads_later = None
+
+    def __init__(self, members: Members, masters: MasterWeights):
+        self._members = members
+        self._masters = masters
+        self._entries: list[_Entry] = []
+        self._kept: list[list[Any]] = []
+
+    def get_config(self) -> None:
+        """Returns None: it follows from the optimizers."""
+        return
+
+    def build(self, optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
+        """Finds the weights whose optimizer is schedule-free."""
+        self.add_flag(optimizer)
+        for weight, target in zip(variables, self._masters.of(variables), strict=True):
+            owner = self._members.optimizer_of(target)
+            if isinstance(owner, ScheduleFree):
+                self._entries.append(_Entry(weight, target, owner))
+
+    @property
+    def weights(self) -> list[Any]:
+        """The weights that are averaged."""
+        return [entry.weight for entry in self._entries]
+
+    def variables_by_path(self) -> dict[str, keras.Variable]:
+        """Returns its variable."""
+        return {"swapped": self.swapped}
+
+    def guard(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns a context for a step, which raises where weights are swapped.
+
+        Inside a function compiled by JAX nothing can be raised: there the weights become y again,
+        and the gradient of this one step was taken at x.
+
+        Raises:
+            RuntimeError: As `Swappable.unswapped`.
+        """
+        if is_traced(self.swapped.value):
+            swapped = ops.convert_to_tensor(self.swapped)
+            for entry in self._entries:
+                weight = ops.convert_to_tensor(entry.weight)
+                entry.weight.assign(ops.where(swapped, self._to_train(entry), weight))
+            self.swapped.assign(False)
+            return contextlib.nullcontext()
+        return self.unswapped()
+
+    def _to_train(self, entry: _Entry) -> Any:
+        target = ops.convert_to_tensor(entry.target)
+        if entry.target is entry.weight:
+            return entry.optimizer.to_train(target, entry.target)
+        return ops.cast(target, entry.weight.dtype)  # the copy held y all the time
+
+    def update(self, steps: Any) -> None:
+        """Does nothing: a step of the optimizers has moved x."""
+        del steps
+
+    def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
+        """Does nothing: the weights stay y while they train."""
+        del steps, copies
+
+    def finalize(self) -> None:
+        """Ends a training: the weights become x. A `swap()` makes them y again, to go on."""
+        if not self.is_swapped():
+            self.swap()
+
+    def swap(self) -> None:
+        """Exchanges y and x; a second call restores y bit for bit.
+
+        Raises:
+            RuntimeError: Inside a `tf.function`, where it would run once, while tracing.
+        """
+        self.check_eager()
+        restoring = self.is_swapped()
+        kept, self._kept = self._kept, []
+        for number, entry in enumerate(self._entries):
+            if not restoring:
+                target = copied(entry.target)
+                values = entry.optimizer.to_evaluate(target, entry.target)
+                own = entry.target is entry.weight
+                self._kept.append([copied(c) for c in distribution.local_copies(entry.weight)])
+                _assign(entry.weight, [values if own else ops.cast(values, entry.weight.dtype)])
+            elif kept:
+                _assign(entry.weight, kept[number])
+            else:
+                _assign(entry.weight, [self._to_train(entry)])
+        self.swapped.assign(not restoring)
+
+
+def _assign(weight: Any, values: Sequence[Any]) -> None:
+    # On every device; the copies of a trainable weight are the same.
+    for number, copy in enumerate(distribution.local_copies(weight)):
+        copy.assign(values[number % len(values)])
