@@ -1,5 +1,6 @@
 """The section `adafactor`: variants, contradictions, and the learning rate that it may have."""
 
+import keras
 import numpy as np
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from optimization import (
 )
 from optimization.configs.optimizers.adafactor import AdafactorConfig, AdafactorKerasConfig
 from optimization.configs.optimizers.adafactor_variants import VARIANTS, axes_to_factor
+from tests.golden_cases import make_variables
 
 CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.1}}
 
@@ -81,6 +83,38 @@ def test_the_origin_of_a_switch_is_that_of_its_variant(tmp_path):
     read = OptimizationConfig.from_yaml(file)
     assert read.origin_of("optimizer.adafactor.epsilon2").line == 4
     assert read.origin_of("optimizer.adafactor.step_size").line == 5
+
+
+def test_a_file_with_model_gardens_keys(tmp_path):
+    file = tmp_path / "t5.yaml"
+    file.write_text(
+        """
+optimizer:
+  type: adafactor
+  adafactor:
+    factored: true
+    multiply_by_parameter_scale: false
+    beta1: 0.9
+    decay_rate: 0.7
+    step_offset: 100
+    clipping_threshold: 2.0
+    min_dim_size_to_factor: 2
+    epsilon1: 1.0e-20
+    epsilon2: 1.0e-3
+    weight_decay: 0.01
+    include_in_weight_decay: kernel
+learning_rate: {type: constant, constant: {learning_rate: 0.1}}
+"""
+    )
+    factory = OptimizerFactory(OptimizationConfig.from_yaml(file))
+    optimizer = factory.build_optimizer(factory.build_learning_rate())
+    weights = {"a/kernel": np.ones((2, 3), "float32"), "a/bias": np.ones(3, "float32")}
+    kernel, bias = make_variables(weights)
+    zeros = [np.zeros_like(w) for w in weights.values()]
+    optimizer.apply([keras.ops.convert_to_tensor(g) for g in zeros], [kernel, bias])
+    # Without gradients there is the decay, of the kernel alone, by itself.
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(kernel), 0.99, rtol=1e-6)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(bias), 1.0)
 
 
 @pytest.mark.parametrize("variant", ["tourch", "T5X", None, 3, ["hf"]])
@@ -225,8 +259,6 @@ def test_each_group_learns_at_its_rate():
         )
     )
     optimizer = factory.build_optimizer(factory.build_learning_rate())
-    from tests.golden_cases import make_variables
-
     weights = {"a/kernel": np.ones((2, 3), "float32"), "b/kernel": np.ones(4, "float32")}
     optimizer.build(make_variables(weights))
     rates = {name: float(rate) for name, rate in optimizer.learning_rates().items()}

@@ -15,7 +15,8 @@ from tests.optimizers.common import (
     relative_error,
 )
 
-RATES = [0.02 * (1 + step % 5) if step < 12 else 0.3 for step in range(25)]  # then capped
+# One of them above 1 / sqrt(t), so that a cap shows.
+RATES = [(0.02, 0.04, 0.9, 0.08, 0.1)[step % 5] for step in range(25)]
 TENSORS = {
     "one/bias": (9,),
     "two/kernel": (8, 6),
@@ -35,18 +36,19 @@ SETTINGS = {
     "epsilons": {"epsilon1": 1e-3, "epsilon2": 0.5},
     "capped": {"step_size": "capped"},
     "relative": {"step_size": "relative"},
-    "warmup": {"step_size": "relative", "warmup_init": True, "epsilon2": 1e3},
+    "warmup": {"step_size": "relative", "epsilon2": 1e3, "warmup_init": True},
     "clamp": {"epsilon1": 0.3, "epsilon1_mode": "clamp"},
-    "last two": {"factored_axes": "last_two", "beta_2_cap": 0.7},
+    "last two": {"factored_axes": "last_two"},
+    "cap of the decay": {"beta_2_cap": 0.4},
     "timm's axes": {"factored_axes": "timm"},
     "momentum of the update": {"beta1": 0.9, "momentum_of": "update"},
     "decay by the rate": {"weight_decay": 0.2, "weight_decay_kind": "learning_rate"},
     "decay by the step": {"weight_decay": 0.2, "weight_decay_kind": "step_size"},
-    "decay by the rate, first": {
+    "capped, decay by the rate first": {
+        "step_size": "capped",
         "weight_decay": 0.9,
         "weight_decay_kind": "learning_rate",
         "weight_decay_first": True,
-        "step_size": "capped",
     },
     "decay first": {"weight_decay": 0.1, "weight_decay_first": True},
 }
@@ -146,7 +148,7 @@ def test_equals_the_formula(settings):
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name != "default"])
 def test_each_switch_changes_the_weights(name):
     # Else the test above would not tell a switch from one that does nothing.
-    initial, gradients = problem(TENSORS, steps=13)
+    initial, gradients = problem(TENSORS, steps=4)
     settings = {"min_dim_size_to_factor": 4, **SETTINGS[name]}
     *_, changed = settings
     usual = {key: value for key, value in settings.items() if key != changed}

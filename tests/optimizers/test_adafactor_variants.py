@@ -34,6 +34,10 @@ def problem():
     return adafactor_cases.inputs()
 
 
+# Keras tells of variables without a gradient.
+pytestmark = pytest.mark.filterwarnings("ignore:Gradients do not exist")
+
+
 def without_every_third(gradients, path="dense_17/kernel"):
     """Returns gradients of which one variable has none in every third step."""
     return [

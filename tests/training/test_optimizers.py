@@ -8,7 +8,10 @@ from optimization.training import Trainer
 from tests.training.tiny import assert_same_bits, tiny, weights
 
 # What a type needs beside its defaults.
-SETTINGS = {"muon": {"exclude_layers": ["head"]}}
+SETTINGS = {
+    "adafactor": {"variant": "torch", "beta1": 0.9},  # with state of every kind
+    "muon": {"exclude_layers": ["head"]},
+}
 
 
 def config(name, steps):
