@@ -1,8 +1,10 @@
 import inspect
 import io
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -268,8 +270,18 @@ def test_greedy_says_what_it_does_and_keeps_tensors(torch, capsys):
 def test_importing_needs_no_framework():
     code = """
 import sys
+from pathlib import Path
 from optimization.transformers import SchedulerType, get_scheduler
 print([name for name in ("tensorflow", "keras", "torch", "transformers") if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_the_example_for_pytorch_in_the_docs_runs(torch):
+    del torch
+    page = (Path(__file__).parents[2] / "docs" / "transformers.md").read_text()
+    (example,) = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert names["scheduler"].get_last_lr() == [1e-3]
