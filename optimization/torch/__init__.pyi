@@ -6,6 +6,7 @@ from .adaptive import Adamax as Adamax
 from .adaptive import RMSprop as RMSprop
 from .by_name import load_by_name as load_by_name
 from .factory import OptimizerFactory as OptimizerFactory
+from .ftrl import Ftrl as Ftrl
 from .greedy import GreedyLR as GreedyLR
 from .layerwise import LAMB as LAMB
 from .layerwise import LARS as LARS

@@ -18,6 +18,7 @@ from optimization.matching.patterns import matches_any
 from optimization.torch import adaptive, layerwise
 from optimization.torch.adafactor import Adafactor
 from optimization.torch.adam import AdamW
+from optimization.torch.ftrl import Ftrl
 from optimization.torch.lion import Lion
 from optimization.torch.muon import Muon
 from optimization.torch.sgd import SGD
@@ -167,6 +168,20 @@ def adadelta(section: BaseOptimizerConfig) -> Recipe:
     if not decay:
         return Recipe(torch.optim.Adadelta, arguments)
     return Recipe(adaptive.Adadelta, {**arguments, "weight_decay": decay})
+
+
+def ftrl(section: BaseOptimizerConfig) -> Recipe:
+    """`ftrl`."""
+    arguments = {
+        "lr_power": section.learning_rate_power,
+        "initial_accumulator_value": section.initial_accumulator_value,
+        "l1": section.l1_regularization_strength,
+        "l2": section.l2_regularization_strength,
+        "l2_shrinkage": section.l2_shrinkage_regularization_strength,
+        "beta": section.beta,
+        "weight_decay": _decoupled(section),
+    }
+    return Recipe(Ftrl, arguments)
 
 
 def lion(section: BaseOptimizerConfig) -> Recipe:

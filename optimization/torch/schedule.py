@@ -20,6 +20,13 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "weight_decay_rate": ("weight_decay",),
     "eeta": ("trust_coefficient",),
     "rho": ("rho", "alpha"),
+    "l1_regularization_strength": ("l1",),
+    "l2_regularization_strength": ("l2",),
+    "l2_shrinkage_regularization_strength": ("l2_shrinkage",),
+    "learning_rate_power": ("lr_power",),
+    "muon_a": ("ns_coefficients", "0"),
+    "muon_b": ("ns_coefficients", "1"),
+    "muon_c": ("ns_coefficients", "2"),
 }
 """Where groups have a hyperparameter that torch calls otherwise."""
 

@@ -88,6 +88,17 @@ def lion(weight_decay=0.0):
     return update
 
 
+def ftrl(l1=0.0, l2=0.0, shrinkage=0.0, beta=0.0, power=-0.5):
+    def update(name, w, g, t, slots):
+        n = slots.get("n", 0.1)
+        new = slots["n"] = n + g**2
+        z = slots.get("z", 0) + g + 2 * shrinkage * w - (new**-power - n**-power) / LR * w
+        slots["z"] = z
+        return (np.clip(z, -l1, l1) - z) / (new**-power / LR + 2 * (l2 + beta / (2 * LR)))
+
+    return update
+
+
 def _norm(x):
     return np.sqrt((x**2).sum())
 

@@ -38,6 +38,7 @@ TORCHS = [
     ("adagrad", {"epsilon_in_sqrt": False}, torch.optim.Adagrad),
     ("adadelta", {}, torch.optim.Adadelta),
     ("adadelta", {"weight_decay": 0.1}, ours.Adadelta),
+    ("ftrl", {}, ours.Ftrl),
     ("lamb", {}, ours.LAMB),
     ("lars", {}, ours.LARS),
     ("lion", {}, ours.Lion),
@@ -188,12 +189,12 @@ def test_an_optimizer_for_a_group_is_refused():
         OptimizerFactory(config)
 
 
-def test_a_type_without_a_native_implementation_names_those_with_one():
-    config = config_of("ftrl")
-    with pytest.raises(
-        ConfigError, match=r"optimizer.type: `ftrl` has no native.*have: sgd, .*muon"
-    ):
-        OptimizerFactory(config)
+def test_a_type_without_a_native_implementation_names_those_with_one(monkeypatch):
+    entry = OPTIMIZERS_CLS.entry("lion")._replace(torch=None)
+    monkeypatch.setitem(OPTIMIZERS_CLS._entries, "lion", entry)
+    message = r"optimizer.type: `lion` has no native PyTorch implementation; .*have: sgd, .*muon"
+    with pytest.raises(ConfigError, match=message):
+        OptimizerFactory(config_of("lion"))
 
 
 @pytest.mark.parametrize(

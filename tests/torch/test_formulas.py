@@ -59,6 +59,12 @@ FORMULAS = [
         for in_sqrt in (False, True)
     ),
     (ours.Adadelta, {"rho": 0.9, "eps": 1e-3, "weight_decay": 0.1}, references.adadelta(0.1)),
+    (ours.Ftrl, {}, references.ftrl()),
+    (
+        ours.Ftrl,
+        {"l1": 0.1, "l2": 0.2, "l2_shrinkage": 0.3, "beta": 0.4, "lr_power": -0.7},
+        references.ftrl(0.1, 0.2, 0.3, 0.4, -0.7),
+    ),
     (ours.Adamax, {"eps": 1e-3}, references.adamax()),
     (ours.Adamax, {"eps": 1e-3, "epsilon_in_norm": True}, references.adamax(True)),
     (ours.Lion, {"weight_decay": 0.1}, references.lion(0.1)),

@@ -57,6 +57,7 @@ CASES = [
     ("adagrad", {"epsilon_in_sqrt": False}),
     ("adadelta", {}),
     ("adadelta", {"weight_decay": 0.1}),
+    ("ftrl", {"l1_regularization_strength": 0.1, "beta": 0.1, "weight_decay": 0.1}),
     ("lamb", {"weight_decay_rate": 0.1, **EXCLUDED}),
     ("lamb", {"weight_decay_rate": 0.1, **EXCLUDED, "exclude_from_layer_adaptation": ["embed"]}),
     ("lars", {"weight_decay_rate": 0.1, **EXCLUDED}),

@@ -1,7 +1,5 @@
 """Inside the Trainer of transformers, through `optimizers=(optimizer, scheduler)`."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -9,8 +7,6 @@ from optimization import OptimizationConfig
 from optimization import OptimizerFactory as CurveFactory
 from tests.torch.common import OptimizerFactory, torch
 
-# It would look for TensorFlow, which crashes beside the Triton of torch.
-os.environ.setdefault("USE_TF", "0")
 transformers = pytest.importorskip("transformers", reason="the Trainer is that of transformers")
 pytest.importorskip("accelerate", reason="the Trainer needs it")
 if not hasattr(transformers, "Trainer"):

@@ -78,7 +78,7 @@ class AdadeltaConfig(KerasOptimizerConfig):
     epsilon: PositiveFloat = 1e-7
 
 
-@OPTIMIZERS_CLS.register("ftrl", "keras.optimizers:Ftrl")
+@OPTIMIZERS_CLS.register("ftrl", "keras.optimizers:Ftrl", torch="optimization.torch.recipes:ftrl")
 @dataclasses.dataclass
 class FtrlConfig(KerasOptimizerConfig):
     """FTRL-proximal (McMahan et al. 2013).
