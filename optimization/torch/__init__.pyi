@@ -12,5 +12,6 @@ from .layerwise import LAMB as LAMB
 from .layerwise import LARS as LARS
 from .lion import Lion as Lion
 from .muon import Muon as Muon
+from .recipes import Recipe as Recipe
 from .schedule import ConfiguredScheduler as ConfiguredScheduler
 from .sgd import SGD as SGD

@@ -40,6 +40,16 @@ def test_targets_are_imported_when_looked_up(registry):
     assert registry.config_class("decoder")().strict is True
 
 
+def test_a_type_may_say_what_it_is_natively_in_pytorch(registry):
+    @registry.register("both", "json:JSONDecoder", torch="somewhere:recipe")
+    @dataclasses.dataclass
+    class BothConfig(Base):
+        pass
+
+    natively = {name: entry.torch for name, entry in registry.entries()}
+    assert natively == {"decoder": None, "both": "somewhere:recipe"}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("decodr", "unknown thing type 'decodr'; did you mean 'decoder'"), ("gone", "is no more")],

@@ -1,10 +1,11 @@
+import dataclasses
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from optimization import OPTIMIZERS_CLS, ConfigError, OptimizationConfig
+from optimization import OPTIMIZERS_CLS, BaseOptimizerConfig, ConfigError, OptimizationConfig
 from tests.torch.common import (
     OptimizerFactory,
     config_of,
@@ -195,6 +196,24 @@ def test_a_type_without_a_native_implementation_names_those_with_one(monkeypatch
     message = r"optimizer.type: `lion` has no native PyTorch implementation; .*have: sgd, .*muon"
     with pytest.raises(ConfigError, match=message):
         OptimizerFactory(config_of("lion"))
+
+
+@dataclasses.dataclass
+class SignSGDConfig(BaseOptimizerConfig):
+    scale: float = 1.0
+
+
+def sign_sgd(section):
+    return ours.Recipe(ours.Lion, {"betas": (0.0, section.scale / 10)})
+
+
+def test_a_type_of_ones_own_has_a_recipe(monkeypatch):
+    monkeypatch.setattr(OPTIMIZERS_CLS, "_entries", dict(OPTIMIZERS_CLS._entries))
+    target = "tests.torch.test_factory:sign_sgd"
+    OPTIMIZERS_CLS.register("sign_sgd", "nowhere:SignSGD", torch=target)(SignSGDConfig)
+    optimizer = OptimizerFactory(config_of("sign_sgd", scale=3.0)).build_optimizer(Net())
+    assert isinstance(optimizer, ours.Lion)
+    assert optimizer.param_groups[0]["betas"] == pytest.approx((0.0, 0.3))
 
 
 @pytest.mark.parametrize(
