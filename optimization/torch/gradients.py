@@ -85,8 +85,8 @@ class GradientRules:
         params = [parameter for parameter in params if parameter.grad is not None]
         if any(parameter.grad.is_sparse for parameter in params):
             raise RuntimeError("Clips, and the check for finite gradients, need dense gradients.")
-        overflow = _unscale(optimizer, params)
-        if self.on_nonfinite == "raise" and not overflow:
+        _unscale(optimizer, params)
+        if self.on_nonfinite == "raise" and not _overflowed(optimizer):
             _check_finite(optimizer)
         self._clip(params)
 
@@ -165,18 +165,19 @@ def _together(grads: list[Tensor]) -> Iterator[list[Tensor]]:
     yield from batches.values()
 
 
-def _unscale(optimizer: Optimizer, params: list[Tensor]) -> bool:
-    """Undoes the loss scale that `GradScaler` leaves to fused optimizers.
-
-    Returns:
-        Whether gradients overflowed, so that the step is going to be skipped.
-    """
+def _unscale(optimizer: Optimizer, params: list[Tensor]) -> None:
+    """Undoes the loss scale that `GradScaler` leaves to fused optimizers."""
     scale = getattr(optimizer, "grad_scale", None)
-    if scale is not None:
-        for batch in _together([parameter.grad for parameter in params]):
-            _scale(batch, scale.to(batch[0].device).reciprocal())
-        # `GradScaler` deletes the attribute after the step, so it must stay.
-        optimizer.grad_scale = None
+    if scale is None:
+        return
+    for batch in _together([parameter.grad for parameter in params]):
+        _scale(batch, scale.to(batch[0].device).reciprocal())
+    # `GradScaler` deletes the attribute after the step, so it must stay.
+    optimizer.grad_scale = None
+
+
+def _overflowed(optimizer: Optimizer) -> bool:
+    """Says whether `GradScaler` has found that a fused optimizer is to skip the step."""
     found_inf = getattr(optimizer, "found_inf", None)
     return found_inf is not None and bool(found_inf)
 
