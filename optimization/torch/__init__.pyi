@@ -14,4 +14,6 @@ from .lion import Lion as Lion
 from .muon import Muon as Muon
 from .recipes import Recipe as Recipe
 from .schedule import ConfiguredScheduler as ConfiguredScheduler
+from .schedule_free import ScheduleFreeAdamW as ScheduleFreeAdamW
+from .schedule_free import ScheduleFreeSGD as ScheduleFreeSGD
 from .sgd import SGD as SGD

@@ -298,7 +298,9 @@ def _followed(config: OptimizationConfig) -> Iterable[Problem]:
         if group.learning_rate.type is not None:
             message = f"`{rate.type}` changes the rates of all groups of a torch.optim.Optimizer"
             yield group._problem("conflict", "learning_rate", message)
-    if config.schedules or getattr(config.optimizer.get(), "warmup_steps", 0):
+    section = config.optimizer.get()
+    momentum_follows = hasattr(section, "momentum_start") and section.warmup_steps
+    if config.schedules or momentum_follows:
         message = "follows a metric in PyTorch, and nothing then sets what follows the steps"
         yield rate._problem("conflict", "type", message)
 

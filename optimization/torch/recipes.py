@@ -21,6 +21,7 @@ from optimization.torch.adam import AdamW
 from optimization.torch.ftrl import Ftrl
 from optimization.torch.lion import Lion
 from optimization.torch.muon import Muon
+from optimization.torch.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from optimization.torch.sgd import SGD
 
 Settings = Callable[[str, Tensor], Mapping[str, Any]]
@@ -264,6 +265,25 @@ def adafactor_keras(section: BaseOptimizerConfig) -> Recipe:
         return {"step_size": switches(constant)["step_size"]}
 
     return Recipe(Adafactor, arguments, by_rate=step_size)
+
+
+def schedule_free_sgd(section: BaseOptimizerConfig) -> Recipe:
+    """`schedule_free_sgd`."""
+    return Recipe(ScheduleFreeSGD, {"momentum": section.momentum, **_schedule_free(section)})
+
+
+def schedule_free_adamw(section: BaseOptimizerConfig) -> Recipe:
+    """`schedule_free_adamw`."""
+    return Recipe(ScheduleFreeAdamW, {**_adam_arguments(section), **_schedule_free(section)})
+
+
+def _schedule_free(section: BaseOptimizerConfig) -> dict[str, Any]:
+    return {
+        "weight_decay": section.weight_decay,
+        "warmup_steps": section.warmup_steps,
+        "r": section.r,
+        "weight_lr_power": section.weight_lr_power,
+    }
 
 
 def _is_torchs_adafactor(section: AdafactorConfig) -> bool:

@@ -29,6 +29,8 @@ from optimization.torch import (  # isort: skip
     Lion,
     Muon,
     RMSprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
 )
 
 CASES = {
@@ -46,6 +48,8 @@ CASES = {
     "LARS": (LARS, {"weight_decay": 0.1, "nesterov": True}),
     "Lion": (Lion, {"weight_decay": 0.1}),
     "Muon": (Muon, {}),
+    "ScheduleFreeSGD": (ScheduleFreeSGD, {"warmup_steps": 2, "weight_decay": 0.1}),
+    "ScheduleFreeAdamW": (ScheduleFreeAdamW, {"r": 1.0}),
     "Adafactor": (Adafactor, {"min_dim_size_to_factor": 3, "beta1": 0.9}),
     "Adafactor, torch": (Adafactor, {"variant": "torch", "weight_decay": 0.1}),
 }

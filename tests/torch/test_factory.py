@@ -48,6 +48,8 @@ TORCHS = [
     ("adafactor", {"variant": "torch"}, torch.optim.Adafactor),
     ("adafactor", {"variant": "torch", "clipping_threshold": 0.5}, ours.Adafactor),
     ("adafactor_keras", {}, ours.Adafactor),
+    ("schedule_free_sgd", {}, ours.ScheduleFreeSGD),
+    ("schedule_free_adamw", {}, ours.ScheduleFreeAdamW),
 ]
 
 

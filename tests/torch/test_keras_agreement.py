@@ -72,6 +72,8 @@ CASES = [
     ("lamb", {"weight_decay": 0.1, **EXCLUDED}),
     ("lars", {"weight_decay": 0.1}),
     ("adafactor_keras", {"weight_decay": 0.1}),
+    ("schedule_free_sgd", {"warmup_steps": 5, "weight_decay": 0.1}),
+    ("schedule_free_adamw", {"warmup_steps": 5, "weight_decay": 0.1, "r": 0.5}),
     ("adafactor", {}),
     ("adafactor", {"min_dim_size_to_factor": 4, "beta1": 0.9, "weight_decay": 0.01}),
     ("adafactor", {"variant": "hf"}),
@@ -102,7 +104,8 @@ def keras_weights(config, initial, gradients):
 @pytest.mark.parametrize(("kind", "section"), CASES, ids=str)
 def test_a_config_trains_as_in_keras(kind, section):
     relative = kind == "adafactor" and section.get("variant") in ("hf", "paper", "timm")
-    config = config_of(kind, {} if relative else DECAYING, **section)
+    rate = 0.05 if kind.startswith("schedule_free") else DECAYING
+    config = config_of(kind, {} if relative else rate, **section)
     initial, gradients = problem()
     native = factory_weights(config, initial, gradients, torch.float32)
     # What is promised. In fact 4e-6 at most: Keras has 1 - beta^t in float32, which is less exact

@@ -50,7 +50,9 @@ class ScheduleFreeFields(BaseOptimizerConfig):
 
 
 @OPTIMIZERS_CLS.register(
-    "schedule_free_adamw", "optimization.optimizers.schedule_free:ScheduleFreeAdamW"
+    "schedule_free_adamw",
+    "optimization.optimizers.schedule_free:ScheduleFreeAdamW",
+    torch="optimization.torch.recipes:schedule_free_adamw",
 )
 @dataclasses.dataclass
 class ScheduleFreeAdamWConfig(ScheduleFreeFields):
@@ -67,7 +69,9 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields):
 
 
 @OPTIMIZERS_CLS.register(
-    "schedule_free_sgd", "optimization.optimizers.schedule_free:ScheduleFreeSGD"
+    "schedule_free_sgd",
+    "optimization.optimizers.schedule_free:ScheduleFreeSGD",
+    torch="optimization.torch.recipes:schedule_free_sgd",
 )
 @dataclasses.dataclass
 class ScheduleFreeSGDConfig(ScheduleFreeFields):
