@@ -77,7 +77,7 @@ class OptimizerFactory:
         problems = list(_problems(self._config))
         if problems:
             raise ConfigError(problems)
-        self._recipe: Recipe = _recipe_function(self._config)(self._config.optimizer.get())
+        self._recipe = _recipe(self._config)
 
     @property
     def config(self) -> OptimizationConfig:
@@ -261,9 +261,12 @@ def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], f
     return lambda step: float(curve(learning_rate, warmup, np.asarray(step)))
 
 
-def _recipe_function(config: OptimizationConfig) -> Callable[[Any], Recipe]:
+def _recipe(config: OptimizationConfig) -> Recipe:
     module, _, name = OPTIMIZERS_CLS.entry(config.optimizer.type).torch.partition(":")
-    return getattr(importlib.import_module(module), name)
+    recipe = getattr(importlib.import_module(module), name)(config.optimizer.get())
+    if recipe.with_decay is not None and any(rule.weight_decay for rule in config.param_groups):
+        return recipe.with_decay
+    return recipe
 
 
 def _problems(config: OptimizationConfig) -> Iterable[Problem]:

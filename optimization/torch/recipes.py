@@ -41,6 +41,8 @@ class Recipe:
             a parameter.
         by_rate: What a group has of its own where its learning rate is a constant, or is not.
         takes_rate: Whether the learning rate is an argument; else the class makes it.
+        with_decay: What to take instead where a group decays, though the section does not; for
+            classes of torch that have the decay in the gradient.
         schedules: Hyperparameters that change by themselves, as functions of the steps done.
     """
 
@@ -52,16 +54,16 @@ class Recipe:
     patterns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     by_rate: Callable[[bool], Mapping[str, Any]] | None = None
     takes_rate: bool = True
+    with_decay: "Recipe | None" = None
     schedules: Mapping[str, Callable[[int], float]] = dataclasses.field(default_factory=dict)
 
 
 def sgd(section: BaseOptimizerConfig) -> Recipe:
     """`sgd`: torch's where there is neither momentum nor decay, the same in all forms."""
     momentum, decay = section.momentum, _decoupled(section)
-    if not momentum and not decay:
-        return Recipe(torch.optim.SGD, {})
     arguments = {"momentum": momentum, "nesterov": section.nesterov, "weight_decay": decay}
-    return Recipe(SGD, arguments)
+    own = Recipe(SGD, arguments)
+    return own if momentum or decay else Recipe(torch.optim.SGD, {}, with_decay=own)
 
 
 def sgd_torch(section: BaseOptimizerConfig) -> Recipe:
@@ -113,10 +115,11 @@ def adam(section: BaseOptimizerConfig) -> Recipe:
 def adamax(section: BaseOptimizerConfig) -> Recipe:
     """`adamax`: torch's in its own form, without decay, which torch has in the gradient."""
     arguments, decay = _adam_arguments(section), _decoupled(section)
+    form = {"epsilon_in_norm": section.epsilon_in_norm, "weight_decay": decay}
+    own = Recipe(adaptive.Adamax, {**arguments, **form})
     if section.epsilon_in_norm and not decay:
-        return Recipe(torch.optim.Adamax, arguments)
-    arguments |= {"epsilon_in_norm": section.epsilon_in_norm, "weight_decay": decay}
-    return Recipe(adaptive.Adamax, arguments)
+        return Recipe(torch.optim.Adamax, arguments, with_decay=own)
+    return own
 
 
 def nadam(section: BaseOptimizerConfig) -> Recipe:
@@ -139,15 +142,16 @@ def rmsprop(section: BaseOptimizerConfig) -> Recipe:
         "momentum": section.momentum,
         "centered": section.centered,
     }
-    torch_momentum = not section.momentum or not section.classic_momentum
-    if not section.epsilon_in_sqrt and torch_momentum and not decay:
-        return Recipe(torch.optim.RMSprop, arguments)
-    arguments |= {
+    form = {
         "weight_decay": decay,
         "epsilon_in_sqrt": section.epsilon_in_sqrt,
         "classic_momentum": section.classic_momentum,
     }
-    return Recipe(adaptive.RMSprop, arguments)
+    own = Recipe(adaptive.RMSprop, {**arguments, **form})
+    torch_momentum = not section.momentum or not section.classic_momentum
+    if not section.epsilon_in_sqrt and torch_momentum and not decay:
+        return Recipe(torch.optim.RMSprop, arguments, with_decay=own)
+    return own
 
 
 def adagrad(section: BaseOptimizerConfig) -> Recipe:
@@ -157,18 +161,18 @@ def adagrad(section: BaseOptimizerConfig) -> Recipe:
         "eps": section.epsilon,
         "initial_accumulator_value": section.initial_accumulator_value,
     }
+    form = {"weight_decay": decay, "epsilon_in_sqrt": section.epsilon_in_sqrt}
+    own = Recipe(adaptive.Adagrad, {**arguments, **form})
     if not section.epsilon_in_sqrt and not decay:
-        return Recipe(torch.optim.Adagrad, arguments)
-    arguments |= {"weight_decay": decay, "epsilon_in_sqrt": section.epsilon_in_sqrt}
-    return Recipe(adaptive.Adagrad, arguments)
+        return Recipe(torch.optim.Adagrad, arguments, with_decay=own)
+    return own
 
 
 def adadelta(section: BaseOptimizerConfig) -> Recipe:
     """`adadelta`: torch's, without decay."""
     arguments, decay = {"rho": section.rho, "eps": section.epsilon}, _decoupled(section)
-    if not decay:
-        return Recipe(torch.optim.Adadelta, arguments)
-    return Recipe(adaptive.Adadelta, {**arguments, "weight_decay": decay})
+    own = Recipe(adaptive.Adadelta, {**arguments, "weight_decay": decay})
+    return own if decay else Recipe(torch.optim.Adadelta, arguments, with_decay=own)
 
 
 def ftrl(section: BaseOptimizerConfig) -> Recipe:

@@ -111,3 +111,34 @@ def test_a_config_trains_as_in_keras(kind, section):
     # What is promised. In fact 4e-6 at most: Keras has 1 - beta^t in float32, which is less exact
     # for t = 1, 2, ... than the Python numbers here.
     assert largest_difference(native, keras_weights(config, initial, gradients)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "section"),
+    [
+        ("sgd", {}),
+        ("sgd_torch", {"weight_keys": ["."]}),
+        ("adam", CORRECTED),
+        ("adamw", {"weight_decay_rate": 0.2, **EXCLUDED}),
+        ("adamax", {"epsilon_in_norm": True}),
+        ("nadam", {}),
+        ("rmsprop", {"epsilon_in_sqrt": False}),
+        ("adagrad", {"epsilon_in_sqrt": False}),
+        ("adadelta", {}),
+        ("lamb", {"weight_decay_rate": 0.2}),
+        ("lars", {"weight_decay": 0.2}),
+        ("lion", {}),
+        ("muon", {}),
+        ("adafactor", {"variant": "torch"}),
+        ("ftrl", {}),
+    ],
+    ids=str,
+)
+def test_a_group_decays_as_in_keras(kind, section):
+    config = config_of(kind, DECAYING, **section)
+    group = {"match": "dense", "weight_decay": 0.5, "learning_rate_multiplier": 0.5}
+    config.override({"param_groups": [group]})
+    initial, gradients = problem()
+    native = factory_weights(config, initial, gradients, torch.float32)
+    # As above.
+    assert largest_difference(native, keras_weights(config, initial, gradients)) < 1e-5
