@@ -244,6 +244,24 @@ def test_options_of_torch_reach_the_class():
             OptimizerFactory(config_of("lamb")).build_optimizer(Net(), **{option: True})
 
 
+def test_torchs_own_class_calls_all_hooks():
+    optimizer = OptimizerFactory(config_of("adamw", **CORRECTED)).build_optimizer(Net())
+    called = []
+    for name in (
+        "step_pre",
+        "step_post",
+        "state_dict_pre",
+        "state_dict_post",
+        "load_state_dict_pre",
+        "load_state_dict_post",
+    ):
+        register = getattr(optimizer, f"register_{name}_hook")
+        register(lambda *_, name=name: called.append(name))
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert len(set(called)) == len(called) == 6
+
+
 @pytest.mark.parametrize(("kind", "section", "cls"), TORCHS, ids=str)
 def test_foreach_and_maximize_of_every_class(kind, section, cls):
     initial, gradients = problem(steps=4)
