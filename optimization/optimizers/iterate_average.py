@@ -26,9 +26,9 @@ class _Entry(NamedTuple):
 class IterateAverage(Swappable):
     """Swaps the weights y that train for the weights x that are evaluated, and back.
 
-    It has no variables but a flag: x is computed from y and z. While the weights are swapped y is
-    kept aside, so that a second swap restores it bit for bit; in another process, from a
-    checkpoint, it is computed from x and z.
+    It has no variables but a flag: x is computed from y and z - x, and y from x and z - x. While
+    the weights are swapped y is kept aside, so that a second swap restores it bit for bit; only in
+    another process, from a checkpoint, it is computed.
 
     Args:
         members: The optimizers, of which some are schedule-free.

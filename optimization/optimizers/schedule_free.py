@@ -21,8 +21,13 @@ class ScheduleFree(Float32Slots):
         x <- (1 - c) x + c z
         y <- (1 - beta) z + beta x
 
-    The variables hold y, where gradients are taken, and z is kept; x, which is to be evaluated, is
-    computed from them, so a step is y <- y + c (z - y) - rate (1 - beta (1 - c)) u before z moves.
+    The variables hold y, where gradients are taken. Beside it d = z - x is kept, which is 0 at the
+    start, whatever the weights are and whenever a variable has its first gradient:
+
+        y <- y + c beta d - rate (1 - beta (1 - c)) u
+        d <- (1 - c) (d - rate u)
+
+    x, which is to be evaluated, is y - (1 - beta) d.
 
     The sum is kept in units of the last weight, which float32 counts without rounding while the
     weights are equal.
@@ -39,11 +44,11 @@ class ScheduleFree(Float32Slots):
         raise NotImplementedError
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Creates z and what the weights of the average are computed from."""
+        """Creates z - x and what the weights of the average are computed from."""
         if self.built:
             return
         super().build(variables)
-        self._z = self.add_optimizer_variables(variables, "z")
+        self._distances = self.add_optimizer_variables(variables, "distance")
         self._largest_rate = self.add_variable((), dtype="float32", name="largest_rate")
         self._sum_of_weights = self.add_variable((), dtype="float32", name="sum_of_weights")
 
@@ -74,20 +79,20 @@ class ScheduleFree(Float32Slots):
         self.assign(self._sum_of_weights, total)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Updates one variable, y, and its z."""
+        """Updates one variable, y, and its z - x."""
         dtype = compute_dtype(variable)
         index = self._get_variable_index(variable)
         y = ops.cast(variable, dtype)
-        # Weights may have been loaded after `build`: all three sequences start from them.
-        z = ops.where(ops.equal(self.iterations, 0), y, ops.convert_to_tensor(self._z[index]))
+        distance = self._distances[index]
         u = self._direction(as_dense(gradient, dtype), index)
         if self.decay_at_y:
             u = u + self.decay_at_y * y
         rate = ops.cast(self._rate(learning_rate), dtype)
         total = ops.cast(self._sum_of_weights, dtype)
         c = ops.where(total > 0, 1 / ops.maximum(total, 1.0), 0.0)
-        step = c * (z - y) - rate * (1 - self.interpolation * (1 - c)) * u
-        self.assign(self._z[index], z - rate * u)
+        beta = self.interpolation
+        step = c * beta * distance - rate * (1 - beta * (1 - c)) * u
+        self.assign(distance, (1 - c) * (distance - rate * u))
         self.assign_add(variable, ops.cast(step, variable.dtype))
 
     def _direction(self, gradient: Any, index: int) -> Any:
@@ -95,21 +100,21 @@ class ScheduleFree(Float32Slots):
         raise NotImplementedError
 
     def to_evaluate(self, y: Any, variable: Any) -> Any:
-        """Returns x, given y; before the first step it is y.
+        """Returns x, given y; before the first gradient it is y.
 
         Args:
             y: A tensor, what the variable holds while it trains.
             variable: A variable that this optimizer updates.
         """
-        z = ops.cast(self._z[self._get_variable_index(variable)], y.dtype)
-        x = y + (1 - 1 / self.interpolation) * (z - y)
-        return ops.where(ops.equal(self.iterations, 0), y, x)
+        return y - self._from_x_to_y(variable, y.dtype)
 
     def to_train(self, x: Any, variable: Any) -> Any:
         """Returns y, given x: the inverse of `to_evaluate`, but for rounding."""
-        z = ops.cast(self._z[self._get_variable_index(variable)], x.dtype)
-        y = x + (1 - self.interpolation) * (z - x)
-        return ops.where(ops.equal(self.iterations, 0), x, y)
+        return x + self._from_x_to_y(variable, x.dtype)
+
+    def _from_x_to_y(self, variable: Any, dtype: Any) -> Any:
+        distance = self._distances[self._get_variable_index(variable)]
+        return (1 - self.interpolation) * ops.cast(distance, dtype)
 
     def is_decayed(self, variable: Any) -> bool:
         """Says whether weight decay acts on a variable."""
@@ -256,7 +261,7 @@ class ScheduleFreeAdamW(ScheduleFree, keras.optimizers.Optimizer):
         return self.beta_1
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Creates z, the second moments, and what the average's weights are computed from."""
+        """Creates z - x, the second moments, and what the average's weights are computed from."""
         if self.built:
             return
         super().build(variables)

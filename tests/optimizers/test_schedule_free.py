@@ -59,7 +59,7 @@ def reference(kind, initial, gradients, interpolation=0.9, warmup_steps=0, weigh
         weight = t**r * largest**weight_lr_power
         total += weight
         c = weight / total
-        for path in x:
+        for path in gradient:
             g = gradient[path].astype("float64")
             if kind == "adamw":
                 v[path] = 0.999 * v[path] + 0.001 * g**2
@@ -77,9 +77,9 @@ def values(variables):
 def trained(optimizer, initial, gradients):
     variables = make_variables(initial)
     for gradient in gradients:
-        optimizer.apply(
-            [keras.ops.convert_to_tensor(gradient[v.path]) for v in variables], variables
-        )
+        grads = [gradient.get(v.path) for v in variables]
+        tensors = [None if g is None else keras.ops.convert_to_tensor(g) for g in grads]
+        optimizer.apply(tensors, variables)
     return variables
 
 
@@ -124,6 +124,27 @@ def test_it_equals_the_authors_package(kind, switches):
     assert relative_error(values(variables), y) < 3e-6
     with optimizer.averaged_weights():
         assert relative_error(values(variables), x) < 3e-6
+
+
+# Keras tells of variables without a gradient.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_variables_without_a_gradient_at_first_or_ever(kind):
+    initial, gradients = problem(steps=STEPS)
+    late, never, *_ = initial
+    gradients = [
+        {p: g for p, g in step.items() if p != never and not (p == late and number < 3)}
+        for number, step in enumerate(gradients)
+    ]
+    optimizer = PipelineOptimizer(made(kind))
+    variables = trained(optimizer, initial, gradients)
+    y, x = reference(kind, initial, gradients)
+    # As above.
+    assert relative_error(values(variables), y) < 3e-6
+    np.testing.assert_array_equal(values(variables)[never], initial[never])
+    with optimizer.averaged_weights():
+        assert relative_error(values(variables), x) < 3e-6
+        np.testing.assert_array_equal(values(variables)[never], initial[never])
 
 
 def test_a_rate_of_zero_gives_no_weight():
@@ -208,7 +229,7 @@ def test_a_resumed_training_goes_on_as_if_never_stopped(swapped):
     for gradient in gradients[6:]:
         second.apply([keras.ops.convert_to_tensor(gradient[v.path]) for v in others], others)
     error = relative_error(values(others), values(whole))
-    # In another process y is computed from x and z, rounded.
+    # In another process y is computed from x and z - x, rounded.
     assert error < 1e-6 if swapped else error == 0
 
 
