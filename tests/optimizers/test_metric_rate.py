@@ -57,6 +57,19 @@ def test_fit_reduces_the_rate_after_the_validation():
     assert rate(model.optimizer) == pytest.approx(0.0125)
 
 
+def test_fit_trains_with_the_rate():
+    settings = config(threshold=1e6, threshold_mode="abs", factor=1e-9)
+    model, callback = model_of(settings), optimization.MetricLearningRate(settings)
+    weights = []
+    for _ in range(4):
+        fit(model, callback, 1)
+        weights.append(keras.ops.convert_to_numpy(model.layers[0].kernel).copy())
+    assert np.abs(weights[1] - weights[0]).max() > 1e-3
+    # After the second validation the rate is 1e-10: steps are too small for float32.
+    np.testing.assert_array_equal(weights[2], weights[1])
+    np.testing.assert_array_equal(weights[3], weights[1])
+
+
 def test_fit_goes_on_here_and_in_another_process():
     settings = config(patience=1, threshold=1e6, threshold_mode="abs", cooldown=1)
     whole = fit(model_of(settings), optimization.MetricLearningRate(settings), 9)["learning_rate"]
