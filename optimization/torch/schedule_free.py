@@ -25,7 +25,8 @@ class ScheduleFree(ForeachOptimizer):
     Parameters hold y while they train, z is state, and x is computed from both: call `eval()`
     before an evaluation, or before the weights are saved, and `train()` before training goes on.
     (The Trainer of transformers does.) Statistics of batch normalization are those of y: run some
-    batches through the model with x first.
+    batches through the model with x first. Counts and sums are numbers of the groups, as in the
+    authors' package: right under `torch.compile`, but compiled anew at each step.
     """
 
     def __init__(
