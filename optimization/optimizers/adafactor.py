@@ -267,8 +267,10 @@ class Adafactor(Float32Slots, keras.optimizers.Optimizer):
         # R has lost axis d0, so d1 may have moved down by one.
         mean_of_rows = ops.mean(rows, axis=d1 - (d1 > d0), keepdims=True)
         if floor is None:
-            # Apart, the roots of factors do not underflow where that of the product would.
-            return g * ops.expand_dims(ops.rsqrt(rows / mean_of_rows), d0) * ops.rsqrt(columns)
+            # Apart, roots do not underflow where that of a product or a quotient would: of a row
+            # of zeros beside large gradients, for one.
+            of_rows = ops.sqrt(mean_of_rows) * ops.rsqrt(rows)
+            return g * ops.expand_dims(of_rows, d0) * ops.rsqrt(columns)
         v = ops.expand_dims(rows / ops.maximum(mean_of_rows, floor), d0) * columns
         return g * ops.rsqrt(ops.maximum(v, floor * floor))
 

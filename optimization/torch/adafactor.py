@@ -242,8 +242,9 @@ def _divided(
     # The row has lost axis d0, so d1 may have moved down by one.
     mean = row.mean(d1 - (d1 > d0), keepdim=True)
     if floor is None:
-        # Apart, the roots of factors do not underflow where that of the product would.
-        return gradient * (row / mean).rsqrt().unsqueeze(d0) * column.rsqrt()
+        # Apart, roots do not underflow where that of a product or a quotient would: of a row of
+        # zeros beside large gradients, for one, where subnormal numbers are 0.
+        return gradient * (mean.sqrt() * row.rsqrt()).unsqueeze(d0) * column.rsqrt()
     variance = (row / mean.clamp(min=floor)).unsqueeze(d0) * column
     return gradient * variance.clamp(min=floor**2).rsqrt()
 

@@ -148,6 +148,7 @@ def test_one_pattern_needs_no_list():
         ({"epsilon1": None}, "epsilon1: null, the dtype's epsilon, needs `epsilon1_mode: clamp`"),
         ({"variant": "torch", "epsilon1_mode": "added"}, "needs `epsilon1_mode: clamp`"),
         ({"epsilon1_mode": "clamp"}, "which makes 1e-30 0 in float32"),
+        ({"epsilon1": 1e-45}, "epsilon1: 1e-45 is 0 in float32"),
         ({"momentum_of": "update"}, "momentum_of: needs `beta1`"),
         ({"weight_decay_kind": "step_size"}, "weight_decay_kind: needs `weight_decay` > 0"),
         ({"weight_decay_first": True}, "weight_decay_first: needs `weight_decay` > 0"),

@@ -171,6 +171,22 @@ def test_fine_tuning_from_the_offset_decays_as_from_the_start():
     assert relative_error(final_weights(later, initial, gradients), expected) == 0
 
 
+@pytest.mark.parametrize("scale", [1e6, 1e12, 0.0])
+@pytest.mark.parametrize("name", ["default", "clamp", "momentum"])
+def test_rows_without_a_gradient_beside_large_ones(name, scale):
+    # As of a table's entries that no example had; the quotients are below float32's range.
+    initial, gradients = problem(TENSORS)
+    for step in gradients:
+        for gradient in step.values():
+            gradient *= np.float32(scale)
+            gradient[1] = 0
+            gradient[..., 1] = 0
+    settings = {"min_dim_size_to_factor": 4, **SETTINGS[name]}
+    expected = reference_weights(reference(**settings), initial, gradients)
+    # As above.
+    assert relative_error(ours(initial, gradients, **settings), expected) < 2e-6
+
+
 @pytest.mark.parametrize("patterns", ["kernel", ["two", "kernel"]])
 def test_included_patterns_alone_decay(patterns):
     settings = {"min_dim_size_to_factor": 4, "weight_decay": 0.05}

@@ -30,7 +30,8 @@ OneOrMorePatterns = Annotated[
 ]
 """Regular expressions, searched for in a variable's path; a single one needs no list."""
 
-_SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is the least normal number of float32
+_LEAST = 1.2e-38  # the least normal number of float32, rounded up
+_SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is about that number
 
 
 @OPTIMIZERS_CLS.register(
@@ -153,7 +154,10 @@ class AdafactorConfig(BaseOptimizerConfig):
         clamps = self.epsilon1_mode == "clamp"
         if self.epsilon1 is None and not clamps:
             yield "epsilon1", "null, the dtype's epsilon, needs `epsilon1_mode: clamp`"
-        elif self.epsilon1 is not None and clamps and self.epsilon1 < _SQUARED_IS_NONE:
+        elif not clamps and self.epsilon1 < _LEAST:
+            message = f"{self.epsilon1} is 0 in float32, by which a gradient of 0 is divided"
+            yield "epsilon1", f"{message}: give at least {_LEAST}"
+        elif clamps and self.epsilon1 is not None and self.epsilon1 < _SQUARED_IS_NONE:
             message = f"with `epsilon1_mode: clamp` it is squared, which makes {self.epsilon1} 0"
             yield "epsilon1", f"{message} in float32: give at least {_SQUARED_IS_NONE}, or null"
 
