@@ -26,6 +26,7 @@ from .optimizer_factory import OptimizerFactory as OptimizerFactory
 from .optimizer_factory import register_learning_rate as register_learning_rate
 from .optimizer_factory import register_optimizer as register_optimizer
 from .optimizer_factory import register_warmup as register_warmup
+from .optimizers.callbacks import EvaluateAverages as EvaluateAverages
 from .optimizers.metric_rate import MetricLearningRate as MetricLearningRate
 from .schedules import LrConfig as LrConfig
 from .schedules import WarmupConfig as WarmupConfig

@@ -275,14 +275,14 @@ def unequal_after_two_swaps(strategy):
     }
 
 
-def fit_error(strategy):
+def fit_error(strategy, **more):
     """`model.fit` on two replicas against one."""
 
     def trained():
         model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3, name="head")])
         model.set_weights([np.ones((4, 3), "float32") * 0.1, np.zeros(3, "float32")])
         inner = AdamWeightDecay(0.01, weight_decay_rate=0.1)
-        model.compile(PipelineOptimizer(inner, **ARGUMENTS), loss="mse")
+        model.compile(PipelineOptimizer(inner, **{**ARGUMENTS, **more}), loss="mse")
         return model
 
     x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
@@ -336,6 +336,8 @@ def main():
     report["swaps"] = unequal_after_two_swaps(strategy)
     report["errors"]["dynamic loss scale"] = loss_scale_error(strategy)
     report["errors"]["fit"] = fit_error(strategy)
+    ends_averaged = {"average_decay": 0.9, "dynamic_decay": False, "overwrite_at_end": True}
+    report["errors"]["fit, use_ema"] = fit_error(strategy, ema=ends_averaged)
     one = tf.distribute.OneDeviceStrategy("CPU:0")
     for way, outside in (("outside", True), ("inside", False)):
         actual = on_two(OPTIMIZERS["sgd"], one, outside, True)

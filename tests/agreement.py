@@ -1,0 +1,299 @@
+"""One config, the same training everywhere: the cases, and how one of the four sides runs them.
+
+`python -m tests.agreement SIDE FILE` trains every case on a side, `native` or the backend that
+KERAS_BACKEND names, and writes weights and learning rates; `tools/agreement.py` runs all four, each
+in a process of its own.
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from optimization import LR_CLS, OPTIMIZERS_CLS, ConfigError, ConfigWarning, OptimizationConfig
+
+STEPS = 50
+SHAPES = {
+    "embedding.weight": (7, 4),
+    "conv.weight": (3, 2, 4, 5),
+    "attention.weight": (2, 3, 4),
+    "dense.weight": (6, 5),
+    "dense.bias": (5,),
+    "norm.weight": (5,),
+}
+EXCLUDED = {"exclude_from_weight_decay": ["bias", "norm"]}
+CORRECTED = {"epsilon_placement": "corrected"}
+FACTORED = {"min_dim_size_to_factor": 3}
+
+# Every type, and the switches that select another form.
+OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
+    ("sgd", {}),
+    ("sgd", {"momentum": 0.9, "weight_decay": 0.1}),
+    ("sgd", {"momentum": 0.9, "nesterov": True, "decay": 0.1}),
+    ("sgd_experimental", {"momentum": 0.9, "weight_decay": 0.1}),
+    ("sgd_torch", {"weight_decay": 0.1}),
+    ("sgd_torch", {"nesterov": True, "warmup_steps": 5}),
+    ("rmsprop", {"momentum": 0.9, "centered": True}),
+    ("rmsprop", {"momentum": 0.9, "epsilon_in_sqrt": False, "classic_momentum": False}),
+    ("adagrad", {"weight_decay": 0.1}),
+    ("adagrad", {"epsilon_in_sqrt": False}),
+    ("adadelta", {"weight_decay": 0.1}),
+    ("ftrl", {"l2_regularization_strength": 0.1}),
+    ("adam", {"weight_decay": 0.1}),
+    ("adam", {"amsgrad": True, **CORRECTED}),
+    ("adam", {"correct_bias": False}),
+    ("adam_experimental", {"weight_decay": 0.1}),
+    ("adamw", {"weight_decay_rate": 0.1, **EXCLUDED}),
+    ("adamw", {"weight_decay_rate": 0.1, **EXCLUDED, **CORRECTED}),
+    ("adamw", {"weight_decay_rate": 0.1, "weight_decay_order": "after"}),
+    ("adamw_experimental", {"weight_decay": 0.1}),
+    ("adamax", {"weight_decay": 0.1}),
+    ("adamax", {"epsilon_in_norm": True}),
+    ("nadam", {"weight_decay": 0.1}),
+    ("nadam", {"momentum_decay": 0.004}),
+    ("lamb", {"weight_decay_rate": 0.1, **EXCLUDED}),
+    ("lamb", {"weight_decay": 0.1, **EXCLUDED}),
+    ("lars", {"weight_decay_rate": 0.1, **EXCLUDED}),
+    ("lars", {"weight_decay_rate": 0.1, "classic_momentum": False, "nesterov": True}),
+    ("adafactor", {}),
+    ("adafactor", {"beta1": 0.9, "weight_decay": 0.01, **FACTORED}),
+    ("adafactor", {"variant": "paper", "beta1": 0.9}),
+    ("adafactor", {"variant": "hf", "weight_decay": 0.1}),
+    ("adafactor", {"variant": "torch", "weight_decay": 0.1}),
+    ("adafactor", {"variant": "keras", "weight_decay": 0.1}),
+    ("adafactor", {"variant": "optax", **FACTORED}),
+    ("adafactor", {"variant": "timm", "weight_decay": 0.1, "min_dim_size_to_factor": 1}),
+    ("adafactor", {"variant": "big_vision", "weight_decay": 0.1, **FACTORED}),
+    ("adafactor_keras", {"weight_decay": 0.1}),
+    ("lion", {"weight_decay": 0.1}),
+    ("muon", {"adam_weight_decay": 0.1}),
+    ("muon", {"rms_rate": None, "nesterov": False}),
+    ("schedule_free_adamw", {"weight_decay": 0.1, "r": 1.0}),
+    ("schedule_free_sgd", {"weight_decay": 0.1}),
+]
+
+UPDATES_LIMIT = 1e-5
+"""Of the largest weight, after all steps."""
+
+FTRL_LIMIT = 3e-5
+"""FTRL computes each weight anew, as a quotient of sums of gradients over learning rates: where the
+rate falls to a millionth, as at the end of `one_cycle`, float32 alone rounds these by more."""
+
+RATES_LIMIT = 1e-6
+"""Of the largest rate: Keras computes rates in float32, native PyTorch in float64."""
+
+FOLLOWING_A_METRIC = ("hf_reduce_lr_on_plateau", "hf_greedy")
+"""Learning rates that are constants until an evaluation changes them."""
+
+# What the types need beside a first rate of 0.02 and a training of 50 steps.
+RATES: dict[str, dict[str, Any]] = {
+    "constant": {"learning_rate": 0.02},
+    "stepwise": {"boundaries": [10, 30], "values": [0.02, 0.005, 0.01]},
+    "step_cosine_with_offset": {"boundaries": [0, 20, 50], "values": [0.02, 0.01, 0.001]},
+    "cosine": {"alpha": 0.1},
+    "cosine_restarts": {"first_decay_steps": 10, "m_mul": 0.8},
+    "exponential": {"decay_rate": 0.5, "decay_steps": 10},
+    "inverse_time": {"decay_rate": 0.5, "decay_steps": 10, "staircase": True},
+    "warmup_stable_decay": {"stable_steps": 20, "decay_steps": 20, "decay_type": "1-sqrt"},
+    "one_cycle": {"max_learning_rate": 0.02},
+    "polynomial": {"power": 2.0},
+    "linear": {},
+    "power": {},
+    "power_linear": {},
+    "power_with_offset": {"offset": 5, "pre_offset_learning_rate": 0.01},
+    "inverse_sqrt": {"timescale": 10.0},
+    "relative_step": {},
+    "hf_constant": {},
+    "hf_constant_with_warmup": {"num_warmup_steps": 8},
+    "hf_linear": {"num_warmup_steps": 8},
+    "hf_cosine": {"num_warmup_steps": 8},
+    "hf_cosine_with_restarts": {"num_warmup_steps": 8, "num_cycles": 3},
+    "hf_polynomial": {"num_warmup_steps": 8, "power": 2.0},
+    "hf_inverse_sqrt": {"num_warmup_steps": 8},
+    "hf_cosine_with_min_lr": {"num_warmup_steps": 8, "min_lr": 0.001},
+    "hf_cosine_warmup_with_min_lr": {
+        "num_warmup_steps": 8,
+        "min_lr_rate": 0.1,
+        "warmup_lr_rate": 0.2,
+    },
+    "hf_warmup_stable_decay": {"num_warmup_steps": 8, "num_decay_steps": 20},
+}
+WARMUP = {"type": "linear", "linear": {"warmup_steps": 8, "warmup_learning_rate": 0.001}}
+WITH_WARMUP = "cosine, linear warmup"
+ITS_OWN = "its own"
+
+
+def label(kind: str, switches: dict[str, Any]) -> str:
+    """Returns the name of a row."""
+    return " ".join([kind, *(f"{k}={json.dumps(v)}" for k, v in switches.items())])
+
+
+def limit(row: str) -> float:
+    """Returns what the figure of a row of weights may be."""
+    return FTRL_LIMIT if row.startswith("ftrl ") else UPDATES_LIMIT
+
+
+def unlisted() -> list[str]:
+    """Returns the registered types that no case covers, but for those of tests."""
+
+    def ours(registry: Any, name: str) -> bool:
+        return registry.config_class(name).__module__.startswith("optimization.")
+
+    optimizers = {kind for kind, _ in OPTIMIZERS}
+    rates = {*RATES, *FOLLOWING_A_METRIC}
+    return [
+        name
+        for registry, listed in ((OPTIMIZERS_CLS, optimizers), (LR_CLS, rates))
+        for name in registry
+        if name not in listed and ours(registry, name)
+    ]
+
+
+def learning_rates() -> dict[str, dict[str, Any]]:
+    """Returns the `learning_rate` and `warmup` sections, by the name of a column."""
+    sections = {}
+    for kind, settings in RATES.items():
+        fields = LR_CLS.config_class(kind).field_names()
+        first = {"initial_learning_rate": 0.02} if "initial_learning_rate" in fields else {}
+        sections[kind] = {"learning_rate": {"type": kind, kind: {**first, **settings}}}
+    sections[WITH_WARMUP] = {**sections["cosine"], "warmup": WARMUP}
+    return sections
+
+
+def configs(
+    rates: Sequence[str] | None = None,
+) -> Iterator[tuple[str, str, OptimizationConfig]]:
+    """Yields the row, the rate and the config of every combination that is a right config.
+
+    Args:
+        rates: Names of learning rates; None for all.
+    """
+    sections = learning_rates()
+    for kind, switches in OPTIMIZERS:
+        optimizer = {"type": kind, kind: switches}
+        section = OptimizationConfig({"optimizer": optimizer}).optimizer.get()
+        own = section.own_learning_rate() is not None
+        for rate in [ITS_OWN] if own else rates or sections:
+            config = OptimizationConfig({"optimizer": optimizer, **sections.get(rate, {})})
+            if not section.divides_by_rate or _starts_above_zero(config):
+                yield label(kind, switches), rate, config
+
+
+def _starts_above_zero(config: OptimizationConfig) -> bool:
+    # FTRL divides by the rate; such a config is refused.
+    from optimization import OptimizerFactory
+
+    try:
+        factory = OptimizerFactory(config, train_steps=STEPS)
+    except ConfigError:
+        return False
+    return bool((factory.learning_rate_curve(range(STEPS)) > 0).all())
+
+
+def problem() -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    """Returns the first weights and the gradients of each step, float32."""
+    random = np.random.default_rng(11)
+
+    def draw(mean: float, scale: float) -> dict[str, np.ndarray]:
+        return {n: random.normal(mean, scale, s).astype("float32") for n, s in SHAPES.items()}
+
+    return draw(0.1, 0.3), [draw(0.0, 0.5 if step % 4 else 3.0) for step in range(STEPS)]
+
+
+def keras_weights(config: OptimizationConfig) -> np.ndarray:
+    """Trains on the backend that Keras has; returns all weights, one after the other."""
+    import keras
+
+    from optimization import OptimizerFactory
+    from tests.golden_cases import make_variables
+
+    factory = OptimizerFactory(config, train_steps=STEPS)
+    optimizer = factory.build_optimizer(factory.build_learning_rate())
+    initial, gradients = problem()
+    variables = make_variables(initial)
+    for gradient in gradients:
+        grads = [keras.ops.convert_to_tensor(gradient[v.path]) for v in variables]
+        optimizer.apply(grads, variables)
+    return np.concatenate([np.ravel(v.numpy()) for v in variables])
+
+
+def native_weights(config: OptimizationConfig) -> np.ndarray | None:
+    """Trains natively on PyTorch; None where it does not have the type."""
+    import torch
+
+    from optimization.torch import OptimizerFactory
+
+    if OPTIMIZERS_CLS.entry(config.optimizer.type).torch is None:
+        return None
+    factory = OptimizerFactory(config, train_steps=STEPS)
+    initial, gradients = problem()
+    parameters = {name: torch.nn.Parameter(torch.tensor(w)) for name, w in initial.items()}
+    optimizer = factory.build_optimizer(parameters.items())
+    scheduler = factory.build_scheduler(optimizer)
+    for gradient in gradients:
+        for name, parameter in parameters.items():
+            parameter.grad = torch.tensor(gradient[name])
+        optimizer.step()
+        scheduler.step()
+    return np.concatenate([p.detach().numpy().ravel() for p in parameters.values()])
+
+
+def _with_sgd(sections: dict[str, Any]) -> OptimizationConfig:
+    return OptimizationConfig({"optimizer": {"type": "sgd"}, **sections})
+
+
+def keras_rates(sections: dict[str, Any]) -> np.ndarray:
+    """Returns the learning rate at each step, as Keras computes it."""
+    import keras
+
+    from optimization import OptimizerFactory
+
+    rate = OptimizerFactory(_with_sgd(sections), train_steps=STEPS).build_learning_rate()
+    if not callable(rate):
+        return np.full(STEPS, rate)
+    steps = range(STEPS)
+    return np.array([float(keras.ops.convert_to_numpy(rate(step))) for step in steps])
+
+
+def native_rates(sections: dict[str, Any]) -> np.ndarray:
+    """Returns the learning rate at each step, as the scheduler sets it."""
+    import torch
+
+    from optimization.torch import OptimizerFactory
+
+    factory = OptimizerFactory(_with_sgd(sections), train_steps=STEPS)
+    optimizer = factory.build_optimizer([("w", torch.nn.Parameter(torch.zeros(1)))])
+    scheduler = factory.build_scheduler(optimizer)
+    rates = []
+    for _ in range(STEPS):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        scheduler.step()
+    return np.array(rates)
+
+
+def figure(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns max |difference| / max |value|."""
+    scale = max(np.abs(one).max(), np.abs(other).max())
+    return float(np.abs(one.astype("float64") - other).max() / scale)
+
+
+def main(side: str, file: str) -> None:
+    """Trains every case on a side and writes the results."""
+    warnings.simplefilter("ignore", ConfigWarning)  # schedule-free ones under falling rates
+    native = side == "native"
+    results: dict[str, np.ndarray] = {}
+    for name, sections in learning_rates().items():
+        results[f"rate|{name}"] = native_rates(sections) if native else keras_rates(sections)
+    for row, rate, config in configs():
+        weights = native_weights(config) if native else keras_weights(config)
+        if weights is not None:
+            results[f"{row}|{rate}"] = weights
+    np.savez_compressed(file, **results)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,40 @@
+"""One config, the same training: Keras on this backend and native PyTorch.
+
+`tools/agreement.py` runs every optimizer under every learning rate, for docs/agreement.md; here
+each runs under three.
+"""
+
+import pytest
+
+from optimization import OPTIMIZERS_CLS
+from tests import agreement
+from tests.torch.common import skip_beside_tensorflow
+
+skip_beside_tensorflow()
+
+RATES = ["constant", "hf_cosine", agreement.WITH_WARMUP]
+NATIVE = [
+    (row, rate, config)
+    for row, rate, config in agreement.configs(RATES)
+    if OPTIMIZERS_CLS.entry(config.optimizer.type).torch is not None
+]
+
+
+def test_every_registered_type_is_in_a_case():
+    assert agreement.unlisted() == []
+
+
+@pytest.mark.parametrize(
+    ("row", "config"), [(r, c) for r, _, c in NATIVE], ids=[f"{r}, {n}" for r, n, _ in NATIVE]
+)
+def test_weights_agree(row, config):
+    native = agreement.native_weights(config)
+    # What is promised of 50 float32 steps.
+    assert agreement.figure(agreement.keras_weights(config), native) < agreement.limit(row)
+
+
+@pytest.mark.parametrize("name", agreement.learning_rates())
+def test_learning_rates_agree(name):
+    sections = agreement.learning_rates()[name]
+    expected = agreement.native_rates(sections)
+    assert agreement.figure(agreement.keras_rates(sections), expected) < agreement.RATES_LIMIT

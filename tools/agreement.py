@@ -1,0 +1,147 @@
+"""Writes docs/agreement.md: how far the four sides are apart after the same training.
+
+Every optimizer x every learning rate of tests/agreement.py, 50 steps from the same weights on the
+same gradients, in Keras on TensorFlow, on JAX and on PyTorch, and natively on PyTorch. Fails if a
+figure is above its limit, or if a registered type is in no case.
+
+    python tools/agreement.py
+
+It needs tensorflow, jax and torch, and takes about ten minutes on two cores. Each side runs in a
+process of its own; `--results` keeps what they computed, or takes what an earlier run kept.
+"""
+
+import argparse
+import importlib.metadata
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from tests import agreement  # noqa: E402  found on the path that was just set
+
+SIDES = {
+    "tensorflow": "TensorFlow",
+    "jax": "JAX",
+    "torch": "PyTorch",
+    "native": "native",
+}
+PAIRS = list(itertools.combinations(SIDES, 2))
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy")
+
+INTRODUCTION = """# Agreement
+
+The same config is the same training everywhere. The figures are max |difference| / max |w| after
+{steps} float32 steps from the same weights on the same gradients (six tensors of one to four
+dimensions), the largest over the learning rates of the second table, in Keras on TensorFlow, on
+JAX and on PyTorch, and natively on PyTorch (`optimization.torch`). The limit is {updates:.0e}, but
+for FTRL {ftrl:.0e}: it computes each weight anew, as a quotient of sums of gradients over learning
+rates, which float32 rounds by more where a rate falls to a millionth, as `one_cycle` does. Rows
+that differ in their switches are the forms in which implementations truly differ.
+
+Written by `tools/agreement.py` with {versions}; each side in a process of its own, on the CPU,
+without compilation.
+
+## Optimizers
+
+{optimizers}
+
+FTRL divides by the learning rate, so it runs under those that are never 0. Adafactor's relative
+step is its own learning rate.
+
+## Learning rates
+
+Value by value over the {steps} steps, max |difference| / max rate; the limit is {rates:.0e}.
+{following} follow a metric: between two evaluations they are constants, and their tests compare
+them with torch's and transformers' step by step.
+
+{schedules}
+"""
+
+
+def compute(folder: pathlib.Path, sides: list[str]) -> None:
+    """Has each side write its results into a folder."""
+    for side in sides:
+        backend = "torch" if side == "native" else side
+        print(f"{SIDES[side]} ...", flush=True)
+        subprocess.run(
+            [sys.executable, "-m", "tests.agreement", side, str(folder / f"{side}.npz")],
+            cwd=ROOT,
+            env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            check=True,
+        )
+
+
+def load(folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the results of each side."""
+    results = {}
+    for side in SIDES:
+        with np.load(folder / f"{side}.npz") as stored:
+            results[side] = dict(stored)
+    return results
+
+
+def figures(results: dict[str, dict[str, np.ndarray]], keys: list[str]) -> list[float | None]:
+    """Returns for each pair of sides the largest figure over some cases; None where one lacks."""
+    row: list[float | None] = []
+    for one, other in PAIRS:
+        both = [key for key in keys if key in results[one] and key in results[other]]
+        values = [agreement.figure(results[one][key], results[other][key]) for key in both]
+        row.append(max(values, default=None))
+    return row
+
+
+def table(first: str, rows: dict[str, list[float | None]]) -> str:
+    """Returns a Markdown table."""
+    pairs = [f"{SIDES[one]}, {SIDES[other]}" for one, other in PAIRS]
+    lines = [f"| {first} | {' | '.join(pairs)} |", "|---" * (len(PAIRS) + 1) + "|"]
+    for name, row in rows.items():
+        cells = ["-" if value is None else f"{value:.1e}" for value in row]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Computes what is not there yet, writes the page, and fails above a limit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=pathlib.Path, help="keep or take results here")
+    folder = parser.parse_args().results or pathlib.Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    compute(folder, [side for side in SIDES if not (folder / f"{side}.npz").exists()])
+    results = load(folder)
+
+    cases: dict[str, list[str]] = {}
+    for row, rate, _ in agreement.configs():
+        cases.setdefault(row, []).append(f"{row}|{rate}")
+    updates = {row: figures(results, keys) for row, keys in cases.items()}
+    rates = {name: figures(results, [f"rate|{name}"]) for name in agreement.learning_rates()}
+    page = INTRODUCTION.format(
+        steps=agreement.STEPS,
+        updates=agreement.UPDATES_LIMIT,
+        ftrl=agreement.FTRL_LIMIT,
+        rates=agreement.RATES_LIMIT,
+        versions=", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
+        optimizers=table("optimizer", updates),
+        following=" and ".join(f"`{name}`" for name in agreement.FOLLOWING_A_METRIC),
+        schedules=table("learning rate", rates),
+    )
+    (ROOT / "docs" / "agreement.md").write_text(page)
+
+    limits = {row: agreement.limit(row) for row in updates}
+    above = [
+        name
+        for name, row in {**updates, **rates}.items()
+        if not all(v is None or v <= limits.get(name, agreement.RATES_LIMIT) for v in row)
+    ]
+    missing = agreement.unlisted()
+    if above or missing:
+        sys.exit(f"above the limit: {above}; in no case: {missing}")
+
+
+if __name__ == "__main__":
+    main()
