@@ -1,7 +1,7 @@
 """From the config that a user wrote to one that can be built: validated, complete, read-only."""
 
 from optimization.configs.durations import TrainingLength, with_length
-from optimization.configs.errors import ConfigError
+from optimization.configs.errors import ConfigError, warn
 from optimization.configs.layers import findings
 from optimization.configs.optimization_config import OptimizationConfig
 
@@ -13,6 +13,8 @@ def resolved(
     global_batch_size: int | None = None,
 ) -> OptimizationConfig:
     """Returns a locked copy in which every number of steps is a number, and nothing is wrong.
+
+    What is doubtful only now that the numbers are known is issued as a `ConfigWarning`.
 
     Args:
         config: What the user wrote.
@@ -26,6 +28,7 @@ def resolved(
     """
     if not isinstance(config, OptimizationConfig):
         raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}")
+    known = {str(doubt) for doubt in config.problems()[1]}
     config, problems = with_length(config, TrainingLength(train_steps, steps_per_epoch))
     scaling = config.lr_scaling
     if scaling is not None and scaling.global_batch_size is None:
@@ -34,8 +37,11 @@ def resolved(
             problems.append(scaling._problem("missing", "global_batch_size", message))
         else:
             scaling.global_batch_size = global_batch_size
-    errors, _ = findings(config, problems)
+    errors, doubts = findings(config, problems)
     if errors:
         raise ConfigError(errors)
+    for doubt in doubts:
+        if str(doubt) not in known:
+            warn(doubt)
     config.lock()
     return config

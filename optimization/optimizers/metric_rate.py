@@ -98,15 +98,21 @@ class MetricLearningRate(keras.callbacks.Callback):
     Args:
         config: An `OptimizationConfig`, or its learning rate section, of a type that follows a
             metric.
+        validation_freq: The number that `fit` has of that name: how many epochs come to each
+            validation. The others count for nothing.
 
     Raises:
         TypeError: If its learning rate is of another type.
-        ValueError: In `fit`, if the optimizer's learning rate is a schedule, or the validation does
-            not report the metric.
+        ValueError: For a `validation_freq` below 1. In `fit`, if the optimizer's learning rate is a
+            schedule, or an epoch with a validation does not report the metric.
     """
 
-    def __init__(self, config: OptimizationConfig | MetricLrConfig):
+    def __init__(self, config: OptimizationConfig | MetricLrConfig, validation_freq: int = 1):
         super().__init__()
+        if validation_freq < 1:
+            raise ValueError(
+                f"Argument `validation_freq` must be >= 1, received: {validation_freq=}"
+            )
         section = config.learning_rate.get() if isinstance(config, OptimizationConfig) else config
         if not isinstance(section, MetricLrConfig):
             raise TypeError(
@@ -115,6 +121,7 @@ class MetricLearningRate(keras.callbacks.Callback):
             )
         section.validate()
         self._config = section
+        self._validation_freq = validation_freq
         self._rate: FollowedRate | None = None
         self._optimizer: keras.optimizers.Optimizer | None = None
         self._state: Mapping[str, Any] | None = None
@@ -133,7 +140,8 @@ class MetricLearningRate(keras.callbacks.Callback):
         """Takes the results of the epoch's validation; reports the epoch's learning rate."""
         logs = {} if logs is None else logs
         logs["learning_rate"] = self._rate.value
-        self._rate.step(logs, "val_")
+        if (epoch + 1) % self._validation_freq == 0:
+            self._rate.step(logs, "val_")
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state, as numbers and lists; that of the start is empty."""

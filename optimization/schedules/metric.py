@@ -359,6 +359,12 @@ class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
     threshold_mode: Literal["rel", "abs"] = "rel"
     min_lr: NonNegativeFloat = 0.0
 
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields a least rate from which nothing can be reduced."""
+        if self.min_lr > self.initial_learning_rate:
+            message = f"must be <= `initial_learning_rate` {self.initial_learning_rate}"
+            yield "min_lr", f"{message}, got {self.min_lr}"
+
     def follower(self, rates: Sequence[float]) -> ReduceOnPlateau:
         """Returns the state machine, at its start."""
         return ReduceOnPlateau(rates, **self.settings())

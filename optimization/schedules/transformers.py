@@ -367,6 +367,12 @@ class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
     name: ScopeName = "CosineWithMinLrScheduleWithWarmupLrRate"
     warmup_lr_rate: Fraction | None = None
 
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields also: the start of a warmup that there is not."""
+        yield from super().check()
+        if self.warmup_lr_rate is not None and not self.num_warmup_steps:
+            yield "warmup_lr_rate", "needs `num_warmup_steps` > 0"
+
     def ramp(self, step: Array, xp: Namespace) -> Array:
         """Returns the factor at a step of the warmup."""
         del xp
@@ -412,7 +418,7 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
     num_cycles: NonNegativeFloat = 0.5
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields an error if the parts do not fit into the whole, or the whole is not known."""
+        """Yields parts that do not fit into the whole, a whole that is not known, unused forms."""
         parts = self.num_warmup_steps + self.num_decay_steps + (self.num_stable_steps or 0)
         if self.num_training_steps is None:
             if self.num_stable_steps is None:
@@ -420,6 +426,10 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
         elif parts > self.num_training_steps:
             message = f"must be at least the sum of its parts, {parts}"
             yield "num_training_steps", f"{message}, got {self.num_training_steps}"
+        if self.warmup_type != "linear" and not self.num_warmup_steps:
+            yield "warmup_type", "needs `num_warmup_steps` > 0"
+        if self.num_cycles != 0.5 and self.decay_type != "cosine":
+            yield "num_cycles", "needs `decay_type: cosine`"
 
     @property
     def _stable_steps(self) -> int:

@@ -25,8 +25,8 @@ class AdamWeightDecay(adam_weight_decay.AdamWeightDecay):
         epsilon: Added to the root of the second moment.
         amsgrad: Use the largest second moment so far (Reddi et al. 2018).
         weight_decay_rate: Before each update, w -= learning_rate * weight_decay_rate * w.
-        include_in_weight_decay: Parts of paths, no expressions.
-        exclude_from_weight_decay: Parts of paths, no expressions.
+        include_in_weight_decay: Parts of paths, or one part, no expressions.
+        exclude_from_weight_decay: Parts of paths, or one part, no expressions.
         name: Name of the optimizer.
         **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `clipnorm`; `lr`, which stands
             for `learning_rate`; and `decay`, by which the rate becomes lr / (1 + decay * step).
@@ -40,8 +40,8 @@ class AdamWeightDecay(adam_weight_decay.AdamWeightDecay):
         epsilon: float = 1e-7,
         amsgrad: bool = False,
         weight_decay_rate: float = 0.0,
-        include_in_weight_decay: Sequence[str] | None = None,
-        exclude_from_weight_decay: Sequence[str] | None = None,
+        include_in_weight_decay: Sequence[str] | str | None = None,
+        exclude_from_weight_decay: Sequence[str] | str | None = None,
         name: str = "AdamWeightDecay",
         **kwargs: Any,
     ):
@@ -56,8 +56,8 @@ class AdamWeightDecay(adam_weight_decay.AdamWeightDecay):
             name=name,
             **kwargs,
         )
-        self._including = list(include_in_weight_decay or ())
-        self._excluding = list(exclude_from_weight_decay or ())
+        self._including = _parts(include_in_weight_decay)
+        self._excluding = _parts(exclude_from_weight_decay)
 
     def _decays_by_path(self, path: str) -> bool:
         if not self.weight_decay_rate:
@@ -73,3 +73,7 @@ class AdamWeightDecay(adam_weight_decay.AdamWeightDecay):
             "include_in_weight_decay": self._including or None,
             "exclude_from_weight_decay": self._excluding or None,
         }
+
+
+def _parts(names: Sequence[str] | str | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())

@@ -48,9 +48,18 @@ def create_optimizer(
         power: Of the polynomial.
         include_in_weight_decay: Parts of paths that decay even so.
 
+    Returns:
+        The optimizer, a `PipelineOptimizer` around Adam or `AdamWeightDecay`, and the schedule.
+
     Raises:
         ConfigError: For numbers that make no sense, or both clips.
+        ValueError: For a weight decay below 0.
     """
+    if weight_decay_rate < 0:
+        raise ValueError(
+            "Argument `weight_decay_rate` must be >= 0, "
+            f"received: weight_decay_rate={weight_decay_rate}"
+        )
     adam = {
         "beta_1": adam_beta1,
         "beta_2": adam_beta2,
@@ -74,7 +83,7 @@ def create_optimizer(
     )
     factory = OptimizerFactory(config)
     schedule = factory.build_learning_rate()
-    if not weight_decay_rate > 0:
+    if not weight_decay_rate:
         return factory.build_optimizer(schedule), schedule
 
     from optimization.optimizers import PipelineOptimizer

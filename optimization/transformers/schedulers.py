@@ -165,7 +165,7 @@ def get_inverse_sqrt_schedule(
         "inverse_sqrt",
         last_epoch,
         num_warmup_steps=num_warmup_steps,
-        timescale=timescale or None,
+        timescale=timescale,
     )
 
 
@@ -209,7 +209,7 @@ def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
         num_cycles=num_cycles,
         min_lr=min_lr,
         min_lr_rate=min_lr_rate,
-        warmup_lr_rate=warmup_lr_rate,
+        warmup_lr_rate=warmup_lr_rate if num_warmup_steps else None,
     )
 
 
@@ -232,6 +232,8 @@ def get_wsd_schedule(
     if num_training_steps is not None and num_stable_steps is not None:
         message = "`num_training_steps` is left out, since `num_stable_steps` is given"
         warnings.warn(message, stacklevel=2)
+    if not num_warmup_steps and warmup_type in ("cosine", "1-sqrt"):
+        warmup_type = "linear"  # a config refuses what is not used, transformers does not
     return _scheduled(
         optimizer,
         "warmup_stable_decay",
@@ -243,7 +245,7 @@ def get_wsd_schedule(
         warmup_type=warmup_type,
         decay_type=decay_type,
         min_lr_ratio=min_lr_ratio,
-        num_cycles=num_cycles,
+        num_cycles=num_cycles if decay_type == "cosine" else 0.5,
     )
 
 

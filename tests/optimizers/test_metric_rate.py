@@ -30,12 +30,18 @@ def rate(optimizer):
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
-def fit(model, callback, epochs):
+def fit(model, callback, epochs, **arguments):
     random = np.random.default_rng(0)
     x = random.normal(size=(16, 3)).astype("float32")
     data = (x, x[:, :1])
     history = model.fit(
-        *data, validation_data=data, epochs=epochs, callbacks=[callback], verbose=0, batch_size=8
+        *data,
+        validation_data=data,
+        epochs=epochs,
+        callbacks=[callback],
+        verbose=0,
+        batch_size=8,
+        **arguments,
     )
     return history.history
 
@@ -68,6 +74,18 @@ def test_fit_trains_with_the_rate():
     # After the second validation the rate is 1e-10: steps are too small for float32.
     np.testing.assert_array_equal(weights[2], weights[1])
     np.testing.assert_array_equal(weights[3], weights[1])
+
+
+def test_epochs_without_a_validation_count_for_nothing():
+    settings = config(threshold=1e6, threshold_mode="abs")
+    callback = optimization.MetricLearningRate(settings, validation_freq=2)
+    history = fit(model_of(settings), callback, 6, validation_freq=2)
+    expected = [0.1, 0.1, 0.1, 0.1, 0.05, 0.05]
+    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="the validation reports nothing"):
+        fit(model_of(settings), optimization.MetricLearningRate(settings), 1, validation_freq=2)
+    with pytest.raises(ValueError, match="`validation_freq` must be >= 1"):
+        optimization.MetricLearningRate(settings, validation_freq=0)
 
 
 def test_fit_goes_on_here_and_in_another_process():

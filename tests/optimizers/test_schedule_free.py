@@ -415,6 +415,13 @@ def test_a_falling_rate_is_a_warning():
     assert config(warmup=warmup).validate() == []
 
 
+def test_a_rate_that_falls_over_the_length_of_the_training_is_a_warning():
+    unsized = config(rate={"type": "cosine", "cosine": {"initial_learning_rate": 0.1}})
+    with pytest.warns(ConfigWarning, match="learning_rate.type: falls"):
+        factory = OptimizerFactory(unsized, train_steps=100)
+    OptimizerFactory(factory.config)  # no second one, which would be an error here
+
+
 def test_an_average_of_another_kind_is_an_error():
     with pytest.raises(ValueError, match="`ema` must be None with a schedule-free optimizer"):
         PipelineOptimizer(made("sgd", 0.1), ema={})

@@ -191,6 +191,13 @@ def test_where_no_rate_can_follow_a_metric(kind):
             config(kind, **more).validate()
 
 
+def test_a_least_rate_above_the_first_is_an_error():
+    kind = "hf_reduce_lr_on_plateau"
+    section = LrConfig({"type": kind, kind: {"initial_learning_rate": 0.1, "min_lr": 0.2}})
+    with pytest.raises(ConfigError, match=r"min_lr: must be <= `initial_learning_rate` 0.1"):
+        section.validate()
+
+
 def test_greedy_contradictions():
     for wrong in ({"min_lr": 2.0}, {"window_size": 7}):
         section = LrConfig(

@@ -31,6 +31,8 @@ def config_of(case):
             given[length] = case[length]
     if "num_stable_steps" in given:
         given["num_training_steps"] = None
+    if not case["num_warmup_steps"]:  # a config refuses what is not used
+        given = {k: v for k, v in given.items() if k not in ("warmup_type", "warmup_lr_rate")}
     return LR_CLS.config_class(name)(given)
 
 
@@ -126,6 +128,24 @@ def test_the_length_is_that_of_the_training_with_the_warmup_in_it():
             {"num_decay_steps": 10, "num_training_steps": None},
             "num_stable_steps",
             "needs a number",
+        ),
+        (
+            "hf_cosine_warmup_with_min_lr",
+            {"min_lr": 0.01, "warmup_lr_rate": 0.1},
+            "warmup_lr_rate",
+            "needs `num_warmup_steps` > 0",
+        ),
+        (
+            "hf_warmup_stable_decay",
+            {"num_decay_steps": 10, "warmup_type": "cosine"},
+            "warmup_type",
+            "needs `num_warmup_steps` > 0",
+        ),
+        (
+            "hf_warmup_stable_decay",
+            {"num_decay_steps": 10, "decay_type": "linear", "num_cycles": 1.0},
+            "num_cycles",
+            "needs `decay_type: cosine`",
         ),
     ],
 )

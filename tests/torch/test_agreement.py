@@ -12,6 +12,9 @@ from tests.torch.common import skip_beside_tensorflow
 
 skip_beside_tensorflow()
 
+# A schedule-free optimizer under a rate that falls is doubtful, and yet the same everywhere.
+pytestmark = pytest.mark.filterwarnings("ignore::optimization.ConfigWarning")
+
 RATES = ["constant", "hf_cosine", agreement.WITH_WARMUP]
 NATIVE = [
     (row, rate, config)

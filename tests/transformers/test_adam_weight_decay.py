@@ -13,8 +13,10 @@ from tests.optimizers.common import final_weights, problem, relative_error
     [
         (None, None, lambda path: True),
         (None, ["bias", "absent"], lambda path: "bias" not in path),
+        (None, "bias", lambda path: "bias" not in path),
         (["kernel"], None, lambda path: True),  # alone it excludes nothing
         (["gamma"], ["norm"], lambda path: "norm" not in path or "gamma" in path),
+        ("gamma", "norm", lambda path: "norm" not in path or "gamma" in path),
         (None, ["dense.kernel"], lambda path: True),  # no expression
     ],
 )

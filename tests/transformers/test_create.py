@@ -92,6 +92,11 @@ def test_numbers_that_make_no_sense(wrong, decay):
         create_optimizer(**arguments, weight_decay_rate=decay)
 
 
+def test_a_decay_below_zero_is_an_error():
+    with pytest.raises(ValueError, match="`weight_decay_rate` must be >= 0"):
+        create_optimizer(0.1, 10, 2, weight_decay_rate=-0.1)
+
+
 SCRIPT = """
 import numpy as np
 import keras

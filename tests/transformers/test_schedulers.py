@@ -64,9 +64,9 @@ def rates(scheduler, steps):
     return values
 
 
-def get(module, name, optimizer, settings):
+def get(module, name, optimizer, settings, warmup=W):
     stable = "num_stable_steps" in settings
-    return module.get_scheduler(name, optimizer, W, None if stable else N, dict(settings))
+    return module.get_scheduler(name, optimizer, warmup, None if stable else N, dict(settings))
 
 
 @CASE
@@ -201,6 +201,8 @@ def test_what_a_keras_optimizer_cannot_have():
         (("warmup_stable_decay", 3, 9, {"num_decay_steps": 2, "decay_type": "x"}), ValueError, "x"),
         (("cosine_with_min_lr", 3, 9), ConfigError, "exactly one"),
         (("cosine_with_min_lr", 3, 9, {"min_lr": 0.1, "min_lr_rate": 0.1}), ConfigError, "exactly"),
+        (("warmup_stable_decay", 0, 9, {"num_decay_steps": 2, "warmup_type": "x"}), ValueError, ""),
+        (("inverse_sqrt", 3, None, {"timescale": 0}), ConfigError, "timescale"),
         (("polynomial", 3, 9, {"lr_end": 0.2}), ConfigError, "lr_end"),
         (("greedy", None, None, {"factor": 2.0}), ConfigError, "factor"),
     ],
@@ -215,6 +217,23 @@ def test_two_lengths_of_the_stable_part_warn():
     with pytest.warns(UserWarning, match="`num_training_steps` is left out"):
         schedule = ours.get_wsd_schedule(keras.optimizers.SGD(0.1), 2, 3, 100, 4)
     assert float(schedule(9)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "unused"),
+    [
+        ("cosine_warmup_with_min_lr", {"min_lr_rate": 0.1, "warmup_lr_rate": 0.5}),
+        ("warmup_stable_decay", {"num_decay_steps": 5, "warmup_type": "1-sqrt"}),
+        ("warmup_stable_decay", {"num_decay_steps": 5, "decay_type": "linear", "num_cycles": 2.0}),
+    ],
+)
+def test_what_a_config_refuses_as_unused_is_left_out_as_in_transformers(
+    torch, theirs, name, unused
+):
+    pair = [get(m, name, torch_optimizer(torch), unused, 0) for m in (ours, theirs)]
+    # As above.
+    expected = rates(pair[1], N + 3)
+    np.testing.assert_allclose(rates(pair[0], N + 3), expected, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", ["reduce_lr_on_plateau", "greedy"])
