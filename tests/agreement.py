@@ -2,7 +2,7 @@
 
 `python -m tests.agreement SIDE FILE` trains every case on a side, `native` or the backend that
 KERAS_BACKEND names, and writes weights and learning rates; `tools/agreement.py` runs all four, each
-in a process of its own.
+in a process of its own. Names of learning rates behind FILE restrict it to these.
 """
 
 import json
@@ -281,14 +281,14 @@ def figure(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one.astype("float64") - other).max() / scale)
 
 
-def main(side: str, file: str) -> None:
-    """Trains every case on a side and writes the results."""
+def main(side: str, file: str, *rates: str) -> None:
+    """Trains every case on a side, or those under some learning rates, and writes the results."""
     warnings.simplefilter("ignore", ConfigWarning)  # schedule-free ones under falling rates
     native = side == "native"
     results: dict[str, np.ndarray] = {}
     for name, sections in learning_rates().items():
         results[f"rate|{name}"] = native_rates(sections) if native else keras_rates(sections)
-    for row, rate, config in configs():
+    for row, rate, config in configs(rates or None):
         weights = native_weights(config) if native else keras_weights(config)
         if weights is not None:
             results[f"{row}|{rate}"] = weights

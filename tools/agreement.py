@@ -52,7 +52,7 @@ without compilation.
 {optimizers}
 
 FTRL divides by the learning rate, so it runs under those that are never 0. Adafactor's relative
-step is its own learning rate.
+step is its own learning rate.{restricted}
 
 ## Learning rates
 
@@ -65,16 +65,18 @@ them with torch's and transformers' step by step.
 
 
 def compute(folder: pathlib.Path, sides: list[str]) -> None:
-    """Has each side write its results into a folder."""
+    """Has each side write its results into a folder, all at the same time."""
+    processes = {}
     for side in sides:
         backend = "torch" if side == "native" else side
-        print(f"{SIDES[side]} ...", flush=True)
-        subprocess.run(
+        processes[side] = subprocess.Popen(
             [sys.executable, "-m", "tests.agreement", side, str(folder / f"{side}.npz")],
             cwd=ROOT,
             env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            check=True,
         )
+    failed = [side for side, process in processes.items() if process.wait()]
+    if failed:
+        sys.exit(f"no results of {failed}")
 
 
 def load(folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
@@ -94,6 +96,20 @@ def figures(results: dict[str, dict[str, np.ndarray]], keys: list[str]) -> list[
         values = [agreement.figure(results[one][key], results[other][key]) for key in both]
         row.append(max(values, default=None))
     return row
+
+
+def restricted(results: dict[str, dict[str, np.ndarray]]) -> str:
+    """Returns which sides trained under some of the learning rates only, as sentences."""
+    trained = {
+        side: {key.split("|")[1] for key in result if not key.startswith("rate|")}
+        for side, result in results.items()
+    }
+    most = max(map(len, trained.values()))
+    return "".join(
+        f" {SIDES[side]} trained under {', '.join(f'`{rate}`' for rate in sorted(rates))}."
+        for side, rates in trained.items()
+        if len(rates) < most
+    )
 
 
 def table(first: str, rows: dict[str, list[float | None]]) -> str:
@@ -125,6 +141,7 @@ def main() -> None:
         updates=agreement.UPDATES_LIMIT,
         ftrl=agreement.FTRL_LIMIT,
         rates=agreement.RATES_LIMIT,
+        restricted=restricted(results),
         versions=", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
         optimizers=table("optimizer", updates),
         following=" and ".join(f"`{name}`" for name in agreement.FOLLOWING_A_METRIC),
