@@ -160,6 +160,10 @@ def _schedules(config: "OptimizationConfig") -> Iterator[Problem]:
             yield config._problem("unknown-key", place, message)
         elif schedule.type is None:
             yield config._problem("missing", f"{place}.type", "a type is required")
+        elif argument in section.own_schedules():
+            own = section.own_schedules()[argument]
+            message = f"`{argument}` follows `{own}` of the optimizer's section: leave out one"
+            yield config._problem("conflict", place, message)
         elif not section.arguments().get(argument):
             message = (
                 f"`{argument}` is {getattr(section, argument)!r} in the optimizer's section, which "

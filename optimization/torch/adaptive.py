@@ -87,7 +87,9 @@ class RMSprop(ForeachOptimizer):
 
     def kind_of(self, parameter: Tensor, group: dict[str, Any]) -> str:
         """Returns what the settings of a parameter's group need."""
-        needed = {"centered": group["centered"], "momentum": group["momentum"] > 0}
+        # A momentum that a schedule has at 0 for now needs its buffer then, too.
+        momentum = group["momentum"] > 0 or self.defaults["momentum"] > 0
+        needed = {"centered": group["centered"], "momentum": momentum}
         return ", ".join(name for name, needs in needed.items() if needs) or "plain"
 
     def _update(self, kind, group, params, grads, steps, squares, *others):

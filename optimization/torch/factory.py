@@ -78,6 +78,9 @@ class OptimizerFactory:
         if problems:
             raise ConfigError(problems)
         self._recipe = _recipe(self._config)
+        problems = list(_unknown_hyperparameters(self._config, self._recipe))
+        if problems:
+            raise ConfigError(problems)
 
     @property
     def config(self) -> OptimizationConfig:
@@ -151,8 +154,8 @@ class OptimizerFactory:
         Args:
             optimizer: What `build_optimizer` returned, or another optimizer, whose groups all have
                 the rate of the default group then.
-            last_epoch: The steps done, as torch means it: -1 for a new training; otherwise the
-                optimizer's state was loaded before.
+            last_epoch: As torch means it, the last step that was seen: the steps done less 1, so -1
+                for a new training; otherwise the optimizer's state was loaded before.
 
         Returns:
             A `ConfiguredScheduler`. For a learning rate that follows a metric, torch's
@@ -234,8 +237,10 @@ class OptimizerFactory:
         key = self._recipe.decay
 
         def follows(group: dict[str, Any]) -> bool:
-            # A decay of 0 is that of an excluded parameter, and stays.
-            return group.get("rule") not in kept and bool(group.get(key))
+            # A decay of 0 is that of an excluded parameter, and stays, unless the schedule set it:
+            # the group says which, so that it is known after a resume too.
+            decays = group.setdefault("decays", bool(group.get(key)))
+            return group.get("rule") not in kept and decays
 
         return key, follows
 
@@ -264,9 +269,22 @@ def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], f
 def _recipe(config: OptimizationConfig) -> Recipe:
     module, _, name = OPTIMIZERS_CLS.entry(config.optimizer.type).torch.partition(":")
     recipe = getattr(importlib.import_module(module), name)(config.optimizer.get())
-    if recipe.with_decay is not None and any(rule.weight_decay for rule in config.param_groups):
-        return recipe.with_decay
-    return recipe
+    asking = [name for name in config.schedules if name != "weight_decay"]
+    if any(rule.weight_decay for rule in config.param_groups):
+        asking.append("weight_decay")
+    return next((recipe.instead[name] for name in asking if name in recipe.instead), recipe)
+
+
+def _unknown_hyperparameters(config: OptimizationConfig, recipe: Recipe) -> Iterable[Problem]:
+    """Yields schedules of what the class, as PyTorch has it, does not have."""
+    known = {**inspect.signature(recipe.cls).parameters, **recipe.arguments}
+    section = config.optimizer.get()
+    for name in config.schedules:
+        argument = section.argument_name(name)
+        is_decay = argument == section.argument_name("weight_decay")
+        if not is_decay and place_of(known, argument) is None:
+            message = f"the class of `{config.optimizer.type}` in PyTorch has no `{argument}`"
+            yield config._problem("conflict", f"schedules.{name}", message)
 
 
 def _problems(config: OptimizationConfig) -> Iterable[Problem]:
@@ -302,8 +320,7 @@ def _followed(config: OptimizationConfig) -> Iterable[Problem]:
             message = f"`{rate.type}` changes the rates of all groups of a torch.optim.Optimizer"
             yield group._problem("conflict", "learning_rate", message)
     section = config.optimizer.get()
-    momentum_follows = hasattr(section, "momentum_start") and section.warmup_steps
-    if config.schedules or momentum_follows:
+    if config.schedules or section.own_schedules():
         message = "follows a metric in PyTorch, and nothing then sets what follows the steps"
         yield rate._problem("conflict", "type", message)
 

@@ -145,5 +145,5 @@ def _default(recipe: Recipe, key: str) -> Any:
 
 
 def _marks(settings: Mapping[str, Any]) -> list[str]:
-    marks = {"adapt": "no_adaptation", "use_muon": "adamw"}
+    marks = {"adapt": "no_adaptation", "use_muon": "adamw", "kind": "biases"}
     return [marks.get(key, f"{key}={value}") for key, value in settings.items()]

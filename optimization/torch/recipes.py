@@ -41,8 +41,9 @@ class Recipe:
             a parameter.
         by_rate: What a group has of its own where its learning rate is a constant, or is not.
         takes_rate: Whether the learning rate is an argument; else the class makes it.
-        with_decay: What to take instead where a group decays, though the section does not; for
-            classes of torch that have the decay in the gradient.
+        instead: What to take instead, where torch's class will not do: by "weight_decay" where a
+            group decays though the section does not, since the class has the decay in the gradient;
+            by the name of any other number where that follows a schedule.
         schedules: Hyperparameters that change by themselves, as functions of the steps done.
     """
 
@@ -54,7 +55,7 @@ class Recipe:
     patterns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     by_rate: Callable[[bool], Mapping[str, Any]] | None = None
     takes_rate: bool = True
-    with_decay: "Recipe | None" = None
+    instead: Mapping[str, "Recipe"] = dataclasses.field(default_factory=dict)
     schedules: Mapping[str, Callable[[int], float]] = dataclasses.field(default_factory=dict)
 
 
@@ -63,29 +64,36 @@ def sgd(section: BaseOptimizerConfig) -> Recipe:
     momentum, decay = section.momentum, _decoupled(section)
     arguments = {"momentum": momentum, "nesterov": section.nesterov, "weight_decay": decay}
     own = Recipe(SGD, arguments)
-    return own if momentum or decay else Recipe(torch.optim.SGD, {}, with_decay=own)
+    return own if momentum or decay else Recipe(torch.optim.SGD, {}, instead={"weight_decay": own})
 
 
 def sgd_torch(section: BaseOptimizerConfig) -> Recipe:
-    """`sgd_torch`: torch's, unless the momentum grows from 0, which torch takes for none."""
+    """`sgd_torch`: torch's, unless the momentum may grow from 0, which torch takes for none."""
     arguments = {
         "momentum": section.momentum,
         "nesterov": section.nesterov,
         "weight_decay": section.weight_decay,
     }
+    own = {**arguments, "decoupled_weight_decay": False, "classic_momentum": False}
 
     def decays(name: str) -> bool:
         return matches_any(name, section.weight_keys)
 
+    def settings(name: str, parameter: Tensor) -> dict[str, Any]:
+        # A group of their own, for code that gives biases a rate of their own.
+        bias = not decays(name) and matches_any(name, section.bias_keys)
+        return {"kind": "bias"} if bias else {}
+
+    names = {"decays": decays, "settings": settings}
     if not section.warmup_steps:
-        return Recipe(torch.optim.SGD, arguments, decays)
+        instead = {"momentum": Recipe(SGD, own, **names)}
+        return Recipe(torch.optim.SGD, arguments, **names, instead=instead)
 
     def momentum(step: int) -> float:
         progress = min(step / section.warmup_steps, 1.0)
         return section.momentum_start + (section.momentum - section.momentum_start) * progress
 
-    arguments |= {"decoupled_weight_decay": False, "classic_momentum": False}
-    return Recipe(SGD, arguments, decays, schedules={"momentum": momentum})
+    return Recipe(SGD, own, **names, schedules={"momentum": momentum})
 
 
 def adam(section: BaseOptimizerConfig) -> Recipe:
@@ -118,7 +126,7 @@ def adamax(section: BaseOptimizerConfig) -> Recipe:
     form = {"epsilon_in_norm": section.epsilon_in_norm, "weight_decay": decay}
     own = Recipe(adaptive.Adamax, {**arguments, **form})
     if section.epsilon_in_norm and not decay:
-        return Recipe(torch.optim.Adamax, arguments, with_decay=own)
+        return Recipe(torch.optim.Adamax, arguments, instead={"weight_decay": own})
     return own
 
 
@@ -150,7 +158,8 @@ def rmsprop(section: BaseOptimizerConfig) -> Recipe:
     own = Recipe(adaptive.RMSprop, {**arguments, **form})
     torch_momentum = not section.momentum or not section.classic_momentum
     if not section.epsilon_in_sqrt and torch_momentum and not decay:
-        return Recipe(torch.optim.RMSprop, arguments, with_decay=own)
+        instead = {"weight_decay": own, "momentum": own}
+        return Recipe(torch.optim.RMSprop, arguments, instead=instead)
     return own
 
 
@@ -164,7 +173,7 @@ def adagrad(section: BaseOptimizerConfig) -> Recipe:
     form = {"weight_decay": decay, "epsilon_in_sqrt": section.epsilon_in_sqrt}
     own = Recipe(adaptive.Adagrad, {**arguments, **form})
     if not section.epsilon_in_sqrt and not decay:
-        return Recipe(torch.optim.Adagrad, arguments, with_decay=own)
+        return Recipe(torch.optim.Adagrad, arguments, instead={"weight_decay": own})
     return own
 
 
@@ -172,7 +181,9 @@ def adadelta(section: BaseOptimizerConfig) -> Recipe:
     """`adadelta`: torch's, without decay."""
     arguments, decay = {"rho": section.rho, "eps": section.epsilon}, _decoupled(section)
     own = Recipe(adaptive.Adadelta, {**arguments, "weight_decay": decay})
-    return own if decay else Recipe(torch.optim.Adadelta, arguments, with_decay=own)
+    if decay:
+        return own
+    return Recipe(torch.optim.Adadelta, arguments, instead={"weight_decay": own})
 
 
 def ftrl(section: BaseOptimizerConfig) -> Recipe:
@@ -243,6 +254,10 @@ def adafactor(section: BaseOptimizerConfig) -> Recipe:
     names = {"decays": None, "patterns": {"include_in_weight_decay": include}}
     if include is not None:
         names["decays"] = lambda name: matches_any(name, include)
+    takes_rate = section.own_learning_rate() is None
+    own = Recipe(
+        Adafactor, {"variant": section.variant, **arguments}, takes_rate=takes_rate, **names
+    )
     if _is_torchs_adafactor(section):
         torchs = {
             "beta2_decay": -section.decay_rate,
@@ -250,10 +265,9 @@ def adafactor(section: BaseOptimizerConfig) -> Recipe:
             "d": section.clipping_threshold,
             "weight_decay": section.weight_decay or 0.0,
         }
-        return Recipe(torch.optim.Adafactor, torchs, **names)
-    takes_rate = section.own_learning_rate() is None
-    arguments = {"variant": section.variant, **arguments}
-    return Recipe(Adafactor, arguments, takes_rate=takes_rate, **names)
+        instead = dict.fromkeys(set(section.numbers()) - {"weight_decay"}, own)
+        return Recipe(torch.optim.Adafactor, torchs, **names, instead=instead)
+    return own
 
 
 def adafactor_keras(section: BaseOptimizerConfig) -> Recipe:

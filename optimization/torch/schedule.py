@@ -16,7 +16,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "beta_2": ("betas", "1"),
     "adam_beta_1": ("adam_betas", "0"),
     "adam_beta_2": ("adam_betas", "1"),
-    "epsilon": ("eps",),
+    "epsilon": ("eps", "adam_eps"),
+    "epsilon_1": ("epsilon1",),
+    "epsilon_2": ("epsilon2",),
+    "clip_threshold": ("clipping_threshold",),
     "weight_decay_rate": ("weight_decay",),
     "eeta": ("trust_coefficient",),
     "rho": ("rho", "alpha"),
@@ -45,8 +48,9 @@ class ConfiguredScheduler(LRScheduler):
             group; that of "default" must be there.
         hyperparameters: Functions of the steps done, by argument and by group: of each argument,
             a function, and whether a group follows it.
-        last_epoch: The steps done; -1 for a new training. Otherwise groups must have `initial_lr`,
-            as those of a loaded optimizer do.
+        last_epoch: As torch means it, the last step that was seen: the steps done less 1, so -1 for
+            a new training. Otherwise groups must have `initial_lr`, as those of a loaded optimizer
+            do.
     """
 
     def __init__(

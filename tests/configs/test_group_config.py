@@ -107,6 +107,23 @@ def test_wrong_schedules(schedules, message):
         config(schedules=schedules).validate()
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "message"),
+    [
+        ({}, "momentum_start", "`sgd_torch` has no number of that name to schedule"),
+        ({"warmup_steps": 5}, "momentum", "`momentum` follows `warmup_steps` of the optimizer's"),
+    ],
+)
+def test_the_momentum_of_sgd_torch_has_one_schedule(section, name, message):
+    params = {
+        "optimizer": {"type": "sgd_torch", "sgd_torch": section},
+        "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.1}},
+        "schedules": {name: CONSTANT},
+    }
+    with pytest.raises(ConfigError, match=f"schedules.{name}: {message}"):
+        OptimizationConfig(params).validate()
+
+
 def test_right_schedules():
     decaying = {"type": "adamw", "adamw": {"weight_decay_rate": 0.1}}
     schedules = {"weight_decay": CONSTANT, "beta_1": CONSTANT}

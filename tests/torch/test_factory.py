@@ -209,6 +209,11 @@ def sign_sgd(section):
     return ours.Recipe(ours.Lion, {"betas": (0.0, section.scale / 10)})
 
 
+@dataclasses.dataclass
+class SharpSignSGDConfig(SignSGDConfig):
+    sharpness: float = 1.0
+
+
 def test_a_type_of_ones_own_has_a_recipe(monkeypatch):
     monkeypatch.setattr(OPTIMIZERS_CLS, "_entries", dict(OPTIMIZERS_CLS._entries))
     target = "tests.torch.test_factory:sign_sgd"
@@ -356,3 +361,14 @@ import optimization.torch
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: optimization.torch needs PyTorch" in result.stderr
     assert "pip install 'optimizer-factory[torch]'" in result.stderr
+
+
+def test_a_schedule_of_what_pytorchs_class_does_not_have_names_its_path(monkeypatch):
+    monkeypatch.setattr(OPTIMIZERS_CLS, "_entries", dict(OPTIMIZERS_CLS._entries))
+    target = "tests.torch.test_factory:sign_sgd"
+    OPTIMIZERS_CLS.register("sign_sgd", "nowhere:SignSGD", torch=target)(SharpSignSGDConfig)
+    config = config_of("sign_sgd")
+    line = {"initial_learning_rate": 1.0, "end_learning_rate": 0.5, "decay_steps": 9}
+    config.override({"schedules": {"sharpness": {"type": "linear", "linear": line}}})
+    with pytest.raises(ConfigError, match=r"^schedules\.sharpness: the class .* has no `sharpness"):
+        OptimizerFactory(config)

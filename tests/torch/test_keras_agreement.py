@@ -13,7 +13,7 @@ from tests.torch.common import (
 
 skip_beside_tensorflow()
 
-from optimization import OptimizerFactory  # noqa: E402
+from optimization import OPTIMIZERS_CLS, OptimizerFactory  # noqa: E402
 from tests.golden_cases import make_variable, run  # noqa: E402
 
 DECAYING = {
@@ -138,6 +138,52 @@ def test_a_group_decays_as_in_keras(kind, section):
     config = config_of(kind, DECAYING, **section)
     group = {"match": "dense", "weight_decay": 0.5, "learning_rate_multiplier": 0.5}
     config.override({"param_groups": [group]})
+    initial, gradients = problem()
+    native = factory_weights(config, initial, gradients, torch.float32)
+    # As above.
+    assert largest_difference(native, keras_weights(config, initial, gradients)) < 1e-5
+
+
+FORMS = [
+    *((kind, {}) for kind, entry in OPTIMIZERS_CLS.entries() if entry.torch),
+    ("rmsprop", {"momentum": 0.9}),
+    ("rmsprop", {"momentum": 0.9, "epsilon_in_sqrt": False, "classic_momentum": False}),
+    ("adafactor", {"variant": "torch"}),
+    ("adam", CORRECTED),
+]
+# A schedule has no values below 0, which these need.
+NEGATIVE = ("learning_rate_power", "beta_2_decay", "muon_b")
+
+
+def scheduled(kind, section, name):
+    """Returns a config in which a number grows in ten steps, from 0 where it may be 0."""
+    value = getattr(OPTIMIZERS_CLS.config_class(kind)(section), name) or 0.2
+    starts_from_0 = "weight_decay" in name or name == "momentum" and kind != "lars"
+    section = {**section, name: value}
+    line = {
+        "initial_learning_rate": 0.0 if starts_from_0 else value / 2,
+        "end_learning_rate": value,
+        "decay_steps": 10,
+    }
+    rate = 0.05 if kind.startswith("schedule_free") else DECAYING
+    config = config_of(kind, rate, **section)
+    config.override({"schedules": {name: {"type": "linear", "linear": line}}})
+    return config
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "name"),
+    [
+        (kind, section, name)
+        for kind, section in FORMS
+        for name in sorted(
+            {*OPTIMIZERS_CLS.config_class(kind)(section).numbers(), "weight_decay"} - {*NEGATIVE}
+        )
+    ],
+    ids=str,
+)
+def test_a_scheduled_hyperparameter_is_that_of_keras(kind, section, name):
+    config = scheduled(kind, section, name)
     initial, gradients = problem()
     native = factory_weights(config, initial, gradients, torch.float32)
     # As above.

@@ -35,9 +35,8 @@ PATTERNS = {
     "exclude_from_layer_adaptation": ["bias"],
     "exclude_layers": ["dense"],
     "weight_keys": ["dense"],
+    "bias_keys": ["scale"],
 }
-# Biases and what is neither weight nor bias differ in their rates alone, which have no setting.
-WITHOUT_EFFECT = {"bias_keys"}
 
 
 def other_value(section, name):
@@ -82,7 +81,7 @@ CASES = [
     (kind, name)
     for kind in NATIVE
     for name in OPTIMIZERS_CLS.config_class(kind).field_names()
-    if name not in {*NAMES, *WITHOUT_EFFECT, *OPTIMIZERS_CLS.config_class(kind).pipeline_fields()}
+    if name not in {*NAMES, *OPTIMIZERS_CLS.config_class(kind).pipeline_fields()}
 ]
 
 

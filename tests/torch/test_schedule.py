@@ -152,6 +152,48 @@ def test_hyperparameters_are_found_by_torchs_names(kind, section, name, key):
     np.testing.assert_allclose(values, [0.5, 0.475, 0.45])
 
 
+def test_a_decay_that_a_schedule_starts_from_0_grows_where_it_acts_and_resumes():
+    config = config_with(
+        optimizer={"type": "adamw", "adamw": {
+            "weight_decay_rate": 0.1, "exclude_from_weight_decay": ["bias"]}},
+        schedules={"weight_decay": linear(0.0, 0.2)},
+    )  # fmt: skip
+    optimizer, scheduler, _ = built(config)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.0]
+    resumed, goes_on, _ = built(config)
+    resumed.load_state_dict(optimizer.state_dict())
+    goes_on.load_state_dict(scheduler.state_dict())
+    for taken, follower in ((optimizer, scheduler), (resumed, goes_on)):
+        for _ in range(3):
+            taken.step()
+            follower.step()
+        assert [group["weight_decay"] for group in taken.param_groups] == [pytest.approx(0.06), 0.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "name", "torchs"),
+    [
+        ("sgd_torch", {}, "momentum", "SGD"),
+        (
+            "rmsprop",
+            {"momentum": 0.9, "epsilon_in_sqrt": False, "classic_momentum": False},
+            "momentum",
+            "RMSprop",
+        ),
+        ("adafactor", {"variant": "torch"}, "epsilon2", "Adafactor"),
+    ],
+)
+def test_a_schedule_that_torchs_class_can_not_follow_takes_the_own_class(
+    kind, section, name, torchs
+):
+    config = config_of(kind, **section)
+    assert isinstance(built(config)[0], getattr(torch.optim, torchs))
+    config.override({"schedules": {name: linear(0.5, 0.25)}})
+    optimizer, _, _ = built(config)
+    assert not isinstance(optimizer, getattr(torch.optim, torchs))
+    assert optimizer.param_groups[0][name] == 0.5
+
+
 def test_a_hyperparameter_that_the_class_does_not_have_is_an_error():
     config = config_with(schedules={"beta_1": linear(0.9, 0.8)})
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1)

@@ -132,6 +132,10 @@ class BaseOptimizerConfig(Config):
         """
         return None
 
+    def own_schedules(self) -> dict[str, str]:
+        """Returns the fields by which the class changes arguments itself, by argument."""
+        return {}
+
     def numbers(self) -> list[str]:
         """Returns the arguments of the class that can change while it trains."""
         values = self.arguments().items()

@@ -64,7 +64,9 @@ class SGDTorchConfig(BaseOptimizerConfig):
         weight_decay: Added to the gradient, times the weight, of the variables that
             `weight_keys` match.
         weight_keys: Regular expressions for the paths of weights.
-        bias_keys: Regular expressions for the paths of biases, among what is no weight.
+        bias_keys: Regular expressions for the paths of biases, among what is no weight: for code
+            that gives these a rate of their own, `bias_learning_rate` of the Keras optimizer, or
+            their group in PyTorch. By a config alone, `param_groups` does that.
     """
 
     name: str | None = "SGD"
@@ -76,3 +78,11 @@ class SGDTorchConfig(BaseOptimizerConfig):
     weight_decay: NonNegativeFloat = 0.0
     weight_keys: Patterns | None = ("kernel", "weight")
     bias_keys: Patterns | None = ("bias", "beta")
+
+    def own_schedules(self) -> dict[str, str]:
+        """Returns what the warmup of the momentum changes."""
+        return {"momentum": "warmup_steps"} if self.warmup_steps else {}
+
+    def numbers(self) -> list[str]:
+        """Returns the arguments that can change, which where the momentum starts can't."""
+        return [name for name in super().numbers() if name != "momentum_start"]
