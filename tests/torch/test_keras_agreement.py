@@ -158,7 +158,7 @@ NEGATIVE = ("learning_rate_power", "beta_2_decay", "muon_b")
 def scheduled(kind, section, name):
     """Returns a config in which a number grows in ten steps, from 0 where it may be 0."""
     value = getattr(OPTIMIZERS_CLS.config_class(kind)(section), name) or 0.2
-    starts_from_0 = "weight_decay" in name or name == "momentum" and kind != "lars"
+    starts_from_0 = "weight_decay" in name or (name == "momentum" and kind != "lars")
     section = {**section, name: value}
     line = {
         "initial_learning_rate": 0.0 if starts_from_0 else value / 2,
