@@ -313,8 +313,7 @@ def test_tied_weights_are_updated_once(case):
 
 @every_optimizer
 def test_a_compiled_step_is_the_step(case):
-    # Two are enough where each is compiled anew.
-    initial, gradients = problem(steps=2 if "ScheduleFree" in case[0].__name__ else 4)
+    initial, gradients = problem(steps=4)
     torch._dynamo.reset()
     params = parameters(initial, torch.float32)
     optimizer = made(case, params)

@@ -108,3 +108,24 @@ def test_evaluation_and_saving_in_between_change_nothing(case, tmp_path):
 def test_wrong_arguments(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         ScheduleFreeSGD([torch.nn.Parameter(torch.zeros(2))], **arguments)
+
+
+@pytest.mark.parametrize("cls", [ScheduleFreeSGD, ScheduleFreeAdamW])
+def test_torch_compile_does_not_compile_each_step_anew(cls):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = cls([parameter], lr=0.1)
+    step = torch.compile(optimizer.step, backend=backend)
+    parameter.grad = torch.ones(3)
+    step()
+    compiled = len(graphs)
+    for _ in range(3):
+        step()
+    assert len(graphs) == compiled
+    assert optimizer.param_groups[0]["k"] == 4
