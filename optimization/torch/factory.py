@@ -297,8 +297,8 @@ def _problems(config: OptimizationConfig) -> Iterable[Problem]:
         return
     section = oneof.get()
     defaults = type(section)()
-    for name, value in section.pipeline_arguments().items():
-        if name in _REFUSED and value != getattr(defaults, name):
+    for name in section.pipeline_fields():
+        if name in _REFUSED and getattr(section, name) != getattr(defaults, name):
             yield section._problem("conflict", name, _REFUSED[name])
     if section.on_nonfinite == "skip":
         message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"

@@ -229,6 +229,7 @@ def test_a_type_of_ones_own_has_a_recipe(monkeypatch):
         ("sgd", {"gradient_accumulation_steps": 4}, "backward"),
         ("sgd", {"on_nonfinite": "skip"}, "GradScaler"),
         ("sgd", {"loss_scale_factor": 8.0}, "GradScaler"),
+        ("sgd", {"ema_overwrite_frequency": 3, "use_ema": True}, "copy the average's parameters"),
         ("lion", {"jit_compile": True}, r"torch.compile\(optimizer.step\)"),
     ],
 )
