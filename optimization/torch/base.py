@@ -42,6 +42,10 @@ class ForeachOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for saved in self.state.values():
+            # A number in old versions of torch, and in the AdamW of transformers.
+            if saved and not isinstance(saved.get("step"), Tensor):
+                saved["step"] = torch.tensor(float(saved.get("step", 0)), dtype=torch.float32)
         if load_by_name not in self._optimizer_load_state_dict_pre_hooks.values():
             self.register_load_state_dict_pre_hook(load_by_name)
 

@@ -10,6 +10,7 @@ def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
 
     It is a hook for `Optimizer.register_load_state_dict_pre_hook`. It acts where both sides were
     given names, in every group; otherwise parameters are matched by position, as torch does.
+    Settings that a saved group does not have, as that of another class or version, stay.
 
     Args:
         optimizer: What is loaded.
@@ -23,10 +24,30 @@ def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
             were saved from several.
     """
     groups, saved = optimizer.param_groups, state_dict["param_groups"]
-    if not all("param_names" in group for group in (*groups, *saved)):
+    here, there = ([group.get("param_names") for group in side] for side in (groups, saved))
+    reordered = None
+    if None not in here + there and here != there:
+        reordered = _reordered(groups, state_dict)
+    return _completed(groups, reordered or state_dict) or reordered
+
+
+def _completed(groups: list[dict[str, Any]], state_dict: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns a state dict whose groups have all settings; None where there is nothing to do."""
+    saved = state_dict["param_groups"]
+    if len(groups) != len(saved):  # which torch refuses
         return None
-    if [group["param_names"] for group in groups] == [group["param_names"] for group in saved]:
+    kept = [
+        {k: v for k, v in group.items() if k not in (*other, "params", "param_names")}
+        for group, other in zip(groups, saved, strict=True)
+    ]
+    if not any(kept):
         return None
+    merged = [{**group, **own} for group, own in zip(saved, kept, strict=True)]
+    return {**state_dict, "param_groups": merged}
+
+
+def _reordered(groups: list[dict[str, Any]], state_dict: dict[str, Any]) -> dict[str, Any]:
+    saved = state_dict["param_groups"]
     places = {
         name: (group, index)
         for group in saved

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 
 from tests.torch.common import (
@@ -11,7 +13,7 @@ from tests.torch.common import (
     weights_of,
 )
 
-from optimization.torch import load_by_name  # isort: skip
+from optimization.torch import AdamW, load_by_name  # isort: skip
 
 GROUPS = {"weight_decay_rate": 0.1, "exclude_from_weight_decay": ["bias", "norm"]}
 
@@ -86,3 +88,29 @@ def test_groups_cannot_be_merged():
     second, _ = built(initial, exclude_from_weight_decay=None)
     with pytest.raises(ValueError, match="are one group here, and were saved from 2 groups"):
         second.load_state_dict(first.state_dict())
+
+
+def test_state_of_torchs_class_goes_on_with_the_settings_of_groups():
+    initial, gradients = problem(steps=6)
+    params = parameters(initial)
+    plain = torch.optim.AdamW(params.values(), lr=0.03, weight_decay=0.1)
+    weights = train(plain, params, gradients[:3])
+    state = copy.deepcopy(plain.state_dict())
+    for saved in state["state"].values():
+        saved["step"] = int(saved["step"])  # as in old versions of torch
+    other = parameters(weights)
+    ours = AdamW(other.items(), weight_decay=0.5, epsilon_placement="corrected")
+    ours.param_groups[0]["group_name"] = "mine"
+    ours.load_state_dict(state)
+    group = ours.param_groups[0]
+    assert (group["lr"], group["weight_decay"], group["epsilon_placement"]) == (
+        0.03,
+        0.1,
+        "corrected",
+    )
+    assert group["group_name"] == "mine"
+    assert group["param_names"] == list(other)
+    train(plain, params, gradients[3:])
+    train(ours, other, gradients[3:])
+    # Two orders of the same float64 operations.
+    assert largest_difference(weights_of(other), weights_of(params)) < 1e-12
