@@ -80,7 +80,8 @@ def get_constant_schedule(optimizer: Any, last_epoch: int = -1) -> Any:
 
     Args:
         optimizer: A PyTorch or a Keras optimizer.
-        last_epoch: Steps done before, as PyTorch means it; with Keras only -1.
+        last_epoch: As PyTorch means it, the last step that was seen: the steps done less 1. With
+            Keras only -1.
     """
     return _scheduled(optimizer, "constant", last_epoch)
 
