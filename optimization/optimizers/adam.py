@@ -5,7 +5,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
+from optimization.optimizers.slots import Float32Slots, as_dense, bias_correction, compute_dtype
 
 _PLACEMENTS = ("uncorrected", "corrected")
 
@@ -98,10 +98,11 @@ class Adam(Float32Slots, keras.optimizers.Adam):
         if not self.correct_bias:
             return lr * m / (ops.sqrt(v) + epsilon)
         t = ops.cast(self.iterations + 1, dtype)
-        root = ops.sqrt(1 - self.beta_2**t)
+        root = ops.sqrt(bias_correction(self.beta_2, t))
         if self.epsilon_placement == "corrected":
             epsilon = epsilon * root
-        return lr * (root / (1 - self.beta_1**t)) * m / (ops.sqrt(v) + epsilon)
+        correction = root / bias_correction(self.beta_1, t)
+        return lr * correction * m / (ops.sqrt(v) + epsilon)
 
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from optimization.optimizers.layerwise import DecaysByPath, Exclusions, trust_ratio
-from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
+from optimization.optimizers.slots import Float32Slots, as_dense, bias_correction, compute_dtype
 
 
 @keras.saving.register_keras_serializable(package="optimization")
@@ -80,8 +80,8 @@ class LAMB(DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
         self.assign_add(m, (g - m) * (1 - self.beta_1))
         self.assign_add(v, (ops.square(g) - v) * (1 - self.beta_2))
         t = ops.cast(self.iterations + 1, dtype)
-        m_hat = m / (1 - self.beta_1**t)
-        v_hat = v / (1 - self.beta_2**t)
+        m_hat = m / bias_correction(self.beta_1, t)
+        v_hat = v / bias_correction(self.beta_2, t)
         u = m_hat / (ops.sqrt(v_hat) + self.epsilon)
         if self._decays[index] and self.weight_decay_rate:
             u = u + self.weight_decay_rate * w

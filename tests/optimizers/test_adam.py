@@ -55,8 +55,8 @@ def test_adam_equals_the_formula(form, amsgrad):
     optimizer = Adam(TableSchedule(RATES), BETA_1, BETA_2, EPSILON, amsgrad, **form)
     initial, gradients = problem()
     expected = reference_weights(adam(**form, amsgrad=amsgrad), initial, gradients)
-    # 25 float32 steps: rounding of the bias corrections at 1e-7 / (1 - beta_2) dominates.
-    assert relative_error(final_weights(optimizer, initial, gradients), expected) < 3e-6
+    # 25 float32 steps, each of which rounds by 1e-7 at most.
+    assert relative_error(final_weights(optimizer, initial, gradients), expected) < 5e-7
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
@@ -77,7 +77,7 @@ def test_adam_with_weight_decay_equals_the_formula(form, order, amsgrad):
     update = adam(**form, amsgrad=amsgrad, decay=DECAY, order=order)
     expected = reference_weights(update, initial, gradients)
     # As above.
-    assert relative_error(final_weights(optimizer, initial, gradients), expected) < 3e-6
+    assert relative_error(final_weights(optimizer, initial, gradients), expected) < 5e-7
 
 
 def test_the_default_is_keras_adam():
@@ -85,8 +85,8 @@ def test_the_default_is_keras_adam():
     arguments = {"epsilon": EPSILON, "amsgrad": True, "weight_decay": 0.1}
     expected = final_weights(keras.optimizers.Adam(0.01, **arguments), initial, gradients)
     actual = final_weights(Adam(0.01, **arguments), initial, gradients)
-    # The same float32 operations in another order.
-    assert relative_error(actual, expected) < 1e-6
+    # Keras computes 1 - beta^t in float32, which rounds it by up to 6e-5 of its value at step 1.
+    assert relative_error(actual, expected) < 3e-6
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
