@@ -122,7 +122,11 @@ def test_copies_and_pickles_clip_too(clip, copied):
     other = copied(optimizer)
     assert isinstance(other, torch.optim.SGD)
     assert type(other).__name__ == "SGD"
-    copies = dict(zip(params, (p for g in other.param_groups for p in g["params"]), strict=True))
+    copies = {
+        name: parameter
+        for group in other.param_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    }
     for o, p in ((optimizer, params), (other, copies)):
         train(o, p, gradients[2:])
         assert len(o._optimizer_step_pre_hooks) == 1
