@@ -1,4 +1,4 @@
-"""Optimizers and learning rate schedules for Keras 3, built from configuration.
+"""Optimizers and learning rate schedules for Keras 3 and PyTorch, built from configuration.
 
     import optimization
 
