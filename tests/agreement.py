@@ -78,10 +78,6 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
 UPDATES_LIMIT = 1e-5
 """Of the largest weight, after all steps."""
 
-FTRL_LIMIT = 3e-5
-"""FTRL computes each weight anew, as a quotient of sums of gradients over learning rates: where the
-rate falls to a millionth, as at the end of `one_cycle`, float32 alone rounds these by more."""
-
 RATES_LIMIT = 1e-6
 """Of the largest rate: Keras computes rates in float32, native PyTorch in float64."""
 
@@ -98,7 +94,9 @@ RATES: dict[str, dict[str, Any]] = {
     "exponential": {"decay_rate": 0.5, "decay_steps": 10},
     "inverse_time": {"decay_rate": 0.5, "decay_steps": 10, "staircase": True},
     "warmup_stable_decay": {"stable_steps": 20, "decay_steps": 20, "decay_type": "1-sqrt"},
-    "one_cycle": {"max_learning_rate": 0.02},
+    # FTRL's weights are quotients of sums over learning rates. Where the last rate is but a
+    # millionth of the others, which is the default here, they collapse, and rounding with them.
+    "one_cycle": {"max_learning_rate": 0.02, "final_div_factor": 100.0},
     "polynomial": {"power": 2.0},
     "linear": {},
     "power": {},
@@ -129,11 +127,6 @@ ITS_OWN = "its own"
 def label(kind: str, switches: dict[str, Any]) -> str:
     """Returns the name of a row."""
     return " ".join([kind, *(f"{k}={json.dumps(v)}" for k, v in switches.items())])
-
-
-def limit(row: str) -> float:
-    """Returns what the figure of a row of weights may be."""
-    return FTRL_LIMIT if row.startswith("ftrl ") else UPDATES_LIMIT
 
 
 def unlisted() -> list[str]:

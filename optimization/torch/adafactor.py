@@ -119,6 +119,35 @@ class Adafactor(ForeachOptimizer):
                 if parameter.grad is not None and self.state.get(parameter):
                     self.state[parameter]["step"].fill_(self._latest)
 
+    @torch.no_grad()
+    def effective_learning_rates(self) -> dict[str, float]:
+        """Returns the effective learning rate of each parameter in the update to come.
+
+        That is alpha = rho * max(epsilon2, RMS(w)), rho without the parameter scale.
+        `AdafactorSchedule` of transformers shows that of the first parameter of each group, as of
+        the update before.
+
+        Returns:
+            Name -> alpha; the number of a parameter, from "0" on, where they have no names.
+        """
+        done = [number(state["step"]) for state in self.state.values() if state]
+        rates: dict[str, float] = {}
+        for group in self.param_groups:
+            params = group["params"]
+            names = group.get("param_names")
+            names = names or [str(len(rates) + i) for i in range(len(params))]
+            if group["step_count"] == "global":
+                steps = [max(done, default=0.0) + 1] * len(params)
+            else:
+                steps = [number(self.state.get(p, {}).get("step", 0.0)) + 1 for p in params]
+            weights = [p.detach().to(zeros_like(p).dtype, copy=True) for p in params]
+            own = [self._rate(group, t) for t in steps]
+            if group["weight_decay_first"]:
+                self._decay(group, weights, own, own)
+            alphas = self._alphas(group, weights, steps, own)
+            rates.update(zip(names, map(float, alphas), strict=True))
+        return rates
+
     def _update(self, kind, group, params, grads, steps, *states):
         rates = [self._rate(group, t) for t in steps]
         decays_first = group["weight_decay_first"]

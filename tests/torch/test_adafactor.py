@@ -78,3 +78,37 @@ def test_wrong_arguments(arguments, message):
 def test_wrong_switches_are_config_errors():
     with pytest.raises(ConfigError):
         Adafactor([torch.nn.Parameter(torch.zeros(2))], lr=0.1, beta1=2.0)
+
+
+@pytest.mark.parametrize("variant", ["hf", "keras", "timm"])
+def test_effective_learning_rates_are_those_of_the_next_update(variant):
+    switches = {} if variant == "timm" else {"weight_decay": 0.1, "clipping_threshold": None}
+    optimizer = Adafactor(
+        [("w", weight := torch.nn.Parameter(torch.full((3, 4), 2.0)))],
+        lr=None if VARIANTS[variant]["step_size"] == "relative" else 0.02,
+        variant=variant,
+        **switches,
+    )
+    for step in range(3):
+        # The parameter scale, and what is not decayed of it before it is taken.
+        (alpha,) = optimizer.effective_learning_rates().values()
+        before = weight.detach().clone()
+        weight.grad = torch.full_like(weight, 1.0 + step)
+        optimizer.step()
+        state = optimizer.state[weight]  # all components are the same
+        squares = state.get("exp_avg_sq_row", state.get("exp_avg_sq"))
+        update = (1.0 + step) / squares.flatten()[0].sqrt().item()
+        threshold = optimizer.param_groups[0]["clipping_threshold"]
+        update /= max(1.0, update / threshold) if threshold else 1.0
+        kinds = {"plain": 1.0, "learning_rate": 0.02, "step_size": alpha}
+        decay = switches.get("weight_decay", 0.0)
+        decay *= kinds[optimizer.param_groups[0]["weight_decay_kind"]]
+        expected = (1 - decay) * before - alpha * update
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-6, atol=0)  # float32
+
+
+def test_effective_learning_rates_have_numbers_without_names():
+    weights = [torch.nn.Parameter(torch.full((2,), value)) for value in (0.0, 3.0)]
+    optimizer = Adafactor([{"params": [w]} for w in weights], lr=0.1)
+    # The least scale, epsilon2, and the root mean square.
+    assert optimizer.effective_learning_rates() == pytest.approx({"0": 1e-4, "1": 0.3})

@@ -33,7 +33,7 @@ def test_every_registered_type_is_in_a_case():
 def test_weights_agree(row, config):
     native = agreement.native_weights(config)
     # What is promised of 50 float32 steps.
-    assert agreement.figure(agreement.keras_weights(config), native) < agreement.limit(row)
+    assert agreement.figure(agreement.keras_weights(config), native) < agreement.UPDATES_LIMIT
 
 
 @pytest.mark.parametrize("name", agreement.learning_rates())
