@@ -58,11 +58,17 @@ def optimization_config(name, clip, accumulation, averaged):
         "end_learning_rate": rate / 5,
         "decay_steps": UPDATES,
     }
+    ema = {"average_decay": 0.5, "dynamic_decay": False}
     return OptimizationConfig(
         optimizer={"type": name, name: {**SETTINGS.get(name, {}), **options}},
         learning_rate={"type": "polynomial", "polynomial": decay},
-        ema={"average_decay": 0.5, "dynamic_decay": False} if averaged else None,
+        ema=ema if averaged and not averages_by_itself(name) else None,
     )
+
+
+def averages_by_itself(name):
+    """Whether a type has an average whatever is asked for, in the place of the weights."""
+    return name.startswith("schedule_free")
 
 
 def arrays():
@@ -136,6 +142,8 @@ class Setting:
             self.strategy, self.task, self.model, optimizer, [], [], step, accumulation=accumulation
         )
         steps.train(self.batches[accumulation], tf.constant(UPDATES))
+        if averages_by_itself(combination[0]):
+            optimizer.swap()  # as `fit` leaves them
         return self.results(optimizer)
 
     def fit(self, combination):
