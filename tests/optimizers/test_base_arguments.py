@@ -150,6 +150,8 @@ def test_a_registered_class_with_a_decay_of_its_own_keeps_its_default(monkeypatc
 
 
 EMA = {"use_ema": True, "ema_momentum": 0.7}
+# float32 roundings of ten steps; and Keras' Adam rounds its bias corrections, which are exact here.
+ROUNDING = {"sgd": 1e-6, "adam": 3e-6}
 
 
 @pytest.mark.parametrize("frequency", [None, 1, 3])
@@ -166,17 +168,16 @@ def test_use_ema_is_the_rule_of_keras(name, frequency):
             values = [keras.ops.convert_to_tensor(gradient[v.path]) for v in variables]
             optimizer.apply(values, variables)
         expected, actual = ({v.path: v.numpy() for v in variables} for variables in pairs)
-        # float32 roundings of ten steps.
-        assert relative_error(actual, expected) < 1e-6
+        assert relative_error(actual, expected) < ROUNDING[name]
     named = ours.variables_by_path()
     averages = {path: named[f"average/{path}"].numpy() for path in initial}
     kept = theirs._model_variables_moving_average
     expected = {v.path: a.numpy() for v, a in zip(pairs[0], kept, strict=True)}
-    assert relative_error(averages, expected) < 1e-6
+    assert relative_error(averages, expected) < ROUNDING[name]
     for optimizer, variables in zip((theirs, ours), pairs, strict=True):
         optimizer.finalize_variable_values(variables)
     expected, actual = ({v.path: v.numpy() for v in variables} for variables in pairs)
-    assert relative_error(actual, expected) < 1e-6
+    assert relative_error(actual, expected) < ROUNDING[name]
 
 
 def test_use_ema_sees_updates_not_micro_steps():
