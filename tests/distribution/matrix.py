@@ -187,6 +187,8 @@ def main(kind, path):
     setting = Setting(RuntimeConfig(distribution_strategy=STRATEGIES[kind]))
     train = setting.fit if kind == "fit" else setting.train
     found = {"replicas": setting.strategy.num_replicas_in_sync}
+    weights = zip(setting.model.trainable_variables, setting.start, strict=True)
+    found |= {f"start: {variable.path}": value for variable, value in weights}
     # Compiling makes much garbage; collecting it only now and then saves a sixth of the time.
     gc.disable()
     for number, combination in enumerate(combinations(kind)):
