@@ -36,7 +36,7 @@ def bias_correction(decay: Any, steps: Any) -> Any:
         decay: A number in [0, 1), or a tensor where it follows a schedule.
         steps: A tensor, the number of steps taken, >= 1.
     """
-    if isinstance(decay, float) and decay > 0:
+    if type(decay) is float and decay > 0:  # no subclass, whose value follows a schedule
         return -ops.expm1(steps * math.log(decay))
     return 1 - decay**steps
 
