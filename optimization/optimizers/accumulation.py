@@ -6,9 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers import distribution, fused, gradients
+from optimization.optimizers import distribution, gradients
 from optimization.optimizers.control import conditionally
-from optimization.optimizers.gradients import Scaled
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.slots import compute_dtype
 from optimization.optimizers.state import by_unique_name
@@ -33,7 +32,6 @@ class Accumulation:
         self._variables: list[Any] = []
         self._paths: list[str] = []
         self._sums: list[keras.Variable] = []
-        self._clear = fused.Clearing()
 
     @classmethod
     def of(cls, steps: int | None) -> "Accumulation | None":
@@ -73,7 +71,6 @@ class Accumulation:
         pairs: GradsAndVars,
         then: Callable[[GradsAndVars], None],
         variables: Sequence[keras.Variable],
-        lazily: bool = False,
     ) -> None:
         """Adds gradients; every `steps`-th time calls `then` with the mean, and starts anew.
 
@@ -81,7 +78,6 @@ class Accumulation:
             pairs: (gradient, variable) pairs.
             then: Takes the pairs of an update.
             variables: All variables that `then` may assign.
-            lazily: Whether `then` takes means that are still to be scaled.
         """
         places = {id(variable): index for index, variable in enumerate(self._variables)}
         for gradient, variable in pairs:
@@ -96,10 +92,6 @@ class Accumulation:
             if index in present or not _is_overwritten(variable)
         ]
 
-        def update_lazily() -> None:
-            then([(self._postponed_mean(index), self._variables[index]) for index in taking_part])
-            self._clear([self._sums[index] for index in taking_part])
-
         def update() -> None:
             means = [(self._mean(index), self._variables[index]) for index in taking_part]
             for index in taking_part:
@@ -107,8 +99,7 @@ class Accumulation:
                 total.assign(ops.zeros(total.shape, total.dtype))
             then(means)
 
-        on_last = update_lazily if lazily else update
-        conditionally(ops.equal(self.micro_step, 0), on_last, (), variables)
+        conditionally(ops.equal(self.micro_step, 0), update, (), variables)
 
     def _add(self, total: keras.Variable, gradient: Any, variable: Any) -> None:
         gradient = gradients.map_values(lambda values: ops.cast(values, total.dtype), gradient)
@@ -116,14 +107,6 @@ class Accumulation:
             total.assign(ops.maximum(total, gradient))
         else:
             distribution.add(total, gradient)
-
-    def _postponed_mean(self, index: int) -> Any:
-        total = self._sums[index]
-        if _is_overwritten(self._variables[index]):
-            return self._mean(index)
-        # The sum itself, which is cleared after the update: no other tensor is made.
-        copies = fused.copies_of(total)
-        return Scaled(copies[0], copies=copies).times(1 / self.steps)
 
     def _mean(self, index: int) -> Any:
         total = ops.copy(ops.convert_to_tensor(self._sums[index]))  # PyTorch clears it in place

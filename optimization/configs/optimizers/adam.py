@@ -10,7 +10,6 @@ from optimization.configs.optimizers.base import (
     OPTIMIZERS_CLS,
     PIPELINE,
     BaseOptimizerConfig,
-    ExperimentalConfig,
     KerasOptimizerConfig,
 )
 from optimization.configs.types import (
@@ -70,7 +69,7 @@ class AdamConfig(AdamForms, BaseOptimizerConfig):
     torch="optimization.torch.recipes:adam",
 )
 @dataclasses.dataclass
-class AdamExperimentalConfig(AdamForms, ExperimentalConfig, KerasOptimizerConfig):
+class AdamExperimentalConfig(AdamForms, KerasOptimizerConfig):
     """`adam` under Keras' names."""
 
     name: str | None = "Adam"
@@ -122,7 +121,7 @@ class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
     torch="optimization.torch.recipes:adam",
 )
 @dataclasses.dataclass
-class AdamWeightDecayExperimentalConfig(AdamForms, ExperimentalConfig, KerasOptimizerConfig):
+class AdamWeightDecayExperimentalConfig(AdamForms, KerasOptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) under Keras' names.
 
     Attributes:

@@ -7,7 +7,6 @@ from optimization.configs.optimizers.base import (
     OPTIMIZERS_CLS,
     PIPELINE,
     BaseOptimizerConfig,
-    ExperimentalConfig,
     KerasOptimizerConfig,
 )
 from optimization.configs.types import (
@@ -39,7 +38,7 @@ class SGDConfig(BaseOptimizerConfig):
     "sgd_experimental", "keras.optimizers:SGD", torch="optimization.torch.recipes:sgd"
 )
 @dataclasses.dataclass
-class SGDExperimentalConfig(ExperimentalConfig, KerasOptimizerConfig):
+class SGDExperimentalConfig(KerasOptimizerConfig):
     """`sgd` under Keras' names."""
 
     name: str | None = "SGD"
