@@ -133,21 +133,48 @@ def curve(
         ConfigError: If the configs are not complete and right.
         ValueError: If a step is negative.
     """
+    return curve_function(lr_config, warmup_config)(steps)
+
+
+def curve_function(
+    lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None
+) -> Callable[..., "np.ndarray"]:
+    """Returns `curve` as a function of the steps alone, for configs that no longer change.
+
+    What does not depend on the steps, checks above all, is done once.
+
+    Raises:
+        ConfigError: If the configs are not complete and right.
+    """
     import numpy as np
 
     check_schedule(lr_config, warmup_config)
-    steps = np.asarray(steps, dtype=np.float64)
-    if not (steps >= 0).all():
-        raise ValueError(f"Argument `steps` must be >= 0, received: steps={steps}")
+    evaluate = _evaluation(lr_config, warmup_config)
+
+    def values(steps: "Sequence[int] | np.ndarray") -> "np.ndarray":
+        steps = np.asarray(steps, dtype=np.float64)
+        if not (steps >= 0).all():
+            raise ValueError(f"Argument `steps` must be >= 0, received: steps={steps}")
+        return np.asarray(evaluate(steps))
+
+    return values
+
+
+def _evaluation(
+    lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None
+) -> Callable[[Array], Array]:
+    import numpy as np
+
     if needs_keras(lr_config, warmup_config):
         from optimization.schedules.keras_schedules import build_schedule, sample
 
-        return sample(build_schedule(lr_config, warmup_config), steps)
+        schedule = build_schedule(lr_config, warmup_config)
+        return lambda steps: sample(schedule, steps)
 
     def rate(step: Array) -> Array:
         return lr_config.at(step, np)
 
     if warmup_config is None or warmup_config.warmup_steps == 0:
-        return np.asarray(rate(steps))
+        return rate
     target = warmup_target(warmup_config, lambda step: rate(np.float64(step)))
-    return np.asarray(with_warmup(warmup_config, rate, target, steps, np))
+    return lambda steps: with_warmup(warmup_config, rate, target, steps, np)

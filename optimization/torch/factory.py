@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -19,7 +18,7 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.resolution import resolved
 from optimization.matching.rules import DEFAULT
-from optimization.schedules import curve
+from optimization.schedules.compose import curve_function
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import HfGreedyLrConfig, MetricLrConfig
 from optimization.torch import ema, extended
@@ -263,7 +262,8 @@ def _following(config: MetricLrConfig, optimizer: Optimizer, last_epoch: int) ->
 
 
 def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], float]:
-    return lambda step: float(curve(learning_rate, warmup, np.asarray(step)))
+    values = curve_function(learning_rate, warmup)  # the config is read-only
+    return lambda step: float(values(step))
 
 
 def _recipe(config: OptimizationConfig) -> Recipe:

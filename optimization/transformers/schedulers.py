@@ -258,7 +258,7 @@ def get_reduce_on_plateau_schedule(optimizer: Any, **kwargs: Any) -> Any:
         **kwargs: For PyTorch those of its class, for Keras those of `hf_reduce_lr_on_plateau`.
     """
     if not _is_torch(optimizer):
-        return _callback(optimizer, "hf_reduce_lr_on_plateau", kwargs)
+        return _callback(optimizer, "reduce_lr_on_plateau", kwargs)
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     return ReduceLROnPlateau(optimizer, **kwargs)
@@ -272,7 +272,7 @@ def get_greedy_schedule(optimizer: Any, **kwargs: Any) -> Any:
         **kwargs: For PyTorch those of the class, for Keras those of `hf_greedy`.
     """
     if not _is_torch(optimizer):
-        return _callback(optimizer, "hf_greedy", kwargs)
+        return _callback(optimizer, "greedy", kwargs)
     from optimization.torch.greedy import GreedyLR
 
     return GreedyLR(optimizer, **kwargs)
@@ -306,7 +306,7 @@ def _lengths(num_warmup_steps: int, num_training_steps: int) -> dict[str, int]:
 
 
 def _config(kind: str, base: float, settings: dict[str, Any]) -> Any:
-    name = kind if kind.startswith("hf_") else f"hf_{kind}"
+    name = f"hf_{kind}"
     section = LrConfig({"type": name, name: {"initial_learning_rate": base, **settings}}).get()
     section.validate()
     section.lock()
@@ -342,10 +342,10 @@ def _scheduled(optimizer: Any, kind: str, last_epoch: int, **settings: Any) -> A
     return schedule
 
 
-def _callback(optimizer: Any, name: str, settings: dict[str, Any]) -> Any:
+def _callback(optimizer: Any, kind: str, settings: dict[str, Any]) -> Any:
     from optimization.optimizers.metric_rate import MetricLearningRate
 
-    return MetricLearningRate(_config(name, _rate_of(optimizer), settings))
+    return MetricLearningRate(_config(kind, _rate_of(optimizer), settings))
 
 
 def _is_torch(optimizer: Any) -> bool:
