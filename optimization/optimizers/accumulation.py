@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers import distribution, gradients
+from optimization.optimizers import distribution, fused, gradients
 from optimization.optimizers.control import conditionally
+from optimization.optimizers.gradients import Scaled
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.slots import compute_dtype
 from optimization.optimizers.state import by_unique_name
@@ -32,6 +33,7 @@ class Accumulation:
         self._variables: list[Any] = []
         self._paths: list[str] = []
         self._sums: list[keras.Variable] = []
+        self._clear = fused.Clearing()
 
     @classmethod
     def of(cls, steps: int | None) -> "Accumulation | None":
@@ -71,6 +73,7 @@ class Accumulation:
         pairs: GradsAndVars,
         then: Callable[[GradsAndVars], None],
         variables: Sequence[keras.Variable],
+        lazily: bool = False,
     ) -> None:
         """Adds gradients; every `steps`-th time calls `then` with the mean, and starts anew.
 
@@ -78,6 +81,7 @@ class Accumulation:
             pairs: (gradient, variable) pairs.
             then: Takes the pairs of an update.
             variables: All variables that `then` may assign.
+            lazily: Whether `then` takes means that are still to be scaled.
         """
         places = {id(variable): index for index, variable in enumerate(self._variables)}
         for gradient, variable in pairs:
@@ -92,6 +96,10 @@ class Accumulation:
             if index in present or not _is_overwritten(variable)
         ]
 
+        def update_lazily() -> None:
+            then([(self._postponed_mean(index), self._variables[index]) for index in taking_part])
+            self._clear([self._sums[index] for index in taking_part])
+
         def update() -> None:
             means = [(self._mean(index), self._variables[index]) for index in taking_part]
             for index in taking_part:
@@ -99,7 +107,8 @@ class Accumulation:
                 total.assign(ops.zeros(total.shape, total.dtype))
             then(means)
 
-        conditionally(ops.equal(self.micro_step, 0), update, (), variables)
+        on_last = update_lazily if lazily else update
+        conditionally(ops.equal(self.micro_step, 0), on_last, (), variables)
 
     def _add(self, total: keras.Variable, gradient: Any, variable: Any) -> None:
         gradient = gradients.map_values(lambda values: ops.cast(values, total.dtype), gradient)
@@ -107,6 +116,14 @@ class Accumulation:
             total.assign(ops.maximum(total, gradient))
         else:
             distribution.add(total, gradient)
+
+    def _postponed_mean(self, index: int) -> Any:
+        total = self._sums[index]
+        if _is_overwritten(self._variables[index]):
+            return self._mean(index)
+        # The sum itself, which is cleared after the update: no other tensor is made.
+        copies = fused.copies_of(total)
+        return Scaled(copies[0], copies=copies).times(1 / self.steps)
 
     def _mean(self, index: int) -> Any:
         total = ops.copy(ops.convert_to_tensor(self._sums[index]))  # PyTorch clears it in place

@@ -1,5 +1,6 @@
 """Adafactor in every variant that is in use, chosen by switches."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -18,12 +19,13 @@ from optimization.optimizers.slots import (
     compute_dtype,
     root_mean_square,
 )
+from optimization.optimizers.stages import SquareSum, Staged, Stages
 from optimization.schedules.keras_schedules import schedule_class
 from optimization.schedules.relative_step import RelativeStepLrConfig
 
 
 @keras.saving.register_keras_serializable(package="optimization")
-class Adafactor(Float32Slots, keras.optimizers.Optimizer):
+class Adafactor(Staged, Float32Slots, keras.optimizers.Optimizer):
     """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235), its memory factored for real.
 
     With t = 1, 2, ..., s = max(t - step_offset, 1) and b = min(beta_2_cap, 1 - s^-decay_rate):
@@ -189,23 +191,44 @@ class Adafactor(Float32Slots, keras.optimizers.Optimizer):
         path = path_of(variable).replace("/", "_")
         return self.add_variable(shape, dtype=compute_dtype(variable), name=f"{path}_{name}")
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_stages(self, gradient: Any, variable: Any, learning_rate: Any) -> Stages:
         """Updates one variable and its moments."""
         dtype = compute_dtype(variable)
         index = self._get_variable_index(variable)
+        squares: Any = ()
+        wanted = self._wanted_squares(index, gradient, variable)
+        if wanted:
+            _, squares = yield (), wanted
         t = self._next_step(index, dtype)
-        if self.step_count == "per_parameter":
-            self.assign(self._counts[index], t)
-        w = ops.cast(variable, dtype)
-        lr, alpha = self._rates(index, w, t, learning_rate)
-        update = self._clipped(self._normalized(index, as_dense(gradient, dtype), t))
+        size = math.prod(variable.shape)
+        rms = ops.sqrt(squares[-1] / size) if self.multiply_by_parameter_scale else None
+        lr, alpha = self._rates(index, rms, t, ops.cast(learning_rate, dtype))
+        axes = self._axes[index] or ()
+        means = [total / variable.shape[axis] for total, axis in zip(squares, axes, strict=False)]
+        self._average_squares(index, as_dense(gradient, dtype), t, means)
+        excess = 1.0
+        if self.clipping_threshold is not None:
+            # Computed twice, so that a fused update need not keep it.
+            update = self._normalized(index, as_dense(gradient, dtype))
+            (lr, alpha), (square,) = yield (lr, alpha), [SquareSum(update)]
+            excess = ops.maximum(ops.sqrt(square / size) / self.clipping_threshold, 1.0)
+        update = self._normalized(index, as_dense(gradient, dtype)) / excess
         if self.momentum_of == "scaled_update":
             update = self._with_momentum(index, alpha * update)
         else:
             update = alpha * self._with_momentum(index, update)
         if self._decays[index]:
-            update = update + self._decay(lr, alpha) * w
+            update = update + self._decay(lr, alpha) * ops.cast(variable, dtype)
+        if self.step_count == "per_parameter":
+            self.assign(self._counts[index], self._next_step(index, dtype))
         self.assign_sub(variable, ops.cast(update, variable.dtype))
+
+    def _wanted_squares(self, index: int, gradient: Any, variable: Any) -> list[SquareSum]:
+        """Returns those of rows and columns where it is factored, and that for RMS(w) if needed."""
+        wanted = [SquareSum(gradient, axis) for axis in self._axes[index] or ()]
+        if self.multiply_by_parameter_scale:
+            wanted.append(SquareSum(variable))
+        return wanted
 
     def _next_step(self, index: int, dtype: str) -> Any:
         """Returns t of the update to come."""
@@ -213,16 +236,15 @@ class Adafactor(Float32Slots, keras.optimizers.Optimizer):
         done = self._counts[index] if counts_itself else self.iterations
         return ops.cast(done, dtype) + 1.0
 
-    def _rates(self, index: int, w: Any, t: Any, learning_rate: Any) -> tuple[Any, Any]:
-        """Returns the learning rate, and alpha, of a variable with the value w at its step t."""
-        lr = ops.cast(learning_rate, w.dtype)
+    def _rates(self, index: int, rms: Any, t: Any, lr: Any) -> tuple[Any, Any]:
+        """Returns the learning rate, and alpha, of a variable at its step t, of RMS(w) = rms."""
         if self._relative_step is not None and self.step_count == "per_parameter":
             lr = self.rate_multiplier * self._relative_step.value(t - 1.0, ops)
         alpha = ops.minimum(lr, ops.rsqrt(t)) if self._is_capped() else lr
         if self.multiply_by_parameter_scale:
             if self._decays[index] and self.weight_decay_first:
-                w = w - self._decay(lr, alpha) * w
-            alpha = alpha * ops.maximum(root_mean_square(w), self.epsilon2)
+                rms = ops.abs(1 - self._decay(lr, alpha)) * rms
+            alpha = alpha * ops.maximum(rms, self.epsilon2)
         return lr, alpha
 
     def _is_capped(self) -> bool:
@@ -233,11 +255,6 @@ class Adafactor(Float32Slots, keras.optimizers.Optimizer):
         factors = {"plain": 1.0, "learning_rate": lr, "step_size": alpha}
         return self.decoupled_decay * factors[self.weight_decay_kind]
 
-    def _clipped(self, update: Any) -> Any:
-        if self.clipping_threshold is None:
-            return update
-        return update / ops.maximum(root_mean_square(update) / self.clipping_threshold, 1.0)
-
     def _with_momentum(self, index: int, update: Any) -> Any:
         if self.beta1 is None:
             return update
@@ -245,25 +262,38 @@ class Adafactor(Float32Slots, keras.optimizers.Optimizer):
         self.assign(momentum, self.beta1 * momentum + (1 - self.beta1) * update)
         return ops.convert_to_tensor(momentum)
 
-    def _normalized(self, index: int, g: Any, t: Any) -> Any:
-        """Returns g / sqrt(V), with V factored or whole; updates the moments."""
+    def _average_squares(self, index: int, g: Any, t: Any, means: Sequence[Any]) -> None:
+        """Updates the second moments.
+
+        Args:
+            index: The variable's.
+            g: Its gradient.
+            t: Its step.
+            means: If it is factored, the means of g^2 along its two axes.
+        """
         new_share = self._share_of_new(ops.maximum(t - self.step_offset, 1.0))
         if self.beta_2_cap is not None:
             new_share = ops.maximum(new_share, 1 - self.beta_2_cap)
-        clamps = self.epsilon1_mode == "clamp"
-        squared = ops.square(g) if clamps else ops.square(g) + self.epsilon1
-        floor = self._floor(g.dtype) if clamps else None
+        added = 0.0 if self.epsilon1_mode == "clamp" else self.epsilon1
 
-        def average(moment: keras.Variable, new_value: Any) -> Any:
-            self.assign(moment, (1 - new_share) * moment + new_share * new_value)
-            return ops.convert_to_tensor(moment)
+        def average(moment: keras.Variable, new_value: Any) -> None:
+            self.assign(moment, (1 - new_share) * moment + new_share * (new_value + added))
 
         if self._axes[index] is None:
-            v = average(self._velocities[index], squared)
+            average(self._velocities[index], ops.square(g))
+        else:
+            average(self._rows[index], means[0])
+            average(self._columns[index], means[1])
+
+    def _normalized(self, index: int, g: Any) -> Any:
+        """Returns g / sqrt(V), with V factored or whole."""
+        floor = self._floor(g.dtype) if self.epsilon1_mode == "clamp" else None
+        if self._axes[index] is None:
+            v = ops.convert_to_tensor(self._velocities[index])
             return g * ops.rsqrt(v if floor is None else ops.maximum(v, floor * floor))
         d0, d1 = self._axes[index]
-        rows = average(self._rows[index], ops.mean(squared, axis=d0))
-        columns = ops.expand_dims(average(self._columns[index], ops.mean(squared, axis=d1)), d1)
+        rows = ops.convert_to_tensor(self._rows[index])
+        columns = ops.expand_dims(ops.convert_to_tensor(self._columns[index]), d1)
         # R has lost axis d0, so d1 may have moved down by one.
         mean_of_rows = ops.mean(rows, axis=d1 - (d1 > d0), keepdims=True)
         if floor is None:
@@ -291,7 +321,8 @@ class Adafactor(Float32Slots, keras.optimizers.Optimizer):
         dtype = compute_dtype(variable)
         index = self._get_variable_index(variable)
         t = self._next_step(index, dtype)
-        return self._rates(index, ops.cast(variable, dtype), t, self.learning_rate)[1]
+        lr = ops.cast(self.learning_rate, dtype)
+        return self._rates(index, root_mean_square(ops.cast(variable, dtype)), t, lr)[1]
 
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""

@@ -56,9 +56,9 @@ def _in_float32(gradient: Any) -> Any:
     return map_values(lambda values: tf.cast(values, tf.float32), gradient)
 
 
-def local_value(optimizer: keras.optimizers.Optimizer, gradient: Any) -> Any:
-    """This process' copy of a reduced gradient: after reduction all replicas hold the same."""
-    return optimizer._distribution_strategy.experimental_local_results(gradient)[0]
+def local_values(optimizer: keras.optimizers.Optimizer, gradient: Any) -> tuple[Any, ...]:
+    """The copies of a reduced gradient in this process, all the same."""
+    return optimizer._distribution_strategy.experimental_local_results(gradient)
 
 
 def local_copies(variable: keras.Variable) -> list[Any]:
@@ -140,24 +140,3 @@ def creation_scope(optimizer: keras.optimizers.Optimizer) -> Any:
         else:
             with own.scope():
                 yield
-
-
-class CompiledUpdate:
-    """An update compiled by XLA, once for each set of variables that has gradients.
-
-    Args:
-        update: A function of gradients and variables.
-    """
-
-    def __init__(self, update: Callable[[Sequence[Any], Sequence[Any]], None]):
-        self._update = update
-        self.functions: dict[tuple[int, ...], Any] = {}
-
-    def __call__(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
-        """Updates the variables; sparse gradients are made dense."""
-        key = tuple(id(variable) for variable in variables)
-        if key not in self.functions:
-            self.functions[key] = tf.function(
-                lambda dense: self._update(dense, variables), jit_compile=True
-            )
-        self.functions[key]([densify(gradient) for gradient in gradients])

@@ -34,7 +34,8 @@ def effective_learning_rates(optimizer: Any) -> dict[str, float]:
     if not isinstance(optimizer, PipelineOptimizer):
         pairs = [(path_of(v), (optimizer, v)) for v in optimizer._trainable_variables]
         return _rates(pairs)
-    with optimizer._schedules.applied(optimizer.iterations):
+    schedules = optimizer._schedules
+    with schedules.applied(schedules.values(optimizer.iterations)):
         return _rates(_updated(optimizer))
 
 

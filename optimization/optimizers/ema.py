@@ -1,7 +1,7 @@
 """Exponential moving average of a model's weights, kept by `PipelineOptimizer`."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -184,12 +184,42 @@ class WeightAverage(Swappable):
             )
         return self.unswapped()
 
-    def update(self, steps: Any) -> None:
-        """Moves the averages towards the weights, `steps` steps having been taken."""
+    def update(self, steps: Any, moved: Collection[int] = ()) -> None:
+        """Moves the averages towards the weights, `steps` steps having been taken.
+
+        Args:
+            steps: Number of steps taken.
+            moved: The `id` of each weight whose average has been moved already.
+        """
         share = 1 - self.decay(steps)
         for weight, average in zip(self._weights, self._averages, strict=True):
-            difference = average - ops.cast(weight, average.dtype)
-            average.assign_sub(ops.cast(share, average.dtype) * difference)
+            if id(weight) not in moved:
+                move(average, weight, share)
+
+    def following(
+        self, variables: Sequence[Any], targets: Sequence[Any], steps: Any
+    ) -> tuple[dict[int, keras.Variable], Any]:
+        """Returns what an update that moves averages in the same pass needs.
+
+        Only those can be moved so where nothing comes between: no copy in another dtype, and no
+        constraint.
+
+        Args:
+            variables: The weights.
+            targets: What is trained in their place.
+            steps: Number of steps that will have been taken.
+
+        Returns:
+            The averages by `id` of the weight, and the share for `move`.
+        """
+        pairs = zip(self._weights, self._averages, strict=True)
+        averages = {id(weight): average for weight, average in pairs}
+        found = {
+            id(variable): averages[id(variable)]
+            for variable, target in zip(variables, targets, strict=True)
+            if variable is target and variable.constraint is None and id(variable) in averages
+        }
+        return found, 1 - self.decay(steps)
 
     def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
         """Has the weights become their averages, if that is due after `steps` steps.
@@ -248,6 +278,12 @@ class WeightAverage(Swappable):
                 distribution.local_copies(weight), distribution.local_copies(average), strict=True
             )
         ]
+
+
+def move(average: Any, weight: Any, share: Any) -> None:
+    """Average <- average - share * (average - weight)."""
+    difference = average - ops.cast(weight, average.dtype)
+    average.assign_sub(ops.cast(share, average.dtype) * difference)
 
 
 def _dtype(variable: Any) -> str:

@@ -89,7 +89,7 @@ class FiniteCheck:
         """
         targets = [variable for _, variable in pairs]
         grads = [gradient for gradient, _ in pairs]
-        flags = ops.stack([_is_finite(gradient) for gradient in grads])
+        flags = ops.stack([gradients.is_finite(gradient) for gradient in grads])
         finite = ops.all(flags)
         if self.on_nonfinite == "raise":
             with _raising(ops.logical_not(finite), flags, paths):
@@ -109,11 +109,6 @@ class FiniteCheck:
                     pass
 
         conditionally(finite, update, (grads, flags), variables, otherwise=skip)
-
-
-def _is_finite(gradient: Any) -> Any:
-    values = gradient.values if gradients.is_sparse(gradient) else gradient
-    return ops.all(ops.isfinite(values))
 
 
 def _refuse_xla() -> None:

@@ -83,9 +83,8 @@ class HyperparameterSchedules:
         }
 
     @contextlib.contextmanager
-    def applied(self, step: Any) -> Iterator[None]:
-        """Has the optimizers use the values of a step inside a `with` block."""
-        values = self.values(step)
+    def applied(self, values: Mapping[str, Any]) -> Iterator[None]:
+        """Has the optimizers use what `values` returned inside a `with` block."""
         plain = []
         for name, optimizer, attribute in self._targets:
             number = getattr(optimizer, attribute)

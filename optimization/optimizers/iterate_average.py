@@ -1,7 +1,7 @@
 """The average x that schedule-free optimizers keep, for `PipelineOptimizer`."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -89,9 +89,16 @@ class IterateAverage(Swappable):
             return entry.optimizer.to_train(target, entry.target)
         return ops.cast(target, entry.weight.dtype)  # the copy held y all the time
 
-    def update(self, steps: Any) -> None:
+    def following(
+        self, variables: Sequence[Any], targets: Sequence[Any], steps: Any
+    ) -> tuple[dict[int, keras.Variable], Any]:
+        """Returns no averages that are to be moved, as those of `WeightAverage` are."""
+        del variables, targets, steps
+        return {}, None
+
+    def update(self, steps: Any, moved: Collection[int] = ()) -> None:
         """Does nothing: a step of the optimizers has moved x."""
-        del steps
+        del steps, moved
 
     def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
         """Does nothing: the weights stay y while they train."""

@@ -8,10 +8,11 @@ from keras import ops
 
 from optimization.optimizers.layerwise import DecaysByPath, Exclusions, trust_ratio
 from optimization.optimizers.slots import Float32Slots, as_dense, bias_correction, compute_dtype
+from optimization.optimizers.stages import SquareSum, Staged, Stages
 
 
 @keras.saving.register_keras_serializable(package="optimization")
-class LAMB(DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
+class LAMB(Staged, DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
     """LAMB (You et al. 2020, arXiv:1904.00962).
 
     With bias-corrected moments m^ and v^ of the gradient:
@@ -70,7 +71,7 @@ class LAMB(DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
             variables, ["momentum", "velocity"]
         )
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_stages(self, gradient: Any, variable: Any, learning_rate: Any) -> Stages:
         """Updates one variable and its moments."""
         dtype = compute_dtype(variable)
         index = self._get_variable_index(variable)
@@ -85,9 +86,11 @@ class LAMB(DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
         u = m_hat / (ops.sqrt(v_hat) + self.epsilon)
         if self._decays[index] and self.weight_decay_rate:
             u = u + self.weight_decay_rate * w
-        step = ops.cast(learning_rate, dtype) * u
+        ratio = 1.0
         if self._adapts[index]:
-            step = step * trust_ratio(w, u)
+            (u,), squares = yield (u,), [SquareSum(variable), SquareSum(u)]
+            ratio = trust_ratio(*squares)
+        step = ops.cast(learning_rate, dtype) * ratio * u
         self.assign_sub(variable, ops.cast(step, variable.dtype))
 
     def get_config(self) -> dict[str, Any]:

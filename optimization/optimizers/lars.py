@@ -8,10 +8,11 @@ from keras import ops
 
 from optimization.optimizers.layerwise import DecaysByPath, Exclusions, trust_ratio
 from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
+from optimization.optimizers.stages import SquareSum, Staged, Stages
 
 
 @keras.saving.register_keras_serializable(package="optimization")
-class LARS(DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
+class LARS(Staged, DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
     """LARS (You et al. 2017, arXiv:1708.03888).
 
     With g <- g + weight_decay_rate * w where the variable decays, mu the momentum and
@@ -83,24 +84,34 @@ class LARS(DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
         super().build(variables)
         self._momentums = self.add_optimizer_variables(variables, "momentum")
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_stages(self, gradient: Any, variable: Any, learning_rate: Any) -> Stages:
         """Updates one variable and its momentum."""
         dtype = compute_dtype(variable)
         index = self._get_variable_index(variable)
-        lr = ops.cast(learning_rate, dtype)
-        g = as_dense(gradient, dtype)
-        w = ops.cast(variable, dtype)
-        if self._decays[index] and self.weight_decay_rate:
-            g = g + self.weight_decay_rate * w
+        ratio = 1.0
         if self.classic_momentum:
-            step = self._accumulate(index, lr * self._ratio(index, w, g) * g)
+            if self._adapts[index]:
+                decayed = self._decayed(index, gradient, variable)
+                of = decayed if self._decays[index] and self.weight_decay_rate else gradient
+                _, squares = yield (), [SquareSum(variable), SquareSum(of)]
+                ratio = trust_ratio(*squares, self.eeta)
+            rate = ops.cast(learning_rate, dtype) * ratio
+            step = self._accumulate(index, rate * self._decayed(index, gradient, variable))
         else:
-            update = self._accumulate(index, g)
-            step = lr * self._ratio(index, w, update) * update
+            update = self._accumulate(index, self._decayed(index, gradient, variable))
+            if self._adapts[index]:
+                of = update if self.nesterov else self._momentums[index]
+                (update,), squares = yield (update,), [SquareSum(variable), SquareSum(of)]
+                ratio = trust_ratio(*squares, self.eeta)
+            step = ops.cast(learning_rate, dtype) * ratio * update
         self.assign_sub(variable, ops.cast(step, variable.dtype))
 
-    def _ratio(self, index: int, weight: Any, update: Any) -> Any:
-        return trust_ratio(weight, update, self.eeta) if self._adapts[index] else 1.0
+    def _decayed(self, index: int, gradient: Any, variable: Any) -> Any:
+        dtype = compute_dtype(variable)
+        g = as_dense(gradient, dtype)
+        if self._decays[index] and self.weight_decay_rate:
+            g = g + self.weight_decay_rate * ops.cast(variable, dtype)
+        return g
 
     def _accumulate(self, index: int, value: Any) -> Any:
         buffer = self._momentums[index]

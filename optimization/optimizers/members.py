@@ -219,12 +219,15 @@ class Members:
 
     def update(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
         """Updates variables, each by its optimizer; weight decay comes first, as in Keras."""
-        for member, own_grads, own_variables in self._split(grads, variables):
+        for member, own_grads, own_variables in self.split(grads, variables):
             optimizer = member.optimizer
             optimizer._apply_weight_decay(own_variables)
             optimizer._backend_update_step(own_grads, own_variables, optimizer.learning_rate)
 
-    def _split(self, grads: Sequence[Any], variables: Sequence[Any]) -> list[tuple]:
+    def split(
+        self, grads: Sequence[Any], variables: Sequence[Any]
+    ) -> list[tuple[Member, Sequence[Any], Sequence[Any]]]:
+        """Returns the members that have some of the variables, with these and their gradients."""
         if len(self.members) == 1:
             return [(self.members[0], grads, variables)]
         pairs = list(zip(grads, variables, strict=True))

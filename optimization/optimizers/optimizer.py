@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -13,6 +13,7 @@ from optimization.optimizers.clipping import Clip
 from optimization.optimizers.delegation import Delegates
 from optimization.optimizers.ema import WeightAverage
 from optimization.optimizers.finite import FiniteCheck
+from optimization.optimizers.gradients import bare
 from optimization.optimizers.groups import ParamGroup, owning_layer_types
 from optimization.optimizers.hyperparameters import HyperparameterSchedules
 from optimization.optimizers.inner import check_wrappable, share_iterations
@@ -22,6 +23,7 @@ from optimization.optimizers.members import Members
 from optimization.optimizers.report import Report
 from optimization.optimizers.saving import SavedByPath
 from optimization.optimizers.schedule_free import ScheduleFree
+from optimization.optimizers.updates import Updates, checked_jit_compile
 
 GradsAndVars = list[tuple[Any, Any]]
 GradientFunction = Callable[[GradsAndVars], GradsAndVars]
@@ -77,9 +79,10 @@ class PipelineOptimizer(
         gradient_aggregator: Takes (gradient, variable) pairs and returns them aggregated, instead
             of the sum over replicas. Without a strategy it is called by `apply`.
         gradient_transformers: Functions from pairs to pairs, applied one after the other.
-        jit_compile: Compile the inner update with XLA. TensorFlow: in a `tf.function` of its own,
-            for one replica; sparse gradients are made dense there. JAX: the step is compiled
-            as a whole by whoever jits it. PyTorch: an error.
+        jit_compile: Compile updates with XLA on TensorFlow: "auto" where they are part of a
+            `tf.function` and can be fused (see `fused`), at any place in the step; True
+            everywhere, on one replica, with sparse gradients made dense; False nowhere. JAX: the
+            step is compiled as a whole by whoever jits it. PyTorch: True is an error.
         loss_scale_factor: Static loss scale: `scale_loss` multiplies, a step divides.
         adaptive_clip_factor: Bound on the norm of each unit's gradient, as a multiple of the norm
             of the unit's weights (Brock et al. 2021, arXiv:2102.06171).
@@ -100,7 +103,7 @@ class PipelineOptimizer(
         TypeError: If `optimizer` is not a Keras optimizer, or takes its steps in a way of its own.
         ValueError: For an inner optimizer that is built or has one of the arguments above; two
             of `clipnorm`, `clipvalue`, `global_clipnorm`, `adaptive_clip_factor`; a bound not > 0;
-            transformers together with one of these; `jit_compile` on PyTorch;
+            transformers together with one of these; `jit_compile=True` on PyTorch;
             `gradient_accumulation_steps` < 1; a choice of `on_nonfinite` that is unknown; groups
             or schedules with a hyperparameter that there is not.
     """
@@ -116,7 +119,7 @@ class PipelineOptimizer(
         ema: Mapping[str, Any] | None = None,
         gradient_aggregator: GradientFunction | None = None,
         gradient_transformers: Sequence[GradientFunction] | None = None,
-        jit_compile: bool = False,
+        jit_compile: bool | Literal["auto"] = "auto",
         loss_scale_factor: float | None = None,
         adaptive_clip_factor: float | None = None,
         adaptive_clip_epsilon: float = 1e-3,
@@ -145,13 +148,9 @@ class PipelineOptimizer(
         self.adaptive_clip_factor = adaptive_clip_factor
         self.adaptive_clip_epsilon = adaptive_clip_epsilon
         self._clip = Clip(self)
-        if jit_compile and keras.backend.backend() == "torch":
-            raise ValueError("Argument `jit_compile` must be False on the PyTorch backend.")
-        self.jit_compile = jit_compile
         self.gradient_accumulation_steps = checked_steps(gradient_accumulation_steps)
         self._accumulation = Accumulation.of(self.gradient_accumulation_steps)
         self._finite_check = FiniteCheck(on_nonfinite, max_consecutive_nonfinite)
-        self._compiled_update = distribution.CompiledUpdate(self._inner_update)
         self._paths: list[str] = []
         self._saved_paths: list[str] | None = None
         self._made_under_strategy = distribution.has_strategy()
@@ -162,6 +161,7 @@ class PipelineOptimizer(
         self._members = Members(optimizer, param_groups, layer_decay)
         self._average = self._made_average(ema)
         self._schedules = HyperparameterSchedules(schedules, self._members.own_optimizers())
+        self._updates = Updates(self._members, self._schedules, checked_jit_compile(jit_compile))
         self._layer_types: dict[int, str] = {}
         self._saved_layer_types: dict[str, str] = {}
 
@@ -228,11 +228,12 @@ class PipelineOptimizer(
             return
         pairs = self._masters.in_their_dtype(pairs)
         pairs = [(gradients.sum_duplicates(gradient), variable) for gradient, variable in pairs]
-        pairs = self._unscaled(pairs)
+        pairs = self._unscaled(self._updates.postponed(pairs))
         if self._accumulation is None:
             self._check_and_update(pairs)
         else:
-            self._accumulation.add(pairs, self._check_and_update, self._all_variables())
+            lazily, variables = self._updates.are_fused, self._all_variables()
+            self._accumulation.add(pairs, self._check_and_update, variables, lazily)
 
     def _check_and_update(self, pairs: GradsAndVars) -> None:
         if self._finite_check.on_nonfinite == "propagate":
@@ -246,20 +247,21 @@ class PipelineOptimizer(
         grads, variables = _unzip(self._without_overwritten(pairs))
         grads, exceeded = self._clip.first(grads)
         pairs = list(zip(grads, variables, strict=True))
+        if self.gradient_transformers:  # They take tensors.
+            pairs = [(bare(gradient), variable) for gradient, variable in pairs]
         for transform in self.gradient_transformers:
             pairs = list(transform(pairs))
         grads, variables = _unzip(pairs)
         grads = self._clip.rest(grads, variables, exceeded)
         updated = self._masters.brought_up_to_date(variables)
-        if variables:
-            self._update(grads, updated)
+        moved = self._updates.take(grads, variables, updated, self._iterations, self._average)
         for variable, target in zip(variables, updated, strict=True):
             if variable.constraint is not None:
                 target.assign(variable.constraint(target))
         self._masters.write_back(variables)
         self._iterations.assign_add(1)
         if self._average is not None:
-            self._average.update(self._iterations)
+            self._average.update(self._iterations, moved)
             self._average.overwrite(self._iterations, self._masters.of(self._average.weights))
 
     def _without_frozen(self, pairs: GradsAndVars) -> GradsAndVars:
@@ -298,7 +300,7 @@ class PipelineOptimizer(
             return self.aggregate_gradients(pairs)
         if self._made_under_strategy:
             # Outside `run`: what it returned was aggregated there, by `aggregate_gradients`.
-            return [(distribution.local_value(self, gradient), v) for gradient, v in pairs]
+            return [(self._updates.local_gradient(self, g), variable) for g, variable in pairs]
         return self._aggregated(pairs)
 
     def aggregate_gradients(self, grads_and_vars: Any) -> GradsAndVars:
@@ -329,17 +331,6 @@ class PipelineOptimizer(
         remaining = iter(present)
         return [pair if pair[0] is None else next(remaining) for pair in pairs]
 
-    def _update(self, grads: list[Any], variables: list[Any]) -> None:
-        # On JAX the caller's jit compiles this along with everything else.
-        if self.jit_compile and keras.backend.backend() == "tensorflow":
-            self._compiled_update(grads, variables)
-        else:
-            self._inner_update(grads, variables)
-
-    def _inner_update(self, grads: list[Any], variables: list[Any]) -> None:
-        with self._schedules.applied(self._iterations):
-            self._members.update(grads, variables)
-
     # Variables
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -347,7 +338,7 @@ class PipelineOptimizer(
 
         Raises:
             ValueError: If the variables belong to a `tf.distribute` strategy and the optimizer
-                was made outside its scope, or if `jit_compile` meets several replicas.
+                was made outside its scope, or if `jit_compile=True` meets several replicas.
         """
         if self.built:
             return
@@ -406,9 +397,9 @@ class PipelineOptimizer(
                 "The variables were made under a tf.distribute strategy: make the optimizer inside "
                 "the same `strategy.scope()`."
             )
-        if self.jit_compile and distribution.replicas_of(self) > 1:
+        if self.jit_compile is True and distribution.replicas_of(self) > 1:
             raise ValueError(
-                "Argument `jit_compile` must be False on more than one replica, "
+                'Argument `jit_compile` must be "auto" or False on more than one replica, '
                 f"received: {distribution.replicas_of(self)} replicas"
             )
 

@@ -16,6 +16,11 @@ class Report:
         return self._iterations
 
     @property
+    def jit_compile(self) -> bool | str:
+        """Whether XLA compiles updates: True, False or "auto"."""
+        return self._updates.jit_compile
+
+    @property
     def micro_step(self) -> Any:
         """Micro-batches added up since the last update; always 0 without accumulation."""
         built = self._accumulation is not None and self._accumulation.micro_step is not None

@@ -30,20 +30,35 @@ def inner_variables_by_path(
         meet, `#2`, `#3`, ... are appended in order.
     """
     names: dict[int, str] = {}
+    lists = lists_by_variable(optimizer, len(paths))
     for attribute, value in vars(optimizer).items():
-        if attribute in _NOT_SLOTS:
-            continue
         label = attribute.lstrip("_")
         if isinstance(value, keras.Variable):
             names.setdefault(id(value), label)
-        elif isinstance(value, list | tuple) and len(value) == len(paths):
-            for slot, path in zip(value, paths, strict=True):
-                if isinstance(slot, keras.Variable):
-                    names.setdefault(id(slot), f"{label}/{path}")
+        for slot, path in zip(lists.get(attribute, ()), paths, strict=attribute in lists):
+            if isinstance(slot, keras.Variable):
+                names.setdefault(id(slot), f"{label}/{path}")
     return by_unique_name(
         (names.get(id(variable), variable.path.split("/")[-1]), variable)
         for variable in optimizer.variables
     )
+
+
+def lists_by_variable(
+    optimizer: keras.optimizers.Optimizer, count: int
+) -> dict[str, Sequence[Any]]:
+    """Returns what an optimizer keeps for each of its `count` variables, by attribute.
+
+    Slots, such as `_momentums`, and what else is known of each variable.
+    """
+    return {
+        attribute: value
+        for attribute, value in vars(optimizer).items()
+        if attribute not in _NOT_SLOTS
+        and not attribute.startswith("_self_")  # TensorFlow's own bookkeeping
+        and isinstance(value, list | tuple)
+        and len(value) == count
+    }
 
 
 def by_unique_name(named_variables: Any) -> dict[str, keras.Variable]:

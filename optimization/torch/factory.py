@@ -298,7 +298,8 @@ def _problems(config: OptimizationConfig) -> Iterable[Problem]:
     section = oneof.get()
     defaults = type(section)()
     for name in section.pipeline_fields():
-        if name in _REFUSED and getattr(section, name) != getattr(defaults, name):
+        harmless = (getattr(defaults, name), "auto", False)
+        if name in _REFUSED and getattr(section, name) not in harmless:
             yield section._problem("conflict", name, _REFUSED[name])
     if section.on_nonfinite == "skip":
         message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"

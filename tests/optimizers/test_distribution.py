@@ -53,7 +53,7 @@ def test_the_aggregator_is_called_once_for_each_replica_and_step(report):
 def test_wrong_uses_of_a_strategy_are_errors(report):
     refusals = report["refusals"]
     assert "inside the same `strategy.scope()`" in refusals["made outside"]
-    assert "`jit_compile` must be False" in refusals["jit"]
+    assert '`jit_compile` must be "auto" or False' in refusals["jit"]
     assert "outside `strategy.scope()`" in refusals["in scope"]
 
 

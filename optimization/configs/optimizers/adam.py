@@ -10,6 +10,7 @@ from optimization.configs.optimizers.base import (
     OPTIMIZERS_CLS,
     PIPELINE,
     BaseOptimizerConfig,
+    ExperimentalConfig,
     KerasOptimizerConfig,
 )
 from optimization.configs.types import (
@@ -69,7 +70,7 @@ class AdamConfig(AdamForms, BaseOptimizerConfig):
     torch="optimization.torch.recipes:adam",
 )
 @dataclasses.dataclass
-class AdamExperimentalConfig(AdamForms, KerasOptimizerConfig):
+class AdamExperimentalConfig(AdamForms, ExperimentalConfig, KerasOptimizerConfig):
     """`adam` under Keras' names."""
 
     name: str | None = "Adam"
@@ -121,7 +122,7 @@ class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
     torch="optimization.torch.recipes:adam",
 )
 @dataclasses.dataclass
-class AdamWeightDecayExperimentalConfig(AdamForms, KerasOptimizerConfig):
+class AdamWeightDecayExperimentalConfig(AdamForms, ExperimentalConfig, KerasOptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) under Keras' names.
 
     Attributes:

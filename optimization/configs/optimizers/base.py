@@ -64,6 +64,9 @@ class BaseOptimizerConfig(Config):
             train on from there; None for never.
         loss_scale_factor: The loss is multiplied by this, and its gradients divided by it before
             anything else, so that small gradients do not vanish in float16; None for no scaling.
+        jit_compile: Whether XLA compiles updates, on TensorFlow: `auto` where that helps, inside
+            of a `tf.function`; true everywhere, on one device; false nowhere. On JAX whoever
+            compiles the step does it, and on PyTorch true is an error.
     """
 
     decay_argument: ClassVar[str | None] = "weight_decay"  # None for a class that takes none
@@ -86,6 +89,7 @@ class BaseOptimizerConfig(Config):
     ema_momentum: Decay = field(default=0.99, metadata=AVERAGE)
     ema_overwrite_frequency: PositiveInt | None = field(default=None, metadata=AVERAGE)
     loss_scale_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
+    jit_compile: bool | Literal["auto"] = field(default="auto", metadata=PIPELINE)
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields contradictions: more than one clip, Nesterov without momentum."""
@@ -212,14 +216,19 @@ OPTIMIZERS_CLS = Registry(
 
 
 @dataclasses.dataclass
-class KerasOptimizerConfig(BaseOptimizerConfig):
-    """What the sections with Keras' own names share.
+class ExperimentalConfig(Config):
+    """What differs in the `_experimental` sections: Model Garden's default.
 
     Attributes:
-        jit_compile: Whether the update is compiled by XLA.
+        jit_compile: As for every section, but false unless set otherwise, as in Model Garden.
     """
 
-    jit_compile: bool = field(default=False, metadata=PIPELINE)
+    jit_compile: bool | Literal["auto"] = field(default=False, metadata=PIPELINE)
+
+
+@dataclasses.dataclass
+class KerasOptimizerConfig(BaseOptimizerConfig):
+    """What the sections with Keras' own names share."""
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the class; a decay of 0 is none."""

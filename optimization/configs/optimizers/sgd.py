@@ -7,6 +7,7 @@ from optimization.configs.optimizers.base import (
     OPTIMIZERS_CLS,
     PIPELINE,
     BaseOptimizerConfig,
+    ExperimentalConfig,
     KerasOptimizerConfig,
 )
 from optimization.configs.types import (
@@ -38,7 +39,7 @@ class SGDConfig(BaseOptimizerConfig):
     "sgd_experimental", "keras.optimizers:SGD", torch="optimization.torch.recipes:sgd"
 )
 @dataclasses.dataclass
-class SGDExperimentalConfig(KerasOptimizerConfig):
+class SGDExperimentalConfig(ExperimentalConfig, KerasOptimizerConfig):
     """`sgd` under Keras' names."""
 
     name: str | None = "SGD"

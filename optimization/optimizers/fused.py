@@ -1,0 +1,262 @@
+"""Updates on TensorFlow in one pass over each tensor: functions that XLA compiles once per kind.
+
+A plain update runs operation by operation, and each reads and writes whole tensors. Here one
+function takes a variable's weight, gradient, state and average as arguments and does all that is
+elementwise at once: factors on the gradient (of a clip, a loss scale, a mean), weight decay, the
+optimizer's own `update_step`, and the average. It is traced and compiled once for each kind of
+variable: same optimizer, shape, dtypes and settings. BERT-base's 199 variables are of 8 kinds.
+
+Norms are left to TensorFlow, which computes them in parallel; see `stages`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from optimization.optimizers import distribution, state
+from optimization.optimizers.fused_kinds import (
+    Applied,
+    Row,
+    Scalars,
+    StagedUpdate,
+    Update,
+    compiled,
+)
+from optimization.optimizers.gradients import Scaled
+from optimization.optimizers.stages import Staged
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util  # the public API has no such question
+
+# Classes whose updates read nothing but what a function is given. One of a user's may read more.
+_KNOWN = ("keras.src.optimizers.", "optimization.optimizers.")
+_OTHERS = ("Muon", "LossScaleOptimizer", "PipelineOptimizer")
+_PLAIN = (bool, int, float, str, tuple, type(None))
+_SMALL = 2**14  # Of fewer entries XLA computes norms itself, in less time than another call takes.
+_TOGETHER = 8
+
+
+def _unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Spares a function the translation of `tf.function`, which takes its time."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    return tf.autograph.experimental.do_not_convert(function)
+
+
+class FusedUpdates:
+    """Runs the updates that it can; what it can't is for the caller.
+
+    Args:
+        applied: Has the optimizers use given values of scheduled hyperparameters, in a context.
+    """
+
+    def __init__(self, applied: Applied):
+        self._applied = applied
+        self._updates: dict[tuple, Update] = {}
+
+    @_unconverted
+    def update(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        pairs: Sequence[tuple[Scaled, Any]],
+        hyperparameters: Mapping[str, Any],
+        averages: Mapping[int, Any],
+        share: Any,
+    ) -> None:
+        """Updates variables, and their averages.
+
+        Args:
+            optimizer: One that `fits`, built.
+            pairs: (gradient, variable) pairs.
+            hyperparameters: Scheduled values, scalars.
+            averages: Averages that follow the variables, by `id` of the variable.
+            share: By how much they follow, a scalar; see `ema.move`.
+        """
+        rate = optimizer.learning_rate
+        # What an optimizer does once in a step, such as Nadam's product of momentums.
+        with self._applied(hyperparameters):
+            optimizer._backend_update_step([], [], rate)
+        states = _states(optimizer)
+        shared = _shared(optimizer, states)
+        settings = _settings(optimizer)
+        scalars = {
+            "learning_rate": tf.convert_to_tensor(rate),
+            "iterations": tf.convert_to_tensor(optimizer._iterations),
+            "hyperparameters": dict(hyperparameters),
+        }
+        if share is not None:
+            scalars["share"] = share
+        runs: dict[int, _Run] = {}  # by device
+        for gradient, variable in pairs:
+            slots, facts = states[optimizer._get_variable_index(variable)]
+            average = averages.get(id(variable))
+            averaged = [] if average is None else [average]
+            variables = [variable, *slots, *shared, *averaged]
+            key = (settings, facts, average is not None)
+            update = self._update_of(optimizer, variables, gradient, key)
+            factor = gradient.factor
+            factor = None if factor is None else tf.convert_to_tensor(factor, tf.float32)
+            for device, copies in enumerate(zip(*map(copies_of, variables), strict=True)):
+                run = runs.setdefault(device, _Run(copies[0].device, scalars))
+                values = _with_shape(gradient.on(device), variable.shape)
+                run.take(update, Row(list(copies), values, factor))
+        for run in runs.values():
+            run.complete()
+
+    def _update_of(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        variables: Sequence[Any],
+        gradient: Scaled,
+        about: tuple[tuple, tuple, bool],
+    ) -> "Update":
+        decays = bool(optimizer.weight_decay) and optimizer._use_weight_decay(variables[0])
+        key = (
+            id(optimizer),
+            *about,
+            decays,
+            tuple((tuple(v.shape), v.dtype, v.trainable) for v in variables),
+            gradient.dtype,
+            getattr(gradient.values, "trainable", None),  # it may be a variable
+            gradient.factor is None,
+        )
+        if key not in self._updates:
+            is_small = (variables[0].shape.num_elements() or 0) < _SMALL
+            kind = StagedUpdate if isinstance(optimizer, Staged) and not is_small else Update
+            averages = about[-1]
+            arguments = (optimizer, variables, decays, averages, self._applied)
+            self._updates[key] = kind(*arguments, _TOGETHER if is_small else 1)
+        return self._updates[key]
+
+
+def _with_shape(values: Any, shape: Any) -> Any:
+    # A function is traced once, for gradients whose shapes are known when a graph is made.
+    return values if values.shape.is_fully_defined() else tf.ensure_shape(values, shape)
+
+
+class _Run:
+    """One update of all variables on one device.
+
+    Args:
+        device: Its name.
+        scalars: What is the same for all variables.
+    """
+
+    def __init__(self, device: str, scalars: Scalars):
+        self._device = device
+        self._scalars = scalars
+        self._waiting: dict[Update, list[Row]] = {}
+        # An update in parts waits for the last one, so that there are temporaries of one only.
+        self._before: list[Any] = []
+
+    def take(self, update: "Update", row: Row) -> None:
+        """Updates a variable now, or together with others of its kind."""
+        rows = self._waiting.setdefault(update, [])
+        rows.append(row)
+        if len(rows) == update.together:
+            del self._waiting[update]
+            self._update(update, rows)
+
+    def complete(self) -> None:
+        """Updates those that were left."""
+        for update, rows in self._waiting.items():
+            for row in rows:
+                self._update(update, [row])
+
+    def _update(self, update: "Update", rows: list[Row]) -> None:
+        with tf.device(self._device):
+            self._before = update.run(rows, self._scalars, self._before)
+
+
+def fits(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Says whether an optimizer's updates can be fused.
+
+    By rule: it must be one of Keras' or of this package, not derived from these, decay as they do,
+    and keep nothing for a variable but slots and plain values. (Muon's updates are not
+    elementwise.)
+    """
+    cls = type(optimizer)
+    if not cls.__module__.startswith(_KNOWN) or cls.__name__ in _OTHERS:
+        return False
+    if cls._apply_weight_decay is not keras.optimizers.Optimizer._apply_weight_decay:
+        return False
+    return all(isinstance(fact, _PLAIN) for _, facts in _states(optimizer) for fact in facts)
+
+
+def prepares(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Says whether an optimizer does something once in a step, for all its variables together."""
+    base = keras.optimizers.Optimizer._backend_update_step
+    return type(optimizer)._backend_update_step is not base
+
+
+def _settings(optimizer: keras.optimizers.Optimizer) -> tuple:
+    plain = {k: repr(v) for k, v in vars(optimizer).items() if isinstance(v, _PLAIN)}
+    functions = {k: id(v) for k, v in vars(optimizer).items() if callable(v)}
+    return tuple({**plain, **functions}.items())
+
+
+def acts(setting: bool | str) -> bool:
+    """Says whether updates are to be fused here and now.
+
+    Args:
+        setting: `jit_compile`: "auto" is for graphs, where tracing is paid once. A graph that XLA
+            compiles as a whole needs no functions inside.
+    """
+    if not setting or keras.backend.backend() != "tensorflow" or distribution.in_replica():
+        return False
+    if tf.executing_eagerly():
+        return setting is True
+    graph = tf.compat.v1.get_default_graph()
+    return not control_flow_util.GraphOrParentsInXlaContext(graph)
+
+
+class Clearing:
+    """Sets variables to 0 in place, where `assign` would make another tensor first."""
+
+    def __init__(self) -> None:
+        # With one variable of each kind: a function is bound to the life of that it was traced by.
+        self._functions: dict[tuple, tuple[Any, Any]] = {}
+
+    @_unconverted
+    def __call__(self, variables: Sequence[keras.Variable]) -> None:
+        """Clears variables."""
+        for variable in variables:
+            for copy in copies_of(variable):
+                key = (tuple(copy.shape), copy.dtype, copy.trainable)
+                if key not in self._functions:
+                    self._functions[key] = (compiled(_clear, copy), copy)
+                with tf.device(copy.device):
+                    self._functions[key][0](copy)
+
+
+def _clear(variable: Any) -> None:
+    variable.assign(tf.zeros_like(variable))
+
+
+def copies_of(variable: keras.Variable) -> tuple[Any, ...]:
+    """Returns the `tf.Variable` of each device of this process."""
+    copies = distribution.local_copies(variable)
+    return tuple(getattr(copy, "_value", copy) for copy in copies)
+
+
+def _states(optimizer: keras.optimizers.Optimizer) -> list[tuple[list[Any], tuple]]:
+    """Returns for each variable of an optimizer its slots, and what else is noted about it."""
+    count = len(optimizer._trainable_variables)
+    states: list[tuple[list[Any], tuple]] = [([], ()) for _ in range(count)]
+    for values in state.lists_by_variable(optimizer, count).values():
+        for index, value in enumerate(values):
+            slots, facts = states[index]
+            if isinstance(value, keras.Variable):
+                slots.append(value)
+            else:
+                states[index] = (slots, (*facts, value))
+    return states
+
+
+def _shared(optimizer: keras.optimizers.Optimizer, states: list[Any]) -> list[Any]:
+    """Returns an optimizer's variables that belong to no single one of the model's."""
+    others = {id(slot) for slots, _ in states for slot in slots}
+    others |= {id(optimizer._iterations), id(optimizer._learning_rate)}
+    return [variable for variable in optimizer.variables if id(variable) not in others]

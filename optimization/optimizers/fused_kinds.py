@@ -1,0 +1,288 @@
+"""The functions that `fused` runs: the update of one kind of variable, compiled by XLA."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from optimization.optimizers.ema import move
+from optimization.optimizers.gradients import sum_of_squares
+from optimization.optimizers.stages import SquareSum
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+Scalars = dict[str, Any]
+Applied = Callable[[Mapping[str, Any]], contextlib.AbstractContextManager[None]]
+
+_FOLDS = 16
+
+
+class Row(NamedTuple):
+    """What differs between the variables of a kind, on one device.
+
+    Attributes:
+        copies: The weight, its state, variables of the optimizer itself, and its average if any.
+        values: The gradient, still to be scaled.
+        factor: That of the gradient; None for 1.
+    """
+
+    copies: list[Any]
+    values: Any
+    factor: Any
+
+
+class _Input:
+    """What an update gets for a tensor that stands for another one in each function."""
+
+    def __init__(self) -> None:
+        self.tensor: Any = None
+
+    @property
+    def dtype(self) -> Any:
+        return self.tensor.dtype
+
+    @property
+    def shape(self) -> Any:
+        return self.tensor.shape
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
+        return self.tensor if dtype is None else tf.cast(self.tensor, dtype)
+
+
+class Update:
+    """The update of one kind of variable.
+
+    Args:
+        optimizer: Its optimizer.
+        variables: One of the kind, for the trace; see `Row.copies`.
+        decays: Whether Keras' own weight decay acts.
+        averages: Whether there is an average.
+        applied: As `FusedUpdates` has it.
+        together: How many variables one call takes: a call costs as much as a small update.
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        variables: Sequence[Any],
+        decays: bool,
+        averages: bool,
+        applied: Applied,
+        together: int,
+    ):
+        self.optimizer = optimizer
+        self.variables = list(variables)
+        self.together = together
+        self._decays = decays
+        self._averages = averages
+        self._applied = applied
+        self.gradient, self.learning_rate = _Input(), _Input()
+        # With the variables they were traced by, to whose life a function is bound.
+        self._functions: dict[int, tuple[Any, list[list[Any]]]] = {}
+
+    def run(self, rows: list[Row], scalars: Scalars, before: list[Any]) -> list[Any]:
+        """Updates variables of this kind on one device.
+
+        Args:
+            rows: The variables.
+            scalars: What is the same for all variables.
+            before: What an update in parts waits for.
+
+        Returns:
+            What the next update in parts waits for.
+        """
+        if len(rows) not in self._functions:
+            function = compiled(self._whole, rows, scalars)
+            self._functions[len(rows)] = (function, [row.copies for row in rows])
+        self._functions[len(rows)][0](rows, scalars)
+        return before
+
+    def _whole(self, rows: list[Row], scalars: Scalars) -> None:
+        for row in rows:
+            with self.standing_in(row, scalars):
+                self.decay()
+                gradient, rate = self.gradient.tensor, self.learning_rate.tensor
+                self.optimizer.update_step(gradient, self.variables[0], rate)
+                self.move_average(scalars)
+
+    @contextlib.contextmanager
+    def standing_in(self, row: Row, scalars: Scalars) -> Iterator[None]:
+        """Has the exemplar's variables be the arguments of a function, inside a `with` block."""
+        copies, values, factor = row
+        self.gradient.tensor = values if factor is None else values * tf.cast(factor, values.dtype)
+        self.learning_rate.tensor = scalars["learning_rate"]
+        iterations = self.optimizer._iterations
+        places = [*zip(self.variables, copies, strict=True), (iterations, scalars["iterations"])]
+        own = [variable._value for variable, _ in places]
+        try:
+            for variable, value in places:
+                variable._value = value
+            with self._applied(scalars["hyperparameters"]):
+                yield
+        finally:
+            for (variable, _), value in zip(places, own, strict=True):
+                variable._value = value
+
+    def decay(self) -> None:
+        """Decays the weight as Keras does, before the update."""
+        if self._decays:
+            weight = self.variables[0].value
+            lr = tf.cast(self.learning_rate.tensor, weight.dtype)
+            weight.assign_sub(weight * tf.cast(self.optimizer.weight_decay, weight.dtype) * lr)
+
+    def move_average(self, scalars: Scalars) -> None:
+        """Moves the average towards the weight, after the update."""
+        if self._averages:
+            move(self.variables[-1], self.variables[0], scalars["share"])
+
+
+@dataclasses.dataclass
+class _Part:
+    """What is between two requests of an update in stages, compiled.
+
+    Attributes:
+        function: Takes the arguments of `StagedUpdate._part`.
+        sums: Where each of the sums that it asks for comes from: (kind, number), axis.
+        is_last: Whether it asks for nothing, and completes the update.
+        is_empty: Whether it does nothing but ask.
+    """
+
+    function: Any
+    sums: list[tuple[tuple[str, int], int | None]]
+    is_last: bool
+    is_empty: bool
+
+
+class StagedUpdate(Update):
+    """The update of one kind of variable by an optimizer that is `Staged`."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._stages: Any = None
+        self._parts: list[_Part] = []
+        self._sums: list[tuple[tuple[str, int], int | None]] = []
+
+    def run(self, rows: list[Row], scalars: Scalars, before: list[Any]) -> list[Any]:
+        """Updates one variable of this kind on one device; see `Update`."""
+        (row,) = rows
+        carried: Any = ()
+        sums: list[Any] = []
+        number = 0
+        with tf.control_dependencies(before):
+            while True:
+                arguments = (row, scalars, carried, sums)
+                if number == len(self._parts):
+                    self._parts.append(self._traced(arguments))
+                part = self._parts[number]
+                if part.is_last:
+                    return [part.function(*arguments)]
+                folded: Any = ()
+                if not part.is_empty:
+                    carried, folded = part.function(*arguments)
+                sums = self._evaluated(part, row, carried, folded)
+                number += 1
+
+    def _traced(self, arguments: tuple) -> _Part:
+        try:
+            function = compiled(self._part, *arguments)
+        except BaseException:  # The parts hang together: begin anew the next time.
+            self._stages, self._parts, self._sums = None, [], []
+            raise
+        sums, self._sums = self._sums, []
+        kinds = {operation.type for operation in function.graph.get_operations()}
+        return _Part(function, sums, not sums, kinds <= {"Placeholder", "Const", "NoOp"})
+
+    def _part(self, row: Row, scalars: Scalars, carried: Any, sums: list[Any]) -> Any:
+        with self.standing_in(row, scalars):
+            try:
+                if self._stages is None:
+                    self.decay()
+                    self._stages = self.optimizer.update_stages(
+                        self.gradient, self.variables[0], self.learning_rate
+                    )
+                    carried, wanted = next(self._stages)
+                else:
+                    carried, wanted = self._stages.send((carried, sums))
+            except StopIteration:
+                self.move_average(scalars)
+                return tf.identity(self.learning_rate.tensor)
+            return carried, self._noted(carried, wanted)
+
+    def _noted(self, carried: Sequence[Any], wanted: Sequence[SquareSum]) -> list[Any]:
+        """Notes where the sums come from; returns what must be passed on for them."""
+        inputs = {id(self.gradient): ("gradient", 0)}
+        inputs.update((id(v), ("variable", i)) for i, v in enumerate(self.variables))
+        inputs.update((id(tensor), ("carried", i)) for i, tensor in enumerate(carried))
+        folded: list[Any] = []
+        for each in wanted:
+            place = inputs.get(id(each.of))
+            last = len(each.of.shape) - 1
+            if place is None or each.axis not in (None, last):
+                place = ("folded", len(folded))
+                folded.append(_folded(tf.convert_to_tensor(each.of), each.axis))
+            self._sums.append((place, each.axis))
+        return folded
+
+    @staticmethod
+    def _evaluated(part: _Part, row: Row, carried: Sequence[Any], folded: Sequence[Any]) -> list:
+        places = {"gradient": [row.values], "variable": row.copies, "carried": carried}
+        sums = []
+        for (kind, number), axis in part.sums:
+            if kind == "folded":
+                sums.append(tf.reduce_sum(folded[number], axis=axis))
+                continue
+            total = _square_sum(places[kind][number], axis)
+            if kind == "gradient" and row.factor is not None:
+                total = total * tf.cast(tf.square(row.factor), total.dtype)
+            sums.append(total)
+        return sums
+
+
+def _square_sum(x: Any, axis: int | None) -> Any:
+    """Returns sum(x^2) over all or the last axis, in parallel, without a tensor of all squares."""
+    x = tf.convert_to_tensor(x)
+    if axis is None:
+        return sum_of_squares(x)
+    return tf.square(tf.raw_ops.EuclideanNorm(input=x, axis=[axis]))
+
+
+def _folded(x: Any, axis: int | None) -> Any:
+    """Returns sums of squares with 1/16 of the entries of x along an axis, or along any for None.
+
+    The rest of the sum is a small one. XLA's own sums, and TensorFlow's over any axis but the last,
+    take three times as long as these 16 additions in one pass.
+    """
+    if axis is None:  # Not the last, if possible, along which entries are loaded together.
+        axis = next((i for i, size in enumerate(x.shape) if size >= 2 * _FOLDS), 0)
+    size, rank = x.shape[axis], len(x.shape)
+    if size < 2 * _FOLDS:
+        return tf.square(x)
+    length = size // _FOLDS
+    starts = range(0, size - length + 1, length)
+
+    def block(start: int, end: int) -> Any:
+        return x[(slice(None),) * axis + (slice(start, end),)]
+
+    total = sum(tf.square(block(start, start + length)) for start in starts)
+    rest = size - length * len(starts)
+    if not rest:
+        return total
+    padding = [[0, length - rest if i == axis else 0] for i in range(rank)]
+    return total + tf.pad(tf.square(block(size - rest, size)), padding)
+
+
+def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns a function for XLA, traced outside of all graphs and for any device."""
+
+    def specification(value: Any) -> Any:
+        if value is None or isinstance(value, tf.Variable):
+            return value
+        return tf.TensorSpec(value.shape, value.dtype)
+
+    specifications = tf.nest.map_structure(specification, arguments)
+    with tf.init_scope(), tf.device(None):
+        jitted = tf.function(function, jit_compile=True, autograph=False)
+        return jitted.get_concrete_function(*specifications)

@@ -1,0 +1,64 @@
+"""Updates that need norms halfway: one formula, which runs at once or part by part.
+
+`update_stages` of such an optimizer is a generator. Where it needs sums of squares it yields the
+tensors that it goes on with, and what is to be summed; it gets both back, the tensors and the sums:
+
+    def update_stages(self, gradient, variable, learning_rate):
+        u = ...
+        (u,), (squares,) = yield (u,), [SquareSum(u)]
+        self.assign_sub(variable, learning_rate / ops.sqrt(squares) * u)
+
+`update_step` runs it at once. `fused.FusedUpdates` compiles the parts between by XLA, and has
+TensorFlow compute the sums, at which XLA's code for processors is five times slower. Therefore what
+is computed before a `yield` and used after it must pass through it, apart from plain numbers;
+`gradient`, `variable`, `learning_rate` and the optimizer's own variables may be used anywhere.
+"""
+
+import dataclasses
+from collections.abc import Callable, Generator
+from typing import Any
+
+from keras import ops
+
+from optimization.optimizers.gradients import densify, sum_of_squares
+from optimization.optimizers.slots import compute_dtype
+
+Stages = Generator[tuple[tuple[Any, ...], list["SquareSum"]], tuple[Any, list[Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class SquareSum:
+    """A sum of squares that an update needs.
+
+    Attributes:
+        of: A tensor, a variable, or the gradient as `update_stages` got it.
+        axis: The axis to sum over, None for all.
+    """
+
+    of: Any
+    axis: int | None = None
+
+    def value(self) -> Any:
+        """Returns the sum, in float32 at least."""
+        return square_sum(self.of, self.axis)
+
+
+def square_sum(x: Any, axis: int | None = None) -> Any:
+    """Returns sum(x^2) over an axis, or over all, of a tensor or variable, in float32 at least."""
+    return sum_of_squares(ops.cast(x, compute_dtype(x)), axis)
+
+
+class Staged:
+    """Mixin for a Keras optimizer: takes its update step from `update_stages`."""
+
+    update_stages: Callable[[Any, Any, Any], Stages]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Updates one variable and its state."""
+        stages = self.update_stages(densify(gradient), variable, learning_rate)
+        try:
+            carried, sums = next(stages)
+            while True:
+                carried, sums = stages.send((carried, [each.value() for each in sums]))
+        except StopIteration:
+            return

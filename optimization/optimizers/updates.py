@@ -1,0 +1,151 @@
+"""How the inner optimizers of `PipelineOptimizer` update: fused, as a whole, or plainly."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+
+from optimization.optimizers import distribution, fused
+from optimization.optimizers.gradients import Scaled, bare, densify, is_sparse
+from optimization.optimizers.hyperparameters import HyperparameterSchedules
+from optimization.optimizers.members import Member, Members
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+
+def checked_jit_compile(jit_compile: bool | str) -> bool | str:
+    """Returns the setting.
+
+    Raises:
+        ValueError: If it is not True, False or "auto", or True on PyTorch.
+    """
+    if jit_compile not in (True, False, "auto"):
+        raise ValueError(
+            f'Argument `jit_compile` must be True, False or "auto", received: {jit_compile=}'
+        )
+    if jit_compile is True and keras.backend.backend() == "torch":
+        raise ValueError("Argument `jit_compile` must not be True on the PyTorch backend.")
+    return jit_compile
+
+
+class Updates:
+    """Runs the updates of the inner optimizers.
+
+    Args:
+        members: The inner optimizers.
+        schedules: Of their hyperparameters.
+        jit_compile: Whether XLA compiles them, on TensorFlow: what `FusedUpdates` can do it does;
+            the rest is compiled as a whole if True, and plain if "auto".
+    """
+
+    def __init__(
+        self, members: Members, schedules: HyperparameterSchedules, jit_compile: bool | str
+    ):
+        self._members = members
+        self._schedules = schedules
+        self.jit_compile = jit_compile
+        self._fused = fused.FusedUpdates(schedules.applied)
+        self._fit: dict[str, bool] = {}  # by the member's name
+        self.compiled: dict[tuple[int, ...], Any] = {}  # as a whole, by the variables' `id`
+
+    @property
+    def are_fused(self) -> bool:
+        """Whether updates are fused here and now; otherwise gradients can't be `Scaled`."""
+        return fused.acts(self.jit_compile)
+
+    def local_gradient(self, pipeline: keras.optimizers.Optimizer, gradient: Any) -> Any:
+        """Returns this process' gradient of what `strategy.run` returned."""
+        copies = distribution.local_values(pipeline, gradient)
+        if len(copies) > 1 and self.are_fused and not is_sparse(copies[0]):
+            return Scaled(copies[0], copies=copies)
+        return copies[0]
+
+    def postponed(self, pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """Returns (gradient, variable) pairs whose factors may wait for the update.
+
+        Where updates are not fused, and for what is no gradient but a new value, as they are.
+        """
+        if not self.are_fused:
+            return list(pairs)
+        return [(self._postponed(gradient, variable), variable) for gradient, variable in pairs]
+
+    def _postponed(self, gradient: Any, variable: Any) -> Any:
+        if isinstance(gradient, Scaled) or getattr(variable, "overwrite_with_gradient", False):
+            return gradient
+        if is_sparse(gradient) and self.jit_compile is not True:
+            return gradient
+        return Scaled(densify(gradient))
+
+    def take(
+        self,
+        grads: Sequence[Any],
+        variables: Sequence[Any],
+        targets: Sequence[Any],
+        steps: Any,
+        average: Any,
+    ) -> set[int]:
+        """Updates variables.
+
+        Args:
+            grads: Their gradients.
+            variables: The model's variables.
+            targets: What is trained in their place.
+            steps: Updates taken so far.
+            average: A `WeightAverage` or `IterateAverage`, or None.
+
+        Returns:
+            The `id` of each variable whose average has moved already.
+        """
+        if not variables:
+            return set()
+        pairs = self.postponed(list(zip(grads, targets, strict=True)))
+        if not self.are_fused:
+            self._take_others(*zip(*pairs, strict=True), steps)
+            return set()
+        following, share = {}, None
+        if average is not None:
+            following, share = average.following(variables, targets, steps + 1)
+        hyperparameters = self._schedules.values(steps)
+        left: list[tuple[Any, Any]] = []
+        moved: set[int] = set()
+        for member, *own in self._members.split(*zip(*pairs, strict=True)):
+            here, others = self._parted(member, zip(*own, strict=True))
+            left += others
+            if here:
+                self._fused.update(member.optimizer, here, hyperparameters, following, share)
+                moved |= {id(target) for _, target in here if id(target) in following}
+        if left:
+            others, their_targets = zip(*left, strict=True)
+            self._take_others([bare(gradient) for gradient in others], their_targets, steps)
+        return moved
+
+    def _parted(
+        self, member: Member, pairs: Iterable[tuple[Any, Any]]
+    ) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
+        """Returns the pairs of a member that are fused, and the others."""
+        pairs = list(pairs)
+        if member.name not in self._fit:
+            self._fit[member.name] = fused.fits(member.optimizer)
+        if not self._fit[member.name]:
+            return [], pairs
+        here = [pair for pair in pairs if isinstance(pair[0], Scaled)]
+        if len(here) < len(pairs) and fused.prepares(member.optimizer):
+            return [], pairs  # It would prepare twice.
+        return here, [pair for pair in pairs if not isinstance(pair[0], Scaled)]
+
+    def _take_others(self, grads: Sequence[Any], variables: Sequence[Any], steps: Any) -> None:
+        # On JAX the caller's jit compiles this along with everything else.
+        if self.jit_compile is not True or keras.backend.backend() != "tensorflow":
+            self._take_plainly(grads, variables, steps)
+            return
+        key = tuple(id(variable) for variable in variables)
+        if key not in self.compiled:
+            self.compiled[key] = tf.function(
+                lambda dense: self._take_plainly(dense, variables, steps), jit_compile=True
+            )
+        self.compiled[key]([densify(gradient) for gradient in grads])
+
+    def _take_plainly(self, grads: Sequence[Any], variables: Sequence[Any], steps: Any) -> None:
+        with self._schedules.applied(self._schedules.values(steps)):
+            self._members.update(grads, variables)

@@ -1,0 +1,414 @@
+"""Fused updates are the plain ones, whatever the pipeline does around them."""
+
+import keras
+import numpy as np
+import pytest
+
+from optimization.optimizers import (
+    LAMB,
+    LARS,
+    AdamWeightDecay,
+    ParamGroup,
+    PipelineOptimizer,
+    lamb,
+)
+from tests.golden_cases import make_variable
+from tests.optimizers.common import TableSchedule, problem
+from tests.optimizers.test_own_optimizers import ALL, EXCLUDED, TOLERANCE, adafactor
+
+BACKEND = keras.backend.backend()
+pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow needs them")
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    from optimization.optimizers import fused, fused_kinds
+
+STEPS = 6
+
+
+def adamw(lr=0.01, **arguments):
+    return AdamWeightDecay(
+        lr, weight_decay_rate=0.1, exclude_from_weight_decay=["bias", "norm"], **arguments
+    )
+
+
+class Training:
+    """An optimizer with its variables, and a compiled step."""
+
+    def __init__(self, make, dtype="float32", constraint=None, shapes=None, **arguments):
+        initial, self.gradients = problem(shapes, steps=STEPS)
+        self.optimizer = PipelineOptimizer(make(), **arguments)
+        self.variables = [make_variable(p, value, dtype=dtype) for p, value in initial.items()]
+        if constraint is not None:
+            self.variables[2].constraint = constraint
+        self.step = tf.function(
+            lambda grads: self.optimizer.apply(grads, self.variables), autograph=False
+        )
+
+    def run(self, steps=range(STEPS), spoiled=None):
+        for step in steps:
+            grads = [tf.constant(self.gradients[step][v.path], v.dtype) for v in self.variables]
+            self.step([g * np.inf for g in grads] if step == spoiled else grads)
+        return self
+
+    @property
+    def functions(self):
+        """How many kinds of update there are."""
+        return len(self.optimizer._updates._fused._updates)
+
+    def state(self):
+        named = self.optimizer.variables_by_path()
+        named.update((f"weights/{v.path}", v) for v in self.variables)
+        return {path: np.float64(variable.numpy()) for path, variable in named.items()}
+
+
+def error(actual, expected):
+    """Largest difference of any variable, relative to the largest entry of all of its sort."""
+    actual, expected = actual.state(), expected.state()
+    assert list(actual) == list(expected)
+    largest = {}
+    for path, value in expected.items():
+        largest[_sort(path)] = max(largest.get(_sort(path), 1e-30), np.abs(value).max())
+    return max(
+        np.abs(actual[path] - value).max() / largest[_sort(path)]
+        for path, value in expected.items()
+    )
+
+
+def _sort(path):
+    return tuple(path.split("/")[: 2 if path.startswith("optimizer") else 1])
+
+
+PIPELINES = {
+    "global clip, average": {"global_clipnorm": 0.5, "ema": {}, "loss_scale_factor": 8.0},
+    "accumulation, clip, skip": {
+        "gradient_accumulation_steps": 2,
+        "clipnorm": 0.3,
+        "on_nonfinite": "skip",
+        "ema": {"dynamic_decay": False},
+    },
+}
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+@pytest.mark.parametrize("name", ALL)
+def test_it_equals_the_plain_update(name, pipeline):
+    arguments = dict(PIPELINES[pipeline])
+    if name.startswith("schedule_free"):
+        del arguments["ema"]  # it averages by itself
+    plain = Training(ALL[name], jit_compile=False, **arguments).run()
+    actual = Training(ALL[name], **arguments).run()
+    # The same float32 operations, in another order; factors on the gradient are multiplied first.
+    assert error(actual, plain) < TOLERANCE.get(name, 1e-6)
+    fits = fused.fits(actual.optimizer.optimizer)
+    assert fits is (name != "muon")
+    # A kernel, a filter, an embedding, and vectors: of one length and, for some, of two kinds.
+    assert actual.functions in ((4, 5) if fits else (0,))
+    assert plain.functions == 0
+
+
+SETTINGS = {
+    "both norms": {"gradient_clip_norm": 1.0, "global_clipnorm": 0.5},
+    "bfloat16": {"dtype": "bfloat16", "ema": {}},
+    "float64": {"dtype": "float64", "ema": {}, "global_clipnorm": 0.5},
+    "clip by value": {"clipvalue": 0.1, "loss_scale_factor": 4.0},
+    "adaptive clip": {"adaptive_clip_factor": 0.1, "ema": {}},
+    "constraint": {"constraint": lambda w: tf.clip_by_value(w, -0.1, 0.1), "ema": {}},
+    "average into weights": {"ema": {"overwrite_frequency": 2}},
+    "late average": {"ema": {"start_step": 3}},
+    "hyperparameters": {"schedules": {"beta_1": TableSchedule([0.9, 0.5, 0.7])}},
+    "decay on a schedule": {"schedules": {"weight_decay": TableSchedule([0.1, 0.2, 0.3])}},
+    "transformer": {"gradient_transformers": [lambda pairs: [(2 * g, v) for g, v in pairs]]},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_it_equals_the_plain_update_with_every_setting(setting):
+    arguments = SETTINGS[setting]
+
+    def make():
+        return keras.optimizers.AdamW(0.01, weight_decay=0.1)
+
+    plain = Training(make, jit_compile=False, **arguments).run()
+    actual = Training(make, **arguments).run()
+    # bfloat16 weights are float32 copies rounded: a copy that differs in its last bit may round to
+    # the next number, 2^-8 away.
+    assert error(actual, plain) < (2**-8 if setting == "bfloat16" else 1e-6)
+    assert actual.functions >= 4
+
+
+def test_groups_have_functions_of_their_own():
+    def arguments():
+        return {
+            "param_groups": [
+                ParamGroup(match="bias$", freeze=True),
+                ParamGroup(match="norm", learning_rate_multiplier=0.5),
+                ParamGroup(match="conv", optimizer=LARS(0.1), learning_rate=0.2),
+                ParamGroup(match="dense", optimizer=keras.optimizers.Muon(0.01)),
+            ],
+            "schedules": {"beta_1": TableSchedule([0.9, 0.5])},
+            "global_clipnorm": 0.5,
+        }
+
+    def make():
+        return keras.optimizers.AdamW(0.01, weight_decay=0.1)
+
+    plain = Training(make, jit_compile=False, **arguments()).run()
+    actual = Training(make, **arguments()).run()
+    assert error(actual, plain) < 1e-6  # rounding of float32, as above
+    assert actual.functions == 3  # embedding, norm, conv; not Muon's
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    arguments = {"on_nonfinite": "skip", "ema": {}, "global_clipnorm": 0.5}
+    training = Training(adamw, **arguments).run(range(3))
+    before = training.state()
+    training.run([3], spoiled=3)
+    after = training.state()
+    counters = ("nonfinite_steps", "consecutive_nonfinite")
+    changed = [path for path in before if not np.array_equal(before[path], after[path])]
+    assert sorted(changed) == sorted(counters)
+
+
+def test_a_skipped_update_clears_what_was_accumulated():
+    arguments = {"on_nonfinite": "skip", "gradient_accumulation_steps": 2}
+    training = Training(adamw, **arguments).run(range(2), spoiled=1)
+    state = training.state()
+    assert state["nonfinite_steps"] == 1
+    sums = [value for path, value in state.items() if path.startswith("accumulator/")]
+    assert len(sums) == 6
+    assert not any(value.any() for value in sums)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor"])
+def test_a_run_that_is_resumed_is_the_same_to_the_last_bit(name, tmp_path):
+    arguments = {"ema": {}, "global_clipnorm": 0.5, "gradient_accumulation_steps": 2}
+    whole = Training(ALL[name], **arguments).run()
+    first = Training(ALL[name], **arguments).run(range(3))  # in the middle of an update
+    second = Training(ALL[name], **arguments)
+    second.optimizer.build(second.variables)
+    store = {}
+    first.optimizer.save_own_variables(_Store(store))
+    second.optimizer.load_own_variables(_Store(store))
+    for variable, other in zip(second.variables, first.variables, strict=True):
+        variable.assign(other)
+    second.run(range(3, STEPS))
+    expected = whole.state()
+    for path, value in second.state().items():
+        np.testing.assert_array_equal(value, expected[path], err_msg=path)
+
+
+class _Store(dict):
+    """A store of Keras' saving, which keeps what it was given."""
+
+    def __init__(self, entries):
+        super().__init__(entries)
+        self._entries = entries
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        self._entries[key] = value
+
+
+def test_swapped_weights_are_refused():
+    training = Training(adamw, ema={}).run(range(2))
+    training.optimizer.swap()
+    before = training.state()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="swapped"):
+        training.run([2])
+    after = training.state()
+    assert all(np.array_equal(before[path], after[path]) for path in before)
+
+
+def test_settings_that_are_set_later_act_in_the_next_trace():
+    def changed(jit_compile):
+        training = Training(
+            lambda: keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=jit_compile
+        )
+        training.run(range(3))
+        training.optimizer.momentum = 0.5
+        training.optimizer.learning_rate = 0.01
+        training.step = tf.function(
+            lambda grads: training.optimizer.apply(grads, training.variables), autograph=False
+        )
+        return training.run(range(3, STEPS))
+
+    assert error(changed("auto"), changed(False)) < 1e-6  # rounding of float32, as above
+
+
+def test_it_is_for_graphs_unless_it_is_asked_for():
+    def eagerly(jit_compile):
+        training = Training(adamw, jit_compile=jit_compile)
+        training.step = lambda grads: training.optimizer.apply(grads, training.variables)
+        return training.run()
+
+    automatic, asked = eagerly("auto"), eagerly(True)
+    assert (automatic.functions, asked.functions) == (0, 4)
+    assert error(asked, automatic) < 1e-6  # rounding of float32, as above
+
+
+def test_a_function_that_xla_compiles_needs_none_inside():
+    training = Training(adamw, global_clipnorm=0.5)
+    training.step = tf.function(
+        lambda grads: training.optimizer.apply(grads, training.variables), jit_compile=True
+    )
+    training.run()
+    assert training.functions == 0
+    assert error(training, Training(adamw, global_clipnorm=0.5).run()) < 1e-6  # rounding, as above
+
+
+def test_sparse_gradients_stay_sparse():
+    def trained(jit_compile):
+        training = Training(lambda: keras.optimizers.SGD(0.1), jit_compile=jit_compile)
+
+        def step(grads):
+            rows = tf.IndexedSlices(grads[0][:3], tf.constant([1, 4, 1]), tf.constant([7, 4]))
+            training.optimizer.apply([rows, *grads[1:]], training.variables)
+
+        training.step = tf.function(step, autograph=False)
+        return training.run()
+
+    actual = trained("auto")
+    assert error(actual, trained(False)) < 1e-6  # rounding of float32, as above
+    assert actual.functions == 3  # not for the embedding
+    assert trained(True).functions == 4
+    assert {"ResourceScatterSub", "ResourceScatterAdd"} & set(_types(actual))
+
+
+def test_what_nadam_does_once_in_a_step_it_does_once():
+    def trained(jit_compile):
+        training = Training(lambda: keras.optimizers.Nadam(0.01), jit_compile=jit_compile)
+
+        def step(grads):
+            rows = tf.IndexedSlices(grads[0][:3], tf.constant([1, 4, 2]), tf.constant([7, 4]))
+            training.optimizer.apply([rows, *grads[1:]], training.variables)
+
+        training.step = tf.function(step, autograph=False)
+        return training.run()
+
+    assert error(trained("auto"), trained(False)) == 0  # one sparse gradient: all is plain
+
+
+def _graph(training):
+    grads = [tf.TensorSpec(v.shape, v.dtype) for v in training.variables]
+    return training.step.get_concrete_function(grads).graph
+
+
+def _types(training):
+    return [operation.type for operation in _graph(training).get_operations()]
+
+
+def test_gradients_whose_shapes_are_not_known_in_the_graph():
+    def trained(jit_compile):
+        training = Training(adamw, jit_compile=jit_compile)
+        signature = [[tf.TensorSpec(None) for _ in training.variables]]
+        known, training.step = (
+            training.step,
+            tf.function(
+                lambda grads: training.optimizer.apply(grads, training.variables),
+                input_signature=signature,
+                autograph=False,
+            ),
+        )
+        training.run(range(3))
+        training.step = known
+        return training.run(range(3, STEPS))
+
+    actual = trained("auto")
+    assert error(actual, trained(False)) < 1e-6  # rounding of float32, as above
+    assert actual.functions == 4
+
+
+def test_a_trace_that_fails_can_be_repeated(monkeypatch):
+    monkeypatch.setattr(fused, "_SMALL", 1)
+    training = Training(ALL["lamb"])
+
+    def failing(*arguments):
+        raise RuntimeError("halfway")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lamb, "trust_ratio", failing)
+        with pytest.raises(RuntimeError, match="halfway"):
+            training.run()
+    plain = Training(ALL["lamb"], jit_compile=False)
+    training.step = tf.function(
+        lambda grads: training.optimizer.apply(grads, training.variables), autograph=False
+    )
+    assert error(training.run(), plain.run()) < 1e-6  # rounding of float32, as above
+
+
+def test_a_class_of_the_users_is_updated_plainly():
+    class Doubled(keras.optimizers.SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(2 * gradient, variable, learning_rate)
+
+    actual = Training(lambda: Doubled(0.1), global_clipnorm=0.5).run()
+    assert actual.functions == 0
+    plain = Training(lambda: Doubled(0.1), global_clipnorm=0.5, jit_compile=False).run()
+    assert error(actual, plain) < 1e-6  # rounding of float32, as above
+
+
+STAGED = {
+    "lamb": ALL["lamb"],
+    "lars": ALL["lars"],
+    "popular lars": lambda: LARS(0.1, classic_momentum=False, nesterov=True, **EXCLUDED),
+    "popular lars without nesterov": lambda: LARS(0.1, classic_momentum=False),
+    **{name: make for name, make in ALL.items() if name.startswith("adafactor")},
+    "adafactor per parameter": lambda: adafactor(
+        "torch", 0.01, step_count="per_parameter", weight_decay=0.1
+    ),
+    "adafactor, first decay": lambda: adafactor(
+        "t5x", 0.01, weight_decay=0.1, weight_decay_first=True, beta1=0.9
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_large_variables_are_updated_in_parts_one_after_another(name, monkeypatch):
+    make = STAGED[name]
+    arguments = {"gradient_accumulation_steps": 2, "global_clipnorm": 0.5, "ema": {}}
+    plain = Training(make, jit_compile=False, **arguments).run()
+    # All of these variables, and with folds of 2 each of their axes, count as large.
+    monkeypatch.setattr(fused, "_SMALL", 1)
+    monkeypatch.setattr(fused_kinds, "_FOLDS", 2)
+    assert error(Training(make, **arguments).run(), plain) < 1e-6  # rounding of float32, as above
+    actual = Training(make).run(range(2))
+    calls = [o for o in _graph(actual).get_operations() if o.type.endswith("PartitionedCall")]
+    waiting = [o for o in calls if set(o.control_inputs) & set(calls)]
+    assert len(waiting) >= 5  # all but the first of six variables
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "own_nadam", "schedule_free_adamw"])
+def test_small_variables_of_a_kind_are_updated_together(name):
+    shapes = {f"layer_{i}/bias": (3,) for i in range(11)}
+    shapes |= {"layer_norm/gamma": (3,), "layer_0/kernel": (4, 3)}
+    plain = Training(ALL[name], shapes=shapes, jit_compile=False).run()
+    actual = Training(ALL[name], shapes=shapes).run()
+    assert error(actual, plain) < 1e-6  # rounding of float32, as above
+    # Of 12 vectors 8 together, the others and the kernel one by one.
+    assert _types(actual).count("StatefulPartitionedCall") == 1 + 4 + 1
+
+
+def test_norms_are_left_to_tensorflow(monkeypatch):
+    monkeypatch.setattr(fused, "_SMALL", 1)
+    training = Training(lambda: LAMB(0.01, weight_decay_rate=0.1), global_clipnorm=0.5)
+    training.run(range(1))
+    # Of each gradient for the clip, and of each weight and its step for their ratio.
+    assert _types(training).count("L2Loss") == 6 + 2 * 6
+    for update in training.optimizer._updates._fused._updates.values():
+        for part in update._parts:
+            types = {operation.type for operation in part.function.graph.get_operations()}
+            assert not {"L2Loss", "Sum", "Mean"} & types
+
+
+def test_a_variable_is_cleared_in_place():
+    variables = [keras.Variable(np.ones((3, 2), "float32")) for _ in range(2)]
+    clear = fused.Clearing()
+    tf.function(lambda: clear(variables), autograph=False)()
+    assert [float(np.abs(v.numpy()).max()) for v in variables] == [0, 0]
+
+
+@pytest.mark.parametrize("wrong", ["always", None, 2])
+def test_jit_compile_must_be_known(wrong):
+    with pytest.raises(ValueError, match="`jit_compile`"):
+        PipelineOptimizer(keras.optimizers.SGD(0.1), jit_compile=wrong)
