@@ -1,0 +1,72 @@
+"""The variants as configs of this project."""
+
+from typing import Any
+
+import optimization
+from tools.benchmark.contestants import UnsupportedError
+from tools.benchmark.variants import (
+    BETA_1,
+    BETA_2,
+    CLIP_NORM,
+    EMA_DECAY,
+    EPSILON,
+    EXCLUDED,
+    LION_BETA_2,
+    MOMENTUM,
+    TRUST_COEFFICIENT,
+    Variant,
+)
+
+_ADAM = {"beta_1": BETA_1, "beta_2": BETA_2, "epsilon": EPSILON}
+_SECTIONS: dict[str, dict[str, Any]] = {
+    "adamw": {**_ADAM, "gradient_clip_norm": 0.0},
+    "lamb": _ADAM,
+    "lars": {"momentum": MOMENTUM, "eeta": TRUST_COEFFICIENT},
+    "adafactor": {"variant": "keras"},
+    "sgd": {"momentum": MOMENTUM},
+    "lion": {"beta_1": BETA_1, "beta_2": LION_BETA_2},
+}
+
+
+def config(
+    variant: Variant,
+    *,
+    jit_compile: bool | None = None,
+    accumulates: bool = True,
+    torch_form: bool = False,
+) -> optimization.OptimizationConfig:
+    """Returns the config of a variant.
+
+    Args:
+        variant: The variant.
+        jit_compile: The section's field of that name; None for its default.
+        accumulates: Whether the optimizer accumulates gradients, where the variant says so.
+        torch_form: Whether AdamW's epsilon is where torch.optim.AdamW has it.
+
+    Raises:
+        UnsupportedError: If `jit_compile` is given and the section has no such field.
+    """
+    section = dict(_SECTIONS[variant.algorithm])
+    if torch_form and variant.algorithm == "adamw":
+        section["epsilon_placement"] = "corrected"
+    if variant.weight_decay:
+        section["weight_decay_rate"] = variant.weight_decay
+    if variant.exclude:
+        section["exclude_from_weight_decay"] = list(EXCLUDED)
+    if variant.clip:
+        section["global_clipnorm"] = CLIP_NORM
+    if variant.accumulation > 1 and accumulates:
+        section["gradient_accumulation_steps"] = variant.accumulation
+    if jit_compile is not None:
+        fields = optimization.OPTIMIZERS_CLS.config_class(variant.algorithm).field_names()
+        if "jit_compile" not in fields:
+            raise UnsupportedError(f"`{variant.algorithm}` has no `jit_compile`")
+        section["jit_compile"] = jit_compile
+    params: dict[str, Any] = {
+        "optimizer": {"type": variant.algorithm, variant.algorithm: section},
+        "learning_rate": {"type": "constant", "constant": {"learning_rate": variant.learning_rate}},
+    }
+    if variant.ema:
+        # The average equals the weights after the first update: the first counts as 1.
+        params["ema"] = {"average_decay": EMA_DECAY, "dynamic_decay": False, "start_step": 2}
+    return optimization.OptimizationConfig(params)

@@ -1,0 +1,109 @@
+"""optax' optimizers on JAX."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from tools.benchmark.contestants import UnsupportedError
+from tools.benchmark.lists import Parameter
+from tools.benchmark.variants import (
+    BETA_1,
+    BETA_2,
+    CLIP_NORM,
+    EMA_DECAY,
+    EPSILON,
+    EXCLUDED,
+    LION_BETA_2,
+    MOMENTUM,
+    TRUST_COEFFICIENT,
+    Variant,
+)
+
+
+class Optax:
+    """optax' optimizers, compiled."""
+
+    def versions(self) -> dict[str, str]:
+        """Returns the versions of optax and JAX."""
+        return {"optax": optax.__version__, "jax": jax.__version__}
+
+    def build(self, tensors: Sequence[Parameter], variant: Variant) -> "_Update":
+        """Returns the update of these parameters."""
+        decays = [not (variant.exclude and any(x in t.name for x in EXCLUDED)) for t in tensors]
+        return _Update(tensors, _transformation(variant, decays), variant.ema)
+
+
+def _transformation(variant: Variant, decays: list[bool]) -> optax.GradientTransformation:
+    rate = variant.learning_rate
+    adam = {"b1": BETA_1, "b2": BETA_2, "eps": EPSILON}
+    if variant.algorithm == "adamw":
+        result = optax.adamw(rate, **adam, weight_decay=variant.weight_decay, mask=decays)
+    elif variant.algorithm == "lamb":
+        result = optax.lamb(rate, **adam)
+    elif variant.algorithm == "lars":
+        result = optax.lars(rate, trust_coefficient=TRUST_COEFFICIENT, momentum=MOMENTUM)
+    elif variant.algorithm == "adafactor":
+        # The others factor every matrix.
+        result = optax.adafactor(rate, min_dim_size_to_factor=1)
+    elif variant.algorithm == "sgd":
+        result = optax.sgd(rate, momentum=MOMENTUM)
+    elif variant.algorithm == "lion":
+        result = optax.lion(rate, b1=BETA_1, b2=LION_BETA_2, weight_decay=0.0)
+    else:
+        raise UnsupportedError(f"optax has no {variant.algorithm}")
+    if variant.clip:
+        result = optax.chain(optax.clip_by_global_norm(CLIP_NORM), result)
+    if variant.accumulation > 1:
+        return optax.MultiSteps(result, variant.accumulation)
+    return result
+
+
+class _Update:
+    def __init__(
+        self,
+        tensors: Sequence[Parameter],
+        transformation: optax.GradientTransformation,
+        ema: bool,
+    ) -> None:
+        # Copies: a buffer shared with NumPy could not be donated.
+        self._weights = [jnp.array(t.weights(), copy=True) for t in tensors]
+        self._gradients = [jnp.array(t.gradient(), copy=True) for t in tensors]
+        self._state = transformation.init(self._weights)
+        self._averages = [jnp.array(w, copy=True) for w in self._weights] if ema else None
+        self._count = jnp.zeros((), jnp.int32)
+
+        def step(weights, state, averages, count, gradients):
+            updates, state = transformation.update(gradients, state, weights)
+            weights = optax.apply_updates(weights, updates)
+            if averages is not None:
+                share = jnp.where(count == 0, 1.0, 1 - EMA_DECAY)
+                averages = optax.incremental_update(weights, averages, share)
+            return weights, state, averages, count + 1
+
+        self._step = jax.jit(step, donate_argnums=(0, 1, 2, 3))
+
+    def run(self, calls: int) -> None:
+        for _ in range(calls):
+            self._weights, self._state, self._averages, self._count = self._step(
+                self._weights, self._state, self._averages, self._count, self._gradients
+            )
+        jax.block_until_ready((self._weights, self._state, self._averages))
+
+    def set_gradients(self, gradients: Sequence[np.ndarray]) -> None:
+        self._gradients = [jnp.array(gradient, copy=True) for gradient in gradients]
+
+    def weights(self) -> list[np.ndarray]:
+        return [np.asarray(weight) for weight in self._weights]
+
+    def averages(self) -> list[np.ndarray] | None:
+        return None if self._averages is None else [np.asarray(a) for a in self._averages]
+
+    def state_bytes(self) -> int:
+        leaves = jax.tree.leaves((self._state, self._averages))
+        return sum(leaf.nbytes for leaf in leaves)
+
+    def close(self) -> None:
+        jax.clear_caches()
