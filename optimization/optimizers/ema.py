@@ -282,7 +282,7 @@ class WeightAverage(Swappable):
 
 def move(average: Any, weight: Any, share: Any) -> None:
     """Average <- average - share * (average - weight)."""
-    difference = average - ops.cast(weight, average.dtype)
+    difference = ops.subtract(average, ops.cast(weight, average.dtype))
     average.assign_sub(ops.cast(share, average.dtype) * difference)
 
 

@@ -5,6 +5,7 @@ function takes a variable's weight, gradient, state and average as arguments and
 elementwise at once: factors on the gradient (of a clip, a loss scale, a mean), weight decay, the
 optimizer's own `update_step`, and the average. It is traced and compiled once for each kind of
 variable: same optimizer, shape, dtypes and settings. BERT-base's 199 variables are of 8 kinds.
+Small ones of a kind are updated in one call; see `stacked`.
 
 Norms are left to TensorFlow, which computes them in parallel; see `stages`.
 """
@@ -24,6 +25,7 @@ from optimization.optimizers.fused_kinds import (
     compiled,
 )
 from optimization.optimizers.gradients import Scaled
+from optimization.optimizers.stacked import StackedUpdate, stacks
 from optimization.optimizers.stages import Staged
 
 if keras.backend.backend() == "tensorflow":
@@ -34,8 +36,7 @@ if keras.backend.backend() == "tensorflow":
 _KNOWN = ("keras.src.optimizers.", "optimization.optimizers.")
 _OTHERS = ("Muon", "LossScaleOptimizer", "PipelineOptimizer")
 _PLAIN = (bool, int, float, str, tuple, type(None))
-_SMALL = 2**14  # Of fewer entries XLA computes norms itself, in less time than another call takes.
-_TOGETHER = 8
+_SMALL = 2**14  # Fewer entries are copied in less time than a call takes.
 
 
 def _unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,47 +89,54 @@ class FusedUpdates:
         }
         if share is not None:
             scalars["share"] = share
-        runs: dict[int, _Run] = {}  # by device
+        runs = [
+            _Run(copies[0].device, scalars | {"shared": copies[1:]})
+            for copies in _by_device([optimizer._iterations, *shared])
+        ]
         for gradient, variable in pairs:
             slots, facts = states[optimizer._get_variable_index(variable)]
             average = averages.get(id(variable))
-            averaged = [] if average is None else [average]
-            variables = [variable, *slots, *shared, *averaged]
-            key = (settings, facts, average is not None)
-            update = self._update_of(optimizer, variables, gradient, key)
+            variables = [variable, *slots, *([] if average is None else [average])]
             factor = gradient.factor
             factor = None if factor is None else tf.convert_to_tensor(factor, tf.float32)
-            for device, copies in enumerate(zip(*map(copies_of, variables), strict=True)):
-                run = runs.setdefault(device, _Run(copies[0].device, scalars))
+            decays = bool(optimizer.weight_decay) and optimizer._use_weight_decay(variable)
+            key = (
+                id(optimizer),
+                settings,
+                facts,
+                *_kind(variables, gradient),
+                decays,
+                average is None,
+            )
+            for device, (run, copies) in enumerate(zip(runs, _by_device(variables), strict=True)):
                 values = _with_shape(gradient.on(device), variable.shape)
-                run.take(update, Row(list(copies), values, factor))
-        for run in runs.values():
+                row = Row(copies, values, factor)
+                if key not in self._updates:
+                    about = (optimizer, variables, shared, decays, average is not None)
+                    self._updates[key] = self._kind_of(*about[:2])(*about, self._applied)
+                run.take(self._updates[key], row)
+        for run in runs:
             run.complete()
 
-    def _update_of(
-        self,
-        optimizer: keras.optimizers.Optimizer,
-        variables: Sequence[Any],
-        gradient: Scaled,
-        about: tuple[tuple, tuple, bool],
-    ) -> "Update":
-        decays = bool(optimizer.weight_decay) and optimizer._use_weight_decay(variables[0])
-        key = (
-            id(optimizer),
-            *about,
-            decays,
-            tuple((tuple(v.shape), v.dtype, v.trainable) for v in variables),
-            gradient.dtype,
-            getattr(gradient.values, "trainable", None),  # it may be a variable
-            gradient.factor is None,
-        )
-        if key not in self._updates:
-            is_small = (variables[0].shape.num_elements() or 0) < _SMALL
-            kind = StagedUpdate if isinstance(optimizer, Staged) and not is_small else Update
-            averages = about[-1]
-            arguments = (optimizer, variables, decays, averages, self._applied)
-            self._updates[key] = kind(*arguments, _TOGETHER if is_small else 1)
-        return self._updates[key]
+    @staticmethod
+    def _kind_of(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> type[Update]:
+        if (variables[0].shape.num_elements() or 0) < _SMALL:
+            return StackedUpdate if stacks(optimizer, variables) else Update
+        return StagedUpdate if isinstance(optimizer, Staged) else Update
+
+
+def _kind(variables: Sequence[Any], gradient: Scaled) -> tuple:
+    return (
+        tuple((tuple(v.shape), v.dtype, v.trainable) for v in variables),
+        gradient.dtype,
+        getattr(gradient.values, "trainable", None),  # it may be a variable
+        gradient.factor is None,
+    )
+
+
+def _by_device(variables: Sequence[Any]) -> list[list[Any]]:
+    """Returns the copies of variables on each device of this process."""
+    return [list(copies) for copies in zip(*map(copies_of, variables), strict=True)]
 
 
 def _with_shape(values: Any, shape: Any) -> Any:
@@ -146,28 +154,24 @@ class _Run:
 
     def __init__(self, device: str, scalars: Scalars):
         self._device = device
-        self._scalars = scalars
-        self._waiting: dict[Update, list[Row]] = {}
+        self.scalars = scalars
+        self._waiting: dict[StackedUpdate, list[Row]] = {}
         # An update in parts waits for the last one, so that there are temporaries of one only.
         self._before: list[Any] = []
 
-    def take(self, update: "Update", row: Row) -> None:
-        """Updates a variable now, or together with others of its kind."""
-        rows = self._waiting.setdefault(update, [])
-        rows.append(row)
-        if len(rows) == update.together:
-            del self._waiting[update]
-            self._update(update, rows)
+    def take(self, update: Update, row: Row) -> None:
+        """Updates a variable now, or in the end together with the others of its kind."""
+        if isinstance(update, StackedUpdate):
+            self._waiting.setdefault(update, []).append(row)
+            return
+        with tf.device(self._device):
+            self._before = update.run(row, self.scalars, self._before)
 
     def complete(self) -> None:
-        """Updates those that were left."""
-        for update, rows in self._waiting.items():
-            for row in rows:
-                self._update(update, [row])
-
-    def _update(self, update: "Update", rows: list[Row]) -> None:
+        """Updates those that wait."""
         with tf.device(self._device):
-            self._before = update.run(rows, self._scalars, self._before)
+            for update, rows in self._waiting.items():
+                update.run_all(rows, self.scalars)
 
 
 def fits(optimizer: keras.optimizers.Optimizer) -> bool:
@@ -224,11 +228,17 @@ class Clearing:
         """Clears variables."""
         for variable in variables:
             for copy in copies_of(variable):
-                key = (tuple(copy.shape), copy.dtype, copy.trainable)
-                if key not in self._functions:
-                    self._functions[key] = (compiled(_clear, copy), copy)
                 with tf.device(copy.device):
-                    self._functions[key][0](copy)
+                    self._clear(copy)
+
+    def _clear(self, copy: Any) -> None:
+        if (copy.shape.num_elements() or 0) < _SMALL:
+            _clear(copy)
+            return
+        key = (tuple(copy.shape), copy.dtype, copy.trainable)
+        if key not in self._functions:
+            self._functions[key] = (compiled(_clear, copy), copy)
+        self._functions[key][0](copy)
 
 
 def _clear(variable: Any) -> None:

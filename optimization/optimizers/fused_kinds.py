@@ -24,7 +24,7 @@ class Row(NamedTuple):
     """What differs between the variables of a kind, on one device.
 
     Attributes:
-        copies: The weight, its state, variables of the optimizer itself, and its average if any.
+        copies: The weight, its state, and its average if any.
         values: The gradient, still to be scaled.
         factor: That of the gradient; None for 1.
     """
@@ -34,7 +34,7 @@ class Row(NamedTuple):
     factor: Any
 
 
-class _Input:
+class Input:
     """What an update gets for a tensor that stands for another one in each function."""
 
     def __init__(self) -> None:
@@ -57,65 +57,66 @@ class Update:
 
     Args:
         optimizer: Its optimizer.
-        variables: One of the kind, for the trace; see `Row.copies`.
+        variables: Those of one of the kind, for the trace; see `Row.copies`.
+        shared: The optimizer's own variables; those of a device are among the scalars.
         decays: Whether Keras' own weight decay acts.
         averages: Whether there is an average.
         applied: As `FusedUpdates` has it.
-        together: How many variables one call takes: a call costs as much as a small update.
     """
 
     def __init__(
         self,
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[Any],
+        shared: Sequence[Any],
         decays: bool,
         averages: bool,
         applied: Applied,
-        together: int,
     ):
         self.optimizer = optimizer
         self.variables = list(variables)
-        self.together = together
+        self._shared = list(shared)
         self._decays = decays
         self._averages = averages
         self._applied = applied
-        self.gradient, self.learning_rate = _Input(), _Input()
-        # With the variables they were traced by, to whose life a function is bound.
-        self._functions: dict[int, tuple[Any, list[list[Any]]]] = {}
+        self.gradient, self.learning_rate = Input(), Input()
+        # With the variables it was traced by, to whose life a function is bound.
+        self._function: tuple[Any, list[Any]] | None = None
 
-    def run(self, rows: list[Row], scalars: Scalars, before: list[Any]) -> list[Any]:
-        """Updates variables of this kind on one device.
+    def run(self, row: Row, scalars: Scalars, before: list[Any]) -> list[Any]:
+        """Updates a variable of this kind on one device.
 
         Args:
-            rows: The variables.
+            row: The variable.
             scalars: What is the same for all variables.
             before: What an update in parts waits for.
 
         Returns:
             What the next update in parts waits for.
         """
-        if len(rows) not in self._functions:
-            function = compiled(self._whole, rows, scalars)
-            self._functions[len(rows)] = (function, [row.copies for row in rows])
-        self._functions[len(rows)][0](rows, scalars)
+        if self._function is None:
+            self._function = compiled(self._whole, row, scalars), row.copies
+        self._function[0](row, scalars)
         return before
 
-    def _whole(self, rows: list[Row], scalars: Scalars) -> None:
-        for row in rows:
-            with self.standing_in(row, scalars):
-                self.decay()
-                gradient, rate = self.gradient.tensor, self.learning_rate.tensor
-                self.optimizer.update_step(gradient, self.variables[0], rate)
-                self.move_average(scalars)
+    def _whole(self, row: Row, scalars: Scalars) -> None:
+        with self.standing_in(row, scalars):
+            self.decay()
+            self.take_step()
+            self.move_average(scalars)
 
     @contextlib.contextmanager
     def standing_in(self, row: Row, scalars: Scalars) -> Iterator[None]:
         """Has the exemplar's variables be the arguments of a function, inside a `with` block."""
-        copies, values, factor = row
-        self.gradient.tensor = values if factor is None else values * tf.cast(factor, values.dtype)
+        copies, gradient, factor = row
+        if factor is not None:
+            gradient = gradient * tf.cast(factor, gradient.dtype)
+        self.gradient.tensor = gradient
         self.learning_rate.tensor = scalars["learning_rate"]
         iterations = self.optimizer._iterations
-        places = [*zip(self.variables, copies, strict=True), (iterations, scalars["iterations"])]
+        variables = [*self.variables, *self._shared, iterations]
+        values = [*copies, *scalars["shared"], scalars["iterations"]]
+        places = list(zip(variables, values, strict=True))
         own = [variable._value for variable, _ in places]
         try:
             for variable, value in places:
@@ -131,12 +132,18 @@ class Update:
         if self._decays:
             weight = self.variables[0].value
             lr = tf.cast(self.learning_rate.tensor, weight.dtype)
-            weight.assign_sub(weight * tf.cast(self.optimizer.weight_decay, weight.dtype) * lr)
+            share = lr * tf.cast(self.optimizer.weight_decay, weight.dtype)
+            weight.assign_sub(tf.convert_to_tensor(weight) * share)
+
+    def take_step(self) -> None:
+        """Has the optimizer update the weight and its state."""
+        gradient, rate = self.gradient.tensor, self.learning_rate.tensor
+        self.optimizer.update_step(gradient, self.variables[0], rate)
 
     def move_average(self, scalars: Scalars) -> None:
         """Moves the average towards the weight, after the update."""
         if self._averages:
-            move(self.variables[-1], self.variables[0], scalars["share"])
+            move(self.variables[-1].value, self.variables[0].value, scalars["share"])
 
 
 @dataclasses.dataclass
@@ -165,9 +172,8 @@ class StagedUpdate(Update):
         self._parts: list[_Part] = []
         self._sums: list[tuple[tuple[str, int], int | None]] = []
 
-    def run(self, rows: list[Row], scalars: Scalars, before: list[Any]) -> list[Any]:
+    def run(self, row: Row, scalars: Scalars, before: list[Any]) -> list[Any]:
         """Updates one variable of this kind on one device; see `Update`."""
-        (row,) = rows
         carried: Any = ()
         sums: list[Any] = []
         number = 0

@@ -55,10 +55,16 @@ class Staged:
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its state."""
-        stages = self.update_stages(densify(gradient), variable, learning_rate)
+        self.take_stages(densify(gradient), variable, learning_rate, SquareSum.value)
+
+    def take_stages(
+        self, gradient: Any, variable: Any, learning_rate: Any, sum_of: Callable[[SquareSum], Any]
+    ) -> None:
+        """Runs all stages, with sums that `sum_of` returns."""
+        stages = self.update_stages(gradient, variable, learning_rate)
         try:
-            carried, sums = next(stages)
+            carried, wanted = next(stages)
             while True:
-                carried, sums = stages.send((carried, [each.value() for each in sums]))
+                carried, wanted = stages.send((carried, [sum_of(each) for each in wanted]))
         except StopIteration:
             return

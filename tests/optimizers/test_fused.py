@@ -90,9 +90,17 @@ PIPELINES = {
 }
 
 
+@pytest.fixture(params=["stacked", "compiled"])
+def of_small(request, monkeypatch):
+    """How the updates are done, which depends on the variables' sizes."""
+    if request.param == "compiled":
+        monkeypatch.setattr(fused, "_SMALL", 1)
+    return request.param
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("name", ALL)
-def test_it_equals_the_plain_update(name, pipeline):
+def test_it_equals_the_plain_update(name, pipeline, of_small):
     arguments = dict(PIPELINES[pipeline])
     if name.startswith("schedule_free"):
         del arguments["ema"]  # it averages by itself
@@ -123,7 +131,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_it_equals_the_plain_update_with_every_setting(setting):
+def test_it_equals_the_plain_update_with_every_setting(setting, of_small):
     arguments = SETTINGS[setting]
 
     def make():
@@ -137,7 +145,7 @@ def test_it_equals_the_plain_update_with_every_setting(setting):
     assert actual.functions >= 4
 
 
-def test_groups_have_functions_of_their_own():
+def test_groups_have_functions_of_their_own(of_small):
     def arguments():
         return {
             "param_groups": [
@@ -378,15 +386,54 @@ def test_large_variables_are_updated_in_parts_one_after_another(name, monkeypatc
     assert len(waiting) >= 5  # all but the first of six variables
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb", "own_nadam", "schedule_free_adamw"])
-def test_small_variables_of_a_kind_are_updated_together(name):
+@pytest.mark.parametrize(
+    ("name", "slots"), [("adamw", 2), ("lamb", 2), ("own_nadam", 2), ("schedule_free_adamw", 2)]
+)
+def test_small_variables_of_a_kind_are_updated_together(name, slots):
     shapes = {f"layer_{i}/bias": (3,) for i in range(11)}
     shapes |= {"layer_norm/gamma": (3,), "layer_0/kernel": (4, 3)}
     plain = Training(ALL[name], shapes=shapes, jit_compile=False).run()
     actual = Training(ALL[name], shapes=shapes).run()
     assert error(actual, plain) < 1e-6  # rounding of float32, as above
-    # Of 12 vectors 8 together, the others and the kernel one by one.
-    assert _types(actual).count("StatefulPartitionedCall") == 1 + 4 + 1
+    # The 12 vectors and the kernel: gradients, weights and slots of each kind.
+    assert _types(actual).count("Pack") == 2 * (2 + slots)
+
+
+def test_norms_of_stacked_variables_are_those_of_each():
+    """Of different scale: the norm of all would be that of the largest."""
+    initial, gradients = problem({f"layer_{i}/bias": (5,) for i in range(4)}, steps=STEPS)
+    trainings = []
+    for jit_compile in (False, "auto"):
+        training = Training(lambda: LAMB(0.01), jit_compile=jit_compile, clipnorm=0.1)
+        scaled = [(path, 10.0**-i * value) for i, (path, value) in enumerate(initial.items())]
+        training.variables = [make_variable(path, value) for path, value in scaled]
+        training.gradients = [
+            {path: 10.0**-i * g for i, (path, g) in enumerate(step.items())} for step in gradients
+        ]
+        trainings.append(training.run())
+    plain, actual = (training.state() for training in trainings)
+    for path, value in plain.items():
+        bound = 1e-6 * np.abs(value).max()  # rounding of float32, of each variable by itself
+        np.testing.assert_allclose(actual[path], value, rtol=0, atol=bound, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("make", "stacks"),
+    [
+        (lambda: keras.optimizers.SGD(0.1), True),
+        (lambda: adafactor("torch", 0.01), True),
+        (lambda: adafactor("torch", 0.01, step_count="per_parameter"), True),
+        # Of these an update of one variable is not elementwise, and no stage says so.
+        (lambda: keras.optimizers.Lamb(0.1), False),
+        (lambda: keras.optimizers.Adafactor(0.1), False),
+    ],
+)
+def test_what_can_not_be_stacked_is_compiled(make, stacks):
+    shapes = {"a/bias": (3,), "b/bias": (3,)}
+    actual = Training(make, shapes=shapes).run()
+    assert error(actual, Training(make, shapes=shapes, jit_compile=False).run()) < 1e-6
+    assert ("Pack" in _types(actual)) is stacks
+    assert actual.functions == 1
 
 
 def test_norms_are_left_to_tensorflow(monkeypatch):
@@ -401,7 +448,7 @@ def test_norms_are_left_to_tensorflow(monkeypatch):
             assert not {"L2Loss", "Sum", "Mean"} & types
 
 
-def test_a_variable_is_cleared_in_place():
+def test_a_variable_is_cleared_in_place(of_small):
     variables = [keras.Variable(np.ones((3, 2), "float32")) for _ in range(2)]
     clear = fused.Clearing()
     tf.function(lambda: clear(variables), autograph=False)()

@@ -26,7 +26,7 @@ Differences of rounding, and of an epsilon that is 1e-10, stay below; a clip, a 
 of bias or an average that were left out would not.
 """
 
-_TURN = 20e6  # elements updated in a turn, so that short lists are timed for long enough
+_TURN = 600e6  # elements updated in a turn, so that short lists are timed for long enough
 _MOST_UPDATES = 20
 _WORKING_SET = 1.5  # of the state's size again, for temporaries
 _PROCESS = 1 << 30
