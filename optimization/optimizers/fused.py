@@ -156,8 +156,6 @@ class _Run:
         self._device = device
         self.scalars = scalars
         self._waiting: dict[StackedUpdate, list[Row]] = {}
-        # An update in parts waits for the last one, so that there are temporaries of one only.
-        self._before: list[Any] = []
 
     def take(self, update: Update, row: Row) -> None:
         """Updates a variable now, or in the end together with the others of its kind."""
@@ -165,7 +163,7 @@ class _Run:
             self._waiting.setdefault(update, []).append(row)
             return
         with tf.device(self._device):
-            self._before = update.run(row, self.scalars, self._before)
+            update.run(row, self.scalars)
 
     def complete(self) -> None:
         """Updates those that wait."""

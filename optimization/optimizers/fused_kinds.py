@@ -83,21 +83,16 @@ class Update:
         # With the variables it was traced by, to whose life a function is bound.
         self._function: tuple[Any, list[Any]] | None = None
 
-    def run(self, row: Row, scalars: Scalars, before: list[Any]) -> list[Any]:
+    def run(self, row: Row, scalars: Scalars) -> None:
         """Updates a variable of this kind on one device.
 
         Args:
             row: The variable.
             scalars: What is the same for all variables.
-            before: What an update in parts waits for.
-
-        Returns:
-            What the next update in parts waits for.
         """
         if self._function is None:
             self._function = compiled(self._whole, row, scalars), row.copies
         self._function[0](row, scalars)
-        return before
 
     def _whole(self, row: Row, scalars: Scalars) -> None:
         with self.standing_in(row, scalars):
@@ -172,24 +167,24 @@ class StagedUpdate(Update):
         self._parts: list[_Part] = []
         self._sums: list[tuple[tuple[str, int], int | None]] = []
 
-    def run(self, row: Row, scalars: Scalars, before: list[Any]) -> list[Any]:
+    def run(self, row: Row, scalars: Scalars) -> None:
         """Updates one variable of this kind on one device; see `Update`."""
         carried: Any = ()
         sums: list[Any] = []
         number = 0
-        with tf.control_dependencies(before):
-            while True:
-                arguments = (row, scalars, carried, sums)
-                if number == len(self._parts):
-                    self._parts.append(self._traced(arguments))
-                part = self._parts[number]
+        while True:
+            arguments = (row, scalars, carried, sums)
+            if number == len(self._parts):
+                self._parts.append(self._traced(arguments))
+            part = self._parts[number]
+            folded: Any = ()
+            if not part.is_empty:
+                result = part.function(*arguments)
                 if part.is_last:
-                    return [part.function(*arguments)]
-                folded: Any = ()
-                if not part.is_empty:
-                    carried, folded = part.function(*arguments)
-                sums = self._evaluated(part, row, carried, folded)
-                number += 1
+                    return
+                carried, folded = result
+            sums = self._evaluated(part, row, carried, folded)
+            number += 1
 
     def _traced(self, arguments: tuple) -> _Part:
         try:
@@ -214,7 +209,7 @@ class StagedUpdate(Update):
                     carried, wanted = self._stages.send((carried, sums))
             except StopIteration:
                 self.move_average(scalars)
-                return tf.identity(self.learning_rate.tensor)
+                return ()
             return carried, self._noted(carried, wanted)
 
     def _noted(self, carried: Sequence[Any], wanted: Sequence[SquareSum]) -> list[Any]:
@@ -263,21 +258,14 @@ def _folded(x: Any, axis: int | None) -> Any:
     """
     if axis is None:  # Not the last, if possible, along which entries are loaded together.
         axis = next((i for i, size in enumerate(x.shape) if size >= 2 * _FOLDS), 0)
-    size, rank = x.shape[axis], len(x.shape)
+    size, shape = x.shape[axis], list(x.shape)
     if size < 2 * _FOLDS:
         return tf.square(x)
     length = size // _FOLDS
-    starts = range(0, size - length + 1, length)
-
-    def block(start: int, end: int) -> Any:
-        return x[(slice(None),) * axis + (slice(start, end),)]
-
-    total = sum(tf.square(block(start, start + length)) for start in starts)
-    rest = size - length * len(starts)
-    if not rest:
-        return total
-    padding = [[0, length - rest if i == axis else 0] for i in range(rank)]
-    return total + tf.pad(tf.square(block(size - rest, size)), padding)
+    shape[axis : axis + 1] = [_FOLDS, length]
+    first, rest = tf.split(x, [_FOLDS * length, size % _FOLDS], axis=axis)
+    total = tf.reduce_sum(tf.square(tf.reshape(first, shape)), axis=axis)
+    return tf.concat([total, tf.square(rest)], axis=axis) if size % _FOLDS else total
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Any:

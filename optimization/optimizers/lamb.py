@@ -76,22 +76,28 @@ class LAMB(Staged, DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
         dtype = compute_dtype(variable)
         index = self._get_variable_index(variable)
         g = as_dense(gradient, dtype)
-        w = ops.cast(variable, dtype)
         m, v = self._momentums[index], self._velocities[index]
         self.assign_add(m, (g - m) * (1 - self.beta_1))
         self.assign_add(v, (ops.square(g) - v) * (1 - self.beta_2))
-        t = ops.cast(self.iterations + 1, dtype)
-        m_hat = m / bias_correction(self.beta_1, t)
-        v_hat = v / bias_correction(self.beta_2, t)
-        u = m_hat / (ops.sqrt(v_hat) + self.epsilon)
-        if self._decays[index] and self.weight_decay_rate:
-            u = u + self.weight_decay_rate * w
         ratio = 1.0
         if self._adapts[index]:
-            (u,), squares = yield (u,), [SquareSum(variable), SquareSum(u)]
+            # Computed twice, so that a fused update need not keep it.
+            squares = [SquareSum(variable), SquareSum(self._direction(index, variable))]
+            _, squares = yield (), squares
             ratio = trust_ratio(*squares)
-        step = ops.cast(learning_rate, dtype) * ratio * u
+        step = ops.cast(learning_rate, dtype) * ratio * self._direction(index, variable)
         self.assign_sub(variable, ops.cast(step, variable.dtype))
+
+    def _direction(self, index: int, variable: Any) -> Any:
+        """Returns u of the moments as they are."""
+        dtype = compute_dtype(variable)
+        t = ops.cast(self.iterations + 1, dtype)
+        m_hat = self._momentums[index] / bias_correction(self.beta_1, t)
+        v_hat = self._velocities[index] / bias_correction(self.beta_2, t)
+        u = m_hat / (ops.sqrt(v_hat) + self.epsilon)
+        if self._decays[index] and self.weight_decay_rate:
+            u = u + self.weight_decay_rate * ops.cast(variable, dtype)
+        return u
 
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""

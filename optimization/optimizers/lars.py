@@ -89,20 +89,26 @@ class LARS(Staged, DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
         dtype = compute_dtype(variable)
         index = self._get_variable_index(variable)
         ratio = 1.0
+        buffer = self._momentums[index]
         if self.classic_momentum:
             if self._adapts[index]:
                 decayed = self._decayed(index, gradient, variable)
                 of = decayed if self._decays[index] and self.weight_decay_rate else gradient
                 _, squares = yield (), [SquareSum(variable), SquareSum(of)]
                 ratio = trust_ratio(*squares, self.eeta)
-            rate = ops.cast(learning_rate, dtype) * ratio
-            step = self._accumulate(index, rate * self._decayed(index, gradient, variable))
+            scaled = ops.cast(learning_rate, dtype) * ratio
+            scaled = scaled * self._decayed(index, gradient, variable)
+            self.assign(buffer, self.momentum * buffer + scaled)
+            step = self._ahead(buffer, scaled)
         else:
-            update = self._accumulate(index, self._decayed(index, gradient, variable))
+            decayed = self._decayed(index, gradient, variable)
+            self.assign(buffer, self.momentum * buffer + decayed)
             if self._adapts[index]:
-                of = update if self.nesterov else self._momentums[index]
-                (update,), squares = yield (update,), [SquareSum(variable), SquareSum(of)]
+                of = self._ahead(buffer, decayed) if self.nesterov else buffer
+                _, squares = yield (), [SquareSum(variable), SquareSum(of)]
                 ratio = trust_ratio(*squares, self.eeta)
+            # Computed twice, so that a fused update need not keep it.
+            update = self._ahead(buffer, self._decayed(index, gradient, variable))
             step = ops.cast(learning_rate, dtype) * ratio * update
         self.assign_sub(variable, ops.cast(step, variable.dtype))
 
@@ -113,9 +119,8 @@ class LARS(Staged, DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
             g = g + self.weight_decay_rate * ops.cast(variable, dtype)
         return g
 
-    def _accumulate(self, index: int, value: Any) -> Any:
-        buffer = self._momentums[index]
-        self.assign(buffer, self.momentum * buffer + value)
+    def _ahead(self, buffer: Any, value: Any) -> Any:
+        """Returns the momentum, one step ahead if `nesterov`."""
         if self.nesterov:
             return self.momentum * buffer + value
         return ops.convert_to_tensor(buffer)
