@@ -67,11 +67,11 @@ def accumulated(
 
 def learning_rates(optimizer: Any) -> dict[str, float]:
     """Returns the learning rate, and where there are several groups that of each."""
-    values = {"learning_rate": _number(optimizer.learning_rate)}
     of_groups = getattr(innermost(optimizer), "learning_rates", dict)()
-    if len(of_groups) > 1:
-        values |= {f"learning_rate/{name}": _number(rate) for name, rate in of_groups.items()}
-    return values
+    if len(of_groups) == 1:  # A schedule is not asked twice: it takes its time.
+        return {"learning_rate": _number(*of_groups.values())}
+    values = {"learning_rate": _number(optimizer.learning_rate)}
+    return values | {f"learning_rate/{name}": _number(rate) for name, rate in of_groups.items()}
 
 
 def optimizer_values(optimizer: Any) -> dict[str, float]:

@@ -128,7 +128,7 @@ def test_contestants_take_turns_and_are_compared():
     for process, result in zip(processes, found, strict=True):
         assert len(result.milliseconds) == len(result.floors) == 2
         assert process.asked[:4] == ["check", "prepare", "time", "reset_peak"]
-        assert process.asked[4:] == ["time", "time", "peak", "sample", "finish"]
+        assert process.asked[4:] == ["time", "time", "memory", "sample", "finish"]
         assert result.skipped is None
 
 
@@ -182,7 +182,8 @@ def test_an_update_that_a_contestant_does_not_have_is_left_out():
 
 
 def result(contestant, milliseconds, difference=0.0, **fields):
-    figures = {"first_step_seconds": 1.5, "state_bytes": 1 << 20, "peak_bytes": None}
+    figures = {"first_step_seconds": 1.5, "state_bytes": 1 << 20}
+    figures |= {"peak_bytes": None, "temporary_bytes": 1 << 19}
     floors = [2.0] * len(milliseconds)
     return Result(
         contestant, "check", "adamw", None, milliseconds, floors, difference, figures, **fields
@@ -221,7 +222,7 @@ def test_the_best_peer_did_the_same_and_is_none_of_ours(results):
 def test_the_tables(results):
     text = report.markdown(machine.facts() | FACTS, results[:6])
     assert "| adamw | 6.0 | 5.0 | 3.00 | 1.29 | keras | 8.0 | **1.33** |" in text
-    assert "| keras-jit | 12.0 | 12.0 | 6.00 | 2.57 | 0.67 | 1.50 | 1.0 |  | 0e+00 |" in text
+    assert "| keras-jit | 12.0 | 12.0 | 6.00 | 2.57 | 0.67 | 1.50 | 1.0 |  | 0.5 | 0e+00 |" in text
     assert "inf **differs**" in text
     assert "- garden: not installed\n" in text
     assert "| adamw | 28 | read g m v w, write m v w |" in text
@@ -243,7 +244,7 @@ def test_ours_is_compared_with_ours(results):
     ]
     assert report.comparisons(found) == [
         ("adamw", "time of `tiny` over `tiny_in_199`, the same bytes", "2.25"),
-        ("adamw", "time of two devices over one, each with `tiny`", "2"),
+        ("adamw", "time of two devices over one, each with `tiny`, for as many bytes in all", "1"),
         ("adafactor", "bytes of state over `adamw`'s, `tiny`", "0.0075"),
     ]
     assert report.comparisons(results) == []

@@ -46,7 +46,7 @@ class Result:
         floors: The milliseconds of `a += b` around each turn.
         difference: How far its weights are from those of the contestant that comes first, as a
             part of the longest way a weight has gone.
-        figures: What `Worker.prepare` returned, and `peak_bytes` while it was timed.
+        figures: What `Worker.prepare` returned, and `Worker.memory` while it was timed.
         group: Which contestants took turns with each other: those of the same number.
     """
 
@@ -174,7 +174,7 @@ class Turns:
         for process, result in members:
             if result.skipped is None:
                 with self._noting(result):
-                    result.figures["peak_bytes"] = process.ask("peak")
+                    result.figures |= process.ask("memory")
                     path = str(folder / f"{process.name}.npz")
                     process.ask("sample", path=path)
                     result.difference = max(result.difference, reference.difference(path))

@@ -30,6 +30,7 @@ class Worker:
         self._accumulation = 1
         self._names: list[str] = []
         self._baseline = 0
+        self._settled = 0
         self._loaded = 0
 
     def versions(self) -> dict[str, str]:
@@ -86,11 +87,21 @@ class Worker:
 
     def reset_peak(self) -> bool:
         """Starts the peak of the resident memory anew."""
-        return memory.reset_peak()
+        resets = memory.reset_peak()
+        self._settled = memory.resident()
+        return resets
 
-    def peak(self) -> int:
-        """Returns the most bytes that were resident since, over weights and gradients."""
-        return memory.peak() - self._baseline
+    def memory(self) -> dict[str, int]:
+        """Returns the most bytes that were resident since the peak was reset.
+
+        `peak_bytes` are those over what weights and gradients take; `temporary_bytes` those over
+        what was resident when the peak was reset: what comes and goes with each update.
+        """
+        peak = memory.peak()
+        return {
+            "peak_bytes": peak - self._baseline,
+            "temporary_bytes": max(0, peak - self._settled),
+        }
 
     def sample(self, path: str) -> None:
         """Writes some of the weights of the prepared list.
