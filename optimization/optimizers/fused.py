@@ -1,11 +1,12 @@
-"""Updates on TensorFlow in one pass over each tensor: functions that XLA compiles once per kind.
+"""Updates on TensorFlow in few passes over each tensor: functions that XLA compiles once per kind.
 
 A plain update runs operation by operation, and each reads and writes whole tensors. Here one
 function takes a variable's weight, gradient, state and average as arguments and does all that is
-elementwise at once: factors on the gradient (of a clip, a loss scale, a mean), weight decay, the
-optimizer's own `update_step`, and the average. It is traced and compiled once for each kind of
-variable: same optimizer, shape, dtypes and settings. BERT-base's 199 variables are of 8 kinds.
-Small ones of a kind are updated in one call; see `stacked`.
+elementwise: factors on the gradient (of a clip, a loss scale, a mean), weight decay, the
+optimizer's own `update_step`, and the average. XLA makes one loop of it for each tensor that
+changes, in place. It is traced and compiled once for each kind of variable: same optimizer, shape,
+dtypes and settings. BERT-base's 199 variables are of 8 kinds. Small ones of a kind are updated
+together; see `stacked`.
 
 Norms are left to TensorFlow, which computes them in parallel; see `stages`.
 """
