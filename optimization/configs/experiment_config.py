@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
-from optimization.configs.base import Config
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.durations import TrainingLength, with_length
 from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.optimization_config import OptimizationConfig
@@ -20,7 +20,7 @@ Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 
 
-@dataclasses.dataclass
+@config_dataclass
 class DataConfig(Config):
     """What a task reads, for training or for validation.
 
@@ -46,7 +46,7 @@ def _train_data() -> DataConfig:
     return DataConfig(is_training=True, drop_remainder=True, shuffle=True)
 
 
-@dataclasses.dataclass
+@config_dataclass
 class TaskConfig(Config):
     """The base of every task's config.
 
@@ -63,7 +63,7 @@ class TaskConfig(Config):
     validation_data: DataConfig = dataclasses.field(default_factory=DataConfig)
 
 
-@dataclasses.dataclass
+@config_dataclass
 class TrainerConfig(Config):
     """How long is trained, and what is written when. All intervals are in training steps.
 
@@ -147,7 +147,7 @@ class TrainerConfig(Config):
             places[f"`{name}`"] = place
 
 
-@dataclasses.dataclass
+@config_dataclass
 class RuntimeConfig(Config):
     """What the experiment runs on.
 
@@ -188,7 +188,7 @@ class RuntimeConfig(Config):
         return self.mixed_precision_dtype == "float16" and not isinstance(self.loss_scale, float)
 
 
-@dataclasses.dataclass
+@config_dataclass
 class ExperimentConfig(Config):
     """Everything that decides a run.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval, MinLen
 from pydantic import AfterValidator
 
-from optimization.configs.base import Config
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.optimizer_config import OptimizerConfig
 from optimization.configs.types import (
     Fraction,
@@ -35,7 +35,7 @@ BlockNumber = Annotated[Regex, AfterValidator(_one_group)]
 """A regular expression whose one group is a number."""
 
 
-@dataclasses.dataclass
+@config_dataclass
 class ParamGroupConfig(Rule, Config):
     """A rule for the variables that it matches; the first rule that matches a variable wins.
 
@@ -93,7 +93,7 @@ class ParamGroupConfig(Rule, Config):
                 )
 
 
-@dataclasses.dataclass
+@config_dataclass
 class LayerDecayConfig(Config):
     """Learning rates that fall from the head of a network to its first layers.
 
@@ -115,7 +115,7 @@ class LayerDecayConfig(Config):
     with_last_block: Regex | None = None
 
 
-@dataclasses.dataclass
+@config_dataclass
 class LrScalingConfig(Config):
     """A learning rate in proportion to the batch.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from optimization.configs import conflicts, yaml_file
-from optimization.configs.base import Config
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.errors import (
     ConfigError,
     Origin,
@@ -27,7 +27,7 @@ from optimization.schedules import BaseLrConfig, BaseWarmupConfig, LrConfig, War
 _SECTION = ("trainer", "optimizer_config")
 
 
-@dataclasses.dataclass
+@config_dataclass
 class OptimizationConfig(Config):
     """Everything that decides how weights are updated.
 

@@ -1,9 +1,8 @@
 """The oneof of the optimizer sections, and the section of weight averaging."""
 
-import dataclasses
 from typing import Any
 
-from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.base import Config, OneOfConfig, config_dataclass
 from optimization.configs.optimizers import sections  # noqa: F401  registers the types
 from optimization.configs.optimizers.base import OPTIMIZERS_CLS, BaseOptimizerConfig
 from optimization.configs.types import Decay, FirstSteps
@@ -11,7 +10,7 @@ from optimization.configs.types import Decay, FirstSteps
 __all__ = ["OPTIMIZERS_CLS", "BaseOptimizerConfig", "EMAConfig", "OptimizerConfig"]
 
 
-@dataclasses.dataclass
+@config_dataclass
 class EMAConfig(Config):
     """An exponential moving average of the weights, for evaluation and export.
 
@@ -45,7 +44,7 @@ class EMAConfig(Config):
         return {k: v for k, v in self.as_dict().items() if "clip" not in k}
 
 
-@dataclasses.dataclass
+@config_dataclass
 class OptimizerConfig(OneOfConfig):
     """The optimizer: `type`, and the section of that name."""
 

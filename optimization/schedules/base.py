@@ -6,13 +6,12 @@ of any shape, and has no Python `if` on it. Where an operation of `xp` might cho
 Python number by itself (`where`, the base of `power`), the formula makes it an array like `step`.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import StringConstraints
 
-from optimization.configs.base import Config
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.types import REQUIRED, FirstSteps
 
 Array = Any
@@ -24,7 +23,7 @@ ScopeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.][A-Za-z0-9_.
 """The name of a schedule, which is the scope of its operations in a TensorFlow graph."""
 
 
-@dataclasses.dataclass
+@config_dataclass
 class BaseLrConfig(Config):
     """A learning rate as a function of the optimizer steps done.
 
@@ -53,7 +52,7 @@ class BaseLrConfig(Config):
         return iter(())
 
 
-@dataclasses.dataclass
+@config_dataclass
 class BaseWarmupConfig(Config):
     """The way in which a learning rate comes up during the first `warmup_steps` steps.
 

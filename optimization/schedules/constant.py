@@ -1,8 +1,8 @@
 """Learning rates that are constant, always or between boundaries."""
 
-import dataclasses
 from collections.abc import Iterator
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import REQUIRED, Boundaries, NonNegativeFloat
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import lookup
@@ -10,7 +10,7 @@ from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("constant")
-@dataclasses.dataclass
+@config_dataclass
 class ConstantLrConfig(BaseLrConfig):
     """A learning rate that does not change.
 
@@ -34,7 +34,7 @@ class ConstantLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("stepwise")
-@dataclasses.dataclass
+@config_dataclass
 class StepwiseLrConfig(BaseLrConfig):
     """A learning rate that is constant between boundaries.
 

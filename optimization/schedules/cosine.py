@@ -1,6 +1,5 @@
 """Learning rates that fall along half a cosine, once or several times."""
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from functools import lru_cache
@@ -9,6 +8,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -23,7 +23,7 @@ from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("cosine")
-@dataclasses.dataclass
+@config_dataclass
 class CosineLrConfig(BaseLrConfig):
     """Half a cosine from `initial_learning_rate` to `alpha` times that.
 
@@ -75,7 +75,7 @@ def _restarts(first: int, t_mul: float, m_mul: float) -> tuple[tuple[float, ...]
 
 
 @LR_CLS.register("cosine_restarts")
-@dataclasses.dataclass
+@config_dataclass
 class CosineRestartsLrConfig(BaseLrConfig):
     """Half cosines, each `t_mul` times as long as the last and `m_mul` times as high: SGDR.
 
@@ -126,7 +126,7 @@ class CosineRestartsLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("step_cosine_with_offset")
-@dataclasses.dataclass
+@config_dataclass
 class StepCosineLrConfig(BaseLrConfig):
     """Half cosines between the values at given steps.
 

@@ -1,8 +1,8 @@
 """Learning rates that fall by a rate per `decay_steps`, in continuous time or in stairs."""
 
-import dataclasses
 import math
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -20,7 +20,7 @@ def _periods(step: Array, decay_steps: int, staircase: bool | None, xp: Namespac
 
 
 @LR_CLS.register("exponential")
-@dataclasses.dataclass
+@config_dataclass
 class ExponentialLrConfig(BaseLrConfig):
     """A learning rate multiplied by `decay_rate` every `decay_steps` steps.
 
@@ -54,7 +54,7 @@ class ExponentialLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("inverse_time")
-@dataclasses.dataclass
+@config_dataclass
 class InverseTimeLrConfig(BaseLrConfig):
     """A learning rate that falls as the inverse of the steps done, as Keras' InverseTimeDecay.
 

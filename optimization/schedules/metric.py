@@ -4,13 +4,13 @@ The rate is a constant until an evaluation says otherwise. The trainer steps the
 evaluation; `optimization.MetricLearningRate` does in `model.fit`.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
     REQUIRED,
     NonNegativeFloat,
@@ -295,7 +295,7 @@ def one_for_each(value: Rates, count: int, name: str) -> list[float]:
     return list(value)
 
 
-@dataclasses.dataclass
+@config_dataclass
 class MetricLrConfig(BaseLrConfig):
     """What the learning rates that follow a metric share; a subclass has a method `follower`."""
 
@@ -333,7 +333,7 @@ class MetricLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("hf_reduce_lr_on_plateau")
-@dataclasses.dataclass
+@config_dataclass
 class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
     """transformers' `reduce_lr_on_plateau`: a rate that falls when a metric stops getting better.
 
@@ -371,7 +371,7 @@ class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
 
 
 @LR_CLS.register("hf_greedy")
-@dataclasses.dataclass
+@config_dataclass
 class HfGreedyLrConfig(MetricLrConfig):
     """transformers' `greedy`: a rate that rises while a metric gets better, else falls.
 

@@ -1,12 +1,12 @@
 """Learning rates made of phases: stable then decaying, and up then down."""
 
-import dataclasses
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from annotated_types import Interval
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -22,7 +22,7 @@ from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("warmup_stable_decay")
-@dataclasses.dataclass
+@config_dataclass
 class WarmupStableDecayLrConfig(BaseLrConfig):
     """The stable and the decaying phase of a warmup-stable-decay schedule.
 
@@ -69,7 +69,7 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("one_cycle")
-@dataclasses.dataclass
+@config_dataclass
 class OneCycleLrConfig(BaseLrConfig):
     """Up to a maximum and down again, as PyTorch's OneCycleLR.
 

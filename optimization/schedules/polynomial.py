@@ -1,7 +1,6 @@
 """Learning rates that fall along a polynomial of the steps that remain."""
 
-import dataclasses
-
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -15,7 +14,7 @@ from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("polynomial")
-@dataclasses.dataclass
+@config_dataclass
 class PolynomialLrConfig(BaseLrConfig):
     """A polynomial from `initial_learning_rate` to `end_learning_rate`.
 
@@ -56,7 +55,7 @@ class PolynomialLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("linear")
-@dataclasses.dataclass
+@config_dataclass
 class LinearLrConfig(BaseLrConfig):
     """A straight line from `initial_learning_rate` to `end_learning_rate`.
 

@@ -1,7 +1,6 @@
 """Learning rates that fall as a power of the steps done."""
 
-import dataclasses
-
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -15,7 +14,7 @@ from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("power")
-@dataclasses.dataclass
+@config_dataclass
 class DirectPowerLrConfig(BaseLrConfig):
     """A power of the steps done.
 
@@ -39,7 +38,7 @@ class DirectPowerLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("power_linear")
-@dataclasses.dataclass
+@config_dataclass
 class PowerAndLinearDecayLrConfig(BaseLrConfig):
     """A power of the steps done, led to zero by a straight line in the last part.
 
@@ -74,7 +73,7 @@ class PowerAndLinearDecayLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("power_with_offset")
-@dataclasses.dataclass
+@config_dataclass
 class PowerDecayWithOffsetLrConfig(BaseLrConfig):
     """A constant, then a power of the steps done since.
 
@@ -105,7 +104,7 @@ class PowerDecayWithOffsetLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("inverse_sqrt")
-@dataclasses.dataclass
+@config_dataclass
 class InverseSqrtLrConfig(BaseLrConfig):
     """The inverse square root of the steps done, after a constant beginning.
 

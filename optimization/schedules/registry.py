@@ -1,11 +1,10 @@
 """The registries of learning rates and warmups, and the oneofs that choose among them."""
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from optimization.configs.base import OneOfConfig
+from optimization.configs.base import OneOfConfig, config_dataclass
 from optimization.configs.registry import Entry, Registry
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 
@@ -96,14 +95,14 @@ that it wraps.
 """
 
 
-@dataclasses.dataclass
+@config_dataclass
 class LrConfig(OneOfConfig):
     """The learning rate: `type` is one of `LR_CLS`."""
 
     registry: ClassVar[Registry] = LR_CLS
 
 
-@dataclasses.dataclass
+@config_dataclass
 class WarmupConfig(OneOfConfig):
     """The warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none."""
 

@@ -1,13 +1,12 @@
 """Adafactor's relative step size, a learning rate of its own."""
 
-import dataclasses
-
+from optimization.configs.base import config_dataclass
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("relative_step")
-@dataclasses.dataclass
+@config_dataclass
 class RelativeStepLrConfig(BaseLrConfig):
     """The relative step size of Adafactor (Shazeer and Stern 2018, arXiv:1804.04235).
 

@@ -6,10 +6,10 @@ built in, and counts all of its steps from step 0, so `num_training_steps` conta
 Values are those of transformers 5.23.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -43,7 +43,7 @@ def _waves(
     return half_cosine((period - 2.0 * (rest + ahead)) / period, xp)
 
 
-@dataclasses.dataclass
+@config_dataclass
 class WarmedUpLrConfig(BaseLrConfig):
     """A learning rate whose warmup is its own: lr(s) = lr0 * (ramp(s) if s < W else factor(s - W)).
 
@@ -80,7 +80,7 @@ class WarmedUpLrConfig(BaseLrConfig):
         raise NotImplementedError(f"{type(self).__name__} must define `factor`")
 
 
-@dataclasses.dataclass
+@config_dataclass
 class _EndingLrConfig(WarmedUpLrConfig):
     """One that has an end.
 
@@ -103,7 +103,7 @@ class _EndingLrConfig(WarmedUpLrConfig):
         return max(1, self.num_training_steps - self.num_warmup_steps)
 
 
-@dataclasses.dataclass
+@config_dataclass
 class _CosineLrConfig(_EndingLrConfig):
     """One that follows `num_cycles` waves of a cosine, half of one by default."""
 
@@ -116,7 +116,7 @@ class _CosineLrConfig(_EndingLrConfig):
         return _waves(done, self._length, self.num_cycles, xp, self.steps_ahead)
 
 
-@dataclasses.dataclass
+@config_dataclass
 class _MinLrConfig(_CosineLrConfig):
     """One that falls to a least rate."""
 
@@ -141,7 +141,7 @@ class _MinLrConfig(_CosineLrConfig):
 
 
 @LR_CLS.register("hf_constant")
-@dataclasses.dataclass
+@config_dataclass
 class HfConstantLrConfig(BaseLrConfig):
     """transformers' `constant`, which is the type `constant` under its name.
 
@@ -163,7 +163,7 @@ class HfConstantLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("hf_constant_with_warmup")
-@dataclasses.dataclass
+@config_dataclass
 class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
     """transformers' `constant_with_warmup`: a line up to a constant.
 
@@ -183,7 +183,7 @@ class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
 
 
 @LR_CLS.register("hf_linear")
-@dataclasses.dataclass
+@config_dataclass
 class HfLinearLrConfig(_EndingLrConfig):
     """transformers' `linear`: a line up, then a line down to 0.
 
@@ -206,7 +206,7 @@ class HfLinearLrConfig(_EndingLrConfig):
 
 
 @LR_CLS.register("hf_cosine")
-@dataclasses.dataclass
+@config_dataclass
 class HfCosineLrConfig(_CosineLrConfig):
     """transformers' `cosine`: a line up, then waves of a cosine.
 
@@ -227,7 +227,7 @@ class HfCosineLrConfig(_CosineLrConfig):
 
 
 @LR_CLS.register("hf_cosine_with_restarts")
-@dataclasses.dataclass
+@config_dataclass
 class HfCosineWithRestartsLrConfig(_EndingLrConfig):
     """transformers' `cosine_with_restarts`: a line up, then half cosines of equal length.
 
@@ -258,7 +258,7 @@ class HfCosineWithRestartsLrConfig(_EndingLrConfig):
 
 
 @LR_CLS.register("hf_polynomial")
-@dataclasses.dataclass
+@config_dataclass
 class HfPolynomialLrConfig(_EndingLrConfig):
     """transformers' `polynomial`: a line up, then a power of what is left.
 
@@ -293,7 +293,7 @@ class HfPolynomialLrConfig(_EndingLrConfig):
 
 
 @LR_CLS.register("hf_inverse_sqrt")
-@dataclasses.dataclass
+@config_dataclass
 class HfInverseSqrtLrConfig(WarmedUpLrConfig):
     """transformers' `inverse_sqrt`: a line up, then the inverse root of the steps.
 
@@ -317,7 +317,7 @@ class HfInverseSqrtLrConfig(WarmedUpLrConfig):
 
 
 @LR_CLS.register("hf_cosine_with_min_lr")
-@dataclasses.dataclass
+@config_dataclass
 class HfCosineWithMinLrConfig(_MinLrConfig):
     """transformers' `cosine_with_min_lr`: a line up, then waves of a cosine above a least rate.
 
@@ -340,7 +340,7 @@ class HfCosineWithMinLrConfig(_MinLrConfig):
 
 
 @LR_CLS.register("hf_cosine_warmup_with_min_lr")
-@dataclasses.dataclass
+@config_dataclass
 class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
     """transformers' `cosine_warmup_with_min_lr`: as `cosine_with_min_lr`, a step ahead.
 
@@ -383,7 +383,7 @@ class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
 
 
 @LR_CLS.register("hf_warmup_stable_decay")
-@dataclasses.dataclass
+@config_dataclass
 class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
     """transformers' `warmup_stable_decay`: up, level, and down, each part with its length.
 

@@ -1,7 +1,6 @@
 """The warmups: how the rate comes up. `compose` says what that does to the learning rate."""
 
-import dataclasses
-
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import REQUIRED, NonNegativeFloat, PositiveFloat
 from optimization.schedules.base import Array, BaseWarmupConfig, Namespace, ScopeName
 from optimization.schedules.formulas import half_cosine
@@ -9,7 +8,7 @@ from optimization.schedules.registry import WARMUP_CLS
 
 
 @WARMUP_CLS.register("linear")
-@dataclasses.dataclass
+@config_dataclass
 class LinearWarmupConfig(BaseWarmupConfig):
     """A straight line from `warmup_learning_rate` to the target.
 
@@ -34,7 +33,7 @@ class LinearWarmupConfig(BaseWarmupConfig):
 
 
 @WARMUP_CLS.register("polynomial")
-@dataclasses.dataclass
+@config_dataclass
 class PolynomialWarmupConfig(BaseWarmupConfig):
     """A power of the steps done.
 
@@ -58,7 +57,7 @@ class PolynomialWarmupConfig(BaseWarmupConfig):
 
 
 @WARMUP_CLS.register("constant")
-@dataclasses.dataclass
+@config_dataclass
 class ConstantWarmupConfig(BaseWarmupConfig):
     """A constant, whatever the target.
 
@@ -81,7 +80,7 @@ class ConstantWarmupConfig(BaseWarmupConfig):
 
 
 @WARMUP_CLS.register("cosine")
-@dataclasses.dataclass
+@config_dataclass
 class CosineWarmupConfig(BaseWarmupConfig):
     """Half a cosine from `warmup_learning_rate` to the target, flat at both ends.
 
@@ -104,7 +103,7 @@ class CosineWarmupConfig(BaseWarmupConfig):
 
 
 @WARMUP_CLS.register("exponential")
-@dataclasses.dataclass
+@config_dataclass
 class ExponentialWarmupConfig(BaseWarmupConfig):
     """A constant factor per step from `warmup_learning_rate` to the target.
 

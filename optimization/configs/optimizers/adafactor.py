@@ -1,12 +1,12 @@
 """Adafactor: one section whose switches select every variant, and one with Keras' names."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Lt
 from pydantic import BeforeValidator
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.errors import Problem
 from optimization.configs.optimizers.adafactor_variants import VARIANTS, preset
 from optimization.configs.optimizers.base import (
@@ -39,7 +39,7 @@ _SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is about that number
     "optimization.optimizers.adafactor:Adafactor",
     torch="optimization.torch.recipes:adafactor",
 )
-@dataclasses.dataclass
+@config_dataclass
 class AdafactorConfig(BaseOptimizerConfig):
     """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235) in every variant that is in use.
 
@@ -191,7 +191,7 @@ class AdafactorConfig(BaseOptimizerConfig):
     "optimization.optimizers.adafactor:AdafactorKeras",
     torch="optimization.torch.recipes:adafactor_keras",
 )
-@dataclasses.dataclass
+@config_dataclass
 class AdafactorKerasConfig(BaseOptimizerConfig):
     """Adafactor with Keras' hyperparameters.
 

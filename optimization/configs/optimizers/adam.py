@@ -1,11 +1,10 @@
 """Adam and what derives from it."""
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import field
 from typing import Any, ClassVar, Literal
 
-from optimization.configs.base import Config
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.optimizers.base import (
     OPTIMIZERS_CLS,
     PIPELINE,
@@ -21,7 +20,7 @@ from optimization.configs.types import (
 )
 
 
-@dataclasses.dataclass
+@config_dataclass
 class AdamFields(Config):
     """The hyperparameters of Adam."""
 
@@ -30,7 +29,7 @@ class AdamFields(Config):
     epsilon: PositiveFloat = 1e-7
 
 
-@dataclasses.dataclass
+@config_dataclass
 class AdamForms(AdamFields):
     """Adam's hyperparameters, and the forms in which its implementations differ.
 
@@ -57,7 +56,7 @@ class AdamForms(AdamFields):
 @OPTIMIZERS_CLS.register(
     "adam", "optimization.optimizers.adam:Adam", torch="optimization.torch.recipes:adam"
 )
-@dataclasses.dataclass
+@config_dataclass
 class AdamConfig(AdamForms, BaseOptimizerConfig):
     """Adam (Kingma and Ba 2015, arXiv:1412.6980)."""
 
@@ -69,7 +68,7 @@ class AdamConfig(AdamForms, BaseOptimizerConfig):
     "optimization.optimizers.adam:Adam",
     torch="optimization.torch.recipes:adam",
 )
-@dataclasses.dataclass
+@config_dataclass
 class AdamExperimentalConfig(AdamForms, ExperimentalConfig, KerasOptimizerConfig):
     """`adam` under Keras' names."""
 
@@ -81,7 +80,7 @@ class AdamExperimentalConfig(AdamForms, ExperimentalConfig, KerasOptimizerConfig
     "optimization.optimizers.adam_weight_decay:AdamWeightDecay",
     torch="optimization.torch.recipes:adam",
 )
-@dataclasses.dataclass
+@config_dataclass
 class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
     """BERT's Adam with decoupled weight decay.
 
@@ -121,7 +120,7 @@ class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
     "optimization.optimizers.adam:Adam",
     torch="optimization.torch.recipes:adam",
 )
-@dataclasses.dataclass
+@config_dataclass
 class AdamWeightDecayExperimentalConfig(AdamForms, ExperimentalConfig, KerasOptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) under Keras' names.
 
@@ -137,7 +136,7 @@ class AdamWeightDecayExperimentalConfig(AdamForms, ExperimentalConfig, KerasOpti
 @OPTIMIZERS_CLS.register(
     "adamax", "optimization.optimizers.adamax:Adamax", torch="optimization.torch.recipes:adamax"
 )
-@dataclasses.dataclass
+@config_dataclass
 class AdamaxConfig(AdamFields, KerasOptimizerConfig):
     """Adamax, Adam with the infinity norm (Kingma and Ba 2015).
 
@@ -153,7 +152,7 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig):
 @OPTIMIZERS_CLS.register(
     "nadam", "optimization.optimizers.nadam:Nadam", torch="optimization.torch.recipes:nadam"
 )
-@dataclasses.dataclass
+@config_dataclass
 class NadamConfig(AdamFields, KerasOptimizerConfig):
     """Nadam, Adam with Nesterov momentum (Dozat 2015).
 

@@ -1,11 +1,11 @@
 """The optimizers that scale each step by past gradients, without Adam's momentum."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from annotated_types import Lt
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.optimizers.base import (
     OPTIMIZERS_CLS,
     BaseOptimizerConfig,
@@ -21,7 +21,7 @@ from optimization.configs.types import (
 @OPTIMIZERS_CLS.register(
     "rmsprop", "optimization.optimizers.rmsprop:RMSprop", torch="optimization.torch.recipes:rmsprop"
 )
-@dataclasses.dataclass
+@config_dataclass
 class RMSPropConfig(BaseOptimizerConfig):
     """RMSProp (Tieleman and Hinton 2012).
 
@@ -50,7 +50,7 @@ class RMSPropConfig(BaseOptimizerConfig):
 @OPTIMIZERS_CLS.register(
     "adagrad", "optimization.optimizers.adagrad:Adagrad", torch="optimization.torch.recipes:adagrad"
 )
-@dataclasses.dataclass
+@config_dataclass
 class AdagradConfig(BaseOptimizerConfig):
     """Adagrad (Duchi et al. 2011).
 
@@ -69,7 +69,7 @@ class AdagradConfig(BaseOptimizerConfig):
 @OPTIMIZERS_CLS.register(
     "adadelta", "keras.optimizers:Adadelta", torch="optimization.torch.recipes:adadelta"
 )
-@dataclasses.dataclass
+@config_dataclass
 class AdadeltaConfig(KerasOptimizerConfig):
     """Adadelta (Zeiler 2012, arXiv:1212.5701)."""
 
@@ -79,7 +79,7 @@ class AdadeltaConfig(KerasOptimizerConfig):
 
 
 @OPTIMIZERS_CLS.register("ftrl", "keras.optimizers:Ftrl", torch="optimization.torch.recipes:ftrl")
-@dataclasses.dataclass
+@config_dataclass
 class FtrlConfig(KerasOptimizerConfig):
     """FTRL-proximal (McMahan et al. 2013).
 

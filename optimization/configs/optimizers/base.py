@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import field
 from typing import Any, ClassVar, Literal
 
-from optimization.configs.base import Config
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.registry import REPLACEABLE, Registry, import_target
 from optimization.configs.types import (
     Decay,
@@ -34,7 +34,7 @@ CLIPS = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 """The kinds of clip, of which at most one may be set."""
 
 
-@dataclasses.dataclass
+@config_dataclass
 class BaseOptimizerConfig(Config):
     """What every optimizer section has.
 
@@ -215,7 +215,7 @@ OPTIMIZERS_CLS = Registry(
 """The optimizer types: a mapping from name to Keras optimizer class."""
 
 
-@dataclasses.dataclass
+@config_dataclass
 class ExperimentalConfig(Config):
     """What differs in the `_experimental` sections: Model Garden's default.
 
@@ -226,7 +226,7 @@ class ExperimentalConfig(Config):
     jit_compile: bool | Literal["auto"] = field(default=False, metadata=PIPELINE)
 
 
-@dataclasses.dataclass
+@config_dataclass
 class KerasOptimizerConfig(BaseOptimizerConfig):
     """What the sections with Keras' own names share."""
 

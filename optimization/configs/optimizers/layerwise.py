@@ -1,9 +1,8 @@
 """The optimizers that scale the update of each layer: LAMB and LARS."""
 
-import dataclasses
 from typing import ClassVar
 
-from optimization.configs.base import Config
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.optimizers.adam import AdamFields
 from optimization.configs.optimizers.base import (
     OPTIMIZERS_CLS,
@@ -17,7 +16,7 @@ from optimization.configs.types import (
 )
 
 
-@dataclasses.dataclass
+@config_dataclass
 class LayerAdaptationFields(Config):
     """What LAMB and LARS share.
 
@@ -39,7 +38,7 @@ class LayerAdaptationFields(Config):
 @OPTIMIZERS_CLS.register(
     "lamb", "optimization.optimizers.lamb:LAMB", torch="optimization.torch.recipes:lamb"
 )
-@dataclasses.dataclass
+@config_dataclass
 class LAMBConfig(LayerAdaptationFields, AdamFields, BaseOptimizerConfig):
     """LAMB (You et al. 2020, arXiv:1904.00962)."""
 
@@ -50,7 +49,7 @@ class LAMBConfig(LayerAdaptationFields, AdamFields, BaseOptimizerConfig):
 @OPTIMIZERS_CLS.register(
     "lars", "optimization.optimizers.lars:LARS", torch="optimization.torch.recipes:lars"
 )
-@dataclasses.dataclass
+@config_dataclass
 class LARSConfig(LayerAdaptationFields, BaseOptimizerConfig):
     """LARS (You et al. 2017, arXiv:1708.03888).
 

@@ -1,10 +1,10 @@
 """Lion."""
 
-import dataclasses
 from typing import Annotated
 
 from annotated_types import Interval
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.optimizers.base import (
     OPTIMIZERS_CLS,
     KerasOptimizerConfig,
@@ -15,7 +15,7 @@ from optimization.configs.types import (
 
 
 @OPTIMIZERS_CLS.register("lion", "keras.optimizers:Lion", torch="optimization.torch.recipes:lion")
-@dataclasses.dataclass
+@config_dataclass
 class LionConfig(KerasOptimizerConfig):
     """Lion (Chen et al. 2023, arXiv:2302.06675)."""
 

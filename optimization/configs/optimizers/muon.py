@@ -1,7 +1,6 @@
 """Muon."""
 
-import dataclasses
-
+from optimization.configs.base import config_dataclass
 from optimization.configs.optimizers.base import (
     OPTIMIZERS_CLS,
     KerasOptimizerConfig,
@@ -16,7 +15,7 @@ from optimization.configs.types import (
 
 
 @OPTIMIZERS_CLS.register("muon", "keras.optimizers:Muon", torch="optimization.torch.recipes:muon")
-@dataclasses.dataclass
+@config_dataclass
 class MuonConfig(KerasOptimizerConfig):
     """Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982).
 

@@ -1,11 +1,11 @@
 """Schedule-free SGD and AdamW."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from annotated_types import Interval
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.optimizers.base import OPTIMIZERS_CLS, BaseOptimizerConfig
 from optimization.configs.types import (
     Decay,
@@ -18,7 +18,7 @@ Interpolation = Annotated[float, Interval(gt=0, lt=1)]
 """A share of two sequences, both of which count."""
 
 
-@dataclasses.dataclass
+@config_dataclass
 class ScheduleFreeFields(BaseOptimizerConfig):
     """What the schedule-free optimizers share.
 
@@ -54,7 +54,7 @@ class ScheduleFreeFields(BaseOptimizerConfig):
     "optimization.optimizers.schedule_free:ScheduleFreeAdamW",
     torch="optimization.torch.recipes:schedule_free_adamw",
 )
-@dataclasses.dataclass
+@config_dataclass
 class ScheduleFreeAdamWConfig(ScheduleFreeFields):
     """Schedule-free AdamW (Defazio et al. 2024, arXiv:2405.15682).
 
@@ -73,7 +73,7 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields):
     "optimization.optimizers.schedule_free:ScheduleFreeSGD",
     torch="optimization.torch.recipes:schedule_free_sgd",
 )
-@dataclasses.dataclass
+@config_dataclass
 class ScheduleFreeSGDConfig(ScheduleFreeFields):
     """Schedule-free SGD (Defazio et al. 2024, arXiv:2405.15682).
 

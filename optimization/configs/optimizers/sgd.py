@@ -1,8 +1,8 @@
 """Stochastic gradient descent."""
 
-import dataclasses
 from dataclasses import field
 
+from optimization.configs.base import config_dataclass
 from optimization.configs.optimizers.base import (
     OPTIMIZERS_CLS,
     PIPELINE,
@@ -19,7 +19,7 @@ from optimization.configs.types import (
 
 
 @OPTIMIZERS_CLS.register("sgd", "keras.optimizers:SGD", torch="optimization.torch.recipes:sgd")
-@dataclasses.dataclass
+@config_dataclass
 class SGDConfig(BaseOptimizerConfig):
     """Stochastic gradient descent, with momentum (v = momentum * v - lr * g; w += v).
 
@@ -38,7 +38,7 @@ class SGDConfig(BaseOptimizerConfig):
 @OPTIMIZERS_CLS.register(
     "sgd_experimental", "keras.optimizers:SGD", torch="optimization.torch.recipes:sgd"
 )
-@dataclasses.dataclass
+@config_dataclass
 class SGDExperimentalConfig(ExperimentalConfig, KerasOptimizerConfig):
     """`sgd` under Keras' names."""
 
@@ -52,7 +52,7 @@ class SGDExperimentalConfig(ExperimentalConfig, KerasOptimizerConfig):
     "optimization.optimizers.sgd_torch:SGDTorch",
     torch="optimization.torch.recipes:sgd_torch",
 )
-@dataclasses.dataclass
+@config_dataclass
 class SGDTorchConfig(BaseOptimizerConfig):
     """SGD as PyTorch has it, the way Model Garden's YOLO uses it.
 
