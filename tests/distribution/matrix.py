@@ -7,14 +7,20 @@ Run in a process of its own for each kind of device, `python -m tests.distributi
     workers   one of two processes under MultiWorkerMirroredStrategy, as TF_CONFIG says
     fit       one device, `model.fit` in place of the trainer's loop
 
-All combinations run in turn, which saves the start of a process for each. Writes the weights, and
-the averages where there are any, to an npz file: "sgd, clipnorm, 4, average: matrix/head/kernel".
+All combinations run in turn, which saves the start of a process for each. To compile fused updates
+takes longer than all else, so most combinations have plain updates (`jit_compile: false`), and for
+every optimizer the few of `FUSED` have fused ones (`auto`).
+
+Writes the weights, and the averages where there are any, to an npz file: "sgd, clipnorm, 4,
+average, plain: matrix/head/kernel"; and how many kinds of variable had fused updates: "kinds: sgd,
+clipnorm, 4, average, plain".
 """
 
 import gc
 import itertools
 import os
 import sys
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,7 +33,7 @@ from optimization import (
 )
 from optimization.training import Task, array_batches
 
-UPDATES, BATCH, FEATURES = 3, 16, 3
+UPDATES, BATCH, FEATURES = 3, 16, 4
 STRATEGIES = {
     "one": "one_device",
     "fit": "one_device",
@@ -42,15 +48,41 @@ CLIPS = {
     "global_clipnorm": {"global_clipnorm": 0.1},
 }
 ACCUMULATIONS = (1, 4)
+# (clip, accumulation, averaged) of the combinations with fused updates.
+FUSED = {
+    "one": [("global_clipnorm", 1, True), ("global_clipnorm", 4, True)],
+    "fit": [("global_clipnorm", 4, True)],
+    "mirrored": [("global_clipnorm", 4, True)],
+    "workers": [("global_clipnorm", 4, True)],
+}
 # What a type needs beside its defaults.
 SETTINGS = {"muon": {"exclude_layers": ["head"]}}
 # Their steps are far smaller than the rate.
 RATES = {"adadelta": 10.0, "lars": 2.0}
 
 
-def optimization_config(name, clip, accumulation, averaged):
-    # Without the clip that some types have by default.
-    options = {"global_clipnorm": None, "gradient_accumulation_steps": accumulation, **CLIPS[clip]}
+class Combination(NamedTuple):
+    name: str
+    clip: str
+    accumulation: int
+    averaged: bool
+    fused: bool = False
+
+    @property
+    def label(self):
+        average = "average" if self.averaged else "no average"
+        updates = "fused" if self.fused else "plain"
+        return f"{self.name}, {self.clip}, {self.accumulation}, {average}, {updates}"
+
+
+def optimization_config(combination):
+    name = combination.name
+    options = {
+        "global_clipnorm": None,  # without the clip that some types have by default
+        "gradient_accumulation_steps": combination.accumulation,
+        "jit_compile": "auto" if combination.fused else False,
+        **CLIPS[combination.clip],
+    }
     rate = RATES.get(name, 0.1)
     # Rates that change from update to update, so that it matters what counts as one.
     decay = {
@@ -62,7 +94,7 @@ def optimization_config(name, clip, accumulation, averaged):
     return OptimizationConfig(
         optimizer={"type": name, name: {**SETTINGS.get(name, {}), **options}},
         learning_rate={"type": "polynomial", "polynomial": decay},
-        ema=ema if averaged and not averages_by_itself(name) else None,
+        ema=ema if combination.averaged and not averages_by_itself(name) else None,
     )
 
 
@@ -76,7 +108,7 @@ def arrays():
     features = random.randn(UPDATES * BATCH, FEATURES).astype("float32")
     # Targets far from what the model says: no gradient comes near 0, where float32 rounding would
     # decide the sign.
-    return features, np.tanh(features @ random.randn(FEATURES, 1)).astype("float32") + 3.0
+    return features, np.tanh(features @ random.randn(FEATURES, FEATURES)).astype("float32") + 3.0
 
 
 class MatrixTask(Task):
@@ -86,8 +118,9 @@ class MatrixTask(Task):
         keras.utils.set_random_seed(0)
         layers = [
             keras.Input((FEATURES,)),
-            keras.layers.Dense(4, activation="tanh", name="hidden"),
-            keras.layers.Dense(1, use_bias=False, name="head"),
+            keras.layers.Dense(FEATURES, activation="tanh", name="hidden"),
+            # Of the same shape: fused updates take variables of one kind together.
+            keras.layers.Dense(FEATURES, use_bias=False, name="head"),
         ]
         return keras.Sequential(layers, name="matrix")
 
@@ -125,7 +158,7 @@ class Setting:
     def optimizer(self, combination):
         self.model.set_weights(self.start)
         with self.strategy.scope():
-            optimizer = self.task.create_optimizer(optimization_config(*combination))
+            optimizer = self.task.create_optimizer(optimization_config(combination))
             optimizer.build(self.model.trainable_variables)
         return optimizer
 
@@ -135,45 +168,50 @@ class Setting:
 
         from optimization.training.loop import Steps
 
-        accumulation = combination[2]
+        accumulation = combination.accumulation
         optimizer = self.optimizer(combination)
         step = tf.Variable(0, dtype=tf.int64)
         steps = Steps(
             self.strategy, self.task, self.model, optimizer, [], [], step, accumulation=accumulation
         )
         steps.train(self.batches[accumulation], tf.constant(UPDATES))
-        if averages_by_itself(combination[0]):
+        if averages_by_itself(combination.name):
             optimizer.swap()  # as `fit` leaves them
-        return self.results(optimizer)
+        return self.results(combination, optimizer)
 
     def fit(self, combination):
         """Keras' loop."""
         optimizer = self.optimizer(combination)
-        self.model.compile(optimizer, loss="mse")
-        size = BATCH // combination[2]
+        # Within a step that XLA compiles as a whole, as it does unless told otherwise, updates are
+        # not fused.
+        jit_compile = False if combination.fused else "auto"
+        self.model.compile(optimizer, loss="mse", jit_compile=jit_compile)
+        size = BATCH // combination.accumulation
         self.model.fit(*arrays(), batch_size=size, shuffle=False, verbose=0)
-        return self.results(optimizer)
+        return self.results(combination, optimizer)
 
-    def results(self, optimizer):
+    def results(self, combination, optimizer):
         values = {
             name: variable
             for name, variable in optimizer.variables_by_path().items()
             if name.startswith("average/")
         }
         values |= {variable.path: variable for variable in self.model.trainable_variables}
-        return {name: np.array(variable) for name, variable in values.items()}
+        label = combination.label
+        found = {f"{label}: {name}": np.array(variable) for name, variable in values.items()}
+        return {**found, f"kinds: {label}": len(optimizer._updates._fused._updates)}
 
 
 def combinations(kind):
-    if kind == "one":
-        return itertools.product(OPTIMIZERS_CLS, CLIPS, (1,), (True,))
-    if kind == "fit":
-        return itertools.product(OPTIMIZERS_CLS, ("global_clipnorm",), ACCUMULATIONS, (True,))
-    return itertools.product(OPTIMIZERS_CLS, CLIPS, ACCUMULATIONS, (False, True))
-
-
-def label(name, clip, accumulation, averaged):
-    return f"{name}, {clip}, {accumulation}, {'average' if averaged else 'no average'}"
+    plain = {
+        "one": (CLIPS, (1,), (True,)),
+        "fit": (("global_clipnorm",), ACCUMULATIONS, (True,)),
+    }.get(kind, (CLIPS, ACCUMULATIONS, (False, True)))
+    for name in OPTIMIZERS_CLS:
+        for settings in itertools.product(*plain):
+            yield Combination(name, *settings)
+        for settings in FUSED[kind]:
+            yield Combination(name, *settings, fused=True)
 
 
 def main(kind, path):
@@ -194,8 +232,7 @@ def main(kind, path):
     for number, combination in enumerate(combinations(kind)):
         if number % 16 == 0:
             gc.collect()
-        for name, value in train(combination).items():
-            found[f"{label(*combination)}: {name}"] = value
+        found |= train(combination)
     np.savez(path, **found)
     # To free each of the compiled loops takes longer than to run them.
     os._exit(0)

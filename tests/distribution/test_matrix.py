@@ -1,7 +1,10 @@
 """Two devices, two processes and `fit` end where one device in the trainer's loop ends.
 
-For every registered optimizer, each kind of clip, updates of one batch and of four, with and
-without averages of the weights. What is compared with is one device and updates of one batch.
+For every registered optimizer, with plain updates: each kind of clip, updates of one batch and of
+four, with and without averages of the weights (`fit`: one clip, with averages). With fused updates,
+which take long to compile: on each kind of device one clip, updates of four batches and averages,
+and on one device updates of one batch too. What is compared with is always one device, plain
+updates and updates of one batch.
 """
 
 import json
@@ -11,6 +14,7 @@ import pytest
 
 from optimization import OPTIMIZERS_CLS
 from tests.distribution import matrix
+from tests.distribution.matrix import Combination
 from tests.training.test_distribution import free_ports
 from tests.training.tiny import start
 
@@ -47,37 +51,62 @@ def results(tmp_path_factory):
     return found
 
 
+def combinations(kind, name):
+    kind = "workers" if kind.startswith("worker ") else kind
+    return [each for each in matrix.combinations(kind) if each.name == name]
+
+
 def of_combination(values, combination):
     """The weights by path, and the averages by "average/" and path."""
-    prefix = f"{matrix.label(*combination)}: "
+    prefix = f"{combination.label}: "
     return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
 def assert_equals_one_device(values, one, combination):
-    name, clip, _, averaged = combination
+    name, clip, _, averaged, _ = combination
     actual = of_combination(values, combination)
-    expected = of_combination(one, (name, clip, 1, True))
+    expected = of_combination(one, Combination(name, clip, accumulation=1, averaged=True))
     if not averaged:
         expected = {k: v for k, v in expected.items() if not k.startswith("average/")}
     assert actual.keys() == expected.keys()
     assert len(expected) == (6 if averaged and not matrix.averages_by_itself(name) else 3)
-    # Gradients are the same sums of float32 numbers in another order. No algorithm needs more:
-    # batches and targets are such that no gradient is so near to 0 that rounding decides its sign.
+    # Gradients are the same sums of float32 numbers in another order, and so are fused updates. No
+    # algorithm needs more: batches and targets are such that no gradient is so near to 0 that
+    # rounding decides its sign.
     bound = 1e-6 * max(np.abs(value).max() for value in expected.values())
     for path, value in expected.items():
-        message = f"{matrix.label(*combination)}: {path}"
+        message = f"{combination.label}: {path}"
         np.testing.assert_allclose(actual[path], value, rtol=0, atol=bound, err_msg=message)
 
 
-@pytest.mark.parametrize("kind", ["mirrored", "worker 0", "worker 1", "fit"])
+# Of plain and of fused updates. One device with plain updates is what all are compared with.
+COUNTS = {
+    "mirrored": (16, 1),
+    "worker 0": (16, 1),
+    "worker 1": (16, 1),
+    "fit": (2, 1),
+    "one": (4, 2),
+}
+
+
+@pytest.mark.parametrize("kind", COUNTS)
 @pytest.mark.parametrize("name", list(OPTIMIZERS_CLS))
 def test_it_equals_one_device(results, kind, name):
-    count = 0
-    for combination in matrix.combinations(kind.split()[0].replace("worker", "workers")):
-        if combination[0] == name:
-            assert_equals_one_device(results[kind], results["one"], combination)
-            count += 1
-    assert count == (2 if kind == "fit" else 16)
+    found = combinations(kind, name)
+    for combination in found:
+        assert_equals_one_device(results[kind], results["one"], combination)
+    fused = sum(combination.fused for combination in found)
+    assert (len(found) - fused, fused) == COUNTS[kind]
+
+
+@pytest.mark.parametrize("kind", COUNTS)
+@pytest.mark.parametrize("name", list(OPTIMIZERS_CLS))
+def test_updates_are_fused_where_they_should_be(results, kind, name):
+    # Two matrices of one shape, and a vector; Muon's updates can't be fused.
+    kinds = 0 if name == "muon" else 2
+    for combination in combinations(kind, name):
+        found = int(results[kind][f"kinds: {combination.label}"])
+        assert found == (kinds if combination.fused else 0), combination.label
 
 
 def test_the_devices_are_as_many_as_they_should_be(results):
@@ -88,7 +117,7 @@ def test_the_devices_are_as_many_as_they_should_be(results):
 @pytest.mark.parametrize("name", list(OPTIMIZERS_CLS))
 def test_the_weights_have_moved_far(results, name):
     """A difference of one part in a million means something only where weights move by more."""
-    values = of_combination(results["one"], (name, "none", 1, True))
+    values = of_combination(results["one"], Combination(name, "none", 1, True))
     for path, value in values.items():
         if not path.startswith("average/"):
             assert np.abs(value - results["one"][f"start: {path}"]).max() > 2e-5
@@ -97,6 +126,7 @@ def test_the_weights_have_moved_far(results, name):
 @pytest.mark.parametrize("clip", [clip for clip in matrix.CLIPS if clip != "none"])
 def test_the_clips_act(results, clip):
     """Seen with plain gradient descent; others may not mind the length of a gradient."""
-    free = of_combination(results["one"], ("sgd", "none", 1, True))
-    for path, value in of_combination(results["one"], ("sgd", clip, 1, True)).items():
+    free = of_combination(results["one"], Combination("sgd", "none", 1, True))
+    clipped = of_combination(results["one"], Combination("sgd", clip, 1, True))
+    for path, value in clipped.items():
         assert np.abs(value - free[path]).max() > 1e-2
