@@ -57,6 +57,11 @@ class FiniteCheck:
         self.total: keras.Variable | None = None
         self.consecutive: keras.Variable | None = None
 
+    @property
+    def may_raise(self) -> bool:
+        """Whether an update may end in an error."""
+        return self.on_nonfinite == "raise" or self.max_consecutive is not None
+
     def build(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Creates the counters, as variables of `optimizer`."""
         if self.on_nonfinite == "skip":

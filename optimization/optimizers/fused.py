@@ -11,10 +11,12 @@ together; see `stacked`.
 Norms are left to TensorFlow, which computes them in parallel; see `stages`.
 """
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from optimization.optimizers import distribution, state
 from optimization.optimizers.fused_kinds import (
@@ -35,8 +37,7 @@ if keras.backend.backend() == "tensorflow":
 
 # Classes whose updates read nothing but what a function is given. One of a user's may read more.
 _KNOWN = ("keras.src.optimizers.", "optimization.optimizers.")
-_OTHERS = ("Muon", "LossScaleOptimizer", "PipelineOptimizer")
-_PLAIN = (bool, int, float, str, tuple, type(None))
+_PLAIN = (bool, int, float, str, tuple, type(None), np.generic)
 _SMALL = 2**14  # Fewer entries are copied in less time than a call takes.
 
 
@@ -59,9 +60,39 @@ class FusedUpdates:
         self._updates: dict[tuple, Update] = {}
 
     @_unconverted
+    def part(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        pairs: Sequence[tuple[Any, Any]],
+        averages: Mapping[int, Any],
+    ) -> tuple[list[tuple[Scaled, Any]], list[tuple[Any, Any]]]:
+        """Returns the (gradient, variable) pairs that `update` takes, and the others.
+
+        It takes Keras' variables that are trained once in an update, with dense gradients, where
+        all that belongs to one lies on the device of the optimizer's count of updates.
+        """
+        states = _states(optimizer)
+        counts = collections.Counter(id(variable) for _, variable in pairs)
+        devices = _devices(optimizer._iterations)
+        if any(_devices(variable) != devices for variable in _shared(optimizer, states)):
+            return [], list(pairs)
+
+        def fits_in(gradient: Any, variable: Any) -> bool:
+            if not isinstance(gradient, Scaled) or not isinstance(variable, keras.Variable):
+                return False
+            slots, _ = states[optimizer._get_variable_index(variable)]
+            average = averages.get(id(variable), variable)
+            own = [variable, *slots, average]
+            return counts[id(variable)] == 1 and all(_devices(v) == devices for v in own)
+
+        here = [pair for pair in pairs if fits_in(*pair)]
+        return here, [pair for pair in pairs if not fits_in(*pair)]
+
+    @_unconverted
     def update(
         self,
         optimizer: keras.optimizers.Optimizer,
+        family: str,
         pairs: Sequence[tuple[Scaled, Any]],
         hyperparameters: Mapping[str, Any],
         averages: Mapping[int, Any],
@@ -71,7 +102,8 @@ class FusedUpdates:
 
         Args:
             optimizer: One that `fits`, built.
-            pairs: (gradient, variable) pairs.
+            family: Name of all optimizers that differ from it in the learning rate only.
+            pairs: What `part` returned for it.
             hyperparameters: Scheduled values, scalars.
             averages: Averages that follow the variables, by `id` of the variable.
             share: By how much they follow, a scalar; see `ema.move`.
@@ -82,7 +114,6 @@ class FusedUpdates:
             optimizer._backend_update_step([], [], rate)
         states = _states(optimizer)
         shared = _shared(optimizer, states)
-        settings = _settings(optimizer)
         scalars = {
             "learning_rate": tf.convert_to_tensor(rate),
             "iterations": tf.convert_to_tensor(optimizer._iterations),
@@ -94,28 +125,21 @@ class FusedUpdates:
             _Run(copies[0].device, scalars | {"shared": copies[1:]})
             for copies in _by_device([optimizer._iterations, *shared])
         ]
+        alike = (family, settings(optimizer))
+        factors = _Factors()
         for gradient, variable in pairs:
             slots, facts = states[optimizer._get_variable_index(variable)]
             average = averages.get(id(variable))
             variables = [variable, *slots, *([] if average is None else [average])]
-            factor = gradient.factor
-            factor = None if factor is None else tf.convert_to_tensor(factor, tf.float32)
             decays = bool(optimizer.weight_decay) and optimizer._use_weight_decay(variable)
-            key = (
-                id(optimizer),
-                settings,
-                facts,
-                *_kind(variables, gradient),
-                decays,
-                average is None,
-            )
+            key = (*alike, facts, _kind(variables, gradient), decays, average is None)
+            if key not in self._updates:
+                about = (optimizer, variables, shared, decays, average is not None)
+                self._updates[key] = self._kind_of(*about[:2])(*about, self._applied)
+            factor = factors.of(gradient)
             for device, (run, copies) in enumerate(zip(runs, _by_device(variables), strict=True)):
                 values = _with_shape(gradient.on(device), variable.shape)
-                row = Row(copies, values, factor)
-                if key not in self._updates:
-                    about = (optimizer, variables, shared, decays, average is not None)
-                    self._updates[key] = self._kind_of(*about[:2])(*about, self._applied)
-                run.take(self._updates[key], row)
+                run.take(self._updates[key], Row(copies, values, factor))
         for run in runs:
             run.complete()
 
@@ -140,6 +164,27 @@ def _by_device(variables: Sequence[Any]) -> list[list[Any]]:
     return [list(copies) for copies in zip(*map(copies_of, variables), strict=True)]
 
 
+def _devices(variable: Any) -> list[str]:
+    return [copy.device for copy in copies_of(variable)]
+
+
+class _Factors:
+    """Makes one tensor of each factor, however many gradients have it."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[tuple, Any] = {}
+
+    def of(self, gradient: Scaled) -> Any:
+        """Returns the factor of a gradient; None for 1."""
+        factor = gradient.factor
+        if not isinstance(factor, float):
+            return factor
+        key = (factor, gradient.dtype)
+        if key not in self._tensors:
+            self._tensors[key] = tf.constant(factor, gradient.dtype)
+        return self._tensors[key]
+
+
 def _with_shape(values: Any, shape: Any) -> Any:
     # A function is traced once, for gradients whose shapes are known when a graph is made.
     return values if values.shape.is_fully_defined() else tf.ensure_shape(values, shape)
@@ -155,7 +200,7 @@ class _Run:
 
     def __init__(self, device: str, scalars: Scalars):
         self._device = device
-        self.scalars = scalars
+        self._scalars = scalars
         self._waiting: dict[StackedUpdate, list[Row]] = {}
 
     def take(self, update: Update, row: Row) -> None:
@@ -164,13 +209,13 @@ class _Run:
             self._waiting.setdefault(update, []).append(row)
             return
         with tf.device(self._device):
-            update.run(row, self.scalars)
+            update.run(row, self._scalars)
 
     def complete(self) -> None:
         """Updates those that wait."""
         with tf.device(self._device):
             for update, rows in self._waiting.items():
-                update.run_all(rows, self.scalars)
+                update.run_all(rows, self._scalars)
 
 
 def fits(optimizer: keras.optimizers.Optimizer) -> bool:
@@ -181,7 +226,7 @@ def fits(optimizer: keras.optimizers.Optimizer) -> bool:
     elementwise.)
     """
     cls = type(optimizer)
-    if not cls.__module__.startswith(_KNOWN) or cls.__name__ in _OTHERS:
+    if not cls.__module__.startswith(_KNOWN) or cls.__name__ == "Muon":
         return False
     if cls._apply_weight_decay is not keras.optimizers.Optimizer._apply_weight_decay:
         return False
@@ -194,10 +239,28 @@ def prepares(optimizer: keras.optimizers.Optimizer) -> bool:
     return type(optimizer)._backend_update_step is not base
 
 
-def _settings(optimizer: keras.optimizers.Optimizer) -> tuple:
-    plain = {k: repr(v) for k, v in vars(optimizer).items() if isinstance(v, _PLAIN)}
-    functions = {k: id(v) for k, v in vars(optimizer).items() if callable(v)}
+def settings(optimizer: keras.optimizers.Optimizer) -> tuple:
+    """Returns all plain values and functions that an optimizer has, apart from the learning rate.
+
+    Functions are compared by what they are, and stay alive with whoever keeps the settings.
+    """
+    known = {k: v for k, v in vars(optimizer).items() if k not in ("name", "_learning_rate")}
+    plain = {k: repr(v) for k, v in known.items() if isinstance(v, _PLAIN)}
+    functions = {k: _Same(v) for k, v in known.items() if callable(v)}
     return tuple({**plain, **functions}.items())
+
+
+class _Same:
+    """Equal to another of the very same object, which it keeps alive."""
+
+    def __init__(self, value: Any):
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
 
 
 def acts(setting: bool | str) -> bool:
@@ -255,6 +318,8 @@ def _states(optimizer: keras.optimizers.Optimizer) -> list[tuple[list[Any], tupl
     count = len(optimizer._trainable_variables)
     states: list[tuple[list[Any], tuple]] = [([], ()) for _ in range(count)]
     for values in state.lists_by_variable(optimizer, count).values():
+        if all(isinstance(value, str) for value in values):
+            continue  # names, of which there are by chance as many as variables
         for index, value in enumerate(values):
             slots, facts = states[index]
             if isinstance(value, keras.Variable):

@@ -148,7 +148,7 @@ class _Part:
     Attributes:
         function: Takes the arguments of `StagedUpdate._part`.
         sums: Where each of the sums that it asks for comes from: (kind, number), axis.
-        is_last: Whether it asks for nothing, and completes the update.
+        is_last: Whether it completes the update.
         is_empty: Whether it does nothing but ask.
     """
 
@@ -178,11 +178,11 @@ class StagedUpdate(Update):
                 self._parts.append(self._traced(arguments))
             part = self._parts[number]
             folded: Any = ()
+            if part.is_last:
+                part.function(*arguments)
+                return
             if not part.is_empty:
-                result = part.function(*arguments)
-                if part.is_last:
-                    return
-                carried, folded = result
+                carried, folded = part.function(*arguments)
             sums = self._evaluated(part, row, carried, folded)
             number += 1
 
@@ -194,7 +194,8 @@ class StagedUpdate(Update):
             raise
         sums, self._sums = self._sums, []
         kinds = {operation.type for operation in function.graph.get_operations()}
-        return _Part(function, sums, not sums, kinds <= {"Placeholder", "Const", "NoOp"})
+        is_empty = kinds <= {"Placeholder", "Const", "NoOp"}
+        return _Part(function, sums, self._stages is None, is_empty)
 
     def _part(self, row: Row, scalars: Scalars, carried: Any, sums: list[Any]) -> Any:
         with self.standing_in(row, scalars):
@@ -208,6 +209,7 @@ class StagedUpdate(Update):
                 else:
                     carried, wanted = self._stages.send((carried, sums))
             except StopIteration:
+                self._stages = None
                 self.move_average(scalars)
                 return ()
             return carried, self._noted(carried, wanted)

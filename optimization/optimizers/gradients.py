@@ -28,7 +28,7 @@ if keras.backend.backend() == "tensorflow":
 class Scaled:
     """A gradient that is still to be multiplied, where an update does it on the way.
 
-    All functions of this module take one where they take a dense gradient.
+    The functions of this module take one where they take a gradient.
 
     Attributes:
         values: A dense tensor, or a variable.
@@ -102,14 +102,14 @@ def scale(gradient: Any, factor: Any) -> Any:
     """Returns g * factor, in the dtype of g."""
     if isinstance(gradient, Scaled):
         return gradient.times(factor)
+    if isinstance(factor, float):  # of which a cast would make a float32 tensor first
+        return map_values(lambda values: values * factor, gradient)
     return map_values(lambda values: values * ops.cast(factor, values.dtype), gradient)
 
 
 def sum_of_squares(x: Any, axis: int | None = None) -> Any:
     """Returns sum(x^2) over an axis, or over all, of a dense tensor, in its dtype."""
-    if axis is None and keras.backend.backend() == "tensorflow":
-        return 2 * tf.nn.l2_loss(x)  # in parallel, and without a tensor of all squares
-    return ops.sum(ops.square(x), axis=axis)
+    return 2 * _half_sum_of_squares(x) if axis is None else ops.sum(ops.square(x), axis=axis)
 
 
 def _squared_norm(gradient: Any) -> Any:
@@ -117,7 +117,10 @@ def _squared_norm(gradient: Any) -> Any:
 
 
 def _together(gradients: Sequence[Any]) -> Any:
-    """Returns the sum of squares over all gradients; those with one factor share its operations."""
+    """Returns the sum of squares over all gradients, a float32 scalar.
+
+    Those with one factor share its operations.
+    """
     parts: dict[Any, tuple[Any, list[Any]]] = {}
     for gradient in gradients:
         factor = gradient.factor if isinstance(gradient, Scaled) else None

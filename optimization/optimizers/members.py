@@ -25,12 +25,16 @@ _EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern
 
 @dataclasses.dataclass
 class Member:
-    """One inner optimizer, and the positions of the variables that it updates."""
+    """One inner optimizer, and the positions of the variables that it updates.
+
+    Those of one `family` differ in their learning rates only.
+    """
 
     name: str
     group: ParamGroup | None
     multiplier: float
     optimizer: keras.optimizers.Optimizer
+    family: str
     positions: list[int] = dataclasses.field(default_factory=list)
 
     @property
@@ -63,7 +67,7 @@ class Members:
         self.layer_decay = None if layer_decay is None else LayerDecay(**layer_decay)
         for group in self.groups:
             _replaced(group.optimizer or default, group)  # so that a wrong name is an error here
-        self.members = [Member(DEFAULT, None, 1.0, default)]
+        self.members = [Member(DEFAULT, None, 1.0, default, DEFAULT)]
         self._by_variable: dict[int, Member] = {}
         self._rates: dict[str, Any] = {}
         self.frozen: set[int] = set()
@@ -162,7 +166,9 @@ class Members:
         optimizer = _clone(self._default, group, ScaledRate(source, multiplier, constant))
         share_iterations(optimizer, pipeline._iterations)
         distribution.reduce_only_once(optimizer)
-        self.members.append(Member(name, group, multiplier, optimizer))
+        is_own = group and (group.optimizer or _replaced(self._default, group))
+        family = group.name if is_own else DEFAULT
+        self.members.append(Member(name, group, multiplier, optimizer, family))
         return self.members[-1]
 
     def _rate_source(

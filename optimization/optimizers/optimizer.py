@@ -232,8 +232,9 @@ class PipelineOptimizer(
         if self._accumulation is None:
             self._check_and_update(pairs)
         else:
-            lazily, variables = self._updates.are_fused, self._all_variables()
-            self._accumulation.add(pairs, self._check_and_update, variables, lazily)
+            # Lazily, sums are cleared after the update, which an error would leave out.
+            lazily = self._updates.are_fused and not self._finite_check.may_raise
+            self._accumulation.add(pairs, self._check_and_update, self._all_variables(), lazily)
 
     def _check_and_update(self, pairs: GradsAndVars) -> None:
         if self._finite_check.on_nonfinite == "propagate":
@@ -283,7 +284,7 @@ class PipelineOptimizer(
         """Assigns what is no gradient but a new value, as float8 layers compute for scales."""
         for gradient, variable in pairs:
             if self._overwrite_variable_with_gradient(variable):
-                variable.assign(gradient)
+                variable.assign(bare(gradient))
         return [pair for pair in pairs if not self._overwrite_variable_with_gradient(pair[1])]
 
     def _all_variables(self) -> list[keras.Variable]:

@@ -16,7 +16,11 @@ from optimization.optimizers.stages import SquareSum, Staged
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
-_ELEMENTWISE = ("SGD", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Ftrl", "Lion", "Nadam")
+# Keras' classes whose updates are.
+_ELEMENTWISE = (
+    *("SGD", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax"),
+    *("Ftrl", "Lion", "Nadam", "RMSprop"),
+)
 
 
 def stacks(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> bool:
@@ -33,7 +37,7 @@ def stacks(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> b
     if any(tuple(variable.shape) not in (shape, ()) for variable in variables):
         return False
     cls = type(optimizer)
-    return cls.__module__.startswith("optimization.") or cls.__name__ in (*_ELEMENTWISE, "RMSprop")
+    return cls.__module__.startswith("optimization.") or cls.__name__ in _ELEMENTWISE
 
 
 class StackedUpdate(Update):

@@ -1,14 +1,16 @@
 """How the inner optimizers of `PipelineOptimizer` update: fused, as a whole, or plainly."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from optimization.optimizers import distribution, fused
 from optimization.optimizers.gradients import Scaled, bare, densify, is_sparse
 from optimization.optimizers.hyperparameters import HyperparameterSchedules
 from optimization.optimizers.members import Member, Members
+from optimization.optimizers.slots import compute_dtype
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -20,7 +22,7 @@ def checked_jit_compile(jit_compile: bool | str) -> bool | str:
     Raises:
         ValueError: If it is not True, False or "auto", or True on PyTorch.
     """
-    if jit_compile not in (True, False, "auto"):
+    if not isinstance(jit_compile, bool) and jit_compile != "auto":
         raise ValueError(
             f'Argument `jit_compile` must be True, False or "auto", received: {jit_compile=}'
         )
@@ -47,7 +49,7 @@ class Updates:
         self.jit_compile = jit_compile
         self._fused = fused.FusedUpdates(schedules.applied)
         self._fit: dict[str, bool] = {}  # by the member's name
-        self.compiled: dict[tuple[int, ...], Any] = {}  # as a whole, by the variables' `id`
+        self.compiled: dict[tuple, Any] = {}  # as a whole, by settings and the variables' `id`
 
     @property
     def are_fused(self) -> bool:
@@ -75,7 +77,10 @@ class Updates:
             return gradient
         if is_sparse(gradient) and self.jit_compile is not True:
             return gradient
-        return Scaled(densify(gradient))
+        gradient = densify(gradient)
+        if keras.backend.standardize_dtype(gradient.dtype) in ("float16", "bfloat16"):
+            gradient = ops.cast(gradient, compute_dtype(variable))  # Norms would overflow.
+        return Scaled(gradient)
 
     def take(
         self,
@@ -110,10 +115,11 @@ class Updates:
         left: list[tuple[Any, Any]] = []
         moved: set[int] = set()
         for member, *own in self._members.split(*zip(*pairs, strict=True)):
-            here, others = self._parted(member, zip(*own, strict=True))
+            here, others = self._parted(member, zip(*own, strict=True), following)
             left += others
             if here:
-                self._fused.update(member.optimizer, here, hyperparameters, following, share)
+                who = (member.optimizer, member.family)
+                self._fused.update(*who, here, hyperparameters, following, share)
                 moved |= {id(target) for _, target in here if id(target) in following}
         if left:
             others, their_targets = zip(*left, strict=True)
@@ -121,7 +127,7 @@ class Updates:
         return moved
 
     def _parted(
-        self, member: Member, pairs: Iterable[tuple[Any, Any]]
+        self, member: Member, pairs: Iterable[tuple[Any, Any]], averages: Mapping[int, Any]
     ) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
         """Returns the pairs of a member that are fused, and the others."""
         pairs = list(pairs)
@@ -129,17 +135,18 @@ class Updates:
             self._fit[member.name] = fused.fits(member.optimizer)
         if not self._fit[member.name]:
             return [], pairs
-        here = [pair for pair in pairs if isinstance(pair[0], Scaled)]
-        if len(here) < len(pairs) and fused.prepares(member.optimizer):
+        here, others = self._fused.part(member.optimizer, pairs, averages)
+        if others and fused.prepares(member.optimizer):
             return [], pairs  # It would prepare twice.
-        return here, [pair for pair in pairs if not isinstance(pair[0], Scaled)]
+        return here, others
 
     def _take_others(self, grads: Sequence[Any], variables: Sequence[Any], steps: Any) -> None:
         # On JAX the caller's jit compiles this along with everything else.
         if self.jit_compile is not True or keras.backend.backend() != "tensorflow":
             self._take_plainly(grads, variables, steps)
             return
-        key = tuple(id(variable) for variable in variables)
+        settings = tuple(fused.settings(member.optimizer) for member in self._members.members)
+        key = (settings, *(id(variable) for variable in variables))
         if key not in self.compiled:
             self.compiled[key] = tf.function(
                 lambda dense: self._take_plainly(dense, variables, steps), jit_compile=True

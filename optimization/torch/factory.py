@@ -298,8 +298,9 @@ def _problems(config: OptimizationConfig) -> Iterable[Problem]:
     section = oneof.get()
     defaults = type(section)()
     for name in section.pipeline_fields():
-        harmless = (getattr(defaults, name), "auto", False)
-        if name in _REFUSED and getattr(section, name) not in harmless:
+        value = getattr(section, name)
+        compiles_nothing = name == "jit_compile" and value in ("auto", False)
+        if name in _REFUSED and value != getattr(defaults, name) and not compiles_nothing:
             yield section._problem("conflict", name, _REFUSED[name])
     if section.on_nonfinite == "skip":
         message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optimization.configs.optimization_config import OptimizationConfig
+from optimization.matching.rules import DEFAULT
 from optimization.training.errors import TrainingError
 
 if typing.TYPE_CHECKING:
@@ -68,10 +69,12 @@ def accumulated(
 def learning_rates(optimizer: Any) -> dict[str, float]:
     """Returns the learning rate, and where there are several groups that of each."""
     of_groups = getattr(innermost(optimizer), "learning_rates", dict)()
-    if len(of_groups) == 1:  # A schedule is not asked twice: it takes its time.
-        return {"learning_rate": _number(*of_groups.values())}
+    if list(of_groups) == [DEFAULT]:  # A schedule is not asked twice: it takes its time.
+        return {"learning_rate": _number(of_groups[DEFAULT])}
     values = {"learning_rate": _number(optimizer.learning_rate)}
-    return values | {f"learning_rate/{name}": _number(rate) for name, rate in of_groups.items()}
+    if len(of_groups) > 1:
+        values |= {f"learning_rate/{name}": _number(rate) for name, rate in of_groups.items()}
+    return values
 
 
 def optimizer_values(optimizer: Any) -> dict[str, float]:

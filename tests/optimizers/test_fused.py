@@ -10,6 +10,7 @@ from optimization.optimizers import (
     AdamWeightDecay,
     ParamGroup,
     PipelineOptimizer,
+    SGDTorch,
     lamb,
 )
 from tests.golden_cases import make_variable
@@ -176,6 +177,118 @@ def test_a_step_that_is_not_finite_changes_nothing():
     counters = ("nonfinite_steps", "consecutive_nonfinite")
     changed = [path for path in before if not np.array_equal(before[path], after[path])]
     assert sorted(changed) == sorted(counters)
+
+
+def test_after_an_error_the_training_goes_on():
+    """With the same: what was accumulated up to the error is forgotten."""
+
+    def trained(jit_compile):
+        arguments = {"on_nonfinite": "raise", "gradient_accumulation_steps": 2}
+        training = Training(adamw, jit_compile=jit_compile, **arguments)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="not finite"):
+            training.run(range(2), spoiled=0)
+        return training.run(range(2, STEPS))
+
+    actual = trained("auto")
+    assert int(actual.optimizer.iterations) == 2
+    assert error(actual, trained(False)) < 1e-6  # rounding of float32, as above
+
+
+def test_variables_of_tensorflow_are_updated_plainly():
+    def trained(jit_compile):
+        variables = [tf.Variable([1.0, 2.0]), tf.Variable([[3.0]])]
+        optimizer = PipelineOptimizer(keras.optimizers.Adam(0.1), jit_compile=jit_compile)
+        step = tf.function(
+            lambda: optimizer.apply([v * 0.5 for v in variables], variables), autograph=False
+        )
+        for _ in range(3):
+            step()
+        return [v.numpy() for v in variables]
+
+    for actual, expected in zip(trained("auto"), trained(False), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_variable_that_comes_twice_is_updated_twice(of_small):
+    def trained(jit_compile):
+        training = Training(adamw, jit_compile=jit_compile, ema={})
+        training.step = tf.function(
+            lambda grads: training.optimizer.apply(
+                [*grads, 2 * grads[0]], [*training.variables, training.variables[0]]
+            ),
+            autograph=False,
+        )
+        return training.run()
+
+    assert error(trained("auto"), trained(False)) < 1e-6  # rounding of float32, as above
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb", "adafactor", "adamw"])
+def test_gradients_of_lower_precision_than_their_weights(name, of_small):
+    def trained(jit_compile):
+        training = Training(ALL[name], jit_compile=jit_compile, global_clipnorm=0.5)
+        step = training.step
+        training.step = lambda grads: step([tf.cast(g, "float16") for g in grads])
+        return training.run()
+
+    # Plainly, the gradient times the clip's factor is rounded to float16 again, by up to 2^-11;
+    # means of squares differ by twice that and more.
+    assert error(trained("auto"), trained(False)) < 2**-9
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_settings_of_any_kind_of_number_are_not_stale(kind, of_small):
+    def trained(jit_compile):
+        training = Training(
+            lambda: keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=jit_compile
+        )
+        training.run(range(3))
+        training.optimizer.optimizer.momentum = kind(0.1)
+        training.step = tf.function(
+            lambda grads: training.optimizer.apply(grads, training.variables), autograph=False
+        )
+        return training.run(range(3, STEPS))
+
+    assert error(trained("auto"), trained(False)) < 1e-6  # rounding of float32, as above
+
+
+def test_functions_among_the_settings_are_not_taken_for_each_other():
+    """Even if one is made where another was, with the same address."""
+    settings = set()
+    optimizer = SGDTorch(0.1, momentum=0.9)
+    for step in range(8):
+        optimizer.bias_learning_rate = TableSchedule([0.1 * step])
+        settings.add(fused.settings(optimizer))
+    assert len(settings) == 8
+
+
+def test_optimizers_that_differ_in_their_rates_share_functions(of_small):
+    shapes = {f"block_{i}/{kind}": (6, 5) for i in range(4) for kind in ("kernel", "other")}
+    arguments = {"layer_decay": {"rate": 0.5, "depth": r"block_(\d+)/"}}
+    plain = Training(adam_for_layers, shapes=shapes, jit_compile=False, **arguments).run()
+    actual = Training(adam_for_layers, shapes=shapes, **arguments).run()
+    assert len(actual.optimizer.learning_rates()) == 4
+    assert error(actual, plain) < 1e-6  # rounding of float32, as above
+    assert actual.functions == 1
+
+
+def adam_for_layers():
+    return keras.optimizers.Nadam(0.01)
+
+
+def test_names_are_nothing_about_a_variable():
+    """Adafactor has a list of as many names of settings as there are variables here."""
+    count = len(adafactor("torch", 0.01)._switches)
+    shapes = {f"layer_{i}/bias": (3,) for i in range(count)}
+    assert Training(lambda: adafactor("torch", 0.01), shapes=shapes).run().functions == 1
+
+
+def test_a_factor_keeps_the_precision_of_the_gradient():
+    training = [
+        Training(adamw, dtype="float64", loss_scale_factor=3.0, jit_compile=jit_compile).run()
+        for jit_compile in (False, "auto")
+    ]
+    assert error(*training) < 1e-13  # rounding of float64
 
 
 def test_a_skipped_update_clears_what_was_accumulated():
@@ -455,9 +568,10 @@ def test_a_variable_is_cleared_in_place(of_small):
     clear = fused.Clearing()
     tf.function(lambda: clear(variables), autograph=False)()
     assert [float(np.abs(v.numpy()).max()) for v in variables] == [0, 0]
+    assert len(clear._functions) == (1 if of_small == "compiled" else 0)
 
 
-@pytest.mark.parametrize("wrong", ["always", None, 2])
+@pytest.mark.parametrize("wrong", ["always", None, 2, 1, 0.0])
 def test_jit_compile_must_be_known(wrong):
     with pytest.raises(ValueError, match="`jit_compile`"):
         PipelineOptimizer(keras.optimizers.SGD(0.1), jit_compile=wrong)

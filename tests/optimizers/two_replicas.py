@@ -212,6 +212,51 @@ def refusals(strategy):
     return messages
 
 
+def placed_error(name, **more):
+    """Some weights on another device than the optimizer, without a strategy."""
+
+    def trained(jit_compile):
+        variables = []
+        for number, (path, value) in enumerate(initial().items()):
+            with tf.device(f"CPU:{number % 2}"):
+                variables.append(make_variable(path, value))
+        optimizer = PipelineOptimizer(
+            OPTIMIZERS[name](), **ARGUMENTS, **more, jit_compile=jit_compile
+        )
+
+        @tf.function
+        def step(ids, targets):
+            optimizer.apply(gradients(variables, ids, targets), variables)
+
+        for ids, targets in batches():
+            step(tf.constant(ids), tf.constant(targets))
+        return state(optimizer, variables)
+
+    return error(trained("auto"), trained(False))
+
+
+def overwritten_error(strategy):
+    """A variable that gets a new value and no gradient, as the scales of float8 layers do."""
+
+    def trained(jit_compile):
+        with strategy.scope():
+            variables = make_variables(initial())
+            variables[2].overwrite_with_gradient = True
+            optimizer = PipelineOptimizer(OPTIMIZERS["keras_adamw"](), jit_compile=jit_compile)
+            optimizer.build(variables)
+
+        @tf.function
+        def step(ids, targets):
+            grads = strategy.run(lambda: gradients(variables, ids, targets))
+            optimizer.apply(grads, variables)
+
+        for ids, targets in batches():
+            step(tf.constant(ids), tf.constant(targets))
+        return {v.path: v.numpy() for v in variables}
+
+    return error(trained("auto"), trained(False))
+
+
 def loss_scale_error(strategy):
     """A dynamic loss scale around it, stepping outside `run` with this process' gradients."""
     scale = 1024.0
@@ -317,6 +362,10 @@ def main():
                     OPTIMIZERS["keras_adamw"], strategy, outside, in_function, **arguments()
                 )
                 report["errors"][f"{pipeline}, {way} run, {mode}"] = error(actual, expected)
+    for name in ("keras_adamw", "lamb", "nadam"):
+        report["errors"][f"{name}, on two devices"] = placed_error(name)
+    report["errors"]["accumulation, on two devices"] = placed_error("adamw", **ACCUMULATION)
+    report["errors"]["overwritten"] = overwritten_error(strategy)
     expected = on_one(schedule_free, ema=None)
     for way, outside in (("outside", True), ("inside", False)):
         actual = on_two(schedule_free, strategy, outside, True, ema=None)

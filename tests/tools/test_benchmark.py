@@ -11,7 +11,7 @@ import pytest
 from tests.tools.fakes import Descent, FakeProcess
 from tools.benchmark import __main__ as command
 from tools.benchmark import chart, machine, memory, report
-from tools.benchmark.contestants import CONTESTANTS, UnsupportedError, load
+from tools.benchmark.contestants import CONTESTANTS, load
 from tools.benchmark.floor import Floor
 from tools.benchmark.lists import LISTS, QUICK, parameters
 from tools.benchmark.page import fill
@@ -424,4 +424,3 @@ def test_every_contestant_is_described():
     for name, entry in CONTESTANTS.items():
         assert entry.what, name
         assert entry.ours == name.startswith("ours")
-    assert issubclass(UnsupportedError, Exception)

@@ -69,6 +69,8 @@ def markdown(facts: dict[str, Any], results: Sequence[Result], details: bool = T
         tensors = parameters(name, facts["quick"])
         size = sum(tensor.size for tensor in tensors)
         parts.append(f"### {name}: {len(tensors):,} tensors, {size / 1e6:.1f} M parameters")
+        if not details:  # on the page, beside whose folder of figures the charts are
+            parts.append(f"![multiples of `a += b`](performance/{name}.png)")
         parts.append(_summary(of_list))
         if details:
             parts += [_details(v, [r for r in of_list if r.variant == v]) for v in variants]

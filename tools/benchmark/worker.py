@@ -70,7 +70,8 @@ class Worker:
         built = time.perf_counter()
         self._update.run(self._accumulation)
         first = time.perf_counter() - built
-        self._baseline = before + 8 * sum(t.size for t in tensors)
+        copies = getattr(self._update, "copies", 1)  # Under a strategy each device has its own.
+        self._baseline = before + 8 * copies * sum(t.size for t in tensors)
         peak = memory.peak()
         return {
             "build_seconds": built - start,

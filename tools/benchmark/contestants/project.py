@@ -60,6 +60,7 @@ class _Update(tensorflow_loop.Loop):
     ) -> None:
         self._optimizer = optimizer
         self._weights = weights
+        self.copies = strategy.num_replicas_in_sync
         if strategy.num_replicas_in_sync == 1:
             super().__init__(gradients, lambda values: optimizer.apply(values, weights))
             return
