@@ -142,6 +142,7 @@ def _details(variant: str, results: Sequence[Result]) -> str:
                 *_speed(result),
                 "" if best is None else f"{best.to_add / result.to_add:.2f}",
                 f"{figures['first_step_seconds']:.2f}",
+                _seconds(figures["first_step_seconds_of_the_loop"]),
                 _mebibytes(figures["state_bytes"]),
                 _mebibytes(figures["peak_bytes"]),
                 _mebibytes(figures["temporary_bytes"]),
@@ -153,6 +154,7 @@ def _details(variant: str, results: Sequence[Result]) -> str:
         *_SPEED,
         "x best other peer",
         "first step, s",
+        "of the loop",
         "state, MiB",
         "peak, MiB",
         "temporaries, MiB",
@@ -203,6 +205,10 @@ def _for_all_bytes(result: Result) -> float:
 
 def _mebibytes(number: float | None) -> str:
     return "" if number is None else f"{number / 2**20:,.1f}"
+
+
+def _seconds(number: float | None) -> str:
+    return "" if number is None else f"{number:.2f}"
 
 
 def _brief(reason: str) -> str:
