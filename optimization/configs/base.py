@@ -57,9 +57,6 @@ def _declared_specs(cls: "type[Config]") -> dict[str, FieldSpec]:
     return {field.name: _spec(hints[field.name], field) for field in dataclasses.fields(cls)}
 
 
-C = typing.TypeVar("C", bound=type)
-
-
 class Change(typing.NamedTuple):
     """A checked assignment that has not been made yet."""
 
@@ -69,7 +66,10 @@ class Change(typing.NamedTuple):
     origin: Origin
 
 
-def config_dataclass(cls: C) -> C:
+_Class = typing.TypeVar("_Class", bound=type)
+
+
+def config_dataclass(cls: _Class) -> _Class:
     """Makes a `Config` a dataclass, as `dataclasses.dataclass` does, but faster.
 
     That one generates a constructor, a comparison and a representation for each class, which a

@@ -4,7 +4,7 @@ A plain update runs operation by operation, and each reads and writes whole tens
 function takes a variable's weight, gradient, state and average as arguments and does all that is
 elementwise: factors on the gradient (of a clip, a loss scale, a mean), weight decay, the
 optimizer's own `update_step`, and the average. XLA makes one loop of it for each tensor that
-changes, in place. It is traced and compiled once for each kind of variable: same optimizer, shape,
+changes. It is traced and compiled once for each kind of variable: same optimizer, shape,
 dtypes and settings. BERT-base's 199 variables are of 8 kinds. Small ones of a kind are updated
 together; see `stacked`.
 
@@ -85,8 +85,10 @@ class FusedUpdates:
             own = [variable, *slots, average]
             return counts[id(variable)] == 1 and all(_devices(v) == devices for v in own)
 
-        here = [pair for pair in pairs if fits_in(*pair)]
-        return here, [pair for pair in pairs if not fits_in(*pair)]
+        here, others = [], []
+        for pair in pairs:
+            (here if fits_in(*pair) else others).append(pair)
+        return here, others
 
     @_unconverted
     def update(
@@ -145,9 +147,13 @@ class FusedUpdates:
 
     @staticmethod
     def _kind_of(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> type[Update]:
-        if (variables[0].shape.num_elements() or 0) < _SMALL:
+        if _is_small(variables[0]):
             return StackedUpdate if stacks(optimizer, variables) else Update
         return StagedUpdate if isinstance(optimizer, Staged) else Update
+
+
+def _is_small(variable: Any) -> bool:
+    return (variable.shape.num_elements() or 0) < _SMALL
 
 
 def _kind(variables: Sequence[Any], gradient: Scaled) -> tuple:
@@ -294,7 +300,7 @@ class Clearing:
                     self._clear(copy)
 
     def _clear(self, copy: Any) -> None:
-        if (copy.shape.num_elements() or 0) < _SMALL:
+        if _is_small(copy):
             _clear(copy)
             return
         key = (tuple(copy.shape), copy.dtype, copy.trainable)

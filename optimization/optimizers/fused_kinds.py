@@ -91,10 +91,11 @@ class Update:
             scalars: What is the same for all variables.
         """
         if self._function is None:
-            self._function = compiled(self._whole, row, scalars), row.copies
+            self._function = compiled(self.whole, row, scalars), row.copies
         self._function[0](row, scalars)
 
-    def _whole(self, row: Row, scalars: Scalars) -> None:
+    def whole(self, row: Row, scalars: Scalars) -> None:
+        """The update: what `run` compiles."""
         with self.standing_in(row, scalars):
             self.decay()
             self.take_step()
@@ -183,7 +184,7 @@ class StagedUpdate(Update):
                 return
             if not part.is_empty:
                 carried, folded = part.function(*arguments)
-            sums = self._evaluated(part, row, carried, folded)
+            sums = self._evaluated(part, row, folded)
             number += 1
 
     def _traced(self, arguments: tuple) -> _Part:
@@ -212,13 +213,12 @@ class StagedUpdate(Update):
                 self._stages = None
                 self.move_average(scalars)
                 return ()
-            return carried, self._noted(carried, wanted)
+            return carried, self._noted(wanted)
 
-    def _noted(self, carried: Sequence[Any], wanted: Sequence[SquareSum]) -> list[Any]:
+    def _noted(self, wanted: Sequence[SquareSum]) -> list[Any]:
         """Notes where the sums come from; returns what must be passed on for them."""
         inputs = {id(self.gradient): ("gradient", 0)}
         inputs.update((id(v), ("variable", i)) for i, v in enumerate(self.variables))
-        inputs.update((id(tensor), ("carried", i)) for i, tensor in enumerate(carried))
         folded: list[Any] = []
         for each in wanted:
             place = inputs.get(id(each.of))
@@ -230,8 +230,8 @@ class StagedUpdate(Update):
         return folded
 
     @staticmethod
-    def _evaluated(part: _Part, row: Row, carried: Sequence[Any], folded: Sequence[Any]) -> list:
-        places = {"gradient": [row.values], "variable": row.copies, "carried": carried}
+    def _evaluated(part: _Part, row: Row, folded: Sequence[Any]) -> list[Any]:
+        places = {"gradient": [row.values], "variable": row.copies}
         sums = []
         for (kind, number), axis in part.sums:
             if kind == "folded":

@@ -58,10 +58,7 @@ class StackedUpdate(Update):
             _Slot(_with_rank(tf.stack([_read(copy) for copy in copies]), rank), key)
             for copies, key in zip(places, keys, strict=True)
         ]
-        with self.standing_in(Row(slots, gradients, _factor(rows, rank)), scalars):
-            self.decay()
-            self.take_step()
-            self.move_average(scalars)
+        self.whole(Row(slots, gradients, _factor(rows, rank)), scalars)
         for slot, copies in zip(slots, places, strict=True):
             if slot.is_assigned:
                 values = tf.reshape(slot.tensor, [len(rows), *copies[0].shape])

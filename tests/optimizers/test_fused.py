@@ -42,6 +42,10 @@ class Training:
         self.variables = [make_variable(p, value, dtype=dtype) for p, value in initial.items()]
         if constraint is not None:
             self.variables[2].constraint = constraint
+        self.retrace()
+
+    def retrace(self):
+        """Has the next step be traced anew."""
         self.step = tf.function(
             lambda grads: self.optimizer.apply(grads, self.variables), autograph=False
         )
@@ -244,9 +248,7 @@ def test_settings_of_any_kind_of_number_are_not_stale(kind, of_small):
         )
         training.run(range(3))
         training.optimizer.optimizer.momentum = kind(0.1)
-        training.step = tf.function(
-            lambda grads: training.optimizer.apply(grads, training.variables), autograph=False
-        )
+        training.retrace()
         return training.run(range(3, STEPS))
 
     assert error(trained("auto"), trained(False)) < 1e-6  # rounding of float32, as above
@@ -349,9 +351,7 @@ def test_settings_that_are_set_later_act_in_the_next_trace():
         training.run(range(3))
         training.optimizer.momentum = 0.5
         training.optimizer.learning_rate = 0.01
-        training.step = tf.function(
-            lambda grads: training.optimizer.apply(grads, training.variables), autograph=False
-        )
+        training.retrace()
         return training.run(range(3, STEPS))
 
     assert error(changed("auto"), changed(False)) < 1e-6  # rounding of float32, as above
@@ -452,9 +452,7 @@ def test_a_trace_that_fails_can_be_repeated(monkeypatch):
         with pytest.raises(RuntimeError, match="halfway"):
             training.run()
     plain = Training(ALL["lamb"], jit_compile=False)
-    training.step = tf.function(
-        lambda grads: training.optimizer.apply(grads, training.variables), autograph=False
-    )
+    training.retrace()
     assert error(training.run(), plain.run()) < 1e-6  # rounding of float32, as above
 
 

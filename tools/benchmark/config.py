@@ -7,7 +7,6 @@ Prints a table, and writes config.json and config.md. Nothing here needs TensorF
 
 import argparse
 import json
-import pathlib
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import optimization
-from tools.benchmark import machine, page
+from tools.benchmark import page
 from tools.benchmark.processes import ROOT
 from tools.benchmark.report import table
 
@@ -152,25 +151,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints the table, and writes the files."""
     parser = argparse.ArgumentParser(prog="python -m tools.benchmark.config")
     parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--output", type=pathlib.Path, metavar="DIR")
-    parser.add_argument(
-        "--page", type=pathlib.Path, metavar="FILE", help="a page whose section `configs` to fill"
-    )
+    page.add_options(parser, "configs")
     options = parser.parse_args(arguments)
     figures = measure(options.runs)
     heavy = ", ".join(figures["heavy"]) or "none"
     rows = [(n, f"{f[0]:.3g}", f"{f[1]:.3g}") for n, f in figures.items() if n != "heavy"]
     text = table(("", "ms, median", "least"), rows)
     text += f"\n\nFrameworks imported by the fresh process: {heavy}.\n"
-    print(text)
-    if options.page is not None:
-        page.fill(options.page, "configs", text)
-    if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
-        facts = machine.facts() | {"runs": options.runs}
-        record = json.dumps({"facts": facts, "milliseconds": figures}, indent=1)
-        (options.output / "config.json").write_text(record + "\n")
-        (options.output / "config.md").write_text(text)
+    record = {"facts": {"runs": options.runs}, "milliseconds": figures}
+    page.write(options, "configs", "config", text, record)
 
 
 if __name__ == "__main__":

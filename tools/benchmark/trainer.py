@@ -8,9 +8,7 @@ take turns.
 
 import argparse
 import io
-import json
 import os
-import pathlib
 import statistics
 import tempfile
 import time
@@ -25,7 +23,7 @@ import tensorflow as tf
 from experiments.digits import digits
 from optimization import ExperimentConfig
 from optimization.training import Trainer
-from tools.benchmark import machine, page
+from tools.benchmark import page
 from tools.benchmark.report import table
 
 BARE = "bare loop"
@@ -133,22 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.benchmark.trainer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--train_steps", type=int, default=1000)
-    parser.add_argument("--output", type=pathlib.Path, metavar="DIR")
-    parser.add_argument(
-        "--page", type=pathlib.Path, metavar="FILE", help="a page whose section `trainer` to fill"
-    )
+    page.add_options(parser, "trainer")
     options = parser.parse_args(arguments)
     times = measure(options.rounds, options.train_steps)
-    text = report(times)
-    print(text)
-    if options.page is not None:
-        page.fill(options.page, "trainer", text)
-    if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
-        facts = machine.facts() | {"train_steps": options.train_steps}
-        record = json.dumps({"facts": facts, "milliseconds": times}, indent=1)
-        (options.output / "trainer.json").write_text(record + "\n")
-        (options.output / "trainer.md").write_text(text)
+    record = {"facts": {"train_steps": options.train_steps}, "milliseconds": times}
+    page.write(options, "trainer", "trainer", report(times), record)
 
 
 if __name__ == "__main__":
