@@ -1,13 +1,17 @@
 """Adam and AdamW, in each of the forms that their implementations have."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from optimization.torch.base import ForeachOptimizer, check_ranges, decay, number, subtract
+from optimization.torch.base import ForeachOptimizer, decay, number, subtract
 
-_INFINITY = float("inf")
+_CHOICES = {
+    "epsilon_placement": ("uncorrected", "corrected"),
+    "weight_decay_order": ("before", "after"),
+}
 
 
 class AdamW(ForeachOptimizer):
@@ -64,25 +68,6 @@ class AdamW(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(
-            lr=(lr, 0, _INFINITY),
-            beta_1=(betas[0], 0, 1),
-            beta_2=(betas[1], 0, 1),
-            eps=(eps, 0, _INFINITY),
-            weight_decay=(weight_decay, 0, _INFINITY),
-        )
-        for name, value, allowed in (
-            ("epsilon_placement", epsilon_placement, ("uncorrected", "corrected")),
-            ("weight_decay_order", weight_decay_order, ("before", "after")),
-        ):
-            if value not in allowed:
-                raise ValueError(
-                    f"Argument `{name}` must be one of {allowed}, received: {name}={value!r}"
-                )
-        if epsilon_placement == "corrected" and not correct_bias:
-            raise ValueError(
-                "Argument `epsilon_placement` must be 'uncorrected' where `correct_bias` is False."
-            )
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -94,6 +79,19 @@ class AdamW(ForeachOptimizer):
             "weight_decay_order": weight_decay_order,
         }
         super().__init__(params, defaults, foreach, maximize)
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Checks the hyperparameters of a group."""
+        super().check_group(group)
+        for name, allowed in _CHOICES.items():
+            if group[name] not in allowed:
+                raise ValueError(
+                    f"Argument `{name}` must be one of {allowed}, received: {name}={group[name]!r}"
+                )
+        if group["epsilon_placement"] == "corrected" and not group["correct_bias"]:
+            raise ValueError(
+                "Argument `epsilon_placement` must be 'uncorrected' where `correct_bias` is False."
+            )
 
     def kind_of(self, parameter: Tensor, group: dict[str, Any]) -> str:
         """Returns whether a parameter keeps the largest second moment."""

@@ -7,14 +7,11 @@ from torch import Tensor
 
 from optimization.torch.base import (
     ForeachOptimizer,
-    check_ranges,
     decay,
     number,
     subtract,
     zeros_like,
 )
-
-_INFINITY = float("inf")
 
 
 class RMSprop(ForeachOptimizer):
@@ -66,13 +63,6 @@ class RMSprop(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(
-            lr=(lr, 0, _INFINITY),
-            alpha=(alpha, 0, 1),
-            eps=(eps, 0, _INFINITY),
-            weight_decay=(weight_decay, 0, _INFINITY),
-            momentum=(momentum, 0, 1),
-        )
         defaults = {
             "lr": lr,
             "alpha": alpha,
@@ -151,12 +141,6 @@ class Adagrad(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(
-            lr=(lr, 0, _INFINITY),
-            weight_decay=(weight_decay, 0, _INFINITY),
-            initial_accumulator_value=(initial_accumulator_value, 0, _INFINITY),
-            eps=(eps, 0, _INFINITY),
-        )
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -213,12 +197,6 @@ class Adadelta(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(
-            lr=(lr, 0, _INFINITY),
-            rho=(rho, 0, 1),
-            eps=(eps, 0, _INFINITY),
-            weight_decay=(weight_decay, 0, _INFINITY),
-        )
         defaults = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults, foreach, maximize)
 
@@ -277,13 +255,6 @@ class Adamax(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(
-            lr=(lr, 0, _INFINITY),
-            beta_1=(betas[0], 0, 1),
-            beta_2=(betas[1], 0, 1),
-            eps=(eps, 0, _INFINITY),
-            weight_decay=(weight_decay, 0, _INFINITY),
-        )
         defaults = {
             "lr": lr,
             "betas": betas,

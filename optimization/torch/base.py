@@ -11,6 +11,19 @@ from optimization.torch.by_name import load_by_name
 
 Lists = list[list[Tensor]]
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
+_INFINITY = float("inf")
+_SIZES = (
+    *("lr", "eps", "weight_decay", "decoupled_weight_decay", "trust_coefficient"),
+    *("initial_accumulator_value", "l1", "l2", "l2_shrinkage", "beta"),
+    *("warmup_steps", "r", "weight_lr_power"),
+    *("adam_lr_ratio", "adam_eps", "adam_weight_decay"),
+)
+# Where the hyperparameters of these names are: least <= value < limit.
+_RANGES = {
+    **dict.fromkeys(_SIZES, (0, _INFINITY)),
+    **dict.fromkeys(("alpha", "rho", "momentum", "betas", "adam_betas"), (0, 1)),
+    "ns_steps": (1, _INFINITY),
+}
 
 
 class ForeachOptimizer(Optimizer):
@@ -32,6 +45,9 @@ class ForeachOptimizer(Optimizer):
         defaults: The hyperparameters that groups may replace.
         foreach: See above.
         maximize: Whether the loss is maximized.
+
+    Raises:
+        ValueError: As `check_group`, for any group.
     """
 
     state_names: ClassVar[Mapping[str, tuple[str, ...]]] = {"all": ()}
@@ -39,6 +55,26 @@ class ForeachOptimizer(Optimizer):
     def __init__(self, params: Any, defaults: dict[str, Any], foreach: bool | None, maximize: bool):
         super().__init__(params, {**defaults, "foreach": foreach, "maximize": maximize})
         self.register_load_state_dict_pre_hook(load_by_name)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, as torch does, after `check_group`."""
+        self.check_group({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Checks the hyperparameters of a group.
+
+        Raises:
+            ValueError: For the first that is out of its range.
+        """
+        for name, (least, limit) in _RANGES.items():
+            values = group.get(name)
+            for value in values if isinstance(values, (tuple, list)) else [values]:
+                if value is not None and not least <= value < limit:
+                    bound = f">= {least}" if limit == _INFINITY else f"in [{least}, {limit})"
+                    raise ValueError(
+                        f"Argument `{name}` must be {bound}, received: {name}={values}"
+                    )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -97,7 +133,7 @@ class ForeachOptimizer(Optimizer):
                 steps: list[Tensor] = []
                 states: Lists = [[] for _ in names]
                 self._init_group(group, kind, params, grads, steps, *states)
-                for batch in _batches([params, grads, steps, *states], group["foreach"]):
+                for batch in batches([params, grads, steps, *states], group["foreach"]):
                     self._step_batch(group, kind, *batch)
         return loss
 
@@ -214,20 +250,13 @@ def subtract(params: list[Tensor], updates: list[Tensor], rates: Any) -> None:
     torch._foreach_sub_(params, updates)
 
 
-def check_ranges(**values: tuple[Any, float, float]) -> None:
-    """Checks hyperparameters, each given as (value, least, limit): least <= value < limit.
+def batches(lists: Lists, foreach: bool | None = None) -> Iterator[Lists]:
+    """Yields lists of tensors of one device and dtype, and what belongs to them.
 
-    Raises:
-        ValueError: For the first that is out of its range.
+    Args:
+        lists: Tensors, and lists of as many things that belong to them.
+        foreach: False for each tensor by itself.
     """
-    for name, (value, least, limit) in values.items():
-        if not least <= value < limit:
-            bound = f">= {least}" if limit == float("inf") else f"in [{least}, {limit})"
-            raise ValueError(f"Argument `{name}` must be {bound}, received: {name}={value}")
-
-
-def _batches(lists: Lists, foreach: bool | None) -> Iterator[Lists]:
-    """Yields lists of parameters, and what belongs to them, that are updated together."""
     params = lists[0]
     if foreach is False:
         yield from ([[item] for item in items] for items in zip(*lists, strict=True))

@@ -1,13 +1,12 @@
 """FTRL-proximal."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from optimization.torch.base import ForeachOptimizer, check_ranges, decay, number, zeros_like
-
-_INFINITY = float("inf")
+from optimization.torch.base import ForeachOptimizer, decay, number, zeros_like
 
 
 class Ftrl(ForeachOptimizer):
@@ -56,18 +55,6 @@ class Ftrl(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        if not lr > 0:
-            raise ValueError(f"Argument `lr` must be > 0, received: lr={lr}")
-        if not lr_power < 0:
-            raise ValueError(f"Argument `lr_power` must be < 0, received: lr_power={lr_power}")
-        check_ranges(
-            initial_accumulator_value=(initial_accumulator_value, 0, _INFINITY),
-            l1=(l1, 0, _INFINITY),
-            l2=(l2, 0, _INFINITY),
-            l2_shrinkage=(l2_shrinkage, 0, _INFINITY),
-            beta=(beta, 0, _INFINITY),
-            weight_decay=(weight_decay, 0, _INFINITY),
-        )
         defaults = {
             "lr": lr,
             "lr_power": lr_power,
@@ -79,6 +66,15 @@ class Ftrl(ForeachOptimizer):
             "weight_decay": weight_decay,
         }
         super().__init__(params, defaults, foreach, maximize)
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Checks the hyperparameters of a group."""
+        lr, lr_power = group["lr"], group["lr_power"]
+        if not lr > 0:
+            raise ValueError(f"Argument `lr` must be > 0, received: lr={lr}")
+        if not lr_power < 0:
+            raise ValueError(f"Argument `lr_power` must be < 0, received: lr_power={lr_power}")
+        super().check_group(group)
 
     def initial_state(
         self, parameter: Tensor, kind: str, group: dict[str, Any]

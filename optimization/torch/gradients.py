@@ -1,12 +1,14 @@
 """What happens to gradients before an update: clips, and the check that they are finite."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from optimization.torch.base import batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +98,7 @@ class GradientRules:
             if bound and grads:
                 clip_by_global_norm(grads, bound)
         if self.clipnorm:
-            for batch in _together(grads):
+            for (batch,) in batches([grads]):
                 norms = torch.stack(_norms(batch))
                 _scale(batch, _factors(norms, self.clipnorm).unbind())
         if self.clipvalue and grads:
@@ -118,11 +120,11 @@ def clip_by_global_norm(grads: list[Tensor], bound: float) -> Tensor:
         The norm before.
     """
     device = grads[0].device
-    norms = [norm.to(device) for batch in _together(grads) for norm in _norms(batch)]
+    norms = [norm.to(device) for (batch,) in batches([grads]) for norm in _norms(batch)]
     norm = torch.linalg.vector_norm(torch.stack(norms))
     # A norm that is not finite makes every gradient NaN, as in Keras: it can't be clipped.
     factor = _factors(norm, bound) + (norm - norm)
-    for batch in _together(grads):
+    for (batch,) in batches([grads]):
         _scale(batch, factor.to(batch[0].device))
     return norm
 
@@ -157,20 +159,12 @@ def _scale(batch: list[Tensor], factors: Any) -> None:
         torch._foreach_mul_(batch, [factor.to(batch[0].dtype) for factor in factors])
 
 
-def _together(grads: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yields the gradients of each device and dtype."""
-    batches: dict[tuple, list[Tensor]] = {}
-    for gradient in grads:
-        batches.setdefault((gradient.device, gradient.dtype), []).append(gradient)
-    yield from batches.values()
-
-
 def _unscale(optimizer: Optimizer, params: list[Tensor]) -> None:
     """Undoes the loss scale that `GradScaler` leaves to fused optimizers."""
     scale = getattr(optimizer, "grad_scale", None)
     if scale is None:
         return
-    for batch in _together([parameter.grad for parameter in params]):
+    for (batch,) in batches([[parameter.grad for parameter in params]]):
         _scale(batch, scale.to(batch[0].device).reciprocal())
     # `GradScaler` deletes the attribute after the step, so it must stay.
     optimizer.grad_scale = None

@@ -1,14 +1,13 @@
 """LAMB and LARS: each layer's step in proportion to the norm of its weights."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from optimization.torch.adam import update_moments
-from optimization.torch.base import ForeachOptimizer, check_ranges, decay, number, subtract
-
-_INFINITY = float("inf")
+from optimization.torch.base import ForeachOptimizer, decay, number, subtract
 
 
 class LAMB(ForeachOptimizer):
@@ -53,14 +52,6 @@ class LAMB(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(
-            lr=(lr, 0, _INFINITY),
-            beta_1=(betas[0], 0, 1),
-            beta_2=(betas[1], 0, 1),
-            eps=(eps, 0, _INFINITY),
-            weight_decay=(weight_decay, 0, _INFINITY),
-            decoupled_weight_decay=(decoupled_weight_decay, 0, _INFINITY),
-        )
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -136,15 +127,6 @@ class LARS(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(
-            lr=(lr, 0, _INFINITY),
-            momentum=(momentum, 0, 1),
-            weight_decay=(weight_decay, 0, _INFINITY),
-            trust_coefficient=(trust_coefficient, 0, _INFINITY),
-            decoupled_weight_decay=(decoupled_weight_decay, 0, _INFINITY),
-        )
-        if nesterov and not momentum:
-            raise ValueError("Argument `nesterov` needs a momentum > 0, received: momentum=0")
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -156,6 +138,12 @@ class LARS(ForeachOptimizer):
             "decoupled_weight_decay": decoupled_weight_decay,
         }
         super().__init__(params, defaults, foreach, maximize)
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Checks the hyperparameters of a group."""
+        super().check_group(group)
+        if group["nesterov"] and not group["momentum"]:
+            raise ValueError("Argument `nesterov` needs a momentum > 0, received: momentum=0")
 
     def _update(self, kind, group, params, grads, steps, buffers):
         lr = number(group["lr"])

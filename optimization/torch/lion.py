@@ -5,9 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optimization.torch.base import ForeachOptimizer, check_ranges, decay, number, subtract
-
-_INFINITY = float("inf")
+from optimization.torch.base import ForeachOptimizer, decay, number, subtract
 
 
 class Lion(ForeachOptimizer):
@@ -41,12 +39,6 @@ class Lion(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(
-            lr=(lr, 0, _INFINITY),
-            beta_1=(betas[0], 0, 1),
-            beta_2=(betas[1], 0, 1),
-            weight_decay=(weight_decay, 0, _INFINITY),
-        )
         defaults = {"lr": lr, "betas": betas, "weight_decay": weight_decay}
         super().__init__(params, defaults, foreach, maximize)
 

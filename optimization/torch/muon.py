@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from optimization.torch.adam import update_moments
-from optimization.torch.base import ForeachOptimizer, check_ranges, decay, number, subtract
-
-_INFINITY = float("inf")
+from optimization.torch.base import ForeachOptimizer, decay, number, subtract
 
 
 class Muon(ForeachOptimizer):
@@ -70,17 +68,6 @@ class Muon(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(
-            lr=(lr, 0, _INFINITY),
-            momentum=(momentum, 0, 1),
-            weight_decay=(weight_decay, 0, _INFINITY),
-            ns_steps=(ns_steps, 1, _INFINITY),
-            adam_beta_1=(adam_betas[0], 0, 1),
-            adam_beta_2=(adam_betas[1], 0, 1),
-            adam_eps=(adam_eps, 0, _INFINITY),
-            adam_lr_ratio=(adam_lr_ratio, 0, _INFINITY),
-            adam_weight_decay=(adam_weight_decay, 0, _INFINITY),
-        )
         defaults = {
             "lr": lr,
             "momentum": momentum,

@@ -1,14 +1,12 @@
 """Schedule-free SGD and AdamW: averages in the place of a learning rate schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from optimization.torch.base import ForeachOptimizer, check_ranges, number
-
-_INFINITY = float("inf")
+from optimization.torch.base import ForeachOptimizer, number
 
 
 class ScheduleFree(ForeachOptimizer):
@@ -37,19 +35,16 @@ class ScheduleFree(ForeachOptimizer):
         foreach: bool | None,
         maximize: bool,
     ):
-        check_ranges(
-            lr=(defaults["lr"], 0, _INFINITY),
-            weight_decay=(defaults["weight_decay"], 0, _INFINITY),
-            warmup_steps=(defaults["warmup_steps"], 0, _INFINITY),
-            r=(defaults["r"], 0, _INFINITY),
-            weight_lr_power=(defaults["weight_lr_power"], 0, _INFINITY),
-        )
         counts = {"k": 0, "lr_max": 0.0, "weight_sum": 0.0, "train_mode": True}
         super().__init__(params, {**defaults, **counts}, foreach, maximize)
-        if any(not 0 < self.interpolation(group) < 1 for group in self.param_groups):
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Checks the hyperparameters of a group."""
+        super().check_group(group)
+        if self.interpolation(group) == 0:
             raise ValueError("Argument `momentum`, or the first of `betas`, must be in (0, 1).")
 
-    def interpolation(self, group: dict[str, Any]) -> float:
+    def interpolation(self, group: Mapping[str, Any]) -> float:
         """Returns beta of a group."""
         raise NotImplementedError
 
@@ -167,7 +162,7 @@ class ScheduleFreeSGD(ScheduleFree):
         }
         super().__init__(params, defaults, foreach, maximize)
 
-    def interpolation(self, group: dict[str, Any]) -> float:
+    def interpolation(self, group: Mapping[str, Any]) -> float:
         """Returns beta of a group."""
         return group["momentum"]
 
@@ -213,7 +208,6 @@ class ScheduleFreeAdamW(ScheduleFree):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(beta_2=(betas[1], 0, 1), eps=(eps, 0, _INFINITY))
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -225,7 +219,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         }
         super().__init__(params, defaults, foreach, maximize)
 
-    def interpolation(self, group: dict[str, Any]) -> float:
+    def interpolation(self, group: Mapping[str, Any]) -> float:
         """Returns beta of a group."""
         return group["betas"][0]
 

@@ -5,10 +5,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optimization.torch.base import ForeachOptimizer, check_ranges, decay, number
+from optimization.torch.base import ForeachOptimizer, decay, number
 from optimization.torch.layerwise import accumulated
-
-_INFINITY = float("inf")
 
 
 class SGD(ForeachOptimizer):
@@ -52,9 +50,6 @@ class SGD(ForeachOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
     ):
-        check_ranges(lr=(lr, 0, _INFINITY), weight_decay=(weight_decay, 0, _INFINITY))
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"Argument `momentum` must be in [0, 1], received: {momentum=}")
         defaults = {
             "lr": lr,
             "momentum": momentum,

@@ -33,6 +33,7 @@ from optimization.torch import (  # isort: skip
     ScheduleFreeSGD,
 )
 
+NAN = float("nan")
 CASES = {
     "AdamW": (AdamW, {"weight_decay": 0.1}),
     "AdamW, amsgrad": (AdamW, {"amsgrad": True, "weight_decay_order": "after"}),
@@ -290,12 +291,62 @@ def test_what_is_not_supported_is_an_error(case):
         optimizer.step()
 
 
+WRONG = {
+    **dict.fromkeys(
+        ("lr", "eps", "weight_decay", "decoupled_weight_decay", "l1", "l2", "r"), (-1,)
+    ),
+    **dict.fromkeys(("l2_shrinkage", "beta", "initial_accumulator_value"), (-0.1, NAN)),
+    **dict.fromkeys(("trust_coefficient", "warmup_steps", "weight_lr_power"), (-1, NAN)),
+    **dict.fromkeys(("adam_eps", "adam_lr_ratio", "adam_weight_decay"), (-1e-9, NAN)),
+    **dict.fromkeys(("momentum", "alpha", "rho"), (-0.1, 1.0, NAN)),
+    **dict.fromkeys(("betas", "adam_betas"), ((1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, NAN))),
+    "lr_power": (0, 0.5),
+    "ns_steps": (0,),
+    "epsilon_placement": ("both",),
+    "weight_decay_order": ("between",),
+}
+
+
 @every_optimizer
 def test_values_out_of_range_are_refused(case):
     cls, arguments = case
-    parameter = torch.nn.Parameter(torch.zeros(4, 2))
-    with pytest.raises(ValueError, match="weight_decay"):
-        cls([parameter], lr=LR, **{**arguments, "weight_decay": -1.0})
+    defaults = made(case, {"w": weight()}).defaults
+    assert "lr" in defaults.keys() & WRONG.keys()
+    for name in defaults.keys() & WRONG.keys():
+        for value in WRONG[name]:
+            with pytest.raises(ValueError, match=name):
+                cls([weight()], **{"lr": LR, **arguments, name: value})
+
+
+@every_optimizer
+def test_values_of_groups_are_checked(case):
+    cls, arguments = case
+    wrong = {"params": [weight()], "lr": -1.0}
+    with pytest.raises(ValueError, match="`lr` must be"):
+        cls([{"params": [weight()]}, wrong], lr=LR, **arguments)
+    optimizer = cls([weight()], lr=LR, **arguments)
+    with pytest.raises(ValueError, match="`lr` must be"):
+        optimizer.add_param_group(wrong)
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("cls", "group", "message"),
+    [
+        (LARS, {"nesterov": True, "momentum": 0.0}, "`nesterov` needs a momentum"),
+        (AdamW, {"epsilon_placement": "corrected", "correct_bias": False}, "epsilon_placement"),
+        (ScheduleFreeSGD, {"momentum": 0.0}, "`momentum`"),
+        (ScheduleFreeAdamW, {"betas": (0.0, 0.9)}, "`betas`"),
+    ],
+)
+def test_contradictions_of_groups_are_refused(cls, group, message):
+    optimizer = cls([weight()], lr=LR)
+    with pytest.raises(ValueError, match=message):
+        optimizer.add_param_group({"params": [weight()], **group})
+
+
+def weight():
+    return torch.nn.Parameter(torch.zeros(4, 2))
 
 
 @every_optimizer
