@@ -120,10 +120,12 @@ def _silent(function: Callable[..., None], args: Sequence[Any]) -> Callable[[], 
 
 def add(variable: keras.Variable, gradient: Any) -> None:
     """Adds a gradient to an accumulator of the same shape; only its rows if it is sparse."""
-    if is_sparse(gradient) and strategy_of(variable) is None:
-        variable.value.scatter_add(gradient)
-    else:
+    if not _TENSORFLOW or strategy_of(variable) is not None:
         variable.assign_add(densify(gradient))
+    elif is_sparse(gradient):
+        variable._value.scatter_add(gradient)
+    else:  # In place, where Keras' `assign_add` makes a tensor of the sum first.
+        variable._value.assign_add(gradient)
 
 
 @contextlib.contextmanager
