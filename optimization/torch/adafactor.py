@@ -1,5 +1,6 @@
 """Adafactor in every variant that is in use, chosen by switches."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -72,6 +73,10 @@ class Adafactor(ForeachOptimizer):
             )
         self._latest = 0.0
         super().__init__(params, defaults, foreach, maximize)
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Checks the hyperparameters of a group; some may be None."""
+        super().check_group({k: value for k, value in group.items() if value is not None})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -19,9 +19,10 @@ _SIZES = (
     *("adam_lr_ratio", "adam_eps", "adam_weight_decay"),
 )
 # Where the hyperparameters of these names are: least <= value < limit.
+_PAIRS = ("betas", "adam_betas")
 _RANGES = {
     **dict.fromkeys(_SIZES, (0, _INFINITY)),
-    **dict.fromkeys(("alpha", "rho", "momentum", "betas", "adam_betas"), (0, 1)),
+    **dict.fromkeys(("alpha", "rho", "momentum", *_PAIRS), (0, 1)),
     "ns_steps": (1, _INFINITY),
 }
 
@@ -47,18 +48,20 @@ class ForeachOptimizer(Optimizer):
         maximize: Whether the loss is maximized.
 
     Raises:
-        ValueError: As `check_group`, for any group.
+        ValueError: As `check_group`, for the defaults and for any group.
     """
 
     state_names: ClassVar[Mapping[str, tuple[str, ...]]] = {"all": ()}
 
     def __init__(self, params: Any, defaults: dict[str, Any], foreach: bool | None, maximize: bool):
+        self.check_group(defaults)
         super().__init__(params, {**defaults, "foreach": foreach, "maximize": maximize})
         self.register_load_state_dict_pre_hook(load_by_name)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as torch does, after `check_group`."""
-        self.check_group({**self.defaults, **param_group})
+        if isinstance(param_group, dict):  # else torch says so
+            self.check_group({k: param_group.get(k, v) for k, v in self.defaults.items()})
         super().add_param_group(param_group)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
@@ -68,13 +71,15 @@ class ForeachOptimizer(Optimizer):
             ValueError: For the first that is out of its range.
         """
         for name, (least, limit) in _RANGES.items():
-            values = group.get(name)
-            for value in values if isinstance(values, (tuple, list)) else [values]:
-                if value is not None and not least <= value < limit:
-                    bound = f">= {least}" if limit == _INFINITY else f"in [{least}, {limit})"
-                    raise ValueError(
-                        f"Argument `{name}` must be {bound}, received: {name}={values}"
-                    )
+            if name not in group:
+                continue
+            given = group[name]
+            values = tuple(given) if name in _PAIRS else (given,)
+            right_length = len(values) == (2 if name in _PAIRS else 1)
+            if not right_length or not all(least <= value < limit for value in values):
+                bound = f">= {least}" if limit == _INFINITY else f"in [{least}, {limit})"
+                needed = f"two numbers {bound}" if name in _PAIRS else bound
+                raise ValueError(f"Argument `{name}` must be {needed}, received: {name}={given}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -40,9 +40,9 @@ class ScheduleFree(ForeachOptimizer):
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Checks the hyperparameters of a group."""
-        super().check_group(group)
-        if self.interpolation(group) == 0:
+        if not 0 < self.interpolation(group) < 1:
             raise ValueError("Argument `momentum`, or the first of `betas`, must be in (0, 1).")
+        super().check_group(group)
 
     def interpolation(self, group: Mapping[str, Any]) -> float:
         """Returns beta of a group."""

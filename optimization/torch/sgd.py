@@ -23,7 +23,7 @@ class SGD(ForeachOptimizer):
     Args:
         params: Parameters, (name, parameter) pairs, or groups of either.
         lr: The learning rate.
-        momentum: mu, in [0, 1]. It may change while training, also from 0.
+        momentum: mu, in [0, 1). It may change while training, also from 0.
         weight_decay: See above.
         nesterov: Look one momentum step ahead.
         decoupled_weight_decay: Whether weights decay apart from their gradients.

@@ -345,6 +345,39 @@ def test_contradictions_of_groups_are_refused(cls, group, message):
         optimizer.add_param_group({"params": [weight()], **group})
 
 
+@pytest.mark.parametrize("value", [(0.9,), (0.9, 0.99, 0.999), 0.9, None, (None, 0.9)])
+@pytest.mark.parametrize(("cls", "name"), [(AdamW, "betas"), (Muon, "adam_betas")])
+def test_betas_are_two_numbers(cls, name, value):
+    with pytest.raises((TypeError, ValueError)):
+        cls([weight()], **{name: value})
+    for two in ([0.9, 0.99], np.array([0.9, 0.99]), torch.tensor([0.9, 0.99])):
+        cls([weight()], **{name: two})
+
+
+@every_optimizer
+def test_values_that_are_missing_are_refused(case):
+    cls, arguments = case
+    if cls is not Adafactor:  # where None has a meaning
+        for name in made(case, {"w": weight()}).defaults.keys() & WRONG.keys():
+            with pytest.raises((TypeError, ValueError)):
+                cls([weight()], **{"lr": LR, **arguments, name: None})
+
+
+@every_optimizer
+def test_a_default_that_all_groups_replace_is_checked(case):
+    cls, arguments = case
+    with pytest.raises(ValueError, match="`lr` must be"):
+        cls([{"params": [weight()], "lr": LR}], lr=-1.0, **arguments)
+
+
+@every_optimizer
+def test_what_is_no_hyperparameter_of_the_class_is_the_users(case):
+    cls, arguments = case
+    group = {"params": [weight()], "lora_alpha": 16, "ns_steps" if cls is not Muon else "l1": "x"}
+    optimizer = cls([group], lr=LR, **arguments)
+    assert optimizer.param_groups[0]["lora_alpha"] == 16
+
+
 def weight():
     return torch.nn.Parameter(torch.zeros(4, 2))
 
