@@ -60,62 +60,42 @@ class FusedUpdates:
         self._updates: dict[tuple, Update] = {}
 
     @_unconverted
-    def part(
-        self,
-        optimizer: keras.optimizers.Optimizer,
-        pairs: Sequence[tuple[Any, Any]],
-        averages: Mapping[int, Any],
-    ) -> tuple[list[tuple[Scaled, Any]], list[tuple[Any, Any]]]:
-        """Returns the (gradient, variable) pairs that `update` takes, and the others.
-
-        It takes Keras' variables that are trained once in an update, with dense gradients, where
-        all that belongs to one lies on the device of the optimizer's count of updates.
-        """
-        states = _states(optimizer)
-        counts = collections.Counter(id(variable) for _, variable in pairs)
-        devices = _devices(optimizer._iterations)
-        if any(_devices(variable) != devices for variable in _shared(optimizer, states)):
-            return [], list(pairs)
-
-        def fits_in(gradient: Any, variable: Any) -> bool:
-            if not isinstance(gradient, Scaled) or not isinstance(variable, keras.Variable):
-                return False
-            slots, _ = states[optimizer._get_variable_index(variable)]
-            average = averages.get(id(variable), variable)
-            own = [variable, *slots, average]
-            return counts[id(variable)] == 1 and all(_devices(v) == devices for v in own)
-
-        here, others = [], []
-        for pair in pairs:
-            (here if fits_in(*pair) else others).append(pair)
-        return here, others
-
-    @_unconverted
     def update(
         self,
         optimizer: keras.optimizers.Optimizer,
         family: str,
-        pairs: Sequence[tuple[Scaled, Any]],
+        pairs: Sequence[tuple[Any, Any]],
         hyperparameters: Mapping[str, Any],
         averages: Mapping[int, Any],
         share: Any,
-    ) -> None:
+    ) -> list[tuple[Any, Any]]:
         """Updates variables, and their averages.
+
+        Those are updated that are Keras' and are trained once in an update, with dense gradients,
+        where all that belongs to one lies on the device of the optimizer's count of updates. It is
+        all or none for an optimizer that does something once in a step, which the caller would
+        have it do again.
 
         Args:
             optimizer: One that `fits`, built.
             family: Name of all optimizers that differ from it in the learning rate only.
-            pairs: What `part` returned for it.
+            pairs: (gradient, variable) pairs.
             hyperparameters: Scheduled values, scalars.
             averages: Averages that follow the variables, by `id` of the variable.
             share: By how much they follow, a scalar; see `ema.move`.
+
+        Returns:
+            The pairs of the variables that are not updated.
         """
+        states = _states(optimizer)
+        shared = _shared(optimizer, states)
+        here, others = self._parted(optimizer, pairs, averages, states, shared)
+        if not here or (others and _prepares(optimizer)):
+            return list(pairs)
         rate = optimizer.learning_rate
         # What an optimizer does once in a step, such as Nadam's product of momentums.
         with self._applied(hyperparameters):
             optimizer._backend_update_step([], [], rate)
-        states = _states(optimizer)
-        shared = _shared(optimizer, states)
         scalars = {
             "learning_rate": tf.convert_to_tensor(rate),
             "iterations": tf.convert_to_tensor(optimizer._iterations),
@@ -129,7 +109,7 @@ class FusedUpdates:
         ]
         alike = (family, settings(optimizer))
         factors = _Factors()
-        for gradient, variable in pairs:
+        for gradient, variable in here:
             slots, facts = states[optimizer._get_variable_index(variable)]
             average = averages.get(id(variable))
             variables = [variable, *slots, *([] if average is None else [average])]
@@ -144,6 +124,34 @@ class FusedUpdates:
                 run.take(self._updates[key], Row(copies, values, factor))
         for run in runs:
             run.complete()
+        return others
+
+    @staticmethod
+    def _parted(
+        optimizer: keras.optimizers.Optimizer,
+        pairs: Sequence[tuple[Any, Any]],
+        averages: Mapping[int, Any],
+        states: Sequence[tuple[list[Any], tuple]],
+        shared: Sequence[Any],
+    ) -> tuple[list[tuple[Scaled, Any]], list[tuple[Any, Any]]]:
+        """Returns the pairs that can be updated here, and the others."""
+        counts = collections.Counter(id(variable) for _, variable in pairs)
+        devices = _devices(optimizer._iterations)
+        if any(_devices(variable) != devices for variable in shared):
+            return [], list(pairs)
+
+        def fits_in(gradient: Any, variable: Any) -> bool:
+            if not isinstance(gradient, Scaled) or not isinstance(variable, keras.Variable):
+                return False
+            slots, _ = states[optimizer._get_variable_index(variable)]
+            average = averages.get(id(variable), variable)
+            own = [variable, *slots, average]
+            return counts[id(variable)] == 1 and all(_devices(v) == devices for v in own)
+
+        here, others = [], []
+        for pair in pairs:
+            (here if fits_in(*pair) else others).append(pair)
+        return here, others
 
     @staticmethod
     def _kind_of(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> type[Update]:
@@ -239,7 +247,7 @@ def fits(optimizer: keras.optimizers.Optimizer) -> bool:
     return all(isinstance(fact, _PLAIN) for _, facts in _states(optimizer) for fact in facts)
 
 
-def prepares(optimizer: keras.optimizers.Optimizer) -> bool:
+def _prepares(optimizer: keras.optimizers.Optimizer) -> bool:
     """Says whether an optimizer does something once in a step, for all its variables together."""
     base = keras.optimizers.Optimizer._backend_update_step
     return type(optimizer)._backend_update_step is not base

@@ -1,6 +1,6 @@
 """How the inner optimizers of `PipelineOptimizer` update: fused, as a whole, or plainly."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -113,32 +113,24 @@ class Updates:
             following, share = average.following(variables, targets, steps + 1)
         hyperparameters = self._schedules.values(steps)
         left: list[tuple[Any, Any]] = []
-        moved: set[int] = set()
         for member, *own in self._members.split(*zip(*pairs, strict=True)):
-            here, others = self._parted(member, zip(*own, strict=True), following)
-            left += others
-            if here:
+            own_pairs = list(zip(*own, strict=True))
+            if self._fits(member):
                 who = (member.optimizer, member.family)
-                self._fused.update(*who, here, hyperparameters, following, share)
-                moved |= {id(target) for _, target in here if id(target) in following}
+                left += self._fused.update(*who, own_pairs, hyperparameters, following, share)
+            else:
+                left += own_pairs
+        moved = following.keys() - {id(target) for _, target in left}
         if left:
             others, their_targets = zip(*left, strict=True)
             self._take_others([bare(gradient) for gradient in others], their_targets, steps)
         return moved
 
-    def _parted(
-        self, member: Member, pairs: Iterable[tuple[Any, Any]], averages: Mapping[int, Any]
-    ) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
-        """Returns the pairs of a member that are fused, and the others."""
-        pairs = list(pairs)
+    def _fits(self, member: Member) -> bool:
+        """Says whether a member's updates can be fused."""
         if member.name not in self._fit:
             self._fit[member.name] = fused.fits(member.optimizer)
-        if not self._fit[member.name]:
-            return [], pairs
-        here, others = self._fused.part(member.optimizer, pairs, averages)
-        if others and fused.prepares(member.optimizer):
-            return [], pairs  # It would prepare twice.
-        return here, others
+        return self._fit[member.name]
 
     def _take_others(self, grads: Sequence[Any], variables: Sequence[Any], steps: Any) -> None:
         # On JAX the caller's jit compiles this along with everything else.

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from optimization.torch.by_name import load_by_name
 
 Lists = list[list[Tensor]]
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
+LOW_PRECISION = (torch.float16, torch.bfloat16)
 _INFINITY = float("inf")
 _SIZES = (
     *("lr", "eps", "weight_decay", "decoupled_weight_decay", "trust_coefficient"),
@@ -18,8 +18,8 @@ _SIZES = (
     *("warmup_steps", "r", "weight_lr_power"),
     *("adam_lr_ratio", "adam_eps", "adam_weight_decay"),
 )
-# Where the hyperparameters of these names are: least <= value < limit.
 _PAIRS = ("betas", "adam_betas")
+# Where the hyperparameters of these names are: least <= value < limit.
 _RANGES = {
     **dict.fromkeys(_SIZES, (0, _INFINITY)),
     **dict.fromkeys(("alpha", "rho", "momentum", *_PAIRS), (0, 1)),
@@ -74,11 +74,12 @@ class ForeachOptimizer(Optimizer):
             if name not in group:
                 continue
             given = group[name]
-            values = tuple(given) if name in _PAIRS else (given,)
-            right_length = len(values) == (2 if name in _PAIRS else 1)
-            if not right_length or not all(least <= value < limit for value in values):
+            is_pair = name in _PAIRS
+            values = tuple(given) if is_pair else (given,)
+            in_range = all(least <= value < limit for value in values)
+            if not in_range or (is_pair and len(values) != 2):
                 bound = f">= {least}" if limit == _INFINITY else f"in [{least}, {limit})"
-                needed = f"two numbers {bound}" if name in _PAIRS else bound
+                needed = f"two numbers {bound}" if is_pair else bound
                 raise ValueError(f"Argument `{name}` must be {needed}, received: {name}={given}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -109,7 +110,7 @@ class ForeachOptimizer(Optimizer):
         known = [p for group in self.param_groups for p in group["params"]]
         indices = [index for group in state_dict["param_groups"] for index in group["params"]]
         for parameter, index in zip(known, indices, strict=True):
-            if parameter.dtype not in _LOW_PRECISION:
+            if parameter.dtype not in LOW_PRECISION:
                 continue
             for name, value in state_dict["state"].get(index, {}).items():
                 if isinstance(value, Tensor) and name != "step":
@@ -181,7 +182,7 @@ class ForeachOptimizer(Optimizer):
         *states: list[Tensor],
     ) -> None:
         weights = params
-        if params[0].dtype in _LOW_PRECISION:
+        if params[0].dtype in LOW_PRECISION:
             weights = [parameter.float() for parameter in params]
             grads = [gradient.float() for gradient in grads]
         if group["maximize"]:
@@ -237,7 +238,7 @@ def number(value: Any) -> Any:
 
 def zeros_like(parameter: Tensor, shape: Sequence[int] | None = None) -> Tensor:
     """Returns state of zeros: float32 at least, laid out as the parameter."""
-    dtype = torch.float32 if parameter.dtype in _LOW_PRECISION else parameter.dtype
+    dtype = torch.float32 if parameter.dtype in LOW_PRECISION else parameter.dtype
     if shape is not None:
         return torch.zeros(shape, dtype=dtype, device=parameter.device)
     return torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)

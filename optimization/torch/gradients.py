@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimization.torch.base import batches
+from optimization.torch.base import LOW_PRECISION, batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _factors(norms: Tensor, bound: Any) -> Tensor:
 
 def _norms(batch: list[Tensor]) -> list[Tensor]:
     # In float32 at least: half precision overflows at the square of 256.
-    low = batch[0].dtype in (torch.float16, torch.bfloat16)
+    low = batch[0].dtype in LOW_PRECISION
     return list(torch._foreach_norm(batch, 2, torch.float32 if low else None))
 
 
