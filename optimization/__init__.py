@@ -15,8 +15,7 @@ Importing this package, reading files, validating and computing curves imports n
 nor Keras, JAX or PyTorch; what needs them imports them when it is called.
 """
 
-import lazy_loader
-
+from optimization import extras
 from optimization._version import __version__ as __version__
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = extras.attach_stub(__name__, __file__)

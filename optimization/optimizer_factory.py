@@ -4,6 +4,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from optimization import extras
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import (
@@ -76,6 +77,7 @@ class OptimizerFactory:
             A Keras schedule, a function of the number of optimizer steps done; a float where the
             rate is constant.
         """
+        extras.require("keras")
         from optimization.schedules.keras_schedules import build_schedule
 
         lr = build_schedule(*self._config.learning_rate_of())
@@ -134,8 +136,7 @@ class OptimizerFactory:
             ValueError: For transformers together with a clip.
             TypeError: If `lr` is no learning rate, or `postprocessor` returns no optimizer.
         """
-        import keras
-
+        keras = extras.require("keras")
         from optimization.optimizers import PipelineOptimizer
 
         lr = _checked_learning_rate(lr)

@@ -2,12 +2,12 @@
 
 import copy
 import dataclasses
-import importlib
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from optimization import extras
 from optimization.configs.base import Config, OneOfConfig
 from optimization.configs.errors import did_you_mean
 from optimization.configs.types import REQUIRED
@@ -170,11 +170,11 @@ class Registry(Mapping):
             bases=(self.config_base,),
             namespace={
                 "__doc__": decorated.__doc__,
-                "__module__": decorated.__module__,
                 **members,
             },
         )
-        # Where pickle finds it.
+        # Where pickle finds it. Python 3.12 takes no module from the namespace.
+        config_class.__module__ = decorated.__module__
         decorated.registered_config = config_class
         config_class.__qualname__ = f"{decorated.__qualname__}.registered_config"
         return config_class
@@ -207,4 +207,4 @@ def import_target(name: str, entry: Entry) -> type:
     if not isinstance(entry.target, str):
         return entry.target
     module, _, attribute = entry.target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(extras.require(module), attribute)

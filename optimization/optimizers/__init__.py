@@ -1,5 +1,9 @@
 """Optimizers for Keras 3; importing this package makes them, and the schedules, known to Keras."""
 
+from optimization import extras
+
+extras.require("keras")
+
 import optimization.optimizers.registration
 import optimization.schedules.keras_schedules  # noqa: F401
 from optimization.optimizers.adafactor import Adafactor, AdafactorKeras

@@ -8,8 +8,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
+
+from optimization import extras
+
+extras.require("keras")
+
+import keras
 from keras import ops
 
 from optimization.configs.base import Config

@@ -9,14 +9,8 @@
 Neither Keras nor TensorFlow is imported. docs/torch.md says which class each type of optimizer is.
 """
 
-import importlib.util
+from optimization import extras
 
-import lazy_loader
+extras.require("torch")
 
-if importlib.util.find_spec("torch") is None:
-    raise ImportError(
-        "optimization.torch needs PyTorch, which is not installed: "
-        "pip install 'optimizer-factory[torch]'"
-    )
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = extras.attach_stub(__name__, __file__)

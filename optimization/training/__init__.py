@@ -4,6 +4,6 @@ Importing this package imports neither TensorFlow nor Keras; what needs them imp
 called.
 """
 
-import lazy_loader
+from optimization import extras
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = extras.attach_stub(__name__, __file__)

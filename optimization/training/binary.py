@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from optimization import extras
 from optimization.configs.errors import ConfigError, ConfigWarning, warn
 from optimization.configs.experiment_config import MODES, ExperimentConfig
 from optimization.configs.layers import findings, layered, read_layers
@@ -95,6 +96,8 @@ def _reporting(run: Callable[[], None]) -> int:
         except Exception as error:
             if not _is_of_the_machine(error) or _is_verbose():
                 raise
+            if isinstance(error, ModuleNotFoundError):
+                error = extras.explained(error)
             kind, text = type(error).__name__, str(error).strip().partition("\n")[0]
             print(f"error: {kind}: {text} (--verbosity=1 shows where)", file=sys.stderr)
             return 1
@@ -185,7 +188,7 @@ def _quiet_import() -> Iterator[None]:
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            extras.require("tensorflow")
         except BaseException:
             aside.seek(0)
             os.write(saved, aside.read())

@@ -7,6 +7,6 @@ functions are those of 5.23, for PyTorch's optimizers and for Keras'. docs/trans
 differs.
 """
 
-import lazy_loader
+from optimization import extras
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = extras.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """The section `adafactor`: variants, contradictions, and the learning rate that it may have."""
 
-import keras
 import numpy as np
 import pytest
 import yaml
@@ -14,7 +13,6 @@ from optimization import (
 )
 from optimization.configs.optimizers.adafactor import AdafactorConfig, AdafactorKerasConfig
 from optimization.configs.optimizers.adafactor_variants import VARIANTS, axes_to_factor
-from tests.golden_cases import make_variables
 
 CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.1}}
 
@@ -86,6 +84,10 @@ def test_the_origin_of_a_switch_is_that_of_its_variant(tmp_path):
 
 
 def test_a_file_with_model_gardens_keys(tmp_path):
+    import keras
+
+    from tests.golden_cases import make_variables
+
     file = tmp_path / "t5.yaml"
     file.write_text(
         """
@@ -261,6 +263,8 @@ def test_each_group_learns_at_its_rate():
     )
     optimizer = factory.build_optimizer(factory.build_learning_rate())
     weights = {"a/kernel": np.ones((2, 3), "float32"), "b/kernel": np.ones(4, "float32")}
+    from tests.golden_cases import make_variables
+
     optimizer.build(make_variables(weights))
     rates = {name: float(rate) for name, rate in optimizer.learning_rates().items()}
     # The scaling of the batch is for the rate that is written.

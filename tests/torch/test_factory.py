@@ -352,18 +352,6 @@ print(sorted({"keras", "tensorflow", "jax"} & set(sys.modules)))
     assert result.stdout == "[]\n", result.stderr
 
 
-def test_without_torch_the_message_says_what_to_install():
-    code = """
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
-import optimization.torch
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ImportError: optimization.torch needs PyTorch" in result.stderr
-    assert "pip install 'optimizer-factory[torch]'" in result.stderr
-
-
 def test_a_schedule_of_what_pytorchs_class_does_not_have_names_its_path(monkeypatch):
     monkeypatch.setattr(OPTIMIZERS_CLS, "_entries", dict(OPTIMIZERS_CLS._entries))
     target = "tests.torch.test_factory:sign_sgd"

@@ -1,0 +1,79 @@
+"""The optional packages: which extra of this package brings each, and what to say without one."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import lazy_loader
+
+
+class _Optional(NamedTuple):
+    """How people call a package, and the extra that brings it."""
+
+    title: str
+    extra: str
+
+
+OPTIONAL = {
+    "keras": _Optional("Keras", "tensorflow"),
+    "tensorflow": _Optional("TensorFlow", "tensorflow"),
+    "tensorboard": _Optional("TensorBoard", "tensorflow"),
+    "torch": _Optional("PyTorch", "torch"),
+    "jax": _Optional("JAX", "jax"),
+    "sklearn": _Optional("scikit-learn", "experiments"),
+}
+
+
+class MissingExtraError(ImportError):
+    """A package that is optional here is needed and not installed; the message says what to do."""
+
+
+def require(module: str) -> ModuleType:
+    """Imports and returns an optional package.
+
+        keras = require("keras")
+
+    Args:
+        module: The name of a package that an extra brings, such as `keras`.
+
+    Raises:
+        MissingExtraError: If it, or another optional package that it imports, is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise explained(error) from None
+
+
+def explained(error: ModuleNotFoundError) -> ImportError:
+    """Returns the error that names the extra to install; `error` itself where none brings it."""
+    name = (error.name or "").partition(".")[0]
+    if name not in OPTIONAL or importlib.util.find_spec(name) is not None:
+        return error
+    title, extra = OPTIONAL[name]
+    return MissingExtraError(
+        f"{title} is not installed, and this needs it. The extra `{extra}` brings it: "
+        f"`pip install -e '.[{extra}]'` in a clone of optimizer-factory",
+        name=name,
+    )
+
+
+def attach_stub(
+    package: str, file: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Returns the `__getattr__`, `__dir__` and `__all__` of a package that loads its names late.
+
+    The names are those of the `.pyi` file beside `file`. As `lazy_loader.attach_stub`, but where an
+    optional package is missing the error says which extra brings it.
+    """
+    load, names, exported = lazy_loader.attach_stub(package, file)
+
+    def attribute(name: str) -> Any:
+        try:
+            return load(name)
+        except ModuleNotFoundError as error:
+            raise explained(error) from None
+
+    return attribute, names, exported
