@@ -16,39 +16,36 @@ from optimization import OPTIMIZERS_CLS
 from tests.distribution import matrix
 from tests.distribution.matrix import Combination
 from tests.training.test_distribution import free_ports
-from tests.training.tiny import start
+from tests.training.tiny import finish, start
 
 pytestmark = pytest.mark.slow
 
 
-def started(kind, path, env=None):
-    return start(["-m", "tests.distribution.matrix", kind, str(path)], env)
-
-
-def loaded(process, path):
-    _, err = process.communicate(timeout=1200)
-    assert process.returncode == 0, err
-    with np.load(path) as values:
-        return dict(values)
+def weights_of(runs):
+    """Runs each of (kind, path, environment) in a process; returns the weights of each."""
+    outputs = finish(
+        [
+            start(["-m", "tests.distribution.matrix", kind, str(path)], env)
+            for kind, path, env in runs
+        ]
+    )
+    assert all(status == 0 for status, _, _ in outputs), [err for *_, err in outputs]
+    return [dict(np.load(path)) for _, path, _ in runs]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """The weights by kind of device; of the two workers, those of both."""
     directory = tmp_path_factory.mktemp("matrix")
-    paths = {kind: directory / f"{kind}.npz" for kind in ("mirrored", "one", "fit")}
-    processes = {kind: started(kind, path) for kind, path in paths.items()}
-    found = {kind: loaded(processes[kind], path) for kind, path in paths.items()}
+    kinds = ("mirrored", "one", "fit")
+    found = weights_of([(kind, directory / f"{kind}.npz", None) for kind in kinds])
     # After the others, since the machine may have two cores only.
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     workers = []
     for index in range(2):
         config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        path = directory / f"worker{index}.npz"
-        workers.append((started("workers", path, {"TF_CONFIG": config}), path))
-    for index, (process, path) in enumerate(workers):
-        found[f"worker {index}"] = loaded(process, path)
-    return found
+        workers.append(("workers", directory / f"worker{index}.npz", {"TF_CONFIG": config}))
+    return dict(zip([*kinds, "worker 0", "worker 1"], [*found, *weights_of(workers)], strict=True))
 
 
 def combinations(kind, name):

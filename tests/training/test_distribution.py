@@ -7,7 +7,7 @@ import socket
 import numpy as np
 import pytest
 
-from tests.training.tiny import run, start
+from tests.training.tiny import finish, run, start
 
 pytestmark = pytest.mark.slow
 
@@ -66,10 +66,9 @@ def two_processes(directory, *overrides):
         task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
         arguments = ["-c", SCRIPT, str(directory), "1", strategy, *overrides]
         processes.append(start(arguments, {"TF_CONFIG": json.dumps(task)}))
-    outputs = [process.communicate(timeout=300) for process in processes]
-    for process, (_, err) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, err
-    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    outputs = finish(processes)
+    assert all(status == 0 for status, _, _ in outputs), [err for *_, err in outputs]
+    return [json.loads(out.splitlines()[-1]) for _, out, _ in outputs]
 
 
 def assert_alike(weights, expected):

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -159,11 +160,26 @@ def start(arguments, env=None):
     )
 
 
+def finish(processes):
+    """Waits for all processes; returns the exit status, output and error output of each.
+
+    One that fails ends the others, which may wait for it.
+    """
+
+    def wait(process):
+        out, err = process.communicate()
+        if process.returncode:
+            for other in processes:
+                other.kill()
+        return process.returncode, out, err
+
+    with ThreadPoolExecutor(len(processes)) as pool:
+        return list(pool.map(wait, processes))
+
+
 def run(arguments, env=None):
     """Runs Python in the repository's root; returns exit status, output and error output."""
-    process = start(arguments, env)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    return finish([start(arguments, env)])[0]
 
 
 def run_binary(*arguments):
