@@ -1,5 +1,6 @@
 """What the optimizers of this package share: a rule is written once, over lists of tensors."""
 
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimization.torch.by_name import load_by_name
+from optimization.torch.by_name import load_in_our_words
 
 Lists = list[list[Tensor]]
 LOW_PRECISION = (torch.float16, torch.bfloat16)
@@ -52,11 +53,13 @@ class ForeachOptimizer(Optimizer):
     """
 
     state_names: ClassVar[Mapping[str, tuple[str, ...]]] = {"all": ()}
+    group_state: ClassVar[tuple[str, ...]] = ()  # what groups count, beside their settings
+    _before_loading = staticmethod(load_in_our_words)
 
     def __init__(self, params: Any, defaults: dict[str, Any], foreach: bool | None, maximize: bool):
         self.check_group(defaults)
         super().__init__(params, {**defaults, "foreach": foreach, "maximize": maximize})
-        self.register_load_state_dict_pre_hook(load_by_name)
+        self.register_load_state_dict_pre_hook(self._before_loading)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as torch does, after `check_group`."""
@@ -75,11 +78,10 @@ class ForeachOptimizer(Optimizer):
                 continue
             given = group[name]
             is_pair = name in _PAIRS
-            values = tuple(given) if is_pair else (given,)
-            in_range = all(least <= value < limit for value in values)
-            if not in_range or (is_pair and len(values) != 2):
+            values = _elements(given) if is_pair else [given]
+            if len(values) != 1 + is_pair or not all(_is_in(v, least, limit) for v in values):
                 bound = f">= {least}" if limit == _INFINITY else f"in [{least}, {limit})"
-                needed = f"two numbers {bound}" if is_pair else bound
+                needed = f"{'two numbers' if is_pair else 'a number'} {bound}"
                 raise ValueError(f"Argument `{name}` must be {needed}, received: {name}={given}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -88,8 +90,8 @@ class ForeachOptimizer(Optimizer):
             # A number in old versions of torch, and in the AdamW of transformers.
             if saved and not isinstance(saved.get("step"), Tensor):
                 saved["step"] = torch.tensor(float(saved.get("step", 0)), dtype=torch.float32)
-        if load_by_name not in self._optimizer_load_state_dict_pre_hooks.values():
-            self.register_load_state_dict_pre_hook(load_by_name)
+        if self._before_loading not in self._optimizer_load_state_dict_pre_hooks.values():
+            self.register_load_state_dict_pre_hook(self._before_loading)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads what `state_dict` returned; float32 state of low precision stays float32."""
@@ -133,6 +135,7 @@ class ForeachOptimizer(Optimizer):
                 loss = closure()
         self._before_groups()
         for group in self.param_groups:
+            settings = _of_numbers(group)
             for kind, names in self.state_names.items():
                 params: list[Tensor] = []
                 grads: list[Tensor] = []
@@ -140,7 +143,7 @@ class ForeachOptimizer(Optimizer):
                 states: Lists = [[] for _ in names]
                 self._init_group(group, kind, params, grads, steps, *states)
                 for batch in batches([params, grads, steps, *states], group["foreach"]):
-                    self._step_batch(group, kind, *batch)
+                    self._step_batch(settings, kind, *batch)
         return loss
 
     # torch.compile runs a method of this name as it is, instead of tracing it.
@@ -227,6 +230,27 @@ class ForeachOptimizer(Optimizer):
             *states: The state of each, in the order of `state_names`.
         """
         raise NotImplementedError
+
+
+def _elements(value: Any) -> list[Any]:
+    several = isinstance(value, list | tuple) or (isinstance(value, Tensor) and value.dim() == 1)
+    return list(value) if several else []
+
+
+def _is_in(value: Any, least: float, limit: float) -> bool:
+    """Says whether this is a number, or a tensor of one, in a range."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and bool(least <= value < limit)
+    return isinstance(value, numbers.Real) and least <= value < limit
+
+
+def _of_numbers(group: dict[str, Any]) -> dict[str, Any]:
+    """Returns a group whose tensors, and those in its pairs, are numbers where that can be."""
+    return {
+        name: tuple(map(number, value)) if name in _PAIRS else number(value)
+        for name, value in group.items()
+        if name != "params"
+    }
 
 
 def number(value: Any) -> Any:

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from optimization.torch.foreign import in_our_words
+
 
 def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any] | None:
     """Reorders a state dict so that each parameter gets the state that was saved under its name.
@@ -31,6 +33,12 @@ def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
     return _completed(groups, reordered or state_dict) or reordered
 
 
+def load_in_our_words(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Does the same for a class of this package, which also loads state of torch's classes."""
+    state_dict = in_our_words(state_dict)
+    return load_by_name(optimizer, state_dict) or state_dict
+
+
 def _completed(groups: list[dict[str, Any]], state_dict: dict[str, Any]) -> dict[str, Any] | None:
     """Returns a state dict whose groups have all settings; None where there is nothing to do."""
     saved = state_dict["param_groups"]
@@ -53,7 +61,7 @@ def _reordered(groups: list[dict[str, Any]], state_dict: dict[str, Any]) -> dict
         for group in saved
         for name, index in zip(group["param_names"], group["params"], strict=True)
     }
-    _check_names({name for group in groups for name in group["param_names"]}, set(places))
+    check_names({name for group in groups for name in group["param_names"]}, set(places))
     state: dict[int, Any] = {}
     ordered = []
     position = 0
@@ -70,7 +78,8 @@ def _reordered(groups: list[dict[str, Any]], state_dict: dict[str, Any]) -> dict
     return {**state_dict, "state": state, "param_groups": ordered}
 
 
-def _check_names(here: set[str], there: set[str]) -> None:
+def check_names(here: set[str], there: set[str]) -> None:
+    """Raises if the names that were saved are not those that are here."""
     if here != there:
         raise ValueError(
             "The loaded state belongs to other parameters. "

@@ -1,12 +1,19 @@
 """Optimizers of the factory: a class of torch, or of this package, that keeps its hooks."""
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
-from optimization.torch.by_name import load_by_name
+from optimization.torch import foreign
+from optimization.torch.base import ForeachOptimizer
 from optimization.torch.gradients import GradientRules
+from optimization.torch.resume import STEP, TYPE, resume, steps_done
+
+_KEPT = ("gradient_rules", "factory", "order", "schedule_step")
 
 
 class Extended:
@@ -14,23 +21,65 @@ class Extended:
 
     torch does not keep hooks when an optimizer is copied or pickled; without its clips the copy
     would train otherwise.
+
+    Attributes:
+        gradient_rules: The clips.
+        factory: What built the optimizer, and knows its settings at every step.
+        order: The names of its parameters, as the model has them.
+        schedule_step: The steps that the scheduler has counted; None before there is one.
     """
 
     gradient_rules: GradientRules | None = None
+    factory: Any = None
+    order: Sequence[str] = ()
+    schedule_step: int | None = None
+    _before_loading = staticmethod(resume)
 
     def _install(self) -> None:
-        before_loading = self._optimizer_load_state_dict_pre_hooks.values()
-        if load_by_name not in before_loading:
-            self.register_load_state_dict_pre_hook(load_by_name)
+        if self._before_loading not in self._optimizer_load_state_dict_pre_hooks.values():
+            self.register_load_state_dict_pre_hook(self._before_loading)
         rules = self.gradient_rules
         if rules is not None and rules not in self._optimizer_step_pre_hooks.values():
             self.register_step_pre_hook(rules)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what torch does; each group says the type of the optimizer, and the step."""
+        state = super().state_dict()
+        for group in state["param_groups"]:
+            group.setdefault(TYPE, self.param_groups[0][TYPE])
+            if self.schedule_step is not None:
+                group[STEP] = self.schedule_step
+        return state
+
+    def steps_done(self) -> int | None:
+        """Returns the steps that the scheduler has counted, or else those of the parameters."""
+        return steps_done(self.schedule_step, self.state.values())
+
+    def kept_state(
+        self, parameter: Tensor, group: Mapping[str, Any]
+    ) -> dict[str, torch.Size] | None:
+        """Returns what is kept of a parameter besides `step`, with shapes; None if not known."""
+        if not isinstance(self, ForeachOptimizer):
+            return foreign.torchs_state(self, parameter, group)
+        blank = torch.empty_like(parameter, device="meta")
+        state = self.initial_state(blank, self.kind_of(parameter, group), group)
+        return {name: value.shape for name, value in state.items() if name != "step"}
+
+    def fresh_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Returns that state as it is before the first update."""
+        if isinstance(self, ForeachOptimizer):
+            return self.initial_state(parameter, self.kind_of(parameter, group), group)
+        kept = foreign.torchs_state(self, parameter, group) or {}
+        return {name: parameter.new_zeros(shape) for name, shape in kept.items()}
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "gradient_rules": self.gradient_rules}
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in _KEPT}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for group in self.param_groups:
+            if STEP in group:  # put there to be loaded
+                self.schedule_step = group.pop(STEP)
         self._install()
 
     def __reduce__(self) -> tuple:
@@ -46,11 +95,20 @@ def extended(base: type[Optimizer]) -> type[Optimizer]:
 
 
 def build(
-    base: type[Optimizer], params: Any, rules: GradientRules | None, **arguments: Any
+    base: type[Optimizer],
+    params: Any,
+    rules: GradientRules | None,
+    *,
+    factory: Any,
+    order: Sequence[str],
+    **arguments: Any,
 ) -> Optimizer:
     """Returns an optimizer of the class `base` that acts on gradients by `rules` first."""
     optimizer = extended(base)(params, **arguments)
-    optimizer.gradient_rules = rules
+    optimizer.gradient_rules, optimizer.factory = rules, factory
+    # Frozen ones are in no group.
+    trained = {name for group in optimizer.param_groups for name in group["param_names"]}
+    optimizer.order = [name for name in order if name in trained]
     optimizer._install()
     return optimizer
 

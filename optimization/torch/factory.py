@@ -2,13 +2,13 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from optimization.configs.base import Config
@@ -20,13 +20,21 @@ from optimization.configs.resolution import resolved
 from optimization.matching.rules import DEFAULT
 from optimization.schedules.compose import curve_function
 from optimization.schedules.constant import ConstantLrConfig
-from optimization.schedules.metric import HfGreedyLrConfig, MetricLrConfig
+from optimization.schedules.metric import MetricLrConfig
 from optimization.torch import ema, extended
 from optimization.torch.gradients import GradientRules
-from optimization.torch.greedy import GreedyLR
 from optimization.torch.groups import build_groups, named_parameters
+from optimization.torch.metric import following, go_on
 from optimization.torch.recipes import Recipe
-from optimization.torch.schedule import ConfiguredScheduler, place_of
+from optimization.torch.resume import STEP, TYPE
+from optimization.torch.schedule import (
+    ConfiguredScheduler,
+    Hyperparameters,
+    place_of,
+    rates_after,
+    set_rate,
+    set_scheduled,
+)
 
 _REFUSED = {
     "gradient_accumulation_steps": (
@@ -137,12 +145,17 @@ class OptimizerFactory:
             rate=lambda rule: self._rate(rule)(0),
             constant=self._is_constant,
         )
+        if self._follows_metric:
+            for group in groups:
+                group["first_lr"] = group["lr"]
         arguments = {**recipe.arguments, **{k: f(0) for k, f in recipe.schedules.items()}}
         return extended.build(
             recipe.cls,
             groups,
             self._gradient_rules(),
             lr=self._rate(None)(0) if recipe.takes_rate else None,
+            factory=self,
+            order=[name for name, _ in parameters],
             **arguments,
             **options,
         )
@@ -153,8 +166,9 @@ class OptimizerFactory:
         Args:
             optimizer: What `build_optimizer` returned, or another optimizer, whose groups all have
                 the rate of the default group then.
-            last_epoch: As torch means it, the last step that was seen: the steps done less 1, so -1
-                for a new training; otherwise the optimizer's state was loaded before.
+            last_epoch: As torch means it, the last step that was seen: the steps done less 1; the
+                optimizer's state was loaded before. With -1 it starts at the step at which
+                what `build_optimizer` returned is: 0, or that of the state that was loaded.
 
         Returns:
             A `ConfiguredScheduler`. For a learning rate that follows a metric, torch's
@@ -164,22 +178,13 @@ class OptimizerFactory:
             ValueError: If the optimizer does not have a hyperparameter that is scheduled, or for a
                 `last_epoch` where the scheduler counts no steps.
         """
-        rate, _ = self._sections(None)
-        if isinstance(rate, MetricLrConfig):
-            return _following(rate, optimizer, last_epoch)
-        rates = {rule.label: self._rate(rule) for rule in self._config.param_groups}
-        hyperparameters = {
-            name: (function, lambda group: True)
-            for name, function in self._recipe.schedules.items()
-        }
-        for name, schedule in self._config.schedules.items():
-            key, follows = self._followers(name)
+        if self._follows_metric:
+            return following(self._sections(None)[0], optimizer, last_epoch)
+        for name in self._config.schedules:
+            key, _ = self._followers(name)
             if not any(place_of(group, key) for group in optimizer.param_groups):
                 raise ValueError(f"`schedules.{name}`: the optimizer has no such hyperparameter")
-            hyperparameters[key] = (_function(schedule.get(), None), follows)
-        return ConfiguredScheduler(
-            optimizer, {DEFAULT: self._rate(None), **rates}, hyperparameters, last_epoch
-        )
+        return ConfiguredScheduler(optimizer, self._rates(), self._hyperparameters(), last_epoch)
 
     def build_ema(self, model: torch.nn.Module) -> AveragedModel:
         """Builds the average of the model's weights that the config describes.
@@ -201,6 +206,67 @@ class OptimizerFactory:
         else:
             raise ValueError("The config has neither an `ema` section nor `use_ema`.")
         return ema.build_average(model, **arguments)
+
+    def set_step(
+        self,
+        groups: Sequence[dict[str, Any]],
+        step: int | None,
+        saved: Sequence[Mapping[str, Any]],
+    ) -> list[str]:
+        """Sets what groups have at a step, by the config, when saved state is loaded into them.
+
+        A rate that follows a metric, or a scheduler of somebody else's, goes on from the saved one.
+
+        Args:
+            groups: What is set.
+            step: The steps done; None where that is not known.
+            saved: For each group, one that was saved.
+
+        Returns:
+            What the user should know.
+        """
+        if self._follows_metric:
+            return [note for pair in zip(groups, saved, strict=True) for note in go_on(*pair)]
+        if step is not None:
+            for group, rate in zip(groups, rates_after(self._rates(), groups, step), strict=True):
+                if isinstance(group["lr"], Tensor):
+                    group["lr"] = group["lr"].clone()
+                set_rate(group, rate)
+            set_scheduled(self._hyperparameters(), groups, step)
+        for group, source in zip(groups, saved, strict=True):
+            if source.get(TYPE) and "initial_lr" in source and source.get(STEP) is None:
+                list(go_on(group, source))
+        rules = [None, *self._config.param_groups]
+        if step is None and not all(map(self._is_constant, rules)):
+            return ["it has no count of steps: load the state of the scheduler too"]
+        return []
+
+    @property
+    def _follows_metric(self) -> bool:
+        return isinstance(self._sections(None)[0], MetricLrConfig)
+
+    def _rates(self) -> dict[str, Callable[[int], float]]:
+        """Returns the learning rate of each rule as a function of the steps done."""
+        rates = {rule.label: self._rate(rule) for rule in self._config.param_groups}
+        return {DEFAULT: self._rate(None), **rates}
+
+    def _hyperparameters(self) -> Hyperparameters:
+        """Returns what else is scheduled, and the groups that follow."""
+        functions: dict[str, Any] = {
+            name: (function, lambda group: True)
+            for name, function in self._recipe.schedules.items()
+        }
+        for name, schedule in self._config.schedules.items():
+            key, follows = self._followers(name)
+            functions[key] = (_function(schedule.get(), None), follows)
+        return functions
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_config": self._config}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._config = state["_config"]
+        self._recipe = _recipe(self._config)
 
     def _gradient_rules(self) -> GradientRules | None:
         arguments = self._config.optimizer.get().pipeline_arguments()
@@ -242,23 +308,6 @@ class OptimizerFactory:
             return group.get("rule") not in kept and decays
 
         return key, follows
-
-
-def _following(config: MetricLrConfig, optimizer: Optimizer, last_epoch: int) -> LRScheduler:
-    if last_epoch != -1:
-        raise ValueError(
-            "Argument `last_epoch` must be -1 for a rate that follows a metric: load the "
-            f"scheduler's state, received: last_epoch={last_epoch}"
-        )
-    settings = config.settings()
-    # The rates of groups are multiples of the one that is followed, and so are their bounds.
-    for bound in ("min_lr", "max_lr"):
-        if bound in settings:
-            multipliers = [group.get("lr_multiplier", 1.0) for group in optimizer.param_groups]
-            settings[bound] = [settings[bound] * multiplier for multiplier in multipliers]
-    if isinstance(config, HfGreedyLrConfig):
-        return GreedyLR(optimizer, **settings)
-    return ReduceLROnPlateau(optimizer, **settings)
 
 
 def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], float]:

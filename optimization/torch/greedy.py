@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
-import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optimization.schedules.metric import Greedy
+from optimization.torch.schedule import set_rate
 
 # What transformers' class calls otherwise in its state.
 _NAMES = {"rates": "_last_lr", "initial_rates": "_init_lrs"}
-_SETTINGS = (
+SETTINGS = (
     "factor",
     "min_lrs",
     "max_lrs",
@@ -108,11 +107,7 @@ class GreedyLR(LRScheduler):
         ):
             if self.verbose and float(group["lr"]) != rate:
                 print(f"GreedyLR: learning rate of group {number} is now {rate:.4e}")
-            if isinstance(group["lr"], Tensor):  # which a compiled step reads
-                with torch.no_grad():
-                    group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+            set_rate(group, rate)
         self._machine.rates = self._rates()  # a tensor may be of float32
 
     def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:
@@ -137,7 +132,7 @@ class GreedyLR(LRScheduler):
         state = self._machine.state_dict()
         values, total = state.pop("window"), state.pop("window_sum")
         named = {_NAMES.get(name, name): value for name, value in state.items()}
-        named |= {name: getattr(self._machine, name) for name in _SETTINGS}
+        named |= {name: getattr(self._machine, name) for name in SETTINGS}
         named["verbose"] = self.verbose
         if self._machine.smooth:
             size = self._machine.window_size
@@ -149,7 +144,7 @@ class GreedyLR(LRScheduler):
         state = dict(state_dict)
         window = state.pop("_streaming_avg", {"values": [], "sum": 0.0})
         self.verbose = state.pop("verbose", self.verbose)
-        for name in _SETTINGS:
+        for name in SETTINGS:
             if name in state:
                 setattr(self._machine, name, state.pop(name))
         for own, theirs in _NAMES.items():

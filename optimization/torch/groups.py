@@ -12,6 +12,7 @@ from optimization.matching.layer_decay import LayerDecay
 from optimization.matching.patterns import unmatched
 from optimization.matching.rules import DEFAULT, assigned
 from optimization.torch.recipes import Recipe
+from optimization.torch.resume import TYPE
 
 NamedParameters = list[tuple[str, Tensor]]
 
@@ -60,7 +61,7 @@ def build_groups(
     """Returns the parameter groups of an optimizer, in the order of their first parameters.
 
     Besides the arguments of the optimizer a group has `group_name`, `rule`, the name of the rule
-    that made it, and `lr_multiplier`, the factor on the rate of that rule.
+    that made it, `optimizer_type`, and `lr_multiplier`, the factor on the rate of that rule.
 
     Args:
         config: Has the rules and the layer decay.
@@ -97,6 +98,7 @@ def build_groups(
                 "lr": rate(rule) * multiplier,
                 "group_name": "/".join(labels),
                 "rule": label,
+                TYPE: config.optimizer.type,
                 "lr_multiplier": multiplier,
                 **settings,
             }

@@ -1,15 +1,18 @@
 """A config's schedules as a `torch.optim.lr_scheduler.LRScheduler`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optimization.matching.rules import DEFAULT
+from optimization.torch.extended import Extended
 
 Function = Callable[[int], float]
+Hyperparameters = Mapping[str, tuple[Function, Callable[[dict[str, Any]], bool]]]
 _STATE = ("last_epoch", "_step_count", "base_lrs", "_last_lr")
 _KEYS: dict[str, tuple[str, ...]] = {
     "beta_1": ("betas", "0"),
@@ -48,40 +51,63 @@ class ConfiguredScheduler(LRScheduler):
             group; that of "default" must be there.
         hyperparameters: Functions of the steps done, by argument and by group: of each argument,
             a function, and whether a group follows it.
-        last_epoch: As torch means it, the last step that was seen: the steps done less 1, so -1 for
-            a new training. Otherwise groups must have `initial_lr`, as those of a loaded optimizer
-            do.
+        last_epoch: As torch means it, the last step that was seen: the steps done less 1; groups
+            must have `initial_lr` then, as those of a loaded optimizer do. With -1 it starts at
+            step 0, or where an optimizer of the factory is: it also goes where that is loaded.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
         rates: Mapping[str, Function],
-        hyperparameters: Mapping[str, tuple[Function, Callable[[dict[str, Any]], bool]]],
+        hyperparameters: Hyperparameters,
         last_epoch: int = -1,
     ):
         self._rates = dict(rates)
         self._hyperparameters = dict(hyperparameters)
+        if last_epoch == -1 and isinstance(optimizer, Extended):
+            last_epoch = (optimizer.steps_done() or 0) - 1
+            first = rates_after(self._rates, optimizer.param_groups, 0)
+            for group, rate in zip(optimizer.param_groups, first, strict=True):
+                group.setdefault("initial_lr", rate)
         super().__init__(optimizer, last_epoch)
+        self._follow_loads()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._follow_loads()  # copies of optimizers have lost their hooks
+
+    def _follow_loads(self) -> None:
+        if isinstance(self.optimizer, Extended):
+            self.optimizer.register_load_state_dict_post_hook(self._after_load)
+
+    def _after_load(self, optimizer: Extended) -> None:
+        """Goes to the step that the optimizer's state is of."""
+        step = optimizer.schedule_step
+        if step is None and self.last_epoch == 0:  # else the scheduler was loaded, and knows better
+            step = optimizer.steps_done()
+        self._set_values(self.last_epoch if step is None else step)
 
     def get_lr(self) -> list[Any]:
         """Returns the learning rate of each group after `last_epoch` steps."""
-        values: dict[str, float] = {}
-        rates = []
-        for group in self.optimizer.param_groups:
-            rule = group.get("rule", DEFAULT)
-            if rule not in values:
-                values[rule] = float(self._rates[rule](self.last_epoch))
-            rates.append(values[rule] * group.get("lr_multiplier", 1.0))
-        return rates
+        return rates_after(self._rates, self.optimizer.param_groups, self.last_epoch)
 
     def step(self, epoch: int | None = None) -> None:
         """Sets the groups to what holds after one more step, or after `epoch` steps."""
         super().step(epoch)
-        for name, (function, follows) in self._hyperparameters.items():
-            value = float(function(self.last_epoch))
-            for group in filter(follows, self.optimizer.param_groups):
-                set_hyperparameter(group, name, value)
+        self._set_others()
+
+    def _set_values(self, step: int) -> None:
+        self.last_epoch = step
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            set_rate(group, rate)
+        self._last_lr = [_plain(group["lr"]) for group in self.optimizer.param_groups]
+        self._set_others()
+
+    def _set_others(self) -> None:
+        set_scheduled(self._hyperparameters, self.optimizer.param_groups, self.last_epoch)
+        if isinstance(self.optimizer, Extended):
+            self.optimizer.schedule_step = self.last_epoch
 
     def _get_closed_form_lr(self) -> list[Any]:
         return self.get_lr()
@@ -91,8 +117,49 @@ class ConfiguredScheduler(LRScheduler):
         return {name: _plain(self.__dict__[name]) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from where `state_dict` was taken; the optimizer's own state has the rates."""
-        self.__dict__.update({name: state_dict[name] for name in _STATE})
+        """Goes on from where `state_dict` was taken, with the values that the config has there.
+
+        Raises:
+            ValueError: For the state of a scheduler that counts no steps.
+        """
+        if "last_epoch" not in state_dict or "num_bad_epochs" in state_dict:
+            raise ValueError(
+                "The loaded state is that of a scheduler that follows a metric; this one follows "
+                "the steps. Set the `learning_rate` that was saved, or start without the state."
+            )
+        self._step_count = state_dict.get("_step_count", self._step_count)
+        self._set_values(state_dict["last_epoch"])
+
+
+def rates_after(
+    rates: Mapping[str, Function], groups: Sequence[Mapping[str, Any]], step: int
+) -> list[float]:
+    """Returns the learning rate of each group after `step` steps, from those of the rules."""
+    values: dict[str, float] = {}
+    for group in groups:
+        rule = group.get("rule", DEFAULT)
+        if rule not in values:
+            values[rule] = float(rates[rule](step))
+    return [values[g.get("rule", DEFAULT)] * g.get("lr_multiplier", 1.0) for g in groups]
+
+
+def set_scheduled(
+    hyperparameters: Hyperparameters, groups: Sequence[dict[str, Any]], step: int
+) -> None:
+    """Sets what is scheduled besides the learning rate to its values after `step` steps."""
+    for name, (function, follows) in hyperparameters.items():
+        value = float(function(step))
+        for group in filter(follows, groups):
+            set_hyperparameter(group, name, value)
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Sets the learning rate of a group; a tensor, which a compiled step reads, in place."""
+    if isinstance(group["lr"], Tensor):
+        with torch.no_grad():
+            group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def set_hyperparameter(group: dict[str, Any], name: str, value: float) -> None:

@@ -28,6 +28,8 @@ class ScheduleFree(ForeachOptimizer):
     authors' package: `torch.compile` lets `step` run as it is, and does not compile it.
     """
 
+    group_state: ClassVar = ("k", "lr_max", "weight_sum", "train_mode")
+
     def __init__(
         self,
         params: Any,
@@ -40,9 +42,9 @@ class ScheduleFree(ForeachOptimizer):
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Checks the hyperparameters of a group."""
+        super().check_group(group)
         if not 0 < self.interpolation(group) < 1:
             raise ValueError("Argument `momentum`, or the first of `betas`, must be in (0, 1).")
-        super().check_group(group)
 
     def interpolation(self, group: Mapping[str, Any]) -> float:
         """Returns beta of a group."""
@@ -164,7 +166,7 @@ class ScheduleFreeSGD(ScheduleFree):
 
     def interpolation(self, group: Mapping[str, Any]) -> float:
         """Returns beta of a group."""
-        return group["momentum"]
+        return number(group["momentum"])
 
     def _directions(self, group, grads):
         return [gradient.clone() for gradient in grads]
@@ -221,7 +223,7 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     def interpolation(self, group: Mapping[str, Any]) -> float:
         """Returns beta of a group."""
-        return group["betas"][0]
+        return number(group["betas"][0])
 
     def _directions(self, group, grads, squares):
         beta_2 = group["betas"][1]

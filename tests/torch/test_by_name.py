@@ -43,17 +43,28 @@ def test_torchs_own_classes_load_by_name_too():
     assert largest_difference(weights_of(params_second), weights_of(params)) < 1e-12
 
 
-def test_hyperparameters_come_with_their_group():
+def alone(initial, order=None, merged=False):
+    """Returns an AdamW that no factory built, in two groups, or one of what both have."""
+    params = parameters(initial)
+    groups = {}
+    for name in order or list(params):
+        decays = not ("bias" in name or "norm" in name)
+        groups.setdefault(decays or merged, []).append((name, params[name]))
+    groups = [
+        {"params": pairs, "weight_decay": 0.1 * decays, "group_name": str(decays)}
+        for decays, pairs in groups.items()
+    ]
+    return AdamW(groups), params
+
+
+def test_hyperparameters_of_a_class_by_itself_come_with_their_group_as_in_torch():
     initial, _ = problem()
-    first, _ = built(initial)
+    first, _ = alone(initial)
     for group in first.param_groups:
         group["lr"] = 1.0 + group["weight_decay"]
-    second, _ = built(initial, list(reversed(initial)))
+    second, _ = alone(initial, list(reversed(initial)))
     second.load_state_dict(first.state_dict())
-    assert {g["group_name"]: g["lr"] for g in second.param_groups} == {
-        "default": 1.1,
-        "default/weight_decay=0.0": 1.0,
-    }
+    assert {g["group_name"]: g["lr"] for g in second.param_groups} == {"True": 1.1, "False": 1.0}
 
 
 def test_without_names_the_position_counts_as_in_torch():
@@ -69,23 +80,24 @@ def test_without_names_the_position_counts_as_in_torch():
 
 
 def test_the_same_order_is_left_to_torch():
-    optimizer, _ = built(problem()[0])
+    optimizer, _ = alone(problem()[0])
     assert load_by_name(optimizer, optimizer.state_dict()) is None
 
 
-def test_other_names_are_an_error():
+@pytest.mark.parametrize("made", [built, alone])
+def test_other_names_are_an_error(made):
     initial, _ = problem()
-    first, _ = built(initial)
+    first, _ = made(initial)
     renamed = {name.replace("scale", "gain"): value for name, value in initial.items()}
-    second, _ = built(renamed)
+    second, _ = made(renamed)
     with pytest.raises(ValueError, match=r"Missing: \['gain'\]. Left over: \['scale'\]"):
         second.load_state_dict(first.state_dict())
 
 
-def test_groups_cannot_be_merged():
+def test_groups_of_a_class_by_itself_cannot_be_merged():
     initial, _ = problem()
-    first, _ = built(initial)
-    second, _ = built(initial, exclude_from_weight_decay=None)
+    first, _ = alone(initial)
+    second, _ = alone(initial, merged=True)
     with pytest.raises(ValueError, match="are one group here, and were saved from 2 groups"):
         second.load_state_dict(first.state_dict())
 

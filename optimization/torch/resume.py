@@ -1,0 +1,320 @@
+"""Loading a saved state into an optimizer that the factory built."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optimization.configs.errors import Problem, warn
+from optimization.matching.rules import DEFAULT
+from optimization.torch import foreign
+from optimization.torch.by_name import check_names
+
+TYPE = "optimizer_type"
+STEP = "schedule_step"
+_EXECUTION = ("foreach", "fused", "capturable", "differentiable")
+_OWN = (TYPE, STEP, "params", "param_names", "group_name", "rule", "decays")
+_RATES = ("initial_lr", "first_lr")
+# The settings that say what a part of the state is, by that part.
+_MEANINGS = {"momentum_buffer": "classic_momentum", "exp_avg": "momentum_of"}
+_BESIDE = ("step", "master")  # the count, and the float32 copy of a weight of low precision
+_SHOWN = 6
+_ALIAS = "_experimental"  # the same optimizer by another name
+
+Group = Mapping[str, Any]
+
+
+class _Saved(NamedTuple):
+    """What was saved of a parameter: its group, and its state, both in our words."""
+
+    group: Group
+    state: dict[str, Any]
+
+
+def resume(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Returns a state dict in the optimizer's order, with the settings that the optimizer has.
+
+    It is a hook for `Optimizer.register_load_state_dict_pre_hook`. State is matched by the names of
+    the parameters; where none were saved, by position. Groups may be others as long as the rules
+    that made them have the same parameters. Settings of the config hold, the learning rate and all
+    that is scheduled as of the step at which the state was saved; what differs from the saved
+    settings is one `ConfigWarning`.
+
+    Args:
+        optimizer: What `OptimizerFactory.build_optimizer` returned.
+        state_dict: What `state_dict()` of such an optimizer returned, or of a class of torch,
+            transformers or this package for the same algorithm.
+
+    Raises:
+        ValueError: For the state of another type of optimizer, other parameters or groups, or state
+            that a parameter does not have here.
+    """
+    saved = foreign.in_our_words(state_dict)
+    notes = list(_check_type(optimizer.param_groups, saved["param_groups"]))
+    found = _matched(optimizer, saved)
+    _check_rules(optimizer.param_groups, found)
+    states, state_notes = _states(optimizer, found)
+    counted = {group.get(STEP) for group in saved["param_groups"]} - {None}
+    step = steps_done(max(counted, default=None), saved["state"].values())
+    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    sources = [_sources(group, found) for group in groups]
+    for group, source in zip(groups, sources, strict=True):
+        _take_over(optimizer, group, source)
+    notes += optimizer.factory.set_step(groups, step, [s[0][0] for s in sources])
+    notes += state_notes
+    report([*_differences(groups, sources), *notes])
+    index = iter(range(len(states)))
+    for group in groups:
+        group["params"] = [next(index) for _ in group["param_names"]]
+        group[STEP] = max(counted, default=None)
+    kept = {number: state for number, state in enumerate(states) if state}
+    return {**state_dict, "state": kept, "param_groups": groups}
+
+
+def steps_done(scheduled: int | None, states: Iterable[Any]) -> int | None:
+    """Returns how many steps the scheduler has counted, or else parameters; None if none has."""
+    if scheduled is not None:
+        return scheduled
+    counts = [state["step"] for state in states if isinstance(state, Mapping) and "step" in state]
+    return max((int(count) for count in counts), default=None)
+
+
+def _check_type(groups: list[Group], saved: list[Group]) -> Iterable[str]:
+    """Raises if another type was saved; yields what is not sure."""
+    here = groups[0][TYPE]
+    types = sorted({group[TYPE] for group in saved if group.get(TYPE)})
+    if types:
+        if any(kind.removesuffix(_ALIAS) != here.removesuffix(_ALIAS) for kind in types):
+            raise ValueError(_other_type(f"`{', '.join(types)}`", here))
+        return
+    algorithm = foreign.algorithm_of(foreign.settings_in_our_words(groups[0]))
+    known = {foreign.algorithm_of(group) for group in saved} - {None, algorithm}
+    if known:
+        raise ValueError(_other_type(f"{', '.join(sorted(known))}, by its settings", here))
+    yield f"it does not say of which type it is, and was taken for `{here}`, which it fits"
+
+
+def _other_type(saved: str, here: str) -> str:
+    return (
+        f"The loaded state is that of another type of optimizer: it was saved from {saved}, and "
+        f"this is `{here}`. Set `optimizer.type` to what was saved, or start without the state."
+    )
+
+
+def _matched(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, _Saved]:
+    """Returns what was saved of each parameter, by the name that it has here."""
+    names = [name for group in optimizer.param_groups for name in group["param_names"]]
+    groups = saved["param_groups"]
+    listed = [_names(group) for group in groups]
+    if None in listed:
+        listed = _by_position(optimizer, groups)
+    found = {
+        name: _Saved(group, saved["state"].get(index, {}))
+        for group, own in zip(groups, listed, strict=True)
+        for name, index in zip(own, group["params"], strict=True)
+    }
+    check_names(set(names), set(found))
+    return found
+
+
+def _names(group: Group) -> Sequence[str] | None:
+    # In distributed checkpoints parameters are numbered by their names.
+    by_name = group["params"] and all(isinstance(index, str) for index in group["params"])
+    return group["params"] if by_name else group.get("param_names")
+
+
+def _by_position(optimizer: Optimizer, saved: list[Group]) -> list[Sequence[str]]:
+    """Returns names for groups that were saved without: of the groups here, as torch does.
+
+    One group for all has the order of the model.
+    """
+    here = [group["param_names"] for group in optimizer.param_groups]
+    if [len(names) for names in here] == [len(group["params"]) for group in saved]:
+        return here
+    if len(saved) == 1 and len(saved[0]["params"]) == len(optimizer.order):
+        return [optimizer.order]
+    raise ValueError(
+        "The loaded state has no names of parameters, and its groups are not those that are here. "
+        f"Parameters in the saved groups: {[len(group['params']) for group in saved]}; here: "
+        f"{ {g['group_name']: len(g['params']) for g in optimizer.param_groups} }."
+    )
+
+
+def _check_rules(groups: list[Group], found: dict[str, _Saved]) -> None:
+    """Raises if the rules that made the groups had other parameters."""
+    if not all("rule" in saved.group for saved in found.values()):
+        return
+    here = {name: g.get("rule", DEFAULT) for g in groups for name in g["param_names"]}
+    there = {name: saved.group["rule"] for name, saved in found.items()}
+    if _parts(here) != _parts(there):
+        raise ValueError(
+            "The loaded state was saved with other parameter groups. Saved: "
+            f"{_described(_members(there))}. Here: {_described(_members(here))}. Write the "
+            "`param_groups` that were saved, or start without the state."
+        )
+
+
+def _members(rules: Mapping[str, str]) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = {}
+    for name, rule in rules.items():
+        members.setdefault(rule, []).append(name)
+    return members
+
+
+def _parts(rules: Mapping[str, str]) -> list[list[str]]:
+    return sorted(map(sorted, _members(rules).values()))
+
+
+def _described(members: Mapping[str, list[str]]) -> str:
+    return "; ".join(f"`{rule}` ({_some(names)})" for rule, names in members.items())
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _states(
+    optimizer: Optimizer, found: dict[str, _Saved]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns the state of each parameter, and what is new or left out."""
+    states, problems = [], []
+    new: dict[str, list[str]] = {}
+    for group in optimizer.param_groups:
+        settings = foreign.settings_in_our_words(group)
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            group_there, state = found[name]
+            if state:
+                # Of that, as much as the class keeps.
+                state = foreign.factored_as_here(state, parameter.shape, group_there, settings)
+                state, note, problem = _fitted(optimizer, parameter, group, state)
+                if note and _is_unknown(group_there):
+                    problem = f"was saved with other state: here {note}"
+                problem = problem or _other_meaning(state, group_there, settings)
+                problems += [f"`{name}` {problem}"] if problem else []
+                if note:
+                    new.setdefault(note, []).append(name)
+            states.append(foreign.in_words_of(optimizer, state))
+    if problems:
+        lines = [*problems[:_SHOWN]]
+        lines += [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        raise ValueError("\n".join(["The loaded state does not fit:", *lines]))
+    return states, [f"{note} ({_some(names)})" for note, names in new.items()]
+
+
+def _fitted(
+    optimizer: Optimizer, parameter: Tensor, group: Group, state: dict[str, Any]
+) -> tuple[dict[str, Any], str, str]:
+    """Returns what a parameter has here of the state; what is new or left out; what is wrong."""
+    kept = optimizer.kept_state(parameter, group)
+    if kept is None:
+        return state, "", ""
+    missing = [name for name in kept if name not in state]
+    left = [name for name in state if name not in kept and name not in _BESIDE]
+    if missing and (left or len(missing) == len(kept)):
+        return state, "", f"was saved with {_quoted(left)}, and here has {_quoted(kept)}"
+    for name, shape in kept.items():
+        if name in state and isinstance(state[name], Tensor) and state[name].shape != shape:
+            sizes = f"{tuple(state[name].shape)}, and here is {tuple(shape)}"
+            return state, "", f"was saved with `{name}` of shape {sizes}"
+    notes = [f"{_quoted(missing)} starts anew"] if missing else []
+    notes += [f"{_quoted(left)} is left out"] if left else []
+    fitted = {name: value for name, value in state.items() if name not in left}
+    if missing:
+        fresh = optimizer.fresh_state(parameter, group)
+        fitted |= {name: fresh[name] for name in missing}
+    return fitted, ", ".join(notes), ""
+
+
+def _is_unknown(saved: Group) -> bool:
+    """Says whether nothing but its state says what a group was saved from."""
+    return not saved.get(TYPE) and foreign.algorithm_of(saved) is None
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "nothing"
+
+
+def _other_meaning(state: Group, there: Group, here: Group) -> str:
+    for part, setting in _MEANINGS.items():
+        values = [group.get(setting) for group in (there, here)]
+        if part in state and None not in values and values[0] != values[1]:
+            return f"has another `{part}`: it was saved with {setting}={values[0]}, not {values[1]}"
+    return ""
+
+
+def _sources(group: Group, found: dict[str, _Saved]) -> list[tuple[Group, list[str]]]:
+    """Returns the groups from which the parameters of a group come, with their names."""
+    sources: dict[int, tuple[Group, list[str]]] = {}
+    for name in group["param_names"]:
+        saved = found[name].group
+        sources.setdefault(id(saved), (saved, []))[1].append(name)
+    return list(sources.values())
+
+
+def _take_over(
+    optimizer: Optimizer, group: dict[str, Any], sources: list[tuple[Group, list[str]]]
+) -> None:
+    """Gives a group what was saved of it that is no setting: counts, and what others put there."""
+    saved = sources[0][0]
+    for name in getattr(optimizer, "group_state", ()):
+        values = [source[name] for source, _ in sources if name in source]
+        if any(value != values[0] for value in values):
+            raise ValueError(
+                f"The loaded state was saved from groups with different `{name}`, whose parameters "
+                f"are one group here: {_some(group['param_names'])}."
+            )
+        if values:
+            group[name] = values[0]
+    if saved.get(TYPE):
+        settings = foreign.settings_in_our_words(group)
+        others = {k: v for k, v in saved.items() if k not in {*settings, *group, STEP, "params"}}
+        group |= others if len(sources) == 1 else {}
+
+
+def _differences(
+    groups: list[dict[str, Any]], sources: list[list[tuple[Group, list[str]]]]
+) -> list[str]:
+    """Returns a line for each setting that was saved with another value."""
+    lines: dict[str, list[str]] = {}
+    for group, own in zip(groups, sources, strict=True):
+        here = foreign.settings_in_our_words(group)
+        for saved, names in own:
+            label = group["group_name"] if len(own) == 1 else _some(names)
+            for line in changes(saved, here):
+                lines.setdefault(line, []).append(label)
+    return [f"{line} ({_some(labels)})" for line, labels in lines.items()]
+
+
+def changes(saved: Group, here: Group) -> list[str]:
+    """Returns a line for each setting that both have, with another value."""
+    both = [k for k in here if k in saved and k not in (*_OWN, *_RATES, *_EXECUTION)]
+    return [
+        f"{name}: {_plain(saved[name])} -> {_plain(here[name])}"
+        for name in both
+        if not _same(saved[name], here[name])
+    ]
+
+
+def report(lines: list[str], path: str = "optimizer") -> None:
+    """Issues one `ConfigWarning` with what differs from the loaded state, if something does."""
+    if lines:
+        message = "the loaded state differs; the config holds (name: saved -> now):"
+        warn(Problem("resumed", path, "\n  ".join([message, *lines])))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    one, other = _plain(one), _plain(other)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-6)  # a rate may be a float32 tensor
+    return one == other
