@@ -233,8 +233,10 @@ class ForeachOptimizer(Optimizer):
 
 
 def _elements(value: Any) -> list[Any]:
-    several = isinstance(value, list | tuple) or (isinstance(value, Tensor) and value.dim() == 1)
-    return list(value) if several else []
+    try:
+        return list(value)
+    except TypeError:  # a number, or a tensor of one
+        return []
 
 
 def _is_in(value: Any, least: float, limit: float) -> bool:

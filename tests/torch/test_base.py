@@ -409,3 +409,36 @@ def test_a_compiled_step_is_the_step(case):
     _, expected = trained(case, torch.float32, steps=len(gradients))
     # 1 - beta^t is in float32 where it is compiled, as in torch's own classes.
     assert largest_difference(weights_of(params), weights_of(expected)) < 1e-5
+
+
+SEVERAL = torch.tensor([0.1, 0.1])
+
+
+@pytest.mark.parametrize("cls", [AdamW, LAMB, Lion, ScheduleFreeAdamW])
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("lr", SEVERAL, "a number >= 0"),
+        ("lr", None, "a number >= 0"),
+        ("lr", "0.1", "a number >= 0"),
+        ("weight_decay", SEVERAL, "a number >= 0"),
+        ("betas", 0.9, "two numbers in"),
+        ("betas", torch.tensor(0.9), "two numbers in"),
+        ("betas", (SEVERAL, SEVERAL), "two numbers in"),
+        ("betas", (torch.tensor(0.9), torch.tensor(1.0)), "two numbers in"),
+    ],
+)
+def test_what_is_no_number_is_a_clear_error(cls, name, value, words):
+    with pytest.raises(ValueError, match=f"Argument `{name}` must be {words}"):
+        cls([torch.nn.Parameter(torch.zeros(2))], **{name: value})
+
+
+@pytest.mark.parametrize("cls", [AdamW, LAMB, Lion, ScheduleFreeAdamW])
+def test_tensors_of_one_number_are_numbers(cls):
+    initial, gradients = problem(steps=3)
+    numbers, tensors = parameters(initial), parameters(initial)
+    train(cls(numbers.values(), lr=0.25, betas=(0.5, 0.75), weight_decay=0.5), numbers, gradients)
+    one = {"lr": torch.tensor([0.25]), "weight_decay": torch.tensor(0.5)}
+    optimizer = cls(tensors.values(), betas=tuple(torch.tensor([0.5, 0.75])), **one)
+    train(optimizer, tensors, gradients)
+    assert largest_difference(weights_of(tensors), weights_of(numbers)) == 0

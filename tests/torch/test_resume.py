@@ -1,6 +1,7 @@
 """Saved state of an optimizer that the factory built, loaded into another."""
 
 import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -18,8 +19,6 @@ from tests.torch.common import (
     train,
     weights_of,
 )
-
-from optimization.torch import AdamW  # isort: skip
 
 TYPES = [name for name, entry in OPTIMIZERS_CLS.entries() if entry.torch]
 COSINE = {"type": "cosine", "cosine": {"initial_learning_rate": 0.01, "decay_steps": 20}}
@@ -225,7 +224,8 @@ def test_groups_in_another_order_and_by_other_names_are_the_same():
     config = grouped(rules, **sections)
     weights, state, _, expected = halfway(config)
     config = grouped([rules[1], {**HEAD, "name": "last"}], **sections)
-    _, optimizer, params = built(config, weights, sorted(INITIAL, reverse=True))
+    order = [list(INITIAL)[i] for i in (0, 3, 2, 1, 4, 5)]  # of layers, layer decay makes groups
+    _, optimizer, params = built(config, weights, order)
     assert quiet_load(optimizer, state) == ""
     scheduler = OptimizerFactory(config).build_scheduler(optimizer)
     train(optimizer, params, GRADIENTS[4:], scheduler)
@@ -272,57 +272,81 @@ def test_momentum_that_means_something_else_is_an_error():
         optimizer.load_state_dict(state)
 
 
-def torchs(name, **arguments):
-    """Returns a class of torch by itself after half of the training, and the weights then."""
-    params = parameters(INITIAL)
-    optimizer = getattr(torch.optim, name)(params.values(), **arguments)
-    weights = train(optimizer, params, GRADIENTS[:4])
-    return optimizer, params, weights
+def test_schedule_free_goes_on_from_what_is_evaluated():
+    config = config_for("schedule_free_adamw")
+    _, optimizer, params = built(config)
+    train(optimizer, params, GRADIENTS[:4])
+    optimizer.eval()
+    weights, state = weights_of(params), copy.deepcopy(optimizer.state_dict())
+    optimizer.train()
+    expected = train(optimizer, params, GRADIENTS[4:])
+    _, other, params = built(config, weights)
+    assert quiet_load(other, state) == ""
+    with pytest.raises(RuntimeError, match=r"call `train\(\)` first"):
+        train(other, params, GRADIENTS[4:5])
+    other.train()
+    assert largest_difference(train(other, params, GRADIENTS[4:]), expected) < 1e-12
 
 
-CORRECTED = {"epsilon": 1e-8, "epsilon_placement": "corrected"}
-FORMS = {
-    "AdamW": ("adamw", {**CORRECTED, "weight_decay_rate": 0.01, "gradient_clip_norm": 0.0}),
-    "Adam": ("adam", {**CORRECTED, "amsgrad": False}),
-    "SGD": ("sgd_torch", {"bias_keys": ["bias"]}),
-    "RMSprop": ("rmsprop", {"epsilon": 1e-8, "epsilon_in_sqrt": False, "rho": 0.99,
-                            "momentum": 0.0, "centered": False}),
-    "Adagrad": ("adagrad", {"epsilon": 1e-10, "epsilon_in_sqrt": False,
-                            "initial_accumulator_value": 0.0}),
-    "Adamax": ("adamax", {"epsilon": 1e-8, "epsilon_in_norm": True}),
-    "Adadelta": ("adadelta", {"epsilon": 1e-6, "rho": 0.9}),
-    "NAdam": ("nadam", {"epsilon": 1e-8}),
-    "Adafactor": ("adafactor", {"variant": "torch", "beta1": None, "min_dim_size_to_factor": 1}),
-}  # fmt: skip
+def test_a_scheduler_of_another_keeps_the_rate_that_it_has_set():
+    config = config_of("adamw", 0.01)
+    _, optimizer, params = built(config)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    train(optimizer, params, GRADIENTS[:3], scheduler)
+    _, other, _ = built(config)
+    assert quiet_load(other, optimizer.state_dict()) == ""
+    assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"] == 0.01 / 8
 
 
-def torchs(name):
-    """Returns a class of torch by itself after half of the training, and the weights then."""
-    params = parameters(INITIAL)
-    arguments = {"momentum": 0.9} if name == "SGD" else {}
-    optimizer = getattr(torch.optim, name)(params.values(), lr=0.01, **arguments)
-    return optimizer, params, train(optimizer, params, GRADIENTS[:4])
+def test_copies_go_on_too():
+    config = config_for("lamb")
+    factory, optimizer, params = built(config)
+    scheduler = factory.build_scheduler(optimizer)
+    train(optimizer, params, GRADIENTS[:3], scheduler)
+    restored = pickle.loads(pickle.dumps(optimizer))
+    assert restored.steps_done() == 3
+    assert factory.build_scheduler(restored).last_epoch == 3
+    follower = copy.deepcopy(factory.build_scheduler(built(config)[1]))
+    follower.optimizer.load_state_dict(optimizer.state_dict())
+    assert follower.last_epoch == 3
+    assert quiet_load(built(config)[1], restored.state_dict()) == ""
 
 
-# The second: with what no class of torch changes while it trains, which takes a class of our own.
-@pytest.mark.parametrize(
-    ("name", "scheduled"),
-    [
-        *[(name, None) for name in FORMS],
-        ("SGD", ("momentum", 0.9)),
-        ("Adafactor", ("epsilon2", 1e-3)),
-    ],
-)
-def test_state_of_torchs_classes_without_names_goes_on(name, scheduled):
-    kind, section = FORMS[name]
-    plain, params, weights = torchs(name)
-    config = config_of(kind, 0.01, **section)
-    if scheduled:
-        constant = {"type": "constant", "constant": {"learning_rate": scheduled[1]}}
-        config.override({"schedules": {scheduled[0]: constant}})
-    _, optimizer, others = built(config, weights)
-    assert isinstance(optimizer, getattr(torch.optim, name)) == (scheduled is None)
-    assert f"was taken for `{kind}`" in quiet_load(optimizer, plain.state_dict())
-    train(plain, params, GRADIENTS[4:])
-    train(optimizer, others, GRADIENTS[4:])
-    assert largest_difference(weights_of(others), weights_of(params)) < 1e-6
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "schedule_free_adamw", "muon"])
+def test_distributed_checkpoints_work(kind, flat):
+    dcp = pytest.importorskip("torch.distributed.checkpoint.state_dict")
+    options = dcp.StateDictOptions(flatten_optimizer_state_dict=flat)
+
+    def built():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+        section = {"exclude_from_weight_decay": ["bias"]} if kind == "adamw" else {}
+        config = config_for(kind, **section)
+        factory = OptimizerFactory(config)
+        optimizer = factory.build_optimizer(model)
+        return model, optimizer, factory.build_scheduler(optimizer)
+
+    def trained(model, optimizer, scheduler, steps):
+        for step in steps:
+            optimizer.zero_grad()
+            model(torch.full((2, 4), 1.0 + step)).square().sum().backward()
+            optimizer.step()
+            scheduler.step()
+        return [p.detach().clone() for p in model.parameters()]
+
+    model, optimizer, scheduler = built()
+    trained(model, optimizer, scheduler, range(3))
+    state = copy.deepcopy(dcp.get_optimizer_state_dict(model, optimizer, options=options))
+    weights, counts = copy.deepcopy(model.state_dict()), scheduler.state_dict()
+    expected = trained(model, optimizer, scheduler, range(3, 5))
+
+    model, optimizer, scheduler = built()
+    model.load_state_dict(weights)
+    with warnings.catch_warnings():
+        if flat:  # torch leaves out the count of steps then; the scheduler knows it
+            warnings.filterwarnings("ignore", "optimizer: the loaded state differs", ConfigWarning)
+        dcp.set_optimizer_state_dict(model, optimizer, state, options=options)
+    scheduler.load_state_dict(counts)
+    for one, other in zip(trained(model, optimizer, scheduler, range(3, 5)), expected, strict=True):
+        assert torch.equal(one, other)
