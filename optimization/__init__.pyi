@@ -10,7 +10,6 @@ from .configs.experiment_config import ExperimentConfig as ExperimentConfig
 from .configs.experiment_config import RuntimeConfig as RuntimeConfig
 from .configs.experiment_config import TaskConfig as TaskConfig
 from .configs.experiment_config import TrainerConfig as TrainerConfig
-from .configs.layers import parse_override as parse_override
 from .configs.layers import read_layers as read_layers
 from .configs.layers import resolve as resolve
 from .configs.optimization_config import OptimizationConfig as OptimizationConfig
@@ -18,6 +17,7 @@ from .configs.optimization_config import load_optimization_config as load_optimi
 from .configs.optimizer_config import BaseOptimizerConfig as BaseOptimizerConfig
 from .configs.optimizer_config import EMAConfig as EMAConfig
 from .configs.optimizer_config import OptimizerConfig as OptimizerConfig
+from .configs.overrides import parse_override as parse_override
 from .configs.types import REQUIRED as REQUIRED
 from .optimizer_factory import LR_CLS as LR_CLS
 from .optimizer_factory import OPTIMIZERS_CLS as OPTIMIZERS_CLS

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 from optimization.configs import yaml_file
 from optimization.configs.errors import ConfigError, Origin, Problem, describe, did_you_mean, warn
 from optimization.configs.types import REQUIRED, Duration, check_value, is_pending
+from optimization.configs.yaml_file import Elements, SourcedDict
 
 PYTHON = Origin("python")
 DEFAULT = Origin("default")
@@ -31,6 +32,16 @@ class FieldSpec(typing.NamedTuple):
     config_class: "type[Config] | None"
     optional: bool
     field: dataclasses.Field | None
+
+    def takes_null(self) -> bool:
+        """Whether null, where it is no value, can only mean the default.
+
+        So it is where the default is none, or stands for it: a required value, 0, false, nothing,
+        the whole training. Elsewhere null might mean none as well as the default.
+        """
+        default = self.default()
+        declared = self.field is not None and self.field.metadata.get("null", False)
+        return declared or not default or isinstance(default, Duration)
 
     def default(self) -> Any:
         if self.field is None or self.field.default_factory is not dataclasses.MISSING:
@@ -99,6 +110,8 @@ class Config:
     Raises:
         ConfigError: For unknown keys, wrong types and impossible values, all at once.
     """
+
+    _NOTHING: ClassVar[str] = "{} to set nothing"
 
     def __init__(self, params: "Mapping[str, Any] | Config | None" = None, /, **kwargs: Any):
         state = self.__dict__
@@ -289,7 +302,8 @@ class Config:
 
     def _written(self) -> bool:
         """Whether any value here or below was set, as opposed to left at its default."""
-        return bool(self._origins) or any(child._written() for child in self._children().values())
+        own = any(self.__dict__[name] is not REQUIRED for name in self._origins)
+        return own or any(child._written() for child in self._children().values())
 
     def _join(self, name: str) -> str:
         return f"{self._path}.{name}" if self._path else str(name)
@@ -313,6 +327,8 @@ class Config:
         """Checks `params` against this config; collects what is wrong and what to change."""
         if not isinstance(params, Mapping):
             message = f"expected a mapping, got {describe(params)}"
+            if params is None:
+                message += f"; leave it out, or write {self._NOTHING}"
             problems.append(Problem("type", self._path, message, _known(origin)))
             return
         if self._locked and params:
@@ -336,17 +352,62 @@ class Config:
         path = self._join(name)
         spec = self._find_spec(name) if isinstance(name, str) else None
         if spec is None:
-            problems.append(Problem("unknown-key", path, self._unknown(name), _known(origin)))
+            message = self._unknown(name, _single_path(value))
+            problems.append(Problem("unknown-key", path, message, _known(origin)))
             return
-        if spec.config_class is None:
+        if isinstance(value, Elements) and not isinstance(self.__dict__.get(name), list | tuple):
+            message = f"is no list that has elements, {path}[{next(iter(value))}] cannot be set"
+            problems.append(Problem("type", path, message, _known(origin)))
+        elif spec.config_class is None:
+            self._plan_plain(name, spec, value, origin, problems, changes)
+        else:
+            self._plan_section(name, spec, value, origin, problems, changes)
+
+    def _plan_plain(
+        self,
+        name: str,
+        spec: FieldSpec,
+        value: Any,
+        origin: Origin,
+        problems: list[Problem],
+        changes: list[Change],
+    ) -> None:
+        path, found = self._join(name), []
+        if isinstance(value, Elements):
+            value = _with_elements(self.__dict__[name], value, path, found)
+        if not found:
             value, found = check_value(spec.annotation, value, path)
             found = found or self._check_field(name, value)
-            # A config inside of a list knows better where its values were written.
-            place = _known(origin)
-            problems += [problem._replace(origin=problem.origin or place) for problem in found]
-            if not found:
-                changes.append(Change(self, name, value, origin))
-            return
+        if self._is_unset(name, value):
+            value, found = spec.default(), []
+            # Where a required value was left open is worth telling.
+            origin = origin if value is REQUIRED else DEFAULT
+        elif value is None and found:
+            default = describe(spec.default())
+            found = [found[0]._replace(message=f"{found[0].message}; the default is {default}")]
+        # A config inside of a list knows better where its values were written.
+        place = _known(origin)
+        problems += [problem._replace(origin=problem.origin or place) for problem in found]
+        if not found:
+            changes.append(Change(self, name, value, origin))
+
+    def _is_unset(self, name: str, value: Any) -> bool:
+        """Whether `value` is a null that says that the field `name` is not set."""
+        spec = self._find_spec(name)
+        if value is not None or spec is None or spec.config_class is not None:
+            return False
+        return bool(check_value(spec.annotation, None, name)[1]) and spec.takes_null()
+
+    def _plan_section(
+        self,
+        name: str,
+        spec: FieldSpec,
+        value: Any,
+        origin: Origin,
+        problems: list[Problem],
+        changes: list[Change],
+    ) -> None:
+        path = self._join(name)
         if value is None and spec.optional:
             changes.append(Change(self, name, None, origin))
             return
@@ -384,9 +445,27 @@ class Config:
         del name, value
         return []
 
-    def _unknown(self, name: Any) -> str:
+    def _unknown(self, name: Any, rest: str = "") -> str:
+        """Returns what is wrong with the key `name`; `rest` is the path that was written below."""
+        below = " or ".join(f"'{place}{rest}'" for place in self._places_below(name))
+        if below:
+            return f"unknown key; did you mean {below}?"
         names = self.field_names()
+        if isinstance(name, str) and name.split(".")[0] in names:
+            first, *others = name.split(".")
+            nested = "".join(f"{{{part}: " for part in others) + "..." + "}" * len(others)
+            return f"unknown key; a key has no dots, write `{first}: {nested}`"
         return "unknown key" + (did_you_mean(name, names) or f"; the keys are {', '.join(names)}")
+
+    def _places_below(self, name: Any) -> list[str]:
+        """Returns the paths, from the root, of the highest fields below that are called `name`."""
+        level: list[Config] = [self]
+        while level:
+            level = [child for config in level for child in config.selected()]
+            places = [config._join(name) for config in level if name in config.field_names()]
+            if places:
+                return places[:3]
+        return []
 
     # ---- checking ------------------------------------------------------------------------------
 
@@ -486,6 +565,15 @@ def _export(value: Any) -> Any:
     return str(value) if isinstance(value, Duration) else value
 
 
+def _single_path(value: Any) -> str:
+    """Returns the path that leads to the one value in `value`, as an override writes it."""
+    path = ""
+    while isinstance(value, SourcedDict) and len(value) == 1:
+        name, value = next(iter(value.items()))
+        path += f"[{name}]" if isinstance(name, int) else f".{name}"
+    return path
+
+
 def commit(changes: list[Change]) -> None:
     """Makes the planned changes."""
     for config, name, value, origin in changes:
@@ -493,6 +581,34 @@ def commit(changes: list[Change]) -> None:
             child._move(config._join(name + place))
         config.__dict__[name] = value
         config._origins[name] = origin
+        if origin is DEFAULT:  # as if it had never been set
+            del config._origins[name]
+
+
+def _with_elements(values: Any, elements: Elements, path: str, problems: list[Problem]) -> list:
+    """Returns the list `values` with some of its elements changed, `elements` by their index."""
+    result = list(values)
+    for index, value in elements.items():
+        origin, place = elements.origins[index], f"{path}[{index}]"
+        if index >= len(result):
+            message = f"there is no such element: {_counted(len(result), path)}"
+            problems.append(Problem("value", place, message, origin))
+        elif isinstance(value, Elements) and isinstance(result[index], list | tuple):
+            result[index] = _with_elements(result[index], value, place, problems)
+        elif isinstance(result[index], Config) and not isinstance(value, Config):
+            result[index] = copy.deepcopy(result[index])
+            changes: list[Change] = []
+            result[index]._plan(value, origin, problems, changes)
+            commit(changes)
+        else:
+            result[index] = value
+    return result
+
+
+def _counted(count: int, path: str) -> str:
+    if count == 0:
+        return f"the list is empty; write `{path}=[...]`"
+    return f"the list has {count}, 0 to {count - 1}" if count > 1 else "the list has one, 0"
 
 
 @config_dataclass
@@ -507,6 +623,7 @@ class OneOfConfig(Config):
         type: The name of the selected branch, or None for none.
     """
 
+    _NOTHING: ClassVar[str] = "{type: null} for none"
     registry: ClassVar[Any] = None  # a Registry, which imports this module
 
     type: str | None = None
@@ -543,6 +660,18 @@ class OneOfConfig(Config):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{near}")
         return self._child(name, spec)
 
+    def _plan(
+        self, params: Any, origin: Origin, problems: list[Problem], changes: list[Change]
+    ) -> None:
+        """Checks as every config does; the section of an unknown type is no second error."""
+        found: list[Problem] = []
+        super()._plan(params, origin, found, changes)
+        place = self._join("type")
+        if any(problem.path == place for problem in found):
+            section = self._join(str(params["type"]))
+            found = [p for p in found if p.path == place or p.path != section]
+        problems += found
+
     def _child(self, name: str, spec: FieldSpec) -> Config | None:
         if name not in self.__dict__:
             branch = spec.default()
@@ -569,9 +698,9 @@ class OneOfConfig(Config):
         near = did_you_mean(name, names) or f"; the types are {', '.join(names)}"
         return f"unknown type {name!r}{near}"
 
-    def _unknown(self, name: Any) -> str:
+    def _unknown(self, name: Any, rest: str = "") -> str:
         unavailable = getattr(self.registry, "unavailable", {})
-        return unavailable[name] if name in unavailable else super()._unknown(name)
+        return unavailable[name] if name in unavailable else super()._unknown(name, rest)
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings of the selected branch, and warns of the others."""

@@ -2,104 +2,16 @@
 
 import copy
 import os
-import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from optimization.configs import yaml_file
 from optimization.configs.base import PYTHON, Change, Config, commit
-from optimization.configs.errors import ConfigError, Origin, Problem, warn
+from optimization.configs.errors import ConfigError, Problem, warn
+from optimization.configs.overrides import read_override
 from optimization.configs.yaml_file import SourcedDict
 
 ConfigT = TypeVar("ConfigT", bound=Config)
-
-_ASSIGNMENT = re.compile(r"\s*[A-Za-z_][\w.]*\s*=")
-_FILE = re.compile(r"[^\s{}=]+\.(ya?ml|json)", re.IGNORECASE)
-_CLOSING = {"[": "]", "{": "}", "(": ")"}
-
-
-def read_override(text: str, flag: str = "--params_override") -> tuple[SourcedDict, list[Problem]]:
-    """Reads one value of a `--params_override` flag, as far as it can be read.
-
-    Args:
-        text: `a.b=1,c.d=[1,2]`, or YAML or JSON text, or the path of a YAML file. In the first
-            form values are YAML: a comma inside brackets or quotes belongs to the value.
-        flag: What to call it in messages.
-
-    Returns:
-        The settings, nested, each of which remembers where it was written; and the problems.
-    """
-    if _FILE.fullmatch(text.strip()) or os.path.isfile(text.strip()):
-        return yaml_file.read_file(text.strip())
-    if not _ASSIGNMENT.match(text):
-        return yaml_file.read_mapping(text, f"{flag} {text.strip()!r}")
-    result = SourcedDict()
-    problems: list[Problem] = []
-    for assignment in _split(text):
-        problems += _assign(result, assignment, flag)
-    return result, problems
-
-
-def parse_override(text: str, flag: str = "--params_override") -> SourcedDict:
-    """Reads one value of a `--params_override` flag; see `read_override`.
-
-    Raises:
-        ConfigError: With every mistake.
-    """
-    result, problems = read_override(text, flag)
-    if problems:
-        raise ConfigError(problems)
-    return result
-
-
-def _split(text: str) -> list[str]:
-    """Splits at the commas that are outside of quotes and brackets."""
-    parts, start, closing, quote, previous = [], 0, [], "", ","
-    characters = iter(enumerate(text))
-    for index, char in characters:
-        if quote:
-            escapes = char == "\\" if quote == '"' else text.startswith("''", index)
-            if escapes:
-                next(characters, None)
-            elif char == quote:
-                quote = ""
-        elif char in "'\"" and previous in "=,:[{(":  # elsewhere it is an apostrophe
-            quote = char
-        elif char in _CLOSING:
-            closing.append(_CLOSING[char])
-        elif closing and char == closing[-1]:
-            closing.pop()
-        elif char == "," and not closing:
-            parts.append(text[start:index])
-            start = index + 1
-        previous = char if not char.isspace() else previous
-    return [*parts, text[start:]]
-
-
-def _assign(result: SourcedDict, assignment: str, flag: str) -> list[Problem]:
-    path, equals, text = (part.strip() for part in assignment.partition("="))
-    origin = Origin(f"{flag} {assignment.strip()!r}")
-    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", path):
-        return [Problem("syntax", "", "expected `path.to.value=value`", origin)]
-    if not text:
-        return [Problem("syntax", path, "no value; write `null` or `''`", origin)]
-    value, problems = yaml_file.read(text, str(origin))
-    if problems:
-        return [problem._replace(path=path, origin=origin) for problem in problems]
-    *parents, name = path.split(".")
-    for parent in parents:
-        child = result.get(parent)
-        if parent in result and not isinstance(child, SourcedDict):
-            return [
-                Problem("conflict", path, f"{parent!r} was set to a plain value before", origin)
-            ]
-        if child is None:
-            result.put(parent, child := SourcedDict(), origin)
-        result = child
-    if name in result:
-        return [Problem("syntax", path, "is set twice in one override", origin)]
-    result.put(name, value, origin)
-    return []
 
 
 def layered(

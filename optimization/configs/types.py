@@ -25,6 +25,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from optimization.configs import yaml_file
 from optimization.configs.errors import Problem, describe, did_you_mean
 
 
@@ -251,11 +252,26 @@ def _phrase(error: dict) -> str:
     return expected(error.get("ctx", {})) if expected else error["msg"]
 
 
+def _list_to_write(value: Any, annotation: Any) -> str:
+    """Returns "; write [...]" for one value where a list is meant, if that list would be right."""
+    if not isinstance(value, str | int | float):
+        return ""
+    # `a, b` and `(a, b)` are lists of two, if what is in them can be read as that.
+    inner = re.sub(r"^\((.*)\)$|^\[(.*)\]$", r"\1\2", str(value).strip())
+    items, problems = yaml_file.read(f"[{inner}]")
+    for values in ([] if problems else items, [value]):
+        if values and not check_value(annotation, values, "")[1]:
+            return f"; write {yaml_file.dump(values).strip()}"
+    return ""
+
+
 def _message(error: dict, annotation: Any) -> str:
     value = error["input"]
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     message = f"{_phrase(error)}, got {describe(value)}"
+    if error["type"] in ("tuple_type", "list_type") and not error["loc"]:
+        message += _list_to_write(value, annotation)
     if isinstance(value, str):
         if error["type"] in ("float_type", "int_type") and _NUMBER.fullmatch(value):
             message += "; write it without quotes"

@@ -1,9 +1,9 @@
 """A strict YAML reader that remembers the line of every value, and a writer.
 
 Read are YAML 1.2 scalars (`1e-4`, `1.5e5` and `.5e3` are numbers, `yes` and `on` are text, and
-`1_000` is a number too). Refused are duplicate keys, tags other than `!!python/tuple` (a list, as
-Model Garden's files use it) and YAML's own, and files that expand beyond bounds. PyYAML does the
-parsing; its own loaders are left as they are.
+`1_000` is a number too). Refused are duplicate keys, tags other than YAML's own and PyYAML's for
+plain values (`!!python/tuple` and `!!python/list`, both lists, in Model Garden's files), and files
+that expand beyond bounds. PyYAML does the parsing; its own loaders are left as they are.
 """
 
 import os
@@ -16,6 +16,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from optimization.configs.errors import ConfigError, Origin, Problem, describe
 
+_TAG = "tag:yaml.org,2002:"
 MAX_DEPTH = 50
 MAX_VALUES = 100_000
 
@@ -55,12 +56,25 @@ _RESOLVERS = (
     ("merge", r"<<", "<"),
 )
 for _name, _pattern, _first in _RESOLVERS:
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), list(_first)
-    )
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), list(_first))
 
 _BOOLEANS = {"true": True, "false": False}
-_TUPLE = "tag:yaml.org,2002:python/tuple"
+_PYTHON_TAGS = {
+    f"{_TAG}python/{name}": _TAG + plain
+    for name, plain in {
+        "tuple": "seq",
+        "list": "seq",
+        "dict": "map",
+        "str": "str",
+        "unicode": "str",
+        "int": "int",
+        "long": "int",
+        "float": "float",
+        "bool": "bool",
+        "none": "null",
+    }.items()
+}
+"""PyYAML's tags for values that YAML has itself, and the tags that YAML has for them."""
 
 
 class SourcedDict(dict):
@@ -78,6 +92,10 @@ class SourcedDict(dict):
         """Sets `key`, remembering where its value was written."""
         self[key] = value
         self.origins[key] = origin
+
+
+class Elements(SourcedDict):
+    """Changes to single elements of a list, by their index; only an override writes them."""
 
 
 class _Reader:
@@ -98,6 +116,7 @@ class _Reader:
         if self.depth >= MAX_DEPTH:
             raise ConfigError([self._problem(node, f"nested more than {MAX_DEPTH} levels deep")])
         self.depth += 1
+        node.tag = _PYTHON_TAGS.get(node.tag, node.tag)
         try:
             if isinstance(node, MappingNode):
                 return self._mapping(node)
@@ -114,18 +133,18 @@ class _Reader:
         return Origin(self.source, node.start_mark.line + 1)
 
     def _refuse_tag(self, node: Node) -> None:
-        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        tag = node.tag.replace(_TAG, "!!")
         self.problems.append(
             self._problem(node, f"the tag {tag} is not allowed; write plain values")
         )
 
     def _sequence(self, node: SequenceNode) -> list:
-        if node.tag not in ("tag:yaml.org,2002:seq", _TUPLE):
+        if node.tag != f"{_TAG}seq":
             self._refuse_tag(node)
         return [self.read(item) for item in node.value]
 
     def _mapping(self, node: MappingNode) -> SourcedDict:
-        if node.tag != "tag:yaml.org,2002:map":
+        if node.tag != f"{_TAG}map":
             self._refuse_tag(node)
         result, lines, merged = SourcedDict(), {}, []
         for key_node, value_node in node.value:
@@ -139,7 +158,7 @@ class _Reader:
                 self.problems.append(self._problem(key_node, message))
                 continue
             lines[key] = line
-            if key_node.tag == "tag:yaml.org,2002:merge":
+            if key_node.tag == f"{_TAG}merge":
                 merged.append(value_node)
                 continue
             known = len(self.problems)
@@ -162,7 +181,7 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode) -> Any:
         text = node.value
-        match node.tag.removeprefix("tag:yaml.org,2002:"):
+        match node.tag.removeprefix(_TAG):
             case "str" | "merge":
                 return text
             case "null":

@@ -73,6 +73,10 @@ LR_CLS = Registry(
     _keras_class,
     supplied=("step", "xp"),
     members=_lr_members,
+    unavailable={
+        "cosine_epoch": "`cosine_epoch` is a type of one of Model Garden's projects; write "
+        "`cosine`, whose `decay_steps` may be epochs, such as '90 epochs'"
+    },
 )
 """Type -> Keras class of every learning rate. `register` takes, under a decorator,
 

@@ -80,6 +80,16 @@ def test_a_nested_config_must_be_a_mapping(value):
         Root(choice=value)
 
 
+def test_a_section_that_is_null_is_told_what_to_write():
+    with pytest.raises(ConfigError) as error:
+        Root({"choice": None})
+    assert str(error.value) == (
+        "choice: expected a mapping, got null; leave it out, or write {type: null} for none"
+    )
+    with pytest.raises(ConfigError, match=r"leaf: .*; leave it out, or write \{\} to set nothing"):
+        Root({"choice": {"leaf": None}})
+
+
 def test_assignment_is_as_strict_as_a_file():
     root = Root()
     with pytest.raises(ConfigError, match="choice.leaf.rate: expected a number, got '1'"):

@@ -80,7 +80,7 @@ def test_cycles_end_exactly_at_multiples(decay_steps):
         ({"decay_steps": -3}, "decay_steps: must be > 0, got -3"),
         ({"end_learning_rate": -1e-9}, "end_learning_rate: must be >= 0"),
         ({"power": 0}, "power: must be > 0, got 0"),
-        ({"cycle": None}, "cycle: expected true or false, got null"),
+        ({"power": None}, "power: expected a number, got null; the default is 1.0"),
         ({"decay_steps": 10}, "initial_learning_rate: a value is required"),
     ],
 )

@@ -107,8 +107,9 @@ class AdafactorConfig(BaseOptimizerConfig):
         if not isinstance(variant, str) or variant not in VARIANTS:
             return params
         origins = getattr(params, "origins", {})
+        written = {name: v for name, v in params.items() if not self._is_unset(name, v)}
         result = SourcedDict()
-        for name, value in {**preset(variant, params), **params}.items():
+        for name, value in {**params, **preset(variant, written), **written}.items():
             result[name] = value
             origin = origins.get(name if name in params else "variant")
             if origin is not None:

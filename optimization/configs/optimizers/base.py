@@ -77,7 +77,7 @@ class BaseOptimizerConfig(Config):
     clipvalue: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     global_clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     name: str | None = None
-    gradient_accumulation_steps: PositiveInt = field(default=1, metadata=PIPELINE)
+    gradient_accumulation_steps: PositiveInt = field(default=1, metadata={**PIPELINE, "null": True})
     adaptive_clip_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     adaptive_clip_epsilon: PositiveFloat = field(default=1e-3, metadata=PIPELINE)
     on_nonfinite: Literal["propagate", "skip", "raise"] | None = field(
@@ -209,7 +209,19 @@ OPTIMIZERS_CLS = Registry(
     members=_optimizer_members,
     supplied=("learning_rate",),
     unavailable={
-        "slide": "`slide` was never released by its authors: Model Garden has only its config"
+        "slide": "`slide` was never released by its authors: Model Garden has only its config",
+        "vit_adamw": "`vit_adamw` is a type of Model Garden's MAE project; write `adamw`, and its "
+        "layer-wise rates as a `layer_decay` section beside `optimizer`",
+        "detr_adamw": "`detr_adamw` is a type of Model Garden's DETR project; write `adamw`, and "
+        "its rate of the backbone as `param_groups: [{match: '^(?!.*detr)', "
+        "learning_rate_multiplier: 0.1}]` beside `optimizer`",
+        "sgd_accum": "`sgd_accum` is a type of Model Garden's YOLO project; write `sgd` with "
+        "`gradient_accumulation_steps`",
+        **{
+            name: f"`{name}` is a type of Model Garden's YOLO project; write `sgd_torch`, and "
+            "its `warmup_steps`, which are 1000 there unless written and 0 here"
+            for name in ("sgd_dymo", "sgd_dymow", "scaled_sgd")
+        },
     },
 )
 """The optimizer types: a mapping from name to Keras optimizer class."""
