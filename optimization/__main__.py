@@ -1,14 +1,19 @@
 """The command line: `python -m optimization validate FILES...`."""
 
 import argparse
-import importlib
+import contextlib
 import sys
 from collections.abc import Sequence
 
 from optimization.configs import yaml_file
 from optimization.configs.errors import ConfigError, Origin, Problem
+from optimization.configs.experiment_config import ExperimentConfig
+from optimization.configs.experiment_file import surroundings
 from optimization.configs.layers import findings, layered
 from optimization.configs.optimization_config import OptimizationConfig, optimization_section
+from optimization.training.errors import TrainingError
+from optimization.training.imports import import_module, quiet_libraries, told
+from optimization.training.registries import get_experiment
 
 
 def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
@@ -27,8 +32,10 @@ def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
     try:
         section, place = optimization_section(params, path)
     except ConfigError as error:
-        raise ConfigError(unread or error.problems) from None
+        raise ConfigError(unread or [*error.problems, *surroundings(params)]) from None
     config, problems = layered(OptimizationConfig(), [section], place)
+    if place:
+        problems += surroundings(params)
     found, doubts = findings(config, [*unread, *problems])
     untyped = [
         problem.path.removesuffix("type") for problem in found if _lacks_type(problem, place)
@@ -47,6 +54,27 @@ def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
     return config, doubts
 
 
+def validate_over(
+    experiment: ExperimentConfig, path: str
+) -> tuple[OptimizationConfig, list[Problem]]:
+    """Reads a whole file, its task too, over `experiment`, as the trainer does.
+
+    Returns:
+        The optimization part of the result, and what is doubtful about it; that includes what keeps
+        the trainer from its usual mode.
+
+    Raises:
+        ConfigError: All that is wrong.
+    """
+    params, unread = yaml_file.read_file(path)
+    config, problems = layered(experiment, [params])
+    errors, doubts = findings(config, [*unread, *problems])
+    if errors:
+        raise ConfigError(error._replace(origin=error.origin or Origin(path)) for error in errors)
+    doubts = [doubt for doubt in doubts if doubt.origin is not None]
+    return config.trainer.optimizer_config, doubts + config.problems_in_mode("train_and_eval")
+
+
 def _lacks_type(problem: Problem, place: str) -> bool:
     return bool(place) and problem.code == "missing" and problem.path.endswith(".type")
 
@@ -58,6 +86,19 @@ def _summary(config: OptimizationConfig) -> str:
         if (section := getattr(config, name)).type is not None
     ]
     return ", ".join([*parts, "ema"] if config.ema else parts)
+
+
+def _loaded(modules: Sequence[str], name: str | None) -> tuple[ExperimentConfig | None, str]:
+    """Imports `modules`; returns the experiment `name`, and what is wrong with any of them."""
+    with quiet_libraries() if modules else contextlib.nullcontext():
+        try:
+            for module in modules:
+                import_module(module)
+            return get_experiment(name) if name is not None else None, ""
+        except (TrainingError, ConfigError) as error:
+            return None, str(error)
+        except Exception as error:
+            return None, f"the experiment {name!r} fails: {told(error)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,18 +115,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="MODULE",
-        help="import a module that registers types of its own; may be repeated",
+        help="import a module that registers types, tasks or experiments; may be repeated",
+    )
+    command.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="check the whole of each file, over the experiment that is registered as NAME",
     )
     options = parser.parse_args(arguments)
-    for module in options.modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            parser.error(f"--import {module}: {error}")
+    experiment, message = _loaded(options.modules, options.experiment)
+    if message:
+        parser.error(message)
     failed = False
     for path in options.files:
         try:
-            config, doubts = validate(path)
+            config, doubts = validate_over(experiment, path) if experiment else validate(path)
         except ConfigError as error:
             failed = True
             print(f"{error}", file=sys.stderr)

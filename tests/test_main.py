@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import pytest
 
 from optimization import LR_CLS
 from optimization.__main__ import main
+from optimization.training import registries
 
 README = Path(__file__).parent.parent / "README.md"
 GOOD = """\
@@ -94,6 +96,89 @@ def test_types_of_ones_own_are_imported(write, tmp_path, monkeypatch, capsys):
     assert stop.value.code == 2
 
 
+EXPERIMENT = """\
+from optimization import ExperimentConfig
+from optimization.training import register_experiment
+
+@register_experiment("of_main")
+def of_main():
+    sgd = {"type": "sgd", "sgd": {"momentum": 0.9}}
+    rate = {"type": "cosine", "cosine": {"initial_learning_rate": 0.1}}
+    return ExperimentConfig(
+        task={"train_data": {"global_batch_size": 8}},
+        trainer={"train_steps": 10, "optimizer_config": {"optimizer": sgd, "learning_rate": rate}},
+    )
+
+@register_experiment("of_main_that_fails")
+def of_main_that_fails():
+    raise KeyError("x")
+"""
+
+
+@pytest.fixture
+def experiment(write, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registries, "_EXPERIMENTS", {})
+    sys.modules.pop("experiment_of_main", None)
+    write("experiment_of_main.py", EXPERIMENT)
+    return ["validate", "--import", "experiment_of_main", "--experiment"]
+
+
+def test_over_an_experiment_the_whole_file_is_read(experiment, write, capsys):
+    path = write(
+        "part.yaml",
+        "task: {train_data: {shufle: true}}\n"
+        "trainer:\n  train_stepz: 3\n  optimizer_config: {optimizer: {sgd: {momentum: 2}}}\n"
+        "runtime: {tpu: x}\noptimizer: {type: sgd}\n",
+    )
+    assert main([*experiment, "of_main", path]) == 1
+    assert [line.split(": ", 2)[:2] for line in capsys.readouterr().err.splitlines()] == [
+        [f"{path}:1", "task.train_data.shufle"],
+        [f"{path}:3", "trainer.train_stepz"],
+        [f"{path}:4", "trainer.optimizer_config.optimizer.sgd.momentum"],
+        [f"{path}:5", "runtime.tpu"],
+        [f"{path}:6", "optimizer"],
+    ]
+
+
+def test_what_an_experiment_sets_the_file_may_leave_out(experiment, write, capsys):
+    path = write("part.yaml", "trainer: {optimizer_config: {optimizer: {sgd: {momentum: 0.5}}}}\n")
+    assert main([*experiment, "of_main", path]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{path}: fine (optimizer sgd, learning_rate cosine)\n"
+    assert err == (
+        "task.validation_data.global_batch_size: must be > 0 in the mode 'train_and_eval', got 0 "
+        "(warning)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("of_mian", "unknown experiment 'of_mian'; did you mean 'of_main'?"),
+        ("of_main_that_fails", "the experiment 'of_main_that_fails' fails: KeyError: 'x' ("),
+    ],
+)
+def test_an_experiment_that_cannot_be_had_is_a_usage_error(name, message, experiment, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*experiment, name, "x.yaml"])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_trainer_and_runtime_are_checked_without_an_experiment(write, capsys):
+    path = write(
+        "part.yaml",
+        "task: {filterz: 1}\ntrainer: {train_stepz: 3, num_gpus: 3, optimizer_config: {}}\n"
+        "runtime: {enable_xla: 'yes'}\n",
+    )
+    assert main(["validate", path]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"{path}:2: trainer.train_stepz: unknown key; did you mean 'train_steps'?",
+        f"{path}:3: runtime.enable_xla: expected true or false, got 'yes' (text)",
+    ]
+
+
 def test_a_selected_branch_without_its_required_values_is_wrong(write, capsys):
     path = write("partial.yaml", "trainer: {optimizer_config: {learning_rate: {type: cosine}}}\n")
     assert main(["validate", path]) == 1
@@ -122,3 +207,23 @@ def test_as_a_program_without_traceback_or_tensorflow(write):
     assert result.stdout == "exit 1\n[]\n"
     assert "Traceback" not in result.stderr
     assert "expected a number, got '0.9'" in result.stderr
+
+
+def test_libraries_that_write_while_they_load_are_not_heard(experiment, write, tmp_path):
+    write(
+        "noisy_module.py",
+        "import os, sys\nos.write(2, b'noise')\nprint('noise', file=sys.stderr)\n"
+        "import experiment_of_main\n",
+    )
+    path = write("part.yaml", "trainer: {train_step: 3}\n")
+    arguments = ["--import", "noisy_module", "--experiment", "of_main", path]
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    result = subprocess.run(
+        [sys.executable, "-m", "optimization", "validate", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    message = "trainer.train_step: unknown key; did you mean 'train_steps'?"
+    assert (result.returncode, result.stderr) == (1, f"{path}:1: {message}\n")

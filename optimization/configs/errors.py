@@ -62,9 +62,12 @@ def warn(problem: Problem) -> None:
     warnings.warn(str(problem), ConfigWarning, stacklevel=3)
 
 
-def did_you_mean(name: Any, names: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'?" for the nearest of `names`, or "" if none is near."""
-    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.6)
+def did_you_mean(name: Any, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Returns "; did you mean 'x'?" for the nearest of `names`, or "" if none is near.
+
+    Two names are as near as difflib's ratio says; `cutoff` is the least that counts.
+    """
+    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -77,6 +77,10 @@ _PYTHON_TAGS = {
 """PyYAML's tags for values that YAML has itself, and the tags that YAML has for them."""
 
 
+def _plain_tag(node: Node) -> str:
+    return _PYTHON_TAGS.get(node.tag, node.tag)
+
+
 class SourcedDict(dict):
     """A mapping read from a file or a flag.
 
@@ -116,7 +120,6 @@ class _Reader:
         if self.depth >= MAX_DEPTH:
             raise ConfigError([self._problem(node, f"nested more than {MAX_DEPTH} levels deep")])
         self.depth += 1
-        node.tag = _PYTHON_TAGS.get(node.tag, node.tag)
         try:
             if isinstance(node, MappingNode):
                 return self._mapping(node)
@@ -139,12 +142,12 @@ class _Reader:
         )
 
     def _sequence(self, node: SequenceNode) -> list:
-        if node.tag != f"{_TAG}seq":
+        if _plain_tag(node) != f"{_TAG}seq":
             self._refuse_tag(node)
         return [self.read(item) for item in node.value]
 
     def _mapping(self, node: MappingNode) -> SourcedDict:
-        if node.tag != f"{_TAG}map":
+        if _plain_tag(node) != f"{_TAG}map":
             self._refuse_tag(node)
         result, lines, merged = SourcedDict(), {}, []
         for key_node, value_node in node.value:
@@ -181,7 +184,7 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode) -> Any:
         text = node.value
-        match node.tag.removeprefix(_TAG):
+        match _plain_tag(node).removeprefix(_TAG):
             case "str" | "merge":
                 return text
             case "null":

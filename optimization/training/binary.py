@@ -1,11 +1,8 @@
 """`main()` of training binaries: flags, layers of settings, errors without tracebacks."""
 
-import contextlib
-import os
 import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -15,6 +12,7 @@ from optimization.configs.errors import ConfigError, ConfigWarning, warn
 from optimization.configs.experiment_config import MODES, ExperimentConfig
 from optimization.configs.layers import findings, layered, read_layers
 from optimization.training.errors import TrainingError
+from optimization.training.imports import quiet_libraries
 from optimization.training.registries import experiment_names, get_experiment
 
 
@@ -36,7 +34,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         "params_override",
         [],
         "Settings that go over those of the files: `a.b=1,c.d=[1,2]`, or YAML or JSON text, or the "
-        "path of a YAML file. May be repeated; the later one wins.",
+        "path of a .yaml or .json file. May be repeated; the later one wins.",
         flag_values=flag_values,
     )
     flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.", flag_values=flag_values)
@@ -137,7 +135,8 @@ def _run_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
     config = resolve_flags(
         values.experiment, values.config_file, values.params_override, values.mode
     )
-    with _quiet_import():
+    with quiet_libraries():
+        extras.require("tensorflow")
         from optimization.training.run import run_experiment
     run_experiment(config, values.mode, values.model_dir)
 
@@ -170,30 +169,3 @@ def resolve_flags(
         if doubt.origin is not None:
             warn(doubt)
     return config
-
-
-@contextlib.contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Keeps what TensorFlow's libraries write while they load off the screen.
-
-    They write it before they read TF_CPP_MIN_LOG_LEVEL, so the descriptor itself is turned aside;
-    if the import fails, all of it is shown. A user who has set the variable sees everything.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
-        yield
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
-        try:
-            extras.require("tensorflow")
-        except BaseException:
-            aside.seek(0)
-            os.write(saved, aside.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-    yield

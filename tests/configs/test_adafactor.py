@@ -299,3 +299,10 @@ def test_keras_names_mean_the_same_switches():
 )
 def test_which_axes_are_factored(shape, rule, least, axes):
     assert axes_to_factor(shape, rule, least) == axes
+
+
+def test_a_null_that_is_no_value_leaves_a_switch_to_the_variant():
+    switches = {"weight_decay_first": None, "gradient_accumulation_steps": None}
+    section = AdafactorConfig({"variant": "keras", **switches})
+    assert section == AdafactorConfig(variant="keras")
+    assert section.weight_decay_first

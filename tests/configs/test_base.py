@@ -6,7 +6,7 @@ import pytest
 
 from optimization.configs.base import DEFAULT, PYTHON, Config, OneOfConfig
 from optimization.configs.errors import ConfigError, ConfigWarning, Origin
-from optimization.configs.types import REQUIRED, PositiveInt
+from optimization.configs.types import REMAINING, REQUIRED, PositiveInt, PositiveSteps
 from optimization.configs.yaml_file import parse
 
 
@@ -88,6 +88,44 @@ def test_a_section_that_is_null_is_told_what_to_write():
     )
     with pytest.raises(ConfigError, match=r"leaf: .*; leave it out, or write \{\} to set nothing"):
         Root({"choice": {"leaf": None}})
+
+
+@dataclasses.dataclass
+class Nullable(Config):
+    steps: PositiveInt = REQUIRED
+    decay_steps: PositiveSteps = REMAINING
+    offset: int = 0
+    names: tuple[str, ...] = ()
+    nesterov: bool = False
+    count: PositiveInt = dataclasses.field(default=1, metadata={"null": True})
+    clip: float | None = 1.0
+    factor: float = 0.9
+
+
+def test_null_is_not_set_where_it_can_only_mean_the_default():
+    placeholders = ["steps", "decay_steps", "offset", "names", "nesterov", "count"]
+    empty = Nullable(dict.fromkeys(placeholders))
+    assert empty == Nullable()
+    assert not empty._written()
+    assert Nullable.from_json('{"offset": null, "count": null}') == Nullable()
+    layered = Nullable(steps=3, decay_steps=4, offset=5, names=["a"], nesterov=True, count=6)
+    layered.override(parse("\n".join(f"{name}: null" for name in placeholders), "f.yaml"))
+    assert layered == Nullable()
+    layered.offset = 7
+    layered.offset = None
+    assert layered.offset == 0
+    assert layered.origin_of("offset") == DEFAULT
+    with pytest.raises(ConfigError, match=r"^f.yaml:1: steps: a value is required, none was given"):
+        layered.validate()
+
+
+def test_null_is_a_value_where_it_is_one_and_an_error_where_the_default_is_not_none():
+    assert Nullable(clip=None).clip is None
+    with pytest.raises(ConfigError) as error:
+        Nullable(factor=None)
+    assert str(error.value) == "factor: expected a number, got null; the default is 0.9"
+    with pytest.raises(ConfigError, match=r"names\[1\]: expected text, got null"):
+        Nullable(names=["a", None])
 
 
 def test_assignment_is_as_strict_as_a_file():

@@ -217,3 +217,47 @@ def test_ema_defaults_are_model_gardens():
         EMAConfig(average_decay=1.0)
     with pytest.raises(ConfigError, match="start_step: must be >= 0"):
         EMAConfig(start_step=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        (
+            "vit_adamw",
+            "Garden's MAE project; write `adamw`, and its layer-wise rates as a",
+        ),
+        ("detr_adamw", "write `adamw`, and its rate of the backbone as `param_groups: ["),
+        ("sgd_dymow", "write `sgd_torch`"),
+        ("sgd_accum", "write `sgd` with `gradient_accumulation_steps`"),
+    ],
+)
+def test_types_of_model_gardens_projects_say_what_to_write(name, written):
+    with pytest.raises(ConfigError) as error:
+        OptimizerConfig({"type": name, name: {"x": 1}, "adamw": {"weight_decay_rate": 1e-5}})
+    assert len(error.value.problems) == 1
+    assert str(error.value).startswith(f"type: `{name}` is a type of Model Garden's ")
+    assert written in str(error.value)
+
+
+KERAS_NAMES = {"AdamW": "adamw_experimental", "Adafactor": "adafactor_keras"} | {
+    "ScheduleFreeAdamW": "schedule_free_adamw"
+}
+
+
+def test_what_keras_writes_of_each_of_its_optimizers_is_read():
+    import keras
+
+    read = 0
+    for name, keras_class in vars(keras.optimizers).items():
+        section = KERAS_NAMES.get(name, name.lower())
+        if section not in OPTIMIZERS_CLS or not isinstance(keras_class, type):
+            continue
+        settings = keras_class().get_config()
+        del settings["learning_rate"]  # it has a section of its own
+        config = OptimizerConfig({"type": section, section: settings})
+        config.validate()
+        assert config.get().gradient_accumulation_steps == 1
+        assert (config.get().weight_decay or None) == settings["weight_decay"]
+        assert "gradient_accumulation_steps" not in config.get()._origins
+        read += 1
+    assert read >= 11
