@@ -67,6 +67,9 @@ def test_what_is_no_duration(written, message):
 def test_the_decay_ends_with_the_training_where_nothing_is_said():
     sized, _ = with_length(config(), LENGTH)
     assert sized.learning_rate.get().decay_steps == 1000
+    placeholder = {"initial_learning_rate": 0.1, "decay_steps": None}
+    sized, _ = with_length(config({"type": "cosine", "cosine": placeholder}), LENGTH)
+    assert sized.learning_rate.get().decay_steps == 1000
     sized, _ = with_length(config(warmup=linear_warmup("10%")), LENGTH)
     assert sized.learning_rate.get().decay_steps == 1000  # the warmup replaces its beginning
     sized, _ = with_length(config(warmup=linear_warmup("10%", mode="delay")), LENGTH)

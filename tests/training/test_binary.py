@@ -79,7 +79,7 @@ def test_what_the_mode_needs_is_checked(tmp_path):
         ({"model_dir": None}, "error: --model_dir is required"),
         ({"model_dir": ""}, "error: --model_dir is required"),
         ({"files": ["nowhere.yaml"]}, r"error: nowhere.yaml: cannot be read"),
-        ({"overrides": ["trainer.train_steps"]}, "expected `path.to.value=value`, a mapping in YAML or JSON"),
+        ({"overrides": ["trainer.train_steps"]}, "write `trainer.train_steps=VALUE`"),
         ({"overrides": ["trainer.best_checkpoint_eval_metric=loss"]}, "is needed with"),
         ({"mode": "eval"}, "error: there is no checkpoint in .* to evaluate"),
         (
