@@ -1,4 +1,4 @@
-"""Trains and evaluates the experiments of this directory; see --help."""
+"""Trains and evaluates the experiments of this directory."""
 
 import os
 import sys

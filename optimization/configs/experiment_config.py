@@ -193,11 +193,14 @@ class ExperimentConfig(Config):
     """Everything that decides a run.
 
     Attributes:
+        experiment: The name under which the experiment is registered, so that a file of settings
+            says of what they are; None for an experiment that is not.
         task: The model, its data and its loss; an instance of the task's own config class.
         trainer: How long, how often, and with which optimizer.
         runtime: The machine, the precision and the seed.
     """
 
+    experiment: str | None = None
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)

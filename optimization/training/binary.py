@@ -1,6 +1,8 @@
 """`main()` of training binaries: flags, layers of settings, errors without tracebacks."""
 
+import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,20 +10,29 @@ from typing import Any
 from absl import app, flags, logging
 
 from optimization import extras
-from optimization.configs.errors import ConfigError, ConfigWarning, warn
-from optimization.configs.experiment_config import MODES, ExperimentConfig
+from optimization.configs.errors import ConfigError, ConfigWarning, Problem, warn
+from optimization.configs.experiment_config import MODES, ExperimentConfig, TrainerConfig
 from optimization.configs.layers import findings, layered, read_layers
-from optimization.training.errors import TrainingError
+from optimization.configs.yaml_file import SourcedDict
+from optimization.training.changes import PARAMS_FILE
+from optimization.training.checkpoint_files import latest_checkpoint
+from optimization.training.errors import CheckpointError, TrainingError
 from optimization.training.imports import quiet_libraries
 from optimization.training.registries import experiment_names, get_experiment
+from optimization.training.run import check_directory, check_run, run_experiment
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines the flags of a training binary, once."""
     if "params_override" in flag_values:
         return
+    names = ", ".join(experiment_names()) or "none is registered"
     flags.DEFINE_string(
-        "experiment", None, "The name of a registered experiment.", flag_values=flag_values
+        "experiment",
+        None,
+        f"The name of a registered experiment: {names}. It can be left out where a file of "
+        "settings names it, as params.yaml does.",
+        flag_values=flag_values,
     )
     flags.DEFINE_multi_string(
         "config_file",
@@ -42,9 +53,19 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         "model_dir",
         None,
         "The directory of the run: checkpoints, summaries, params.yaml. A run that stopped goes on "
-        "from its latest checkpoint there.",
+        "from its latest checkpoint there. The modes that evaluate take its params.yaml in the "
+        "place of the experiment's settings.",
         flag_values=flag_values,
     )
+    flags.DEFINE_string(
+        "checkpoint",
+        None,
+        "What --mode=eval evaluates: latest (the default), best, or the path of a checkpoint.",
+        flag_values=flag_values,
+    )
+    for flag in flag_values.get_flags_for_module(__name__):
+        # So that --help tells of them, not only --helpfull.
+        flag_values.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,8 +82,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     The settings are those of `--experiment`, then each `--config_file`, then each
     `--params_override`; later ones win. The result is written to `params.yaml` in `--model_dir`, a
-    config file that repeats the run. What a user can put right is told on standard error without a
-    traceback, with exit status 1; `--verbosity=1` adds the traceback.
+    config file that repeats the run. `--mode=eval` and `continuous_eval` start from that file and
+    need no other flag; `--checkpoint` says what is evaluated. What a user can put right is told on
+    standard error without a traceback, with exit status 1; `--verbosity=1` adds the traceback.
 
     Args:
         argv: The command line, the program's name first; None for `sys.argv`.
@@ -132,13 +154,56 @@ def _run_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
         raise TrainingError(f"unexpected argument {argv[1]!r}; settings go to --params_override")
     if not values.model_dir:
         raise TrainingError("--model_dir is required")
-    config = resolve_flags(
-        values.experiment, values.config_file, values.params_override, values.mode
-    )
+    # A shell leaves the ~ of `--model_dir=~/run` alone.
+    model_dir = os.path.expanduser(values.model_dir)
+    checkpoint = values.checkpoint and os.path.expanduser(values.checkpoint)
+    config = _settings(values, model_dir)
+    # Once more than `run_experiment` does, since TensorFlow takes long to load.
+    check_run(config, values.mode, model_dir, checkpoint)
     with quiet_libraries():
         extras.require("tensorflow")
-        from optimization.training.run import run_experiment
-    run_experiment(config, values.mode, values.model_dir)
+    run_experiment(config, values.mode, model_dir, checkpoint=checkpoint)
+
+
+def _settings(values: flags.FlagValues, model_dir: str) -> ExperimentConfig:
+    """Returns the config that the flags describe, for evaluation over that of the run itself."""
+    files = [os.path.expanduser(path) for path in values.config_file]
+
+    def resolved(*own: str) -> ExperimentConfig:
+        return resolve_flags(
+            values.experiment, [*own, *files], values.params_override, values.mode, doubted=not own
+        )
+
+    if values.mode.startswith("train"):
+        return resolved()
+    check_directory(model_dir)
+    params = os.path.join(model_dir, PARAMS_FILE)
+    if values.mode == "continuous_eval" and not os.path.exists(params):
+        config = resolved() if values.experiment or files else None
+        trainer = TrainerConfig() if config is None else config.trainer
+        _wait_for_run(model_dir, trainer.continuous_eval_timeout)
+    if os.path.exists(params):
+        config = resolved(params)
+        changed = ", changed by flags" if files or values.params_override else ""
+        print(f"settings of {params}{changed}", flush=True)
+        return config
+    if not (values.experiment or files):
+        kind = "holds no" if os.path.isdir(model_dir) else "does not exist: there is no"
+        raise TrainingError(
+            f"--model_dir {model_dir!r} {kind} {PARAMS_FILE}, which a run writes there; without it "
+            "--experiment is required"
+        )
+    return resolved()
+
+
+def _wait_for_run(model_dir: str, seconds: int | None) -> None:
+    """Waits until a run has begun in `model_dir`, which has its settings before a checkpoint."""
+    end = None if seconds is None else time.monotonic() + seconds
+    params = os.path.join(model_dir, PARAMS_FILE)
+    while not os.path.exists(params) and latest_checkpoint(model_dir) is None:
+        if end is not None and time.monotonic() >= end:
+            raise CheckpointError(f"no checkpoint came to {model_dir!r} in {seconds} s")
+        time.sleep(1)
 
 
 def resolve_flags(
@@ -146,26 +211,71 @@ def resolve_flags(
     config_files: Sequence[str] = (),
     overrides: Sequence[str] = (),
     mode: str = "train_and_eval",
+    doubted: bool = True,
 ) -> ExperimentConfig:
     """Returns the config that the flags of a training binary describe.
+
+    Args:
+        experiment: The name of the experiment; None for what the files name.
+        config_files: The files, the later one wins.
+        overrides: What goes over them, the later one wins.
+        mode: What the config must be complete for.
+        doubted: Whether the first file is warned of, too: what a run was made with is not.
 
     Raises:
         ConfigError: Every mistake of every layer at once.
         TrainingError: If there is no such experiment.
     """
-    if not experiment:
-        names = ", ".join(experiment_names()) or "none"
-        raise TrainingError(f"--experiment is required; registered: {names}")
     layers, unreadable = read_layers(config_files, overrides)
-    config, mistakes = layered(get_experiment(experiment), layers)
+    name, disputes = _named(experiment, layers)
+    if not name:
+        if unreadable:
+            raise ConfigError(unreadable)
+        names = ", ".join(experiment_names()) or "none"
+        unnamed = f", {' and '.join(map(str, config_files))} names none" if config_files else ""
+        raise TrainingError(f"--experiment is required{unnamed}; registered: {names}")
+    config, mistakes = layered(_experiment(name, experiment, layers), layers)
     errors, doubts = findings(config, [*unreadable, *mistakes])
     known = {problem.path for problem in errors}
     errors += [problem for problem in config.problems_in_mode(mode) if problem.path not in known]
     if errors:
-        raise ConfigError(errors)
-    for doubt in doubts:
-        # What a file or a flag wrote. That another type is selected than the experiment's own
-        # needs no warning.
-        if doubt.origin is not None:
-            warn(doubt)
+        raise ConfigError([*disputes, *errors])
+    if config.experiment != name:
+        config.experiment = name
+    # What a file or a flag wrote. That another type is selected than the experiment's own needs no
+    # warning.
+    quiet = () if doubted else (os.fspath(config_files[0]),)
+    doubts = [doubt for doubt in doubts if doubt.origin and doubt.origin.source not in quiet]
+    for doubt in [*disputes, *doubts]:
+        warn(doubt)
     return config
+
+
+def _named(experiment: str | None, layers: Sequence[SourcedDict]) -> tuple[str, list[Problem]]:
+    """Returns the experiment, and the layers that are of another one."""
+    named = [layer for layer in layers if isinstance(layer.get("experiment"), str)]
+    name = experiment or (named[-1]["experiment"] if named else "")
+    disputes = [
+        Problem(
+            "experiment",
+            "experiment",
+            f"these are settings of {layer['experiment']!r}, not of {name!r}, which is taken",
+            layer.origins["experiment"],
+        )
+        for layer in named
+        if layer["experiment"] != name
+    ]
+    return name, disputes
+
+
+def _experiment(name: str, flag: str | None, layers: Sequence[SourcedDict]) -> ExperimentConfig:
+    try:
+        return get_experiment(name)
+    except TrainingError as error:
+        if flag:
+            raise
+        origin = next(layer.origins["experiment"] for layer in layers if "experiment" in layer)
+        raise TrainingError(
+            f"{origin}: {error}; import the module that registers it, or give --experiment if it "
+            "has another name now"
+        ) from None

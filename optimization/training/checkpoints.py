@@ -7,7 +7,8 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 
-from optimization.training.errors import CheckpointError
+from optimization.training.checkpoint_files import find_checkpoint, latest_checkpoint
+from optimization.training.errors import CheckpointError, MisfitError
 
 if typing.TYPE_CHECKING:
     import keras
@@ -16,6 +17,7 @@ if typing.TYPE_CHECKING:
 Sections = Mapping[str, Mapping[str, "tf.Variable"]]
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_SETTINGS = "settings/.ATTRIBUTES/py_state"
 # What TensorFlow writes for "/" and "." in the names of dictionary entries.
 _ESCAPE = re.compile(r"\.[.S]")
 _LISTED = 10
@@ -49,19 +51,27 @@ class CheckpointStore:
         sections: The variables by section ("model", "optimizer", ...) and path.
         max_to_keep: How many are kept.
         writable: Whether `save` writes; of several workers, only one does.
+        settings: Text that is saved too, for `saved_settings`; "" for none.
     """
 
     def __init__(
-        self, directory: str, sections: Sections, max_to_keep: int = 5, writable: bool = True
+        self,
+        directory: str,
+        sections: Sections,
+        max_to_keep: int = 5,
+        writable: bool = True,
+        settings: str = "",
     ):
         import tensorflow as tf
 
         self.directory = directory
         self._sections = sections
+        # Two, since a checkpoint need not hold settings, and those that it holds stay its own.
         self._checkpoint = tf.train.Checkpoint(**{k: dict(v) for k, v in sections.items()})
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, directory, max_to_keep=max_to_keep
-        )
+        saved = tf.train.Checkpoint(**{k: dict(v) for k, v in sections.items()})
+        if settings:
+            saved.settings = _text_state(settings)
+        self._manager = tf.train.CheckpointManager(saved, directory, max_to_keep=max_to_keep)
         self._writable = writable
 
     def save(self, step: int) -> str | None:
@@ -77,40 +87,31 @@ class CheckpointStore:
             The path that was read; None if the directory holds no checkpoint.
 
         Raises:
-            CheckpointError: If the checkpoint lacks a variable, has one too many, or has one of
-                another shape; nothing was changed then.
+            MisfitError: If the checkpoint lacks a variable, has one too many, or has one of
+                another shape or dtype; nothing was changed then.
+            CheckpointError: If it cannot be read.
         """
         path = path or latest_checkpoint(self.directory)
         if path is None:
             return None
         _compare(path, self._sections, leftover_is_wrong=True)
         with _readable(path):
-            self._checkpoint.restore(path).assert_consumed()
+            self._checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
         return path
 
 
-def latest_checkpoint(directory: str) -> str | None:
-    """Returns the path of the latest checkpoint in `directory`, None if there never was one.
-
-    Raises:
-        CheckpointError: If there are files of checkpoints, and none is whole.
-    """
+def _text_state(text: str) -> "tf.train.experimental.PythonState":
+    """Returns what saves `text` and takes nothing back."""
     import tensorflow as tf
 
-    found = tf.train.latest_checkpoint(directory)
-    if found is not None:
-        return found
-    # The file that names the latest one is damaged, or what it names is gone.
-    paths = [path.removesuffix(".index") for path in tf.io.gfile.glob(f"{directory}/ckpt-*.index")]
-    whole = [path for path in paths if tf.io.gfile.glob(f"{path}.data-*")]
-    if whole:
-        return max(whole, key=lambda path: int(path.rpartition("-")[2]))
-    if paths or os.path.exists(os.path.join(directory, "checkpoint")):
-        raise CheckpointError(
-            f"{directory!r} holds files of checkpoints, but no checkpoint that is whole; remove "
-            "them to start anew"
-        )
-    return None
+    class Text(tf.train.experimental.PythonState):
+        def serialize(self) -> str:
+            return text
+
+        def deserialize(self, string_value: bytes) -> None:
+            del string_value
+
+    return Text()
 
 
 def load_model(model: "keras.Model", path: str) -> None:
@@ -125,14 +126,28 @@ def load_model(model: "keras.Model", path: str) -> None:
     """
     import tensorflow as tf
 
-    found = latest_checkpoint(path) if os.path.isdir(path) else path
-    if found is None or not tf.io.gfile.glob(f"{found}.index"):
-        raise CheckpointError(f"there is no checkpoint at {path!r}")
+    found = find_checkpoint(path)
     sections = {"model": by_path(model.variables)}
     _compare(found, sections, leftover_is_wrong=False)
     checkpoint = tf.train.Checkpoint(**sections)
     with _readable(found):
         checkpoint.read(found).expect_partial().assert_existing_objects_matched()
+
+
+def saved_settings(path: str) -> str:
+    """Returns the text that was saved as settings with the checkpoint `path`; "" if none was."""
+    import tensorflow as tf
+
+    with _readable(path):
+        reader = tf.train.load_checkpoint(path)
+        if not reader.has_tensor(_SETTINGS):
+            return ""
+        return reader.get_tensor(_SETTINGS).decode()
+
+
+def holds_model_only(path: str) -> bool:
+    """Whether the checkpoint `path` is of weights alone, as that of the best evaluation is."""
+    return all(name.startswith("model: ") for name in _stored(path))
 
 
 @contextlib.contextmanager
@@ -150,45 +165,58 @@ def _unescape(match: re.Match) -> str:
     return "/" if match[0] == ".S" else "."
 
 
-def _stored(path: str) -> dict[str, list[int]]:
-    """Returns the shapes of what a checkpoint holds, by "section: variable path"."""
+class _Kind(typing.NamedTuple):
+    """What two variables must have in common."""
+
+    shape: list[int]
+    dtype: str
+
+
+def _stored(path: str) -> dict[str, _Kind]:
+    """Returns the shapes and dtypes of what a checkpoint holds, by "section: variable path"."""
     import tensorflow as tf
 
     with _readable(path):
-        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        reader = tf.train.load_checkpoint(path)
+        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     result = {}
     for key, shape in shapes.items():
         if not key.endswith(_VALUE) or key.startswith("save_counter"):
             continue
         section, _, name = key.removesuffix(_VALUE).partition("/")
-        result[f"{section}: {_ESCAPE.sub(_unescape, name)}"] = shape
+        result[f"{section}: {_ESCAPE.sub(_unescape, name)}"] = _Kind(shape, dtypes[key].name)
     return result
 
 
 def _compare(path: str, sections: Sections, leftover_is_wrong: bool) -> None:
     stored = _stored(path)
     wanted = {
-        f"{section}: {name}": variable.shape.as_list()
+        f"{section}: {name}": _Kind(variable.shape.as_list(), variable.dtype.name)
         for section, variables in sections.items()
         for name, variable in variables.items()
     }
-    parts = []
-    missing = [name for name in wanted if name not in stored]
-    if missing:
-        parts.append(_listing("missing from the checkpoint", missing))
-    leftover = [name for name in stored if name not in wanted]
-    if leftover and leftover_is_wrong:
-        parts.append(_listing("left over in the checkpoint", leftover))
-    shapes = [
-        f"{name}: {stored[name]} in the checkpoint, {shape} here"
-        for name, shape in wanted.items()
-        if name in stored and stored[name] != shape
-    ]
-    if shapes:
-        parts.append(_listing("of another shape", shapes))
+    listings = {
+        "missing from the checkpoint": [name for name in wanted if name not in stored],
+        "left over in the checkpoint": [
+            name for name in stored if name not in wanted and leftover_is_wrong
+        ],
+    }
+    for field in _Kind._fields:
+        kinds = {
+            name: (getattr(stored[name], field), getattr(kind, field))
+            for name, kind in wanted.items()
+            if name in stored
+        }
+        listings[f"of another {field}"] = [
+            f"{name}: {theirs} in the checkpoint, {mine} here"
+            for name, (theirs, mine) in kinds.items()
+            if theirs != mine
+        ]
+    parts = [_listing(title, names) for title, names in listings.items() if names]
     if parts:
         head = f"the checkpoint {path} does not fit the model and the optimizer"
-        raise CheckpointError("\n".join([head, *parts]))
+        names = [name for names in listings.values() for name in names]
+        raise MisfitError("\n".join([head, *parts]), {name.partition(":")[0] for name in names})
 
 
 def _listing(title: str, names: list[str]) -> str:

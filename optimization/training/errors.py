@@ -12,6 +12,21 @@ class CheckpointError(TrainingError):
     """A checkpoint that is not there, or does not fit the model and the optimizer."""
 
 
+class MisfitError(CheckpointError):
+    """A checkpoint of other variables than those of the model and the optimizer.
+
+    Attributes:
+        sections: Where they differ: "model", "optimizer", "trainer".
+    """
+
+    def __init__(self, message: str, sections: set[str]):
+        self.sections = sections
+        super().__init__(message)
+
+    def __reduce__(self):
+        return type(self), (str(self), self.sections)
+
+
 class NonFiniteLossError(TrainingError):
     """A loss that became infinite or not a number."""
 

@@ -59,7 +59,7 @@ def get_experiment(name: str) -> ExperimentConfig:
             f"the experiment {name!r} must return an ExperimentConfig, "
             f"received: {type(config).__name__}"
         )
-    return config
+    return config.replace(experiment=name)
 
 
 def register_task(config_class: type[TaskConfig]) -> Callable[[TaskT], TaskT]:

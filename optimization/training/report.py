@@ -1,10 +1,14 @@
-"""What a run says at its end: what was done, how well, and where things are."""
+"""What a run says: before it starts what it does, and at its end how well, and what is where."""
 
 import os
+import shlex
 import typing
 
 from optimization.configs.base import OneOfConfig
+from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.optimization_config import OptimizationConfig
+from optimization.training.changes import PARAMS_FILE
+from optimization.training.checkpoint_files import latest_checkpoint, whole_checkpoints
 from optimization.training.inspection import innermost
 
 if typing.TYPE_CHECKING:
@@ -75,31 +79,73 @@ def describe_settings(
     return lines
 
 
+def describe_run(trainer: "Trainer") -> str:
+    """Returns what is trained or evaluated, and with what, one fact a line."""
+    model, replicas = trainer.model, trainer.strategy.num_replicas_in_sync
+    done = f", {trainer.step:,} of them done" if trainer.step else ""
+    return _rows(
+        {
+            "task": type(trainer.task).__name__,
+            "model": f"{model.name}, {model.count_params():,} parameters",
+            **describe_optimization(trainer.optimizer_config),
+            "steps": f"{trainer.config.trainer.train_steps:,}{done}",
+            "devices": f"{replicas} ({type(trainer.strategy).__name__})" if replicas > 1 else "1",
+        }
+    )
+
+
+def describe_checkpoint(trainer: "Trainer", path: str, averaged: bool) -> str:
+    """Returns what a checkpoint is, in words, with its path.
+
+    Args:
+        trainer: What has restored it.
+        path: The checkpoint.
+        averaged: Whether its averaged weights are meant.
+    """
+    directory, own = os.path.dirname(path), os.path.normpath(trainer.model_dir)
+    kind = "checkpoint"
+    if _same(directory, best_directory(trainer.config, own)):
+        kind = "best weights"
+    elif _same(path, latest_checkpoint(own)):
+        kind = "latest checkpoint"
+    return f"{path} ({kind}, step {trainer.step:,}{', averaged weights' if averaged else ''})"
+
+
+def _same(path: str, other: str | None) -> bool:
+    return bool(other) and os.path.realpath(path) == os.path.realpath(other)
+
+
 def final_report(trainer: "Trainer", results: dict[str, float], seconds: float) -> str:
-    """Returns the summary of a run, one fact a line."""
-    config, model = trainer.config, trainer.model
-    replicas = trainer.strategy.num_replicas_in_sync
-    rows = {
-        "task": type(trainer.task).__name__,
-        "model": f"{model.name}, {model.count_params():,} parameters",
-        **describe_optimization(trainer.optimizer_config),
-        "steps": f"{trainer.step:,} of {config.trainer.train_steps:,}",
-        "devices": f"{replicas} ({type(trainer.strategy).__name__})" if replicas > 1 else "1",
-        "took": f"{seconds:.1f} s",
-    }
+    """Returns what came of a run, one fact a line."""
+    total = trainer.config.trainer.train_steps
+    steps = f"{trainer.step:,}"
+    steps += f" of {total:,}" if trainer.step <= total else f", train_steps is {total:,}"
+    rows = {"evaluated": trainer.evaluated} if trainer.evaluated else {}
+    rows |= {"steps": steps, "took": f"{seconds:.1f} s"}
     rows |= {name: f"{value:.5g}" for name, value in results.items()}
     rows |= _places(trainer)
+    return _rows(rows)
+
+
+def _rows(rows: dict[str, str]) -> str:
     width = max(map(len, rows))
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())
 
 
+def best_directory(config: ExperimentConfig, model_dir: str) -> str | None:
+    """Returns where the best weights are kept; None for nowhere."""
+    subdir = config.trainer.best_checkpoint_export_subdir
+    return os.path.join(model_dir, subdir) if subdir else None
+
+
 def _places(trainer: "Trainer") -> dict[str, str]:
-    directory, settings = trainer.model_dir, trainer.config.trainer
-    best = os.path.join(directory, settings.best_checkpoint_export_subdir)
+    directory = trainer.model_dir
+    best = best_directory(trainer.config, directory)
+    params = os.path.join(directory, PARAMS_FILE)
     places = {
         "checkpoints": directory,
-        "best weights": best if settings.best_checkpoint_export_subdir else "",
-        "configuration": os.path.join(directory, "params.yaml"),
-        "summaries": f"tensorboard --logdir {directory}",
+        "best weights": best if best and whole_checkpoints(best) else "",
+        "configuration": params if os.path.exists(params) else "",
+        "summaries": f"tensorboard --logdir {shlex.quote(directory)}",
     }
     return {name: place for name, place in places.items() if place}

@@ -7,12 +7,18 @@ from rich.console import Console
 
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import MODES, ExperimentConfig
-from optimization.training.errors import TrainingError
+from optimization.training import changes
+from optimization.training.checkpoint_files import (
+    find_checkpoint,
+    latest_checkpoint,
+    whole_checkpoints,
+)
+from optimization.training.errors import CheckpointError, TrainingError
 from optimization.training.progress import say
-from optimization.training.report import final_report
+from optimization.training.registries import get_task_class
+from optimization.training.report import best_directory, describe_run, final_report
+from optimization.training.task import Task
 from optimization.training.trainer import Trainer
-
-PARAMS_FILE = "params.yaml"
 
 
 def run_experiment(
@@ -20,18 +26,21 @@ def run_experiment(
     mode: str,
     model_dir: str | os.PathLike,
     *,
+    checkpoint: str | None = None,
     console: Console | None = None,
 ) -> dict[str, float]:
     """Trains, evaluates or both, and writes `params.yaml`, checkpoints and summaries.
 
     `train` and `train_and_eval` go on from the latest checkpoint in `model_dir`, if there is one,
-    as if the run had never stopped. `eval` evaluates the latest checkpoint, `continuous_eval` each
-    new one until that of `train_steps`, or until none comes in time.
+    as if the run had never stopped. `eval` evaluates one checkpoint, `continuous_eval` each new one
+    until that of `train_steps`, or until none comes in time.
 
     Args:
         config: The experiment, complete.
         mode: `train`, `eval`, `train_and_eval` or `continuous_eval`.
         model_dir: The directory of the run; made if need be.
+        checkpoint: What `eval` evaluates: `latest`, `best`, or a checkpoint by its path, of which
+            no summaries are written; None for `latest`.
         console: Where to write progress; None for standard output.
 
     Returns:
@@ -42,49 +51,150 @@ def run_experiment(
         TrainingError: If the run cannot be done, or its loss becomes NaN.
         ValueError: If there is no such mode.
     """
-    if mode not in MODES:
-        raise ValueError(f"Argument `mode` must be one of {', '.join(MODES)}, received: {mode!r}")
-    problems = config.problems_in_mode(mode)
-    if problems:
-        raise ConfigError(problems)
-    console = console or Console()
     model_dir = os.fspath(model_dir)
-    if mode.startswith("train"):
-        make_directory(model_dir)
+    path = check_run(config, mode, model_dir, checkpoint)
+    console = console or Console()
     started = time.perf_counter()
     trainer = Trainer(config, model_dir, console=console)
-    if mode == "eval":
-        results = trainer.evaluate_checkpoint()
-    elif mode == "continuous_eval":
-        results = trainer.evaluate_continuously()
+
+    def start() -> None:
+        if trainer.chief:
+            _write_params(config, model_dir)
+            say(console, describe_run(trainer))
+
+    if mode.startswith("train"):
+        results = trainer.train(evaluate=mode == "train_and_eval", on_start=start)
     else:
-        results = trainer.train(
-            evaluate=mode == "train_and_eval",
-            on_start=lambda: _write_params(config, model_dir) if trainer.chief else None,
-        )
-    if "train" not in mode:
+        if trainer.chief:
+            say(console, describe_run(trainer))
+        if mode == "eval":
+            results = trainer.evaluate_checkpoint(path, record=checkpoint in (None, "latest"))
+        else:
+            results = trainer.evaluate_continuously()
         results = {f"validation {name}": value for name, value in results.items()}
     if trainer.chief:
         say(console, final_report(trainer, results, time.perf_counter() - started))
     return results
 
 
-def make_directory(path: str) -> None:
-    """Makes the directory of a run.
+def check_run(
+    config: ExperimentConfig, mode: str, model_dir: str, checkpoint: str | None = None
+) -> str | None:
+    """Finds what is wrong with a run as far as that can be told without TensorFlow.
+
+    Args:
+        config: As for `run_experiment`, as are the others.
+        mode: What to do.
+        model_dir: The directory of the run; made for a mode that trains.
+        checkpoint: What to evaluate.
+
+    Returns:
+        The checkpoint to evaluate, or to go on from; None if there is none.
 
     Raises:
-        TrainingError: If it cannot be made.
+        ConfigError: If the config lacks what the mode needs.
+        TrainingError: If the directory or the checkpoint cannot be used.
+        ValueError: If there is no such mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"Argument `mode` must be one of {', '.join(MODES)}, received: {mode!r}")
+    problems = config.problems_in_mode(mode)
+    if problems:
+        raise ConfigError(problems)
+    if checkpoint is not None and mode != "eval":
+        raise TrainingError(f"--checkpoint is for --mode=eval, the mode is {mode!r}")
+    task_class = get_task_class(config.task)
+    if mode == "continuous_eval":
+        check_directory(model_dir)
+        return None
+    if mode == "eval":
+        check_directory(model_dir)
+        return _chosen_checkpoint(config, model_dir, checkpoint)
+    make_directory(model_dir)
+    found = latest_checkpoint(model_dir)
+    start = config.task.init_checkpoint
+    if found is not None:
+        changes.check_identity(found, changes.since_params(model_dir, config))
+    elif start and "://" not in start and task_class.initialize is Task.initialize:
+        try:
+            find_checkpoint(start)
+        except CheckpointError as error:
+            raise CheckpointError(f"task.init_checkpoint: {error}") from None
+    return found
+
+
+def _chosen_checkpoint(config: ExperimentConfig, model_dir: str, checkpoint: str | None) -> str:
+    """Returns the path of the checkpoint that is to be evaluated."""
+    if checkpoint in (None, "latest"):
+        found = latest_checkpoint(model_dir)
+        if found is None:
+            missing = "" if os.path.isdir(model_dir) else ": there is no such directory"
+            raise CheckpointError(f"there is no checkpoint in {model_dir!r} to evaluate{missing}")
+        return found
+    if checkpoint == "best":
+        return _best_checkpoint(config, model_dir)
+    if not checkpoint:
+        raise TrainingError("--checkpoint must be best, latest or a path, got ''")
+    if os.path.basename(checkpoint) == checkpoint and checkpoint in whole_checkpoints(model_dir):
+        return os.path.join(model_dir, checkpoint)
+    try:
+        return find_checkpoint(checkpoint)
+    except CheckpointError as error:
+        held = ", ".join(reversed(whole_checkpoints(model_dir))) or "no checkpoint"
+        raise CheckpointError(f"--checkpoint: {error}; {model_dir!r} holds {held}") from None
+
+
+def _best_checkpoint(config: ExperimentConfig, model_dir: str) -> str:
+    directory = best_directory(config, model_dir)
+    if directory is None:
+        raise CheckpointError(
+            "--checkpoint=best: the run keeps no best weights, "
+            "trainer.best_checkpoint_export_subdir is not set"
+        )
+    found = latest_checkpoint(directory)
+    if found is None:
+        raise CheckpointError(
+            f"--checkpoint=best: there are no best weights in {directory!r}; evaluations keep "
+            "them, as those of --mode=train_and_eval"
+        )
+    return found
+
+
+def check_directory(path: str) -> None:
+    """Checks that `path` may be the directory of a run, one that is there or not.
+
+    Raises:
+        TrainingError: If it cannot.
     """
     if "://" in path:
         raise TrainingError(f"--model_dir must be a directory of this machine, got {path!r}")
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise TrainingError(f"--model_dir {path!r} is a file, not a directory")
+
+
+def make_directory(path: str) -> None:
+    """Makes the directory of a run, in which it can write.
+
+    Raises:
+        TrainingError: If that cannot be.
+    """
+    check_directory(path)
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"--model_dir {path!r} cannot be made: {error.strerror}") from None
+    params = os.path.join(path, changes.PARAMS_FILE)
+    reason = ""
+    if not os.access(path, os.W_OK | os.X_OK):
+        reason = "permission denied"
+    elif os.path.exists(params) and not (os.path.isfile(params) and os.access(params, os.W_OK)):
+        reason = f"{changes.PARAMS_FILE} there is not a file that can be written"
+    if reason:
+        raise TrainingError(f"--model_dir {path!r} cannot be written to: {reason}")
 
 
 def _write_params(config: ExperimentConfig, directory: str) -> None:
     try:
-        config.to_yaml(os.path.join(directory, PARAMS_FILE))
+        config.to_yaml(os.path.join(directory, changes.PARAMS_FILE))
     except OSError as error:
         raise TrainingError(f"--model_dir {directory!r} cannot be written to: {error}") from None

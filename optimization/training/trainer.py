@@ -10,9 +10,11 @@ from rich.console import Console
 
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import DataConfig, ExperimentConfig
-from optimization.training import checkpoints, metrics
+from optimization.training import changes, checkpoints, metrics
+from optimization.training.checkpoint_files import step_of
 from optimization.training.errors import (
     CheckpointError,
+    MisfitError,
     NonFiniteGradientsError,
     NonFiniteLossError,
     TrainingError,
@@ -30,7 +32,7 @@ from optimization.training.inspection import (
 )
 from optimization.training.progress import StepProgress, format_values, say
 from optimization.training.registries import get_task_class
-from optimization.training.report import describe_settings
+from optimization.training.report import describe_checkpoint, describe_settings
 from optimization.training.runtime import build_strategy, dtype_policy, is_chief
 from optimization.training.summaries import SummaryWriter
 
@@ -60,6 +62,7 @@ class Trainer:
         model: The model.
         optimizer: The optimizer, built.
         global_step: Training steps done, a `tf.Variable`.
+        evaluated: Which checkpoint was evaluated last, in words; "" for none.
 
     Raises:
         ConfigError: If the config is wrong.
@@ -117,8 +120,10 @@ class Trainer:
             },
             max_to_keep=self.config.trainer.max_to_keep,
             writable=self.chief,
+            settings=self.config.to_yaml(),
         )
         self._best = self._build_best()
+        self.evaluated = ""
         self._validation_data: Any = None
 
     # ---- building ------------------------------------------------------------------------------
@@ -177,7 +182,7 @@ class Trainer:
             trainer.best_checkpoint_metric_comp == "higher",
             self.model,
             fresh=not self._resumes,
-            writable=self.chief,
+            writable=self._writes(),
         )
 
     def _batches(self, data: DataConfig, first: int = 0, count: int = -1) -> Any:
@@ -207,9 +212,18 @@ class Trainer:
             What was restored; None if there is no checkpoint.
 
         Raises:
-            CheckpointError: If it does not fit, listing what is missing and what is left over.
+            CheckpointError: If it is of another experiment or optimizer, or does not fit, telling
+                the settings that have changed, or else the variables that differ.
         """
-        return self._store.restore(path)
+        path = path or checkpoints.latest_checkpoint(self.model_dir)
+        if path is None:
+            return None
+        found = changes.since(path, self.config)
+        changes.check_identity(path, found)
+        try:
+            return self._store.restore(path)
+        except MisfitError as error:
+            raise changes.explained(path, found, error) from error
 
     def save(self) -> None:
         """Writes a checkpoint of everything that training goes on from."""
@@ -224,7 +238,8 @@ class Trainer:
 
         Args:
             evaluate: Whether to evaluate every `validation_interval` steps and at the end.
-            on_start: Called when the checkpoint, if there is one, has been restored.
+            on_start: Called when the checkpoint, if there is one, has been restored, unless there
+                is nothing left to train.
 
         Returns:
             The values of the last summary, and those of the last evaluation with "validation "
@@ -241,19 +256,25 @@ class Trainer:
         """
         self._follower.check(evaluate)
         restored = self.restore()
-        if on_start is not None:
-            on_start()
+        total = self.config.trainer.train_steps
+        if self.step >= total:
+            self._say(
+                f"trained already: {self.step} steps are done, trainer.train_steps is {total}; "
+                f"set it above {self.step} to train on"
+            )
+            return _labeled(self.evaluate()) if evaluate else {}
         if restored:
             self._say(f"resumed at step {self.step} from {restored}")
+            found = changes.since(restored, self.config)
+            if found:
+                self._say(changes.summary(found))
         elif self.config.task.init_checkpoint:
             self._say(f"initialized from {self.config.task.init_checkpoint}")
+        if on_start is not None:
+            on_start()
         for line in describe_settings(self.optimizer_config, self.optimizer):
             self._say(line)
-        total = self.config.trainer.train_steps
         results: dict[str, float] = {}
-        if self.step >= total:
-            self._say(f"trained already: {self.step} of {total} steps are done")
-            return _labeled(self.evaluate()) if evaluate else results
         with (
             contextlib.closing(self._writer("train")) as writer,
             contextlib.closing(self._validation_writer()) as validation_writer,
@@ -357,25 +378,31 @@ class Trainer:
         if writer is None:
             with contextlib.closing(self._validation_writer()) as writer:
                 return self.evaluate(writer)
+        with self._averaged_weights() as averaged:
+            values = self._validate()
+            best = self._best is not None and self._best.offer(values, self.step)
+        self._say_values(values, averaged, best)
+        writer.write(values, self.step)
+        return values
+
+    def _validate(self) -> dict[str, float]:
+        """Returns the loss and the metrics of the weights that the model holds."""
         if self._validation_data is None:
             self._validation_data = self._batches(
                 self.config.task.validation_data, count=self.config.trainer.validation_steps
             )
         self._steps.validation_means.reset()
         metrics.reset(self._validation_metrics)
-        with self._averaged_weights() as averaged:
-            self._steps.validate(iter(self._validation_data))
-            values = self._steps.validation_means.result() | metrics.results(
-                self._validation_metrics
-            )
-            if not values or values["loss"] != values["loss"]:
-                raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
-            best = self._best is not None and self._best.offer(values, self.step)
+        self._steps.validate(iter(self._validation_data))
+        values = self._steps.validation_means.result() | metrics.results(self._validation_metrics)
+        if not values or values["loss"] != values["loss"]:
+            raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
+        return values
+
+    def _say_values(self, values: dict[str, float], averaged: bool, best: bool = False) -> None:
         notes = [note for note, holds in (("averaged weights", averaged), ("best", best)) if holds]
         note = f"  ({', '.join(notes)})" if notes else ""
         self._say(f"validation at step {self.step}  {format_values(values)}{note}")
-        writer.write(values, self.step)
-        return values
 
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[bool]:
@@ -386,17 +413,36 @@ class Trainer:
         with innermost(self.optimizer).averaged_weights():
             yield True
 
-    def evaluate_checkpoint(self, path: str | None = None) -> dict[str, float]:
+    def evaluate_checkpoint(self, path: str | None = None, record: bool = True) -> dict[str, float]:
         """Evaluates the checkpoint `path`, or the latest one of `model_dir`.
+
+        Args:
+            path: The checkpoint. If it holds weights alone, as that of the best evaluation, they
+                are evaluated as they are: of an optimizer that averages they are the averages.
+            record: Whether the evaluation is one of the run: its summaries are written, and better
+                weights kept, as `evaluate` does.
 
         Raises:
             CheckpointError: If there is none, or it does not fit.
         """
-        restored = self.restore(path)
-        if restored is None:
+        path = path or checkpoints.latest_checkpoint(self.model_dir)
+        if path is None:
             raise CheckpointError(f"there is no checkpoint in {self.model_dir!r} to evaluate")
-        self._say(f"evaluating {restored}")
-        return self.evaluate()
+        alone = not record and checkpoints.holds_model_only(path)
+        if alone:
+            checkpoints.load_model(self.model, path)
+            self.global_step.assign(step_of(path) or 0)
+        else:
+            self.restore(path)
+        averaged = averages(self.optimizer)
+        self.evaluated = describe_checkpoint(self, path, averaged)
+        self._say(f"evaluating {self.evaluated}")
+        if record:
+            return self.evaluate()
+        with contextlib.nullcontext() if alone else self._averaged_weights():
+            values = self._validate()
+        self._say_values(values, averaged)
+        return values
 
     def evaluate_continuously(self) -> dict[str, float]:
         """Evaluates each new checkpoint, to that of `train_steps` or until none comes in time.
@@ -423,7 +469,12 @@ class Trainer:
         return values
 
     def _writer(self, subdir: str) -> SummaryWriter:
-        return SummaryWriter(os.path.join(self.model_dir, subdir) if self.chief else None)
+        return SummaryWriter(os.path.join(self.model_dir, subdir) if self._writes() else None)
+
+    def _writes(self) -> bool:
+        """Whether this process writes: not one of other workers, nor of a read-only run."""
+        read_only = os.path.isdir(self.model_dir) and not os.access(self.model_dir, os.W_OK)
+        return self.chief and not read_only
 
     def _validation_writer(self) -> SummaryWriter:
         return self._writer(self.config.trainer.validation_summary_subdir)
