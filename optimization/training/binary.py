@@ -276,6 +276,6 @@ def _experiment(name: str, flag: str | None, layers: Sequence[SourcedDict]) -> E
             raise
         origin = next(layer.origins["experiment"] for layer in layers if "experiment" in layer)
         raise TrainingError(
-            f"{origin}: {error}; import the module that registers it, or give --experiment if it "
-            "has another name now"
+            f"{origin}: {error} (import the module that registers it, or give --experiment if it "
+            "has another name now)"
         ) from None

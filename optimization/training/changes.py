@@ -145,11 +145,10 @@ def _message(path: str, causes: list[Change]) -> str:
         lines.append(f"  and {len(causes) - _LISTED} more")
     return "\n".join(
         [
-            f"the checkpoint {path} does not fit, other settings made it:",
+            f"the checkpoint {path} was made with other settings and does not fit:",
             *lines,
-            "Set this as it was to go on from there. To train otherwise, take another model "
-            f"directory; task.init_checkpoint={os.path.dirname(path) or '.'} starts from its "
-            "weights",
+            "Set this as it was to go on from there. To train otherwise, take another --model_dir; "
+            f"task.init_checkpoint={os.path.dirname(path) or '.'} starts from these weights",
         ]
     )
 

@@ -1,3 +1,4 @@
+import json
 import re
 import types
 
@@ -5,12 +6,24 @@ import pytest
 
 from optimization import ConfigError, ConfigWarning
 from optimization.configs.errors import Problem, warn
-from optimization.training import TrainingError, binary
+from optimization.training import TrainingError, binary, register_experiment
 from optimization.training.binary import resolve_flags
-from tests.training.tiny import assert_same_bits, read_summaries, run, run_binary, stored, trainer
+from tests.training.tiny import (
+    assert_same_bits,
+    read_summaries,
+    run,
+    run_binary,
+    stored,
+    tiny_experiment,
+    trainer,
+)
+
+register_experiment("tinier")(tiny_experiment)
 
 
-def call(capsys, model_dir, experiment="tiny", files=(), overrides=(), mode="train"):
+def call(
+    capsys, model_dir, experiment="tiny", files=(), overrides=(), mode="train", checkpoint=None
+):
     """Runs the binary's body in this process; returns its exit status and what it said."""
     flags = types.SimpleNamespace(
         experiment=experiment,
@@ -18,6 +31,7 @@ def call(capsys, model_dir, experiment="tiny", files=(), overrides=(), mode="tra
         params_override=list(overrides),
         mode=mode,
         model_dir=model_dir and str(model_dir),
+        checkpoint=checkpoint,
     )
     status = binary._reporting(lambda: binary._run_flags(["binary"], flags))
     captured = capsys.readouterr()
@@ -120,7 +134,7 @@ def test_a_model_dir_that_is_a_file_is_told(tmp_path, capsys):
     for path in (tmp_path / "file", tmp_path / "file/below"):
         status, _, err = call(capsys, path)
         assert status == 1
-        assert re.match(r"error: --model_dir '.*' cannot be made: ", err)
+        assert re.match(r"error: --model_dir '.*' (is a file|cannot be made: )", err)
 
 
 def test_a_params_file_that_cannot_be_written_is_told(tmp_path, capsys):
@@ -134,8 +148,8 @@ def test_a_checkpoint_that_does_not_fit_is_told(tmp_path, capsys):
     assert call(capsys, tmp_path)[0] == 0
     status, _, err = call(capsys, tmp_path, overrides=["task.hidden=4"])
     assert status == 1
-    assert "does not fit the model and the optimizer" in err
-    assert "missing from the checkpoint" in err
+    assert "  task.hidden: was 0, is 4\n" in err
+    assert "missing from the checkpoint" not in err
 
 
 def test_a_pattern_that_matches_nothing_is_told(tmp_path, capsys):
@@ -191,17 +205,110 @@ def test_an_unexpected_argument_is_told():
         binary._run_flags(["binary", "train_steps=3"], flags)
 
 
-def test_evaluation_of_a_finished_run(tmp_path, capsys):
-    assert call(capsys, tmp_path, mode="train")[0] == 0
+# The highest loss is that of the first evaluation, at step 3.
+BEST = (
+    "trainer.best_checkpoint_export_subdir=best,trainer.best_checkpoint_eval_metric=loss",
+    "trainer.validation_interval=3,trainer.checkpoint_interval=4",
+)
+
+
+def evaluated(capsys, directory, **kwargs):
+    """Evaluates with no other flag than those given; returns what was, and how well."""
+    status, out, err = call(capsys, directory, experiment=None, mode="eval", **kwargs)
+    assert status == 0, err
+    assert out.startswith(f"settings of {directory}/params.yaml")
+    (line,) = re.findall(r"^  evaluated +(.*)$", out, re.MULTILINE)
+    assert f"evaluating {line}\n" in out
+    (values,) = re.findall(r"^(validation at step .*)$", out, re.MULTILINE)
+    return line, values, out
+
+
+def test_evaluation_needs_no_other_flag_and_takes_the_settings_of_the_run(tmp_path, capsys):
+    momentum = "trainer.optimizer_config.optimizer.sgd.momentum=0.5"
+    status, trained, _ = call(capsys, tmp_path, overrides=[*BEST, momentum], mode="train_and_eval")
+    assert status == 0
+    (last,) = re.findall(r"^validation at step 12  .*$", trained, re.MULTILINE)
     before = (tmp_path / "params.yaml").read_text()
-    lines = {}
-    for mode in ("eval", "continuous_eval"):
-        status, out, err = call(capsys, tmp_path, mode=mode, overrides=["runtime.seed=9"])
-        assert status == 0, err
-        assert f"evaluating {tmp_path / 'ckpt-12'}" in out
-        (lines[mode],) = re.findall(r"validation at step 12  .*", out)
-    assert lines["eval"] == lines["continuous_eval"]
+    assert before.startswith("experiment: tiny\n")
+    line, values, out = evaluated(capsys, tmp_path)
+    assert line == f"{tmp_path}/ckpt-12 (latest checkpoint, step 12)"
+    assert values == last
+    assert re.search(r"^  optimizer +sgd \(momentum 0.5\)$", out, re.MULTILINE)
+    assert evaluated(capsys, tmp_path, checkpoint="latest")[:2] == (line, values)
+    line, values, _ = evaluated(capsys, tmp_path, checkpoint="best")
+    assert line == f"{tmp_path}/best/ckpt-3 (best weights, step 3)"
+    assert f"{values}  (best)\n" in trained
+    for path in ("ckpt-4", str(tmp_path / "ckpt-4"), str(tmp_path / "ckpt-4.index")):
+        line, values, _ = evaluated(capsys, tmp_path, checkpoint=path)
+        assert line == f"{tmp_path}/ckpt-4 (checkpoint, step 4)"
+    # Flags go over the file, which stays as it is.
+    _, _, out = evaluated(capsys, tmp_path, overrides=["trainer.validation_steps=1"])
+    assert out.startswith(f"settings of {tmp_path}/params.yaml, changed by flags\n")
+    assert values not in out
     assert (tmp_path / "params.yaml").read_text() == before
+
+
+def test_evaluation_says_which_weights_of_an_average(tmp_path, capsys):
+    average = "trainer.optimizer_config.ema.average_decay=0.9"
+    assert call(capsys, tmp_path, overrides=[*BEST, average], mode="train_and_eval")[0] == 0
+    line, values, _ = evaluated(capsys, tmp_path)
+    assert line.endswith("(latest checkpoint, step 12, averaged weights)")
+    info = json.loads((tmp_path / "best/info.json").read_text())
+    line, values, _ = evaluated(capsys, tmp_path, checkpoint="best")
+    assert line.endswith("(best weights, step 3, averaged weights)")
+    assert f"loss {info['metrics']['loss']:.4g}" in values
+    assert values.endswith("(averaged weights)")
+
+
+def test_evaluation_of_a_run_that_may_not_be_written_to(tmp_path, capsys, monkeypatch):
+    assert call(capsys, tmp_path, overrides=BEST)[0] == 0
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert "loss" in evaluated(capsys, tmp_path)[1]
+    assert not [path for path in tmp_path.iterdir() if path.name in ("validation", "best")]
+    status, _, err = call(capsys, tmp_path)
+    assert status == 1
+    assert re.match(r"error: --model_dir '.*' cannot be written to: permission denied", err)
+
+
+def test_continuous_evaluation_of_a_finished_run(tmp_path, capsys):
+    assert call(capsys, tmp_path, mode="train")[0] == 0
+    status, out, err = call(capsys, tmp_path, experiment=None, mode="continuous_eval")
+    assert status == 0, err
+    assert f"evaluating {tmp_path / 'ckpt-12'}" in out
+    assert "validation at step 12" in out
+
+
+def test_without_best_weights_none_are_told(tmp_path, capsys):
+    status, out, _ = call(capsys, tmp_path, overrides=BEST, mode="train")
+    assert status == 0
+    assert "best weights" not in out
+    status, _, err = call(capsys, tmp_path, experiment=None, mode="eval", checkpoint="best")
+    assert status == 1
+    assert f"error: --checkpoint=best: there are no best weights in '{tmp_path}/best'" in err
+
+
+@pytest.mark.parametrize("steps", [12, 6])
+def test_fewer_steps_than_are_done_are_told_and_not_recorded(tmp_path, capsys, steps):
+    assert call(capsys, tmp_path)[0] == 0
+    before = (tmp_path / "params.yaml").read_text()
+    changed = [f"trainer.train_steps={steps},trainer.max_to_keep=2"]
+    status, out, _ = call(capsys, tmp_path, overrides=changed)
+    assert status == 0
+    assert f"trained already: 12 steps are done, trainer.train_steps is {steps}; set it" in out
+    assert (tmp_path / "params.yaml").read_text() == before
+
+
+def test_what_is_trained_is_told_before_it_is(tmp_path, capsys):
+    for steps, started in ((8, "8"), (12, "12, 8 of them done")):
+        _, out, _ = call(capsys, tmp_path, overrides=[f"trainer.train_steps={steps}"])
+        before, _, after = out.partition(f"/{steps}  loss")
+        for fact in ("task", "model", "optimizer", "learning rate", "warmup", "devices"):
+            assert re.search(rf"^  {fact}  ", before, re.MULTILINE), fact
+            assert not re.search(rf"^  {fact}  ", after, re.MULTILINE), fact
+        assert re.search(rf"^  steps +{started}$", before, re.MULTILINE)
+        assert re.search(rf"^  steps +{steps} of {steps}$", after, re.MULTILINE)
+    assert before.startswith(f"resumed at step 8 from {tmp_path}/ckpt-8\n")
+    assert "changed since: trainer.train_steps was 8, is 12\n" in before
 
 
 def test_continuous_evaluation_stops_when_no_checkpoint_comes(tmp_path, capsys):
@@ -217,15 +324,79 @@ def test_continuous_evaluation_stops_when_no_checkpoint_comes(tmp_path, capsys):
     assert sorted(read_summaries(tmp_path / "validation")["loss"]) == [6]
 
 
-def test_mistakes_are_told_before_tensorflow_is_imported():
+def test_mistakes_are_told_before_tensorflow_is_imported(tmp_path):
+    """One process for all of them: none may load TensorFlow for the next."""
+    (tmp_path / "file").write_text("")
+    run_with = {
+        "damaged": "trainer: [\n",
+        "unnamed": "trainer: {train_steps: 3}\n",
+        "gone": "experiment: tinny\n",
+        "stepps": "experiment: tiny\ntrainer: {train_stepps: 3}\n",
+        "run": "experiment: tiny\ntrainer: {optimizer_config: {optimizer: {type: adam}}}\n",
+    }
+    for name, text in run_with.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "params.yaml").write_text(text)
+    for part in ("index", "data-00000-of-00001"):
+        (tmp_path / "run" / f"ckpt-3.{part}").write_text("")
+    cases = [
+        ("eval nowhere", "'nowhere' does not exist: there is no params.yaml"),
+        ("eval file", "--model_dir 'file' is a file, not a directory"),
+        ("train file --experiment=tiny", "--model_dir 'file' is a file"),
+        ("eval damaged", "damaged/params.yaml:2: not YAML"),
+        ("eval unnamed", "--experiment is required, unnamed/params.yaml names none; registered"),
+        ("eval gone", "gone/params.yaml:1: unknown experiment 'tinny'; did you mean 'tiny'?"),
+        ("eval stepps", "stepps/params.yaml:2: trainer.train_stepps: unknown key"),
+        ("eval unnamed --experiment=tiny", "there is no checkpoint in 'unnamed' to evaluate"),
+        ("eval run --checkpoint=best", "the run keeps no best weights"),
+        ("eval run --checkpoint=ckpt-4", "there is no checkpoint at 'ckpt-4'; 'run' holds ckpt-3"),
+        ("eval run --checkpoint=", "--checkpoint must be best, latest or a path, got ''"),
+        ("train run --experiment=tiny --checkpoint=best", "--checkpoint is for --mode=eval"),
+        ("train run --experiment=tiny", "optimizer_config.optimizer.type: was adam, is sgd"),
+        ("train run --experiment=tiny_too", "experiment: was tiny, is tiny_too"),
+        ("eval run --experiment=tiny_too --config_file=no.yaml", "no.yaml: cannot be read"),
+        (
+            "train new --experiment=tiny --params_override=task.init_checkpoint=old/ckpt-1",
+            "task.init_checkpoint: there is no checkpoint at 'old/ckpt-1'",
+        ),
+        ("train new --experiment=tiny --params_override=trainer.train_stepps=1", "train_stepps"),
+    ]
     code = (
-        "import sys; import tests.training.tiny; from optimization import ConfigError\n"
-        "from optimization.training.binary import resolve_flags\n"
-        "try: resolve_flags('tiny', (), ['trainer.train_stepps=1'])\n"
-        "except ConfigError: print({'tensorflow', 'keras', 'jax', 'torch'} & {*sys.modules})"
+        "import os, sys\n"
+        "from absl import flags\n"
+        "from optimization.training import binary, register_experiment\n"
+        "from tests.training.tiny import tiny_experiment\n"
+        "register_experiment('tiny_too')(tiny_experiment)\n"
+        "binary.define_flags()\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        f"for arguments in {[arguments for arguments, _ in cases]!r}:\n"
+        "    mode, directory, *others = arguments.split()\n"
+        "    flags.FLAGS.unparse_flags()\n"
+        "    for name in ('experiment', 'config_file', 'params_override', 'checkpoint'):\n"
+        "        flags.FLAGS[name].unparse()\n"
+        "    argv = flags.FLAGS(['b', f'--mode={mode}', f'--model_dir={directory}', *others])\n"
+        "    status = binary._reporting(lambda: binary._run_flags(argv, flags.FLAGS))\n"
+        "    loaded = {'tensorflow', 'keras', 'jax', 'torch'} & {*sys.modules}\n"
+        "    print('end of', repr(arguments), status, *loaded, file=sys.stderr, flush=True)\n"
     )
-    status, out, err = run(["-c", code])
-    assert (status, out) == (0, "set()\n"), err
+    status, _, err = run(["-c", code])
+    assert status == 0, err
+    said = re.split(r"^end of .*\n", err, flags=re.MULTILINE)
+    for (arguments, message), text in zip(cases, said, strict=False):
+        assert message in text, f"{arguments}: {text}"
+        assert f"end of {arguments!r} 1\n" in err
+
+
+def test_a_file_names_its_experiment_and_a_flag_wins_over_it(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("experiment: tiny\ntask: {hidden: 3}\n")
+    assert resolve_flags(None, [file]).task.hidden == 3
+    with pytest.warns(ConfigWarning, match=f"{file}:1: experiment: .* 'tiny', not of 'tinier'"):
+        config = resolve_flags("tinier", [file])
+    assert config.experiment == "tinier"
+    file.write_text("experiment: tiny\ntask: {hiden: 3}\n")
+    with pytest.raises(ConfigError, match="not of 'tinier'(?s:.*)task.hiden: unknown key"):
+        resolve_flags("tinier", [file])
 
 
 @pytest.mark.parametrize("arguments", [["--mode=fly"], ["--modle_dir=x"]])

@@ -10,8 +10,10 @@ from optimization.training.checkpoints import (
     BestCheckpoint,
     CheckpointStore,
     by_path,
+    holds_model_only,
     load_model,
     optimizer_variables,
+    saved_settings,
 )
 
 
@@ -71,6 +73,25 @@ def test_what_does_not_fit_is_listed_and_nothing_changes(tmp_path):
         "    model: shape: [2] in the checkpoint, [1] here",
     ]
     assert float(mine["same"]) == 9.0
+
+
+def test_another_dtype_does_not_fit(tmp_path):
+    CheckpointStore(str(tmp_path), {"model": {"a": tf.Variable([1.0])}}).save(1)
+    with pytest.raises(CheckpointError, match="model: a: float32 in the checkpoint, bfloat16 here"):
+        CheckpointStore(
+            str(tmp_path), {"model": {"a": tf.Variable([1.0], dtype=tf.bfloat16)}}
+        ).restore()
+
+
+def test_settings_are_saved_and_are_no_variables(tmp_path):
+    CheckpointStore(str(tmp_path), {"model": section(a=1.0)}, settings="a: é\n").save(3)
+    values = section(a=0.0)
+    path = CheckpointStore(str(tmp_path), {"model": values}, settings="other").restore()
+    assert float(values["a"]) == 1.0
+    assert saved_settings(path) == "a: é\n"
+    assert holds_model_only(path)
+    CheckpointStore(str(tmp_path), {"model": values}).save(4)
+    assert saved_settings(str(tmp_path / "ckpt-4")) == ""
 
 
 def test_a_long_list_is_cut(tmp_path):

@@ -21,15 +21,18 @@ def test_the_optimization_in_words():
     assert "average_decay 0.9" in rows["weight average"]
 
 
-def test_the_report_at_the_end_of_a_run(tmp_path):
+def test_what_is_told_before_a_run_and_at_its_end(tmp_path):
     out = io.StringIO()
     best = "trainer.best_checkpoint_export_subdir=best,trainer.best_checkpoint_eval_metric=mae"
     results = run_experiment(
         tiny(best), "train_and_eval", tmp_path, console=Console(file=out, width=80)
     )
-    report = out.getvalue().split("(best)\n")[-1]
-    facts = dict(line.strip().split("  ", 1) for line in report.splitlines())
-    facts = {name: text.strip() for name, text in facts.items()}
+    plan, _, rest = out.getvalue().partition("step ")
+    facts = {
+        name: text.strip()
+        for line in [*plan.splitlines(), *rest.split("(best)\n")[-1].splitlines()]
+        for name, text in [line.strip().split("  ", 1)]
+    }
     assert facts["task"] == "TinyTask"
     assert facts["model"] == "tiny, 4 parameters"
     assert facts["optimizer"] == "sgd (momentum 0.9)"

@@ -128,15 +128,57 @@ def test_checkpoints_are_kept_to_the_number_asked_for(tmp_path):
     ]
 
 
-def test_a_checkpoint_of_another_model_is_an_error_that_lists_variables(tmp_path):
-    trainer(tmp_path).train()
-    with pytest.raises(CheckpointError, match="does not fit") as error:
-        trainer(tmp_path, NETWORK).train()
-    message = str(error.value)
-    assert "model: tiny/hidden/kernel" in message
-    assert "tiny/head/kernel: [3, 1] in the checkpoint, [6, 1] here" in message
-    with pytest.raises(CheckpointError, match="left over in the checkpoint"):
-        trainer(tmp_path, "trainer.optimizer_config.optimizer.sgd.momentum=0.0").train()
+SECTION = "trainer.optimizer_config."
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("task.hidden=6", "task.hidden: was 0, is 6"),
+        (SECTION + "optimizer.type=adamw", "optimizer.type: was sgd, is adamw"),
+        # Their variables have the same names and shapes.
+        (SECTION + "optimizer.type=lion", "optimizer.type: was sgd, is lion"),
+        (SECTION + "optimizer.sgd.momentum=0.0", "optimizer.sgd.momentum: was 0.9, is 0.0"),
+        (SECTION + "ema.average_decay=0.9", "ema: was not set, is set"),
+        (SECTION + "optimizer.sgd.use_ema=true", "optimizer.sgd.use_ema: was false, is true"),
+        (
+            SECTION + "optimizer.sgd.gradient_accumulation_steps=2",
+            "gradient_accumulation_steps: was 1, is 2",
+        ),
+        (
+            SECTION + "param_groups=[{match: bias, optimizer: {type: adam}}]",
+            'param_groups: was [], is ["bias"]',
+        ),
+        ("runtime.mixed_precision_dtype=float16", "mixed_precision_dtype: was not set, is float16"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_an_error_that_tells_them(finished, setting, told):
+    other = "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=0.01"
+    with pytest.raises(CheckpointError, match="was made with other settings") as error:
+        trainer(finished, setting, other, "trainer.train_steps=20").train()
+    assert len(str(error.value).splitlines()) == 3  # The learning rate does not matter.
+    assert told in str(error.value)
+    assert f"task.init_checkpoint={finished} starts from these weights" in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("finished")
+    trainer(directory).train()
+    return directory
+
+
+def test_a_checkpoint_of_another_model_and_the_same_settings_lists_variables(finished):
+    class OtherTask(TinyTask):
+        def build_model(self):
+            import keras
+
+            return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="tiny")
+
+    with pytest.raises(CheckpointError, match="does not fit the model and the optimizer") as error:
+        trainer(finished, task=OtherTask(tiny().task)).train()
+    assert "missing from the checkpoint" in str(error.value)
+    assert "    model: tiny/dense/kernel" in str(error.value).splitlines()
 
 
 def test_summaries_hold_the_curve_the_loss_and_the_metrics(tmp_path):
