@@ -274,7 +274,9 @@ def _experiment(name: str, flag: str | None, layers: Sequence[SourcedDict]) -> E
     except TrainingError as error:
         if flag:
             raise
-        origin = next(layer.origins["experiment"] for layer in layers if "experiment" in layer)
+        (*_, origin) = (
+            layer.origins["experiment"] for layer in layers if layer.get("experiment") == name
+        )
         raise TrainingError(
             f"{origin}: {error} (import the module that registers it, or give --experiment if it "
             "has another name now)"
