@@ -1,5 +1,6 @@
 import json
 import pathlib
+import warnings
 
 import keras
 import numpy as np
@@ -388,6 +389,50 @@ def test_a_group_that_matches_nothing_is_an_error_that_names_the_nearest():
     }
     with pytest.raises(ValueError, match=r"'bais'.* matches no trainable variable .*head/bias"):
         one_update(config, {"head/kernel": [1.0], "head/bias": [1.0]})
+
+
+GARDENS_LIST = ["LayerNorm", "layer_norm", "bias"]
+NAMES = ["dense/kernel", "dense/bias", "layer_norm/gamma"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "decayed"),
+    [
+        ("adamw", {"exclude_from_weight_decay": GARDENS_LIST}, ["dense/kernel"]),
+        ("lamb", {"exclude_from_weight_decay": GARDENS_LIST}, ["dense/kernel"]),
+        ("adamw", {"include_in_weight_decay": [".*(kernel|weight):0$"]}, ["dense/kernel"]),
+        ("lars", {"exclude_from_weight_decay": ["bias:0", "gamma:0$"]}, ["dense/kernel"]),
+        ("sgd_torch", {"weight_keys": ["kernel:0", "gamma:0"]}, ["dense/kernel", NAMES[2]]),
+    ],
+)
+def test_lists_of_model_garden(kind, section, decayed):
+    rate = "weight_decay" if kind == "sgd_torch" else "weight_decay_rate"
+    config = {
+        "optimizer": {"type": kind, kind: {rate: 0.1, **section}},
+        "learning_rate": CONSTANT,
+        # Two optimizers inside, and one warning even so.
+        "param_groups": [{"match": "^dense.*:0$", "learning_rate_multiplier": 0.5}],
+    }
+    factory = optimization.OptimizerFactory(optimization.OptimizationConfig(config))
+    optimizer = factory.build_optimizer(factory.build_learning_rate())
+    variables = [golden_cases.make_variable(name, [1.0]) for name in NAMES]
+    warns = "LayerNorm" in str(section)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", optimization.ConfigWarning)
+        optimizer.build(variables)
+    assert len([each for each in caught if "'LayerNorm'" in str(each.message)]) == warns
+    rows = optimizer.group_table()
+    assert [row.path for row in rows if row.decayed] == decayed
+    assert [row.multiplier for row in rows] == [0.5, 0.5, 1.0]
+
+
+def test_keys_of_sgd_torch_that_were_written_must_match():
+    section = {"weight_decay": 0.1, "weight_keys": ["kernal"]}
+    config = {"optimizer": {"type": "sgd_torch", "sgd_torch": section}, "learning_rate": CONSTANT}
+    with pytest.raises(ValueError, match=r"`weight_keys` .*'kernal' \(nearest: 'head/kernel'"):
+        one_update(config, {"head/kernel": [1.0]})
+    del section["weight_keys"]
+    one_update(config, {"head/embeddings": [1.0]})
 
 
 def test_layer_decay_reaches_the_optimizer():

@@ -22,7 +22,7 @@ class Problem(NamedTuple):
     Attributes:
         code: A stable name for this kind of mistake: `unknown-key`, `type`, `value`, `missing`,
             `conflict`, `syntax`, `locked`, or, for warnings, `unselected`, `incomplete`,
-            `resumed` and `advice`.
+            `resumed`, `unmatched` and `advice`.
         path: The dotted path of the value, for example `optimizer.sgd.momentum`.
         message: What was expected, what came, and the nearest right name where there is one.
         origin: Where the value was written, if that is known.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from optimization.matching.patterns import as_pattern_list, nearest
+from optimization.matching.patterns import as_pattern_list, find, nearest
 
 
 class LayerDecay:
@@ -80,7 +80,7 @@ class LayerDecay:
             )
         first = next(index for index, depth in enumerate(depths) if depth is not None)
         last_block = max(known) + 1
-        late = [self.with_last_block and re.search(self.with_last_block, path) for path in paths]
+        late = [self.with_last_block and find(self.with_last_block, path) for path in paths]
         if self.with_last_block and not any(late):
             raise ValueError(
                 "Argument `with_last_block` of layer_decay matches no trainable variable: "
@@ -109,10 +109,10 @@ class LayerDecay:
         ]
 
     def _in_block(self, path: str) -> bool:
-        return re.search(self.depth, path) is not None
+        return find(self.depth, path) is not None
 
     def _depth_of(self, path: str) -> int | None:
-        found = re.search(self.depth, path)
+        found = find(self.depth, path)
         if found is None:
             return None
         try:

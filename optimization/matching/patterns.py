@@ -4,7 +4,11 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from optimization.configs.errors import Problem, warn
+
 _NEAREST_SHOWN = 3
+_GROUP_FLAGS = re.compile(r"\(\?[a-zA-Z-]*:")  # "(?:" and the like, whose colon is no colon
+_OUTPUT = re.compile(r":\d+$")
 
 
 def as_pattern_list(patterns: str | Sequence[str] | None, argument: str) -> list[str] | None:
@@ -39,15 +43,66 @@ def as_pattern_list(patterns: str | Sequence[str] | None, argument: str) -> list
     return listed
 
 
-def matches_any(path: str, patterns: Sequence[str] | None) -> bool:
-    """Says whether one of the patterns is found (`re.search`) in `path`."""
-    return any(re.search(pattern, path) for pattern in patterns or ())
+def find(pattern: str, name: str) -> re.Match[str] | None:
+    """Searches a pattern in a name, or in `name:0` if the pattern has a colon.
+
+    TensorFlow called a variable `dense/kernel:0`, and expressions that end in `:0$` were written
+    for that. A pattern without a colon never sees the `:0`, which would be a number to it.
+    """
+    if ":" not in _GROUP_FLAGS.sub("(", pattern):
+        return re.search(pattern, name)
+    as_tensor = name if _OUTPUT.search(name) else f"{name}:0"
+    found = re.search(pattern, as_tensor)
+    # What a pattern forbids in `name:0` is always absent from the name alone.
+    if found or "(?!" in pattern or "(?<!" in pattern:
+        return found
+    return re.search(pattern, name)
 
 
-def unmatched(patterns: Sequence[str] | None, names: Sequence[str]) -> str:
-    """Returns the patterns that are found in no name, with the nearest ones, for an error."""
-    alone = [p for p in patterns or () if not any(re.search(p, name) for name in names)]
-    return "; ".join(f"{p!r} (nearest: {nearest(p, names)})" for p in alone)
+def matches_any(name: str, patterns: Sequence[str] | None) -> bool:
+    """Says whether one of the patterns is found in `name`, as `find` does."""
+    return any(find(pattern, name) for pattern in patterns or ())
+
+
+def check_matches(
+    patterns: Sequence[str] | None,
+    names: Sequence[str],
+    argument: str,
+    reported: set[tuple[str, str]] | None = None,
+) -> None:
+    """Raises if no pattern of a list is found in any name: the list would do nothing, silently.
+
+    Lists are written for many models. So a pattern that is found in no name, beside one that is,
+    is a `ConfigWarning`, one for all of the list.
+
+    Args:
+        patterns: Regular expressions, or None.
+        names: Those of all variables that are trained.
+        argument: Where the patterns were written, for the message.
+        reported: What need not be warned about again, as (argument, pattern); it grows.
+
+    Raises:
+        ValueError: Naming each pattern and the names nearest to it.
+    """
+    idle = [p for p in patterns or () if not any(find(p, name) for name in names)]
+    if idle and len(idle) == len(patterns):
+        raise ValueError(
+            f"Argument `{argument}` has only patterns that match no trainable variable: "
+            f"{_described(idle, names)}"
+        )
+    reported = set() if reported is None else reported
+    idle = [pattern for pattern in idle if (argument, pattern) not in reported]
+    reported.update((argument, pattern) for pattern in idle)
+    if idle:
+        message = (
+            f"matches no trainable variable with {_described(idle, names)}: correct it, or leave "
+            "it out"
+        )
+        warn(Problem("unmatched", argument, message))
+
+
+def _described(patterns: Sequence[str], names: Sequence[str]) -> str:
+    return "; ".join(f"{p!r} (nearest: {nearest(p, names)})" for p in patterns)
 
 
 def nearest(pattern: str, paths: Sequence[str]) -> str:

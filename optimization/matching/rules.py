@@ -1,10 +1,9 @@
 """Rules that say which parameters have settings of their own."""
 
-import re
 from collections.abc import Sequence
 from typing import TypeVar
 
-from optimization.matching.patterns import nearest
+from optimization.matching.patterns import find, nearest
 
 DEFAULT = "default"
 MATCHERS = ("match", "layer_type", "ndim")
@@ -31,7 +30,7 @@ class Rule:
     def matches(self, path: str, ndim: int, layer_type: str | None) -> bool:
         """Says whether a variable is one that the rule means."""
         if self.match is not None:
-            return re.search(self.match, path) is not None
+            return find(self.match, path) is not None
         if self.layer_type is not None:
             return layer_type == self.layer_type
         return ndim in self.ndim

@@ -83,7 +83,7 @@ class Adafactor(Staged, Float32Slots, keras.optimizers.Optimizer):
 
     Raises:
         ValueError: For a value out of its range, switches that contradict each other, an invalid
-            regular expression; at build, for one that matches no variable.
+            regular expression; at build, for expressions of which none matches a variable.
     """
 
     argument_attributes: ClassVar[dict[str, str]] = {"weight_decay": "decoupled_decay"}

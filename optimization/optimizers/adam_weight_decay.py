@@ -50,8 +50,8 @@ class AdamWeightDecay(Adam):
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
     Raises:
-        ValueError: For an invalid regular expression, placement or order; at build, for an
-            expression that matches no variable.
+        ValueError: For an invalid regular expression, placement or order; at build, for
+            expressions of which none matches a variable.
     """
 
     def __init__(

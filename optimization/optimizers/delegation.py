@@ -45,7 +45,7 @@ class Delegates:
 
         Raises:
             ValueError: If the optimizer is built, or decays by rules of its own; for an invalid
-                expression; at build, for one that matches no variable.
+                expression; at build, if none matches a variable.
         """
         if self.built:
             raise ValueError("`exclude_from_weight_decay` must be called before `build`.")

@@ -36,7 +36,8 @@ class LAMB(Staged, DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
     Raises:
-        ValueError: For an invalid regular expression; at build, for one that matches no variable.
+        ValueError: For an invalid regular expression; at build, for expressions of
+            which none matches a variable.
     """
 
     def __init__(

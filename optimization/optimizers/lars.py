@@ -45,7 +45,7 @@ class LARS(Staged, DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
 
     Raises:
         ValueError: For nesterov without momentum or an invalid regular expression; at build, for
-            one that matches no variable.
+            expressions of which none matches a variable.
     """
 
     def __init__(

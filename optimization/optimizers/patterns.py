@@ -2,48 +2,51 @@
 
 import contextlib
 import contextvars
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from optimization.matching.patterns import as_pattern_list, matches_any, nearest, unmatched
+from optimization.matching.patterns import as_pattern_list, check_matches, matches_any
 from optimization.optimizers.paths import path_of
 
-__all__ = ["as_pattern_list", "matches_any", "matching_among", "nearest", "require_matches"]
+__all__ = ["as_pattern_list", "matches_any", "matching_among", "require_matches"]
 
-_all_paths: contextvars.ContextVar[Sequence[str] | None] = contextvars.ContextVar(
-    "all_paths", default=None
-)
+
+@dataclasses.dataclass(frozen=True)
+class _All:
+    paths: Sequence[str]
+    reported: set[tuple[str, str]] = dataclasses.field(default_factory=set)
+
+
+_all: contextvars.ContextVar[_All | None] = contextvars.ContextVar("all", default=None)
 
 
 @contextlib.contextmanager
 def matching_among(paths: Sequence[str]) -> Iterator[None]:
     """Has patterns match if they are found in any of these paths, inside a `with` block.
 
-    An optimizer of one group of variables may have patterns meant for all groups.
+    An optimizer of one group of variables may have patterns meant for all groups. What matches
+    nothing is warned about once.
     """
-    token = _all_paths.set(paths)
+    token = _all.set(_All(paths))
     try:
         yield
     finally:
-        _all_paths.reset(token)
+        _all.reset(token)
 
 
 def require_matches(
     patterns: Sequence[str] | None, variables: Sequence[Any], argument: str
 ) -> None:
-    """Raises if a pattern is found in no variable's path: it would do nothing, silently.
+    """Raises, or warns, as `check_matches` does.
 
     Args:
         patterns: Regular expressions, or None.
         variables: The variables the optimizer is built with.
-        argument: Name of the constructor argument, for the error.
+        argument: Name of the constructor argument, for the message.
 
     Raises:
-        ValueError: Naming each such pattern and the paths nearest to it.
+        ValueError: If none of the patterns is found in a variable's path.
     """
-    paths = _all_paths.get() or [path_of(variable) for variable in variables]
-    described = unmatched(patterns, paths)
-    if described:
-        raise ValueError(
-            f"Argument `{argument}` has patterns that match no trainable variable: {described}"
-        )
+    among = _all.get() or _All([path_of(variable) for variable in variables])
+    check_matches(patterns, among.paths, argument, among.reported)

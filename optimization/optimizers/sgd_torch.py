@@ -7,10 +7,11 @@ import keras
 from keras import ops
 
 from optimization.optimizers.paths import path_of
-from optimization.optimizers.patterns import as_pattern_list, matches_any
+from optimization.optimizers.patterns import as_pattern_list, matches_any, require_matches
 from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
 
 _WEIGHT, _BIAS, _OTHER = "weight", "bias", "other"
+_WEIGHT_KEYS, _BIAS_KEYS = ("kernel", "weight"), ("bias", "beta")
 
 
 @keras.saving.register_keras_serializable(package="optimization")
@@ -22,8 +23,8 @@ class SGDTorch(Float32Slots, keras.optimizers.Optimizer):
         w <- w - lr * buffer                         (nesterov: lr * (g + mu * buffer))
 
     A variable is a weight if one of `weight_keys` is found in its path, else a bias if one of
-    `bias_keys` is, else it belongs to the others. Keys that match nothing are fine: they describe
-    many models at once.
+    `bias_keys` is, else it belongs to the others. The keys by default may match nothing, since they
+    describe many models at once.
 
     At step s, mu grows linearly from `momentum_start` at s = 0 to `momentum` at s = `warmup_steps`
     and stays there; with `warmup_steps=0` it is `momentum` from the start. PyTorch itself knows
@@ -46,7 +47,7 @@ class SGDTorch(Float32Slots, keras.optimizers.Optimizer):
 
     Raises:
         ValueError: For a momentum outside [0, 1], `warmup_steps` < 0, nesterov without momentum or
-            an invalid regular expression.
+            an invalid regular expression; at build, for keys of which none matches a variable.
     """
 
     argument_attributes: ClassVar[dict[str, str]] = {"weight_decay": "gradient_decay"}
@@ -59,8 +60,8 @@ class SGDTorch(Float32Slots, keras.optimizers.Optimizer):
         warmup_steps: int = 0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
-        weight_keys: Sequence[str] | str | None = ("kernel", "weight"),
-        bias_keys: Sequence[str] | str | None = ("bias", "beta"),
+        weight_keys: Sequence[str] | str | None = _WEIGHT_KEYS,
+        bias_keys: Sequence[str] | str | None = _BIAS_KEYS,
         bias_learning_rate: Any = None,
         other_learning_rate: Any = None,
         name: str = "SGDTorch",
@@ -89,6 +90,10 @@ class SGDTorch(Float32Slots, keras.optimizers.Optimizer):
         """Creates the momentum buffers and sorts the variables into groups."""
         if self.built:
             return
+        given = {"weight_keys": self._weight_keys, "bias_keys": self._bias_keys}
+        for argument, keys in given.items():
+            if tuple(keys or ()) not in (_WEIGHT_KEYS, _BIAS_KEYS):
+                require_matches(keys, variables, argument)
         self._groups = [self.group_of(path_of(variable)) for variable in variables]
         super().build(variables)
         if self._has_buffers:

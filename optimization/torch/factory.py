@@ -123,8 +123,8 @@ class OptimizerFactory:
             is that of step 0 until a scheduler changes it.
 
         Raises:
-            ValueError: For rules or patterns that match no parameter, or an option that the
-                optimizer's class does not have.
+            ValueError: For rules or lists of patterns that match no parameter, or an option that
+                the optimizer's class does not have.
         """
         parameters, owners = named_parameters(model)
         recipe = self._recipe

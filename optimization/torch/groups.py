@@ -9,7 +9,7 @@ from torch import Tensor
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.matching.layer_decay import LayerDecay
-from optimization.matching.patterns import unmatched
+from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
 from optimization.torch.recipes import Recipe
 from optimization.torch.resume import TYPE
@@ -76,9 +76,7 @@ def build_groups(
     """
     names = [name for name, _ in parameters]
     for argument, patterns in recipe.patterns.items():
-        described = unmatched(patterns, names)
-        if described:
-            raise ValueError(f"`{argument}` has patterns that match no parameter: {described}")
+        check_matches(patterns, names, argument)
     rules = _rules(config, parameters, owners)
     layers = _layers(config, names)
     groups: dict[tuple, dict[str, Any]] = {}

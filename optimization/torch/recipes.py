@@ -37,8 +37,8 @@ class Recipe:
         decays: Whether weight decay acts on the parameter of a name; None: on all.
         settings: What else the group of a parameter has of its own, by name and parameter.
         decay: The argument that is the weight decay.
-        patterns: Arguments of the section that hold regular expressions, each of which must match
-            a parameter.
+        patterns: Arguments of the section that hold regular expressions, of which one must match a
+            parameter; those that don't are warned about.
         by_rate: What a group has of its own where its learning rate is a constant, or is not.
         takes_rate: Whether the learning rate is an argument; else the class makes it.
         instead: What to take instead, where torch's class will not do: by "weight_decay" where a
@@ -84,7 +84,11 @@ def sgd_torch(section: BaseOptimizerConfig) -> Recipe:
         bias = not decays(name) and matches_any(name, section.bias_keys)
         return {"kind": "bias"} if bias else {}
 
-    names = {"decays": decays, "settings": settings}
+    # Those by default are for many models, and may match nothing.
+    usual = type(section)()
+    keys = ("weight_keys", "bias_keys")
+    own_keys = {k: getattr(section, k) for k in keys if getattr(section, k) != getattr(usual, k)}
+    names = {"decays": decays, "settings": settings, "patterns": own_keys}
     if not section.warmup_steps:
         instead = {"momentum": Recipe(SGD, own, **names)}
         return Recipe(torch.optim.SGD, arguments, **names, instead=instead)
@@ -242,7 +246,8 @@ def muon(section: BaseOptimizerConfig) -> Recipe:
         excluded = embedding or matches_any(name, section.exclude_layers)
         return {"use_muon": parameter.dim() == 2 and not excluded}
 
-    return Recipe(Muon, arguments, settings=settings)
+    patterns = {"exclude_layers": section.exclude_layers}
+    return Recipe(Muon, arguments, settings=settings, patterns=patterns)
 
 
 def adafactor(section: BaseOptimizerConfig) -> Recipe:

@@ -1,10 +1,12 @@
 """`AdamWeightDecay` of transformers' TensorFlow part."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from optimization.matching.patterns import matches_any
 from optimization.optimizers import adam_weight_decay
 from optimization.schedules.scaled import scaled
 
@@ -62,9 +64,9 @@ class AdamWeightDecay(adam_weight_decay.AdamWeightDecay):
     def _decays_by_path(self, path: str) -> bool:
         if not self.weight_decay_rate:
             return False
-        if any(part in path for part in self._including):
+        if matches_any(path, [re.escape(part) for part in self._including]):
             return True
-        return not any(part in path for part in self._excluding)
+        return not matches_any(path, [re.escape(part) for part in self._excluding])
 
     def get_config(self) -> dict[str, Any]:
         """Returns everything the constructor needs."""

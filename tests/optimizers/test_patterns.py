@@ -1,5 +1,6 @@
 import pytest
 
+from optimization import ConfigWarning
 from optimization.optimizers.patterns import (
     as_pattern_list,
     matches_any,
@@ -28,8 +29,10 @@ def test_patterns_are_searched_in_the_whole_path():
     assert not matches_any("encoder/dense/bias", None)
 
 
-def test_a_pattern_without_a_match_is_named_with_the_nearest_paths():
+def test_patterns_without_a_match_are_named_with_the_nearest_paths():
     variables = [make_variable(p, [0.0]) for p in ("block/layer_norm/gamma", "head/kernel")]
     require_matches(["gamma", "head"], variables, "exclude")
     with pytest.raises(ValueError, match=r"`exclude`.*'LayerNorm'.*'block/layer_norm/gamma'"):
+        require_matches(["LayerNorm"], variables, "exclude")
+    with pytest.warns(ConfigWarning, match=r"exclude: .*'LayerNorm'.*'block/layer_norm/gamma'"):
         require_matches(["head", "LayerNorm"], variables, "exclude")

@@ -5,7 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from optimization import OPTIMIZERS_CLS, BaseOptimizerConfig, ConfigError, OptimizationConfig
+from optimization import (
+    OPTIMIZERS_CLS,
+    BaseOptimizerConfig,
+    ConfigError,
+    ConfigWarning,
+    OptimizationConfig,
+)
 from tests.torch.common import (
     OptimizerFactory,
     config_of,
@@ -176,6 +182,25 @@ def test_patterns_that_match_nothing_are_errors():
     message = r"exclude_from_weight_decay.*'bais' \(nearest: 'layers.0.0.bias'"
     with pytest.raises(ValueError, match=message):
         groups_of(config)
+
+
+def test_lists_for_other_names_warn_and_act():
+    patterns = ["LayerNorm", r"\.1\.\w+:0$", "bias:0"]
+    config = config_of("adamw", weight_decay_rate=0.1, exclude_from_weight_decay=patterns)
+    with pytest.warns(ConfigWarning, match=r"^exclude_from_weight_decay: .*'LayerNorm' \(nearest"):
+        groups = groups_of(config)
+    plain = groups["default/weight_decay=0.0"]["param_names"]
+    norms = ["layers.0.1.weight", "layers.1.1.weight"]
+    assert plain == [n for n in dict(Net().named_parameters()) if "bias" in n or n in norms]
+
+
+@pytest.mark.parametrize(
+    ("kind", "section"),
+    [("sgd_torch", {"weight_keys": ["kernel"]}), ("muon", {"exclude_layers": ["haed"]})],
+)
+def test_every_list_must_match(kind, section):
+    with pytest.raises(ValueError, match=next(iter(section))):
+        groups_of(config_of(kind, **section))
 
 
 def test_layer_types_need_the_model():
