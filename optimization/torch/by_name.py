@@ -5,6 +5,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from optimization.torch.foreign import in_our_words
+from optimization.torch.names import bare_names
 
 
 def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any] | None:
@@ -12,6 +13,7 @@ def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
 
     It is a hook for `Optimizer.register_load_state_dict_pre_hook`. It acts where both sides were
     given names, in every group; otherwise parameters are matched by position, as torch does.
+    Names are compared as `bare_names`, so that a model may be compiled or wrapped on one side only.
     Settings that a saved group does not have, as that of another class or version, stay.
 
     Args:
@@ -29,7 +31,9 @@ def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
     here, there = ([group.get("param_names") for group in side] for side in (groups, saved))
     reordered = None
     if None not in here + there and here != there:
-        reordered = _reordered(groups, state_dict)
+        reordered = _reordered(_with_bare_names(groups), state_dict)
+        for group, ordered in zip(groups, reordered["param_groups"], strict=True):
+            ordered["param_names"] = list(group["param_names"])
     return _completed(groups, reordered or state_dict) or reordered
 
 
@@ -55,7 +59,7 @@ def _completed(groups: list[dict[str, Any]], state_dict: dict[str, Any]) -> dict
 
 
 def _reordered(groups: list[dict[str, Any]], state_dict: dict[str, Any]) -> dict[str, Any]:
-    saved = state_dict["param_groups"]
+    saved = _with_bare_names(state_dict["param_groups"])
     places = {
         name: (group, index)
         for group in saved
@@ -76,6 +80,11 @@ def _reordered(groups: list[dict[str, Any]], state_dict: dict[str, Any]) -> dict
         names = list(group["param_names"])
         ordered.append({**source, "params": list(indices), "param_names": names})
     return {**state_dict, "state": state, "param_groups": ordered}
+
+
+def _with_bare_names(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    names = iter(bare_names([name for group in groups for name in group["param_names"]]))
+    return [{**group, "param_names": [next(names) for _ in group["params"]]} for group in groups]
 
 
 def check_names(here: set[str], there: set[str]) -> None:

@@ -11,6 +11,7 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.matching.layer_decay import LayerDecay
 from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
+from optimization.torch.names import bare_names
 from optimization.torch.recipes import Recipe
 from optimization.torch.resume import TYPE
 
@@ -22,6 +23,8 @@ def named_parameters(
 ) -> tuple[NamedParameters, list[str | None]]:
     """Returns what is to be trained: (name, parameter), and the class of its module if known.
 
+    Names are `bare_names`: those of a model that is compiled or wrapped are those of the model.
+
     Args:
         model: A module, or what its `named_parameters()` returns. Parameters that do not require
             gradients are left out.
@@ -31,11 +34,12 @@ def named_parameters(
         ValueError: If nothing is to be trained.
     """
     owners: dict[int, str] = {}
-    if isinstance(model, torch.nn.Module):
-        for module in model.modules():
-            for parameter in module.parameters(recurse=False):
-                owners.setdefault(id(parameter), type(module).__name__)
-        model = model.named_parameters()
+    module = model if isinstance(model, torch.nn.Module) else None
+    if module is not None:
+        for part in module.modules():
+            for parameter in part.parameters(recurse=False):
+                owners.setdefault(id(parameter), type(part).__name__)
+        model = module.named_parameters()
     pairs = list(model)
     for pair in pairs:
         named = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
@@ -44,7 +48,8 @@ def named_parameters(
                 "Argument `model` must be a torch.nn.Module, or its `named_parameters()`, "
                 f"received: {type(pair).__name__} among them"
             )
-    pairs = [(name, parameter) for name, parameter in pairs if parameter.requires_grad]
+    names = bare_names([name for name, _ in pairs], module)
+    pairs = [(n, p) for n, (_, p) in zip(names, pairs, strict=True) if p.requires_grad]
     if not pairs:
         raise ValueError("Argument `model` has no parameter that requires gradients.")
     return pairs, [owners.get(id(parameter)) for _, parameter in pairs]

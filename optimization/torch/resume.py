@@ -11,6 +11,7 @@ from optimization.configs.errors import Problem, warn
 from optimization.matching.rules import DEFAULT
 from optimization.torch import foreign
 from optimization.torch.by_name import check_names
+from optimization.torch.names import bare_names
 
 TYPE = "optimizer_type"
 STEP = "schedule_step"
@@ -110,11 +111,13 @@ def _matched(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, _Saved]:
     listed = [_names(group) for group in groups]
     if None in listed:
         listed = _by_position(optimizer, groups)
-    found = {
-        name: _Saved(group, saved["state"].get(index, {}))
-        for group, own in zip(groups, listed, strict=True)
-        for name, index in zip(own, group["params"], strict=True)
-    }
+    # A model may have been compiled or wrapped on one side only.
+    here = dict(zip(bare_names(names), names, strict=True))
+    bare = iter(bare_names([name for own in listed for name in own]))
+    found = {}
+    for group, own in zip(groups, listed, strict=True):
+        for index, name in zip(group["params"], [next(bare) for _ in own], strict=True):
+            found[here.get(name, name)] = _Saved(group, saved["state"].get(index, {}))
     check_names(set(names), set(found))
     return found
 
