@@ -145,7 +145,9 @@ class Adafactor(ForeachOptimizer):
                 steps = [max(done, default=0.0) + 1] * len(params)
             else:
                 steps = [number(self.state.get(p, {}).get("step", 0.0)) + 1 for p in params]
-            weights = [p.detach().to(zeros_like(p).dtype, copy=True) for p in params]
+            weights = [
+                self.weight_of(p).detach().to(zeros_like(p).dtype, copy=True) for p in params
+            ]
             own = [self._rate(group, t) for t in steps]
             if group["weight_decay_first"]:
                 self._decay(group, weights, own, own)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.torch.by_name import load_in_our_words
+from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
 
 Lists = list[list[Tensor]]
-LOW_PRECISION = (torch.float16, torch.bfloat16)
 _INFINITY = float("inf")
 _SIZES = (
     *("lr", "eps", "weight_decay", "decoupled_weight_decay", "trust_coefficient"),
@@ -28,7 +28,7 @@ _RANGES = {
 }
 
 
-class ForeachOptimizer(Optimizer):
+class ForeachOptimizer(ExactState, Optimizer):
     """An optimizer that updates lists of tensors by `torch._foreach_*` operations.
 
     With `foreach` True or None a list holds all parameters of one device and dtype, with False a
@@ -38,9 +38,10 @@ class ForeachOptimizer(Optimizer):
     updates that it has taken, and has the rule as its method `_update`. Where parameters differ in
     the rule, `kind_of` says the kind of each, and `state_names` has an entry for each kind.
 
-    State is float32 for parameters in float16 and bfloat16, which are updated in float32 and
-    rounded once. `state_dict` of parameters that were given with names can be loaded in another
-    order: see `load_by_name`.
+    State is float32 for parameters in float16 and bfloat16, and has a float32 copy of each, which
+    is what is updated: see `ExactState`. Without copies, `master_weights = False`, they are updated
+    in float32 and rounded after each step. `state_dict` of parameters that were given with names
+    can be loaded in another order: see `load_by_name`.
 
     Args:
         params: Parameters, (name, parameter) pairs, or groups of either.
@@ -93,32 +94,6 @@ class ForeachOptimizer(Optimizer):
         if self._before_loading not in self._optimizer_load_state_dict_pre_hooks.values():
             self.register_load_state_dict_pre_hook(self._before_loading)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what `state_dict` returned; float32 state of low precision stays float32."""
-        loaded: dict[str, Any] = {}
-        # The last hook before loading sees what is loaded, the first one after it restores what
-        # torch has cast to the dtype of the parameters.
-        before = self.register_load_state_dict_pre_hook(lambda _, saved: loaded.update(saved))
-        after = self.register_load_state_dict_post_hook(
-            lambda optimizer: optimizer._restore_exactly(loaded), prepend=True
-        )
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            before.remove()
-            after.remove()
-
-    def _restore_exactly(self, state_dict: dict[str, Any]) -> None:
-        known = [p for group in self.param_groups for p in group["params"]]
-        indices = [index for group in state_dict["param_groups"] for index in group["params"]]
-        for parameter, index in zip(known, indices, strict=True):
-            if parameter.dtype not in LOW_PRECISION:
-                continue
-            for name, value in state_dict["state"].get(index, {}).items():
-                if isinstance(value, Tensor) and name != "step":
-                    exact = value.to(device=parameter.device, copy=True)
-                    self.state[parameter][name] = exact
-
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes one step.
@@ -138,13 +113,18 @@ class ForeachOptimizer(Optimizer):
             settings = _of_numbers(group)
             for kind, names in self.state_names.items():
                 params: list[Tensor] = []
+                weights: list[Tensor] = []
                 grads: list[Tensor] = []
                 steps: list[Tensor] = []
                 states: Lists = [[] for _ in names]
-                self._init_group(group, kind, params, grads, steps, *states)
-                for batch in batches([params, grads, steps, *states], group["foreach"]):
+                self._init_group(group, kind, params, weights, grads, steps, *states)
+                for batch in batches([params, weights, grads, steps, *states], group["foreach"]):
                     self._step_batch(settings, kind, *batch)
         return loss
+
+    def keeps_float32(self, parameter: Tensor) -> bool:
+        """Says whether a parameter's state is float32 though the parameter is not."""
+        return parameter.dtype in LOW_PRECISION
 
     # torch.compile runs a method of this name as it is, instead of tracing it.
     def _init_group(
@@ -152,11 +132,15 @@ class ForeachOptimizer(Optimizer):
         group: dict[str, Any],
         kind: str,
         params: list[Tensor],
+        weights: list[Tensor],
         grads: list[Tensor],
         steps: list[Tensor],
         *states: list[Tensor],
     ) -> None:
-        """Fills the lists with the parameters of a kind that have gradients, and their state."""
+        """Fills the lists with the parameters of a kind that have gradients, and their state.
+
+        `weights` are their copies, or the parameters themselves.
+        """
         names = self.state_names[kind]
         for parameter in group["params"]:
             if parameter.grad is None or self.kind_of(parameter, group) != kind:
@@ -169,7 +153,10 @@ class ForeachOptimizer(Optimizer):
             if not state:
                 state["step"] = torch.tensor(0.0, dtype=torch.float32)
                 state.update(self.initial_state(parameter, kind, group))
+            if self.has_master(parameter) and MASTER not in state:
+                state[MASTER] = parameter.detach().float()
             params.append(parameter)
+            weights.append(state[MASTER] if self.has_master(parameter) else parameter)
             grads.append(parameter.grad)
             steps.append(state["step"])
             for name, filled in zip(names, states, strict=True):
@@ -180,19 +167,22 @@ class ForeachOptimizer(Optimizer):
         group: dict[str, Any],
         kind: str,
         params: list[Tensor],
+        weights: list[Tensor],
         grads: list[Tensor],
         steps: list[Tensor],
         *states: list[Tensor],
     ) -> None:
-        weights = params
         if params[0].dtype in LOW_PRECISION:
-            weights = [parameter.float() for parameter in params]
+            weights = [
+                weight.float() if weight is parameter else brought_up_to_date(weight, parameter)
+                for weight, parameter in zip(weights, params, strict=True)
+            ]
             grads = [gradient.float() for gradient in grads]
         if group["maximize"]:
             grads = torch._foreach_neg(grads)
         torch._foreach_add_(steps, 1)
         self._update(kind, group, weights, grads, [number(step) for step in steps], *states)
-        if weights is not params:
+        if params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
 
     def _before_groups(self) -> None:

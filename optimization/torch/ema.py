@@ -1,10 +1,16 @@
 """The average of a model's weights, as an `AveragedModel` of torch."""
 
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
+
+from optimization.torch.masters import LOW_PRECISION, ExactState, brought_up_to_date
+from optimization.torch.names import bare_names, unwrapped
 
 
 class WeightAverage:
@@ -50,18 +56,142 @@ class WeightAverage:
                 average.copy_(weight)
 
 
-def build_average(
-    model: torch.nn.Module, trainable_weights_only: bool = True, **rule: Any
-) -> AveragedModel:
-    """Returns the average of a model.
+class Average(AveragedModel):
+    """The average of a model's weights, in float32 where weights are float16 or bfloat16.
+
+    The averaged model has the dtype of the model and takes the same inputs: its weights are the
+    float32 averages, rounded. `state_dict` has these averages in float32, under torch's names, and
+    `average.float()` is the averaged model with them. States of compiled and of wrapped models
+    load, and so do those of torch's own `AveragedModel`.
 
     Args:
         model: The model that is trained.
+        rule: How an average moves.
+        use_buffers: Whether buffers are averaged too; otherwise they are the model's own.
+        optimizer: What trains the model, if averages are to be those of its float32 copies.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        rule: WeightAverage,
+        use_buffers: bool,
+        optimizer: ExactState | None = None,
+    ):
+        super().__init__(unwrapped(model), multi_avg_fn=rule, use_buffers=use_buffers)
+        # It holds the first weights already: with 0 torch would take those after the first update.
+        self.n_averaged.fill_(1)
+        self._copies: dict[str, Tensor] = {}
+        self._optimizer = optimizer and weakref.ref(optimizer)
+        self._exact_averages()
+
+    @torch.no_grad()
+    def update_parameters(self, model: torch.nn.Module) -> None:
+        """Moves the averages towards the weights of a model, the one that is trained."""
+        weights = [self._exact(tensor) for _, tensor in self._averaged(model)]
+        averages = self._exact_averages()
+        self.multi_avg_fn(
+            [average for _, average in averages],
+            [w.to(a.device) for w, (_, a) in zip(weights, averages, strict=True)],
+            self.n_averaged,
+        )
+        for tensor, average in averages:
+            if tensor is not average:
+                tensor.copy_(average)
+        if not self.use_buffers:
+            for buffer, own in zip(self.module.buffers(), model.buffers(), strict=True):
+                buffer.copy_(own)
+        self.n_averaged += 1
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Returns the state, with averages in float32."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        names = [name for name, _ in self._averaged(self.module)]
+        for name, (tensor, average) in zip(names, self._exact_averages(), strict=True):
+            if tensor is not average:
+                state[f"{prefix}module.{name}"] = average.detach()
+        return state
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        start = f"{prefix}module."
+        own, saved = (
+            _by_bare_name(super().state_dict(prefix=prefix), start),
+            _by_bare_name(state, start),
+        )
+        values = {own[bare]: state.pop(saved[bare]) for bare in own if bare in saved}
+        state.update(values)
+        for name, copy in self._copies.items():
+            value = values.get(f"{start}{name}")
+            if value is not None and value.shape == copy.shape:  # else torch says so
+                copy.copy_(value)
+        super()._load_from_state_dict(state, prefix, *args)
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        exact, self._copies = self._copies, {}
+        super()._apply(function, recurse)
+        with torch.no_grad():
+            for name, tensor in self._averaged(self.module):
+                if name not in exact:
+                    continue
+                if tensor.dtype in LOW_PRECISION:
+                    self._copies[name] = exact[name].to(tensor.device)
+                else:  # it has room for the average now
+                    tensor.copy_(exact[name])
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Of a copy nobody knows what trains its model.
+        return {**self.__dict__, "_optimizer": None}
+
+    def _averaged(self, model: torch.nn.Module) -> list[tuple[str, Tensor]]:
+        named = list(model.named_parameters())
+        return named + (list(model.named_buffers()) if self.use_buffers else [])
+
+    @torch.no_grad()
+    def _exact_averages(self) -> list[tuple[Tensor, Tensor]]:
+        """Returns the tensors of the averaged model, each with its average: itself, or a copy."""
+        pairs = []
+        for name, tensor in self._averaged(self.module):
+            average = tensor
+            if tensor.dtype in LOW_PRECISION:
+                if name not in self._copies:
+                    self._copies[name] = tensor.detach().float()
+                average = brought_up_to_date(self._copies[name], tensor)
+            pairs.append((tensor, average))
+        return pairs
+
+    def _exact(self, weight: Tensor) -> Tensor:
+        optimizer = None if self._optimizer is None else self._optimizer()
+        return weight if optimizer is None else optimizer.weight_of(weight)
+
+
+def build_average(
+    model: torch.nn.Module,
+    optimizer: Optimizer | None = None,
+    trainable_weights_only: bool = True,
+    **rule: Any,
+) -> Average:
+    """Returns the average of a model.
+
+    Args:
+        model: The model that is trained; compiled or wrapped, the average is of what it runs.
+        optimizer: What trains it, one of this package; None where that is not known.
         trainable_weights_only: Whether buffers are the model's own, and not averaged.
         **rule: Arguments of `WeightAverage`.
+
+    Raises:
+        TypeError: If the optimizer is not one of this package.
     """
-    buffers = not trainable_weights_only
-    average = AveragedModel(model, multi_avg_fn=WeightAverage(**rule), use_buffers=buffers)
-    # It holds the first weights already: with 0 torch would take those after the first update.
-    average.n_averaged.fill_(1)
-    return average
+    if optimizer is not None and not isinstance(optimizer, ExactState):
+        raise TypeError(
+            "Argument `optimizer` must be what `build_optimizer` returned, "
+            f"received: {type(optimizer).__name__}"
+        )
+    return Average(model, WeightAverage(**rule), not trainable_weights_only, optimizer)
+
+
+def _by_bare_name(names: Iterable[str], start: str) -> dict[str, str]:
+    """Returns the names in a state that begin with `start`, by what they are in the model."""
+    within = [name for name in names if name.startswith(start)]
+    return dict(zip(bare_names([name[len(start) :] for name in within]), within, strict=True))

@@ -1,8 +1,8 @@
 """Optimizers of the factory: a class of torch, or of this package, that keeps its hooks."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,9 +11,12 @@ from torch.optim import Optimizer
 from optimization.torch import foreign
 from optimization.torch.base import ForeachOptimizer
 from optimization.torch.gradients import GradientRules
+from optimization.torch.masters import ThroughCopies
 from optimization.torch.resume import STEP, TYPE, resume, steps_done
 
 _KEPT = ("gradient_rules", "factory", "order", "schedule_step")
+# What torch puts around the `step` of a class when it makes an instance.
+_HOOKED = Optimizer.profile_hook_step(lambda optimizer: None).__code__
 
 
 class Extended:
@@ -29,6 +32,7 @@ class Extended:
         schedule_step: The steps that the scheduler has counted; None before there is one.
     """
 
+    base: ClassVar[type[Optimizer]]
     gradient_rules: GradientRules | None = None
     factory: Any = None
     order: Sequence[str] = ()
@@ -83,7 +87,7 @@ class Extended:
         self._install()
 
     def __reduce__(self) -> tuple:
-        return _blank, (type(self).__mro__[2],), self.__getstate__()
+        return _blank, (self.base,), self.__getstate__()
 
 
 @functools.cache
@@ -91,7 +95,11 @@ def extended(base: type[Optimizer]) -> type[Optimizer]:
     """Returns the class `base` with what the factory adds, under the same name."""
     names = ("__doc__", "__module__", "__qualname__")
     members = {name: getattr(base, name) for name in names}
-    return type(base.__name__, (Extended, base), members)
+    members["base"] = base
+    if issubclass(base, ForeachOptimizer):
+        return type(base.__name__, (Extended, base), members)
+    members["plain_step"] = _without_hooks(base.step)
+    return type(base.__name__, (Extended, ThroughCopies, base), members)
 
 
 def build(
@@ -101,16 +109,35 @@ def build(
     *,
     factory: Any,
     order: Sequence[str],
+    master_weights: bool,
     **arguments: Any,
 ) -> Optimizer:
-    """Returns an optimizer of the class `base` that acts on gradients by `rules` first."""
+    """Returns an optimizer of the class `base`.
+
+    Args:
+        base: A class of torch, of this package, or of one's own.
+        params: Its parameter groups.
+        rules: Act on gradients first.
+        factory: What builds it.
+        order: The names of all parameters, as the model has them.
+        master_weights: Whether low precision weights have copies in float32.
+        **arguments: Other arguments of the class.
+    """
     optimizer = extended(base)(params, **arguments)
+    optimizer.master_weights = master_weights
     optimizer.gradient_rules, optimizer.factory = rules, factory
     # Frozen ones are in no group.
     trained = {name for group in optimizer.param_groups for name in group["param_names"]}
     optimizer.order = [name for name in order if name in trained]
     optimizer._install()
     return optimizer
+
+
+def _without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a step that runs no hooks: the class that has it inside its own runs them."""
+    while getattr(step, "__code__", None) is _HOOKED:
+        step = step.__wrapped__
+    return step
 
 
 def _blank(base: type[Optimizer]) -> Optimizer:

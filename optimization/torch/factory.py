@@ -103,6 +103,7 @@ class OptimizerFactory:
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        master_weights: bool = True,
     ) -> Optimizer:
         """Builds the optimizer.
 
@@ -117,6 +118,9 @@ class OptimizerFactory:
             maximize: As torch has it.
             capturable: As torch has it, for the classes that do.
             differentiable: As torch has it, for the classes that do.
+            master_weights: Whether weights in float16 and bfloat16 are updated through float32
+                copies, which their state has under `master`; otherwise as the class does, and
+                steps that are small beside the weights are lost.
 
         Returns:
             A `torch.optim.Optimizer`, of torch's own class where torch has the algorithm. Its rate
@@ -156,6 +160,7 @@ class OptimizerFactory:
             lr=self._rate(None)(0) if recipe.takes_rate else None,
             factory=self,
             order=[name for name, _ in parameters],
+            master_weights=master_weights,
             **arguments,
             **options,
         )
@@ -186,11 +191,19 @@ class OptimizerFactory:
                 raise ValueError(f"`schedules.{name}`: the optimizer has no such hyperparameter")
         return ConfiguredScheduler(optimizer, self._rates(), self._hyperparameters(), last_epoch)
 
-    def build_ema(self, model: torch.nn.Module) -> AveragedModel:
+    def build_ema(
+        self, model: torch.nn.Module, optimizer: Optimizer | None = None
+    ) -> AveragedModel:
         """Builds the average of the model's weights that the config describes.
 
         That is the `ema` section, or `use_ema` of the optimizer's. Call the average's
-        `update_parameters(model)` after each step of the optimizer.
+        `update_parameters(model)` after each step of the optimizer. Averages of weights in float16
+        and bfloat16 are float32, and rounded into the averaged model.
+
+        Args:
+            model: The model that is trained.
+            optimizer: What `build_optimizer` returned, to average its float32 copies of weights in
+                low precision; None to average the weights as they are.
 
         Raises:
             ValueError: If the config has neither.
@@ -205,7 +218,7 @@ class OptimizerFactory:
             arguments["dynamic_decay"] = False
         else:
             raise ValueError("The config has neither an `ema` section nor `use_ema`.")
-        return ema.build_average(model, **arguments)
+        return ema.build_average(model, optimizer, **arguments)
 
     def set_step(
         self,

@@ -38,6 +38,17 @@ def is_wrapper(module: Any) -> bool:
     return bool(classes & _WRAPPERS) and isinstance(getattr(module, _MODULE, None), torch.nn.Module)
 
 
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """Returns the model inside what compiles it or runs it on several devices."""
+    while True:
+        if is_wrapper(model):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), torch.nn.Module):
+            model = model._orig_mod
+        else:
+            return model
+
+
 def _wrapped(model: torch.nn.Module) -> list[list[str]]:
     """Returns the paths, in parts, of the modules that a wrapper wraps."""
     wrappers = [name for name, module in model.named_modules() if is_wrapper(module)]

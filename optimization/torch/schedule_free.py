@@ -71,7 +71,9 @@ class ScheduleFree(ForeachOptimizer):
         for parameter in group["params"]:
             z = self.state.get(parameter, {}).get("z")
             if z is not None:
-                parameter.copy_(torch.lerp(parameter.to(z.dtype), z, share))
+                weight = self.weight_of(parameter)
+                weight.copy_(torch.lerp(weight.to(z.dtype), z, share))
+                parameter.copy_(weight)
 
     def initial_state(
         self, parameter: Tensor, kind: str, group: dict[str, Any]

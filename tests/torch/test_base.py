@@ -245,10 +245,11 @@ def test_the_rate_may_be_a_tensor(case):
 
 
 @every_optimizer
-def test_low_precision_is_updated_in_float32_and_rounded_once(case):
+def test_low_precision_without_copies_is_updated_in_float32_and_rounded_once(case):
     initial, gradients = problem(steps=3)
     low = parameters(initial, torch.bfloat16)
     optimizer = made(case, low)
+    optimizer.master_weights = False
     for grads in gradients:
         set_gradients(low, grads)
         before = {name: p.detach().clone() for name, p in low.items()}
@@ -264,6 +265,23 @@ def test_low_precision_is_updated_in_float32_and_rounded_once(case):
             assert torch.equal(parameter, exact[name].bfloat16())
     state = optimizer.state[low["embedding.weight"]]
     assert all(value.dtype == torch.float32 for value in state.values())
+
+
+@every_optimizer
+def test_low_precision_is_updated_as_float32_is(case):
+    initial, gradients = problem(steps=3)
+    low = parameters(initial, torch.bfloat16)
+    full = {name: torch.nn.Parameter(p.detach().float()) for name, p in low.items()}
+    optimizers = made(case, low), made(case, full)
+    for grads in gradients:
+        set_gradients(low, grads)
+        for name, parameter in full.items():
+            parameter.grad = low[name].grad.float()
+        for optimizer in optimizers:
+            optimizer.step()
+    for name, parameter in low.items():
+        assert torch.equal(optimizers[0].state[parameter]["master"], full[name]), name
+        assert torch.equal(parameter, full[name].bfloat16()), name
 
 
 @every_optimizer

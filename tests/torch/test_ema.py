@@ -1,3 +1,7 @@
+import copy
+import functools
+import pickle
+
 import numpy as np
 import pytest
 
@@ -99,3 +103,95 @@ def test_a_saved_average_goes_on():
 def test_without_a_section_there_is_no_average():
     with pytest.raises(ValueError, match="neither an `ema` section"):
         OptimizerFactory(config_of("sgd")).build_ema(Net())
+
+
+# Averages of low precision
+
+AVERAGE = {"average_decay": 0.99, "dynamic_decay": False}
+LOW = [torch.bfloat16, torch.float16]
+
+
+def averaged(model, steps, average=None):
+    """Returns the average of a model whose weights are 1 in every step, from those it has."""
+    average = average or factory_of(AVERAGE).build_ema(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+        for _ in range(steps):
+            average.update_parameters(model)
+    return average
+
+
+def zeros(dtype):
+    model = torch.nn.Linear(3, 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    return model.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", LOW, ids=str)
+def test_averages_of_low_precision_are_float32(dtype):
+    average = averaged(zeros(dtype), 600)
+    exact = 1 - 0.99**600
+    state = average.state_dict()
+    assert state["module.weight"].dtype == torch.float32
+    np.testing.assert_allclose(state["module.weight"], exact, rtol=1e-5)
+    # The averaged model runs as the model does, with the average in its dtype.
+    assert torch.equal(average.module.weight, state["module.weight"].to(dtype))
+    assert average(torch.ones(1, 3, dtype=dtype)).dtype == dtype
+    assert torch.equal(average.float().module.weight, state["module.weight"])
+
+
+def test_they_are_saved_and_copied_exactly():
+    average = averaged(zeros(torch.bfloat16), 100)
+    saved = {name: value.clone() for name, value in average.state_dict().items()}
+    again = factory_of(AVERAGE).build_ema(zeros(torch.bfloat16))
+    again.load_state_dict(saved)
+    for other in (again, copy.deepcopy(average), pickle.loads(pickle.dumps(average))):
+        assert torch.equal(other.state_dict()["module.weight"], saved["module.weight"])
+        whole = averaged(zeros(torch.bfloat16), 150).state_dict()
+        found = averaged(zeros(torch.bfloat16), 50, other).state_dict()
+        assert torch.equal(found["module.weight"], whole["module.weight"])
+    torchs = torch.optim.swa_utils.AveragedModel(zeros(torch.bfloat16))
+    torchs.load_state_dict(saved)
+    assert torch.equal(torchs.module.weight, saved["module.weight"].bfloat16())
+    again.load_state_dict(torchs.state_dict())
+    assert torch.equal(again.state_dict()["module.weight"].bfloat16(), torchs.module.weight)
+
+
+def test_averages_of_float32_copies():
+    config = config_of("nadam", learning_rate=1e-5)
+    config.override({"ema": {"average_decay": 0.5, "dynamic_decay": False}})
+    factory, model = OptimizerFactory(config), torch.nn.Linear(3, 2).bfloat16()
+    optimizer = factory.build_optimizer(model)
+    average = factory.build_ema(model, optimizer)
+    expected = model.weight.detach().float()
+    for _ in range(10):
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+        average.update_parameters(model)
+        expected = expected.lerp(optimizer.state[model.weight]["master"], 0.5)
+    found = average.state_dict()["module.weight"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+    with pytest.raises(TypeError, match="`optimizer` must be what `build_optimizer` returned"):
+        factory.build_ema(model, torch.optim.SGD(model.parameters()))
+
+
+@pytest.mark.parametrize("saved_compiled", [True, False])
+@pytest.mark.parametrize(
+    "wrap", [torch.nn.DataParallel, functools.partial(torch.compile, backend="eager")]
+)
+def test_averages_of_compiled_and_wrapped_models(wrap, saved_compiled):
+    models = [wrap(zeros(torch.float32)), zeros(torch.float32)]
+    there, here = models if saved_compiled else models[::-1]
+    average = averaged(there, 3)
+    assert list(average.state_dict()) == ["n_averaged", "module.weight", "module.bias"]
+    torchs = torch.optim.swa_utils.AveragedModel(there)
+    for saved in (average, torchs):
+        again = factory_of(AVERAGE).build_ema(here)
+        again.load_state_dict(saved.state_dict())
+        expected = saved.state_dict().values()
+        for found, value in zip(again.state_dict().values(), expected, strict=True):
+            assert torch.equal(found, value)
+    assert again.module(torch.ones(1, 3)).shape == (1, 2)
