@@ -18,6 +18,7 @@ from optimization.optimizers.group_table import GroupRow, format_group_table
 from optimization.optimizers.groups import ParamGroup
 from optimization.optimizers.lamb import LAMB
 from optimization.optimizers.lars import LARS
+from optimization.optimizers.muon import Muon
 from optimization.optimizers.nadam import Nadam
 from optimization.optimizers.optimizer import PipelineOptimizer
 from optimization.optimizers.rmsprop import RMSprop
@@ -35,6 +36,7 @@ __all__ = [
     "Adamax",
     "EvaluateAverages",
     "GroupRow",
+    "Muon",
     "Nadam",
     "NonFiniteGradientError",
     "ParamGroup",

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from optimization.optimizers.groups import DEFAULT, ParamGroup
@@ -28,6 +29,7 @@ class GroupRow:
         decayed: Whether weight decay acts on it.
         frozen: Whether it stays as it is.
         averaged: Whether it has an average.
+        orthogonalized: Whether its updates are, where the optimizer is a Muon; else None.
         parameters: How many numbers it holds.
     """
 
@@ -40,13 +42,17 @@ class GroupRow:
     decayed: bool
     frozen: bool
     averaged: bool
+    orthogonalized: bool | None
     parameters: int
 
     @property
     def marks(self) -> str:
         """What holds of it, in words."""
         marks = ("decayed", "frozen", "averaged")
-        return ", ".join(mark for mark in marks if getattr(self, mark))
+        held = [mark for mark in marks if getattr(self, mark)]
+        if self.orthogonalized is not None:
+            held.append("orthogonalized" if self.orthogonalized else "by AdamW")
+        return ", ".join(held)
 
 
 def format_group_table(rows: Sequence[GroupRow], variables: bool = False) -> str:
@@ -105,5 +111,12 @@ def table_row(
         decayed=member is not None and is_decayed(member.optimizer, variable),
         frozen=member is None,
         averaged=averaged,
+        orthogonalized=_is_orthogonalized(member, variable),
         parameters=math.prod(variable.shape),
     )
+
+
+def _is_orthogonalized(member: Member | None, variable: Any) -> bool | None:
+    if member is None or not isinstance(member.optimizer, keras.optimizers.Muon):
+        return None
+    return not member.optimizer._should_use_adamw(variable)

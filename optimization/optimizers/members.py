@@ -135,7 +135,7 @@ class Members:
                 member = self._member(pipeline, self.owners[position], layer, multiplier)
                 member.positions.append(position)
                 self._by_variable[id(targets[position])] = member
-        with matching_among(paths):
+        with matching_among(paths, variables):
             require_matches(self.excluded_names, variables, "var_names")
             spared = [
                 target

@@ -9,12 +9,12 @@ from typing import Any
 from optimization.matching.patterns import as_pattern_list, check_matches, matches_any
 from optimization.optimizers.paths import path_of
 
-__all__ = ["as_pattern_list", "matches_any", "matching_among", "require_matches"]
+__all__ = ["all_shapes", "as_pattern_list", "matches_any", "matching_among", "require_matches"]
 
 
 @dataclasses.dataclass(frozen=True)
 class _All:
-    paths: Sequence[str]
+    shapes: dict[str, tuple[int, ...]]
     reported: set[tuple[str, str]] = dataclasses.field(default_factory=set)
 
 
@@ -22,13 +22,13 @@ _all: contextvars.ContextVar[_All | None] = contextvars.ContextVar("all", defaul
 
 
 @contextlib.contextmanager
-def matching_among(paths: Sequence[str]) -> Iterator[None]:
+def matching_among(paths: Sequence[str], variables: Sequence[Any]) -> Iterator[None]:
     """Has patterns match if they are found in any of these paths, inside a `with` block.
 
     An optimizer of one group of variables may have patterns meant for all groups. What matches
     nothing is warned about once.
     """
-    token = _all.set(_All(paths))
+    token = _all.set(_All(_shapes(paths, variables)))
     try:
         yield
     finally:
@@ -48,5 +48,17 @@ def require_matches(
     Raises:
         ValueError: If none of the patterns is found in a variable's path.
     """
-    among = _all.get() or _All([path_of(variable) for variable in variables])
-    check_matches(patterns, among.paths, argument, among.reported)
+    among = _all.get() or _All(all_shapes(variables))
+    check_matches(patterns, list(among.shapes), argument, among.reported)
+
+
+def all_shapes(variables: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of all variables by path, those of other groups than these included."""
+    among = _all.get()
+    if among is not None:
+        return among.shapes
+    return _shapes([path_of(variable) for variable in variables], variables)
+
+
+def _shapes(paths: Sequence[str], variables: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(v.shape) for path, v in zip(paths, variables, strict=True)}

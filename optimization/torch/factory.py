@@ -146,6 +146,7 @@ class OptimizerFactory:
             recipe,
             parameters,
             owners,
+            model if isinstance(model, torch.nn.Module) else None,
             rate=lambda rule: self._rate(rule)(0),
             constant=self._is_constant,
         )

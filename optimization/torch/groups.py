@@ -15,6 +15,13 @@ from optimization.torch.names import bare_names
 from optimization.torch.recipes import Recipe
 from optimization.torch.resume import TYPE
 
+# What the name of a group says of its settings.
+_MARKS = {
+    ("adapt", False): "no_adaptation",
+    ("use_muon", True): "muon",
+    ("use_muon", False): "adamw",
+    ("kind", "bias"): "biases",
+}
 NamedParameters = list[tuple[str, Tensor]]
 
 
@@ -60,6 +67,7 @@ def build_groups(
     recipe: Recipe,
     parameters: NamedParameters,
     owners: Sequence[str | None],
+    model: torch.nn.Module | None,
     rate: Callable[[ParamGroupConfig | None], float],
     constant: Callable[[ParamGroupConfig | None], bool],
 ) -> list[dict[str, Any]]:
@@ -73,6 +81,7 @@ def build_groups(
         recipe: What the optimizer is.
         parameters: What is trained.
         owners: The class of the module of each parameter.
+        model: What has the parameters, None if that is not known.
         rate: Returns the rate at step 0 of a rule, before its multiplier.
         constant: Says whether the rate of a rule is a constant.
 
@@ -82,13 +91,15 @@ def build_groups(
     names = [name for name, _ in parameters]
     for argument, patterns in recipe.patterns.items():
         check_matches(patterns, names, argument)
+    settings_of = recipe.route(parameters, model) if recipe.route else recipe.settings
     rules = _rules(config, parameters, owners)
     layers = _layers(config, names)
     groups: dict[tuple, dict[str, Any]] = {}
     for (name, parameter), rule, (layer, factor) in zip(parameters, rules, layers, strict=True):
         if rule is not None and rule.freeze:
             continue
-        settings = _settings(recipe, rule, name, parameter)
+        own = settings_of(name, parameter) if settings_of else {}
+        settings = _settings(recipe, rule, name, own)
         if recipe.by_rate is not None:
             settings |= recipe.by_rate(constant(rule))
         multiplier = factor * (rule.learning_rate_multiplier if rule else 1.0)
@@ -131,11 +142,10 @@ def _layers(config: OptimizationConfig, names: list[str]) -> list[tuple[int | No
 
 
 def _settings(
-    recipe: Recipe, rule: ParamGroupConfig | None, name: str, parameter: Tensor
+    recipe: Recipe, rule: ParamGroupConfig | None, name: str, own: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the hyperparameters of a parameter that differ from the optimizer's."""
-    settings = dict(recipe.settings(name, parameter)) if recipe.settings else {}
-    settings = {key: value for key, value in settings.items() if _default(recipe, key) != value}
+    """Returns the hyperparameters of a parameter that differ from the optimizer's, or are told."""
+    settings = {k: v for k, v in own.items() if (k, v) in _MARKS or _default(recipe, k) != v}
     usual = recipe.arguments.get(recipe.decay, 0.0)
     decay = usual if rule is None or rule.weight_decay is None else rule.weight_decay
     if recipe.decays is not None and not recipe.decays(name):
@@ -150,5 +160,4 @@ def _default(recipe: Recipe, key: str) -> Any:
 
 
 def _marks(settings: Mapping[str, Any]) -> list[str]:
-    marks = {"adapt": "no_adaptation", "use_muon": "adamw", "kind": "biases"}
-    return [marks.get(key, f"{key}={value}") for key, value in settings.items()]
+    return [_MARKS.get((key, value), f"{key}={value}") for key, value in settings.items()]

@@ -12,7 +12,8 @@ from optimization.torch.base import ForeachOptimizer, decay, number, subtract
 class Muon(ForeachOptimizer):
     """Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982) as Keras has it.
 
-    Matrices of groups with `use_muon`:
+    Matrices of groups with `use_muon`, and with `flatten` kernels of more axes, as matrices of
+    (outputs, all else), as the authors have those of convolutions:
 
         w <- w - lr * weight_decay * w
         m <- mu m + g;  u = m                        (nesterov: g + mu m)
@@ -37,6 +38,7 @@ class Muon(ForeachOptimizer):
         adam_lr_ratio: See above.
         adam_weight_decay: See above.
         use_muon: Whether matrices are updated by Muon.
+        flatten: Whether what has more than two axes is too.
         foreach: Whether all parameters are updated at once; None for yes.
         maximize: Whether the loss is maximized.
 
@@ -65,6 +67,7 @@ class Muon(ForeachOptimizer):
         adam_lr_ratio: float = 1.0,
         adam_weight_decay: float = 0.004,
         use_muon: bool = True,
+        flatten: bool = False,
         foreach: bool | None = None,
         maximize: bool = False,
     ):
@@ -81,12 +84,14 @@ class Muon(ForeachOptimizer):
             "adam_lr_ratio": adam_lr_ratio,
             "adam_weight_decay": adam_weight_decay,
             "use_muon": use_muon,
+            "flatten": flatten,
         }
         super().__init__(params, defaults, foreach, maximize)
 
     def kind_of(self, parameter: Tensor, group: dict[str, Any]) -> str:
         """Returns who updates a parameter."""
-        return "muon" if group["use_muon"] and parameter.dim() == 2 else "adam"
+        is_matrix = parameter.dim() == 2 or (group["flatten"] and parameter.dim() > 2)
+        return "muon" if group["use_muon"] and is_matrix else "adam"
 
     def _update(self, kind, group, params, grads, steps, *states):
         if kind == "muon":
@@ -102,9 +107,13 @@ class Muon(ForeachOptimizer):
         updates = buffers
         if group["nesterov"]:
             updates = torch._foreach_add(grads, buffers, alpha=momentum)
-        updates = [orthogonalized(u, group["ns_coefficients"], group["ns_steps"]) for u in updates]
+        matrices = [u.flatten(1) for u in updates]
+        settings = group["ns_coefficients"], group["ns_steps"]
+        updates = [
+            orthogonalized(m, *settings).view_as(u) for m, u in zip(matrices, updates, strict=True)
+        ]
         scale = group["rms_rate"]
-        rates = [lr if scale is None else lr * scale * max(u.shape) ** 0.5 for u in updates]
+        rates = [lr if scale is None else lr * scale * max(m.shape) ** 0.5 for m in matrices]
         subtract(params, updates, rates)
 
     def _update_others(self, group, params, grads, steps, moments, squares):

@@ -21,6 +21,7 @@ from optimization.torch.adam import AdamW
 from optimization.torch.ftrl import Ftrl
 from optimization.torch.lion import Lion
 from optimization.torch.muon import Muon
+from optimization.torch.routing import hidden_matrices
 from optimization.torch.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from optimization.torch.sgd import SGD
 
@@ -45,6 +46,8 @@ class Recipe:
             group decays though the section does not, since the class has the decay in the gradient;
             by the name of any other number where that follows a schedule.
         schedules: Hyperparameters that change by themselves, as functions of the steps done.
+        route: Makes `settings`, where they depend on all parameters, or on the model if that is
+            known.
     """
 
     cls: type[Optimizer]
@@ -57,6 +60,7 @@ class Recipe:
     takes_rate: bool = True
     instead: Mapping[str, "Recipe"] = dataclasses.field(default_factory=dict)
     schedules: Mapping[str, Callable[[int], float]] = dataclasses.field(default_factory=dict)
+    route: Callable[[list[tuple[str, Tensor]], torch.nn.Module | None], Settings] | None = None
 
 
 def sgd(section: BaseOptimizerConfig) -> Recipe:
@@ -227,7 +231,7 @@ def lars(section: BaseOptimizerConfig) -> Recipe:
 
 
 def muon(section: BaseOptimizerConfig) -> Recipe:
-    """`muon`, in Keras' form: AdamW updates what is no matrix."""
+    """`muon`, in Keras' form: AdamW updates what is no hidden matrix."""
     arguments = {
         "momentum": section.momentum,
         "nesterov": section.nesterov,
@@ -239,15 +243,21 @@ def muon(section: BaseOptimizerConfig) -> Recipe:
         "adam_eps": section.epsilon,
         "adam_lr_ratio": section.adam_lr_ratio,
         "adam_weight_decay": section.adam_weight_decay or 0.0,
+        "flatten": True,
     }
 
-    def settings(name: str, parameter: Tensor) -> dict[str, Any]:
-        embedding = section.exclude_embeddings and "embedding" in name.lower()
-        excluded = embedding or matches_any(name, section.exclude_layers)
-        return {"use_muon": parameter.dim() == 2 and not excluded}
+    def route(parameters: list[tuple[str, Tensor]], model: torch.nn.Module | None) -> Settings:
+        matrices = hidden_matrices(parameters, model, section.exclude_embeddings)
+
+        def settings(name: str, parameter: Tensor) -> dict[str, Any]:
+            del parameter
+            excluded = matches_any(name, section.exclude_layers)
+            return {"use_muon": name in matrices and not excluded}
+
+        return settings
 
     patterns = {"exclude_layers": section.exclude_layers}
-    return Recipe(Muon, arguments, settings=settings, patterns=patterns)
+    return Recipe(Muon, arguments, route=route, patterns=patterns)
 
 
 def adafactor(section: BaseOptimizerConfig) -> Recipe:

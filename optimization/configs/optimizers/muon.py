@@ -14,18 +14,22 @@ from optimization.configs.types import (
 )
 
 
-@OPTIMIZERS_CLS.register("muon", "keras.optimizers:Muon", torch="optimization.torch.recipes:muon")
+@OPTIMIZERS_CLS.register(
+    "muon", "optimization.optimizers.muon:Muon", torch="optimization.torch.recipes:muon"
+)
 @config_dataclass
 class MuonConfig(KerasOptimizerConfig):
     """Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982).
 
-    Matrices are updated by Muon, all else, and embeddings, by AdamW.
+    Muon updates hidden matrices, and kernels of convolutions as matrices; AdamW all else: vectors,
+    embeddings, and the output layer. That is the one with a usual name (`lm_head`, `head`,
+    `classifier`, `logits`, `output`, ...), else the last linear layer.
 
     Attributes:
         weight_decay: For the variables that Muon updates.
         adam_weight_decay: For the variables that AdamW updates.
-        exclude_layers: Regular expressions for the paths of matrices that AdamW updates.
-        exclude_embeddings: Whether AdamW updates the matrices with "embedding" in their path.
+        exclude_layers: Regular expressions for the paths of matrices that AdamW updates too.
+        exclude_embeddings: Whether AdamW updates embeddings, known by their layer or its name.
         muon_a: The first coefficient of the Newton-Schulz iteration.
         muon_b: The second coefficient.
         muon_c: The third coefficient.

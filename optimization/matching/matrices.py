@@ -1,0 +1,99 @@
+"""Which parameters Muon orthogonalizes, by name and shape: hidden matrices, and nothing else.
+
+As its authors use it (Jordan et al. 2024): not embeddings, not the output head, not vectors.
+Kernels of convolutions are flattened to matrices.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+_EMBEDDING = re.compile(
+    r"embed|(^|_)emb(s|_|$)|^w[tp]e$|token_type|^shared$|relative_attention_bias"
+)
+_HEAD = re.compile(
+    r"(.+_)?(heads?|classifiers?|logits|predictions?|score)|fc|fc_out|embed_out|unembed(ding)?"
+    r"|output|output_(proj|projection|layer|dense)|qa_outputs|(proj|conv)_out|final_layer"
+)
+_SEVERAL = ("heads", "classifiers")  # one for each task
+# What no layer has a matrix in, whatever its shape.
+_NO_MATRIX = re.compile(r"bias|^(gamma|beta|scale)$|norm")
+_BLOCK = re.compile(r"(^|layers?|blocks?|stage|unit)_?\d+$")
+_NUMBER = re.compile(r"\d+$")
+
+
+def parts_of(name: str) -> list[str]:
+    """Returns the parts of a name of PyTorch's or a path of Keras', in lower case."""
+    return re.split(r"[./]", name.lower())
+
+
+def is_embedding(name: str) -> bool:
+    """Says whether a name is that of an embedding, by its own last part or that of its layer."""
+    return any(_EMBEDDING.search(part) for part in parts_of(name)[-2:])
+
+
+def may_be_matrix(name: str, shape: Sequence[int]) -> bool:
+    """Says whether a parameter may be a matrix, or a kernel that can be flattened to one.
+
+    Two axes are a matrix, four and five a kernel, if they are called so. Three are a kernel where
+    the layer is called a convolution. Norms and biases of two axes are none.
+    """
+    leaf, layer = parts_of(name)[-1], "".join(parts_of(name)[-2:-1])
+    if _NO_MATRIX.search(leaf) or _NO_MATRIX.search(layer) or "depthwise" in layer + leaf:
+        return False
+    if len(shape) == 2:
+        return True
+    called_kernel = "kernel" in leaf or "weight" in leaf
+    return called_kernel and (len(shape) in (4, 5) or (len(shape) == 3 and "conv" in layer))
+
+
+def flattened(shape: Sequence[int], outputs_first: bool) -> tuple[int, int]:
+    """Returns rows and columns of a matrix, or of a kernel with its outputs first or last."""
+    if outputs_first:
+        return shape[0], math.prod(shape[1:])
+    return math.prod(shape[:-1]), shape[-1]
+
+
+def heads(names: Sequence[str], linear: Sequence[str]) -> set[str]:
+    """Returns the weights of output layers.
+
+    These are the last ones in parts of the model that have a usual name for a head, outside of
+    blocks; without any, the last linear layer, unless it is in one of several equal blocks.
+
+    Args:
+        names: Those of all matrices and kernels, in the order of the model.
+        linear: Those of linear layers among them.
+    """
+    found: dict[tuple[str, ...], str] = {}
+    for name in names:
+        part = _head_part(parts_of(name))
+        if part is not None:
+            found[part] = name  # the last one stays
+    if found or not linear or _is_repeated(linear[-1], linear):
+        return set(found.values())
+    return {linear[-1]}
+
+
+def _head_part(parts: list[str]) -> tuple[str, ...] | None:
+    """Returns the part of a model, as the start of a name, that is a head; None for none."""
+    for index, part in enumerate(parts[:-1]):
+        if _BLOCK.search(part):
+            return None
+        if _HEAD.fullmatch(part):
+            several = part.endswith(_SEVERAL) and len(parts) > index + 2
+            return tuple(parts[: index + 1 + several])
+    return None
+
+
+def _is_repeated(name: str, names: Iterable[str]) -> bool:
+    """Says whether a name differs from another by the number of a block alone."""
+    parts, others = parts_of(name), [parts_of(other) for other in names if other != name]
+    for index, part in enumerate(parts[:-2]):
+        if not _NUMBER.search(part):
+            continue
+        kind = _NUMBER.sub("", part)
+        for other in others:
+            same = other[:index] == parts[:index] and other[index + 1 :] == parts[index + 1 :]
+            if same and _NUMBER.sub("", other[index]) == kind:
+                return True
+    return False

@@ -1,0 +1,86 @@
+"""Which parameters of a model Muon orthogonalizes, by their modules where these are known."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from optimization.matching.matrices import flattened, heads, is_embedding, may_be_matrix
+from optimization.torch.names import bare_names
+
+_CONVOLUTIONS = (torch.nn.modules.conv._ConvNd,)
+
+
+@dataclasses.dataclass
+class _Modules:
+    """What a model says of its parameters, by `id`."""
+
+    embeddings: set[int] = dataclasses.field(default_factory=set)
+    kernels: set[int] = dataclasses.field(default_factory=set)
+    others: set[int] = dataclasses.field(default_factory=set)
+    linear: list[int] = dataclasses.field(default_factory=list)
+
+
+def hidden_matrices(
+    parameters: list[tuple[str, Tensor]],
+    model: torch.nn.Module | None,
+    spare_embeddings: bool = True,
+) -> set[str]:
+    """Returns the names of the parameters that Muon orthogonalizes.
+
+    Embeddings are those of modules that are one, what is tied to them, and what is called so. The
+    head is found by usual names, else it is the last linear layer, which is known by its module
+    only. `heads` and `may_be_matrix` say more.
+
+    Args:
+        parameters: What is trained.
+        model: What has them, None if that is not known.
+        spare_embeddings: Whether embeddings are left out.
+    """
+    modules = _modules(model)
+    known = parameters
+    if model is not None:  # what is not trained may be the head
+        named = list(model.named_parameters())
+        names = bare_names([name for name, _ in named], model)
+        known = [(name, parameter) for name, (_, parameter) in zip(names, named, strict=True)]
+    matrices = {name: p for name, p in known if _is_matrix(name, p, modules)}
+    embedded = {n for n, p in known if id(p) in modules.embeddings or is_embedding(n)}
+    by_id = {id(parameter): name for name, parameter in known}
+    linear = [by_id[each] for each in modules.linear if each in by_id]
+    # The head is tied: its weight is that of an embedding.
+    tied = bool(modules.linear) and modules.linear[-1] in modules.embeddings
+    outputs = heads(list(matrices), [] if tied else [n for n in linear if n in matrices])
+    spared = outputs | embedded if spare_embeddings else outputs
+    return {name for name, _ in parameters if name in matrices and name not in spared}
+
+
+def _is_matrix(name: str, parameter: Tensor, modules: _Modules) -> bool:
+    if parameter.dim() < 2 or min(flattened(parameter.shape, outputs_first=True)) == 1:
+        return False
+    if id(parameter) in modules.kernels:
+        return True
+    if id(parameter) in modules.others:
+        return False
+    return may_be_matrix(name, parameter.shape)
+
+
+def _modules(model: torch.nn.Module | None) -> _Modules:
+    found = _Modules()
+    for module in () if model is None else model.modules():
+        kind = type(module).__name__
+        weight = getattr(module, "weight", None)
+        weights = {id(weight)} if isinstance(weight, Tensor) else set()
+        own = {id(parameter) for parameter in module.parameters(recurse=False)}
+        if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) or "Embed" in kind:
+            found.embeddings |= own
+        elif isinstance(module, _CONVOLUTIONS):
+            # Each filter of a depthwise convolution is a matrix, of one row, by itself.
+            depthwise = module.groups == module.in_channels > 1
+            (found.others if depthwise else found.kernels).update(weights & own)
+        elif isinstance(module, torch.nn.Linear) or "Linear" in kind:
+            found.linear += weights & own
+        elif "Norm" in kind:
+            found.others |= own
+        else:
+            found.others |= {id(p) for p in module.parameters(recurse=False) if p.dim() > 2}
+    return found

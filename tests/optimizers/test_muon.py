@@ -1,0 +1,109 @@
+import keras
+import numpy as np
+import pytest
+
+import optimization
+from optimization.optimizers import Muon, ParamGroup, PipelineOptimizer
+from tests.golden_cases import make_variables
+from tests.optimizers.common import final_weights, problem, relative_error
+
+SHAPES = {
+    "lm/token_table/embeddings": (7, 4),
+    "lm/token_embedding/table": (7, 4),
+    "lm/layer_0/attention/query/kernel": (4, 2, 3),
+    "lm/layer_0/attention/query/bias": (2, 3),
+    "lm/layer_0/ffn/kernel": (4, 6),
+    "lm/layer_0/norm/gamma": (4, 6),
+    "lm/conv2d/kernel": (3, 3, 2, 5),
+    "lm/conv1d/kernel": (3, 2, 5),
+    "lm/depthwise_conv2d/kernel": (3, 3, 4, 2),
+    "lm/one/kernel": (4, 1),
+    "lm/logits/kernel": (4, 7),
+    "lm/logits/bias": (7,),
+}
+MATRICES = ["lm/layer_0/ffn/kernel", "lm/conv2d/kernel", "lm/conv1d/kernel"]
+
+
+def table_of(shapes, **arguments):
+    inner = arguments.pop("inner", None) or Muon(0.01, **arguments.pop("muon", {}))
+    optimizer = PipelineOptimizer(inner, **arguments)
+    optimizer.build(make_variables({path: np.ones(shape) for path, shape in shapes.items()}))
+    return optimizer
+
+
+def orthogonalized(*args, **arguments):
+    return [row.path for row in table_of(*args, **arguments).group_table() if row.orthogonalized]
+
+
+def test_hidden_matrices_and_kernels_alone_are_orthogonalized():
+    optimizer = table_of(SHAPES)
+    rows = optimizer.group_table()
+    assert [row.path for row in rows if row.orthogonalized] == MATRICES
+    text = optimizer.format_group_table(variables=True)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "3 variables default Muon 1 0.01 decayed, orthogonalized 144" in lines
+    assert any(line.startswith("9 variables") and "by AdamW" in line for line in lines)
+
+
+def test_the_head_is_that_of_the_whole_model():
+    # In each of the two optimizers inside the last kernel is a hidden one.
+    shapes = {"a/kernel": (3, 4), "b/kernel": (4, 5), "c/kernel": (5, 6)}
+    groups = [ParamGroup(match="^b", learning_rate_multiplier=0.5)]
+    assert orthogonalized(shapes, param_groups=groups) == ["a/kernel", "b/kernel"]
+    frozen = [ParamGroup(match="^c", freeze=True)]
+    assert orthogonalized(shapes, param_groups=frozen) == ["a/kernel", "b/kernel"]
+
+
+def test_what_the_config_says_counts():
+    assert orthogonalized(SHAPES, muon={"exclude_layers": ["conv.*:0$"]}) == MATRICES[:1]
+    found = orthogonalized(SHAPES, muon={"exclude_embeddings": False})
+    assert found == [*list(SHAPES)[:2], *MATRICES]
+    with pytest.raises(ValueError, match="exclude_layers.*'haed'"):
+        table_of(SHAPES, muon={"exclude_layers": ["haed"]})
+
+
+def test_it_is_keras_muon_on_matrices():
+    shapes = {"a/kernel": (5, 4), "b/kernel": (4, 6), "b/bias": (6,), "head/kernel": (6, 3)}
+    initial, gradients = problem(shapes, steps=5)
+    theirs = keras.optimizers.Muon(0.01, exclude_layers=["head"])
+    expected = final_weights(theirs, initial, gradients)
+    assert relative_error(final_weights(Muon(0.01), initial, gradients), expected) < 1e-6
+
+
+def test_a_kernel_is_updated_as_the_matrix_of_its_outputs():
+    initial, gradients = problem({"conv/kernel": (3, 3, 2, 5), "head/kernel": (5, 2)}, steps=4)
+    as_matrices = [
+        {name: value.reshape(-1, value.shape[-1]) for name, value in each.items()}
+        for each in (initial, *gradients)
+    ]
+    expected = final_weights(Muon(0.01), as_matrices[0], as_matrices[1:])
+    found = final_weights(Muon(0.01), initial, gradients)
+    np.testing.assert_allclose(
+        found["conv/kernel"].reshape(18, 5), expected["conv/kernel"], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_in_fit_embeddings_and_the_last_layer_are_adamws(tmp_path):
+    config = optimization.OptimizationConfig(
+        {
+            "optimizer": {"type": "muon"},
+            "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.01}},
+        }
+    )
+    factory = optimization.OptimizerFactory(config)
+    layers = [
+        keras.layers.Input((3,), dtype="int32"),
+        keras.layers.Embedding(7, 4, name="wte"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(6),
+        keras.layers.Dense(2),
+    ]
+    model = keras.Sequential(layers)
+    model.compile(factory.build_optimizer(factory.build_learning_rate()), "mse")
+    model.fit(np.ones((4, 3), "int32"), np.ones((4, 2)), verbose=0)
+    rows = model.optimizer.group_table()
+    assert [row.orthogonalized for row in rows] == [False, True, False, False, False]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    again = [row.orthogonalized for row in loaded.optimizer.group_table()]
+    assert again == [row.orthogonalized for row in rows]
