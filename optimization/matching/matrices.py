@@ -17,7 +17,7 @@ _HEAD = re.compile(
 )
 _SEVERAL = ("heads", "classifiers")  # one for each task
 # What no layer has a matrix in, whatever its shape.
-_NO_MATRIX = re.compile(r"bias|^(gamma|beta|scale)$|norm")
+_NO_MATRIX = re.compile(r"bias|^(gamma|beta|scale)$|norm|depthwise|dw_?conv|conv_?dw$")
 _BLOCK = re.compile(r"(^|layers?|blocks?|stage|unit)_?\d+$")
 _NUMBER = re.compile(r"\d+$")
 
@@ -39,7 +39,7 @@ def may_be_matrix(name: str, shape: Sequence[int]) -> bool:
     the layer is called a convolution. Norms and biases of two axes are none.
     """
     leaf, layer = parts_of(name)[-1], "".join(parts_of(name)[-2:-1])
-    if _NO_MATRIX.search(leaf) or _NO_MATRIX.search(layer) or "depthwise" in layer + leaf:
+    if _NO_MATRIX.search(leaf) or _NO_MATRIX.search(layer):
         return False
     if len(shape) == 2:
         return True

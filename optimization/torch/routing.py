@@ -39,13 +39,13 @@ def hidden_matrices(
     """
     modules = _modules(model)
     known = parameters
-    if model is not None:  # what is not trained may be the head
-        named = list(model.named_parameters())
+    if model is not None:  # The head may be what is not trained, or have two names.
+        named = list(model.named_parameters(remove_duplicate=False))
         names = bare_names([name for name, _ in named], model)
         known = [(name, parameter) for name, (_, parameter) in zip(names, named, strict=True)]
     matrices = {name: p for name, p in known if _is_matrix(name, p, modules)}
     embedded = {n for n, p in known if id(p) in modules.embeddings or is_embedding(n)}
-    by_id = {id(parameter): name for name, parameter in known}
+    by_id = {id(parameter): name for name, parameter in reversed(known)}
     linear = [by_id[each] for each in modules.linear if each in by_id]
     # The head is tied: its weight is that of an embedding.
     tied = bool(modules.linear) and modules.linear[-1] in modules.embeddings

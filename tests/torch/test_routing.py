@@ -72,6 +72,14 @@ def test_embeddings_and_the_head_are_no_hidden_matrices(head, tied):
     assert routed(model) == HIDDEN
 
 
+def test_before_a_tied_head_a_layer_is_hidden():
+    model = Decoder(None)
+    model.predictions = nn.ModuleDict({"dense": nn.Linear(4, 4), "decoder": nn.Linear(4, 7)})
+    assert routed(model) == [*HIDDEN, "predictions.dense.weight"]
+    model.predictions["decoder"].weight = model.tokens.weight
+    assert routed(model) == [*HIDDEN, "predictions.dense.weight"]
+
+
 def test_a_model_without_a_head_keeps_all_its_blocks():
     assert routed(Decoder(None)) == HIDDEN
     assert routed(torch.compile(Decoder(), backend="eager")) == HIDDEN

@@ -18,6 +18,7 @@ from tests.optimizers.common import final_weights, problem, relative_error
         (["gamma"], ["norm"], lambda path: "norm" not in path or "gamma" in path),
         ("gamma", "norm", lambda path: "norm" not in path or "gamma" in path),
         (None, ["dense.kernel"], lambda path: True),  # no expression
+        (None, ["bias:0"], lambda path: "bias" not in path),  # as TensorFlow called it
     ],
 )
 def test_names_are_parts_of_paths(include, exclude, decays):
