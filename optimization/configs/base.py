@@ -232,8 +232,18 @@ class Config:
             return NotImplemented
         return self.as_dict() == other.as_dict()
 
+    def _changed(self) -> Iterator[tuple[str, Any]]:
+        """Yields the name and the value of each field that differs from its default."""
+        usual = self._defaults()
+        yield from ((name, value) for name, value in self._items() if value != usual[name])
+
+    def _defaults(self) -> dict[str, Any]:
+        """Returns what the fields of a config start as, all else being as it is in this one."""
+        return {name: spec.default() for name, spec in _declared_specs(type(self)).items()}
+
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self._items())
+        """Returns the code that builds the config: the class, and what differs from defaults."""
+        fields = ", ".join(f"{name}={value!r}" for name, value in self._changed())
         return f"{type(self).__name__}({fields})"
 
     # ---- writing -------------------------------------------------------------------------------
@@ -300,10 +310,20 @@ class Config:
         for _, value in self._items():
             yield from (config for _, config in _configs_in(value))
 
-    def _written(self) -> bool:
-        """Whether any value here or below was set, as opposed to left at its default."""
-        own = any(self.__dict__[name] is not REQUIRED for name in self._origins)
-        return own or any(child._written() for child in self._children().values())
+    def _written(self) -> Iterator[Origin]:
+        """Yields where values here or below were set, but for those that `_leave` has left."""
+        left = self.__dict__.get("_left", ())
+        for name, origin in self._origins.items():
+            if name not in left and self.__dict__[name] is not REQUIRED:
+                yield origin
+        for child in self._children().values():
+            yield from child._written()
+
+    def _leave(self) -> None:
+        """Records that what was written here had its effect, and no longer has by intention."""
+        self.__dict__["_left"] = set(self._origins)
+        for child in self._children().values():
+            child._leave()
 
     def _join(self, name: str) -> str:
         return f"{self._path}.{name}" if self._path else str(name)
@@ -575,7 +595,11 @@ def _single_path(value: Any) -> str:
 
 
 def commit(changes: list[Change]) -> None:
-    """Makes the planned changes."""
+    """Makes the planned changes, those of one layer."""
+    for config, name, value, _ in changes:
+        # What an earlier layer wrote under the type that it had selected is no mistake.
+        if name == "type" and isinstance(config, OneOfConfig) and config.type not in (None, value):
+            config.get()._leave()
     for config, name, value, origin in changes:
         for place, child in _configs_in(value):
             child._move(config._join(name + place))
@@ -583,6 +607,7 @@ def commit(changes: list[Change]) -> None:
         config._origins[name] = origin
         if origin is DEFAULT:  # as if it had never been set
             del config._origins[name]
+        config.__dict__.get("_left", set()).discard(name)
 
 
 def _with_elements(values: Any, elements: Elements, path: str, problems: list[Problem]) -> list:
@@ -617,7 +642,9 @@ class OneOfConfig(Config):
 
     The branches are the fields of the class, and the entries of `registry` if it has one, so that
     what is registered later is a branch too. Switching `type` leaves the values of every branch as
-    they are; `get()`, `as_dict()` and comparison see the selected branch only.
+    they are; `get()`, `as_dict()` and comparison see the selected branch only. A value that is
+    written under a branch that its layer does not select is a warning; one whose branch was
+    selected, until a later layer changed the type, is none.
 
     Attributes:
         type: The name of the selected branch, or None for none.
@@ -685,6 +712,10 @@ class OneOfConfig(Config):
         if self.type is not None:
             yield self.type, self.get()
 
+    def _defaults(self) -> dict[str, Any]:
+        names = ("type", self.type) if self.type else ("type",)
+        return {name: self._find_spec(name).default() for name in names}
+
     def _check_field(self, name: str, value: Any) -> list[Problem]:
         if name != "type" or value is None or value in self.branches():
             return []
@@ -706,10 +737,9 @@ class OneOfConfig(Config):
         """Returns the errors and warnings of the selected branch, and warns of the others."""
         problems, doubts = super().problems()
         for name, branch in self._children().items():
-            if name == self.type or not branch._written():
+            written = next(branch._written(), None)
+            if name == self.type or written is None:
                 continue
             message = f"is set, but `type` selects {self.type!r}"
-            doubts.append(
-                Problem("unselected", self._join(name), message, _known(branch._origin_near(name)))
-            )
+            doubts.append(Problem("unselected", self._join(name), message, _known(written)))
         return problems, doubts

@@ -27,12 +27,8 @@ def describe_section(section: OneOfConfig, defaults: bool = False) -> str:
     branch = section.get()
     if branch is None:
         return "none"
-    usual = {} if defaults else type(branch)().as_dict()
-    values = ", ".join(
-        f"{name} {value}"
-        for name, value in branch.as_dict().items()
-        if name != "name" and (name not in usual or usual[name] != value)
-    )
+    told = branch.as_dict() if defaults else dict(branch._changed())
+    values = ", ".join(f"{name} {value}" for name, value in told.items() if name != "name")
     return f"{section.type} ({values})" if values else str(section.type)
 
 

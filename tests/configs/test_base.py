@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import json
 import pickle
 
 import pytest
@@ -223,6 +224,34 @@ def test_a_written_branch_that_is_not_selected_is_a_warning():
     assert [doubt.code for doubt in doubts] == ["unselected"]
 
 
+def test_a_branch_that_an_earlier_layer_selected_is_no_warning():
+    root = Root({"choice": {"type": "leaf", "leaf": {"size": 1}}, "maybe": {"text": "b"}})
+    root.override({"choice": {"type": "other"}})
+    assert root.validate() == []
+    root.choice.type = None
+    root.choice.type = "other"
+    assert copy.deepcopy(root).validate() == []
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [{"type": "other", "leaf": {"size": 1}}],
+        [{"leaf": {"size": 1}}, {"type": "other"}],
+        [{"type": "leaf"}, {"type": "other", "leaf": {"size": 1}}],
+        [{"type": "leaf", "leaf": {"size": 2}}, {"type": "other"}, {"leaf": {"size": 1}}],
+    ],
+)
+def test_a_branch_that_no_layer_selected_is_a_warning(layers):
+    choice = Choice()
+    for layer in layers:
+        choice.override(parse(json.dumps(layer), f"{layer}.yaml"))
+    with pytest.warns(ConfigWarning, match="leaf: is set, but `type` selects 'other'"):
+        (doubt,) = choice.validate()
+    last = next(layer for layer in reversed(layers) if "leaf" in layer)
+    assert doubt.origin.source == f"{last}.yaml"
+
+
 def test_switching_the_type_keeps_the_branches():
     choice = Choice({"type": "leaf", "leaf": {"size": 7}})
     choice.type = "other"
@@ -307,8 +336,20 @@ def test_copies_and_pickles_are_equal_and_independent():
         assert root.choice.leaf.size == 2
 
 
-def test_repr_names_class_and_values():
-    assert repr(Choice(type="other")) == "Choice(type='other', other=Other(text='a'))"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Leaf()",
+        "Leaf(size=1)",
+        "Choice(type='other')",
+        "Choice(type='leaf', leaf=Leaf(rate=0.1))",
+        "Root(choice=Choice(type='other', other=Other(text='b')), leaves=(Leaf(size=2),))",
+    ],
+)
+def test_repr_is_the_code_that_builds_the_config(text):
+    config = eval(text)
+    assert repr(config) == text
+    assert repr(copy.deepcopy(config)) == text
 
 
 def test_post_init_runs_and_check_may_yield_nothing():

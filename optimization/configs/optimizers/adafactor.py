@@ -116,6 +116,11 @@ class AdafactorConfig(BaseOptimizerConfig):
                 result.origins[name] = origin
         return result
 
+    def _defaults(self) -> dict[str, Any]:
+        usual = super()._defaults()
+        usual.update(preset(self.variant, {"step_size": self.step_size}))
+        return usual
+
     def own_learning_rate(self) -> RelativeStepLrConfig | None:
         """Returns the relative step as a learning rate; None where the section asks for one."""
         if self.step_size != "relative":
