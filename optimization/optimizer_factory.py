@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from optimization import extras
+from optimization.configs import printing
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import (
@@ -69,6 +70,9 @@ class OptimizerFactory:
     def config(self) -> OptimizationConfig:
         """The config, read-only."""
         return self._config
+
+    def __repr__(self) -> str:
+        return printing.call(type(self).__name__, **printing.sections(self._config))
 
     def build_learning_rate(self) -> "keras.optimizers.schedules.LearningRateSchedule | float":
         """Builds the learning rate with its warmup.

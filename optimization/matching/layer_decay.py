@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from optimization.configs.printing import by_arguments
 from optimization.matching.patterns import as_pattern_list, find, nearest
 
 
@@ -55,6 +56,8 @@ class LayerDecay:
         self.depth = depth
         self.min_multiplier = min_multiplier
         self.with_last_block = with_last_block
+
+    __repr__ = by_arguments
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

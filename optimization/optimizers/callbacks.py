@@ -24,6 +24,9 @@ class EvaluateAverages(keras.callbacks.Callback):
         super().__init__()
         self._swapped_here = False
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def _optimizer(self) -> AveragedWeights:
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         if not getattr(optimizer, "averages_weights", False):

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.configs.printing import by_arguments
 from optimization.optimizers import distribution
 from optimization.optimizers.control import is_traced
 from optimization.optimizers.paths import path_of
@@ -81,6 +82,8 @@ class WeightAverage(Swappable):
         self._averages: list[keras.Variable] = []
         self._exact_averages: dict[int, Any] = {}
         self._has_all_weights = trainable_weights_only
+
+    __repr__ = by_arguments
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

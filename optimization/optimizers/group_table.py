@@ -2,15 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from optimization.optimizers.groups import DEFAULT, ParamGroup
 from optimization.optimizers.inner import is_decayed
-from optimization.optimizers.members import Member
+from optimization.optimizers.members import Member, Members
+from optimization.schedules.keras_schedules import ConfiguredSchedule, curve_of, is_formula
+from optimization.schedules.peak import telling_steps
+from optimization.schedules.scaled import ScaledLearningRate
 
 _COLUMNS = ("variable", "group", "optimizer", "multiplier", "learning rate", "", "parameters")
 
@@ -26,6 +30,9 @@ class GroupRow:
         optimizer: Class of the optimizer that updates it; empty if it is frozen.
         multiplier: Factor on the learning rate, with that of the layer.
         learning_rate: The learning rate now, multiplied; 0 if it is frozen.
+        highest_rate: The highest that its schedule gets to, multiplied; the rate now where that
+            is a constant; None where it is not known, of a schedule that is not this package's or
+            Keras'.
         decayed: Whether weight decay acts on it.
         frozen: Whether it stays as it is.
         averaged: Whether it has an average.
@@ -39,11 +46,21 @@ class GroupRow:
     optimizer: str
     multiplier: float
     learning_rate: float
+    highest_rate: float | None
     decayed: bool
     frozen: bool
     averaged: bool
     orthogonalized: bool | None
     parameters: int
+
+    @property
+    def rate_text(self) -> str:
+        """The learning rate: `0.1` for a constant, `0 now, up to 0.1` for a schedule."""
+        now = f"{self.learning_rate:.4g}"
+        if self.highest_rate is None:
+            return f"{now} now"
+        highest = f"{self.highest_rate:.4g}"
+        return now if now == highest else f"{now} now, up to {highest}"
 
     @property
     def marks(self) -> str:
@@ -64,14 +81,14 @@ def format_group_table(rows: Sequence[GroupRow], variables: bool = False) -> str
     """
     together: dict[tuple, list[GroupRow]] = {}
     for row in rows:
-        key = (row.group, row.rule, row.optimizer, row.multiplier, row.learning_rate, row.marks)
+        key = (row.group, row.rule, row.optimizer, row.multiplier, row.rate_text, row.marks)
         together.setdefault(key, []).append(row)
     lines = [_COLUMNS]
     for (group, rule, optimizer, multiplier, rate, marks), members in together.items():
         count = f"{len(members)} variable{'s' if len(members) > 1 else ''}"
         name = f"{group} ({rule})" if rule else group
         parameters = f"{sum(row.parameters for row in members):,}"
-        settings = (optimizer or "-", f"{multiplier:.4g}", f"{rate:.4g}", marks, parameters)
+        settings = (optimizer or "-", f"{multiplier:.4g}", rate, marks, parameters)
         lines.append((count, name, *settings))
         if variables:
             lines += [
@@ -84,12 +101,34 @@ def format_group_table(rows: Sequence[GroupRow], variables: bool = False) -> str
     )
 
 
+def highest_rates(members: Members) -> dict[str, float | None]:
+    """Returns the highest rate of each member that follows a schedule, multiplied, by its name."""
+    rates = {m.name: (m.multiplier, members.rate_of(m.group)) for m in members.members}
+    peaks = {id(rate): _highest(rate) for _, rate in rates.values() if callable(rate)}
+    return {
+        name: None if peaks[id(rate)] is None else multiplier * peaks[id(rate)]
+        for name, (multiplier, rate) in rates.items()
+        if id(rate) in peaks
+    }
+
+
+def _highest(rate: Any) -> float | None:
+    is_own = isinstance(rate, ConfiguredSchedule | ScaledLearningRate)
+    if not is_own and not type(rate).__module__.startswith("keras."):
+        return None
+    settings = rate.get_config()
+    # One call for each step is slow, and is what all but the formulas need.
+    steps = telling_steps(settings, dense=is_formula(rate))
+    return float(np.max(curve_of(rate, steps)))
+
+
 def table_row(
     path: str,
     group: ParamGroup | None,
     member: Member | None,
     variable: Any,
     averaged: bool,
+    highest: Mapping[str, float | None],
 ) -> GroupRow:
     """Returns the row of a variable.
 
@@ -99,6 +138,7 @@ def table_row(
         member: Who updates it; None if it is frozen.
         variable: What the member updates.
         averaged: Whether it has an average.
+        highest: The highest rate of each member with a schedule, by its name.
     """
     rate = 0.0 if member is None else float(ops.convert_to_numpy(member.optimizer.learning_rate))
     return GroupRow(
@@ -108,6 +148,7 @@ def table_row(
         optimizer="" if member is None else type(member.optimizer).__name__,
         multiplier=0.0 if member is None else member.multiplier,
         learning_rate=rate,
+        highest_rate=rate if member is None else highest.get(member.name, rate),
         decayed=member is not None and is_decayed(member.optimizer, variable),
         frozen=member is None,
         averaged=averaged,

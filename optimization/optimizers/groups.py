@@ -7,9 +7,12 @@ from typing import Any
 
 import keras
 
+from optimization.configs import printing
 from optimization.matching.patterns import as_pattern_list
 from optimization.matching.rules import DEFAULT, MATCHERS, Rule, assigned
 from optimization.optimizers.inner import check_wrappable, portable
+from optimization.optimizers.texts import optimizer_text
+from optimization.schedules.scaled import rate_text
 
 __all__ = ["DEFAULT", "ParamGroup", "assigned", "named", "owning_layer_types"]
 
@@ -77,6 +80,15 @@ class ParamGroup(Rule):
         if self.optimizer is not None:
             check_wrappable(self.optimizer)
         self._check_all_settings_act()
+
+    def __repr__(self) -> str:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = {name: value for name, value in values.items() if value not in (None, {})}
+        if "learning_rate" in values:
+            values["learning_rate"] = rate_text(self.learning_rate)
+        if "optimizer" in values:
+            values["optimizer"] = optimizer_text(self.optimizer)
+        return printing.call(type(self).__name__, **printing.differing(self, values))
 
     def _check_all_settings_act(self) -> None:
         changed = (

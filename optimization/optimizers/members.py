@@ -171,18 +171,22 @@ class Members:
         self.members.append(Member(name, group, multiplier, optimizer, family))
         return self.members[-1]
 
+    def rate_of(self, group: ParamGroup | None) -> Any:
+        """Returns the learning rate of a group before its multiplier: a number or a schedule."""
+        if group is not None and group.learning_rate is not None:
+            return group.learning_rate
+        own = group and group.optimizer
+        return (own or self._default)._learning_rate
+
     def _rate_source(
         self, pipeline: keras.optimizers.Optimizer, group: ParamGroup | None
     ) -> tuple[Callable[[], Any], bool]:
         """Returns a function for the rate before multiplication, and whether it is a constant."""
-        rate = group and group.learning_rate
-        if rate is None and group is not None and group.optimizer is not None:
-            rate = group.optimizer._learning_rate
-            if isinstance(rate, keras.Variable):
-                rate = float(keras.ops.convert_to_numpy(rate))
-        if rate is None:
-            constant = not callable(self._default._learning_rate)
-            return lambda: self._default.learning_rate, constant
+        rate = self.rate_of(group)
+        if rate is self._default._learning_rate:
+            return lambda: self._default.learning_rate, not callable(rate)
+        if isinstance(rate, keras.Variable):
+            rate = float(keras.ops.convert_to_numpy(rate))
         if callable(rate):
             return lambda: rate(pipeline._iterations), False
         if group.name not in self._rates:

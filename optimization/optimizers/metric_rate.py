@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from optimization.configs import printing
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.schedules.metric import MetricFollower, MetricLrConfig
 
@@ -125,6 +126,12 @@ class MetricLearningRate(keras.callbacks.Callback):
         self._rate: FollowedRate | None = None
         self._optimizer: keras.optimizers.Optimizer | None = None
         self._state: Mapping[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        frequency = {"validation_freq": self._validation_freq}
+        return printing.call(
+            type(self).__name__, self._config, **printing.differing(self, frequency)
+        )
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Takes the model's optimizer, at its start or where it is."""

@@ -4,11 +4,20 @@ from typing import Any
 
 import keras
 
-from optimization.optimizers.group_table import GroupRow, format_group_table, table_row
+from optimization.optimizers.group_table import (
+    GroupRow,
+    format_group_table,
+    highest_rates,
+    table_row,
+)
+from optimization.optimizers.texts import pipeline_text
 
 
 class Report:
     """Mixin with the counters, rates and tables of an optimizer."""
+
+    def __repr__(self) -> str:
+        return pipeline_text(self)
 
     @property
     def iterations(self) -> keras.Variable:
@@ -73,13 +82,16 @@ class Report:
         variables = self._trainable_variables
         targets = self._masters.of(variables)
         averaged = {id(w) for w in (self._average.weights if self._average else ())}
+        members = self._members
+        highest = highest_rates(members)
         return [
             table_row(
                 self._paths[position],
-                self._members.owners[position],
-                self._members.member_at(position),
+                members.owners[position],
+                members.member_at(position),
                 targets[position],
                 id(variable) in averaged,
+                highest,
             )
             for position, variable in enumerate(variables)
         ]

@@ -8,6 +8,7 @@ from keras import ops
 
 from optimization.optimizers.gradients import densify
 from optimization.optimizers.paths import path_of
+from optimization.optimizers.texts import optimizer_text
 
 _LOW_PRECISION = ("float16", "bfloat16")
 
@@ -48,6 +49,9 @@ def root_mean_square(x: Any) -> Any:
 
 class Float32Slots:
     """Mixin for a Keras optimizer: its slots hold float32 even where the variable does not."""
+
+    def __repr__(self) -> str:
+        return optimizer_text(self)
 
     def add_variable_from_reference(
         self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"

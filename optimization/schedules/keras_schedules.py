@@ -17,19 +17,20 @@ extras.require("keras")
 import keras
 from keras import ops
 
+from optimization.configs import printing
 from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError
 from optimization.configs.registry import Entry
-from optimization.schedules import scaled  # noqa: F401  Keras must know it too
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import check_schedule, incomplete, warmup_target, with_warmup
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.registry import LR_CLS, WARMUP_CLS
+from optimization.schedules.scaled import ScaledLearningRate, rate_text
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 
 
-class _ConfiguredSchedule(LearningRateSchedule):
+class ConfiguredSchedule(LearningRateSchedule):
     """A schedule whose arguments are the fields of a config, which holds the formula."""
 
     config_class: ClassVar[type[Config]]
@@ -54,12 +55,15 @@ class _ConfiguredSchedule(LearningRateSchedule):
         """Returns the arguments from which `from_config` builds an equal schedule."""
         return self._config.as_dict()
 
+    def __repr__(self) -> str:
+        return printing.call(type(self).__name__, **dict(self._config._changed()))
+
     def __reduce__(self) -> tuple:
         # The class is made at run time, where pickle cannot find it by name.
         return _deserialize, (keras.optimizers.schedules.serialize(self),)
 
 
-class _ConfiguredLearningRate(_ConfiguredSchedule):
+class _ConfiguredLearningRate(ConfiguredSchedule):
     """The Keras face of a learning rate."""
 
     kind: ClassVar[str] = "LearningRate"
@@ -74,7 +78,7 @@ class _ConfiguredLearningRate(_ConfiguredSchedule):
         return np.asarray(self._config.at(np.asarray(steps, np.float64), np))
 
 
-class _ConfiguredWarmup(_ConfiguredSchedule):
+class _ConfiguredWarmup(ConfiguredSchedule):
     """The Keras face of a warmup, around the learning rate that it precedes."""
 
     kind: ClassVar[str] = "Warmup"
@@ -104,16 +108,17 @@ class _ConfiguredWarmup(_ConfiguredSchedule):
 
     def _after(self, step: Any) -> Any:
         after = self.after_warmup_lr_sched
-        if isinstance(after, _ConfiguredSchedule):
+        if isinstance(after, ConfiguredSchedule):
             return after(step)
         # Optimizers count in integers, which is what other schedules may rely on.
         return ops.cast(after(ops.cast(step, "int32")), "float32")
 
     def _after_curve(self, steps: Any) -> np.ndarray:
-        after = self.after_warmup_lr_sched
-        return (
-            after.curve(steps) if isinstance(after, _ConfiguredSchedule) else sample(after, steps)
-        )
+        return curve_of(self.after_warmup_lr_sched, steps)
+
+    def __repr__(self) -> str:
+        after, changed = self.after_warmup_lr_sched, self._config._changed()
+        return printing.call(type(self).__name__, rate_text(after), **dict(changed))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments from which `from_config` builds an equal schedule."""
@@ -212,6 +217,24 @@ def build_schedule(
         accepted = inspect.signature(cls).parameters
         arguments = {name: value for name, value in arguments.items() if name in accepted}
     return cls(after_warmup_lr_sched=schedule, **arguments)
+
+
+def curve_of(rate: Any, steps: Any) -> np.ndarray:
+    """Returns the values of any learning rate, in float64, by NumPy where there is a formula."""
+    if isinstance(rate, ScaledLearningRate):
+        factors = rate.factor / (1 + rate.decay * np.asarray(steps))
+        return factors * curve_of(rate.learning_rate, steps)
+    return rate.curve(steps) if isinstance(rate, ConfiguredSchedule) else sample(rate, steps)
+
+
+def is_formula(rate: Any) -> bool:
+    """Says whether NumPy computes all of a learning rate."""
+    if isinstance(rate, ScaledLearningRate):
+        return is_formula(rate.learning_rate)
+    after = getattr(rate, "after_warmup_lr_sched", None)
+    return not callable(rate) or (
+        isinstance(rate, ConfiguredSchedule) and (after is None or is_formula(after))
+    )
 
 
 def sample(schedule: LearningRateSchedule | float, steps: Any) -> np.ndarray:

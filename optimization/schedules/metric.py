@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.printing import by_arguments
 from optimization.configs.types import (
     REQUIRED,
     NonNegativeFloat,
@@ -85,6 +86,8 @@ class MetricFollower:
         self.eps = eps
         self.last_epoch = 0
         self._forget()
+
+    __repr__ = by_arguments
 
     def _forget(self) -> None:
         self.best = math.inf if self.mode == "min" else -math.inf

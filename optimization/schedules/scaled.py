@@ -3,6 +3,9 @@
 from typing import Any
 
 import keras
+import numpy as np
+
+from optimization.configs import printing
 
 
 @keras.saving.register_keras_serializable(package="optimization")
@@ -37,6 +40,10 @@ class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
         lr = lr * self.factor
         return lr / (1.0 + self.decay * keras.ops.cast(step, "float32")) if self.decay else lr
 
+    def __repr__(self) -> str:
+        arguments = printing.differing(self, {"factor": self.factor, "decay": self.decay})
+        return printing.call(type(self).__name__, rate_text(self.learning_rate), **arguments)
+
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` builds an equal schedule from."""
         return {
@@ -65,3 +72,18 @@ def scaled(learning_rate: Any, factor: float = 1.0, decay: float = 0.0) -> Any:
     if isinstance(learning_rate, float):
         return learning_rate * factor
     return ScaledLearningRate(learning_rate, factor)
+
+
+def rate_text(rate: Any) -> printing.Text:
+    """Returns a learning rate as a text: a number, or a schedule with its arguments."""
+    if isinstance(rate, keras.Variable):
+        try:
+            rate = keras.ops.convert_to_numpy(rate)
+        except Exception:  # in a graph
+            return printing.Text("a variable")
+        return printing.Text(np.float32(rate))
+    if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return printing.function(rate)
+    if type(rate).__repr__ is object.__repr__:  # Keras' own print their addresses
+        return printing.Text(printing.by_arguments(rate))
+    return printing.Text(repr(rate))

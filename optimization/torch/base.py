@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from optimization.torch.by_name import load_in_our_words
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
+from optimization.torch.texts import optimizer_text
 
 Lists = list[list[Tensor]]
 _INFINITY = float("inf")
@@ -61,6 +62,9 @@ class ForeachOptimizer(ExactState, Optimizer):
         self.check_group(defaults)
         super().__init__(params, {**defaults, "foreach": foreach, "maximize": maximize})
         self.register_load_state_dict_pre_hook(self._before_loading)
+
+    def __repr__(self) -> str:
+        return optimizer_text(self)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as torch does, after `check_group`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from optimization.configs.printing import by_arguments
 from optimization.torch.masters import LOW_PRECISION, ExactState, brought_up_to_date
 from optimization.torch.names import bare_names, unwrapped
 
@@ -33,6 +34,8 @@ class WeightAverage:
         self.average_decay = average_decay
         self.start_step = start_step
         self.dynamic_decay = dynamic_decay
+
+    __repr__ = by_arguments
 
     def decay(self, steps: int) -> float:
         """Returns d after `steps` updates."""

@@ -13,6 +13,7 @@ from optimization.torch.base import ForeachOptimizer
 from optimization.torch.gradients import GradientRules
 from optimization.torch.masters import ThroughCopies
 from optimization.torch.resume import STEP, TYPE, resume, steps_done
+from optimization.torch.texts import optimizer_text
 
 _KEPT = ("gradient_rules", "factory", "order", "schedule_step")
 # What torch puts around the `step` of a class when it makes an instance.
@@ -38,6 +39,9 @@ class Extended:
     order: Sequence[str] = ()
     schedule_step: int | None = None
     _before_loading = staticmethod(resume)
+
+    def __repr__(self) -> str:
+        return optimizer_text(self)
 
     def _install(self) -> None:
         if self._before_loading not in self._optimizer_load_state_dict_pre_hooks.values():

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
+from optimization.configs import printing
 from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.group_config import ParamGroupConfig
@@ -18,9 +19,10 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.resolution import resolved
 from optimization.matching.rules import DEFAULT
-from optimization.schedules.compose import curve_function
+from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
+from optimization.schedules.peak import telling_steps
 from optimization.torch import ema, extended
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
@@ -93,6 +95,9 @@ class OptimizerFactory:
     def config(self) -> OptimizationConfig:
         """The config, read-only."""
         return self._config
+
+    def __repr__(self) -> str:
+        return printing.call(type(self).__name__, **printing.sections(self._config))
 
     def build_optimizer(
         self,
@@ -295,6 +300,19 @@ class OptimizerFactory:
         factor = 1.0 if scaling is None else scaling.factor()
         decay = section.pipeline_arguments().get("decay", 0.0)
         return lambda step: factor * function(step) / (1 + decay * step)
+
+    def highest_rates(self) -> dict[str, float]:
+        """Returns the highest rate that each rule gets to, before its multiplier, for printing."""
+        if self._follows_metric:
+            return {}
+        rules = (None, *self._config.param_groups)
+        return {DEFAULT if r is None else r.label: self._highest_rate(r) for r in rules}
+
+    def _highest_rate(self, rule: ParamGroupConfig | None) -> float:
+        rate, warmup = self._sections(rule)
+        settings = [section.as_dict() for section in (rate, warmup) if section is not None]
+        steps = telling_steps(settings, dense=not needs_keras(rate, warmup))
+        return max(map(self._rate(rule), steps))
 
     def _sections(self, rule: ParamGroupConfig | None) -> tuple[Any, Any]:
         """Returns the learning rate and the warmup of a rule."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optimization.configs.printing import by_arguments
 from optimization.torch.base import LOW_PRECISION, batches
 
 
@@ -38,6 +39,8 @@ class GradientRules:
     adaptive_clip_factor: float | None = None
     adaptive_clip_epsilon: float = 1e-3
     on_nonfinite: str = "propagate"
+
+    __repr__ = by_arguments
 
     @property
     def clips(self) -> bool:

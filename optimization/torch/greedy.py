@@ -6,6 +6,7 @@ from typing import Any, SupportsFloat
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from optimization.configs import printing
 from optimization.schedules.metric import Greedy
 from optimization.torch.schedule import set_rate
 
@@ -96,6 +97,14 @@ class GreedyLR(LRScheduler):
             smooth=smooth,
             window_size=window_size,
             reset_start=reset_start,
+        )
+
+    def __repr__(self) -> str:
+        values = {**vars(self._machine), "verbose": self.verbose}
+        return printing.call(
+            type(self).__name__,
+            last_lr=self.get_last_lr(),
+            **printing.differing(self, values),
         )
 
     def _rates(self) -> list[float]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optimization.configs import printing
 from optimization.configs.optimizers.adafactor import AdafactorConfig
 from optimization.configs.optimizers.adafactor_variants import preset
 from optimization.configs.optimizers.base import BaseOptimizerConfig
@@ -61,6 +62,9 @@ class Recipe:
     instead: Mapping[str, "Recipe"] = dataclasses.field(default_factory=dict)
     schedules: Mapping[str, Callable[[int], float]] = dataclasses.field(default_factory=dict)
     route: Callable[[list[tuple[str, Tensor]], torch.nn.Module | None], Settings] | None = None
+
+    def __repr__(self) -> str:
+        return printing.call(self.cls.__name__, **self.arguments)
 
 
 def sgd(section: BaseOptimizerConfig) -> Recipe:

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optimization.matching.rules import DEFAULT
 from optimization.torch.extended import Extended
+from optimization.torch.texts import rates_text
 
 Function = Callable[[int], float]
 Hyperparameters = Mapping[str, tuple[Function, Callable[[dict[str, Any]], bool]]]
@@ -87,6 +88,9 @@ class ConfiguredScheduler(LRScheduler):
         if step is None and self.last_epoch == 0:  # else the scheduler was loaded, and knows better
             step = optimizer.steps_done()
         self._set_values(self.last_epoch if step is None else step)
+
+    def __repr__(self) -> str:
+        return rates_text(self)
 
     def get_lr(self) -> list[Any]:
         """Returns the learning rate of each group after `last_epoch` steps."""

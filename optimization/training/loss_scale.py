@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.configs.printing import call
 from optimization.optimizers import gradients
 
 # Far from where float32, and with it every gradient, would become 0 or infinite.
@@ -31,6 +32,9 @@ class DynamicLossScale(keras.optimizers.LossScaleOptimizer):
     Raises:
         ValueError: When it is built, if the inner optimizer does not skip.
     """
+
+    def __repr__(self) -> str:
+        return call(type(self).__name__, self.inner_optimizer)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates all state, that of the inner optimizer included."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from optimization.configs.experiment_config import DataConfig, RuntimeConfig, TaskConfig
 from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.printing import call
 
 if typing.TYPE_CHECKING:
     import keras
@@ -37,6 +38,9 @@ class Task(abc.ABC):
     def __init__(self, config: TaskConfig, logging_dir: str | None = None):
         self.config = config
         self.logging_dir = logging_dir
+
+    def __repr__(self) -> str:
+        return call(type(self).__name__, self.config)
 
     @classmethod
     def create_optimizer(

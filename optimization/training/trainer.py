@@ -10,6 +10,7 @@ from rich.console import Console
 
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import DataConfig, ExperimentConfig
+from optimization.configs.printing import Text, call
 from optimization.training import changes, checkpoints, metrics
 from optimization.training.checkpoint_files import step_of
 from optimization.training.errors import (
@@ -125,6 +126,10 @@ class Trainer:
         self._best = self._build_best()
         self.evaluated = ""
         self._validation_data: Any = None
+
+    def __repr__(self) -> str:
+        steps = Text(f"{self.step} of {self.config.trainer.train_steps}")
+        return call(type(self).__name__, self.task, model_dir=self.model_dir, step=steps)
 
     # ---- building ------------------------------------------------------------------------------
 

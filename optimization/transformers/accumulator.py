@@ -25,6 +25,9 @@ class GradientAccumulator:
         self._sums: list[tf.Variable | None] = []
         self._count: tf.Variable | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @property
     def step(self) -> "tf.Tensor":
         """How many gradients have been added up, an int64 scalar."""

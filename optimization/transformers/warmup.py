@@ -6,6 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.configs import printing
+from optimization.schedules.scaled import rate_text
+
 
 @keras.saving.register_keras_serializable(package="optimization.transformers")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
@@ -52,6 +55,10 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
             done = ops.cast(step, "float32") / float(self.warmup_steps)
             early = self.initial_learning_rate * ops.power(done, float(self.power))
             return ops.where(step < self.warmup_steps, early, late)
+
+    def __repr__(self) -> str:
+        values = {**vars(self), "decay_schedule_fn": rate_text(self.decay_schedule_fn)}
+        return printing.call(type(self).__name__, **printing.differing(self, values))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments, in a form that JSON can hold."""

@@ -2,7 +2,10 @@ import keras
 import numpy as np
 import pytest
 
+import optimization
 from optimization.optimizers import ParamGroup, PipelineOptimizer, format_group_table
+from optimization.schedules.keras_schedules import build_schedule
+from optimization.schedules.scaled import scaled
 from tests.golden_cases import make_variables
 from tests.optimizers.common import TableSchedule, problem
 
@@ -50,9 +53,34 @@ def test_text_of_groups(optimizer):
     lines = optimizer.format_group_table().splitlines()
     assert len(lines) == 1 + 4
     (default,) = [line for line in lines if "default" in line]
-    assert " ".join(default.split()) == "2 variables default AdamW 1 0.1 decayed, averaged 150"
+    assert " ".join(default.split()) == "2 variables default AdamW 1 0.1 now decayed, averaged 150"
     (frozen,) = [line for line in lines if "frozen" in line]
     assert " ".join(frozen.split()) == "2 variables norm (match='norm') - 0 0 frozen 10"
+
+
+def test_the_highest_rate_of_a_schedule():
+    warmed = optimization.LrConfig(type="linear", linear={"initial_learning_rate": 0.5}).get()
+    warmed.decay_steps = 100
+    warmup = optimization.WarmupConfig(type="linear", linear={"warmup_steps": 20}).get()
+    groups = [
+        ParamGroup(match="bias$", learning_rate_multiplier=2.0),
+        ParamGroup(match="norm", learning_rate=keras.optimizers.schedules.CosineDecay(0.25, 9)),
+        ParamGroup(match="conv", learning_rate=lambda step: 0.125),
+        ParamGroup(match="embeddings", learning_rate=0.5),
+    ]
+    rate = build_schedule(warmed, warmup)
+    optimizer = PipelineOptimizer(keras.optimizers.SGD(scaled(rate, 0.5)), param_groups=groups)
+    optimizer.build(make_variables(problem(steps=1)[0]))
+    rows = {row.group: row for row in optimizer.group_table()}
+    assert {name: row.rate_text for name, row in rows.items()} == {
+        "default": "0 now, up to 0.2",
+        "bias$": "0 now, up to 0.4",
+        "norm": "0.25",
+        "conv": "0.125 now",
+        "embeddings": "0.5",
+    }
+    assert rows["default"].learning_rate == 0.0
+    assert rows["default"].highest_rate == pytest.approx(0.2)
 
 
 def test_text_of_variables(optimizer):

@@ -101,6 +101,12 @@ def test_every_variable_is_in_the_checkpoint_by_its_path(tmp_path):
     assert len(names) == len(one.model.variables) + len(one.optimizer.variables) + 1
 
 
+def test_a_trainer_prints_its_task_its_place_and_its_step(tmp_path):
+    text = repr(trainer(tmp_path))
+    assert text.startswith("Trainer(TinyTask(TinyConfig(train_data=DataConfig(global_batch_size=8,")
+    assert text.endswith(f"model_dir={str(tmp_path)!r}, step=0 of 12)")
+
+
 def test_a_run_that_is_complete_is_left_alone(tmp_path):
     trainer(tmp_path).train()
     again = trainer(tmp_path)
