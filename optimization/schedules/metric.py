@@ -21,6 +21,7 @@ from optimization.configs.types import (
 )
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.registry import LR_CLS
+from optimization.schedules.streaming_average import StreamingAverage
 
 Rates = float | Sequence[float]
 _MODES = ("min", "max")
@@ -115,16 +116,16 @@ class MetricFollower:
         return {k: list(v) if isinstance(v, list) else v for k, v in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Sets the state to what `state_dict` returned; the arguments stay as they are.
+        """Sets the state to what `state_dict` returned, or a part of it; the rest stays as it is.
 
         Raises:
             ValueError: If it is the state of something else.
         """
-        wanted = set(self.state_dict())
-        if set(state) != wanted or len(state["rates"]) != len(self.rates):
+        known = set(self.state_dict())
+        if not set(state) <= known or len(state.get("rates", self.rates)) != len(self.rates):
             raise ValueError(
                 f"Argument `state` must be that of {len(self.rates)} rates with "
-                f"{sorted(wanted)}, received: {dict(state)}"
+                f"{sorted(known)}, received: {dict(state)}"
             )
         for name, value in state.items():
             setattr(self, name, list(value) if isinstance(value, list) else value)
@@ -220,13 +221,13 @@ class Greedy(MetricFollower):
         reset_start: int = 500,
     ):
         self.reset_start_original = reset_start
+        self.window_size = window_size
         super().__init__(
             rates, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps
         )
         self.max_lrs = one_for_each(max_lr, len(self.rates), "max_lr")
         self.warmup = warmup
         self.smooth = smooth
-        self.window_size = window_size
         self.initial_rates = list(self.rates)
 
     def _forget(self) -> None:
@@ -234,20 +235,20 @@ class Greedy(MetricFollower):
         self.num_good_epochs = 0
         self.warmup_counter = 0
         self.reset_start = self.reset_start_original
-        self.window: list[float] = []
-        self.window_sum = 0.0
+        self.average = StreamingAverage(self.window_size)
 
-    def _smoothed(self, value: float) -> float:
-        """Returns the mean of the window; its sum is a running one, as theirs is."""
-        self.window = [*self.window, value]
-        self.window_sum += value
-        if len(self.window) > self.window_size:
-            self.window_sum -= self.window.pop(0)
-        return self.window_sum / len(self.window)
+    window = property(lambda self: self.average.values)
+    window_sum = property(lambda self: self.average.sum)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets the state, as every `MetricFollower` does."""
+        names = {"window": "values", "window_sum": "sum"}
+        super().load_state_dict({k: v for k, v in state.items() if k not in names})
+        self.average.load_state_dict({names[k]: v for k, v in state.items() if k in names})
 
     def step(self, value: float) -> None:
         """Takes the next value of the metric."""
-        value = self._smoothed(value) if self.smooth else value
+        value = self.average.streamavg(value) if self.smooth else value
         self.last_epoch += 1
         if self.cooldown_counter > 0 or self.warmup_counter > 0:
             counter = "cooldown_counter" if self.cooldown_counter > 0 else "warmup_counter"

@@ -65,7 +65,7 @@ class Adafactor(ForeachOptimizer):
         maximize: bool = False,
         **switches: Any,
     ):
-        defaults = {"lr": lr, **_checked(variant, switches)}
+        defaults = {"lr": lr, **checked_switches(variant, switches)}
         if (lr is None) != (defaults["step_size"] == "relative"):
             raise ValueError(
                 'Argument `lr` must be None with step_size="relative", which makes the rate '
@@ -98,14 +98,13 @@ class Adafactor(ForeachOptimizer):
         self, parameter: Tensor, kind: str, group: dict[str, Any]
     ) -> dict[str, Tensor]:
         """Returns row and column means, or a whole second moment, and a momentum."""
-        state = {name: zeros_like(parameter) for name in self.state_names[kind][-1:]}
+        names = [name for name in self.state_names[kind] if name not in _ROWS_AND_COLUMNS]
+        state = {name: zeros_like(parameter) for name in names}
         axes = self.factored_axes(parameter, group)
         if axes is not None:
             for name, axis in zip(_ROWS_AND_COLUMNS, axes, strict=True):
                 shape = [*parameter.shape[:axis], *parameter.shape[axis + 1 :]]
                 state[name] = zeros_like(parameter, shape)
-        elif group["beta1"] is not None:
-            state["exp_avg_sq"] = zeros_like(parameter)
         if group["step_count"] == "global":
             state["step"] = torch.tensor(self._latest, dtype=torch.float32)
         return state
@@ -164,7 +163,7 @@ class Adafactor(ForeachOptimizer):
         updates = self._normalized(kind, group, grads, steps, states)
         threshold = group["clipping_threshold"]
         if threshold is not None:
-            sizes = _root_mean_squares(updates)
+            sizes = root_mean_squares(updates)
             torch._foreach_div_(updates, [(size / threshold).clamp(min=1.0) for size in sizes])
         if group["momentum_of"] == "scaled_update":
             updates = self._with_momentum(group, torch._foreach_mul(updates, alphas), states)
@@ -188,7 +187,7 @@ class Adafactor(ForeachOptimizer):
             alphas = [_least(rate, t**-0.5) for rate, t in zip(rates, steps, strict=True)]
         if not group["multiply_by_parameter_scale"]:
             return alphas
-        scales = [size.clamp(min=group["epsilon2"]) for size in _root_mean_squares(params)]
+        scales = [size.clamp(min=group["epsilon2"]) for size in root_mean_squares(params)]
         return [alpha * scale for alpha, scale in zip(alphas, scales, strict=True)]
 
     def _decay(
@@ -244,7 +243,7 @@ class Adafactor(ForeachOptimizer):
         return share if cap is None else _most(share, 1 - cap)
 
 
-def _checked(variant: str, switches: dict[str, Any]) -> dict[str, Any]:
+def checked_switches(variant: str, switches: dict[str, Any]) -> dict[str, Any]:
     """Returns the value of every switch.
 
     Raises:
@@ -289,7 +288,7 @@ def _floor(group: dict[str, Any], dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps if group["epsilon1"] is None else group["epsilon1"]
 
 
-def _root_mean_squares(tensors: list[Tensor]) -> list[Tensor]:
+def root_mean_squares(tensors: list[Tensor]) -> list[Tensor]:
     norms = torch._foreach_norm(tensors)
     return [norm / x.numel() ** 0.5 for norm, x in zip(norms, tensors, strict=True)]
 

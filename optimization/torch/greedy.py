@@ -8,10 +8,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optimization.configs import printing
 from optimization.schedules.metric import Greedy
+from optimization.schedules.streaming_average import StreamingAverage
 from optimization.torch.schedule import set_rate
 
 # What transformers' class calls otherwise in its state.
 _NAMES = {"rates": "_last_lr", "initial_rates": "_init_lrs"}
+_OWN_NAMES = {theirs: own for own, theirs in _NAMES.items()}
 SETTINGS = (
     "factor",
     "min_lrs",
@@ -139,19 +141,21 @@ class GreedyLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Returns the state and the settings as numbers and lists, in the form of transformers'."""
         state = self._machine.state_dict()
-        values, total = state.pop("window"), state.pop("window_sum")
+        del state["window"], state["window_sum"]
         named = {_NAMES.get(name, name): value for name, value in state.items()}
         named |= {name: getattr(self._machine, name) for name in SETTINGS}
         named["verbose"] = self.verbose
-        if self._machine.smooth:
-            size = self._machine.window_size
-            named["_streaming_avg"] = {"window_size": size, "values": values, "sum": total}
+        if self._streaming_avg is not None:
+            named["_streaming_avg"] = self._streaming_avg.state_dict()
         return named
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` returned: its settings and rates are taken too."""
+        """Goes on from what `state_dict` returned, or a part of it; the rest stays as it is.
+
+        Settings and rates are taken too.
+        """
         state = dict(state_dict)
-        window = state.pop("_streaming_avg", {"values": [], "sum": 0.0})
+        self._machine.average.load_state_dict(state.pop("_streaming_avg", {}))
         self.verbose = state.pop("verbose", self.verbose)
         for name in SETTINGS:
             if name in state:
@@ -159,12 +163,22 @@ class GreedyLR(LRScheduler):
         for own, theirs in _NAMES.items():
             if theirs in state:
                 state[own] = state.pop(theirs)
-        state |= {"window": window["values"], "window_sum": window["sum"]}
         self._machine.load_state_dict(state)
-        self._set_rates(self._machine.rates)
+        if "rates" in state:
+            self._set_rates(self._machine.rates)
+
+    @property
+    def _streaming_avg(self) -> StreamingAverage | None:
+        return self._machine.average if self._machine.smooth else None
 
     def __getattr__(self, name: str) -> Any:
         # `best`, `num_bad_epochs`, `patience` and the rest are the machine's.
-        if name.startswith("_"):
+        own = _OWN_NAMES.get(name, name)
+        if own.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self._machine, name)
+        return getattr(self._machine, own)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = _OWN_NAMES.get(name, name)
+        is_machines = not own.startswith("_") and hasattr(self.__dict__.get("_machine"), own)
+        object.__setattr__(self._machine if is_machines else self, own, value)

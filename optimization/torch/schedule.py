@@ -123,16 +123,19 @@ class ConfiguredScheduler(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from where `state_dict` was taken, with the values that the config has there.
 
+        What a part of a state does not have stays as it is.
+
         Raises:
             ValueError: For the state of a scheduler that counts no steps.
         """
-        if "last_epoch" not in state_dict or "num_bad_epochs" in state_dict:
+        is_own = not state_dict or any(name in state_dict for name in _STATE)
+        if not is_own or "num_bad_epochs" in state_dict:
             raise ValueError(
                 "The loaded state is that of a scheduler that follows a metric; this one follows "
                 "the steps. Set the `learning_rate` that was saved, or start without the state."
             )
         self._step_count = state_dict.get("_step_count", self._step_count)
-        self._set_values(state_dict["last_epoch"])
+        self._set_values(state_dict.get("last_epoch", self.last_epoch))
 
 
 def rates_after(

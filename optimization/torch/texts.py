@@ -55,6 +55,8 @@ def _row(optimizer: Optimizer, number: int, highest: Mapping[str, float]) -> tup
 
 
 def _rate_text(group: Mapping[str, Any], highest: float | None) -> str:
+    if group["lr"] is None:
+        return "of its own"
     now = f"{float(group['lr']):.4g}"
     if highest is None:
         return now

@@ -322,14 +322,14 @@ def _factor(step: int, section: Any) -> float:
 
 def _scheduled(optimizer: Any, kind: str, last_epoch: int, **settings: Any) -> Any:
     if _is_torch(optimizer):
-        from torch.optim.lr_scheduler import LambdaLR
+        from optimization.transformers.lambda_scheduler import FactorScheduler
 
         # Where the end is given as a rate, it is relative to that of the defaults.
         absolute = settings.get("lr_end") is not None or settings.get("min_lr") is not None
         base = float(optimizer.defaults["lr"]) if absolute else 1.0
         # A partial function pickles, and adds nothing to the scheduler's state.
         factor = partial(_factor, section=_config(kind, base, settings))
-        return LambdaLR(optimizer, factor, last_epoch)
+        return FactorScheduler(optimizer, factor, last_epoch)
     if last_epoch != -1:
         raise ValueError(
             "Argument `last_epoch` must be -1 for a Keras optimizer, which counts its own "

@@ -122,8 +122,12 @@ def test_the_state_goes_on_through_json(make):
         second.step(value)
         assert second.rates == whole.rates
     assert whole.rates != RATES
-    with pytest.raises(ValueError, match="`state` must be"):
-        make().load_state_dict({"best": 1.0})
+    part = make()
+    part.load_state_dict({"best": 1.0})
+    assert (part.best, part.rates, part.last_epoch) == (1.0, make().rates, 0)
+    for other in ({"rates": [1.0]}, {"best": 1.0, "epoch": 3}):
+        with pytest.raises(ValueError, match="`state` must be"):
+            make().load_state_dict(other)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,32 @@ def test_state_resumes(settings):
         assert rates_of(one) == rates_of(other)
 
 
+def test_a_part_of_a_state_loads():
+    optimizer = optimizer_of()
+    scheduler = GreedyLR(optimizer, smooth=True, window_size=3)
+    scheduler.step(4.0)
+    scheduler.load_state_dict({"factor": 0.8, "best": 5.0, "num_bad_epochs": 3})
+    assert (scheduler.factor, scheduler.best, scheduler.num_bad_epochs) == (0.8, 5.0, 3)
+    assert (scheduler.patience, scheduler.last_epoch) == (10, 1)
+    assert scheduler._streaming_avg.values == [4.0]
+    assert rates_of(optimizer) == pytest.approx([0.1, 0.05])
+    scheduler.load_state_dict({"_last_lr": [0.5, 0.25]})
+    assert rates_of(optimizer) == scheduler._last_lr == [0.5, 0.25]
+
+
+def test_its_state_is_read_and_set_as_in_transformers():
+    scheduler = GreedyLR(optimizer_of(), patience=0, factor=0.5)
+    assert scheduler._streaming_avg is None
+    assert scheduler._init_lrs == scheduler._last_lr == pytest.approx([0.1, 0.05])
+    scheduler.patience = 7
+    scheduler.cooldown_counter = 2
+    assert scheduler.state_dict()["patience"] == 7
+    scheduler.step(1.0)
+    assert scheduler.cooldown_counter == 1
+    with pytest.raises(AttributeError, match="_nothing"):
+        _ = scheduler._nothing
+
+
 @pytest.mark.parametrize("kind", ["hf_greedy", "hf_reduce_lr_on_plateau"])
 def test_a_config_that_follows_a_metric(kind):
     section = {"initial_learning_rate": 0.1, "factor": 0.5, "patience": 1, "min_lr": 0.04}

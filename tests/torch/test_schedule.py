@@ -276,3 +276,12 @@ def test_a_rate_that_is_a_tensor_is_set_in_place():
     assert optimizer.param_groups[0]["lr"] is rate
     assert rate.item() == pytest.approx(curve[1])
     assert pickle.loads(pickle.dumps(scheduler.state_dict()))["_last_lr"] == [rate.item()]
+
+
+def test_a_part_of_a_state_loads():
+    factory = OptimizerFactory(config_of("sgd"))
+    optimizer = factory.build_optimizer(torch.nn.Linear(2, 2))
+    scheduler = factory.build_scheduler(optimizer)
+    before = scheduler.state_dict()
+    scheduler.load_state_dict({"last_epoch": 5})
+    assert scheduler.state_dict() == {**before, "last_epoch": 5}

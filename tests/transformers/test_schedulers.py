@@ -49,6 +49,15 @@ def theirs(torch):
     )
 
 
+@CASE
+def test_a_part_of_a_state_loads(torch, name, settings):
+    scheduler = ours.get_scheduler(name, torch_optimizer(torch), W, N, settings)
+    before = scheduler.state_dict()
+    scheduler.load_state_dict({"last_epoch": 5})
+    assert scheduler.state_dict() == {**before, "last_epoch": 5}
+    assert "0x" not in repr(scheduler)
+
+
 def torch_optimizer(torch, rates=(0.1, 0.02)):
     groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": rate} for rate in rates]
     return torch.optim.SGD(groups, lr=rates[0])
@@ -73,7 +82,7 @@ def get(module, name, optimizer, settings, warmup=W):
 def test_a_torch_optimizer_gets_a_scheduler_of_torch(torch, theirs, name, settings):
     actual = get(ours, name, torch_optimizer(torch), settings)
     expected = get(theirs, name, torch_optimizer(torch), settings)
-    assert type(actual) is type(expected) is torch.optim.lr_scheduler.LambdaLR
+    assert isinstance(actual, type(expected))
     # The same float64 numbers in another order.
     np.testing.assert_allclose(rates(actual, N + 3), rates(expected, N + 3), rtol=1e-12, atol=1e-15)
 
@@ -127,8 +136,8 @@ def test_signatures_are_those_of_transformers(theirs):
     import transformers.optimization
 
     names = [name for name in dir(ours) if name.startswith("get_")]
-    assert len(names) == 13
-    for name in names:
+    assert len(names) == 14
+    for name in (*names, "Adafactor", "AdafactorSchedule", "GreedyLR"):
         actual = inspect.signature(getattr(ours, name)).parameters.values()
         expected = inspect.signature(getattr(transformers.optimization, name)).parameters.values()
         assert [(p.name, p.kind, p.default) for p in actual] == [
@@ -297,10 +306,12 @@ print([name for name in ("tensorflow", "keras", "torch", "transformers") if name
     assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_the_example_for_pytorch_in_the_docs_runs(torch):
+def test_the_examples_for_pytorch_in_the_docs_run(torch):
     del torch
     page = (Path(__file__).parents[2] / "docs" / "transformers.md").read_text()
-    (example,) = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    first, second = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     names = {}
-    exec(example, names)
+    exec(first, names)
     assert names["scheduler"].get_last_lr() == [1e-3]
+    exec(second, names)
+    assert isinstance(names["scheduler"], ours.AdafactorSchedule)

@@ -1,0 +1,220 @@
+"""`Adafactor`, `AdafactorSchedule` and `get_adafactor_schedule` of transformers, for PyTorch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+import optimization.torch.adafactor as native
+from optimization.configs.errors import ConfigError
+from optimization.torch.base import ForeachOptimizer
+from optimization.transformers.lambda_scheduler import FactorScheduler
+
+# What the switches of the other `Adafactor` are called here.
+_NAMES = {
+    "epsilon1": "eps",
+    "epsilon2": "eps",
+    "clipping_threshold": "clip_threshold",
+    "multiply_by_parameter_scale": "scale_parameter",
+    "step_size": "relative_step",
+}
+
+
+class Adafactor(native.Adafactor):
+    """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235) with transformers' arguments.
+
+    It is `optimization.torch.Adafactor` with `variant="hf"`, and updates all parameters at once.
+    Groups have the keys of transformers' class, whose state it loads.
+
+    Args:
+        params: Parameters, (name, parameter) pairs, or groups of either.
+        lr: The learning rate; None with `relative_step`, which makes it.
+        eps: Added to the squared gradient, > 0, and the least parameter scale, > 0.
+        clip_threshold: Of the update's root mean square, > 0.
+        decay_rate: Second moments decay by 1 - t ** decay_rate; below 0.
+        beta1: The decay of the momentum, in [0, 1); None for none.
+        weight_decay: w -= weight_decay * (the size of the step) * w.
+        scale_parameter: Whether steps are in proportion to the weights.
+        relative_step: Whether the learning rate is min(1e-2, 1 / sqrt(t)).
+        warmup_init: With `relative_step`, whether it is min(1e-6 * t, 1 / sqrt(t)).
+
+    Raises:
+        ValueError: For a value out of its range; a `lr` together with `relative_step`, or without
+            it none; `warmup_init` without `relative_step`.
+    """
+
+    state_names: ClassVar = {
+        kind: (*names, "RMS") for kind, names in native.Adafactor.state_names.items()
+    }
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor | None = None,
+        eps: tuple[float, float] = (1e-30, 1e-3),
+        clip_threshold: float = 1.0,
+        decay_rate: float = -0.8,
+        beta1: float | None = None,
+        weight_decay: float = 0.0,
+        scale_parameter: bool = True,
+        relative_step: bool = True,
+        warmup_init: bool = False,
+    ):
+        defaults = {
+            "lr": lr,
+            "eps": eps,
+            "clip_threshold": clip_threshold,
+            "decay_rate": decay_rate,
+            "beta1": beta1,
+            "weight_decay": weight_decay,
+            "scale_parameter": scale_parameter,
+            "relative_step": relative_step,
+            "warmup_init": warmup_init,
+        }
+        # Not the constructor of the base class, whose arguments have other names.
+        ForeachOptimizer.__init__(self, params, defaults, foreach=None, maximize=False)
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Checks the hyperparameters of a group.
+
+        Raises:
+            ValueError: For what is out of its range, by the names of transformers.
+        """
+        eps, relative = group["eps"], group["relative_step"]
+        if not isinstance(eps, Sequence) or len(eps) != 2:
+            raise ValueError(f"Argument `eps` must be two numbers, received: eps={eps}")
+        if not group["decay_rate"] < 0:
+            received = f"decay_rate={group['decay_rate']}"
+            raise ValueError(f"Argument `decay_rate` must be < 0, received: {received}")
+        if (group["lr"] is None) != bool(relative):
+            raise ValueError(
+                "Argument `lr` must be None with `relative_step=True`, which makes it, and only "
+                f"then, received: lr={group['lr']}, relative_step={relative}"
+            )
+        if group["warmup_init"] and not relative:
+            raise ValueError("Argument `warmup_init=True` needs `relative_step=True`.")
+        try:
+            native.checked_switches("hf", _renamed(group))
+        except ConfigError as error:
+            renamed = [p._replace(path=_NAMES.get(p.path, p.path)) for p in error.problems]
+            raise ConfigError(renamed) from None
+        ForeachOptimizer.check_group(self, {} if relative else {"lr": group["lr"]})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for saved in self.state.values():
+            saved["RMS"] = torch.as_tensor(saved.get("RMS", 0.0))
+
+    def kind_of(self, parameter: Tensor, group: dict[str, Any]) -> str:
+        """Returns what is kept of a parameter's second moment, and whether it has a momentum."""
+        return super().kind_of(parameter, _switches(group))
+
+    def initial_state(
+        self, parameter: Tensor, kind: str, group: dict[str, Any]
+    ) -> dict[str, Tensor]:
+        """Returns the moments, and the root mean square of the weights before the last update."""
+        state = super().initial_state(parameter, kind, _switches(group))
+        return {**state, "RMS": torch.tensor(0.0)}
+
+    def _before_groups(self) -> None:
+        """Does nothing: each parameter counts its own updates."""
+
+    def _update(self, kind, group, params, grads, steps, *states):
+        *states, sizes = states
+        torch._foreach_copy_(sizes, native.root_mean_squares(params))
+        super()._update(kind, _switches(group), params, grads, steps, *states)
+
+    @staticmethod
+    def _get_lr(param_group: Mapping[str, Any], param_state: Mapping[str, Any]) -> float:
+        """Returns the size of the last step of a parameter, as transformers' schedule asks."""
+        t = float(param_state["step"])
+        rate = param_group["lr"]
+        if param_group["relative_step"]:
+            rate = min(1e-6 * t if param_group["warmup_init"] else 1e-2, t**-0.5)
+        if param_group["scale_parameter"]:
+            rate *= max(param_group["eps"][1], float(param_state["RMS"]))
+        return float(rate)
+
+
+def _renamed(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the switches of a group by the names of the other `Adafactor`."""
+    return {
+        "epsilon1": group["eps"][0],
+        "epsilon2": group["eps"][1],
+        "clipping_threshold": group["clip_threshold"],
+        "decay_rate": -group["decay_rate"],
+        "beta1": group["beta1"],
+        "weight_decay": group["weight_decay"],
+        "multiply_by_parameter_scale": group["scale_parameter"],
+        "step_size": "relative" if group["relative_step"] else "absolute",
+        "warmup_init": group["warmup_init"],
+    }
+
+
+def _switches(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all hyperparameters of a group by the names of the other `Adafactor`."""
+    return {**_HF, **_renamed(group), "lr": group["lr"]}
+
+
+_HF = native.checked_switches("hf", {})
+
+
+class AdafactorSchedule(FactorScheduler):
+    """Shows the learning rates that `Adafactor` makes by itself, for loops that ask a scheduler.
+
+    It is the size of the last step of the first parameter of each group; before the first step
+    `initial_lr`. It changes nothing that counts.
+
+    Args:
+        optimizer: An `Adafactor` of this module, or of transformers, with `relative_step=True`.
+        initial_lr: See above.
+
+    Raises:
+        ValueError: For another optimizer: it would be given `initial_lr` as its learning rate.
+    """
+
+    def __init__(self, optimizer: Optimizer, initial_lr: float = 0.0):
+        if not all(group.get("relative_step") for group in optimizer.param_groups):
+            raise ValueError(
+                "Argument `optimizer` must be an Adafactor with `relative_step=True`, which makes "
+                f"its learning rate itself, received: {type(optimizer).__name__}"
+            )
+        for group in optimizer.param_groups:
+            group["initial_lr"] = initial_lr
+        super().__init__(optimizer, _One(initial_lr))
+        for group in optimizer.param_groups:
+            del group["initial_lr"]
+
+    def get_lr(self) -> list[Any]:
+        """Returns the rate of each group whose first parameter has a gradient."""
+        optimizer = self.optimizer
+        first = [(group, group["params"][0]) for group in optimizer.param_groups]
+        rates = [
+            optimizer._get_lr(group, optimizer.state[parameter])
+            for group, parameter in first
+            if parameter.grad is not None
+        ]
+        return rates or self.base_lrs
+
+
+class _One:
+    """A constant as a function of the step; unlike a lambda it pickles."""
+
+    def __init__(self, value: float):
+        self.value = value
+
+    def __call__(self, step: int) -> float:
+        del step
+        return self.value
+
+
+def get_adafactor_schedule(optimizer: Optimizer, initial_lr: float = 0.0) -> AdafactorSchedule:
+    """Returns an `AdafactorSchedule`.
+
+    Args:
+        optimizer: An `Adafactor`.
+        initial_lr: What it shows before the first step.
+    """
+    return AdafactorSchedule(optimizer, initial_lr)

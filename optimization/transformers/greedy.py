@@ -1,0 +1,5 @@
+"""`GreedyLR` of transformers, for PyTorch."""
+
+from optimization.torch.greedy import GreedyLR
+
+__all__ = ["GreedyLR"]
