@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, ClassVar, Self
 
 from optimization.configs import yaml_file
+from optimization.configs.documentation import document
 from optimization.configs.errors import ConfigError, Origin, Problem, describe, did_you_mean, warn
 from optimization.configs.types import REQUIRED, Duration, check_value, is_pending
 from optimization.configs.yaml_file import Elements, SourcedDict
@@ -140,6 +141,7 @@ class Config:
         for name in ("__init__", "__eq__", "__repr__"):
             if name not in cls.__dict__:
                 setattr(cls, name, getattr(cls, name))
+        document(cls)
 
     # ---- reading -------------------------------------------------------------------------------
 

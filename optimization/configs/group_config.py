@@ -97,16 +97,20 @@ class ParamGroupConfig(Rule, Config):
 class LayerDecayConfig(Config):
     """Learning rates that fall from the head of a network to its first layers.
 
-    A variable of block i, of n blocks, has the multiplier rate ** (n - i); what comes before the
-    blocks has rate ** (n + 1), what comes after them 1 (Clark et al. 2020, arXiv:2003.10555, as
-    BEiT and timm number the layers).
+    A variable of block i, of n blocks, has the multiplier
+
+        multiplier = max(rate^(n - i), min_multiplier)
+
+    and what comes before the blocks has rate^(n + 1), what comes after them 1.
+
+    Source: Clark et al. 2020, arXiv:2003.10555; layers are numbered as in BEiT and timm.
 
     Attributes:
         rate: In (0, 1].
         depth: A regular expression whose one group is the number of the block in a path.
         min_multiplier: The least multiplier.
-        with_last_block: A regular expression for variables behind the blocks that count as of the
-            last one, such as the last norm, as in timm; None for none.
+        with_last_block: A regular expression for variables behind the blocks that count as of
+            the last one, such as the last norm, as in timm; None for none.
     """
 
     rate: Annotated[float, Interval(gt=0, le=1)] = 0.75
@@ -119,10 +123,12 @@ class LayerDecayConfig(Config):
 class LrScalingConfig(Config):
     """A learning rate in proportion to the batch.
 
-        lr * global_batch_size / base_batch_size              rule linear (Goyal et al. 2017)
-        lr * sqrt(global_batch_size / base_batch_size)        rule sqrt (Krizhevsky 2014)
+        lr <- lr * global_batch_size / base_batch_size              rule `linear`
+        lr <- lr * sqrt(global_batch_size / base_batch_size)        rule `sqrt`
 
     The factor is on the whole curve, the warmup included.
+
+    Source: `linear`: Goyal et al. 2017, arXiv:1706.02677; `sqrt`: Krizhevsky 2014, arXiv:1404.5997.
 
     Attributes:
         rule: `linear` or `sqrt`.

@@ -14,20 +14,27 @@ __all__ = ["OPTIMIZERS_CLS", "BaseOptimizerConfig", "EMAConfig", "OptimizerConfi
 class EMAConfig(Config):
     """An exponential moving average of the weights, for evaluation and export.
 
-    After update n (counted from 1) average += (1 - d) * (weight - average); the average starts
-    from the weights.
+    After update n, counted from 1, with m = n - start_step:
+
+        average <- average + (1 - d) * (w - average),  d = 0 for n < start_step
+        d = min(average_decay, (1 + m) / (10 + m))     with `dynamic_decay`, else average_decay
+
+    The average starts from the weights.
+
+    Source: Polyak and Juditsky 1992, doi:10.1137/0330046; as in Model Garden, which starts from 0.
 
     Attributes:
         name: The name of the average; it prefixes the names of its variables.
-        trainable_weights_only: Whether batch normalization's statistics and the like are left out.
-        average_decay: The decay d, in [0, 1).
+        trainable_weights_only: Whether batch normalization's statistics and the like are left
+            out.
+        average_decay: The decay d per update, at its largest.
         start_step: Before this many updates the average is the weights themselves.
-        dynamic_decay: Whether d grows as (1 + m) / (10 + m) up to `average_decay`, where
-            m = n - start_step.
+        dynamic_decay: Whether d grows as (1 + m) / (10 + m) up to `average_decay`, where m = n
+            - start_step.
         clipnorm: Stands in Model Garden's section and was never read: an average clips nothing.
             Null is all that is accepted.
-        clipvalue: Likewise.
-        global_clipnorm: Likewise.
+        clipvalue: Null is all that is accepted, as for `clipnorm`.
+        global_clipnorm: Null is all that is accepted, as for `clipnorm`.
     """
 
     clipnorm: None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from optimization import extras
 from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.documentation import document
 from optimization.configs.errors import did_you_mean
 from optimization.configs.types import REQUIRED
 
@@ -93,6 +94,7 @@ class Registry(Mapping):
                 entry = Entry(decorated, target if target is not None else decorated, torch)
             else:
                 entry = Entry(self._config_from_signature(name, decorated), decorated, torch)
+            document(entry.config_class)
             self._entries[name] = entry
             for subscriber in self._subscribers:
                 subscriber(name, entry)

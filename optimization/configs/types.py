@@ -159,6 +159,15 @@ FirstSteps = Annotated[NonNegativeSteps, AfterValidator(_not_remaining)]
 """Optimizer steps at the start of a training, >= 0, or a `Duration` other than "remaining"."""
 PositiveSteps = Annotated[PositiveInt, WrapValidator(_steps)]
 """Optimizer steps, > 0, or a `Duration`."""
+
+
+def kinds_of(metadata: Sequence[Any]) -> set[str]:
+    """Returns what an annotation's metadata say in functions, of "steps", "first", "regex"."""
+    kinds = {_steps: "steps", _not_remaining: "first", _regex: "regex"}
+    functions = [getattr(item, "func", None) for item in metadata]
+    return {kind for function, kind in kinds.items() if function in functions}
+
+
 Boundaries = Annotated[tuple[NonNegativeSteps, ...], AfterValidator(_strictly_increasing)]
 """Steps, strictly increasing."""
 

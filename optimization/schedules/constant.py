@@ -16,6 +16,8 @@ class ConstantLrConfig(BaseLrConfig):
 
         lr(s) = learning_rate
 
+    Source: as in Model Garden's `constant`.
+
     Attributes:
         name: The name of the schedule.
         learning_rate: The learning rate, >= 0.
@@ -42,6 +44,8 @@ class StepwiseLrConfig(BaseLrConfig):
 
     At a boundary exactly the value before it holds, as in Model Garden and Keras (optax already has
     the next one there). Model Garden loses `offset` when the schedule is saved; it is kept here.
+
+    Source: as in Keras' PiecewiseConstantDecay.
 
     Attributes:
         name: The name of the schedule.

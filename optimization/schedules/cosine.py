@@ -34,11 +34,13 @@ class CosineLrConfig(BaseLrConfig):
     float32 sum 1 + cos loses it: this concerns the last T / 12868 steps. Model Garden extrapolates
     to steps before `offset`, and loses `offset` when the schedule is saved.
 
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983; as in Keras' CosineDecay.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the end
-            of the training.
+        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the
+            end of the training.
         alpha: The last rate as a fraction of the first.
         offset: The optimizer step at which the schedule starts.
     """
@@ -86,6 +88,8 @@ class CosineRestartsLrConfig(BaseLrConfig):
 
     Loshchilov and Hutter 2017, arXiv:1608.03983; the fields are those of Keras'
     CosineDecayRestarts, which finds i by a float32 logarithm and may be a step late.
+
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983.
 
     Attributes:
         name: The name of the schedule.
@@ -136,6 +140,8 @@ class StepCosineLrConfig(BaseLrConfig):
     that lr(boundaries[i]) = values[i]. Before the first boundary it is values[0], and from the last
     one on values[-1]. (Model Garden goes through the first half cosine several times if the first
     boundary is not 0, and divides by zero from the last boundary on.)
+
+    Source: as in Model Garden's StepCosineDecayWithOffset.
 
     Attributes:
         name: The name of the schedule.

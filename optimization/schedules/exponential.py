@@ -29,6 +29,8 @@ class ExponentialLrConfig(BaseLrConfig):
     With `staircase` the step `decay_steps` itself already has the lower rate. Model Garden
     extrapolates to steps before `offset`, and loses `offset` when the schedule is saved.
 
+    Source: as in Keras' ExponentialDecay.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
@@ -62,6 +64,8 @@ class InverseTimeLrConfig(BaseLrConfig):
         `staircase`
 
     With `staircase` the step `decay_steps` itself already has the lower rate.
+
+    Source: as in Keras' InverseTimeDecay.
 
     Attributes:
         name: The name of the schedule.

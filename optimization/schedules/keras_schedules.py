@@ -167,7 +167,7 @@ def _add(name: str, entry: Entry) -> None:
     if cls is None:
         members = {
             "config_class": config_class,
-            "__doc__": config_class.__doc__,
+            "__doc__": vars(config_class).get("__doc__"),
             "__module__": __name__,
         }
         cls = type(_class_name(name, config_class, base.kind), (base,), members)

@@ -301,7 +301,20 @@ def one_for_each(value: Rates, count: int, name: str) -> list[float]:
 
 @config_dataclass
 class MetricLrConfig(BaseLrConfig):
-    """What the learning rates that follow a metric share; a subclass has a method `follower`."""
+    """What the learning rates that follow a metric share; a subclass has a method `follower`.
+
+    Attributes:
+        initial_learning_rate: The rate at the start.
+        metric: What the validation reports: "loss" or the name of a metric.
+        mode: Whether the least or the greatest value is the best.
+        factor: What the rate is multiplied with.
+        patience: Evaluations in a row that are let pass.
+        threshold: By how much a value must be better.
+        threshold_mode: Whether that is relative to the best value.
+        cooldown: Evaluations after a reduction that count for nothing.
+        min_lr: The least rate.
+        eps: Smaller changes are left out.
+    """
 
     initial_learning_rate: PositiveFloat = REQUIRED
     metric: str = "loss"
@@ -341,7 +354,13 @@ class MetricLrConfig(BaseLrConfig):
 class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
     """transformers' `reduce_lr_on_plateau`: a rate that falls when a metric stops getting better.
 
-    `ReduceOnPlateau` says how. Its curve over the steps is the initial rate.
+        lr <- max(lr * factor, min_lr)
+
+    after more than `patience` evaluations that were no better than the best.
+
+    `ReduceOnPlateau` says more. Its curve over the steps is the initial rate.
+
+    Source: as in PyTorch's `ReduceLROnPlateau`, which transformers takes.
 
     Attributes:
         name: The name of the schedule.
@@ -379,7 +398,12 @@ class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
 class HfGreedyLrConfig(MetricLrConfig):
     """transformers' `greedy`: a rate that rises while a metric gets better, else falls.
 
-    `Greedy` says how. Its curve over the steps is the initial rate.
+        lr <- min(lr / factor, max_lr)    after more than `patience` that were the best so far
+        lr <- max(lr * factor, min_lr)    after more than `patience` that were not
+
+    `Greedy` says more. Its curve over the steps is the initial rate.
+
+    Source: arXiv:2512.14527; as in transformers' `GreedyLR`.
 
     Attributes:
         name: The name of the schedule.

@@ -35,12 +35,14 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
 
     Hu et al. 2024 (MiniCPM), arXiv:2404.06395; `1-sqrt`: Hägele et al. 2024, arXiv:2405.18392.
 
+    Source: Hu et al. 2024, arXiv:2404.06395; Hägele et al. 2024, arXiv:2405.18392.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, >= 0.
         stable_steps: The length of the stable phase in optimizer steps, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the end
-            of the training.
+        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the
+            end of the training.
         min_lr_ratio: r, the last rate as a fraction of lr0.
         decay_type: The form of the decay.
         offset: The optimizer step at which the schedule starts.
@@ -76,9 +78,15 @@ class OneCycleLrConfig(BaseLrConfig):
     With T = total_steps, P = pct_start * T - 1, first = max_learning_rate / div_factor and
     last = first / final_div_factor, the rate goes from first at step 0 to max_learning_rate at step
     P, and then to last at step T - 1; with `three_phase` to first at step 2 P, and then to last at
-    step T - 1. From step T - 1 on it is `last` (PyTorch raises an error from step T on).
+    step T - 1. With u the part of a phase from a to b that is done:
 
-    Smith and Topin 2018, arXiv:1708.07120. Momentum is left alone, unlike PyTorch's default.
+        lr = b + (a - b) * (1 + cos(pi u)) / 2     `anneal_strategy: cos`
+        lr = a + (b - a) * u                       `anneal_strategy: linear`
+
+    From step T - 1 on it is `last` (PyTorch raises an error from step T on). Momentum is left
+    alone, unlike PyTorch's default.
+
+    Source: Smith and Topin 2018, arXiv:1708.07120; as in PyTorch's OneCycleLR.
 
     Attributes:
         name: The name of the schedule.

@@ -25,11 +25,13 @@ class PolynomialLrConfig(BaseLrConfig):
     `decay_steps`, each time less, as in Keras. Model Garden extrapolates to steps before `offset`,
     and loses `offset` when the schedule is saved.
 
+    Source: as in Keras' PolynomialDecay.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the end
-            of the training.
+        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the
+            end of the training.
         end_learning_rate: The rate at the end of the decay, >= 0.
         power: The power of the polynomial, > 0.
         cycle: Whether the rate comes up again after `decay_steps` steps.
@@ -63,11 +65,13 @@ class LinearLrConfig(BaseLrConfig):
 
     From step T on it is `end_learning_rate`. This is `polynomial` with power 1 and an end of 0.
 
+    Source: as in Keras' PolynomialDecay of power 1.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the end
-            of the training.
+        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the
+            end of the training.
         end_learning_rate: The rate at the end of the decay, >= 0.
         offset: The optimizer step at which the schedule starts.
     """

@@ -22,6 +22,8 @@ class DirectPowerLrConfig(BaseLrConfig):
 
     Steps 0 and 1 have the same rate, lr0.
 
+    Source: as in Model Garden's DirectPowerDecay.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, >= 0.
@@ -46,6 +48,8 @@ class PowerAndLinearDecayLrConfig(BaseLrConfig):
 
     with T = total_decay_steps and f = linear_decay_fraction. From step T on it is 0. Where f is 0
     there is no such last part: the power goes on beyond T, as in Model Garden.
+
+    Source: as in Model Garden's PowerAndLinearDecay.
 
     Attributes:
         name: The name of the schedule.
@@ -80,14 +84,16 @@ class PowerDecayWithOffsetLrConfig(BaseLrConfig):
         lr(s) = pre                                 for s <= offset
         lr(s) = min(pre, lr0 * (s - offset) ** power)  for s > offset
 
+    Source: as in Model Garden's PowerDecayWithOffset.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step `offset` + 1, >= 0.
         power: The power.
         offset: The last optimizer step that has the constant rate.
-        pre_offset_learning_rate: pre, the constant, and the bound of the rate after it. Its default
-            is Model Garden's, which trains with a rate of a million up to step `offset`: set it, or
-            a warmup longer than `offset`.
+        pre_offset_learning_rate: pre, the constant, and the bound of the rate after it. Its
+            default is Model Garden's, which trains with a rate of a million up to step
+            `offset`: set it, or a warmup longer than `offset`.
     """
 
     name: ScopeName = "PowerDecayWithOffset"
@@ -113,6 +119,8 @@ class InverseSqrtLrConfig(BaseLrConfig):
     Up to step `timescale` the rate is lr0; at four times that it is lr0 / 2. This is T5's schedule
     (Raffel et al. 2020, arXiv:1910.10683), scaled so that lr0 is the highest rate; the schedule of
     that name in transformers is this one with `timescale` equal to the steps of a linear warmup.
+
+    Source: Raffel et al. 2020, arXiv:1910.10683.
 
     Attributes:
         name: The name of the schedule.

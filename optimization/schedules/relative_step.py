@@ -17,6 +17,8 @@ class RelativeStepLrConfig(BaseLrConfig):
     reaches 1e-2 at step 9999 too. `adafactor` with `step_size: relative` has it without being
     told: there a learning rate is an error.
 
+    Source: Shazeer and Stern 2018, arXiv:1804.04235.
+
     Attributes:
         name: The name of the schedule.
         warmup_init: Whether the rate comes up from 1e-6.

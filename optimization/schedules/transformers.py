@@ -105,7 +105,11 @@ class _EndingLrConfig(WarmedUpLrConfig):
 
 @config_dataclass
 class _CosineLrConfig(_EndingLrConfig):
-    """One that follows `num_cycles` waves of a cosine, half of one by default."""
+    """One that follows `num_cycles` waves of a cosine, half of one by default.
+
+    Attributes:
+        num_cycles: How many waves of the cosine there are up to the end.
+    """
 
     steps_ahead = 0.0  # not a field
 
@@ -118,7 +122,12 @@ class _CosineLrConfig(_EndingLrConfig):
 
 @config_dataclass
 class _MinLrConfig(_CosineLrConfig):
-    """One that falls to a least rate."""
+    """One that falls to a least rate.
+
+    Attributes:
+        min_lr: The least rate; exactly one of this and the next is set.
+        min_lr_rate: The least rate as a fraction of the initial one.
+    """
 
     min_lr: NonNegativeFloat | None = None
     min_lr_rate: Fraction | None = None
@@ -145,6 +154,10 @@ class _MinLrConfig(_CosineLrConfig):
 class HfConstantLrConfig(BaseLrConfig):
     """transformers' `constant`, which is the type `constant` under its name.
 
+        lr(s) = initial_learning_rate
+
+    Source: as in transformers' `get_constant_schedule`.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: The learning rate, >= 0.
@@ -169,6 +182,8 @@ class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
 
         lr(s) = lr0 * s / W  for s < W, then lr0
 
+    Source: as in transformers' `get_constant_schedule_with_warmup`.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, >= 0.
@@ -190,11 +205,14 @@ class HfLinearLrConfig(_EndingLrConfig):
         lr(s) = lr0 * s / W                             for s < W
         lr(s) = lr0 * max(0, (N - s) / max(1, N - W))   then
 
+    Source: as in transformers' `get_linear_schedule_with_warmup`.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step W, >= 0.
         num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
+            training.
     """
 
     name: ScopeName = "LinearScheduleWithWarmup"
@@ -215,11 +233,14 @@ class HfCosineLrConfig(_CosineLrConfig):
 
     It goes on past step N, and there rises again, as in transformers: train for N steps.
 
+    Source: as in transformers' `get_cosine_schedule_with_warmup`.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step W, >= 0.
         num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
+            training.
         num_cycles: c, how many waves there are up to step N; 0.5 ends at 0.
     """
 
@@ -238,11 +259,14 @@ class HfCosineWithRestartsLrConfig(_EndingLrConfig):
     A restart is exactly at the first step with c p >= i. (transformers rounds c p, and for some
     c, 49 for example, has the end of the cycle in the place of its restart.)
 
+    Source: as in transformers' `get_cosine_with_hard_restarts_schedule_with_warmup`.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step W and at each restart, >= 0.
         num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
+            training.
         num_cycles: c, the number of half cosines, >= 1.
     """
 
@@ -265,11 +289,14 @@ class HfPolynomialLrConfig(_EndingLrConfig):
         lr(s) = lr0 * s / W                                    for s < W
         lr(s) = (lr0 - end) * ((N - s) / (N - W)) ** p + end   then, s at most N
 
+    Source: as in transformers' `get_polynomial_decay_schedule_with_warmup`.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step W, > `lr_end`.
         num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
+            training.
         lr_end: The rate from step N on, >= 0.
         power: p, > 0.
     """
@@ -300,6 +327,8 @@ class HfInverseSqrtLrConfig(WarmedUpLrConfig):
         lr(s) = lr0 * s / W                          for s < W
         lr(s) = lr0 * sqrt(ts / (ts + s - W))        then
 
+    Source: as in transformers' `get_inverse_sqrt_schedule`.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step W, >= 0.
@@ -326,11 +355,14 @@ class HfCosineWithMinLrConfig(_MinLrConfig):
 
     It goes on past step N, and there rises again, as in transformers.
 
+    Source: as in transformers' `get_cosine_with_min_lr_schedule_with_warmup`.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step W, >= 0.
         num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
+            training.
         num_cycles: c, how many waves there are up to step N; 0.5 ends at the least rate.
         min_lr: The least rate, r * lr0; exactly one of this and the next is set.
         min_lr_rate: r, the least rate as a fraction of lr0.
@@ -351,11 +383,14 @@ class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
     with p = (s - W + 1) / max(1, N - W). So the first step has a rate above 0, and the last one,
     s = N - 1, the least. It goes on past it, and there rises again, as in transformers.
 
+    Source: as in transformers' `get_cosine_with_min_lr_schedule_with_warmup_lr_rate`.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step W - 1, >= 0.
         num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the training.
+        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
+            training.
         num_cycles: c, how many waves there are up to step N; 0.5 ends at the least rate.
         min_lr: The least rate, r * lr0; exactly one of this and the next is set.
         min_lr_rate: r, the least rate as a fraction of lr0.
@@ -394,13 +429,15 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
     with up(p) = p for `linear`, (1 - cos(pi p)) / 2 for `cosine`, 1 - sqrt(1 - p) for `1-sqrt`, and
     down(p) = 1 - p, (1 + cos(2 pi c p)) / 2, 1 - sqrt(p).
 
+    Source: as in transformers' `get_wsd_schedule`.
+
     Attributes:
         name: The name of the schedule.
         initial_learning_rate: lr0, >= 0.
         num_warmup_steps: W, in optimizer steps; 0 for none.
         num_decay_steps: D, in optimizer steps, >= 0.
-        num_training_steps: W + S + D, where `num_stable_steps` is not set; left out, the length of
-            the training. With `num_stable_steps` it may be more than that sum, or null.
+        num_training_steps: W + S + D, where `num_stable_steps` is not set; left out, the length
+            of the training. With `num_stable_steps` it may be more than that sum, or null.
         num_stable_steps: S, in optimizer steps, >= 0; None for what is left.
         warmup_type: The form of the way up.
         decay_type: The form of the way down.

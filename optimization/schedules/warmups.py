@@ -16,6 +16,8 @@ class LinearWarmupConfig(BaseWarmupConfig):
 
     Model Garden's schedule cannot be rebuilt from its own `get_config()`; this one can.
 
+    Source: Goyal et al. 2017, arXiv:1706.02677; as in Model Garden's LinearWarmup.
+
     Attributes:
         name: The name of the schedule.
         warmup_learning_rate: w0, the rate at step 0, >= 0.
@@ -41,6 +43,8 @@ class PolynomialWarmupConfig(BaseWarmupConfig):
 
     Steps 0 and 1 have the same rate, as in Model Garden.
 
+    Source: as in Model Garden's PolynomialWarmUp.
+
     Attributes:
         name: The name of the schedule.
         power: The power, > 0.
@@ -62,6 +66,8 @@ class ConstantWarmupConfig(BaseWarmupConfig):
     """A constant, whatever the target.
 
         warmup(s) = w0
+
+    Source: He et al. 2016, arXiv:1512.03385, section 4.2.
 
     Attributes:
         name: The name of the schedule.
@@ -86,6 +92,8 @@ class CosineWarmupConfig(BaseWarmupConfig):
 
         warmup(s) = w0 + (target - w0) * (1 - cos(pi * s / W)) / 2
 
+    Source: as the first phase of PyTorch's OneCycleLR.
+
     Attributes:
         name: The name of the schedule.
         warmup_learning_rate: w0, the rate at step 0, >= 0.
@@ -108,6 +116,8 @@ class ExponentialWarmupConfig(BaseWarmupConfig):
     """A constant factor per step from `warmup_learning_rate` to the target.
 
         warmup(s) = w0 * (target / w0) ** (s / W)
+
+    Source: as PyTorch's ExponentialLR, with a factor above 1.
 
     Attributes:
         name: The name of the schedule.

@@ -41,30 +41,43 @@ _SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is about that number
 )
 @config_dataclass
 class AdafactorConfig(BaseOptimizerConfig):
-    """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235) in every variant that is in use.
+    """Adafactor in every variant that is in use.
+
+    With t = 1, 2, ..., s = max(t - step_offset, 1) and b = min(beta_2_cap, 1 - s^-decay_rate):
+
+        R <- b R + (1 - b) mean(g^2 + epsilon1, one axis);  C likewise over the other axis
+        V = R C / mean(R)                       not factored: V <- b V + (1 - b) (g^2 + epsilon1)
+        u = g / sqrt(V);  u <- u / max(1, RMS(u) / clipping_threshold)
+        alpha = rho * max(RMS(w), epsilon2)     rho by `step_size`; without the scale alpha = rho
+        m <- beta1 m + (1 - beta1) alpha u      without `beta1`: m = alpha u
+        w <- (1 - k) w - m                      k by `weight_decay_kind`
 
     Settings that name a `variant` set every switch to that variant's value, except those that they
     give themselves; without one, the switches are T5X's. Later settings change single switches.
+
+    Source: Shazeer and Stern 2018, arXiv:1804.04235; the variants as in the code that they name.
 
     Attributes:
         variant: Whose Adafactor it is: `paper`, `hf` (transformers), `torch`, `keras`, `optax`,
             `t5x` (and Flax), `timm` or `big_vision`, each with its own defaults.
         factored: Whether second moments are kept as row and column means where possible.
-        multiply_by_parameter_scale: Whether the rate is relative to the weights' root mean square.
+        multiply_by_parameter_scale: Whether the rate is relative to the weights' root mean
+            square.
         beta1: The decay of the momentum; None for no momentum.
         decay_rate: Second moments decay by 1 - t ** -decay_rate.
         step_offset: Subtracted from the step in that formula, for fine-tuning.
         clipping_threshold: Of the update's root mean square; None for no clipping.
         min_dim_size_to_factor: Axes of fewer entries are not factored; with timm's rule, of as
             many entries too.
-        epsilon1: Added to the squared gradient, or what the root of the second moment is at least;
-            None, for `epsilon1_mode: clamp` alone, is the epsilon of the weights' dtype.
+        epsilon1: Added to the squared gradient, or what the root of the second moment is at
+            least; None, for `epsilon1_mode: clamp` alone, is the epsilon of the weights' dtype.
         epsilon2: The least parameter scale.
         weight_decay: What `weight_decay_kind` makes of it; None for none.
         include_in_weight_decay: Regular expressions, or one, for the paths that decay; None for
             all.
-        step_size: What the learning rate lr makes of the step's size rho: `absolute`: lr; `capped`:
-            min(lr, 1 / sqrt(t)); `relative`: min(1e-2, 1 / sqrt(t)), without a `learning_rate`.
+        step_size: What the learning rate lr makes of the step's size rho: `absolute`: lr;
+            `capped`: min(lr, 1 / sqrt(t)); `relative`: min(1e-2, 1 / sqrt(t)), without a
+            `learning_rate`.
         warmup_init: With `relative`, min(1e-6 * t, 1 / sqrt(t)).
         epsilon1_mode: `added` to the squared gradient, or `clamp`.
         factored_axes: `two_largest`, `last_two`, or `timm`: the first two of more than two, or
@@ -201,8 +214,16 @@ class AdafactorConfig(BaseOptimizerConfig):
 class AdafactorKerasConfig(BaseOptimizerConfig):
     """Adafactor with Keras' hyperparameters.
 
+        b = 1 - t^beta_2_decay
+        rho = min(lr, 1 / sqrt(t))              of a constant with `relative_step`, else lr
+        R <- b R + (1 - b) mean(g^2 + epsilon_1, one axis);  C likewise over the other axis
+        u = g / sqrt(R C / mean(R));  u <- u / max(1, RMS(u) / clip_threshold)
+        w <- w - rho * max(RMS(w), epsilon_2) * u
+
     It is `adafactor` with `variant: keras`, but for the learning rate: that caps every rate, as
     Keras' code does, this caps constants, as Keras documents.
+
+    Source: Shazeer and Stern 2018, arXiv:1804.04235; as in Keras' Adafactor.
 
     Attributes:
         learning_rate: Stands in Model Garden's section and was never read: the rate is that of

@@ -22,7 +22,13 @@ from optimization.configs.types import (
 
 @config_dataclass
 class AdamFields(Config):
-    """The hyperparameters of Adam."""
+    """The hyperparameters of Adam.
+
+    Attributes:
+        beta_1: The decay of the first moment, the mean of the gradient.
+        beta_2: The decay of the second moment, the mean of its square.
+        epsilon: Keeps the divisor from 0.
+    """
 
     beta_1: Decay = 0.9
     beta_2: Decay = 0.999
@@ -58,7 +64,19 @@ class AdamForms(AdamFields):
 )
 @config_dataclass
 class AdamConfig(AdamForms, BaseOptimizerConfig):
-    """Adam (Kingma and Ba 2015, arXiv:1412.6980)."""
+    """Adam: the mean of the gradient over the root of the mean of its square.
+
+    With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:
+
+        m <- beta_1 m + (1 - beta_1) g
+        v <- beta_2 v + (1 - beta_2) g^2
+        w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
+        w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
+
+    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980.
+    """
 
     name: str | None = "Adam"
 
@@ -70,7 +88,19 @@ class AdamConfig(AdamForms, BaseOptimizerConfig):
 )
 @config_dataclass
 class AdamExperimentalConfig(AdamForms, ExperimentalConfig, KerasOptimizerConfig):
-    """`adam` under Keras' names."""
+    """`adam` under Keras' names.
+
+    With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:
+
+        m <- beta_1 m + (1 - beta_1) g
+        v <- beta_2 v + (1 - beta_2) g^2
+        w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
+        w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
+
+    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980; the names as in Keras' Adam.
+    """
 
     name: str | None = "Adam"
 
@@ -84,16 +114,29 @@ class AdamExperimentalConfig(AdamForms, ExperimentalConfig, KerasOptimizerConfig
 class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
     """BERT's Adam with decoupled weight decay.
 
+    With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:
+
+        w <- w - lr * weight_decay_rate * w      `before` the following, or `after` it
+        m <- beta_1 m + (1 - beta_1) g
+        v <- beta_2 v + (1 - beta_2) g^2
+        w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
+        w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
+
+    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101; Devlin et al. 2019, arXiv:1810.04805.
+
     Attributes:
         weight_decay_rate: At each update, w -= learning_rate * weight_decay_rate * w.
         weight_decay: Keras' name for the same; at most one of the two may be set.
-        weight_decay_order: Whether the weights decay `before` the step, or `after` it, as in the
-            AdamW of transformers up to 4.49.
-        include_in_weight_decay: Regular expressions, searched for in a variable's path; where one
-            matches, the variable decays even if it is excluded. Alone it means "only these".
+        weight_decay_order: Whether the weights decay `before` the step, or `after` it, as in
+            the AdamW of transformers up to 4.49.
+        include_in_weight_decay: Regular expressions, searched for in a variable's path; where
+            one matches, the variable decays even if it is excluded. Alone it means "only
+            these".
         exclude_from_weight_decay: Regular expressions for the variables that do not decay.
-        gradient_clip_norm: A clip of the global norm, 0 for none. It acts first, before any of
-            the other clips.
+        gradient_clip_norm: A clip of the norm over all gradients, 0 for none. It acts first,
+            before any of the other clips.
     """
 
     decay_argument: ClassVar[str] = "weight_decay_rate"
@@ -122,7 +165,19 @@ class AdamWeightDecayConfig(AdamForms, BaseOptimizerConfig):
 )
 @config_dataclass
 class AdamWeightDecayExperimentalConfig(AdamForms, ExperimentalConfig, KerasOptimizerConfig):
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) under Keras' names.
+    """AdamW under Keras' names.
+
+    With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:
+
+        w <- w - lr * weight_decay * w           before the following
+        m <- beta_1 m + (1 - beta_1) g
+        v <- beta_2 v + (1 - beta_2) g^2
+        w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
+        w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
+
+    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101; the names as in Keras' AdamW.
 
     Attributes:
         global_clipnorm: 1.0 unless set otherwise; set it to null to use another kind of clip.
@@ -138,11 +193,21 @@ class AdamWeightDecayExperimentalConfig(AdamForms, ExperimentalConfig, KerasOpti
 )
 @config_dataclass
 class AdamaxConfig(AdamFields, KerasOptimizerConfig):
-    """Adamax, Adam with the infinity norm (Kingma and Ba 2015).
+    """Adamax, Adam with the infinity norm.
+
+    With t the updates, this one included:
+
+        m <- beta_1 m + (1 - beta_1) g
+        u <- max(beta_2 u, |g|);            w <- w - lr / (1 - beta_1^t) * m / (u + epsilon)
+        u <- max(beta_2 u, |g| + epsilon);  w <- w - lr / (1 - beta_1^t) * m / u
+
+    the second with `epsilon_in_norm`.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980, section 7.1.
 
     Attributes:
-        epsilon_in_norm: Whether epsilon is added to the gradient's part in the norm, as in PyTorch,
-            or to the norm where it divides, as in Keras and TensorFlow.
+        epsilon_in_norm: Whether epsilon is added to the gradient's part in the norm, as in
+            PyTorch, or to the norm where it divides, as in Keras and TensorFlow.
     """
 
     name: str | None = "Adamax"
@@ -154,11 +219,20 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig):
 )
 @config_dataclass
 class NadamConfig(AdamFields, KerasOptimizerConfig):
-    """Nadam, Adam with Nesterov momentum (Dozat 2015).
+    """Nadam, Adam with Nesterov momentum.
+
+    With t the updates, this one included, and mu_t = beta_1 (1 - 0.96^(t * momentum_decay) / 2):
+
+        m <- beta_1 m + (1 - beta_1) g
+        v <- beta_2 v + (1 - beta_2) g^2
+        n = mu_(t+1) m / (1 - mu_1 ... mu_(t+1)) + (1 - mu_t) g / (1 - mu_1 ... mu_t)
+        w <- w - lr * n / (sqrt(v / (1 - beta_2^t)) + epsilon)
+
+    Source: Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ.
 
     Attributes:
-        momentum_decay: At step t the momentum is beta_1 * (1 - 0.96^(t * momentum_decay) / 2): 1 in
-            Keras, 0.004 in PyTorch unless set otherwise.
+        momentum_decay: At step t the momentum is beta_1 * (1 - 0.96^(t * momentum_decay) / 2):
+            1 in Keras, 0.004 in PyTorch unless set otherwise.
     """
 
     name: str | None = "Nadam"

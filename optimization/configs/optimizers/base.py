@@ -59,7 +59,7 @@ class BaseOptimizerConfig(Config):
             export: after the first update it is the weights, after each later one
             average = ema_momentum * average + (1 - ema_momentum) * w. An `ema` section offers more;
             at most one of the two may be used. `model.fit` ends with the average as the weights.
-        ema_momentum: In [0, 1).
+        ema_momentum: The share of that average that stays at each update.
         ema_overwrite_frequency: After every so many updates the weights become the average, and
             train on from there; None for never.
         loss_scale_factor: The loss is multiplied by this, and its gradients divided by it before

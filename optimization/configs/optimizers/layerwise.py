@@ -40,7 +40,15 @@ class LayerAdaptationFields(Config):
 )
 @config_dataclass
 class LAMBConfig(LayerAdaptationFields, AdamFields, BaseOptimizerConfig):
-    """LAMB (You et al. 2020, arXiv:1904.00962)."""
+    """LAMB: Adam's step, scaled for each layer to a part of the weights' norm.
+
+    With m^ and v^ the moments of the gradient, corrected for their start from zero:
+
+        u = m^ / (sqrt(v^) + epsilon) + weight_decay_rate * w
+        w <- w - lr * |w| / |u| * u                  the ratio is 1 where a norm is 0
+
+    Source: You et al. 2020, arXiv:1904.00962.
+    """
 
     name: str | None = "LAMB"
     epsilon: PositiveFloat = 1e-6
@@ -51,12 +59,22 @@ class LAMBConfig(LayerAdaptationFields, AdamFields, BaseOptimizerConfig):
 )
 @config_dataclass
 class LARSConfig(LayerAdaptationFields, BaseOptimizerConfig):
-    """LARS (You et al. 2017, arXiv:1708.03888).
+    """LARS: momentum whose rate is scaled for each layer to a part of the weights' norm.
+
+    With g <- g + weight_decay_rate * w, mu the momentum and ratio(x) = eeta * |w| / |x|, which is 1
+    where a norm is 0:
+
+        v <- mu v + lr * ratio(g) * g;  w <- w - v           nesterov: mu v + lr * ratio(g) * g
+        v <- mu v + g;  w <- w - lr * ratio(v) * v           without `classic_momentum`
+
+    Source: You et al. 2017, arXiv:1708.03888.
 
     Attributes:
         eeta: The trust coefficient.
         classic_momentum: Whether the learning rate is applied before the momentum, as in the
             paper, or after it.
+        momentum: The share of the last step in the next; 0 for none.
+        nesterov: Whether the gradient is taken ahead of the step (Nesterov 1983).
     """
 
     name: str | None = "LARS"

@@ -17,7 +17,20 @@ from optimization.configs.types import (
 @OPTIMIZERS_CLS.register("lion", "keras.optimizers:Lion", torch="optimization.torch.recipes:lion")
 @config_dataclass
 class LionConfig(KerasOptimizerConfig):
-    """Lion (Chen et al. 2023, arXiv:2302.06675)."""
+    """Lion: steps of one size, by the sign of an average of the gradient.
+
+        w <- w - lr * weight_decay * w
+        w <- w - lr * sign(beta_1 m + (1 - beta_1) g)
+        m <- beta_2 m + (1 - beta_2) g
+
+    Its rate is usually 3 to 10 times smaller than Adam's, and its decay as many times larger.
+
+    Source: Chen et al. 2023, arXiv:2302.06675.
+
+    Attributes:
+        beta_1: The share of the average in the step.
+        beta_2: The decay of the average.
+    """
 
     name: str | None = "Lion"
     beta_1: Annotated[float, Interval(gt=0, lt=1)] = 0.9

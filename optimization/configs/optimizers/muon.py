@@ -19,11 +19,19 @@ from optimization.configs.types import (
 )
 @config_dataclass
 class MuonConfig(KerasOptimizerConfig):
-    """Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982).
+    """Muon: momentum whose matrices are made orthogonal; all else is AdamW's.
 
-    Muon updates hidden matrices, and kernels of convolutions as matrices; AdamW all else: vectors,
-    embeddings, and the output layer. That is the one with a usual name (`lm_head`, `head`,
-    `classifier`, `logits`, `output`, ...), else the last linear layer.
+        m <- momentum m + g;  u = m               with `nesterov`: u = g + momentum m
+        x = u / |u|, then `ns_steps` times: x <- a x + (b A + c A^2) x,  A = x x^T
+        w <- w - lr * rms_rate * sqrt(max(rows, columns)) * x
+
+    with a, b, c = `muon_a`, `muon_b`, `muon_c`. Muon updates hidden matrices, and kernels of
+    convolutions as matrices; AdamW all else, with the rate lr * adam_lr_ratio: vectors, embeddings,
+    and the output layer. That is the one with a usual name (`lm_head`, `head`, `classifier`,
+    `logits`, `output`, ...), else the last linear layer.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; Liu et al. 2025,
+    arXiv:2502.16982; as in Keras' Muon.
 
     Attributes:
         weight_decay: For the variables that Muon updates.
@@ -37,6 +45,11 @@ class MuonConfig(KerasOptimizerConfig):
         ns_steps: The number of Newton-Schulz iterations.
         rms_rate: Muon's update is scaled by rms_rate * sqrt(max(rows, columns)); None for no
             scaling.
+        adam_beta_1: AdamW's decay of the first moment.
+        adam_beta_2: AdamW's decay of the second moment.
+        epsilon: Keeps AdamW's divisor from 0.
+        momentum: Muon's momentum.
+        nesterov: Whether Muon's gradient is taken ahead of the step.
     """
 
     name: str | None = "Muon"

@@ -56,10 +56,26 @@ class ScheduleFreeFields(BaseOptimizerConfig):
 )
 @config_dataclass
 class ScheduleFreeAdamWConfig(ScheduleFreeFields):
-    """Schedule-free AdamW (Defazio et al. 2024, arXiv:2405.15682).
+    """Schedule-free AdamW: an average of the weights in the place of a falling rate.
+
+    With b = beta_1, t the updates, this one included, and u the direction of the step at y:
+
+        rate = lr * min(1, t / warmup_steps)
+        weight = t^r * (largest rate so far)^weight_lr_power
+        c = weight / (sum of the weights so far)
+        z <- z - rate * u
+        x <- (1 - c) x + c z
+        y <- (1 - b) z + b x
+
+    u is g / (sqrt(v / (1 - beta_2^t)) + epsilon) + weight_decay * y, v the mean of g^2.
+    The model's weights are y while it trains, and x, the average, in evaluation and export.
+
+    Source: Defazio et al. 2024, arXiv:2405.15682.
 
     Attributes:
         beta_1: The share of the average in the weights that train, in (0, 1).
+        beta_2: The decay of the second moment, the mean of the squared gradient.
+        epsilon: Keeps the divisor from 0.
     """
 
     name: str | None = "ScheduleFreeAdamW"
@@ -75,7 +91,21 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields):
 )
 @config_dataclass
 class ScheduleFreeSGDConfig(ScheduleFreeFields):
-    """Schedule-free SGD (Defazio et al. 2024, arXiv:2405.15682).
+    """Schedule-free SGD: an average of the weights in the place of a falling rate.
+
+    With b = momentum, t the updates, this one included, and u the direction of the step at y:
+
+        rate = lr * min(1, t / warmup_steps)
+        weight = t^r * (largest rate so far)^weight_lr_power
+        c = weight / (sum of the weights so far)
+        z <- z - rate * u
+        x <- (1 - c) x + c z
+        y <- (1 - b) z + b x
+
+    u is g + weight_decay * y.
+    The model's weights are y while it trains, and x, the average, in evaluation and export.
+
+    Source: Defazio et al. 2024, arXiv:2405.15682.
 
     Attributes:
         momentum: The share of the average in the weights that train, in (0, 1).

@@ -1,0 +1,153 @@
+"""`help()` of a config: each of its fields with meaning, type, range and default.
+
+A docstring describes the fields of its own class; those of base classes, and what a type says by
+itself, are added when the docstring is read.
+"""
+
+import functools
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
+
+from optimization.configs.types import REQUIRED, kinds_of
+
+_SECTION = "Attributes:"
+_WIDTH = 100
+_NAMES = {bool: "true or false", int: "integer", float: "number", str: "text"}
+
+
+class CompleteDoc:
+    """The docstring of a config class, completed when it is read.
+
+    Args:
+        cls: The class.
+        text: What is written in it.
+    """
+
+    def __init__(self, cls: type, text: str | None):
+        self.cls = cls
+        self.text = text
+
+    def __get__(self, instance: Any, owner: type | None = None) -> str | None:
+        # The dataclass decorator looks here too, when the class has no fields yet.
+        return complete(self.cls) if "__match_args__" in vars(self.cls) else self.text
+
+
+def document(cls: type) -> None:
+    """Has `cls.__doc__` describe every field."""
+    text = vars(cls).get("__doc__")
+    if isinstance(text, CompleteDoc):
+        return
+    made_by_dataclass = text is not None and text.startswith(f"{cls.__name__}(")
+    cls.__doc__ = CompleteDoc(cls, None if made_by_dataclass else text)
+
+
+def complete(cls: type) -> str:
+    """Returns the docstring of a config class, with an entry for each field."""
+    body, _ = _parts(cls)
+    entries = [_entry(cls, name) for name in _in_order(cls)]
+    parts = [body or f"The section `{cls.__name__}`.", "\n".join([_SECTION, *entries])]
+    return "\n\n".join(parts) + "\n"
+
+
+def type_text(annotation: Any) -> str:
+    """Returns a type with its range in words, such as `number in [0, 1)`."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _annotated_text(args[0], args[1:])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(type_text(arg) for arg in args))
+    if origin is Literal:
+        return " or ".join(_value_text(arg) for arg in args)
+    if origin in (tuple, list, Sequence):
+        return f"list (each: {type_text(args[0])})"
+    if origin in (dict, Mapping):
+        return f"mapping (each: {type_text(args[1])})"
+    if annotation in (None, types.NoneType):
+        return "null"
+    return _NAMES.get(annotation) or getattr(annotation, "__name__", str(annotation))
+
+
+def _annotated_text(base: Any, metadata: Sequence[Any]) -> str:
+    text, limits = type_text(base), " and ".join(_limits(metadata))
+    kinds = kinds_of(metadata)
+    if "regex" in kinds:
+        return "regular expression"
+    if "steps" in kinds:
+        remaining = "" if "first" in kinds else ", 'remaining'"
+        return f"optimizer steps {limits}, '5 epochs', '10%'{remaining}"
+    if any(isinstance(item, MinLen) for item in metadata):
+        text += ", not empty"
+    return f"{text} {limits}".rstrip()
+
+
+def _limits(metadata: Sequence[Any]) -> Iterator[str]:
+    for item in metadata:
+        low = getattr(item, "ge", None), getattr(item, "gt", None)
+        high = getattr(item, "le", None), getattr(item, "lt", None)
+        if isinstance(item, Interval) and any(x is not None for x in low):
+            left = f"[{low[0]}" if low[0] is not None else f"({low[1]}"
+            right = f"{high[0]}]" if high[0] is not None else f"{high[1]})"
+            yield f"in {left}, {right}"
+        elif isinstance(item, Ge | Gt | Le | Lt):
+            sign = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}[type(item)]
+            yield f"{sign} {next(x for x in (*low, *high) if x is not None)}"
+
+
+def _value_text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(list(value) if isinstance(value, tuple) else value)
+
+
+def _in_order(cls: type) -> list[str]:
+    """Returns the names of the fields, from those of the class itself to those of its bases."""
+    from optimization.configs.base import _declared_specs
+
+    names = _declared_specs(cls)
+    nearest = [name for base in cls.__mro__ for name in inspect.get_annotations(base)]
+    return [name for name in dict.fromkeys(nearest) if name in names]
+
+
+def _entry(cls: type, name: str) -> str:
+    from optimization.configs.base import Config, OneOfConfig, _declared_specs
+
+    spec = _declared_specs(cls)[name]
+    default = spec.default()
+    facts = [type_text(spec.annotation)]
+    if default is REQUIRED:
+        facts.append("required")
+    elif not isinstance(default, Config):
+        facts.append(f"default {_value_text(default)}")
+    text = f"{name} ({'; '.join(facts)}): {_meaning(cls, name)}"
+    if name == "type" and issubclass(cls, OneOfConfig):
+        text += f" The types are {', '.join(cls.branches())}."
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8, break_long_words=False
+    )
+
+
+def _meaning(cls: type, name: str) -> str:
+    """Returns what the nearest class that describes a field says of it."""
+    return next((own[name] for base in cls.__mro__ if name in (own := _parts(base)[1])), "")
+
+
+@functools.cache
+def _parts(cls: type) -> tuple[str, dict[str, str]]:
+    """Returns what a class's docstring says before its fields, and what it says of each."""
+    doc = vars(cls).get("__doc__")
+    text = doc.text if isinstance(doc, CompleteDoc) else doc
+    body, _, section = inspect.cleandoc(text or "").partition(f"{_SECTION}\n")
+    entries: dict[str, str] = {}
+    name = ""
+    for line in textwrap.dedent(section).splitlines():
+        if line and not line.startswith(" "):
+            name, _, line = line.partition(":")
+        if name:
+            entries[name] = f"{entries.get(name, '')} {line.strip()}".strip()
+    return body.rstrip(), entries
