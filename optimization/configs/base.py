@@ -312,14 +312,18 @@ class Config:
         for _, value in self._items():
             yield from (config for _, config in _configs_in(value))
 
-    def _written(self) -> Iterator[Origin]:
+    def _written(self) -> bool:
+        """Whether any value here or below was set, as opposed to left at its default."""
+        return any(True for _ in self._written_at())
+
+    def _written_at(self) -> Iterator[Origin]:
         """Yields where values here or below were set, but for those that `_leave` has left."""
         left = self.__dict__.get("_left", ())
         for name, origin in self._origins.items():
             if name not in left and self.__dict__[name] is not REQUIRED:
                 yield origin
         for child in self._children().values():
-            yield from child._written()
+            yield from child._written_at()
 
     def _leave(self) -> None:
         """Records that what was written here had its effect, and no longer has by intention."""
@@ -739,7 +743,7 @@ class OneOfConfig(Config):
         """Returns the errors and warnings of the selected branch, and warns of the others."""
         problems, doubts = super().problems()
         for name, branch in self._children().items():
-            written = next(branch._written(), None)
+            written = next(branch._written_at(), None)
             if name == self.type or written is None:
                 continue
             message = f"is set, but `type` selects {self.type!r}"

@@ -124,7 +124,7 @@ def _entry(cls: type, name: str) -> str:
         facts.append("required")
     elif not isinstance(default, Config):
         facts.append(f"default {_value_text(default)}")
-    text = f"{name} ({'; '.join(facts)}): {_meaning(cls, name)}"
+    text = f"{name} ({'; '.join(facts)}): {_meaning(cls, name)}".removesuffix(": ")
     if name == "type" and issubclass(cls, OneOfConfig):
         text += f" The types are {', '.join(cls.branches())}."
     return textwrap.fill(
@@ -143,6 +143,8 @@ def _parts(cls: type) -> tuple[str, dict[str, str]]:
     doc = vars(cls).get("__doc__")
     text = doc.text if isinstance(doc, CompleteDoc) else doc
     body, _, section = inspect.cleandoc(text or "").partition(f"{_SECTION}\n")
+    if not section:  # of a function or a class that is registered without a config
+        section = inspect.cleandoc(text or "").partition("Args:\n")[2].partition("\n\n")[0]
     entries: dict[str, str] = {}
     name = ""
     for line in textwrap.dedent(section).splitlines():

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from optimization.configs import printing
 from optimization.schedules.metric import HfGreedyLrConfig, MetricLrConfig
 from optimization.torch.greedy import SETTINGS, GreedyLR
 from optimization.torch.resume import STEP, changes, report
@@ -18,12 +19,12 @@ class _Configured:
     settings: ClassVar[tuple[str, ...]] = SETTINGS
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned.
+        """Goes on from what `state_dict` returned, or a part of it; the rest stays as it is.
 
         Raises:
             ValueError: For the state of a scheduler that follows the steps.
         """
-        if "num_bad_epochs" not in state_dict:
+        if "num_bad_epochs" not in state_dict and "base_lrs" in state_dict:
             raise ValueError(
                 "The loaded state is that of a scheduler that follows the steps; this one follows "
                 "a metric. Set the `learning_rate` that was saved, or start without the state."
@@ -40,6 +41,11 @@ class ConfiguredPlateau(_Configured, ReduceLROnPlateau):
         *("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "eps"),
         *("min_lrs", "default_min_lr"),
     )
+
+    def __repr__(self) -> str:
+        values = {name: value for name, value in vars(self).items() if name in self.settings}
+        changed = printing.differing(self, values)
+        return printing.call(type(self).__name__, last_lr=self.get_last_lr(), **changed)
 
 
 class ConfiguredGreedyLR(_Configured, GreedyLR):

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 import optimization.torch.adafactor as native
 from optimization.configs.errors import ConfigError
 from optimization.torch.base import ForeachOptimizer
+from optimization.torch.by_name import load_by_name
 from optimization.transformers.lambda_scheduler import FactorScheduler
 
 # What the switches of the other `Adafactor` are called here.
@@ -45,6 +46,7 @@ class Adafactor(native.Adafactor):
             it none; `warmup_init` without `relative_step`.
     """
 
+    _before_loading = staticmethod(load_by_name)  # groups stay in transformers' words
     state_names: ClassVar = {
         kind: (*names, "RMS") for kind, names in native.Adafactor.state_names.items()
     }

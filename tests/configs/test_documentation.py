@@ -148,9 +148,17 @@ def test_what_is_registered_without_a_docstring():
 
     @registry.register("function")
     def function(angle: float = 0.25):
+        """Turns.
+
+        Args:
+            angle: How far.
+        """
         return angle
 
-    for name, field in (("bare", "rate (number; default 0.5)"), ("function", "angle (number; ")):
+    for name, field in (
+        ("bare", "rate (number; default 0.5)\n"),
+        ("function", "angle (number; default 0.25): How far."),
+    ):
         text = inspect.getdoc(registry.config_class(name))
         assert field in text
         assert "size (integer; default 3): How large it is." in text

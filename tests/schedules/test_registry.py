@@ -77,7 +77,8 @@ def test_formula():
         "type": "halving",
         "halving": {"initial_learning_rate": 0.25, "decay_steps": 10},
     }
-    assert lr.halving.__doc__ == "Halves the rate once."
+    assert lr.halving.__doc__.startswith("Halves the rate once.\n\nAttributes:\n")
+    assert "    decay_steps (integer; default 10)" in lr.halving.__doc__
     _check(lr, NO_WARMUP, [0.25] * 5 + [0.125] * 3)
     _check(lr, LINEAR, [0, 0.05, 0.2, 0.25, 0.25] + [0.125] * 3)
     schedule = LR_CLS["halving"](initial_learning_rate=0.25, decay_steps=4)

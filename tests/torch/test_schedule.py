@@ -285,3 +285,5 @@ def test_a_part_of_a_state_loads():
     before = scheduler.state_dict()
     scheduler.load_state_dict({"last_epoch": 5})
     assert scheduler.state_dict() == {**before, "last_epoch": 5}
+    scheduler.load_state_dict({})
+    assert scheduler.last_epoch == 5

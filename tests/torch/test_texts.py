@@ -1,5 +1,6 @@
 import copy
 import pickle
+import re
 import warnings
 
 import pytest
@@ -62,8 +63,10 @@ def test_a_constant_and_a_followed_rate_have_no_highest():
     model = torch.nn.Linear(3, 2)
     constant = config_of("sgd", {"type": "constant"})
     assert " up to " not in repr(OptimizerFactory(constant).build_optimizer(model))
-    greedy = {"type": "hf_greedy", "hf_greedy": {"initial_learning_rate": 0.5}}
-    factory = OptimizerFactory(config_of("sgd", greedy))
-    optimizer = factory.build_optimizer(model)
-    assert " up to " not in repr(optimizer)
-    assert repr(factory.build_scheduler(optimizer)).startswith("GreedyLR(last_lr=[0.5, 1.0]")
+    for kind in ("hf_greedy", "hf_reduce_lr_on_plateau"):
+        rate = {"type": kind, kind: {"initial_learning_rate": 0.5, "patience": 3}}
+        factory = OptimizerFactory(config_of("sgd", rate))
+        optimizer = factory.build_optimizer(model)
+        assert " up to " not in repr(optimizer)
+        text = repr(factory.build_scheduler(optimizer))
+        assert re.fullmatch(r"\w+\(last_lr=\[0.5, 1.0\], .*patience=3.*\)", text)
