@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 
 from optimization.configs.base import Config
-from optimization.configs.errors import ConfigError
+from optimization.configs.errors import ConfigError, ConfigWarning
 from optimization.configs.layers import findings, layered, read_layers, resolve
+from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.overrides import parse_override
 from optimization.configs.types import REQUIRED
 from optimization.configs.yaml_file import parse
@@ -66,3 +67,15 @@ def test_a_wrong_value_is_not_also_missing():
 def test_layered_paths_start_where_the_config_stands():
     _, problems = layered(Outer(), [{"inner": {"y": 1}}], "trainer.outer")
     assert problems[0].path == "trainer.outer.inner.y"
+
+
+def test_a_type_override_is_no_doubt_about_what_the_file_had_selected(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text("optimizer: {type: adamw, adamw: {weight_decay_rate: 0.01}}\n")
+    rate = {"learning_rate": {"type": "constant"}}
+    layers, problems = read_layers([path], ["optimizer.type=lamb,optimizer.lamb.beta_1=0.8"])
+    config = resolve(OptimizationConfig(rate), layers, problems)
+    assert config.optimizer.get().beta_1 == 0.8
+    layers, problems = read_layers([path], ["optimizer.type=lamb,optimizer.adamw.beta_1=0.8"])
+    with pytest.warns(ConfigWarning, match="optimizer.adamw: is set, but `type` selects 'lamb'"):
+        resolve(OptimizationConfig(rate), layers, problems)
