@@ -15,6 +15,7 @@ from optimization.matching.matrices import (
 )
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.patterns import all_shapes, matches_any, require_matches
+from optimization.optimizers.texts import optimizer_text
 
 
 @keras.saving.register_keras_serializable(package="optimization")
@@ -34,6 +35,9 @@ class Muon(keras.optimizers.Muon):
     Arguments are those of `keras.optimizers.Muon`; `exclude_layers` are regular expressions, of
     which one must match a variable.
     """
+
+    def __repr__(self) -> str:
+        return optimizer_text(self)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates all state and decides, once, which variables are orthogonalized."""
