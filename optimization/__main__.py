@@ -3,9 +3,10 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optimization.configs import yaml_file
+from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.experiment_file import surroundings
@@ -19,8 +20,8 @@ from optimization.training.registries import get_experiment
 def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
     """Reads the optimization part of one file.
 
-    In an experiment file a oneof may lack its `type`, since the registered experiment, on which
-    the file is layered, may set it; that is reported and is no error.
+    An experiment file may lack a `type` or another value that is required, since the registered
+    experiment, on which the file is layered, may set it; that is reported and is no error.
 
     Returns:
         The config, and what is doubtful about it.
@@ -36,15 +37,14 @@ def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
     config, problems = layered(OptimizationConfig(), [section], place)
     if place:
         problems += surroundings(params)
+    # What a duration takes and the file does not say, the experiment must say.
+    config, unsized = config.sized(_training_length(params))
+    problems += [problem for problem in unsized if problem.code != "missing"]
     found, doubts = findings(config, [*unread, *problems])
-    untyped = [
-        problem.path.removesuffix("type") for problem in found if _lacks_type(problem, place)
-    ]
-    doubts = [doubt for doubt in doubts if not doubt.path.startswith(tuple(untyped))]
     problems = []
     for problem in found:
         problem = problem._replace(origin=problem.origin or Origin(path))
-        if _lacks_type(problem, place):
+        if place and problem.code == "missing":
             message = "is not set in this file; the registered experiment must set it"
             doubts.append(problem._replace(code="incomplete", message=message))
         else:
@@ -75,8 +75,12 @@ def validate_over(
     return config.trainer.optimizer_config, doubts + config.problems_in_mode("train_and_eval")
 
 
-def _lacks_type(problem: Problem, place: str) -> bool:
-    return bool(place) and problem.code == "missing" and problem.path.endswith(".type")
+def _training_length(params: Mapping) -> TrainingLength:
+    """Returns what an experiment file says about the length of the training."""
+    trainer = params.get("trainer")
+    values = trainer if isinstance(trainer, Mapping) else {}
+    steps = [values.get(name) for name in ("train_steps", "steps_per_epoch")]
+    return TrainingLength(*(s if type(s) is int and s > 0 else None for s in steps))
 
 
 def _summary(config: OptimizationConfig) -> str:

@@ -495,6 +495,14 @@ class Config:
 
     # ---- checking ------------------------------------------------------------------------------
 
+    _told: ClassVar[frozenset[str]] = frozenset()
+
+    def _tell(self, doubts: Iterable[Problem]) -> None:
+        """Remembers the warnings that were issued, here and below, for what is made of this."""
+        self.__dict__["_told"] = self._told | {str(doubt) for doubt in doubts}
+        for child in self._children().values():
+            child._tell(doubts)
+
     def validate(self) -> list[Problem]:
         """Checks what concerns several fields, and that every required value is set.
 
@@ -509,6 +517,7 @@ class Config:
             raise ConfigError(problems)
         for doubt in doubts:
             warn(doubt)
+        self._tell(doubts)
         return doubts
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
@@ -739,9 +748,29 @@ class OneOfConfig(Config):
         unavailable = getattr(self.registry, "unavailable", {})
         return unavailable[name] if name in unavailable else super()._unknown(name, rest)
 
+    def untyped_branches(self) -> list[str]:
+        """Returns the branches that were given values, where `type` was not given at all.
+
+        Only a oneof with a registry has any: where the branches are fields of the class, their
+        defaults may be values of the class' own.
+        """
+        if self.registry is None or self.type is not None or "type" in self._origins:
+            return []
+        return [name for name, branch in self._children().items() if branch._written()]
+
+    def _untyped(self, names: list[str]) -> Problem:
+        fields = [f"`{name}.{field}`" for name in names for field in self.__dict__[name]._origins]
+        types = " or ".join(f"`type: {name}`" for name in names)
+        message = f"a type is required for {', '.join(fields)}, none was given; write {types}"
+        origin = _known(self.__dict__[names[0]]._origin_near(""))
+        return Problem("missing", self._join("type"), message, origin)
+
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings of the selected branch, and warns of the others."""
         problems, doubts = super().problems()
+        untyped = self.untyped_branches()
+        if untyped:
+            return [*problems, self._untyped(untyped)], doubts
         for name, branch in self._children().items():
             written = next(branch._written_at(), None)
             if name == self.type or written is None:

@@ -1,6 +1,7 @@
 """From epochs, shares and remainders of a training to numbers of optimizer steps."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from optimization.configs.base import Change, Config, OneOfConfig, commit
@@ -49,7 +50,25 @@ def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[
 
 def unknown_lengths(config: Config) -> list[Problem]:
     """Returns a problem for each duration in `config`: it takes what is not known."""
+    if not any(_durations(config)):
+        return []
     return with_length(config, TrainingLength())[1]
+
+
+def shares(config: Config) -> Iterator[str]:
+    """Yields the path of each value that is written as a share of the training, such as "10%"."""
+    for path, value in _durations(config):
+        values = value if isinstance(value, tuple) else (value,)
+        if not any("epoch" in str(item) for item in values):
+            yield path
+
+
+def _durations(config: Config) -> Iterator[tuple[str, Any]]:
+    for name, value in config._items():
+        if is_pending(value):
+            yield config._join(name), value
+    for child in config.selected():
+        yield from _durations(child)
 
 
 def _branch(config: Config, name: str) -> Config | None:

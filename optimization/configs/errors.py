@@ -21,8 +21,19 @@ class Problem(NamedTuple):
 
     Attributes:
         code: A stable name for this kind of mistake: `unknown-key`, `type`, `value`, `missing`,
-            `conflict`, `syntax`, `locked`, or, for warnings, `unselected`, `incomplete`,
-            `resumed`, `unmatched` and `advice`.
+            `conflict`, `syntax`, `locked`; for warnings:
+
+            - `unselected`: values of a branch that `type` does not select.
+            - `incomplete`: what an experiment file leaves to the registered experiment.
+            - `resumed`: settings that differ from those of the state that is loaded.
+            - `unmatched`: patterns of a list that match no variable, where others do.
+            - `advice`: a learning rate that falls under a schedule-free optimizer.
+            - `warmup-too-long`: a warmup as long as the training, or longer.
+            - `warmup-outlasts-decay`: a warmup that ends when the decay is over.
+            - `low-peak`: a rate that comes to less than half of what was asked for.
+            - `decay-ends-early`: a decay that is over before the training is.
+            - `decay-ends-late`: a decay that the training does not wait for.
+            - `boundaries-beyond-end`: boundaries that the training does not come to.
         path: The dotted path of the value, for example `optimizer.sgd.momentum`.
         message: What was expected, what came, and the nearest right name where there is one.
         origin: Where the value was written, if that is known.

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Interval
 
 from optimization.configs.base import Config, config_dataclass
-from optimization.configs.durations import TrainingLength, with_length
+from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
@@ -110,7 +110,7 @@ class TrainerConfig(Config):
     def sized_optimizer_config(self) -> tuple[OptimizationConfig, list[Problem]]:
         """Returns `optimizer_config` with steps as numbers, and what keeps them from it."""
         length = TrainingLength(self.train_steps or None, self.steps_per_epoch)
-        return with_length(self.optimizer_config, length)
+        return self.optimizer_config.sized(length)
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings, with steps as numbers where anything is trained."""

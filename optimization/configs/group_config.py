@@ -10,6 +10,7 @@ from annotated_types import Interval, MinLen
 from pydantic import AfterValidator
 
 from optimization.configs.base import Config, config_dataclass
+from optimization.configs.float32 import Float32Config
 from optimization.configs.optimizer_config import OptimizerConfig
 from optimization.configs.types import (
     Fraction,
@@ -36,7 +37,7 @@ BlockNumber = Annotated[Regex, AfterValidator(_one_group)]
 
 
 @config_dataclass
-class ParamGroupConfig(Rule, Config):
+class ParamGroupConfig(Rule, Float32Config):
     """A rule for the variables that it matches; the first rule that matches a variable wins.
 
     Exactly one of `match`, `layer_type` and `ndim` says which. A rule that matches no variable is

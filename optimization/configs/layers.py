@@ -72,6 +72,7 @@ def settle(config: ConfigT, problems: Iterable[Problem]) -> ConfigT:
         raise ConfigError(errors)
     for doubt in doubts:
         warn(doubt)
+    config._tell(doubts)
     return config
 
 

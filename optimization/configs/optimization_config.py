@@ -3,10 +3,11 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from optimization.configs import conflicts, yaml_file
+from optimization.configs import conflicts, curve_checks, yaml_file
 from optimization.configs.base import Config, config_dataclass
+from optimization.configs.durations import TrainingLength, shares, with_length
 from optimization.configs.errors import (
     ConfigError,
     Origin,
@@ -54,20 +55,36 @@ class OptimizationConfig(Config):
     schedules: dict[str, LrConfig] = dataclasses.field(default_factory=ReadOnlyDict)
     lr_scaling: LrScalingConfig | None = None
 
+    # Set by `sized`: how long is trained, and what was written as a share of that.
+    _train_steps = None
+    _shares = frozenset()
+
+    def sized(self, length: TrainingLength) -> tuple[Self, list[Problem]]:
+        """Returns a copy, not locked, in which steps are numbers, as `with_length` does.
+
+        The copy knows the length of the training, by which its curves are checked. A length that
+        is not known leaves that of an earlier `sized` as it is.
+        """
+        sized, problems = with_length(self, length)
+        sized.__dict__["_train_steps"] = length.train_steps or self._train_steps
+        sized.__dict__["_shares"] = self._shares.union(shares(self))
+        return sized, problems
+
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings; a missing `type` is the error of its oneof."""
         problems, doubts = super().problems()
         for name in ("optimizer", "learning_rate"):
             section = getattr(self, name)
-            if section.type is None and not (name == "learning_rate" and self._rate_is_own()):
+            if section.type is not None or section.untyped_branches():
+                continue
+            if name == "optimizer" or not self._rate_is_own():
                 message = "a type is required, none was given; the types are "
                 message += ", ".join(section.branches())
                 problems.insert(0, section._problem("missing", "type", message))
         if not problems:
             problems += conflicts.conflicts(self)
-        if not problems:
-            doubts += conflicts.doubts(self)
-        return problems, doubts
+        wrong_curves, doubtful_curves = curve_checks.judge(self)
+        return problems + wrong_curves, doubts + doubtful_curves
 
     def average_arguments(self) -> dict[str, Any] | None:
         """Returns the arguments of the weights' average, of `ema` or `use_ema`; None for none."""

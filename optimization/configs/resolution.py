@@ -1,6 +1,6 @@
 """From the config that a user wrote to one that can be built: validated, complete, read-only."""
 
-from optimization.configs.durations import TrainingLength, with_length
+from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, warn
 from optimization.configs.layers import findings
 from optimization.configs.optimization_config import OptimizationConfig
@@ -14,7 +14,8 @@ def resolved(
 ) -> OptimizationConfig:
     """Returns a locked copy in which every number of steps is a number, and nothing is wrong.
 
-    What is doubtful only now that the numbers are known is issued as a `ConfigWarning`.
+    What is doubtful and was not said before, such as what is known only now that there are
+    numbers, is issued as a `ConfigWarning`.
 
     Args:
         config: What the user wrote.
@@ -28,8 +29,7 @@ def resolved(
     """
     if not isinstance(config, OptimizationConfig):
         raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}")
-    known = {str(doubt) for doubt in config.problems()[1]}
-    config, problems = with_length(config, TrainingLength(train_steps, steps_per_epoch))
+    config, problems = config.sized(TrainingLength(train_steps, steps_per_epoch))
     scaling = config.lr_scaling
     if scaling is not None and scaling.global_batch_size is None:
         if global_batch_size is None:
@@ -41,7 +41,8 @@ def resolved(
     if errors:
         raise ConfigError(errors)
     for doubt in doubts:
-        if str(doubt) not in known:
+        # That a branch is not selected is for whoever reads the files to say.
+        if doubt.code != "unselected" and str(doubt) not in config._told:
             warn(doubt)
     config.lock()
     return config

@@ -11,7 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import StringConstraints
 
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import config_dataclass
+from optimization.configs.float32 import Float32Config
 from optimization.configs.types import REQUIRED, FirstSteps
 
 Array = Any
@@ -24,7 +25,7 @@ ScopeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.][A-Za-z0-9_.
 
 
 @config_dataclass
-class BaseLrConfig(Config):
+class BaseLrConfig(Float32Config):
     """A learning rate as a function of the optimizer steps done.
 
     A subclass is a dataclass with a method `value`. If it has a field `offset`, its formula
@@ -34,6 +35,7 @@ class BaseLrConfig(Config):
 
     offset = 0  # not annotated: a field only where a subclass makes it one
     keras_class: ClassVar[type | None] = None  # set where a Keras class is the implementation
+    peak_is_asked: ClassVar[bool] = True  # False: the highest value is no rate to come to
 
     def at(self, step: Array, xp: Namespace) -> Array:
         """Returns the learning rate after `step` optimizer steps, `offset` included."""
@@ -47,13 +49,23 @@ class BaseLrConfig(Config):
         """Returns the rate if it does not depend on the step, else None."""
         return None
 
+    def end(self) -> tuple[str, int] | None:
+        """Returns the field that says when the rate has come to its end, and that step.
+
+        Steps count from the start of the formula, `offset` not included.
+
+        Returns:
+            None for a rate that goes on and on, such as one with a period.
+        """
+        return None
+
     def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
         """Yields the field and the message of what contradicts a warmup before this rate."""
         return iter(())
 
 
 @config_dataclass
-class BaseWarmupConfig(Config):
+class BaseWarmupConfig(Float32Config):
     """The way in which a learning rate comes up during the first `warmup_steps` steps.
 
     A subclass is a dataclass with a method `value`. What the warmup does to the learning rate that

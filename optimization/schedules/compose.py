@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from optimization.configs.base import Config
 from optimization.configs.durations import unknown_lengths
 from optimization.configs.errors import ConfigError, Problem
+from optimization.schedules import scalars
 from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace
 
 if typing.TYPE_CHECKING:
@@ -88,10 +89,9 @@ def schedule_conflicts(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig)
         return []
     if unknown_lengths(lr_config) or unknown_lengths(warmup_config):
         return []
-    import numpy as np
-
+    number, xp = _arithmetic(lr_config, warmup_config)
     try:
-        warmup_target(warmup_config, lambda step: lr_config.at(np.float64(step), np))
+        warmup_target(warmup_config, lambda step: lr_config.at(number(step), xp))
     except ConfigError as error:
         return list(error.problems)
     return []
@@ -149,7 +149,7 @@ def curve_function(
     import numpy as np
 
     check_schedule(lr_config, warmup_config)
-    evaluate = _evaluation(lr_config, warmup_config)
+    evaluate = _evaluation(lr_config, warmup_config, np.float64, np)
 
     def values(steps: "Sequence[int] | np.ndarray") -> "np.ndarray":
         steps = np.asarray(steps, dtype=np.float64)
@@ -160,11 +160,38 @@ def curve_function(
     return values
 
 
-def _evaluation(
+def checked_values(
+    lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None, steps: Sequence[int]
+) -> list[float]:
+    """Returns `curve` for configs that are right and need no Keras, cheaply for a few steps."""
+    number, xp = _arithmetic(lr_config, warmup_config)
+    if xp is scalars:
+        evaluate = _evaluation(lr_config, warmup_config, number, xp)
+        return [evaluate(float(step)) for step in steps]
+    with xp.errstate(all="ignore"):
+        evaluate = _evaluation(lr_config, warmup_config, number, xp)
+        values = xp.asarray(evaluate(xp.asarray(steps, dtype=number)), dtype=number)
+        return xp.broadcast_to(values, (len(steps),)).tolist()
+
+
+def _arithmetic(
     lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None
-) -> Callable[[Array], Array]:
+) -> tuple[type, Namespace]:
+    """Returns the type of a step and the namespace in which formulas are checked."""
+    configs = [config for config in (lr_config, warmup_config) if config is not None]
+    if all(type(config).__module__.startswith("optimization.") for config in configs):
+        return float, scalars
     import numpy as np
 
+    return np.float64, np
+
+
+def _evaluation(
+    lr_config: BaseLrConfig,
+    warmup_config: BaseWarmupConfig | None,
+    number: type,
+    xp: Namespace,
+) -> Callable[[Array], Array]:
     if needs_keras(lr_config, warmup_config):
         from optimization.schedules.keras_schedules import build_schedule, sample
 
@@ -172,9 +199,9 @@ def _evaluation(
         return lambda steps: sample(schedule, steps)
 
     def rate(step: Array) -> Array:
-        return lr_config.at(step, np)
+        return lr_config.at(step, xp)
 
     if warmup_config is None or warmup_config.warmup_steps == 0:
         return rate
-    target = warmup_target(warmup_config, lambda step: rate(np.float64(step)))
-    return lambda steps: with_warmup(warmup_config, rate, target, steps, np)
+    target = warmup_target(warmup_config, lambda step: rate(number(step)))
+    return lambda steps: with_warmup(warmup_config, rate, target, steps, xp)

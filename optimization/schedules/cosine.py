@@ -51,6 +51,10 @@ class CosineLrConfig(BaseLrConfig):
     alpha: Fraction = 0.0
     offset: int = 0
 
+    def end(self) -> tuple[str, int]:
+        """Returns `decay_steps` and the step at which the decay is over."""
+        return "decay_steps", self.decay_steps
+
     def value(self, step: Array, xp: Namespace) -> Array:
         """Returns the learning rate `step` steps after the start."""
         remaining = xp.maximum(self.decay_steps - step, 0.0) / self.decay_steps
@@ -163,6 +167,10 @@ class StepCosineLrConfig(BaseLrConfig):
         if len(self.values) != wanted:
             message = f"must have as many values as `boundaries`, {wanted}, got {len(self.values)}"
             yield "values", message
+
+    def end(self) -> tuple[str, int]:
+        """Returns `boundaries` and the last of them."""
+        return "boundaries", self.boundaries[-1]
 
     def value(self, step: Array, xp: Namespace) -> Array:
         """Returns the learning rate `step` steps after the start."""

@@ -46,8 +46,9 @@ def lookup(
     """
     if not boundaries:
         return [xp.full_like(step, table[0]) for table in tables]
-    edges = xp.array(boundaries, dtype=step.dtype)
+    dtype = getattr(step, "dtype", None)  # a Python float has none
+    edges = xp.array(boundaries, dtype=dtype)
     # TensorFlow searches in vectors only.
     index = xp.searchsorted(edges, xp.ravel(step), side=side)
     index = xp.reshape(index, xp.shape(step))
-    return [xp.take(xp.array(table, dtype=step.dtype), index) for table in tables]
+    return [xp.take(xp.array(table, dtype=dtype), index) for table in tables]

@@ -56,6 +56,10 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
     decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
     offset: int = 0
 
+    def end(self) -> tuple[str, int]:
+        """Returns `decay_steps` and the step at which the decay is over."""
+        return "decay_steps", self.stable_steps + self.decay_steps
+
     def value(self, step: Array, xp: Namespace) -> Array:
         """Returns the learning rate `step` steps after the start."""
         length = self.decay_steps
@@ -109,6 +113,10 @@ class OneCycleLrConfig(BaseLrConfig):
     anneal_strategy: Literal["cos", "linear"] = "cos"
     three_phase: bool = False
     offset: int = 0
+
+    def end(self) -> tuple[str, int]:
+        """Returns `total_steps` and the step at which the decay is over."""
+        return "total_steps", self.total_steps
 
     def _phases(self) -> tuple[list[float], list[float]]:
         """Returns the ends of the phases, with step 0 before them, and the rates there."""

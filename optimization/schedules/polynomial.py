@@ -46,6 +46,10 @@ class PolynomialLrConfig(BaseLrConfig):
     cycle: bool = False
     offset: int = 0
 
+    def end(self) -> tuple[str, int] | None:
+        """Returns `decay_steps` and its value; None where the rate comes up again."""
+        return None if self.cycle else ("decay_steps", self.decay_steps)
+
     def value(self, step: Array, xp: Namespace) -> Array:
         """Returns the learning rate `step` steps after the start."""
         end, total = self.end_learning_rate, self.decay_steps
@@ -81,6 +85,10 @@ class LinearLrConfig(BaseLrConfig):
     decay_steps: PositiveSteps = REMAINING
     end_learning_rate: NonNegativeFloat = 0.0
     offset: int = 0
+
+    def end(self) -> tuple[str, int]:
+        """Returns `decay_steps` and the step at which the decay is over."""
+        return "decay_steps", self.decay_steps
 
     def value(self, step: Array, xp: Namespace) -> Array:
         """Returns the learning rate `step` steps after the start."""

@@ -1,5 +1,7 @@
 """Learning rates that fall as a power of the steps done."""
 
+from typing import ClassVar
+
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
     REMAINING,
@@ -29,6 +31,8 @@ class DirectPowerLrConfig(BaseLrConfig):
         initial_learning_rate: lr0, >= 0.
         power: The power; above 0 the rate grows without bound.
     """
+
+    peak_is_asked: ClassVar[bool] = False
 
     name: ScopeName = "DirectPowerDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
@@ -60,12 +64,20 @@ class PowerAndLinearDecayLrConfig(BaseLrConfig):
         offset: The optimizer step at which the schedule starts.
     """
 
+    peak_is_asked: ClassVar[bool] = False
+
     name: ScopeName = "PowerAndLinearDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
     total_decay_steps: PositiveSteps = REMAINING
     power: float = -0.5
     linear_decay_fraction: Fraction = 0.1
     offset: int = 0
+
+    def end(self) -> tuple[str, int] | None:
+        """Returns `total_decay_steps` and its value; None where there is no line to zero."""
+        if self.linear_decay_fraction == 0:
+            return None
+        return "total_decay_steps", self.total_decay_steps
 
     def value(self, step: Array, xp: Namespace) -> Array:
         """Returns the learning rate `step` steps after the start."""
@@ -95,6 +107,8 @@ class PowerDecayWithOffsetLrConfig(BaseLrConfig):
             default is Model Garden's, which trains with a rate of a million up to step
             `offset`: set it, or a warmup longer than `offset`.
     """
+
+    peak_is_asked: ClassVar[bool] = False
 
     name: ScopeName = "PowerDecayWithOffset"
     initial_learning_rate: NonNegativeFloat = REQUIRED

@@ -51,7 +51,8 @@ def _lr_members(decorated: Any) -> Mapping[str, Any]:
         _check_schedule_class(decorated)
         return {"keras_class": decorated}
     # `at`, not `value`: a function that takes an `offset` applies it itself.
-    return {"at": _formula(decorated, ("step", "xp"))}
+    # What the first values of a formula mean is not known.
+    return {"at": _formula(decorated, ("step", "xp")), "peak_is_asked": False}
 
 
 def _warmup_members(decorated: Any) -> Mapping[str, Any]:

@@ -97,6 +97,10 @@ class _EndingLrConfig(WarmedUpLrConfig):
             message = f"must be <= `num_training_steps` {self.num_training_steps}"
             yield "num_warmup_steps", f"{message}, got {self.num_warmup_steps}"
 
+    def end(self) -> tuple[str, int]:
+        """Returns `num_training_steps` and its value."""
+        return "num_training_steps", self.num_training_steps
+
     @property
     def _length(self) -> int:
         """The steps after the warmup; 1 where there are none, as in transformers."""
@@ -467,6 +471,11 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
             yield "warmup_type", "needs `num_warmup_steps` > 0"
         if self.num_cycles != 0.5 and self.decay_type != "cosine":
             yield "num_cycles", "needs `decay_type: cosine`"
+
+    def end(self) -> tuple[str, int]:
+        """Returns the field that says how long the whole is, and the step at which it is over."""
+        name = "num_training_steps" if self.num_stable_steps is None else "num_decay_steps"
+        return name, self.num_warmup_steps + self._stable_steps + self.num_decay_steps
 
     @property
     def _stable_steps(self) -> int:

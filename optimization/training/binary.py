@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from optimization import extras
 from optimization.configs.errors import ConfigError, ConfigWarning, Problem, warn
 from optimization.configs.experiment_config import MODES, ExperimentConfig, TrainerConfig
-from optimization.configs.layers import findings, layered, read_layers
+from optimization.configs.layers import findings, layered, of_the_layers, read_layers
 from optimization.configs.yaml_file import SourcedDict
 from optimization.training.changes import PARAMS_FILE
 from optimization.training.checkpoint_files import latest_checkpoint
@@ -242,12 +242,11 @@ def resolve_flags(
         raise ConfigError([*disputes, *errors])
     if config.experiment != name:
         config.experiment = name
-    # What a file or a flag wrote. That another type is selected than the experiment's own needs no
-    # warning.
     quiet = () if doubted else (os.fspath(config_files[0]),)
-    doubts = [doubt for doubt in doubts if doubt.origin and doubt.origin.source not in quiet]
-    for doubt in [*disputes, *doubts]:
+    told = [d for d in of_the_layers(doubts) if not (d.origin and d.origin.source in quiet)]
+    for doubt in [*disputes, *told]:
         warn(doubt)
+    config._tell(doubts)
     return config
 
 

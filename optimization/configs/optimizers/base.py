@@ -13,6 +13,7 @@ from dataclasses import field
 from typing import Any, ClassVar, Literal
 
 from optimization.configs.base import Config, config_dataclass
+from optimization.configs.float32 import Float32Config
 from optimization.configs.registry import REPLACEABLE, Registry, import_target
 from optimization.configs.types import (
     Decay,
@@ -35,7 +36,7 @@ CLIPS = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 
 
 @config_dataclass
-class BaseOptimizerConfig(Config):
+class BaseOptimizerConfig(Float32Config):
     """What every optimizer section has.
 
     Attributes:

@@ -1,0 +1,333 @@
+"""Learning rates judged as curves: zero, infinite, or never where the config says they go."""
+
+import itertools
+import math
+import re
+import typing
+from collections.abc import Iterator
+
+from optimization.configs.base import Config
+from optimization.configs.durations import unknown_lengths
+from optimization.configs.errors import Problem
+from optimization.configs.float32 import in_float32
+from optimization.configs.optimizers.base import BaseOptimizerConfig
+from optimization.configs.rate_curve import (
+    RateCurve,
+    curve_of,
+    schedule_free_sections,
+    written,
+)
+from optimization.configs.types import REMAINING, check_value
+from optimization.schedules.compose import needs_keras
+
+if typing.TYPE_CHECKING:
+    from optimization.configs.optimization_config import OptimizationConfig
+
+_IS_RATE = re.compile(r"learning_rate$|^(max_|min_)?lr$|^lr_end$|^values$")
+_LOW = 0.5  # a peak under this part of what was asked for is doubtful
+_NEAR = 0.01  # a decay may miss the end of the training by this part of it
+
+
+def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
+    """Returns what is wrong with a config's learning rates as curves, and what is doubtful.
+
+    Up to the end of the training where that is known, else up to where they bend for the last
+    time. What is not complete, or needs Keras to be computed, is left out.
+    """
+    problems: list[Problem] = []
+    doubts: list[Problem] = []
+    train_steps = config._train_steps
+    for place in (config, *config.param_groups):
+        curve = curve_of(config, place)
+        if curve is not None and curve.is_computable():
+            found = list(_errors(curve, train_steps))
+            problems += found
+            doubts += [] if found else _doubts(curve, train_steps, config._shares)
+    problems += _multipliers(config)
+    problems = problems or list(_started_at_zero(config))
+    return problems, [*doubts, *_own_warmups(config), *_falling(config)]
+
+
+# ---- what is wrong -----------------------------------------------------------------------------
+
+
+def _errors(curve: RateCurve, train_steps: int | None) -> Iterator[Problem]:
+    steps = curve.steps(train_steps)
+    values = curve.values(steps)
+    wrong = _first_wrong(curve, steps, values)
+    if wrong is not None:
+        yield _problem("value", curve.learning_rate, None, f"the learning rate {wrong}")
+    elif not any(map(in_float32, values)) and _asks_for_more(curve):
+        far = [] if train_steps else curve.values(curve.steps(far=True))
+        if not any(map(in_float32, far)):
+            yield _zero(curve, train_steps)
+
+
+def _first_wrong(curve: RateCurve, steps: list[int], values: list[float]) -> str | None:
+    """Says what is wrong with the first rate that is not finite, or negative; None if none is."""
+    highest = max((v for v in values if math.isfinite(v)), default=0.0)
+
+    def is_right(value: float) -> bool:
+        return math.isfinite(in_float32(value)) and value >= -1e-6 * highest  # but for rounding
+
+    index = next((i for i, value in enumerate(values) if not is_right(value)), None)
+    if index is None:
+        return None
+    step, value = steps[index], values[index]
+    right = steps[index - 1] if index else step
+    while step - right > 1:
+        middle = (step + right) // 2
+        (between,) = curve.values([middle])
+        if is_right(between):
+            right = middle
+        else:
+            step, value = middle, between
+    needed = "be >= 0" if math.isfinite(in_float32(value)) else "be finite in float32"
+    times = "" if curve.factor == 1 else f", the factor {curve.factor:g} included"
+    return f"must {needed}, it is {value:g} at step {step}{times}"
+
+
+def _asks_for_more(curve: RateCurve) -> bool:
+    """Whether the config writes a rate other than 0."""
+    sections = [curve.learning_rate, *([curve.warmup] if curve.warmup else [])]
+    rates = [rate for section in sections for rate in _rates(section).values()]
+    return bool(curve.factor) and any(map(any, rates))
+
+
+def _rates(section: Config) -> dict[str, tuple[float, ...]]:
+    """Returns the fields that are rates; of a formula that has none by name, all real numbers."""
+    values = {
+        name: value if isinstance(value, tuple) else (value,) for name, value in section._items()
+    }
+    real = {n: v for n, v in values.items() if v and all(isinstance(x, float) for x in v)}
+    return {n: v for n, v in real.items() if _IS_RATE.search(n)} or real
+
+
+def _zero(curve: RateCurve, train_steps: int | None) -> Problem:
+    always = "in every step" + (f" of {train_steps}" if train_steps else "")
+    section, name, length = curve.warmup_length()
+    if train_steps and 0 < train_steps <= length:
+        message = f"the learning rate is 0 {always}, which all belong to the warmup of {length}"
+        return _problem("conflict", section, name, f"{message}; write fewer")
+    bare = curve._replace(warmup=None)
+    if curve.warmup is not None and any(map(in_float32, bare.values(bare.steps(train_steps)))):
+        end = curve.end()
+        over = "" if end is None else f": the decay is over at step {end[1]}"
+        message = f"the learning rate is 0 {always}: the warmup leads to that of step {length}"
+        advice = "write fewer steps, a longer decay, or `mode: delay`"
+        return _problem("conflict", section, name, f"{message}, which is 0{over}; {advice}")
+    name, values = next(
+        (n, v)
+        for part in (curve.learning_rate, curve.warmup)
+        if part
+        for n, v in _rates(part).items()
+        if any(v)
+    )
+    where = "" if in_float32(max(values)) else "in float32 "
+    message = f"the learning rate is 0 {where}{always}, though this is {max(values):g}"
+    return _problem("conflict", curve.learning_rate, name, message)
+
+
+def _multipliers(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields multipliers of the learning rate of all that make it infinite."""
+    of_all = curve_of(config, config)
+    if of_all is None or not of_all.is_computable():
+        return
+    steps = of_all.steps(config._train_steps)
+    if _first_wrong(of_all, steps, of_all.values(steps)) is not None:
+        return
+    for group in config.param_groups:
+        factor = group.learning_rate_multiplier
+        if group.freeze or factor <= 1 or written(group.learning_rate):
+            continue
+        curve = of_all._replace(factor=of_all.factor * factor)
+        wrong = _first_wrong(curve, steps, curve.values(steps))
+        if wrong is not None:
+            message = f"the learning rate times this {wrong}"
+            yield _problem("value", group, "learning_rate_multiplier", message)
+
+
+def _started_at_zero(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields where a training starts with a rate of 0 by which its optimizer divides."""
+    for place in (config, *config.param_groups):
+        optimizer = place.optimizer if place.optimizer.type else config.optimizer
+        section = optimizer.get()
+        if section is None or not section.divides_by_rate or getattr(place, "freeze", False):
+            continue
+        message = f"`{optimizer.type}` divides by the learning rate, which"
+        if getattr(place, "learning_rate_multiplier", 1.0) == 0:
+            name, message = "learning_rate_multiplier", f"{message} this makes 0"
+            yield _problem("conflict", place, name, message)
+            continue
+        source = place if place.learning_rate.type else config
+        curve = curve_of(config, source)
+        if curve is not None and curve.is_computable() and curve.values([0]) == [0]:
+            oneof = source.warmup if source.warmup.type else source.learning_rate
+            yield _problem("conflict", oneof, "type", f"{message} is 0 at step 0")
+
+
+def wrong_values(
+    config: "OptimizationConfig", section: BaseOptimizerConfig, argument: str, name: str
+) -> Iterator[Problem]:
+    """Yields a scheduled hyperparameter's first value that the field itself would refuse."""
+    schedule = config.schedules[name].get()
+    if unknown_lengths(schedule) or schedule.problems()[0] or needs_keras(schedule, None):
+        return
+    annotation = section._find_spec(argument).annotation
+    curve = RateCurve(schedule)
+    steps = curve.steps(config._train_steps)
+    for step, value in zip(steps, curve.values(steps), strict=True):
+        is_finite = math.isfinite(in_float32(value))
+        _, wrong = check_value(annotation, value if is_finite else math.inf, "")
+        if wrong:
+            message = f"`{argument}` {wrong[0].message}, at step {step}"
+            yield _problem("value", config, f"schedules.{name}", message)
+            return
+
+
+# ---- what is doubtful --------------------------------------------------------------------------
+
+
+def _doubts(curve: RateCurve, train_steps: int | None, shares: frozenset[str]) -> Iterator[Problem]:
+    steps = curve.steps(train_steps)
+    values = curve.values(steps)
+    if not any(map(in_float32, values)):  # as it was asked for
+        return
+    bare = curve._replace(warmup=None)
+    asked = max(bare.values(bare.steps()))
+    warmup = _warmup_doubt(curve, train_steps, max(values), asked)
+    if warmup is not None:
+        yield warmup
+    if not train_steps:
+        return
+    if curve.learning_rate.end() is not None:
+        if warmup is None or warmup.code != "warmup-outlasts-decay":
+            yield from _missed_end(curve, train_steps, shares)
+        return
+    yield from _missed_boundaries(curve, train_steps, values[-1])
+    yield from _zero_tail(curve, train_steps, steps, values)
+
+
+def _warmup_doubt(
+    curve: RateCurve, train_steps: int | None, peak: float, asked: float
+) -> Problem | None:
+    section, name, length = curve.warmup_length()
+    if not length:
+        return None
+    reached = f"the rate comes to {peak:g} at most, of {asked:g}"
+    if train_steps and length >= train_steps:
+        message = f"is {length}, `train_steps` {train_steps}: {reached}; write fewer, or '5%'"
+        return _problem("warmup-too-long", section, name, message)
+    if curve.warmup is None or curve.warmup.mode == "delay":
+        return None
+    end = curve.end()
+    if end is not None and length >= end[1]:
+        message = f"is {length}, and the decay is over at step {end[1]}: {reached}; write fewer"
+        message += ", a longer decay, or `mode: delay`"
+        return _problem("warmup-outlasts-decay", section, name, message)
+    if curve.learning_rate.peak_is_asked and peak < _LOW * asked:
+        message = f"is {length}, in which the rate without warmup falls: {reached}; write fewer"
+        return _problem("low-peak", section, name, f"{message}, or `mode: delay`")
+    return None
+
+
+def _missed_end(curve: RateCurve, train_steps: int, shares: frozenset[str]) -> Iterator[Problem]:
+    """Yields a decay that ends long before or after the training."""
+    rate = curve.learning_rate
+    name, end = curve.end()
+    if abs(end - train_steps) <= _NEAR * train_steps or rate._join(name) in shares:
+        return
+    at_end, last = curve.values([end, train_steps - 1])
+    message = f"the decay ends at step {end}, `train_steps` is {train_steps}: "
+    advice = _fitting(rate, name, train_steps - end, train_steps)
+    if end > train_steps:
+        if last != at_end:
+            message += f"the last rate is {last:g}, not {at_end:g}; {advice}"
+            yield _problem("decay-ends-late", rate, name, message)
+        return
+    count = train_steps - end
+    tail = curve.values([step for step in curve.steps(train_steps) if step >= end])
+    if not any(map(in_float32, tail)):
+        message += f"the rate is 0 for the last {count} steps; {advice}"
+    elif all(value == last for value in tail):
+        message += f"the rate stays {last:g} for the last {count} steps; {advice}"
+        message += ", unless that is meant"
+    else:
+        message += f"the rate then goes on, to {last:g}; {advice}"
+    yield _problem("decay-ends-early", rate, name, message)
+
+
+def _fitting(rate: Config, name: str, missing: int, train_steps: int) -> str:
+    """Says what to write for a decay that ends with the training."""
+    value = getattr(rate, name)
+    if isinstance(value, tuple):
+        return f"write boundaries up to {train_steps}"
+    leave = "leave it out" if rate._find_spec(name).default() == REMAINING else ""
+    fitting = f"write {value + missing}" if value + missing > 0 else ""
+    return " or ".join(filter(None, [fitting, leave])) or "write a shorter one"
+
+
+def _missed_boundaries(curve: RateCurve, train_steps: int, last: float) -> Iterator[Problem]:
+    rate = curve.learning_rate
+    boundaries = getattr(rate, "boundaries", ())
+    if not isinstance(boundaries, tuple):
+        return
+    beyond = [b for b in boundaries if isinstance(b, int) and b + curve.shift > train_steps]
+    if beyond:
+        which = "none is" if len(beyond) == len(boundaries) else f"{beyond[0]} and later are not"
+        which = which if len(boundaries) > 1 else "it is not"
+        message = f"{which} reached, `train_steps` is {train_steps}: the last rate is {last:g}"
+        advice = "write steps of the training, or shares such as '50%'"
+        yield _problem("boundaries-beyond-end", rate, "boundaries", f"{message}; {advice}")
+
+
+def _zero_tail(
+    curve: RateCurve, train_steps: int, steps: list[int], values: list[float]
+) -> Iterator[Problem]:
+    """Yields a rate without a known end that is 0 from some step on."""
+    index = max(i for i, value in enumerate([1.0, *values]) if in_float32(value))
+    if index == len(values):
+        return
+    above, zero = steps[index - 1] if index else -1, steps[index]
+    while zero - above > 1:
+        middle = (zero + above) // 2
+        (value,) = curve.values([middle])
+        above, zero = (middle, zero) if in_float32(value) else (above, middle)
+    if train_steps - zero > _NEAR * train_steps:
+        message = f"the learning rate is 0 from step {zero} on, `train_steps` is {train_steps}"
+        yield _problem("decay-ends-early", curve.learning_rate, None, message)
+
+
+def _own_warmups(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields a warmup of a schedule-free optimizer that is as long as the training."""
+    train_steps = config._train_steps
+    for section, _ in schedule_free_sections(config):
+        length = section.warmup_steps
+        if train_steps and isinstance(length, int) and length >= train_steps:
+            message = f"is {length}, `train_steps` {train_steps}: the learning rate is not reached"
+            yield _problem("warmup-too-long", section, "warmup_steps", f"{message}; write fewer")
+
+
+def _falling(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields a learning rate that falls in spite of a schedule-free optimizer's average."""
+    for section, source in schedule_free_sections(config):
+        curve = curve_of(config, source)
+        if curve is None or not curve.is_computable():
+            continue
+        values = curve.values(curve.steps(config._train_steps))
+        if any(later < earlier for earlier, later in itertools.pairwise(values)):
+            message = (
+                "falls, which a schedule-free optimizer does without: the average of the weights "
+                f"takes its place; `constant` is what `{section.name}` is meant for"
+            )
+            yield _problem("advice", source.learning_rate, "type", message)
+
+
+def _problem(code: str, section: Config, name: str | None, message: str) -> Problem:
+    """Returns a problem of a field; None is the rate of a section, or what stands first in it."""
+    if name is None:
+        names = [*_rates(section), *section._origins, *section.field_names()]
+        if not names:
+            return Problem(code, section._path, message)
+        name = names[0]
+    return section._problem(code, name, message)

@@ -1,0 +1,31 @@
+"""Float32, in which everything trains: what a number becomes there."""
+
+import math
+import struct
+from typing import Any
+
+from optimization.configs.base import Config, config_dataclass
+from optimization.configs.errors import Problem, describe
+
+
+def in_float32(value: float) -> float:
+    """Returns `value` as float32 has it: infinite above 3.4e38, 0 below 1e-45."""
+    try:
+        return struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+@config_dataclass
+class Float32Config(Config):
+    """A config whose numbers train: each must be finite in float32 too."""
+
+    def _check_field(self, name: str, value: Any) -> list[Problem]:
+        values = value if isinstance(value, tuple) else (value,)
+        numbers = [number for number in values if isinstance(number, float)]
+        problems = super()._check_field(name, value)
+        for number in numbers:
+            if not math.isfinite(in_float32(number)):
+                message = f"must be finite in float32, below 3.4e38, got {describe(number)}"
+                problems.append(Problem("value", self._join(name), message))
+        return problems

@@ -1,0 +1,140 @@
+"""`RateCurve`: a learning rate of a config with all that acts on it, and where to look at it."""
+
+import itertools
+import typing
+from collections.abc import Iterator
+
+from optimization.configs.base import Config, OneOfConfig
+from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
+from optimization.schedules.compose import checked_values, needs_keras, schedule_problems
+
+if typing.TYPE_CHECKING:
+    from optimization.configs.group_config import ParamGroupConfig
+    from optimization.configs.optimization_config import OptimizationConfig
+
+    Place = OptimizationConfig | ParamGroupConfig
+    """What may have a learning rate, a warmup and an optimizer."""
+
+_FAR = 10**7  # as far as a rate whose end is not known is looked at
+
+
+class RateCurve(typing.NamedTuple):
+    """A learning rate, and all that acts on it.
+
+    Attributes:
+        learning_rate: Its section.
+        warmup: The section of its warmup; None for none.
+        factor: What the whole curve is multiplied with.
+        decay: The `decay` of an optimizer, by 1 + which * step the curve is divided.
+    """
+
+    learning_rate: BaseLrConfig
+    warmup: BaseWarmupConfig | None = None
+    factor: float = 1.0
+    decay: float = 0.0
+
+    def values(self, steps: list[int]) -> list[float]:
+        """Returns the rate at each of `steps`."""
+        values = checked_values(self.learning_rate, self.warmup, steps)
+        factor, decay = self.factor, self.decay
+        return [factor * v / (1 + decay * s) for s, v in zip(steps, values, strict=True)]
+
+    def is_computable(self) -> bool:
+        """Whether both sections are complete and right, and are formulas that NumPy computes."""
+        rate, warmup = self.learning_rate, self.warmup
+        if schedule_problems(rate, warmup) or needs_keras(rate, warmup):
+            return False
+        try:
+            self.values([0, 1])
+        except Exception:  # of a formula that is not ours: it says so where it is used
+            return False
+        return True
+
+    @property
+    def shift(self) -> int:
+        """The step at which the formula of the learning rate starts."""
+        delays = self.warmup is not None and self.warmup.mode == "delay"
+        return self.learning_rate.offset + (self.warmup.warmup_steps if delays else 0)
+
+    def end(self) -> tuple[str, int] | None:
+        """Returns the field that says when the decay is over, and that step; None without end."""
+        found = self.learning_rate.end()
+        return found and (found[0], found[1] + self.shift)
+
+    def warmup_length(self) -> tuple[Config, str, int]:
+        """Returns the section that has the length of the warmup, its field, and the length."""
+        if self.warmup is not None:
+            return self.warmup, "warmup_steps", self.warmup.warmup_steps
+        length = getattr(self.learning_rate, "num_warmup_steps", 0)
+        return self.learning_rate, "num_warmup_steps", length if isinstance(length, int) else 0
+
+    def steps(self, train_steps: int | None = None, far: bool = False) -> list[int]:
+        """Returns the steps at which to look at the curve, increasing.
+
+        Those are the steps at which it may bend, each with the one before and the one after it,
+        and others between them: evenly, and by powers of 2.
+
+        Args:
+            train_steps: The length of the training; None to look up to where the last bend is.
+            far: Whether to look on from there.
+        """
+        bends = self._bends()
+        last = train_steps - 1 if train_steps else max(bends) + 1
+        last = max(last, _FAR) if far else last
+        steps = {bend + side for bend in bends for side in (-1, 0, 1)}
+        steps |= {last * part // 32 for part in range(33)}
+        steps |= {2**power for power in range(last.bit_length())}
+        return sorted(step for step in steps if 0 <= step <= last)
+
+    def _bends(self) -> set[int]:
+        """Returns 0, and every number of steps of both sections and what they add up to."""
+        lengths, edges = [], []
+        for _, value in self.learning_rate._items():
+            if isinstance(value, tuple):
+                edges += [int(item) + self.shift for item in value if _counts_steps(item)]
+            elif _counts_steps(value):
+                lengths.append(int(value))
+        if self.warmup is not None:
+            lengths.append(self.warmup.warmup_steps)
+        # Phases follow each other; what has more numbers than phases has other things.
+        most = len(lengths) if len(lengths) < 6 else 1
+        sums = (itertools.combinations(lengths, count) for count in range(most + 1))
+        return {max(sum(some), 0) for some in itertools.chain(*sums)} | set(edges)
+
+
+def _counts_steps(value: typing.Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < 2**63 and value == int(value)
+
+
+def written(oneof: OneOfConfig) -> list[Config]:
+    """Returns the selected branch; where `type` is not set, the branches that have values."""
+    branch = oneof.get()
+    if branch is not None:
+        return [branch]
+    return [getattr(oneof, name) for name in oneof.untyped_branches()]
+
+
+def curve_of(config: "OptimizationConfig", place: "Place") -> RateCurve | None:
+    """Returns the curve of a place's own learning rate; None where it has none, or many."""
+    rates, warmups = written(place.learning_rate), written(place.warmup)
+    if len(rates) != 1 or len(warmups) > 1 or getattr(place, "freeze", False):
+        return None
+    scaling = config.lr_scaling
+    is_known = scaling is not None and scaling.global_batch_size is not None
+    factor = scaling.factor() if is_known else 1.0
+    section = place.optimizer.get() or config.optimizer.get()
+    decay = section.pipeline_arguments().get("decay", 0.0) if section is not None else 0.0
+    warmup = warmups[0] if warmups and warmups[0].warmup_steps else None
+    factor *= getattr(place, "learning_rate_multiplier", 1.0)
+    return RateCurve(rates[0], warmup, factor, decay)
+
+
+def schedule_free_sections(config: "OptimizationConfig") -> Iterator[tuple[typing.Any, "Place"]]:
+    """Yields the schedule-free sections, each with what holds its learning rate and warmup."""
+    for place in (config, *config.param_groups):
+        own = place.optimizer.get()
+        section = own or config.optimizer.get()
+        has_rate = place.learning_rate.type is not None
+        if section is not None and section.schedule_free and (own is not None or has_rate):
+            yield section, place if has_rate else config
