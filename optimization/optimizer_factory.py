@@ -6,6 +6,7 @@ from typing import Any
 
 from optimization import extras
 from optimization.configs import printing
+from optimization.configs.float32 import in_float32
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import (
@@ -268,6 +269,7 @@ def _checked_learning_rate(lr: Any) -> Any:
         raise TypeError(
             f"Argument `lr` must be a number or a learning rate schedule, received: lr={lr!r}"
         ) from None
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"Argument `lr` must be >= 0 and finite, received: lr={lr!r}")
+    if not 0 <= in_float32(value) < float("inf"):
+        message = "Argument `lr` must be >= 0 and finite in float32"
+        raise ValueError(f"{message}, received: lr={lr!r}")
     return value

@@ -179,12 +179,70 @@ def test_trainer_and_runtime_are_checked_without_an_experiment(write, capsys):
     ]
 
 
-def test_a_selected_branch_without_its_required_values_is_wrong(write, capsys):
-    path = write("partial.yaml", "trainer: {optimizer_config: {learning_rate: {type: cosine}}}\n")
-    assert main(["validate", path]) == 1
-    _, err = capsys.readouterr()
-    place = "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate"
-    assert f"{place}: a value is required" in err
+def test_values_without_a_type_are_an_error_in_a_section(write, capsys):
+    untyped = write("untyped.yaml", GOOD.replace("warmup: {type: linear, ", "warmup: {"))
+    groups = "param_groups: [{match: x, optimizer: {sgd: {momentum: 0.5}}}]\n"
+    group = write("group.yaml", GOOD + groups)
+    schedules = "schedules: {momentum: {constant: {learning_rate: 0.5}}}\n"
+    schedule = write("schedule.yaml", GOOD + schedules)
+    assert main(["validate", untyped, group, schedule]) == 1
+    required = "a type is required for"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{untyped}:3: warmup.type: {required} `linear.warmup_steps`, none was given; "
+        "write `type: linear`",
+        f"{group}:4: param_groups[0].optimizer.type: {required} `sgd.momentum`, none was given; "
+        "write `type: sgd`",
+        f"{schedule}:4: schedules.momentum.type: {required} `constant.learning_rate`, none was "
+        "given; write `type: constant`",
+    ]
+
+
+def test_a_type_that_is_null_is_a_type_that_is_given(write, capsys):
+    path = write("none.yaml", GOOD.replace("type: linear", "type: null"))
+    assert main(["validate", path]) == 0
+    assert "warmup.linear: is set, but `type` selects None (warning)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("section", "places"),
+    [
+        ("warmup: {linear: {warmup_steps: 1500}}", ["warmup.type", "learning_rate.type"]),
+        (
+            "learning_rate: {type: stepwise, stepwise: {boundaries: [50000, 65000]}}",
+            ["learning_rate.stepwise.values"],
+        ),
+        ("learning_rate: {type: cosine}", ["learning_rate.cosine.initial_learning_rate"]),
+    ],
+)
+def test_what_an_experiment_file_leaves_to_the_experiment_is_a_note(write, capsys, section, places):
+    path = write(
+        "experiment.yaml", f"trainer: {{train_steps: 70000, optimizer_config: {{{section}}}}}\n"
+    )
+    assert main(["validate", path]) == 0
+    notes = capsys.readouterr().err.splitlines()
+    wanted = "is not set in this file; the registered experiment must set it (warning)"
+    for place in ["optimizer.type", *places]:
+        assert any(f": trainer.optimizer_config.{place}: {wanted}" in note for note in notes)
+    assert len(notes) == 1 + len(places)
+    plain = write("plain.yaml", section + "\n")
+    assert main(["validate", plain]) == 1
+
+
+def test_an_experiment_file_is_checked_against_its_train_steps(write, capsys):
+    text = (
+        "trainer:\n  train_steps: {}\n  optimizer_config:\n"
+        "    learning_rate: {{type: linear, linear: {{initial_learning_rate: 1, decay_steps: 900}}}}"
+        "\n    warmup: {{linear: {{warmup_steps: {}}}}}\n"
+    )
+    assert main(["validate", write("early.yaml", text.format(1000, 10))]) == 0
+    assert "decay_steps: the decay ends at step 900, `train_steps`" in capsys.readouterr().err
+    assert main(["validate", write("fits.yaml", text.format(900, 10))]) == 0
+    assert "decay" not in capsys.readouterr().err
+    # The type of the warmup is the experiment's, as more may be; its length is known.
+    assert main(["validate", write("short.yaml", text.format(900, 900))]) == 0
+    assert "warmup_steps: the learning rate is 0 in every step" in capsys.readouterr().err
+    typed = text.format(900, 900).replace("warmup: {", "warmup: {type: linear, ")
+    assert main(["validate", write("typed.yaml", typed)]) == 1
 
 
 def test_usage_errors_are_told_by_the_parser(capsys):

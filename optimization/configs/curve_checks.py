@@ -41,7 +41,11 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
         curve = curve_of(config, place)
         if curve is not None and curve.is_computable():
             found = list(_errors(curve, train_steps))
-            problems += found
+            if place.learning_rate.untyped_branches() or place.warmup.untyped_branches():
+                # The experiment, which has the types, may have other values too.
+                doubts += [problem._replace(code="incomplete") for problem in found]
+            else:
+                problems += found
             doubts += [] if found else _doubts(curve, train_steps, config._shares)
     problems += _multipliers(config)
     problems = problems or list(_started_at_zero(config))

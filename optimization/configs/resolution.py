@@ -44,5 +44,6 @@ def resolved(
         # That a branch is not selected is for whoever reads the files to say.
         if doubt.code != "unselected" and str(doubt) not in config._told:
             warn(doubt)
+    config._tell(doubts)
     config.lock()
     return config

@@ -26,6 +26,7 @@ _RANGES = {
     **dict.fromkeys(_SIZES, (0, _INFINITY)),
     **dict.fromkeys(("alpha", "rho", "momentum", *_PAIRS), (0, 1)),
     "ns_steps": (1, _INFINITY),
+    "lr": (0, 2.0**128),  # above what float32 holds
 }
 
 

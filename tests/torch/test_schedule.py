@@ -55,7 +55,7 @@ def rates_over(optimizer, scheduler, steps=STEPS):
         {"warmup": {"type": None}},
         {"warmup": {"type": "polynomial", "polynomial": {"warmup_steps": 7, "power": 2.0}}},
         {"lr_scaling": {"rule": "sqrt", "global_batch_size": 1024}},
-        {"optimizer": {"type": "sgd", "sgd": {"decay": 0.3}}},
+        {"optimizer": {"type": "sgd", "sgd": {"decay": 0.1}}},
         {
             "optimizer": {"type": "adafactor", "adafactor": {"variant": "hf"}},
             "learning_rate": {},
