@@ -231,8 +231,8 @@ def test_what_an_experiment_file_leaves_to_the_experiment_is_a_note(write, capsy
 def test_an_experiment_file_is_checked_against_its_train_steps(write, capsys):
     text = (
         "trainer:\n  train_steps: {}\n  optimizer_config:\n"
-        "    learning_rate: {{type: linear, linear: {{initial_learning_rate: 1, decay_steps: 900}}}}"
-        "\n    warmup: {{linear: {{warmup_steps: {}}}}}\n"
+        "    learning_rate: {{type: linear, linear: {{initial_learning_rate: 1, decay_steps: 900}}"
+        "}}\n    warmup: {{linear: {{warmup_steps: {}}}}}\n"
     )
     assert main(["validate", write("early.yaml", text.format(1000, 10))]) == 0
     assert "decay_steps: the decay ends at step 900, `train_steps`" in capsys.readouterr().err

@@ -190,7 +190,7 @@ def test_a_learning_rate_must_be_one(lr):
         factory({"type": "sgd"}).build_optimizer(lr)
 
 
-@pytest.mark.parametrize("lr", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("lr", [-0.1, float("nan"), float("inf"), 1e39])
 def test_a_learning_rate_must_be_finite_and_not_negative(lr):
     with pytest.raises(ValueError, match="must be >= 0"):
         factory({"type": "sgd"}).build_optimizer(lr)

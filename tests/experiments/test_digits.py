@@ -84,7 +84,11 @@ def test_centralized_gradients_have_mean_zero():
 
 
 def test_the_task_with_its_own_optimizer_trains_with_it(tmp_path):
-    short = "trainer.train_steps=20,trainer.summary_interval=20,task.model.filters=2"
+    section = "trainer.optimizer_config"
+    short = (
+        "trainer.train_steps=20,trainer.summary_interval=20,task.model.filters=2,"
+        f"{section}.learning_rate.cosine.decay_steps=20,{section}.warmup.linear.warmup_steps=2"
+    )
     config = resolve_flags("digits_custom_optimizer", (), [short])
     assert get_task_class(config.task) is CentralizedDigitsTask
     trainer = Trainer(config, tmp_path / "own", console=QUIET)

@@ -310,9 +310,8 @@ def test_what_is_not_supported_is_an_error(case):
 
 
 WRONG = {
-    **dict.fromkeys(
-        ("lr", "eps", "weight_decay", "decoupled_weight_decay", "l1", "l2", "r"), (-1,)
-    ),
+    **dict.fromkeys(("eps", "weight_decay", "decoupled_weight_decay", "l1", "l2", "r"), (-1,)),
+    "lr": (-1, NAN, 1e39),
     **dict.fromkeys(("l2_shrinkage", "beta", "initial_accumulator_value"), (-0.1, NAN)),
     **dict.fromkeys(("trust_coefficient", "warmup_steps", "weight_lr_power"), (-1, NAN)),
     **dict.fromkeys(("adam_eps", "adam_lr_ratio", "adam_weight_decay"), (-1e-9, NAN)),

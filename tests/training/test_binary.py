@@ -3,10 +3,11 @@ import re
 import types
 
 import pytest
+from rich.console import Console
 
 from optimization import ConfigError, ConfigWarning
 from optimization.configs.errors import Problem, warn
-from optimization.training import TrainingError, binary, register_experiment
+from optimization.training import Trainer, TrainingError, binary, register_experiment
 from optimization.training.binary import resolve_flags
 from tests.training.tiny import (
     assert_same_bits,
@@ -38,13 +39,17 @@ def call(
     return status, captured.out, captured.err
 
 
+def quiet_trainer(config, model_dir):
+    return Trainer(config, model_dir, console=Console(quiet=True))
+
+
 def test_layers_in_their_order(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("trainer: {train_steps: 20, max_to_keep: 2}\ntask: {hidden: 3}\n")
     second.write_text("trainer: {train_steps: 30}\n")
-    config = resolve_flags(
-        "tiny", [first, second], ["trainer.train_steps=40,trainer.summary_interval=7", "{task: {}}"]
-    )
+    schedule = "trainer.optimizer_config.learning_rate.cosine.decay_steps=40"
+    overrides = [f"trainer.train_steps=40,trainer.summary_interval=7,{schedule}", "{task: {}}"]
+    config = resolve_flags("tiny", [first, second], overrides)
     assert config.trainer.train_steps == 40
     assert config.trainer.summary_interval == 7
     assert config.trainer.max_to_keep == 2
@@ -67,6 +72,19 @@ def test_every_mistake_of_every_layer_is_told_at_once(tmp_path):
     assert "missing.yaml: cannot be read" in text
     assert "task.hidden: expected an integer, got 'many' (text)" in text
     assert "validation_data.global_batch_size: must be > 0 in the mode 'train_and_eval'" in text
+
+
+def test_a_training_longer_than_its_decay_is_told(tmp_path):
+    with pytest.warns(ConfigWarning, match="ends at step 12, `train_steps` is 20: the rate is 0"):
+        config = resolve_flags("tiny", (), ["trainer.train_steps=20"])
+    trainer = quiet_trainer(config, tmp_path)  # which does not tell it again: an error here
+    assert trainer.optimizer_config.learning_rate.cosine.decay_steps == 12
+    warmup = "trainer.optimizer_config.warmup.linear.warmup_steps=12"
+    with pytest.raises(ConfigError, match="warmup_steps: the learning rate is 0 in every step of"):
+        resolve_flags("tiny", (), [f"trainer.train_steps=20,{warmup}"])
+    config.trainer.optimizer_config.warmup.linear.warmup_steps = 12
+    with pytest.raises(ConfigError, match="warmup_steps: the learning rate is 0 in every step of"):
+        quiet_trainer(config, tmp_path)
 
 
 def test_another_optimizer_than_the_experiments_own_is_no_cause_for_doubt():
