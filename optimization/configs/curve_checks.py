@@ -199,7 +199,7 @@ def _doubts(curve: RateCurve, train_steps: int | None, shares: frozenset[str]) -
         return
     bare = curve._replace(warmup=None)
     asked = max(bare.values(bare.steps()))
-    warmup = _warmup_doubt(curve, train_steps, max(values), asked)
+    warmup = _warmup_doubt(curve, train_steps, _peak(curve, steps, values), asked)
     if warmup is not None:
         yield warmup
     if not train_steps:
@@ -210,6 +210,14 @@ def _doubts(curve: RateCurve, train_steps: int | None, shares: frozenset[str]) -
         return
     yield from _missed_boundaries(curve, train_steps, values[-1])
     yield from _zero_tail(curve, train_steps, steps, values)
+
+
+def _peak(curve: RateCurve, steps: list[int], values: list[float]) -> float:
+    """Returns the highest rate, which may be between the highest of `values` and its neighbors."""
+    highest = values.index(max(values))
+    first, last = steps[max(highest - 1, 0)], steps[min(highest + 1, len(steps) - 1)]
+    between = sorted({first + (last - first) * part // 32 for part in range(33)})
+    return max(curve.values(between))
 
 
 def _warmup_doubt(

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from optimization import OptimizerFactory
 from optimization.configs.errors import ConfigError, ConfigWarning
 from optimization.configs.optimization_config import (
     OptimizationConfig,
@@ -44,6 +45,26 @@ def test_warmup_may_be_absent():
     config = OptimizationConfig({**PARAMS, "warmup": {"type": None}})
     assert config.validate() == []
     assert config.warmup.get() is None
+
+
+def test_values_without_a_type_are_an_error(tmp_path):
+    base = OptimizationConfig({**PARAMS, "warmup": {}})
+    config = base.replace(warmup={"linear": {"warmup_steps": 3}})
+    message = "warmup.type: a type is required for `linear.warmup_steps`, none was given; write"
+    for reject in (config.validate, lambda: OptimizerFactory(config)):
+        with pytest.raises(ConfigError, match=message):
+            reject()
+    file = tmp_path / "experiment.yaml"
+    file.write_text("trainer: {optimizer_config: {warmup: {linear: {warmup_steps: 3}}}}\n")
+    with pytest.raises(ConfigError, match=f"{file}:1: trainer.optimizer_config.{message}"):
+        load_optimization_config(file, base=base)
+    untyped = config.replace(optimizer={"type": None}, ema=None)
+    untyped.warmup.cosine.warmup_steps = 4
+    with pytest.raises(ConfigError) as error:
+        untyped.validate()
+    text = str(error.value)
+    assert "`linear.warmup_steps`, `cosine.warmup_steps`, none was given; write `type: linear` or"
+    assert "optimizer.type: a type is required, none was given; the types are sgd" in text
 
 
 def test_a_factor_on_a_rate_of_zero_is_a_contradiction():
