@@ -10,7 +10,7 @@ from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.experiment_file import surroundings
-from optimization.configs.layers import findings, layered
+from optimization.configs.layers import findings, layered, of_the_layers
 from optimization.configs.optimization_config import OptimizationConfig, optimization_section
 from optimization.training.errors import TrainingError
 from optimization.training.imports import import_module, quiet_libraries, told
@@ -71,7 +71,7 @@ def validate_over(
     errors, doubts = findings(config, [*unread, *problems])
     if errors:
         raise ConfigError(error._replace(origin=error.origin or Origin(path)) for error in errors)
-    doubts = [doubt for doubt in doubts if doubt.origin is not None]
+    doubts = of_the_layers(doubts)
     return config.trainer.optimizer_config, doubts + config.problems_in_mode("train_and_eval")
 
 

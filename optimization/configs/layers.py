@@ -57,6 +57,11 @@ def findings(config: Config, problems: list[Problem]) -> tuple[list[Problem], li
     return problems + errors, doubts
 
 
+def of_the_layers(doubts: Iterable[Problem]) -> list[Problem]:
+    """Returns the warnings but for branches that an experiment in Python code sets and leaves."""
+    return [doubt for doubt in doubts if doubt.code != "unselected" or doubt.origin is not None]
+
+
 def settle(config: ConfigT, problems: Iterable[Problem]) -> ConfigT:
     """Returns `config` if it is right as a whole, and warns of what is doubtful.
 
