@@ -14,6 +14,7 @@ from optimization.torch.texts import optimizer_text
 
 Lists = list[list[Tensor]]
 _INFINITY = float("inf")
+_FLOAT32_END = 2.0**128  # what float32 holds is below
 _SIZES = (
     *("lr", "eps", "weight_decay", "decoupled_weight_decay", "trust_coefficient"),
     *("initial_accumulator_value", "l1", "l2", "l2_shrinkage", "beta"),
@@ -26,7 +27,7 @@ _RANGES = {
     **dict.fromkeys(_SIZES, (0, _INFINITY)),
     **dict.fromkeys(("alpha", "rho", "momentum", *_PAIRS), (0, 1)),
     "ns_steps": (1, _INFINITY),
-    "lr": (0, 2.0**128),  # above what float32 holds
+    "lr": (0, _FLOAT32_END),
 }
 
 
@@ -86,7 +87,8 @@ class ForeachOptimizer(ExactState, Optimizer):
             is_pair = name in _PAIRS
             values = _elements(given) if is_pair else [given]
             if len(values) != 1 + is_pair or not all(_is_in(v, least, limit) for v in values):
-                bound = f">= {least}" if limit == _INFINITY else f"in [{least}, {limit})"
+                bound = f">= {least}" if limit > 1 else f"in [{least}, {limit})"
+                bound += " and finite in float32" if limit == _FLOAT32_END else ""
                 needed = f"{'two numbers' if is_pair else 'a number'} {bound}"
                 raise ValueError(f"Argument `{name}` must be {needed}, received: {name}={given}")
 

@@ -17,8 +17,7 @@ SETTINGS = {
 def config(name, steps):
     # FTRL divides by the learning rate, so that it must not start at 0.
     rate = "trainer.optimizer_config.warmup.linear.warmup_learning_rate=0.01"
-    result = tiny("task.hidden=4", rate)
-    result.trainer.train_steps = steps
+    result = tiny("task.hidden=4", rate, f"trainer.train_steps={steps}")
     result.trainer.optimizer_config.optimizer = type(result.trainer.optimizer_config.optimizer)(
         {"type": name, name: SETTINGS.get(name, {})}
     )
