@@ -502,8 +502,11 @@ def test_another_backend_is_an_error(tmp_path, monkeypatch):
 
 
 def test_the_written_params_replay_the_run_exactly(tmp_path):
-    decay = "trainer.optimizer_config.learning_rate.cosine.decay_steps=9"
-    config = tiny(NETWORK, EMA, f"runtime.seed=3,trainer.train_steps=9,{decay}")
+    schedule = (
+        "trainer.optimizer_config={learning_rate: {cosine: {decay_steps: 9}}, "
+        "warmup: {linear: {warmup_steps: 4}}}"
+    )
+    config = tiny(NETWORK, EMA, "runtime.seed=3,trainer.train_steps=9", schedule)
     run_experiment(config, "train_and_eval", tmp_path / "a", console=Console(quiet=True))
     replayed = resolve_flags("tiny", [tmp_path / "a/params.yaml"])
     assert replayed == config
