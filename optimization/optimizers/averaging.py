@@ -69,6 +69,7 @@ class AveragedWeights:
         """
         del var_list
         if self._average is not None and self.built:
+            self._fill_copies()
             self._average.finalize()
 
     def swap(self) -> None:
@@ -79,6 +80,7 @@ class AveragedWeights:
         average = self._require_average()
         if not self.built:
             raise ValueError("The optimizer is not built: there are no averages yet.")
+        self._fill_copies()
         average.swap()
 
     @contextlib.contextmanager

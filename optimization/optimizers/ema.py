@@ -10,8 +10,8 @@ from keras import ops
 from optimization.configs.printing import by_arguments
 from optimization.optimizers import distribution
 from optimization.optimizers.control import is_traced
+from optimization.optimizers.copies import CopiesWeights
 from optimization.optimizers.paths import path_of
-from optimization.optimizers.slots import compute_dtype
 from optimization.optimizers.state import by_unique_name
 from optimization.optimizers.swapping import SWAPPED, Swappable, copied
 
@@ -106,7 +106,7 @@ class WeightAverage(Swappable):
             decay = ops.minimum(decay, (1 + n) / ops.maximum(10 + n, 1.0))
         return ops.where(n < 0, 0.0, decay)
 
-    def build(self, optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
+    def build(self, optimizer: CopiesWeights, variables: Sequence[Any]) -> None:
         """Creates the averages of the trainable variables, as variables of `optimizer`."""
         self.add_flag(optimizer)
         self._add(optimizer, variables)
@@ -116,7 +116,7 @@ class WeightAverage(Swappable):
         known = {id(weight) for weight in self._weights}
         return [w for w in model.weights if id(w) not in known and _is_averaged(w)]
 
-    def add(self, optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> None:
+    def add(self, optimizer: CopiesWeights, weights: Sequence[Any]) -> None:
         """Creates the averages of the weights that trainable variables leave out.
 
         Raises:
@@ -151,12 +151,15 @@ class WeightAverage(Swappable):
         """How names of averages begin that may be loaded before they exist, or None."""
         return None if self._has_all_weights else _AVERAGE
 
-    def _add(self, optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> None:
+    def _add(self, optimizer: CopiesWeights, weights: Sequence[Any]) -> None:
         for weight in weights:
             if _is_averaged(weight):
                 self._weights.append(weight)
                 self._paths.append(path_of(weight))
-                self._averages.append(_average_of(optimizer, weight, self.name))
+                # Statistics differ from replica to replica until they are read as their mean.
+                aggregation = "none" if weight.trainable else "mean"
+                name = f"{path_of(weight).replace('/', '_')}_{self.name}"
+                self._averages.append(optimizer.add_copy(weight, name, aggregation))
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Returns its variables by the paths of the weights they belong to."""
@@ -296,15 +299,3 @@ def _dtype(variable: Any) -> str:
 def _is_averaged(weight: Any) -> bool:
     floating = keras.backend.is_float_dtype(_dtype(weight))
     return floating and not getattr(weight, "overwrite_with_gradient", False)
-
-
-def _average_of(optimizer: keras.optimizers.Optimizer, weight: Any, name: str) -> keras.Variable:
-    return optimizer.add_variable(
-        shape=weight.shape,
-        initializer=lambda shape, dtype=None: ops.cast(copied(weight), dtype),
-        dtype=compute_dtype(weight),
-        # Statistics differ from replica to replica until they are read as their mean.
-        aggregation="none" if weight.trainable else "mean",
-        layout=getattr(weight, "_layout", None),
-        name=f"{path_of(weight).replace('/', '_')}_{name}",
-    )

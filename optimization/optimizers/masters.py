@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from optimization.optimizers import gradients
+from optimization.optimizers.copies import CopiesWeights
 from optimization.optimizers.slots import compute_dtype
 from optimization.optimizers.state import by_unique_name
 
@@ -28,7 +29,7 @@ class MasterWeights:
 
     def build(
         self,
-        optimizer: keras.optimizers.Optimizer,
+        optimizer: CopiesWeights,
         variables: Sequence[Any],
         paths: Sequence[str],
         frozen: Sequence[int] | set[int],
@@ -40,7 +41,9 @@ class MasterWeights:
         """
         for position, (variable, path) in enumerate(zip(variables, paths, strict=True)):
             if position not in frozen and _needs_copy(variable):
-                self._copies[id(variable)] = _copy(optimizer, variable, path)
+                copy = optimizer.add_copy(variable, variable.name)
+                copy._path = path  # Keras' optimizers look for patterns in it.
+                self._copies[id(variable)] = copy
                 self._paths.append(path)
         return self.of(variables)
 
@@ -87,17 +90,3 @@ def _needs_copy(variable: Any) -> bool:
     dtype = keras.backend.standardize_dtype(variable.dtype)
     overwritten = getattr(variable, "overwrite_with_gradient", False)
     return compute_dtype(variable) != dtype and not overwritten
-
-
-def _copy(optimizer: keras.optimizers.Optimizer, variable: Any, path: str) -> keras.Variable:
-    weight = ops.convert_to_tensor(variable)
-    copy = optimizer.add_variable(
-        variable.shape,
-        initializer=lambda shape, dtype=None: ops.cast(weight, dtype),
-        dtype=compute_dtype(variable),
-        layout=getattr(variable, "_layout", None),
-        name=variable.name,
-    )
-    # Keras' optimizers look for patterns in it.
-    copy._path = path
-    return copy

@@ -10,6 +10,7 @@ from optimization.optimizers import distribution, gradients, paths, serializatio
 from optimization.optimizers.accumulation import Accumulation, checked_steps
 from optimization.optimizers.averaging import AveragedWeights
 from optimization.optimizers.clipping import Clip
+from optimization.optimizers.copies import CopiesWeights
 from optimization.optimizers.delegation import Delegates
 from optimization.optimizers.ema import WeightAverage
 from optimization.optimizers.finite import FiniteCheck
@@ -31,7 +32,7 @@ GradientFunction = Callable[[GradsAndVars], GradsAndVars]
 
 @keras.saving.register_keras_serializable(package="optimization")
 class PipelineOptimizer(
-    Delegates, Report, SavedByPath, AveragedWeights, keras.optimizers.Optimizer
+    Delegates, Report, SavedByPath, AveragedWeights, CopiesWeights, keras.optimizers.Optimizer
 ):
     """Wraps a Keras optimizer and owns the whole step around its update.
 
@@ -199,6 +200,7 @@ class PipelineOptimizer(
             return
         variables = self._known_variables(grads, trainable_variables)
         grads, variables = self._filter_empty_gradients(grads, variables)
+        self._fill_copies()
         guard = contextlib.nullcontext() if self._average is None else self._average.guard()
         with guard, gradients.without_autograd():
             self._step(list(zip(grads, variables, strict=True)))
