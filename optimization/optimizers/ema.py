@@ -12,7 +12,7 @@ from optimization.optimizers import distribution
 from optimization.optimizers.control import is_traced
 from optimization.optimizers.copies import CopiesWeights
 from optimization.optimizers.paths import path_of
-from optimization.optimizers.state import by_unique_name
+from optimization.optimizers.state import by_unique_name, load
 from optimization.optimizers.swapping import SWAPPED, Swappable, copied
 
 _AVERAGE = "average/"
@@ -125,16 +125,8 @@ class WeightAverage(Swappable):
         self._add(optimizer, weights)
         self._has_all_weights = True
         if self._waiting:
-            added = {f"{_AVERAGE}{path}" for path in self._paths[-len(weights) :]}
-            if added != set(self._waiting):
-                raise ValueError(
-                    "The loaded averages do not belong to this model. "
-                    f"Missing: {sorted(added - set(self._waiting))}. "
-                    f"Left over: {sorted(set(self._waiting) - added)}."
-                )
-            named = self.variables_by_path()
-            for path, value in self._waiting.items():
-                named[path].assign(value)
+            added = list(self.variables_by_path().items())[-len(weights) :]
+            load(dict(added), self._waiting, self._paths)
             self._waiting = {}
 
     def load(self, waiting: dict[str, Any]) -> None:

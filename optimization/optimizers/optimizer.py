@@ -347,6 +347,7 @@ class PipelineOptimizer(
             return
         variables = list(variables)
         self._check_strategy(variables)
+        self._early_names = set(self.variables_by_path())
         saved = self._saved_paths and self._saved_paths[: len(variables)]
         self._paths = paths.settled(variables, saved)
         with distribution.creation_scope(self), paths.known_as(variables, self._paths):
@@ -363,6 +364,7 @@ class PipelineOptimizer(
             steps, self.gradient_accumulation_steps = self.gradient_accumulation_steps, None
             super().build(variables)
             self.gradient_accumulation_steps = steps
+            self._load_what_waited()
 
     def _build_members(self, variables: list[Any]) -> None:
         types = [

@@ -1,6 +1,7 @@
 """How `PipelineOptimizer` saves its variables: by path."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence, Set
 from typing import Any
 
 import keras
@@ -10,6 +11,9 @@ from optimization.optimizers import state
 
 class SavedByPath:
     """Mixin that names all variables, and saves and loads them under these names."""
+
+    _early_names: Set[str] = frozenset()  # Of what there is before `build`
+    _loaded: dict[str, Any] | None = None
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Returns all variables under unique names that are the same in every process.
@@ -41,16 +45,53 @@ class SavedByPath:
 
     def save_own_variables(self, store: Any) -> None:
         """Writes all variables by path, for Keras' saving."""
-        state.save(self.variables_by_path(), store)
+        values = {path: variable.numpy() for path, variable in self.variables_by_path().items()}
+        state.save({**(self._loaded or {}), **values}, store)
 
     def load_own_variables(self, store: Any) -> None:
         """Reads all variables by path, for Keras' saving.
 
+        An optimizer that is not built takes what it has variables for, and the rest when it is
+        built. Where the file holds no state, or that of an optimizer that was not built, nothing is
+        read, with a warning if that may not be meant, as Keras' own optimizers do.
+
         Raises:
             ValueError: Listing what is missing and what is left over; nothing is changed then.
         """
+        values = state.read(store)
+        variables = self.variables_by_path()
+        early = self._early_names or set(variables)
+        saved_before_build = set(values) == early and not int(values["iteration"])
+        if not self.built and early <= set(values):
+            state.load(variables, {name: values.pop(name) for name in variables}, ())
+            self._loaded = None if saved_before_build else values
+        elif not values or (saved_before_build and early != set(variables)):
+            self._load_no_state(values, variables)
+        else:
+            self._load(values)
+
+    def _load_no_state(self, values: dict[str, Any], variables: dict[str, keras.Variable]) -> None:
+        if values and not int(keras.ops.convert_to_numpy(self._iterations)):
+            state.load({name: variables[name] for name in values}, values, ())
+            return
+        warnings.warn(
+            f"The file holds no state of the optimizer {self.name!r}, or that of one that was not "
+            "built: nothing was loaded into it.",
+            stacklevel=3,
+        )
+
+    def _load_what_waited(self) -> None:
+        """Gives the variables that `build` has made the values that were loaded before."""
+        values, self._loaded = self._loaded, None
+        if values is not None:
+            self._load(values, self._early_names)
+
+    def _load(self, values: dict[str, Any], except_for: Collection[str] = ()) -> None:
+        named = self.variables_by_path().items()
+        variables = {name: variable for name, variable in named if name not in except_for}
         later = None if self._average is None else self._average.loads_later
-        waiting = state.load(self.variables_by_path(), store, later)
+        waiting = state.load(variables, values, self._paths, later)
+        self._unfilled = None  # Copies of the weights have their values now.
         if waiting:
             self._average.load(waiting)
 

@@ -11,6 +11,9 @@ from urllib.parse import quote, unquote
 import keras
 import numpy as np
 
+from optimization.optimizers.renumbering import saved_names
+
+_LISTED = 20
 # Keras' lists of variables of every kind: positions in them mean nothing.
 _NOT_SLOTS = ("_variables", "_trainable_variables")
 
@@ -73,43 +76,63 @@ def by_unique_name(named_variables: Any) -> dict[str, keras.Variable]:
     return collected
 
 
-def save(variables: Mapping[str, keras.Variable], store: Any) -> None:
-    """Writes variables into a store of Keras' saving, under their names."""
-    for path, variable in variables.items():
+def save(values: Mapping[str, Any], store: Any) -> None:
+    """Writes values into a store of Keras' saving, under their names."""
+    for path, value in values.items():
         # A store takes "/" for a level of its own.
-        store[quote(path, safe="")] = variable.numpy()
+        store[quote(path, safe="")] = value
 
 
-def load(variables: Mapping[str, keras.Variable], store: Any, later: str | None = None) -> dict:
-    """Reads variables from a store of Keras' saving by name; all match or nothing is changed.
+def read(store: Any) -> dict[str, np.ndarray]:
+    """Returns what a store of Keras' saving holds, by the names that `save` was given."""
+    # A store is no mapping, so its keys are asked for.
+    return {unquote(key): np.array(store[key]) for key in list(store.keys())}
+
+
+def load(
+    variables: Mapping[str, keras.Variable],
+    values: Mapping[str, Any],
+    paths: Sequence[str],
+    later: str | None = None,
+) -> dict[str, Any]:
+    """Gives variables their saved values; all match or nothing is changed.
 
     Args:
-        variables: The variables, by path.
-        store: Where `save` wrote.
+        variables: The variables, by name.
+        values: The values, by the name under which each was saved.
+        paths: The paths of the model's variables, for `saved_names`.
         later: Values whose name begins so may have no variable yet.
 
     Returns:
         Such values, by name.
 
     Raises:
-        ValueError: Listing what the store lacks, what it has too much, and what has another shape.
+        ValueError: Listing what is missing, what is left over, and what has another shape.
     """
-    stored = {unquote(key): key for key in store.keys()}  # noqa: SIM118 (a store is no mapping)
-    missing = [path for path in variables if path not in stored]
-    others = [path for path in stored if path not in variables]
-    waiting = [path for path in others if later is not None and path.startswith(later)]
-    left_over = [path for path in others if path not in waiting]
-    values = {path: np.asarray(store[key]) for path, key in stored.items() if path in variables}
+    names = saved_names(variables, values, paths)
+    missing = [name for name in variables if names[name] not in values]
+    others = [name for name in values if name not in set(names.values())]
+    waiting = [name for name in others if later is not None and name.startswith(later)]
+    left_over = [name for name in others if name not in waiting]
     misshapen = [
-        f"{path}: {value.shape} stored, {tuple(variables[path].shape)} expected"
-        for path, value in values.items()
-        if value.shape != tuple(variables[path].shape)
+        f"{name}: {np.shape(values[names[name]])} saved, {tuple(variable.shape)} expected"
+        for name, variable in variables.items()
+        if names[name] in values and np.shape(values[names[name]]) != tuple(variable.shape)
     ]
     if missing or left_over or misshapen:
         raise ValueError(
-            "The saved optimizer state does not belong to this optimizer. "
-            f"Missing: {missing}. Left over: {left_over}. Other shapes: {misshapen}."
+            "The saved optimizer state does not belong to this optimizer, or to this model. "
+            f"Missing: {_listed(missing)}. Left over: {_listed(left_over)}. "
+            f"Other shapes: {_listed(misshapen)}. To go on with it, make the optimizer and the "
+            "model as they were when it was saved. To go on without it, take the model's weights "
+            "only: call `load_weights` before `compile`, or with `skip_mismatch=True`; "
+            "`load_model` takes `compile=False`; `from_config` makes a fresh optimizer."
         )
-    for path, value in values.items():
-        variables[path].assign(value)
-    return {path: np.asarray(store[stored[path]]) for path in waiting}
+    for name, variable in variables.items():
+        variable.assign(values[names[name]])
+    return {name: values[name] for name in waiting}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{list(names[:_LISTED])}{more}"

@@ -66,8 +66,6 @@ class CheckpointStore:
 
         self.directory = directory
         self._sections = sections
-        # Two, since a checkpoint need not hold settings, and those that it holds stay its own.
-        self._checkpoint = tf.train.Checkpoint(**{k: dict(v) for k, v in sections.items()})
         saved = tf.train.Checkpoint(**{k: dict(v) for k, v in sections.items()})
         if settings:
             saved.settings = _text_state(settings)
@@ -91,12 +89,16 @@ class CheckpointStore:
                 another shape or dtype; nothing was changed then.
             CheckpointError: If it cannot be read.
         """
+        import tensorflow as tf
+
         path = path or latest_checkpoint(self.directory)
         if path is None:
             return None
-        _compare(path, self._sections, leftover_is_wrong=True)
+        sections = _as_saved(path, self._sections)
+        _compare(path, sections, leftover_is_wrong=True)
         with _readable(path):
-            self._checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+            found = tf.train.Checkpoint(**sections).restore(path)
+            found.assert_existing_objects_matched().expect_partial()
         return path
 
 
@@ -127,7 +129,7 @@ def load_model(model: "keras.Model", path: str) -> None:
     import tensorflow as tf
 
     found = find_checkpoint(path)
-    sections = {"model": by_path(model.variables)}
+    sections = _as_saved(found, {"model": by_path(model.variables)})
     _compare(found, sections, leftover_is_wrong=False)
     checkpoint = tf.train.Checkpoint(**sections)
     with _readable(found):
@@ -186,6 +188,26 @@ def _stored(path: str) -> dict[str, _Kind]:
         section, _, name = key.removesuffix(_VALUE).partition("/")
         result[f"{section}: {_ESCAPE.sub(_unescape, name)}"] = _Kind(shape, dtypes[key].name)
     return result
+
+
+def _as_saved(path: str, sections: Sections) -> dict[str, dict[str, "tf.Variable"]]:
+    """Returns the variables by the paths that they had, where Keras has numbered layers anew."""
+    from optimization.optimizers.renumbering import saved_names
+
+    stored = _stored(path)
+    paths = [*sections["model"], *_of_loss_scale(sections.get("optimizer", ()))]
+    result = {}
+    for section, variables in sections.items():
+        start = f"{section}: "
+        saved = [name.removeprefix(start) for name in stored if name.startswith(start)]
+        names = saved_names(variables, saved, paths)
+        result[section] = {names[name]: variable for name, variable in variables.items()}
+    return result
+
+
+def _of_loss_scale(names: Iterable[str]) -> list[str]:
+    inner = [name for name in names if name.startswith("inner/")]
+    return [name for name in names if name not in inner] if inner else []
 
 
 def _compare(path: str, sections: Sections, leftover_is_wrong: bool) -> None:

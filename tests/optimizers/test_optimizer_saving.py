@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -168,6 +171,112 @@ def test_state_of_another_optimizer_is_refused_and_changes_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"Left over: .*average/model/head/kernel"):
         model.load_weights(tmp_path / "model.weights.h5")
     assert int(model.optimizer.iterations) == 0
+
+
+def unnamed_model(build_optimizer=False, **kwargs):
+    """Of layers that Keras numbers anew each time, and one that is named."""
+    model = keras.Sequential(
+        [
+            keras.layers.Input((4,)),
+            keras.layers.Dense(5, activation="tanh"),
+            keras.layers.Dense(5),
+            keras.layers.Dense(1, name="head"),
+        ]
+    )
+    model.compile(PipelineOptimizer(keras.optimizers.Adam(0.01), **kwargs), loss="mse")
+    if build_optimizer:
+        model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def train(model):
+    x, y = data()
+    model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+
+
+def state_of(model):
+    return [variable.numpy() for variable in [*model.weights, *model.optimizer.variables]]
+
+
+@pytest.mark.parametrize("build_optimizer", [False, True])
+def test_weights_are_loaded_into_a_model_built_anew(tmp_path, build_optimizer):
+    model = unnamed_model(ema={}, gradient_accumulation_steps=3)
+    train(model)
+    model.save_weights(tmp_path / "model.weights.h5")
+    train(model)
+    again = unnamed_model(build_optimizer, ema={}, gradient_accumulation_steps=3)
+    again.load_weights(tmp_path / "model.weights.h5")
+    assert int(again.optimizer.iterations) == 1
+    train(again)
+    for actual, expected in zip(state_of(again), state_of(model), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda o: copy.copy(copy.copy(o)), lambda o: pickle.loads(pickle.dumps(o))],
+    ids=["deepcopy", "copy of a copy", "pickle"],
+)
+@pytest.mark.parametrize("whole_model", [False, True])
+def test_a_copy_has_the_state(copied, whole_model):
+    model = unnamed_model(ema={}, on_nonfinite="skip")
+    train(model)
+    if whole_model:
+        again = copied(model)
+    else:
+        again = unnamed_model()
+        again.set_weights(model.get_weights())
+        again.compile(copied(model.optimizer), loss="mse")
+    for each in (model, again):
+        train(each)
+    for actual, expected in zip(state_of(again), state_of(model), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_what_is_set_after_loading_stays(tmp_path):
+    model = unnamed_model()
+    train(model)
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = unnamed_model()
+    again.load_weights(tmp_path / "model.weights.h5")
+    again.optimizer.learning_rate = 0.5
+    train(again)
+    assert float(again.optimizer.learning_rate) == 0.5
+
+
+def test_a_model_saved_before_it_was_trained_loads(tmp_path):
+    model = unnamed_model(ema={})
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    train(loaded)
+    before = [variable.numpy() for variable in loaded.optimizer.variables]
+    with pytest.warns(UserWarning, match="nothing was loaded into it"):
+        loaded.load_weights(tmp_path / "model.weights.h5")
+    for variable, expected in zip(loaded.optimizer.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), expected)
+    uncompiled = keras.models.clone_model(model)
+    uncompiled.save_weights(tmp_path / "uncompiled.weights.h5")
+    for other in (unnamed_model(), unnamed_model(build_optimizer=True)):
+        with pytest.warns(UserWarning, match="nothing was loaded into it"):
+            other.load_weights(tmp_path / "uncompiled.weights.h5")
+        train(other)
+
+
+@pytest.mark.parametrize("build_optimizer", [False, True])
+def test_state_without_what_is_needed_is_refused_in_words(tmp_path, build_optimizer):
+    saved = unnamed_model()
+    saved.compile(PipelineOptimizer(keras.optimizers.SGD(0.1)), loss="mse")
+    train(saved)
+    saved.save_weights(tmp_path / "model.weights.h5")
+    model = unnamed_model(build_optimizer)
+
+    def go_on():
+        model.load_weights(tmp_path / "model.weights.h5")
+        train(model)
+
+    with pytest.raises(ValueError, match=r"Missing: .*head/kernel[\s\S]*skip_mismatch=True"):
+        go_on()
 
 
 def test_set_weights_sets_all_of_them():

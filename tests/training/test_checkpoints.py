@@ -54,6 +54,27 @@ def test_any_name_is_kept(tmp_path, name):
     assert f"    model: {name}" in str(error.value).splitlines()
 
 
+def test_layers_that_keras_numbered_anew_are_found_in_their_order(tmp_path):
+    """Also where a name is in both, as after another layer was made before these."""
+    saved = {
+        "model": section(dense__kernel=1.0, dense_1__kernel=2.0, head__kernel=3.0),
+        "optimizer": section(iteration=4, m__dense__kernel=5.0, m__dense_1__kernel=6.0),
+    }
+    CheckpointStore(str(tmp_path), saved).save(1)
+    mine = {
+        "model": section(dense_1__kernel=0.0, dense_10__kernel=0.0, head__kernel=0.0),
+        "optimizer": section(m__dense_10__kernel=0.0, iteration=0, m__dense_1__kernel=0.0),
+    }
+    CheckpointStore(str(tmp_path), mine).restore()
+    assert [float(v) for v in mine["model"].values()] == [1, 2, 3]
+    assert [float(v) for v in mine["optimizer"].values()] == [6, 4, 5]
+    model = types.SimpleNamespace(
+        variables=[variable(0.0, "dense_7/kernel"), variable(0.0, "dense_8/kernel")]
+    )
+    load_model(model, str(tmp_path))
+    assert [float(v.value) for v in model.variables] == [1, 2]
+
+
 def test_no_checkpoint_restores_nothing(tmp_path):
     assert CheckpointStore(str(tmp_path), {"model": section(a=1.0)}).restore() is None
 

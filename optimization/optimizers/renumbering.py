@@ -1,0 +1,97 @@
+"""Which saved name belongs to which variable, where Keras has numbered a model's layers anew.
+
+Keras numbers layers without a name through a whole process: a model that is built a second time has
+`sequential_1/dense_2/kernel` for `sequential/dense/kernel`.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+
+_NUMBERED = re.compile(r"(.*?)(?:_(\d+))?$")
+_REPEATED = re.compile(r"#\d+$")
+
+Stems = tuple[str, ...]
+
+
+def saved_names(
+    names: Collection[str], saved: Collection[str], paths: Iterable[str]
+) -> dict[str, str]:
+    """Returns for each name of a variable the name that it was saved under.
+
+    Paths that differ in automatic numbers only are matched in the order of these numbers, if there
+    are as many of each kind. A layer is matched as a whole: where its variables would be taken from
+    two layers, or two layers from one, all names stand for themselves.
+
+    Args:
+        names: The names of the variables: such as `optimizer/momentums/dense_2/kernel`.
+        saved: The names in the file.
+        paths: The paths of the model's variables, with which some of the names end.
+
+    Returns:
+        As said; names that nothing was saved under may be among them.
+    """
+    if set(names) == set(saved):
+        return {name: name for name in names}
+    known = {_REPEATED.sub("", path) for path in paths}
+    split = {name: _split(name, known) for name in names}
+    starts = {start for start, path, _ in split.values() if path}
+    stems = {_stems(path) for path in known}
+    saved_paths = {path for name in saved for path in _paths_in(name, starts, stems)}
+    partners = _partners({path for _, path, _ in split.values() if path}, saved_paths)
+    return {
+        name: f"{start}{partners.get(path, path)}{end}"
+        for name, (start, path, end) in split.items()
+    }
+
+
+def _split(name: str, paths: Collection[str]) -> tuple[str, str, str]:
+    """Returns what is before the longest path with which a name ends, that path, and its "#2"."""
+    bare = _REPEATED.sub("", name)
+    parts = bare.split("/")
+    for first in range(len(parts)):
+        path = "/".join(parts[first:])
+        if path in paths:
+            return bare[: len(bare) - len(path)], path, name[len(bare) :]
+    return name, "", ""
+
+
+def _paths_in(name: str, starts: Iterable[str], stems: Collection[Stems]) -> list[str]:
+    """Returns the path in a saved name: what follows a known start and is like a known path."""
+    bare = _REPEATED.sub("", name)
+    found = [bare.removeprefix(start) for start in starts if bare.startswith(start)]
+    return [path for path in found if _stems(path) in stems]
+
+
+def _partners(paths: Collection[str], saved: Collection[str]) -> dict[str, str]:
+    theirs = _by_stems(saved)
+    partners = {
+        path: partner
+        for stems, ours in _by_stems(paths).items()
+        if len(ours) == len(theirs[stems])
+        for path, partner in zip(ours, theirs[stems], strict=True)
+    }
+    pairs = {pair for items in partners.items() for pair in _levels(*items)}
+    one_to_one = all(len({pair[side] for pair in pairs}) == len(pairs) for side in (0, 1))
+    return partners if one_to_one else {}
+
+
+def _levels(path: str, partner: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Returns each layer that a variable is in, and the variable, with its partner."""
+    ours, theirs = path.split("/"), partner.split("/")
+    return [(tuple(ours[:depth]), tuple(theirs[:depth])) for depth in range(1, len(ours) + 1)]
+
+
+def _by_stems(paths: Collection[str]) -> dict[Stems, list[str]]:
+    groups: dict[Stems, list[str]] = defaultdict(list)
+    for path in paths:
+        groups[_stems(path)].append(path)
+    return defaultdict(list, {key: sorted(group, key=_numbers) for key, group in groups.items()})
+
+
+def _stems(path: str) -> Stems:
+    return tuple(_NUMBERED.match(part)[1] for part in path.split("/"))
+
+
+def _numbers(path: str) -> list[int]:
+    return [int(_NUMBERED.match(part)[2] or -1) for part in path.split("/")]
