@@ -235,7 +235,7 @@ def test_builds_and_updates_a_model(path):
 def check_average(optimizer, model, trainable_weights_only):
     """The average follows the weights that it should, and gives them back."""
     weights = [weight.numpy() for weight in model.weights]
-    with optimizer.averaged_weights():
+    with optimizer.averaged():
         averages = [weight.numpy() for weight in model.weights]
     for weight, value, average in zip(model.weights, weights, averages, strict=True):
         assert np.array_equal(weight.numpy(), value), weight.path

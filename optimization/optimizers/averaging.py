@@ -15,6 +15,7 @@ class AveragedWeights:
     """Mixin for an optimizer that keeps an average of the weights, or None, in `_average`."""
 
     _average: WeightAverage | IterateAverage | None
+    _evaluates = False
 
     @property
     def ema(self) -> dict[str, Any] | None:
@@ -70,6 +71,8 @@ class AveragedWeights:
         del var_list
         if self._average is not None and self.built:
             self._fill_copies()
+            if self._evaluates:
+                self.end_evaluation()
             self._average.finalize()
 
     def swap(self) -> None:
@@ -83,9 +86,24 @@ class AveragedWeights:
         self._fill_copies()
         average.swap()
 
+    def begin_evaluation(self) -> None:
+        """Swaps, until `end_evaluation` or the end of a `fit`."""
+        self.swap()
+        self._evaluates = True
+
+    def end_evaluation(self) -> None:
+        """Gives the model the weights that train, if it holds the averages."""
+        self._evaluates = False
+        if self.is_swapped():
+            self.swap()
+
     @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
+    def averaged(self) -> Iterator[None]:
         """Has the model use the averaged weights inside a `with` block.
+
+            with optimizer.averaged():
+                model.evaluate(x, y)
+                model.export("averaged")
 
         Raises:
             RuntimeError: If they are swapped already.
@@ -97,3 +115,5 @@ class AveragedWeights:
             yield
         finally:
             self.swap()
+
+    averaged_weights = averaged  # its name in earlier versions

@@ -16,16 +16,30 @@ class EvaluateAverages(keras.callbacks.Callback):
 
         model.fit(x, y, validation_data=..., callbacks=[EvaluateAverages()])
 
+    After a validation the model holds the averages until the next epoch begins, so that every
+    other callback finds at the end of the epoch what was scored, in whatever order they are given:
+    `ModelCheckpoint(save_best_only=True)` saves it and `EarlyStopping(restore_best_weights=True)`
+    brings it back. What is saved then remembers the weights that train: a `fit` with this callback
+    goes on from them, and so does one without it after `optimizer.swap()`. Within an epoch
+    (`save_freq=100`), and at the end of one without validation, callbacks find the weights that
+    train.
+
     Raises:
         TypeError: When a training or an evaluation begins, if the model's optimizer keeps none.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self._fitting = False
         self._swapped_here = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model of a training, or of an evaluation outside one, that is to begin."""
+        super().set_model(model)
+        self._fitting = False
 
     def _optimizer(self) -> AveragedWeights:
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
@@ -38,19 +52,22 @@ class EvaluateAverages(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Makes the weights train that did before a training ended."""
-        optimizer = self._optimizer()
-        if optimizer.is_swapped():
-            optimizer.swap()
+        self._fitting = True
+        self._optimizer().end_evaluation()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Gives the model its weights back after a validation, or a checkpoint made after one."""
+        self._optimizer().end_evaluation()
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Has the model use the averages, if there are any yet."""
         optimizer = self._optimizer()
         if optimizer.built and not optimizer.is_swapped():
-            optimizer.swap()
+            optimizer.begin_evaluation()
             self._swapped_here = True
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Gives the model its weights back."""
-        if self._swapped_here:
-            self._optimizer().swap()
-            self._swapped_here = False
+        """Gives the model its weights back, outside a training."""
+        if self._swapped_here and not self._fitting:
+            self._optimizer().end_evaluation()
+        self._swapped_here = False

@@ -80,7 +80,7 @@ class WeightAverage(Swappable):
         self._paths: list[str] = []
         self._waiting: dict[str, Any] = {}
         self._averages: list[keras.Variable] = []
-        self._exact_averages: dict[int, Any] = {}
+        self._aside: dict[int, Any] = {}
         self._has_all_weights = trainable_weights_only
 
     __repr__ = by_arguments
@@ -255,16 +255,24 @@ class WeightAverage(Swappable):
         """
         self.check_eager()
         restoring = self.is_swapped()
-        exact_averages = self._exact_averages if restoring else {}
-        self._exact_averages = {}
+        exact_averages = self._aside if restoring else {}
+        self._aside = {}
         for i, (weight, average) in enumerate(self._pairs_of_copies()):
             old_weight, old_average = copied(weight), copied(average)
             weight.assign(ops.cast(old_average, weight.dtype))
             average.assign(exact_averages.get(i, ops.cast(old_weight, average.dtype)))
             if _dtype(weight) != _dtype(average) and not restoring:
                 # A weight of lower precision can't hold the average: it is kept aside.
-                self._exact_averages[i] = old_average
+                self._aside[i] = old_average
         self.swapped.assign(not restoring)
+
+    def _places(self) -> dict[str, list[int]]:
+        first, places = 0, []
+        for path, weight in zip(self._paths, self._weights, strict=True):
+            count = len(distribution.local_copies(weight))
+            places.append((path, list(range(first, first + count))))
+            first += count
+        return by_unique_name(places)
 
     def _pairs_of_copies(self) -> list[tuple[Any, Any]]:
         # Each device's copies are exchanged by themselves: Keras lets statistics of batch

@@ -11,14 +11,17 @@ from optimization.optimizers import distribution
 from optimization.optimizers.control import is_traced
 from optimization.optimizers.masters import MasterWeights
 from optimization.optimizers.members import Members
+from optimization.optimizers.paths import path_of
 from optimization.optimizers.schedule_free import ScheduleFree
+from optimization.optimizers.state import by_unique_name
 from optimization.optimizers.swapping import Swappable, copied
 
 
 class _Entry(NamedTuple):
-    """A weight, what is trained in its place (itself, or its float32 copy), and its optimizer."""
+    """A weight, its path, what is trained in its place (itself or a copy), and its optimizer."""
 
     weight: Any
+    path: str
     target: Any
     optimizer: ScheduleFree
 
@@ -27,8 +30,8 @@ class IterateAverage(Swappable):
     """Swaps the weights y that train for the weights x that are evaluated, and back.
 
     It has no variables but a flag: x is computed from y and z - x, and y from x and z - x. While
-    the weights are swapped y is kept aside, so that a second swap restores it bit for bit; only in
-    another process, from a checkpoint, it is computed.
+    the weights are swapped y is kept aside, so that a second swap restores it bit for bit; what
+    Keras saves has it too. Only from a checkpoint of variables it is computed.
 
     Args:
         members: The optimizers, of which some are schedule-free.
@@ -42,7 +45,7 @@ class IterateAverage(Swappable):
         self._members = members
         self._masters = masters
         self._entries: list[_Entry] = []
-        self._kept: list[list[Any]] = []
+        self._kept: dict[int, list[Any]] = {}
 
     def get_config(self) -> None:
         """Returns None: it follows from the optimizers."""
@@ -54,7 +57,7 @@ class IterateAverage(Swappable):
         for weight, target in zip(variables, self._masters.of(variables), strict=True):
             owner = self._members.optimizer_of(target)
             if isinstance(owner, ScheduleFree):
-                self._entries.append(_Entry(weight, target, owner))
+                self._entries.append(_Entry(weight, path_of(weight), target, owner))
 
     @property
     def weights(self) -> list[Any]:
@@ -117,19 +120,33 @@ class IterateAverage(Swappable):
         """
         self.check_eager()
         restoring = self.is_swapped()
-        kept, self._kept = self._kept, []
+        kept, self._kept = self._kept, {}
         for number, entry in enumerate(self._entries):
             if not restoring:
                 target = copied(entry.target)
                 values = entry.optimizer.to_evaluate(target, entry.target)
                 own = entry.target is entry.weight
-                self._kept.append([copied(c) for c in distribution.local_copies(entry.weight)])
+                copies = distribution.local_copies(entry.weight)
+                self._kept[number] = [copied(copy) for copy in copies]
                 _assign(entry.weight, [values if own else ops.cast(values, entry.weight.dtype)])
-            elif kept:
+            elif number in kept:
                 _assign(entry.weight, kept[number])
             else:
                 _assign(entry.weight, [self._to_train(entry)])
         self.swapped.assign(not restoring)
+
+    def _places(self) -> dict[str, list[int]]:
+        # A weight with a copy has y in that.
+        numbered = enumerate(self._entries)
+        return by_unique_name((e.path, [n]) for n, e in numbered if e.target is e.weight)
+
+    @property
+    def _aside(self) -> dict[int, Any]:
+        return {number: copies[0] for number, copies in self._kept.items()}
+
+    @_aside.setter
+    def _aside(self, values: dict[int, Any]) -> None:
+        self._kept = {number: [value] for number, value in values.items()}
 
 
 def _assign(weight: Any, values: Sequence[Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from optimization.optimizers import state
+from optimization.optimizers.swapping import KEPT
 
 
 class SavedByPath:
@@ -46,6 +47,8 @@ class SavedByPath:
     def save_own_variables(self, store: Any) -> None:
         """Writes all variables by path, for Keras' saving."""
         values = {path: variable.numpy() for path, variable in self.variables_by_path().items()}
+        if self._average is not None and self.built:
+            values.update(self._average.kept())
         state.save({**(self._loaded or {}), **values}, store)
 
     def load_own_variables(self, store: Any) -> None:
@@ -90,7 +93,11 @@ class SavedByPath:
         named = self.variables_by_path().items()
         variables = {name: variable for name, variable in named if name not in except_for}
         later = None if self._average is None else self._average.loads_later
+        kept = {name: values[name] for name in values if self._average and name.startswith(KEPT)}
+        values = {name: value for name, value in values.items() if name not in kept}
         waiting = state.load(variables, values, self._paths, later)
+        if self._average is not None:
+            self._average.keep(kept, self._paths)
         self._unfilled = None  # Copies of the weights have their values now.
         if waiting:
             self._average.load(waiting)

@@ -4,7 +4,7 @@ Keras' own paths don't: they hold the optimizer's automatic name ("adam_1"), the
 in, and names of variables made without one ("variable_7").
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -64,9 +64,9 @@ def lists_by_variable(
     }
 
 
-def by_unique_name(named_variables: Any) -> dict[str, keras.Variable]:
+def by_unique_name(named_variables: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Collects (name, variable) pairs; a name that repeats gets `#2`, `#3`, ..."""
-    collected: dict[str, keras.Variable] = {}
+    collected: dict[str, Any] = {}
     for name, variable in named_variables:
         unique, count = name, 1
         while unique in collected:

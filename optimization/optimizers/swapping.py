@@ -1,16 +1,19 @@
 """A model that holds the weights to evaluate for a while, instead of those that train."""
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from optimization.optimizers.control import is_traced
+from optimization.optimizers.renumbering import saved_names
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
+KEPT = "kept/"
 SWAPPED = (
     "The weights are swapped with their averages: call `swap()` before the next step, or give "
     "`fit` the callback `EvaluateAverages`."
@@ -21,6 +24,31 @@ class Swappable:
     """Mixin that knows, in a variable that is saved too, whether the weights are swapped."""
 
     swapped: keras.Variable | None = None
+    # What a second swap restores that no variable can hold, by number.
+    _aside: dict[int, Any]
+
+    def _places(self) -> dict[str, list[int]]:
+        """Returns under which numbers something may be kept aside, by the path of a weight."""
+        raise NotImplementedError
+
+    def kept(self) -> dict[str, Any]:
+        """Returns what is kept aside while the weights are swapped, by `kept/` and path."""
+        places = self._places().items()
+        found = {f"{KEPT}{path}": self._aside.get(numbers[0]) for path, numbers in places}
+        return {
+            name: ops.convert_to_numpy(value) for name, value in found.items() if value is not None
+        }
+
+    def keep(self, values: Mapping[str, Any], paths: Sequence[str]) -> None:
+        """Takes what `kept` returned, of a model with these paths, instead of what is kept."""
+        places = {f"{KEPT}{path}": numbers for path, numbers in self._places().items()}
+        names = saved_names(places, values, paths)
+        self._aside = {
+            number: ops.convert_to_tensor(values[names[name]])
+            for name, numbers in places.items()
+            for number in numbers
+            if names[name] in values
+        }
 
     def add_flag(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Creates the variable, as one of `optimizer`."""

@@ -415,7 +415,7 @@ class Trainer:
         if not averages(self.optimizer):
             yield False
             return
-        with innermost(self.optimizer).averaged_weights():
+        with innermost(self.optimizer).averaged():
             yield True
 
     def evaluate_checkpoint(self, path: str | None = None, record: bool = True) -> dict[str, float]:

@@ -248,7 +248,7 @@ def test_the_average_survives_serialization():
 def test_weights_swapped_with_their_averages_are_not_finalized():
     optimizer = built("sgd", EMA)
     _, variables = trained(optimizer, steps=2)
-    with optimizer.averaged_weights(), pytest.raises(RuntimeError, match="swapped"):
+    with optimizer.averaged(), pytest.raises(RuntimeError, match="swapped"):
         optimizer.finalize_variable_values(variables)
 
 

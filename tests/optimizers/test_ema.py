@@ -131,9 +131,9 @@ def test_averaged_weights_restores_after_an_error():
     average = average_of(optimizer)
 
     def evaluate():
-        with optimizer.averaged_weights():
+        with optimizer.averaged():
             np.testing.assert_array_equal(variables[0].numpy(), average)
-            with pytest.raises(RuntimeError, match="already"), optimizer.averaged_weights():
+            with pytest.raises(RuntimeError, match="already"), optimizer.averaged():
                 raise AssertionError("not reached")
             raise KeyError("an evaluation that fails")
 

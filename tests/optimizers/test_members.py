@@ -340,7 +340,7 @@ def test_an_average_of_all_weights_holds_frozen_ones_as_they_are(tmp_path):
 
     model = make_model()
     frozen = [w.numpy() for w in model.get_layer("frozen").weights]
-    with model.optimizer.averaged_weights():
+    with model.optimizer.averaged():
         for actual, expected in zip(model.get_layer("frozen").weights, frozen, strict=True):
             np.testing.assert_array_equal(actual.numpy(), expected)
     model.save(tmp_path / "model.keras")

@@ -277,7 +277,7 @@ def test_fit_learns():
     model.fit(x, y, batch_size=16, epochs=15, verbose=0)
     assert model.evaluate(x, y, verbose=0) < 0.3 * before
     assert int(model.optimizer.iterations) == 60
-    with model.optimizer.averaged_weights():
+    with model.optimizer.averaged():
         assert model.evaluate(x, y, verbose=0) < 0.5 * before
 
 

@@ -134,7 +134,7 @@ def test_a_model_saved_while_swapped_knows_it(tmp_path):
     model = small_model(ema={"average_decay": 0.9})
     model.fit(x, y, verbose=0)
     weights = model.get_weights()
-    with model.optimizer.averaged_weights():
+    with model.optimizer.averaged():
         averaged = model.get_weights()
         model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -173,9 +173,9 @@ def test_state_of_another_optimizer_is_refused_and_changes_nothing(tmp_path):
     assert int(model.optimizer.iterations) == 0
 
 
-def unnamed_model(build_optimizer=False, **kwargs):
+def uncompiled_model():
     """Of layers that Keras numbers anew each time, and one that is named."""
-    model = keras.Sequential(
+    return keras.Sequential(
         [
             keras.layers.Input((4,)),
             keras.layers.Dense(5, activation="tanh"),
@@ -183,6 +183,10 @@ def unnamed_model(build_optimizer=False, **kwargs):
             keras.layers.Dense(1, name="head"),
         ]
     )
+
+
+def unnamed_model(build_optimizer=False, **kwargs):
+    model = uncompiled_model()
     model.compile(PipelineOptimizer(keras.optimizers.Adam(0.01), **kwargs), loss="mse")
     if build_optimizer:
         model.optimizer.build(model.trainable_variables)
@@ -255,8 +259,7 @@ def test_a_model_saved_before_it_was_trained_loads(tmp_path):
         loaded.load_weights(tmp_path / "model.weights.h5")
     for variable, expected in zip(loaded.optimizer.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), expected)
-    uncompiled = keras.models.clone_model(model)
-    uncompiled.save_weights(tmp_path / "uncompiled.weights.h5")
+    uncompiled_model().save_weights(tmp_path / "uncompiled.weights.h5")
     for other in (unnamed_model(), unnamed_model(build_optimizer=True)):
         with pytest.warns(UserWarning, match="nothing was loaded into it"):
             other.load_weights(tmp_path / "uncompiled.weights.h5")

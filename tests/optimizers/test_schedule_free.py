@@ -91,7 +91,7 @@ def test_it_equals_the_authors_equations(kind, switches):
     y, x = reference(kind, initial, gradients, **switches)
     # Roundings of 50 float32 steps.
     assert relative_error(values(variables), y) < 3e-6
-    with optimizer.averaged_weights():
+    with optimizer.averaged():
         assert relative_error(values(variables), x) < 3e-6
     assert relative_error(y, x) > 1e-3
 
@@ -122,7 +122,7 @@ def test_it_equals_the_authors_package(kind, switches):
     variables = trained(optimizer, initial, gradients)
     # As above; theirs is float32 too.
     assert relative_error(values(variables), y) < 3e-6
-    with optimizer.averaged_weights():
+    with optimizer.averaged():
         assert relative_error(values(variables), x) < 3e-6
 
 
@@ -142,7 +142,7 @@ def test_variables_without_a_gradient_at_first_or_ever(kind):
     # As above.
     assert relative_error(values(variables), y) < 3e-6
     np.testing.assert_array_equal(values(variables)[never], initial[never])
-    with optimizer.averaged_weights():
+    with optimizer.averaged():
         assert relative_error(values(variables), x) < 3e-6
         np.testing.assert_array_equal(values(variables)[never], initial[never])
 
@@ -157,7 +157,7 @@ def test_a_rate_of_zero_gives_no_weight():
     x = z  # the first with a weight
     z = {path: z[path] - 0.1 * gradients[3][path] for path in z}
     x = {path: (x[path] + z[path]) / 2 for path in x}
-    with optimizer.averaged_weights():
+    with optimizer.averaged():
         # float32 roundings of four steps, and of the division by beta.
         assert relative_error(values(variables), x) < 1e-6
 
@@ -196,7 +196,7 @@ def test_weights_loaded_after_build_are_the_start():
     optimizer.build(variables)
     for variable in variables:
         variable.assign(initial[variable.path])
-    with optimizer.averaged_weights():
+    with optimizer.averaged():
         for path, value in values(variables).items():
             np.testing.assert_array_equal(value, initial[path])
     for gradient in gradients:
@@ -206,7 +206,7 @@ def test_weights_loaded_after_build_are_the_start():
     y, x = reference("sgd", initial, gradients)
     # float32 roundings of three steps.
     assert relative_error(values(variables), y) < 1e-6
-    with optimizer.averaged_weights():
+    with optimizer.averaged():
         assert relative_error(values(variables), x) < 1e-6
 
 
@@ -251,7 +251,7 @@ def test_low_precision_trains_through_float32_copies():
         copy = named[f"master/{variable.path}"].numpy()
         np.testing.assert_allclose(copy, other.numpy(), rtol=0, atol=1e-6)
     before = [v.numpy().copy() for v in variables]
-    with optimizer.averaged_weights(), expected.averaged_weights():
+    with optimizer.averaged(), expected.averaged():
         for variable, other in zip(variables, exact, strict=True):
             wanted = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(other, "bfloat16")))
             # One last bit where float32 roundings meet the middle between two numbers.
@@ -271,7 +271,7 @@ def test_groups_with_their_own_rate_have_their_own_average():
     only = trained(alone, {"b/kernel": initial["b/kernel"]}, gradients)
     # The rate is 0.1 * 0.5 in float32, and 0.05.
     np.testing.assert_allclose(variables[1].numpy(), only[0].numpy(), rtol=1e-5, atol=1e-6)
-    with optimizer.averaged_weights(), alone.averaged_weights():
+    with optimizer.averaged(), alone.averaged():
         np.testing.assert_allclose(variables[1].numpy(), only[0].numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -281,7 +281,7 @@ def test_only_the_weights_of_schedule_free_groups_are_swapped():
     optimizer = PipelineOptimizer(keras.optimizers.SGD(0.1), param_groups=groups)
     variables = trained(optimizer, initial, gradients)
     before = values(variables)
-    with optimizer.averaged_weights():
+    with optimizer.averaged():
         np.testing.assert_array_equal(variables[0].numpy(), before["a/kernel"])
         assert np.abs(variables[1].numpy() - before["b/kernel"]).max() > 1e-3
     assert [row.averaged for row in optimizer.group_table()] == [False, True]

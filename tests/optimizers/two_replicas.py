@@ -107,7 +107,7 @@ def state(optimizer, variables):
         **{path: v.numpy() for path, v in averages.items()},
     }
     if optimizer.averages_weights and not averages:  # a schedule-free one's are swapped in
-        with optimizer.averaged_weights():
+        with optimizer.averaged():
             result.update((f"average/{v.path}", v.numpy()) for v in variables)
     return result
 

@@ -241,7 +241,7 @@ def test_evaluation_uses_the_averages_and_gives_the_weights_back(tmp_path, avera
     assert_same_bits(weights(one), before)
     features, labels = arrays(is_training=False)
     plain = np.mean((np.array(one.model(features)) - labels) ** 2)
-    with one.optimizer.averaged_weights():
+    with one.optimizer.averaged():
         averaged = np.mean((np.array(one.model(features)) - labels) ** 2)
     np.testing.assert_allclose(values["loss"], averaged, rtol=1e-6)  # float32 means
     assert abs(plain - averaged) > 1e-3 * plain
@@ -346,7 +346,7 @@ def test_weights_start_from_a_checkpoint_of_another_run(tmp_path):
         for mine, theirs in zip(one.model.variables, source.model.variables, strict=True):
             np.testing.assert_array_equal(mine.numpy(), theirs.numpy(), err_msg=mine.path)
         # The average starts from the weights, those that were loaded.
-        with one.optimizer.averaged_weights():
+        with one.optimizer.averaged():
             np.testing.assert_array_equal(one.model.weights[0], source.model.weights[0])
     assert one.step == 0
 
