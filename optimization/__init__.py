@@ -17,5 +17,9 @@ nor Keras, JAX or PyTorch; what needs them imports them when it is called.
 
 from optimization import extras
 from optimization._version import __version__ as __version__
+from optimization.known_to_keras import make_known
 
 __getattr__, __dir__, __all__ = extras.attach_stub(__name__, __file__)
+
+make_known()
+del make_known

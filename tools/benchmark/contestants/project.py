@@ -78,7 +78,7 @@ class _Update(tensorflow_loop.Loop):
     def averages(self) -> list[np.ndarray] | None:
         if self._optimizer.ema is None:
             return None
-        with self._optimizer.averaged_weights():
+        with self._optimizer.averaged():
             return self.weights()
 
     def state_bytes(self) -> int:
