@@ -1,7 +1,9 @@
 """From epochs, shares and remainders of a training to numbers of optimizer steps."""
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from optimization.configs.base import Change, Config, OneOfConfig, commit
@@ -35,9 +37,9 @@ def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[
     """Returns a copy of `config` in which steps are numbers.
 
     "5 epochs" are 5 * `steps_per_epoch` steps, "10%" a tenth of `train_steps`, each rounded to the
-    nearest step. "remaining", in a learning rate, is what is left of `train_steps` after its
-    `offset`, after the warmup if that delays it, and after `stable_steps`; it is what a decay's
-    length is where nothing else is said.
+    nearest step; the fields that a config lists in `rounds_up` are rounded up. "remaining", in a
+    learning rate, is what is left of `train_steps` after its `offset`, after the warmup if that
+    delays it, and after `stable_steps`; it is what a decay's length is where nothing else is said.
 
     Returns:
         The copy, not locked, and a problem for each duration that cannot be made a number.
@@ -118,11 +120,12 @@ def _set_steps(
         remaining -= stable
     origin = config._origin_near(name)
     changes: list[Change] = []
+    rounded = math.ceil if name in getattr(config, "rounds_up", ()) else round
     try:
         steps = (
-            [_number(item, length, remaining) for item in value]
+            [_number(item, length, remaining, rounded) for item in value]
             if isinstance(value, tuple)
-            else _number(value, length, remaining)
+            else _number(value, length, remaining, rounded)
         )
     except _UnknownLengthError as error:
         problems.append(config._problem("missing", name, f"{value!r} {error}"))
@@ -133,18 +136,21 @@ def _set_steps(
     commit(changes)
 
 
-def _number(value: Any, length: TrainingLength, remaining: int | None) -> Any:
+def _number(
+    value: Any, length: TrainingLength, remaining: int | None, rounded: Callable[[float], int]
+) -> Any:
     if not isinstance(value, Duration):
         return value
     form = Duration.FORM.fullmatch(value)
     if form["epochs"] is not None:
         if length.steps_per_epoch is None:
             raise _UnknownLengthError(_UNKNOWN.format("steps_per_epoch"))
-        return round(float(form["epochs"]) * length.steps_per_epoch)
+        return rounded(float(form["epochs"]) * length.steps_per_epoch)
     if length.train_steps is None:
         raise _UnknownLengthError(_UNKNOWN.format("train_steps"))
     if form["percent"] is not None:
-        return round(float(form["percent"]) / 100 * length.train_steps)
+        # By the float that "0.07" is, as whoever writes a share as a fraction has it.
+        return rounded(float(Decimal(form["percent"]) / 100) * length.train_steps)
     if remaining is None:
         raise _UnknownLengthError("means something in a learning rate only")
     return remaining

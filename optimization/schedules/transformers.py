@@ -47,12 +47,15 @@ def _waves(
 class WarmedUpLrConfig(BaseLrConfig):
     """A learning rate whose warmup is its own: lr(s) = lr0 * (ramp(s) if s < W else factor(s - W)).
 
-    A subclass has a method `factor`, and may have another `ramp` than s / W.
+    A subclass has a method `factor`, and may have another `ramp` than s / W. A warmup and
+    a training in per cent or epochs are rounded up, as transformers does: 3 % of 1234 are 38 steps.
 
     Attributes:
         initial_learning_rate: lr0, what the factors multiply, >= 0.
         num_warmup_steps: W, the length of the warmup in optimizer steps; 0 for none.
     """
+
+    rounds_up = ("num_warmup_steps", "num_training_steps")  # not a field
 
     initial_learning_rate: NonNegativeFloat = REQUIRED
     num_warmup_steps: FirstSteps = 0

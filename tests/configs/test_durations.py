@@ -47,6 +47,35 @@ def test_steps_epochs_and_shares(written, steps):
 
 
 @pytest.mark.parametrize(
+    ("name", "written", "steps"),
+    [
+        ("hf_linear", "3%", 38),  # of 1234: 37.02
+        ("hf_cosine_warmup_with_min_lr", "0.1 epochs", 4),  # of 31 steps: 3.1
+        ("hf_constant_with_warmup", "50%", 617),
+        ("hf_inverse_sqrt", "7%", 87),
+    ],
+)
+def test_the_warmups_of_transformers_are_rounded_up(name, written, steps):
+    values = {"initial_learning_rate": 1.0, "num_warmup_steps": written}
+    if name == "hf_cosine_warmup_with_min_lr":
+        values["min_lr"] = 0.1
+    length = TrainingLength(train_steps=1234, steps_per_epoch=31)
+    sized, problems = with_length(config({"type": name, name: values}), length)
+    assert problems == []
+    assert sized.learning_rate.get().num_warmup_steps == steps
+    plain, _ = with_length(config(warmup=linear_warmup("3%")), length)
+    assert plain.warmup.get().warmup_steps == 37  # the nearest
+
+
+def test_the_other_parts_of_transformers_schedules_are_the_nearest():
+    values = {"initial_learning_rate": 1.0, "num_warmup_steps": "3%", "num_decay_steps": "10%"}
+    name = "hf_warmup_stable_decay"
+    sized, _ = with_length(config({"type": name, name: values}), TrainingLength(1234))
+    rate = sized.learning_rate.get()
+    assert (rate.num_warmup_steps, rate.num_decay_steps) == (38, 123)
+
+
+@pytest.mark.parametrize(
     ("written", "message"),
     [
         ("10 epoch%", "expected steps, such as 500, '5 epochs', '10%' or 'remaining'"),
