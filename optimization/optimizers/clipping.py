@@ -12,12 +12,13 @@ are errors.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from optimization.optimizers import gradients
+from optimization.optimizers.norms import Norm, root_of_squares, times
 
 ALTERNATIVES = ("global_clipnorm", "clipnorm", "clipvalue", "adaptive_clip_factor")
 CLIPS = ("gradient_clip_norm", *ALTERNATIVES)
@@ -42,6 +43,18 @@ def check(optimizer: keras.optimizers.Optimizer) -> None:
             "Argument `gradient_transformers` can't be combined with a clip (a transformer may "
             f"clip by itself), received: {clips}"
         )
+
+
+class Before(NamedTuple):
+    """What the first clip found.
+
+    Attributes:
+        norm: The norm over all gradients that it returned.
+        exceeded: Whether its bound was exceeded, if there is one.
+    """
+
+    norm: Norm
+    exceeded: list[Any]
 
 
 class Clip:
@@ -70,53 +83,53 @@ class Clip:
             return {}
         return {"gradient_norm": self.norm, "clipped_steps": self.count}
 
-    def first(self, grads: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def first(self, grads: Sequence[Any]) -> tuple[list[Any], Before | None]:
         """Acts by `gradient_clip_norm`, before transformers; keeps the norm of what came in.
 
         Returns:
-            The gradients, and for `rest` whether the bound was exceeded.
+            The gradients, and what `rest` is to know; None without a clip.
         """
         grads = list(grads)
         if not self.acts or not grads:
-            return grads, []
+            return grads, None
         norm = gradients.global_norm(grads)
-        self.norm.assign(norm)
+        self.norm.assign(norm.value)
         bound = self._optimizer.gradient_clip_norm
         if bound is None:
-            return grads, []
-        return gradients.clip_by_global_norm(grads, bound, norm), [norm > bound]
+            return grads, Before(norm, [])
+        clipped = gradients.clip_by_global_norm(grads, bound, norm)
+        return clipped, Before(norm.limited(bound), [norm > bound])
 
     def rest(
-        self, grads: Sequence[Any], variables: Sequence[Any], exceeded: Sequence[Any]
+        self, grads: Sequence[Any], variables: Sequence[Any], before: Before | None
     ) -> list[Any]:
         """Acts by the other clip, and counts.
 
         Args:
             grads: The gradients, without duplicate indices where they are sparse.
             variables: Their variables.
-            exceeded: What `first` returned.
+            before: What `first` returned.
         """
         grads = list(grads)
-        if not self.acts or not grads:
+        if before is None or not grads:
             return grads
-        grads, more = self._clipped(grads, variables)
-        excess = ops.any(ops.stack([*exceeded, *more]))
+        grads, more = self._clipped(grads, variables, before.norm)
+        excess = ops.any(ops.stack([*before.exceeded, *more]))
         self.count.assign_add(ops.cast(excess, self.count.dtype))
         return grads
 
-    def _clipped(self, grads: list[Any], variables: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def _clipped(
+        self, grads: list[Any], variables: Sequence[Any], norm: Norm
+    ) -> tuple[list[Any], list[Any]]:
         """Returns the gradients clipped, and whether the bound was exceeded, by gradient."""
         optimizer, exceeded = self._optimizer, []
         if optimizer.global_clipnorm is not None:
             bound = optimizer.global_clipnorm
             # Transformers are not combined with this clip, so nothing came between.
-            fresh = optimizer.gradient_clip_norm is not None
-            norm = gradients.global_norm(grads) if fresh else ops.convert_to_tensor(self.norm)
             return gradients.clip_by_global_norm(grads, bound, norm), [norm > bound]
         if optimizer.clipnorm is not None:
-            bound = optimizer.clipnorm
-            exceeded += [gradients.global_norm([gradient]) > bound for gradient in grads]
-            grads = [gradients.clip_by_norm(gradient, bound) for gradient in grads]
+            grads, exceeds = gradients.clip_by_norm(grads, optimizer.clipnorm)
+            exceeded.append(ops.any(exceeds))
         elif optimizer.clipvalue is not None:
             bound = optimizer.clipvalue
             exceeded += [gradients.largest(gradient) > bound for gradient in grads]
@@ -139,18 +152,19 @@ def _adaptively(gradient: Any, variable: Any, factor: float, epsilon: float) -> 
     gradient becomes dense.
     """
     dense = gradients.densify(gradient)
-    bound = factor * ops.maximum(unitwise_norm(ops.convert_to_tensor(variable)), epsilon)
+    bound = factor * ops.maximum(unitwise_norm(ops.convert_to_tensor(variable)).value, epsilon)
     norm = unitwise_norm(dense)
-    exceeds = norm > bound
-    # Where it is not needed the quotient must not divide by 0.
-    scale = ops.where(exceeds, bound / ops.where(exceeds, norm, 1.0), 1.0)
-    return dense * ops.cast(scale, dense.dtype), ops.any(exceeds)
+    divisor, factor = norm.clip(ops.cast(bound, "float32"))
+    return gradients.scale_all([dense], factor, divisor)[0], ops.any(norm > bound)
 
 
-def unitwise_norm(x: Any) -> Any:
-    """Returns the float32 norm of each unit, in a shape that broadcasts with x."""
-    squares = ops.square(ops.cast(x, "float32"))
-    if sum(size > 1 for size in x.shape) <= 1:
-        return ops.sqrt(ops.sum(squares))
-    axes = tuple(range(len(x.shape) - 1))
-    return ops.sqrt(ops.sum(squares, axis=axes, keepdims=True))
+def unitwise_norm(x: Any) -> Norm:
+    """Returns the norm of each unit, in a shape that broadcasts with x."""
+    one_unit = sum(size > 1 for size in x.shape) <= 1
+    axes = None if one_unit else tuple(range(len(x.shape) - 1))
+
+    def squares(tensors: Sequence[Any], factor: Any) -> Any:
+        scaled = ops.square(times(tensors[0], factor))
+        return ops.cast(ops.sum(scaled, axis=axes, keepdims=not one_unit), "float32")
+
+    return root_of_squares(squares, [x])

@@ -121,7 +121,7 @@ class FusedUpdates:
             factor = factors.of(gradient)
             for device, (run, copies) in enumerate(zip(runs, _by_device(variables), strict=True)):
                 values = _with_shape(gradient.on(device), variable.shape)
-                run.take(self._updates[key], Row(copies, values, factor))
+                run.take(self._updates[key], Row(copies, values, factor, gradient.divisor))
         for run in runs:
             run.complete()
         return others
@@ -169,7 +169,7 @@ def _kind(variables: Sequence[Any], gradient: Scaled) -> tuple:
         tuple((tuple(v.shape), v.dtype, v.trainable) for v in variables),
         gradient.dtype,
         getattr(gradient.values, "trainable", None),  # it may be a variable
-        gradient.factor is None,
+        (gradient.factor is None, gradient.divisor is None),
     )
 
 

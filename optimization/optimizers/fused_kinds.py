@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import keras
 
 from optimization.optimizers.ema import move
-from optimization.optimizers.gradients import sum_of_squares
-from optimization.optimizers.stages import SquareSum
+from optimization.optimizers.norms import Norm, norm, root_of_squares, sum_of_squares, times
+from optimization.optimizers.stages import Length, SquareSum
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
 Scalars = dict[str, Any]
 Applied = Callable[[Mapping[str, Any]], contextlib.AbstractContextManager[None]]
+Source = tuple[tuple[str, int], SquareSum | Length]
 
 _FOLDS = 16
 
@@ -27,11 +28,13 @@ class Row(NamedTuple):
         copies: The weight, its state, and its average if any.
         values: The gradient, still to be scaled.
         factor: That of the gradient; None for 1.
+        divisor: What the gradient is divided by before that; None for 1.
     """
 
     copies: list[Any]
     values: Any
     factor: Any
+    divisor: Any
 
 
 class Input:
@@ -104,7 +107,9 @@ class Update:
     @contextlib.contextmanager
     def standing_in(self, row: Row, scalars: Scalars) -> Iterator[None]:
         """Has the exemplar's variables be the arguments of a function, inside a `with` block."""
-        copies, gradient, factor = row
+        copies, gradient, factor, divisor = row
+        if divisor is not None:
+            gradient = gradient / tf.cast(divisor, gradient.dtype)
         if factor is not None:
             gradient = gradient * tf.cast(factor, gradient.dtype)
         self.gradient.tensor = gradient
@@ -148,13 +153,13 @@ class _Part:
 
     Attributes:
         function: Takes the arguments of `StagedUpdate._part`.
-        sums: Where each of the sums that it asks for comes from: (kind, number), axis.
+        sums: Where each of the sums that it asks for comes from, (kind, number), and the sum.
         is_last: Whether it completes the update.
         is_empty: Whether it does nothing but ask.
     """
 
     function: Any
-    sums: list[tuple[tuple[str, int], int | None]]
+    sums: list[Source]
     is_last: bool
     is_empty: bool
 
@@ -166,7 +171,7 @@ class StagedUpdate(Update):
         super().__init__(*args)
         self._stages: Any = None
         self._parts: list[_Part] = []
-        self._sums: list[tuple[tuple[str, int], int | None]] = []
+        self._sums: list[Source] = []
 
     def run(self, row: Row, scalars: Scalars) -> None:
         """Updates one variable of this kind on one device; see `Update`."""
@@ -215,7 +220,7 @@ class StagedUpdate(Update):
                 return ()
             return carried, self._noted(wanted)
 
-    def _noted(self, wanted: Sequence[SquareSum]) -> list[Any]:
+    def _noted(self, wanted: Sequence[SquareSum | Length]) -> list[Any]:
         """Notes where the sums come from; returns what must be passed on for them."""
         inputs = {id(self.gradient): ("gradient", 0)}
         inputs.update((id(v), ("variable", i)) for i, v in enumerate(self.variables))
@@ -225,31 +230,53 @@ class StagedUpdate(Update):
             last = len(each.of.shape) - 1
             if place is None or each.axis not in (None, last):
                 place = ("folded", len(folded))
-                folded.append(_folded(tf.convert_to_tensor(each.of), each.axis))
-            self._sums.append((place, each.axis))
+                x = tf.convert_to_tensor(each.of)
+                # In float64 no square is infinite or 0.
+                x = tf.cast(x, tf.float64) if isinstance(each, Length) else x
+                folded.append(_folded(x, each.axis))
+            self._sums.append((place, each))
         return folded
 
     @staticmethod
     def _evaluated(part: _Part, row: Row, folded: Sequence[Any]) -> list[Any]:
         places = {"gradient": [row.values], "variable": row.copies}
         sums = []
-        for (kind, number), axis in part.sums:
+        for (kind, number), wanted in part.sums:
+            is_norm = isinstance(wanted, Length)
             if kind == "folded":
-                sums.append(tf.reduce_sum(folded[number], axis=axis))
+                total = tf.reduce_sum(folded[number], axis=wanted.axis)
+                sums.append(tf.cast(tf.sqrt(total), row.values.dtype) if is_norm else total)
                 continue
-            total = _square_sum(places[kind][number], axis)
-            if kind == "gradient" and row.factor is not None:
-                total = total * tf.cast(tf.square(row.factor), total.dtype)
+            of = tf.convert_to_tensor(places[kind][number])
+            factor, divisor = (row.factor, row.divisor) if kind == "gradient" else (None, None)
+            if is_norm or divisor is not None:  # It is clipped, and may be large before.
+                length = (norm(of) if wanted.axis is None else _axis_norm(of, wanted.axis)).value
+                length = length if divisor is None else length / tf.cast(divisor, length.dtype)
+                length = length if factor is None else length * tf.cast(factor, length.dtype)
+                sums.append(length if is_norm else tf.square(length))
+                continue
+            total = _square_sum(of, wanted.axis)
+            if factor is not None:
+                total = total * tf.cast(tf.square(factor), total.dtype)
             sums.append(total)
         return sums
 
 
 def _square_sum(x: Any, axis: int | None) -> Any:
     """Returns sum(x^2) over all or the last axis, in parallel, without a tensor of all squares."""
-    x = tf.convert_to_tensor(x)
     if axis is None:
         return sum_of_squares(x)
     return tf.square(tf.raw_ops.EuclideanNorm(input=x, axis=[axis]))
+
+
+def _axis_norm(x: Any, axis: int) -> Norm:
+    """Returns the norms along the last axis."""
+
+    def squares(tensors: Sequence[Any], factor: Any) -> Any:
+        factor = None if factor is None else factor[..., None]
+        return _square_sum(times(tensors[0], factor), axis)
+
+    return root_of_squares(squares, [x], large_only=True)
 
 
 def _folded(x: Any, axis: int | None) -> Any:

@@ -14,11 +14,14 @@ Keras' make a gradient dense.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
+
+from optimization.optimizers.norms import Norm, either, half_sum_of_squares, root_of_squares, times
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -33,11 +36,13 @@ class Scaled:
     Attributes:
         values: A dense tensor, or a variable.
         factor: A number or a float32 scalar; None for 1.
+        divisor: What the values are divided by before, for a clip of very large ones; None for 1.
         copies: The same on each device of this process; empty for one for all.
     """
 
     values: Any
     factor: Any = None
+    divisor: Any = None
     copies: tuple[Any, ...] = ()
 
     @property
@@ -60,6 +65,11 @@ class Scaled:
         factor = factor if self.factor is None else self.factor * factor
         return dataclasses.replace(self, factor=factor)
 
+    def divided_by(self, divisor: Any) -> "Scaled":
+        """Returns the gradient divided by a power of two, before it is multiplied."""
+        divisor = divisor if self.divisor is None else self.divisor * divisor
+        return dataclasses.replace(self, divisor=divisor)
+
 
 def is_sparse(gradient: Any) -> bool:
     """Says whether a gradient holds some rows only."""
@@ -81,8 +91,8 @@ def sum_duplicates(gradient: Any) -> Any:
 def densify(gradient: Any) -> Any:
     """Returns a sparse gradient, or one still to be scaled, as a tensor; any other as it is."""
     if isinstance(gradient, Scaled):
-        factor = gradient.factor
-        return gradient.values if factor is None else scale(gradient.values, factor)
+        values = _before_factor(gradient)
+        return values if gradient.factor is None else scale(values, gradient.factor)
     return tf.convert_to_tensor(gradient) if is_sparse(gradient) else gradient
 
 
@@ -107,40 +117,6 @@ def scale(gradient: Any, factor: Any) -> Any:
     return map_values(lambda values: values * ops.cast(factor, values.dtype), gradient)
 
 
-def sum_of_squares(x: Any, axis: int | None = None) -> Any:
-    """Returns sum(x^2) over an axis, or over all, of a dense tensor, in its dtype."""
-    return 2 * _half_sum_of_squares(x) if axis is None else ops.sum(ops.square(x), axis=axis)
-
-
-def _squared_norm(gradient: Any) -> Any:
-    return _together([gradient])
-
-
-def _together(gradients: Sequence[Any]) -> Any:
-    """Returns the sum of squares over all gradients, a float32 scalar.
-
-    Those with one factor share its operations.
-    """
-    parts: dict[Any, tuple[Any, list[Any]]] = {}
-    for gradient in gradients:
-        factor = gradient.factor if isinstance(gradient, Scaled) else None
-        values = gradient.values if _is_marked(gradient) else gradient
-        # In float32: a sum of squares overflows float16 and is coarse in bfloat16.
-        squares = _half_sum_of_squares(ops.cast(values, "float32"))
-        parts.setdefault(_identity(factor), (factor, []))[1].append(squares)
-    totals = [
-        (1.0 if factor is None else ops.square(factor)) * ops.sum(ops.stack(squares))
-        for factor, squares in parts.values()
-    ]
-    return 2 * sum(totals)
-
-
-def _half_sum_of_squares(x: Any) -> Any:
-    if keras.backend.backend() == "tensorflow":
-        return tf.nn.l2_loss(x)  # in parallel, and without a tensor of all squares
-    return ops.sum(ops.square(x)) / 2
-
-
 def _is_marked(gradient: Any) -> bool:
     return isinstance(gradient, Scaled) or is_sparse(gradient)
 
@@ -149,8 +125,11 @@ def _identity(factor: Any) -> Any:
     return factor if isinstance(factor, float | None) else id(factor)
 
 
-def scale_all(gradients: Sequence[Any], factor: Any) -> list[Any]:
-    """Returns each gradient times one factor."""
+def scale_all(gradients: Sequence[Any], factor: Any, divisor: Any = None) -> list[Any]:
+    """Returns each gradient divided by a power of two, and then times one factor."""
+    gradients = list(gradients)
+    if divisor is not None:
+        gradients = _divided(gradients, [divisor] * len(gradients))
     products: dict[Any, Any] = {}
     scaled = []
     for gradient in gradients:
@@ -164,17 +143,89 @@ def scale_all(gradients: Sequence[Any], factor: Any) -> list[Any]:
     return scaled
 
 
-def global_norm(gradients: Sequence[Any]) -> Any:
-    """Returns the root of the sum of squares over all gradients, a float32 scalar.
+def _divided(gradients: Sequence[Any], divisors: Sequence[Any]) -> list[Any]:
+    """Returns gradients divided by what is almost always 1."""
+    places = [i for i, gradient in enumerate(gradients) if not isinstance(gradient, Scaled)]
+    values = [ops.convert_to_tensor(values_of(gradients[i])) for i in places]
+    if values:
+        own = ops.stack([divisors[i] for i in places])
+        values = either(ops.all(ops.equal(own, 1.0)), _same, _quotients, [own, *values])
+    found = dict(zip(places, values, strict=True))
+    return [
+        map_values(lambda _, i=i: found[i], gradient)
+        if i in found
+        else gradient.divided_by(divisors[i])
+        for i, gradient in enumerate(gradients)
+    ]
+
+
+def _same(divisors: Any, *values: Any) -> list[Any]:
+    return list(values)
+
+
+def _quotients(divisors: Any, *values: Any) -> list[Any]:
+    divisors = ops.unstack(divisors, len(values))
+    return [x / ops.cast(divisor, x.dtype) for x, divisor in zip(values, divisors, strict=True)]
+
+
+def values_of(gradient: Any) -> Any:
+    """Returns the tensor of a gradient's values, without what they are still to be scaled by."""
+    return gradient.values if _is_marked(gradient) else gradient
+
+
+def global_norm(gradients: Sequence[Any]) -> Norm:
+    """Returns the norm over all gradients.
 
     Sparse gradients must not repeat an index.
     """
-    return ops.sqrt(_together(gradients))
+    # Those with one factor share its operations.
+    parts: dict[Any, tuple[Any, list[Any]]] = {}
+    for gradient in gradients:
+        factor = gradient.factor if isinstance(gradient, Scaled) else None
+        parts.setdefault(_identity(factor), (factor, []))[1].append(_before_factor(gradient))
+    factors = [1.0 if factor is None else factor for factor, _ in parts.values()]
+    counts = [len(values) for _, values in parts.values()]
+
+    def squares(tensors: Sequence[Any], unit: Any) -> Any:
+        factors, values = tensors[: len(counts)], iter(tensors[len(counts) :])
+        sums = [_sum(itertools.islice(values, count), unit) for count in counts]
+        return 2 * sum(ops.square(f) * each for f, each in zip(factors, sums, strict=True))
+
+    factors = [ops.convert_to_tensor(factor, "float32") for factor in factors]
+    return root_of_squares(squares, [*factors, *(v for _, part in parts.values() for v in part)])
+
+
+def _sum(values: Iterable[Any], unit: Any) -> Any:
+    halves = [ops.cast(half_sum_of_squares(times(x, unit)), "float32") for x in values]
+    return ops.sum(ops.stack(halves))
+
+
+def norms(gradients: Sequence[Any], large_only: bool = False) -> Norm:
+    """Returns the norm of each gradient, in one tensor; see `root_of_squares`."""
+
+    def squares(tensors: Sequence[Any], units: Any) -> Any:
+        units = [None] * len(tensors) if units is None else ops.unstack(units, len(tensors))
+        halves = [half_sum_of_squares(times(*each)) for each in zip(tensors, units, strict=True)]
+        return 2 * ops.stack([ops.cast(half, "float32") for half in halves])
+
+    found = root_of_squares(squares, [_before_factor(g) for g in gradients], large_only)
+    factors = [g.factor if isinstance(g, Scaled) else None for g in gradients]
+    if all(factor is None for factor in factors):
+        return found
+    factors = [ops.convert_to_tensor(1.0 if f is None else f, "float32") for f in factors]
+    return Norm(found.root * ops.abs(ops.stack(factors)), found.unit)
+
+
+def _before_factor(gradient: Any) -> Any:
+    """Returns the values, divided by what they are still to be divided by, but not multiplied."""
+    values = values_of(gradient)
+    divisor = gradient.divisor if isinstance(gradient, Scaled) else None
+    return values if divisor is None else values / ops.cast(divisor, values.dtype)
 
 
 def is_finite(gradient: Any) -> Any:
     """Says whether all entries are finite."""
-    return ops.all(ops.isfinite(gradient.values if _is_marked(gradient) else gradient))
+    return ops.all(ops.isfinite(values_of(gradient)))
 
 
 def largest(gradient: Any) -> Any:
@@ -182,20 +233,28 @@ def largest(gradient: Any) -> Any:
     return ops.max(ops.abs(gradient.values if is_sparse(gradient) else densify(gradient)))
 
 
-def clip_by_norm(gradient: Any, bound: float) -> Any:
-    """Returns g * bound / max(|g|, bound)."""
-    norm = ops.sqrt(_squared_norm(gradient))
-    return scale(gradient, bound / ops.maximum(norm, bound))
+def clip_by_norm(gradients: Sequence[Any], bound: float) -> tuple[list[Any], Any]:
+    """Clips the norm of each gradient.
+
+    Returns:
+        Each g * min(bound / |g|, 1), and which norms were above the bound.
+    """
+    found = norms(gradients, large_only=bound > 1e-12)
+    divisors, factors = (ops.unstack(each, len(gradients)) for each in found.clip(bound))
+    divided = _divided(gradients, divisors)
+    return [scale(g, factor) for g, factor in zip(divided, factors, strict=True)], found > bound
 
 
-def clip_by_global_norm(gradients: Sequence[Any], bound: float, norm: Any = None) -> list[Any]:
-    """Returns each g * bound / max(norm, bound), with the norm over all gradients if not given.
+def clip_by_global_norm(
+    gradients: Sequence[Any], bound: float, norm: Norm | None = None
+) -> list[Any]:
+    """Returns each g * min(bound / norm, 1), with the norm over all gradients if not given.
 
     A norm that is not finite makes every gradient NaN, as in Keras: it can't be clipped.
     """
     norm = global_norm(gradients) if norm is None else norm
-    factor = bound / ops.maximum(norm, bound) + (norm - norm)
-    return scale_all(gradients, factor)
+    divisor, factor = norm.clip(bound)
+    return scale_all(gradients, factor, divisor)
 
 
 def clip_by_value(gradient: Any, bound: float) -> Any:

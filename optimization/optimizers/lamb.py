@@ -85,7 +85,7 @@ class LAMB(Staged, DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
             # Computed twice, so that a fused update need not keep it.
             squares = [SquareSum(variable), SquareSum(self._direction(index, variable))]
             _, squares = yield (), squares
-            ratio = trust_ratio(*squares)
+            ratio = trust_ratio(*(ops.sqrt(square) for square in squares))
         step = ops.cast(learning_rate, dtype) * ratio * self._direction(index, variable)
         self.assign_sub(variable, ops.cast(step, variable.dtype))
 

@@ -8,7 +8,7 @@ from keras import ops
 
 from optimization.optimizers.layerwise import DecaysByPath, Exclusions, trust_ratio
 from optimization.optimizers.slots import Float32Slots, as_dense, compute_dtype
-from optimization.optimizers.stages import SquareSum, Staged, Stages
+from optimization.optimizers.stages import Length, SquareSum, Staged, Stages
 
 
 @keras.saving.register_keras_serializable(package="optimization")
@@ -94,8 +94,8 @@ class LARS(Staged, DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
             if self._adapts[index]:
                 decayed = self._decayed(index, gradient, variable)
                 of = decayed if self._decays[index] and self.weight_decay_rate else gradient
-                _, squares = yield (), [SquareSum(variable), SquareSum(of)]
-                ratio = trust_ratio(*squares, self.eeta)
+                _, (square, norm) = yield (), [SquareSum(variable), Length(of)]
+                ratio = trust_ratio(ops.sqrt(square), norm, self.eeta)
             scaled = ops.cast(learning_rate, dtype) * ratio
             scaled = scaled * self._decayed(index, gradient, variable)
             self.assign(buffer, self.momentum * buffer + scaled)
@@ -105,8 +105,8 @@ class LARS(Staged, DecaysByPath, Float32Slots, keras.optimizers.Optimizer):
             self.assign(buffer, self.momentum * buffer + decayed)
             if self._adapts[index]:
                 of = self._ahead(buffer, decayed) if self.nesterov else buffer
-                _, squares = yield (), [SquareSum(variable), SquareSum(of)]
-                ratio = trust_ratio(*squares, self.eeta)
+                _, (square, norm) = yield (), [SquareSum(variable), Length(of)]
+                ratio = trust_ratio(ops.sqrt(square), norm, self.eeta)
             # Computed twice, so that a fused update need not keep it.
             update = self._ahead(buffer, self._decayed(index, gradient, variable))
             step = ops.cast(learning_rate, dtype) * ratio * update

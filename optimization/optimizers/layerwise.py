@@ -13,16 +13,8 @@ from optimization.optimizers.patterns import (
 )
 
 
-def trust_ratio(weight_squares: Any, update_squares: Any, coefficient: float = 1.0) -> Any:
-    """Returns coefficient * |weight| / |update| (L2 norms), or 1 where a norm is 0.
-
-    Args:
-        weight_squares: |weight|^2.
-        update_squares: |update|^2.
-        coefficient: The factor.
-    """
-    weight_norm = ops.sqrt(weight_squares)
-    update_norm = ops.sqrt(update_squares)
+def trust_ratio(weight_norm: Any, update_norm: Any, coefficient: float = 1.0) -> Any:
+    """Returns coefficient * |weight| / |update| (L2 norms), or 1 where a norm is 0."""
     defined = ops.logical_and(weight_norm > 0, update_norm > 0)
     safe_norm = ops.where(defined, update_norm, ops.ones_like(update_norm))
     ratio = coefficient * weight_norm / safe_norm

@@ -248,14 +248,14 @@ class PipelineOptimizer(
     def _take_update(self, pairs: GradsAndVars) -> None:
         """The update, in the order in which it acts."""
         grads, variables = _unzip(self._without_overwritten(pairs))
-        grads, exceeded = self._clip.first(grads)
+        grads, before = self._clip.first(grads)
         pairs = list(zip(grads, variables, strict=True))
         if self.gradient_transformers:  # They take tensors.
             pairs = [(bare(gradient), variable) for gradient, variable in pairs]
         for transform in self.gradient_transformers:
             pairs = list(transform(pairs))
         grads, variables = _unzip(pairs)
-        grads = self._clip.rest(grads, variables, exceeded)
+        grads = self._clip.rest(grads, variables, before)
         updated = self._masters.brought_up_to_date(variables)
         moved = self._updates.take(grads, variables, updated, self._iterations, self._average)
         for variable, target in zip(variables, updated, strict=True):

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from optimization.optimizers.fused_kinds import Input, Row, Scalars, Update
-from optimization.optimizers.stages import SquareSum, Staged
+from optimization.optimizers.stages import Length, SquareSum, Staged
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -58,7 +58,9 @@ class StackedUpdate(Update):
             _Slot(_with_rank(tf.stack([_read(copy) for copy in copies]), rank), key)
             for copies, key in zip(places, keys, strict=True)
         ]
-        self.whole(Row(slots, gradients, _factor(rows, rank)), scalars)
+        factor = _together([row.factor for row in rows], rank)
+        divisor = _together([row.divisor for row in rows], rank)
+        self.whole(Row(slots, gradients, factor, divisor), scalars)
         for slot, copies in zip(slots, places, strict=True):
             if slot.is_assigned:
                 values = tf.reshape(slot.tensor, [len(rows), *copies[0].shape])
@@ -105,18 +107,20 @@ def _with_rank(tensor: Any, rank: int) -> Any:
     return tensor if missing == 0 else tf.reshape(tensor, [-1, *[1] * (rank - 1)])
 
 
-def _sums(wanted: SquareSum) -> Any:
-    """Returns the sum of squares of each variable."""
+def _sums(wanted: SquareSum | Length) -> Any:
+    """Returns the sum of squares, or the norm, of each variable."""
     x = tf.convert_to_tensor(wanted.of)
-    return tf.reduce_sum(tf.square(x), axis=list(range(1, len(x.shape))), keepdims=True)
+    is_norm = isinstance(wanted, Length)
+    values = tf.cast(x, tf.float64) if is_norm else x
+    total = tf.reduce_sum(tf.square(values), axis=list(range(1, len(x.shape))), keepdims=True)
+    return tf.cast(tf.sqrt(total), x.dtype) if is_norm else total
 
 
-def _factor(rows: Sequence[Row], rank: int) -> Any:
-    """Returns the factor of all gradients, None for 1, or those of each."""
-    factors = [row.factor for row in rows]
-    if all(factor is factors[0] for factor in factors):
-        return factors[0]
-    return _with_rank(tf.stack(factors), rank)
+def _together(values: Sequence[Any], rank: int) -> Any:
+    """Returns a number of all gradients, None for 1, or those of each."""
+    if all(value is values[0] for value in values):
+        return values[0]
+    return _with_rank(tf.stack(values), rank)
 
 
 def _read(copy: Any) -> Any:

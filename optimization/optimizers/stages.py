@@ -1,7 +1,8 @@
 """Updates that need norms halfway: one formula, which runs at once or part by part.
 
-`update_stages` of such an optimizer is a generator. Where it needs sums of squares it yields the
-tensors that it goes on with, and what is to be summed; it gets both back, the tensors and the sums:
+`update_stages` of such an optimizer is a generator. Where it needs sums of squares, or norms, it
+yields the tensors that it goes on with, and what is to be summed; it gets both back, the tensors
+and the sums:
 
     def update_stages(self, gradient, variable, learning_rate):
         u = ...
@@ -20,10 +21,11 @@ from typing import Any
 
 from keras import ops
 
-from optimization.optimizers.gradients import densify, sum_of_squares
+from optimization.optimizers.gradients import densify
+from optimization.optimizers.norms import norm, sum_of_squares
 from optimization.optimizers.slots import compute_dtype
 
-Stages = Generator[tuple[tuple[Any, ...], list["SquareSum"]], tuple[Any, list[Any]], None]
+Stages = Generator[tuple[tuple[Any, ...], list["SquareSum | Length"]], tuple[Any, list[Any]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,22 @@ class SquareSum:
         return square_sum(self.of, self.axis)
 
 
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """An L2 norm that an update needs of entries whose squares may be 0 or infinite in float32.
+
+    Attributes:
+        of: As in `SquareSum`.
+    """
+
+    of: Any
+    axis = None
+
+    def value(self) -> Any:
+        """Returns the norm, in float32 at least."""
+        return norm(ops.cast(self.of, compute_dtype(self.of))).value
+
+
 def square_sum(x: Any, axis: int | None = None) -> Any:
     """Returns sum(x^2) over an axis, or over all, of a tensor or variable, in float32 at least."""
     return sum_of_squares(ops.cast(x, compute_dtype(x)), axis)
@@ -55,10 +73,14 @@ class Staged:
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its state."""
-        self.take_stages(densify(gradient), variable, learning_rate, SquareSum.value)
+        self.take_stages(densify(gradient), variable, learning_rate, lambda each: each.value())
 
     def take_stages(
-        self, gradient: Any, variable: Any, learning_rate: Any, sum_of: Callable[[SquareSum], Any]
+        self,
+        gradient: Any,
+        variable: Any,
+        learning_rate: Any,
+        sum_of: Callable[[SquareSum | Length], Any],
     ) -> None:
         """Runs all stages, with sums that `sum_of` returns."""
         stages = self.update_stages(gradient, variable, learning_rate)

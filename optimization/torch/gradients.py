@@ -102,8 +102,7 @@ class GradientRules:
                 clip_by_global_norm(grads, bound)
         if self.clipnorm:
             for (batch,) in batches([grads]):
-                norms = torch.stack(_norms(batch))
-                _scale(batch, _factors(norms, self.clipnorm).unbind())
+                _scale(batch, _factors(torch.stack(norms(batch)), self.clipnorm).unbind())
         if self.clipvalue and grads:
             torch._foreach_clamp_min_(grads, -self.clipvalue)
             torch._foreach_clamp_max_(grads, self.clipvalue)
@@ -113,7 +112,7 @@ class GradientRules:
                     min=self.adaptive_clip_epsilon
                 )
                 factors = _factors(unitwise_norm(parameter.grad), bound)
-                parameter.grad.mul_(factors.to(parameter.grad.dtype))
+                _scale([parameter.grad], [factors])
 
 
 def clip_by_global_norm(grads: list[Tensor], bound: float) -> Tensor:
@@ -123,8 +122,8 @@ def clip_by_global_norm(grads: list[Tensor], bound: float) -> Tensor:
         The norm before.
     """
     device = grads[0].device
-    norms = [norm.to(device) for (batch,) in batches([grads]) for norm in _norms(batch)]
-    norm = torch.linalg.vector_norm(torch.stack(norms))
+    found = [norm.to(device) for (batch,) in batches([grads]) for norm in norms(batch)]
+    (norm,) = norms([torch.stack(found)])
     # A norm that is not finite makes every gradient NaN, as in Keras: it can't be clipped.
     factor = _factors(norm, bound) + (norm - norm)
     for (batch,) in batches([grads]):
@@ -133,14 +132,16 @@ def clip_by_global_norm(grads: list[Tensor], bound: float) -> Tensor:
 
 
 def unitwise_norm(x: Tensor) -> Tensor:
-    """Returns the float32 norm of each slice of axis 0, in a shape that broadcasts with x.
+    """Returns the norm of each slice of axis 0, in float32 at least, to broadcast with x.
 
     What has no two axes of more than one entry is one unit.
     """
-    x = x if x.dtype == torch.float64 else x.float()
-    if sum(size > 1 for size in x.shape) <= 1:
-        return torch.linalg.vector_norm(x)
-    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.dim())), keepdim=True)
+    one_unit = sum(size > 1 for size in x.shape) <= 1
+    axes = {} if one_unit else {"dim": tuple(range(1, x.dim())), "keepdim": True}
+    if _sums_in_float64(x):
+        return torch.linalg.vector_norm(x, dtype=torch.float64, **axes)
+    found = torch.linalg.vector_norm(x if x.dtype == torch.float64 else x.float(), **axes)
+    return found if _are_right(found).all() else _scaled_norm(x, **axes)
 
 
 def _factors(norms: Tensor, bound: Any) -> Tensor:
@@ -148,18 +149,62 @@ def _factors(norms: Tensor, bound: Any) -> Tensor:
     return (bound / norms).clamp(max=1.0)
 
 
-def _norms(batch: list[Tensor]) -> list[Tensor]:
+def norms(batch: list[Tensor]) -> list[Tensor]:
+    """Returns the L2 norm of each of some tensors of one dtype and device, in float32 at least.
+
+    It is finite, and not 0, for all finite entries other than 0, though their squares are not.
+    """
+    if _sums_in_float64(batch[0]):
+        return list(torch._foreach_norm(batch, 2, torch.float64))
     # In float32 at least: half precision overflows at the square of 256.
     low = batch[0].dtype in LOW_PRECISION
-    return list(torch._foreach_norm(batch, 2, torch.float32 if low else None))
+    found = list(torch._foreach_norm(batch, 2, torch.float32 if low else None))
+    right = _are_right(torch.stack(found))
+    if right.all():
+        return found
+    return [
+        norm.to(_widest(x)) if fine else _scaled_norm(x)
+        for x, norm, fine in zip(batch, found, right.tolist(), strict=True)
+    ]
+
+
+def _sums_in_float64(x: Tensor) -> bool:
+    """Says whether squares are summed in float64, where to look at a sum would cost more.
+
+    That is on a GPU, which would have to be waited for, and where `torch.compile` traces.
+    """
+    return x.dtype != torch.float64 and (x.is_cuda or torch.compiler.is_compiling())
+
+
+def _are_right(found: Tensor) -> Tensor:
+    # Below, squares may have been rounded to multiples of 1e-45. A norm of 0 is found twice.
+    return (found > 1e-12) & (found < float("inf"))
+
+
+def _widest(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.device.type == "mps" else torch.float64  # which that has not
+
+
+def _scaled_norm(x: Tensor, **axes: Any) -> Tensor:
+    """Returns the norm of x, by way of that of x / max |x|."""
+    x = x.to(_widest(x))
+    largest = x.abs().max() if x.numel() else x.new_zeros(())
+    if not 0 < largest < float("inf"):
+        return torch.linalg.vector_norm(x, **axes)
+    return torch.linalg.vector_norm(x / largest, **axes) * largest
 
 
 def _scale(batch: list[Tensor], factors: Any) -> None:
     # By the tensor, which stays on its device; a list has a factor for each.
-    if isinstance(factors, Tensor):
-        torch._foreach_mul_(batch, factors.to(batch[0].dtype))
+    dtype = batch[0].dtype
+    if dtype == torch.float16:  # in which a small factor is 0
+        factors = [factors] * len(batch) if isinstance(factors, Tensor) else factors
+        for gradient, factor in zip(batch, factors, strict=True):
+            gradient.copy_(gradient.float() * factor.float())
+    elif isinstance(factors, Tensor):
+        torch._foreach_mul_(batch, factors.to(dtype))
     else:
-        torch._foreach_mul_(batch, [factor.to(batch[0].dtype) for factor in factors])
+        torch._foreach_mul_(batch, [factor.to(dtype) for factor in factors])
 
 
 def _unscale(optimizer: Optimizer, params: list[Tensor]) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from optimization.torch.adam import update_moments
 from optimization.torch.base import ForeachOptimizer, decay, number, subtract
+from optimization.torch.gradients import norms
 
 
 class LAMB(ForeachOptimizer):
@@ -170,11 +171,10 @@ def trust_ratios(
     params: list[Tensor], updates: list[Tensor], coefficient: float = 1.0
 ) -> list[Tensor]:
     """Returns coefficient * |weight| / |update| (L2 norms) of each, or 1 where a norm is 0."""
-    weight_norms = torch.stack(torch._foreach_norm(params))
-    update_norms = torch.stack(torch._foreach_norm(updates))
+    weight_norms, update_norms = torch.stack(norms(params)), torch.stack(norms(updates))
     ratios = coefficient * weight_norms / update_norms
     defined = (weight_norms > 0) & (update_norms > 0)
-    return list(torch.where(defined, ratios, 1.0).unbind())
+    return list(torch.where(defined, ratios, 1.0).to(updates[0].dtype).unbind())
 
 
 def accumulated(group: dict[str, Any], buffers: list[Tensor], values: list[Tensor]) -> list[Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from optimization.torch.adam import update_moments
 from optimization.torch.base import ForeachOptimizer, decay, number, subtract
+from optimization.torch.gradients import norms
 
 
 class Muon(ForeachOptimizer):
@@ -132,7 +133,8 @@ def orthogonalized(matrix: Tensor, coefficients: tuple[float, float, float], ste
     a, b, c = coefficients
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix
-    x = x / (torch.linalg.matrix_norm(x) + 1e-7)  # so that the spectral norm is at most 1
+    (norm,) = norms([x])
+    x = x / (norm.to(x.dtype) + 1e-7)  # so that the spectral norm is at most 1
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x

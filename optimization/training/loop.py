@@ -234,4 +234,4 @@ def _global_norm(grads: list) -> "tf.Tensor":
     from optimization.optimizers import gradients
 
     present = [gradients.sum_duplicates(gradient) for gradient in grads if gradient is not None]
-    return tf.cast(gradients.global_norm(present), tf.float32)
+    return tf.cast(gradients.global_norm(present).value, tf.float32)

@@ -76,7 +76,7 @@ def test_a_gradient_of_zero_stays_zero():
 def test_units_are_outputs():
     x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
     # The kernel of a one-dimensional convolution; optax takes (0,) here, for attention.
-    assert tuple(unitwise_norm(x).shape) == (1, 1, 4)
+    assert tuple(unitwise_norm(x).value.shape) == (1, 1, 4)
 
 
 BOUNDS = {

@@ -17,7 +17,7 @@ from tests.torch.common import (
     weights_of,
 )
 
-from optimization.torch.gradients import unitwise_norm  # isort: skip
+from optimization.torch.gradients import norms, unitwise_norm  # isort: skip
 
 CLIPS = {
     "global_clipnorm": 2.0,
@@ -188,6 +188,70 @@ def test_a_global_norm_that_is_not_finite_makes_everything_nan_as_in_keras():
     gradients[0]["scale"] = np.array(np.inf)
     found = factory_weights(config_of("sgd", global_clipnorm=1.0), initial, gradients)
     assert all(np.isnan(value).all() for value in found.values())
+
+
+CLIPS = {
+    "global_clipnorm": {"global_clipnorm": 1.0},
+    "gradient_clip_norm": {"gradient_clip_norm": 1.0},
+    "clipnorm": {"clipnorm": 1.0},
+    "adaptive": {"adaptive_clip_factor": 1.0, "adaptive_clip_epsilon": 1.0},
+}
+
+
+def gradient_after(arguments, gradient):
+    parameter = torch.nn.Parameter(torch.zeros_like(gradient))
+    name = "adamw" if "gradient_clip_norm" in arguments else "sgd"
+    config = config_of(name, **arguments)
+    optimizer = OptimizerFactory(config).build_optimizer([("w", parameter)])
+    parameter.grad = gradient.clone()
+    optimizer.step()
+    return parameter.grad.double().numpy()
+
+
+@pytest.mark.parametrize("size", [1e20, 1e30, 3e38])
+@pytest.mark.parametrize("arguments", CLIPS.values(), ids=CLIPS)
+def test_large_gradients_are_clipped(arguments, size):
+    found = gradient_after(arguments, torch.full((6,), size))
+    np.testing.assert_allclose(found, 6**-0.5, rtol=1e-5)  # the factor is subnormal
+
+
+@pytest.mark.parametrize("argument", ["global_clipnorm", "clipnorm"])
+@pytest.mark.parametrize(
+    ("dtype", "size", "bound"),
+    [
+        (torch.float32, 1e-30, 1e-33),
+        (torch.float64, 1e200, 1.0),
+        (torch.bfloat16, 1e30, 1.0),
+        (torch.float16, 6e4, 1e-3),
+    ],
+)
+def test_no_norm_is_infinite_or_0_in_any_dtype(argument, dtype, size, bound):
+    found = gradient_after({argument: bound}, torch.full((4,), size, dtype=dtype))
+    np.testing.assert_allclose(found, bound / 2, rtol=torch.finfo(dtype).eps)
+
+
+def test_norms_as_they_are_taken_where_nothing_waits_for_them(monkeypatch):
+    values = [torch.tensor([3e30, 4e30]), torch.tensor([3e-30, -4e-30]), torch.zeros(2)]
+    expected = [5e30, 5e-30, 0.0]
+    np.testing.assert_allclose(norms(values), expected, rtol=1e-6)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    np.testing.assert_allclose(norms(values), expected, rtol=1e-6)
+    rows = torch.stack(values)
+    np.testing.assert_allclose(unitwise_norm(rows).flatten(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-24, 1e24])
+def test_the_step_of_lars_does_not_depend_on_the_size_of_gradients(size):
+    def step_of(size):
+        parameter = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+        config = config_of("lars", momentum=0.0)
+        optimizer = OptimizerFactory(config).build_optimizer([("w", parameter)])
+        parameter.grad = size * parameter.detach()
+        optimizer.step()
+        return parameter.tolist()
+
+    np.testing.assert_allclose(step_of(size), step_of(1.0), rtol=1e-6)
+    assert step_of(size)[0] < 3.0
 
 
 def test_raising_names_the_parameters_and_changes_nothing():

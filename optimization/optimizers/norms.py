@@ -1,0 +1,164 @@
+"""Norms of finite tensors that are finite, and not 0, whatever the size of the entries.
+
+The square of 1.9e19 is infinite in float32, that of 1e-23 is 0. So where a sum of squares is not
+between 1e-24 and infinity it is taken again, of the entries times a power of two. Otherwise the
+tensors are read once.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+_LARGE, _SMALL = 2.0**100, 2.0**-100
+_LEAST = 2.0**-80  # Less may have lost digits: squares are multiples of 1e-45, or 0 below 1e-38.
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """A norm, root * unit, where float32 may hold the two and not their product.
+
+    Attributes:
+        root: A float32 tensor; the square of the norm is its square times that of the unit.
+        unit: Powers of two of the same shape, 1 for ordinary norms.
+    """
+
+    root: Any
+    unit: Any
+
+    @property
+    def value(self) -> Any:
+        """The norm; infinite if it is above 3.4e38."""
+        return self.root * self.unit
+
+    def clip(self, bound: Any) -> tuple[Any, Any]:
+        """Returns what clips: x / divisor * factor has the norm min(norm, bound).
+
+        The divisor is 1 unless the norm is very large, when a factor alone might be 0 in float32.
+        (Two factors might be multiplied with each other by whoever optimizes a graph.) A norm that
+        is infinite or NaN makes the factor NaN, as in Keras: it can't be clipped.
+        """
+        divisor = ops.maximum(self.unit, 1.0)
+        root = self.root * ops.minimum(self.unit, 1.0)
+        exceeds = root > bound / divisor
+        factor = ops.where(exceeds, bound / ops.where(exceeds, root, 1.0), divisor)
+        return divisor, factor + (root - root)
+
+    def limited(self, bound: float) -> "Norm":
+        """Returns the norm of what is clipped by `bound`."""
+        root = ops.minimum(self.value, bound) + (self.root - self.root)
+        return Norm(root, ops.ones_like(root))
+
+    def __gt__(self, bound: Any) -> Any:
+        """Says whether the norm is above a bound."""
+        return self.value > bound
+
+
+def root_of_squares(
+    squares: Callable[[Sequence[Any], Any], Any], tensors: Sequence[Any], large_only: bool = False
+) -> Norm:
+    """Returns the root of sums of squares.
+
+    Args:
+        squares: Returns the sums, in float32, of tensors times a factor that has the shape of the
+            sums; None is 1.
+        tensors: Its first argument.
+        large_only: Whether norms below 1e-12 may be 0.
+    """
+    tensors = [ops.convert_to_tensor(x) for x in tensors]
+    usual = squares(tensors, None)
+    fine = ops.isfinite(usual)
+    if not large_only:
+        fine = ops.logical_and(fine, usual >= _LEAST)
+
+    def as_they_are(usual: Any, fine: Any, *tensors: Any) -> tuple[Any, Any]:
+        return ops.sqrt(usual), ops.ones_like(usual)
+
+    def scaled(usual: Any, fine: Any, *tensors: Any) -> tuple[Any, Any]:
+        ones = ops.ones_like(usual)
+        small = usual < _LEAST
+        factor = ops.where(fine, ones, ops.where(small, _LARGE * ones, _SMALL * ones))
+        unit = ops.where(fine, ones, ops.where(small, _SMALL * ones, _LARGE * ones))
+        return ops.sqrt(squares(tensors, factor)), unit
+
+    return Norm(*either(ops.all(fine), as_they_are, scaled, [usual, fine, *tensors]))
+
+
+def norm(x: Any) -> Norm:
+    """Returns the L2 norm of a dense tensor."""
+    return root_of_squares(lambda tensors, factor: sum_of_squares(times(tensors[0], factor)), [x])
+
+
+def times(x: Any, factor: Any) -> Any:
+    """Returns x * factor in float32 at least; None is 1."""
+    # A sum of squares overflows float16 and is coarse in bfloat16.
+    x = x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+    return x if factor is None else x * ops.cast(factor, x.dtype)
+
+
+def sum_of_squares(x: Any, axis: int | None = None) -> Any:
+    """Returns sum(x^2) over an axis, or over all, of a dense tensor, in its dtype."""
+    return 2 * half_sum_of_squares(x) if axis is None else ops.sum(ops.square(x), axis=axis)
+
+
+def half_sum_of_squares(x: Any) -> Any:
+    """Returns sum(x^2) / 2 of a dense tensor, in its dtype."""
+    if keras.backend.backend() == "tensorflow":
+        return tf.nn.l2_loss(x)  # in parallel, and without a tensor of all squares
+    return ops.sum(ops.square(x)) / 2
+
+
+def either(
+    predicate: Any,
+    then: Callable[..., Sequence[Any]],
+    otherwise: Callable[..., Sequence[Any]],
+    tensors: Sequence[Any],
+) -> Sequence[Any]:
+    """Returns `then(*tensors)` if a predicate holds, else `otherwise(*tensors)`.
+
+    Only one is computed, inside functions compiled by TensorFlow or JAX too.
+
+    Args:
+        predicate: A boolean scalar.
+        then: A function of nothing but its arguments.
+        otherwise: Another, which returns tensors of the same shapes and dtypes.
+        tensors: The arguments.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        if isinstance(predicate, jax.core.Tracer):
+            return jax.lax.cond(predicate, then, otherwise, *tensors)
+    if backend == "tensorflow" and not tf.executing_eagerly():
+        return _either_in_graph(predicate, then, otherwise, tensors)
+    return then(*tensors) if bool(predicate) else otherwise(*tensors)
+
+
+def _either_in_graph(
+    predicate: Any,
+    then: Callable[..., Sequence[Any]],
+    otherwise: Callable[..., Sequence[Any]],
+    tensors: Sequence[Any],
+) -> Sequence[Any]:
+    # `tf.cond` makes operations for each argument, and runs those of both functions as no-ops.
+    kinds = [tf.TensorSpec(x.shape, x.dtype) for x in tensors]
+    functions = [
+        tf.function(function, autograph=False).get_concrete_function(*kinds)
+        for function in (then, otherwise)
+    ]
+    outputs = tf.nest.flatten(functions[0].structured_outputs)
+    results = tf.raw_ops.StatelessIf(
+        cond=predicate,
+        input=list(tensors),
+        Tout=[output.dtype for output in outputs],
+        then_branch=functions[0],
+        else_branch=functions[1],
+        output_shapes=[output.shape for output in outputs],
+    )
+    return list(results)
