@@ -1,7 +1,7 @@
 """Gradients as they reach an optimizer: dense or sparse; summed, scaled and clipped.
 
-Sparse gradients are `tf.IndexedSlices`; the functions here keep them sparse. What an update then
-reads depends on the algorithm:
+Sparse gradients are `tf.IndexedSlices`; the functions here keep them sparse. (Those of JAX and
+PyTorch are made dense when a step begins.) What an update then reads depends on the algorithm:
 
 - SGD without momentum and weight decay: the rows that have a gradient, nothing else;
 - Keras' Adagrad: it changes these rows only, but reads its whole accumulator;
@@ -76,6 +76,25 @@ def is_sparse(gradient: Any) -> bool:
     return keras.backend.backend() == "tensorflow" and isinstance(gradient, tf.IndexedSlices)
 
 
+def tensor_or_slices(gradient: Any) -> Any:
+    """Returns a sparse tensor of JAX or PyTorch as a dense one; any other gradient as it is."""
+    backend = keras.backend.backend()
+    if backend == "jax" and hasattr(gradient, "todense"):
+        return gradient.todense()
+    if backend == "torch" and hasattr(gradient, "to_dense"):
+        return gradient.to_dense()
+    return gradient
+
+
+def convert(gradient: Any, dtype: str) -> Any:
+    """Returns a gradient in a dtype; a sparse one stays sparse."""
+    if isinstance(gradient, Scaled):
+        copies = tuple(ops.cast(copy, dtype) for copy in gradient.copies)
+        values = copies[0] if copies else ops.cast(gradient.values, dtype)
+        return dataclasses.replace(gradient, values=values, copies=copies)
+    return map_values(lambda values: ops.cast(values, dtype), tensor_or_slices(gradient))
+
+
 def sum_duplicates(gradient: Any) -> Any:
     """Sums the rows of a sparse gradient that share an index; a dense one is returned as it is.
 
@@ -93,7 +112,7 @@ def densify(gradient: Any) -> Any:
     if isinstance(gradient, Scaled):
         values = _before_factor(gradient)
         return values if gradient.factor is None else scale(values, gradient.factor)
-    return tf.convert_to_tensor(gradient) if is_sparse(gradient) else gradient
+    return tf.convert_to_tensor(gradient) if is_sparse(gradient) else tensor_or_slices(gradient)
 
 
 def bare(gradient: Any) -> Any:

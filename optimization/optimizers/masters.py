@@ -6,7 +6,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers import gradients
 from optimization.optimizers.copies import CopiesWeights
 from optimization.optimizers.slots import compute_dtype
 from optimization.optimizers.state import by_unique_name
@@ -55,18 +54,6 @@ class MasterWeights:
         """Returns the copies by the paths of the weights."""
         copies = zip(self._paths, self._copies.values(), strict=True)
         return by_unique_name((f"master/{path}", copy) for path, copy in copies)
-
-    def in_their_dtype(self, pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-        """Returns (gradient, variable) pairs with the gradients in the dtype of the copies."""
-        if not self._copies:
-            return list(pairs)
-        return [(self._cast(gradient, variable), variable) for gradient, variable in pairs]
-
-    def _cast(self, gradient: Any, variable: Any) -> Any:
-        copy = self._copies.get(id(variable))
-        if copy is None:
-            return gradient
-        return gradients.map_values(lambda values: ops.cast(values, copy.dtype), gradient)
 
     def brought_up_to_date(self, variables: Sequence[Any]) -> list[Any]:
         """Returns what `of` does, after weights that were assigned have been taken over."""

@@ -24,6 +24,7 @@ from optimization.optimizers.members import Members
 from optimization.optimizers.report import Report
 from optimization.optimizers.saving import SavedByPath
 from optimization.optimizers.schedule_free import ScheduleFree
+from optimization.optimizers.slots import for_update
 from optimization.optimizers.updates import Updates, checked_jit_compile
 
 GradsAndVars = list[tuple[Any, Any]]
@@ -228,8 +229,10 @@ class PipelineOptimizer(
         pairs = self._reduced(self._without_frozen(pairs))
         if not pairs:
             return
-        pairs = self._masters.in_their_dtype(pairs)
-        pairs = [(gradients.sum_duplicates(gradient), variable) for gradient, variable in pairs]
+        pairs = [
+            (g if self._overwrite_variable_with_gradient(v) else for_update(g, v), v)
+            for g, v in pairs
+        ]
         pairs = self._unscaled(self._updates.postponed(pairs))
         if self._accumulation is None:
             self._check_and_update(pairs)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers.gradients import densify
+from optimization.optimizers.gradients import convert, densify, sum_duplicates, tensor_or_slices
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.texts import optimizer_text
 
@@ -20,6 +20,17 @@ def compute_dtype(variable: Any) -> str:
     """
     dtype = keras.backend.standardize_dtype(variable.dtype)
     return "float32" if dtype in _LOW_PRECISION else dtype
+
+
+def for_update(gradient: Any, variable: Any) -> Any:
+    """Returns a gradient as an update of a variable takes it: in `compute_dtype` of that variable.
+
+    Of a sparse one repeated indices are summed. It stays sparse if it is `tf.IndexedSlices`.
+    """
+    dtype = compute_dtype(variable)
+    if keras.backend.standardize_dtype(gradient.dtype) != dtype:
+        gradient = convert(gradient, dtype)
+    return sum_duplicates(tensor_or_slices(gradient))
 
 
 def as_dense(gradient: Any, dtype: str) -> Any:

@@ -21,9 +21,8 @@ from typing import Any
 
 from keras import ops
 
-from optimization.optimizers.gradients import densify
 from optimization.optimizers.norms import norm, sum_of_squares
-from optimization.optimizers.slots import compute_dtype
+from optimization.optimizers.slots import as_dense, compute_dtype
 
 Stages = Generator[tuple[tuple[Any, ...], list["SquareSum | Length"]], tuple[Any, list[Any]], None]
 
@@ -73,7 +72,8 @@ class Staged:
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its state."""
-        self.take_stages(densify(gradient), variable, learning_rate, lambda each: each.value())
+        gradient = as_dense(gradient, compute_dtype(variable))
+        self.take_stages(gradient, variable, learning_rate, lambda each: each.value())
 
     def take_stages(
         self,

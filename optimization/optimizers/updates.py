@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from optimization.optimizers import distribution, fused
 from optimization.optimizers.gradients import Scaled, bare, densify, is_sparse
 from optimization.optimizers.hyperparameters import HyperparameterSchedules
 from optimization.optimizers.members import Member, Members
-from optimization.optimizers.slots import compute_dtype
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -77,10 +75,7 @@ class Updates:
             return gradient
         if is_sparse(gradient) and self.jit_compile is not True:
             return gradient
-        gradient = densify(gradient)
-        if keras.backend.standardize_dtype(gradient.dtype) in ("float16", "bfloat16"):
-            gradient = ops.cast(gradient, compute_dtype(variable))  # Norms would overflow.
-        return Scaled(gradient)
+        return Scaled(densify(gradient))
 
     def take(
         self,

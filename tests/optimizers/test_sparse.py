@@ -1,5 +1,6 @@
 """Sparse gradients: the same as dense ones in every registered optimizer, and what they cost."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -98,3 +99,42 @@ def test_a_step_of_plain_sgd_makes_no_tensor_of_the_tables_size(name):
     shapes = {op.name: output.shape for op in graph.get_operations() for output in op.outputs}
     assert len(shapes) > 10
     assert [name for name, shape in shapes.items() if shape == (rows, 4)] == []
+
+
+def sparse_tensor(indices, values):
+    if keras.backend.backend() == "jax":
+        from jax.experimental import sparse
+
+        return sparse.BCOO((keras.ops.array(values), indices[:, None]), shape=(ROWS, 4))
+    import torch
+
+    return torch.sparse_coo_tensor(indices[None], torch.tensor(values), (ROWS, 4))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="it has `tf.IndexedSlices`")
+@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS_CLS))
+def test_sparse_tensors_of_jax_and_pytorch_are_taken(name, arguments):
+    initial, dense, sparse = sparse_problem(steps=2)
+
+    def make():
+        return PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.05), **arguments)
+
+    optimizer, variables = make(), make_variables(initial)
+    for indices, values, kernel in sparse:
+        grads = [sparse_tensor(indices, values), keras.ops.convert_to_tensor(kernel)]
+        optimizer.apply(grads, variables)
+    actual = {v.path: keras.ops.convert_to_numpy(v) for v in variables}
+    # In float32, in another order of sums.
+    assert relative_error(actual, final_weights(make(), initial, dense)) < TOLERANCE.get(name, 1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS_CLS))
+def test_gradients_in_another_dtype_are_cast(name):
+    initial, gradients = problem({TABLE: (ROWS, 4)}, steps=2)
+    optimizers = [PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.05)) for _ in range(2)]
+    variables = make_variables(initial)
+    for step in gradients:
+        optimizers[0].apply([keras.ops.cast(step[TABLE], "float64")], variables)
+    actual = {v.path: keras.ops.convert_to_numpy(v) for v in variables}
+    assert relative_error(actual, final_weights(optimizers[1], initial, gradients)) == 0
