@@ -18,6 +18,7 @@ from optimization.optimizers.slots import (
     as_dense,
     compute_dtype,
     root_mean_square,
+    steps_since,
 )
 from optimization.optimizers.stages import SquareSum, Staged, Stages
 from optimization.schedules.keras_schedules import schedule_class
@@ -167,7 +168,7 @@ class Adafactor(Staged, Float32Slots, keras.optimizers.Optimizer):
         if self.beta1 is not None:
             self._momentums = self.add_optimizer_variables(variables, "momentum")
         if self.step_count == "per_parameter":
-            self._counts = [self._moment(variable, (), "count") for variable in variables]
+            self._counts = [self._moment(variable, (), "count", "int") for variable in variables]
 
     def _is_to_decay(self, variable: Any) -> bool:
         included = self.include_in_weight_decay
@@ -184,12 +185,13 @@ class Adafactor(Staged, Float32Slots, keras.optimizers.Optimizer):
         return axes_to_factor(shape, self.factored_axes, self.min_dim_size_to_factor)
 
     def _moment(
-        self, variable: Any, shape: tuple[int, ...] | None, name: str
+        self, variable: Any, shape: tuple[int, ...] | None, name: str, dtype: str | None = None
     ) -> keras.Variable | None:
         if shape is None or self._overwrite_variable_with_gradient(variable):
             return None
         path = path_of(variable).replace("/", "_")
-        return self.add_variable(shape, dtype=compute_dtype(variable), name=f"{path}_{name}")
+        dtype = dtype or compute_dtype(variable)
+        return self.add_variable(shape, dtype=dtype, name=f"{path}_{name}")
 
     def update_stages(self, gradient: Any, variable: Any, learning_rate: Any) -> Stages:
         """Updates one variable and its moments."""
@@ -205,7 +207,7 @@ class Adafactor(Staged, Float32Slots, keras.optimizers.Optimizer):
         lr, alpha = self._rates(index, rms, t, ops.cast(learning_rate, dtype))
         axes = self._axes[index] or ()
         means = [total / variable.shape[axis] for total, axis in zip(squares, axes, strict=False)]
-        self._average_squares(index, as_dense(gradient, dtype), t, means)
+        self._average_squares(index, as_dense(gradient, dtype), means)
         excess = 1.0
         if self.clipping_threshold is not None:
             # Computed twice, so that a fused update need not keep it.
@@ -220,7 +222,7 @@ class Adafactor(Staged, Float32Slots, keras.optimizers.Optimizer):
         if self._decays[index]:
             update = update + self._decay(lr, alpha) * ops.cast(variable, dtype)
         if self.step_count == "per_parameter":
-            self.assign(self._counts[index], self._next_step(index, dtype))
+            self.assign(self._counts[index], self._counts[index] + 1)
         self.assign_sub(variable, ops.cast(update, variable.dtype))
 
     def _wanted_squares(self, index: int, gradient: Any, variable: Any) -> list[SquareSum]:
@@ -230,11 +232,11 @@ class Adafactor(Staged, Float32Slots, keras.optimizers.Optimizer):
             wanted.append(SquareSum(variable))
         return wanted
 
-    def _next_step(self, index: int, dtype: str) -> Any:
-        """Returns t of the update to come."""
+    def _next_step(self, index: int, dtype: str, since: int = 0) -> Any:
+        """Returns t of the update to come, less a number of steps."""
         counts_itself = self.step_count == "per_parameter"
         done = self._counts[index] if counts_itself else self.iterations
-        return ops.cast(done, dtype) + 1.0
+        return steps_since(done, since, dtype) + 1.0
 
     def _rates(self, index: int, rms: Any, t: Any, lr: Any) -> tuple[Any, Any]:
         """Returns the learning rate, and alpha, of a variable at its step t, of RMS(w) = rms."""
@@ -262,16 +264,16 @@ class Adafactor(Staged, Float32Slots, keras.optimizers.Optimizer):
         self.assign(momentum, self.beta1 * momentum + (1 - self.beta1) * update)
         return ops.convert_to_tensor(momentum)
 
-    def _average_squares(self, index: int, g: Any, t: Any, means: Sequence[Any]) -> None:
+    def _average_squares(self, index: int, g: Any, means: Sequence[Any]) -> None:
         """Updates the second moments.
 
         Args:
             index: The variable's.
             g: Its gradient.
-            t: Its step.
             means: If it is factored, the means of g^2 along its two axes.
         """
-        new_share = self._share_of_new(ops.maximum(t - self.step_offset, 1.0))
+        t = self._next_step(index, g.dtype, self.step_offset)
+        new_share = self._share_of_new(ops.maximum(t, 1.0))
         if self.beta_2_cap is not None:
             new_share = ops.maximum(new_share, 1 - self.beta_2_cap)
         added = 0.0 if self.epsilon1_mode == "clamp" else self.epsilon1

@@ -12,6 +12,7 @@ from optimization.optimizers import distribution
 from optimization.optimizers.control import is_traced
 from optimization.optimizers.copies import CopiesWeights
 from optimization.optimizers.paths import path_of
+from optimization.optimizers.slots import steps_since
 from optimization.optimizers.state import by_unique_name, load
 from optimization.optimizers.swapping import SWAPPED, Swappable, copied
 
@@ -99,7 +100,7 @@ class WeightAverage(Swappable):
 
     def decay(self, steps: Any) -> Any:
         """Returns d after `steps` steps, a float32 scalar."""
-        n = ops.cast(steps, "float32") - self.start_step
+        n = steps_since(steps, self.start_step)
         decay = ops.cast(self.average_decay, "float32")
         if self.dynamic_decay:
             # Before the start n is negative and the quotient means nothing: see `where`.

@@ -38,6 +38,20 @@ def as_dense(gradient: Any, dtype: str) -> Any:
     return ops.cast(densify(gradient), dtype)
 
 
+def steps_since(steps: Any, start: int, dtype: str = "float32") -> Any:
+    """Returns steps - start, a scalar; it is exact near the start, however late that is.
+
+    Args:
+        steps: A count of steps, integers.
+        start: From where to count.
+        dtype: That of the result.
+    """
+    steps = ops.convert_to_tensor(steps)
+    if keras.backend.standardize_dtype(steps.dtype) == "int32":
+        start = min(start, 2**31 - 1)
+    return ops.cast(steps - start, dtype)
+
+
 def bias_correction(decay: Any, steps: Any) -> Any:
     """Returns 1 - decay^steps, exact to the last bits where that is a small difference.
 

@@ -1,9 +1,10 @@
 """What every learning rate, and every warmup, has: a config that holds its own formula.
 
-A formula is written once, over an array namespace `xp`: NumPy draws it in float64, `keras.ops`
-trains with it in float32. It receives `step`, the number of optimizer steps done, as a float array
-of any shape, and has no Python `if` on it. Where an operation of `xp` might choose the dtype of a
-Python number by itself (`where`, the base of `power`), the formula makes it an array like `step`.
+A formula is written once, over an array namespace `xp`: NumPy draws it, `keras.ops` or `jax.numpy`
+trains with it, all in float64, in which steps are exact up to 2**53. It receives `step`, the number
+of optimizer steps done, as a float array of any shape, and has no Python `if` on it. Where an
+operation of `xp` might choose the dtype of a Python number by itself (`where`, the base of
+`power`), the formula makes it an array like `step`.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from optimization.configs.types import REQUIRED, FirstSteps
 Array = Any
 """A NumPy array or a tensor of one of Keras' backends."""
 Namespace = Any
-"""`numpy` or `keras.ops`: what both have, under one name and with one meaning."""
+"""`numpy`, `jax.numpy` or `keras.ops`: what all have, under one name and with one meaning."""
 
 ScopeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.][A-Za-z0-9_.>-]*$")]
 """The name of a schedule, which is the scope of its operations in a TensorFlow graph."""

@@ -64,7 +64,7 @@ class CosineLrConfig(BaseLrConfig):
         return (self.initial_learning_rate - low) * weight + low
 
 
-_HORIZON = 2**40  # steps for which restarts are worked out
+_HORIZON = 2**53  # steps for which restarts are worked out
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ def half_cosine(remaining: Array, xp: Namespace) -> Array:
 def whole_and_rest(step: Array, period: float, xp: Namespace) -> tuple[Array, Array]:
     """Returns how many whole periods have passed, and the steps since the last of them.
 
-    Both are exact in float32 up to 2**24 steps, also where XLA divides by multiplying with the
+    Both are exact up to 2**53 steps, also where XLA divides by multiplying with the
     reciprocal and the quotient falls on the wrong side of a whole number.
     """
     whole = xp.floor(step / period)

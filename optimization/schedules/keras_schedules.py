@@ -21,7 +21,8 @@ from optimization.configs import printing
 from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError
 from optimization.configs.registry import Entry
-from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
+from optimization.schedules import exact
+from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace
 from optimization.schedules.compose import check_schedule, incomplete, warmup_target, with_warmup
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.registry import LR_CLS, WARMUP_CLS
@@ -46,6 +47,14 @@ class ConfiguredSchedule(LearningRateSchedule):
         self._config.lock()
         self.name = getattr(self._config, "name", None) or type(self).__name__
 
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate after `step` optimizer steps, a float32 tensor."""
+        return exact.evaluated(self.value, step)
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate after `step` optimizer steps, by the formula."""
+        raise NotImplementedError
+
     @property
     def config(self) -> Any:
         """The config, read-only."""
@@ -68,10 +77,10 @@ class _ConfiguredLearningRate(ConfiguredSchedule):
 
     kind: ClassVar[str] = "LearningRate"
 
-    def __call__(self, step: Any) -> Any:
-        """Returns the learning rate after `step` optimizer steps, a float32 tensor."""
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate after `step` optimizer steps, by the formula."""
         with keras.name_scope(self.name):
-            return self._config.at(ops.convert_to_tensor(step, "float32"), ops)
+            return self._config.at(step, xp)
 
     def curve(self, steps: Any) -> np.ndarray:
         """Returns the learning rate at each of `steps`, in float64, computed by NumPy."""
@@ -88,10 +97,16 @@ class _ConfiguredWarmup(ConfiguredSchedule):
         self.after_warmup_lr_sched = _as_schedule(after_warmup_lr_sched)
         self._target = warmup_target(self._config, lambda step: float(self._after_curve(step)))
 
-    def __call__(self, step: Any) -> Any:
-        """Returns the learning rate after `step` optimizer steps, a float32 tensor."""
+    def value(self, step: Array, xp: Namespace) -> Array:
+        """Returns the learning rate after `step` optimizer steps, by the formulas."""
+        after = self.after_warmup_lr_sched
+
+        def rate(step: Array) -> Array:
+            own = isinstance(after, ConfiguredSchedule)
+            return after.value(step, xp) if own else exact.called(after, step)
+
         with keras.name_scope(self.name):
-            return self._with_warmup(self._after, ops.convert_to_tensor(step, "float32"), ops)
+            return self._with_warmup(rate, step, xp)
 
     def curve(self, steps: Any) -> np.ndarray:
         """Returns the learning rate at each of `steps`, in float64.
@@ -105,13 +120,6 @@ class _ConfiguredWarmup(ConfiguredSchedule):
         if self._config.warmup_steps == 0:
             return rate(step)
         return with_warmup(self._config, rate, self._target, step, xp)
-
-    def _after(self, step: Any) -> Any:
-        after = self.after_warmup_lr_sched
-        if isinstance(after, ConfiguredSchedule):
-            return after(step)
-        # Optimizers count in integers, which is what other schedules may rely on.
-        return ops.cast(after(ops.cast(step, "int32")), "float32")
 
     def _after_curve(self, steps: Any) -> np.ndarray:
         return curve_of(self.after_warmup_lr_sched, steps)

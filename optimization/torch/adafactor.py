@@ -106,7 +106,7 @@ class Adafactor(ForeachOptimizer):
                 shape = [*parameter.shape[:axis], *parameter.shape[axis + 1 :]]
                 state[name] = zeros_like(parameter, shape)
         if group["step_count"] == "global":
-            state["step"] = torch.tensor(self._latest, dtype=torch.float32)
+            state["step"] = torch.tensor(self._latest, dtype=torch.float64)
         return state
 
     def _before_groups(self) -> None:

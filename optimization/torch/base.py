@@ -96,8 +96,8 @@ class ForeachOptimizer(ExactState, Optimizer):
         super().__setstate__(state)
         for saved in self.state.values():
             # A number in old versions of torch, and in the AdamW of transformers.
-            if saved and not isinstance(saved.get("step"), Tensor):
-                saved["step"] = torch.tensor(float(saved.get("step", 0)), dtype=torch.float32)
+            if saved:  # torch's own counts are float32, which has no 2**24 + 1
+                saved["step"] = torch.as_tensor(saved.get("step", 0), dtype=torch.float64)
         if self._before_loading not in self._optimizer_load_state_dict_pre_hooks.values():
             self.register_load_state_dict_pre_hook(self._before_loading)
 
@@ -158,7 +158,7 @@ class ForeachOptimizer(ExactState, Optimizer):
                 raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.tensor(0.0, dtype=torch.float32)
+                state["step"] = torch.tensor(0.0, dtype=torch.float64)
                 state.update(self.initial_state(parameter, kind, group))
             if self.has_master(parameter) and MASTER not in state:
                 state[MASTER] = parameter.detach().float()

@@ -400,3 +400,25 @@ def test_every_number_may_follow_a_schedule(epsilon1_mode):
     actual = final_weights(PipelineOptimizer(inner, schedules=schedules), initial, gradients)
     # Float32 numbers in place of Python's, three steps.
     assert relative_error(actual, expected) < 1e-6
+
+
+@pytest.mark.parametrize("step_count", ["global", "per_parameter"])
+def test_steps_that_float32_does_not_have(step_count):
+    late = 2**24 + 1
+    optimizer = Adafactor(0.1, step_count=step_count, step_offset=late)
+    variable = make_variable("w", np.ones(3, "float32"))
+    optimizer.build([variable])
+    counts = getattr(optimizer, "_counts", None)
+    for count in counts or [optimizer.iterations]:
+        count.assign(late)
+    values = []
+    for gradient in (1.0, 3.0, 2.0):
+        optimizer.apply([gradient * keras.ops.ones(3)])
+        values.append(float(optimizer._velocities[0][0]))
+    # The shares of the new square are 1, 2^-0.8 and 3^-0.8, as from step 1 on.
+    expected, v = [], 0.0
+    for t, gradient in enumerate((1.0, 3.0, 2.0), start=1):
+        v += (gradient**2 - v) * t**-0.8
+        expected.append(v)
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+    assert int((counts or [optimizer.iterations])[0]) == late + 3

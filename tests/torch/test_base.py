@@ -264,7 +264,9 @@ def test_low_precision_without_copies_is_updated_in_float32_and_rounded_once(cas
         for name, parameter in low.items():
             assert torch.equal(parameter, exact[name].bfloat16())
     state = optimizer.state[low["embedding.weight"]]
-    assert all(value.dtype == torch.float32 for value in state.values())
+    dtypes = {name: value.dtype for name, value in state.items()}
+    assert dtypes.pop("step") == torch.float64
+    assert set(dtypes.values()) == {torch.float32}
 
 
 @every_optimizer
@@ -459,3 +461,18 @@ def test_tensors_of_one_number_are_numbers(cls):
     optimizer = cls(tensors.values(), betas=tuple(torch.tensor([0.5, 0.75])), **one)
     train(optimizer, tensors, gradients)
     assert largest_difference(weights_of(tensors), weights_of(numbers)) == 0
+
+
+@pytest.mark.parametrize("cls", [LAMB, Adafactor])
+def test_updates_are_counted_beyond_the_integers_of_float32(cls):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = cls([parameter], lr=0.1)
+    for late in (False, True):
+        parameter.grad = torch.ones(2)
+        optimizer.step()
+        if not late:
+            saved = optimizer.state_dict()
+            # As torch's own optimizers, and former versions, count.
+            saved["state"][0]["step"] = torch.tensor(2.0**24)
+            optimizer.load_state_dict(saved)
+    assert int(optimizer.state[parameter]["step"]) == 2**24 + 1

@@ -287,3 +287,19 @@ def test_a_part_of_a_state_loads():
     assert scheduler.state_dict() == {**before, "last_epoch": 5}
     scheduler.load_state_dict({})
     assert scheduler.last_epoch == 5
+
+
+@pytest.mark.parametrize("b", [2**24 + 1, 33_554_433, 2**31 + 5])
+def test_a_boundary_that_float32_does_not_have(b):
+    stepwise = {"boundaries": [b], "values": [0.5, 0.25]}
+    config = config_with(
+        learning_rate={"type": "stepwise", "stepwise": stepwise},
+        schedules={"weight_decay": {"type": "stepwise", "stepwise": stepwise}},
+    )
+    optimizer, scheduler, _ = built(config)
+    scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": b - 2})
+    optimizer.step()
+    for expected in (0.5, 0.5, 0.25):
+        scheduler.step()
+        group = optimizer.param_groups[0]
+        assert (group["lr"], group["weight_decay"]) == (expected, expected)
