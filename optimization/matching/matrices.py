@@ -14,10 +14,11 @@ _EMBEDDING = re.compile(
 _HEAD = re.compile(
     r"(.+_)?(heads?|classifiers?|logits|predictions?|score)|fc|fc_out|embed_out|unembed(ding)?"
     r"|output|output_(proj|projection|layer|dense)|qa_outputs|(proj|conv)_out|final_layer"
+    r"|(text|visual|image|vision|audio)_projection"
 )
 _SEVERAL = ("heads", "classifiers")  # one for each task
 # What no layer has a matrix in, whatever its shape.
-_NO_MATRIX = re.compile(r"bias|^(gamma|beta|scale)$|norm|depthwise|dw_?conv|conv_?dw$")
+_NO_MATRIX = re.compile(r"bias|^(gamma|beta|scale)$|norm|depthwise|dw_?conv|conv_?dw$|^a_log$")
 _BLOCK = re.compile(r"(^|layers?|blocks?|stage|unit)_?\d+$")
 _NUMBER = re.compile(r"\d+$")
 

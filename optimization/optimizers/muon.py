@@ -46,13 +46,15 @@ class Muon(keras.optimizers.Muon):
         require_matches(self.exclude_layers, variables, "exclude_layers")
         # Among those of all groups: the last layer of a group may be a hidden one.
         shapes = all_shapes(variables)
-        matrices = [path for path, shape in shapes.items() if _is_matrix(path, shape)]
-        linear = [p for p in matrices if len(shapes[p]) == 2 and p.split("/")[-1] == "kernel"]
-        outputs = heads(matrices, linear)
+        shaped = [path for path, shape in shapes.items() if may_be_matrix(path, shape)]
+        linear = [p for p in shaped if len(shapes[p]) == 2 and p.split("/")[-1] == "kernel"]
+        # A head of one output is a vector, and the head nevertheless.
+        outputs = heads(shaped, linear)
         self._orthogonalized = {
             path
-            for path in matrices
+            for path in shaped
             if path not in outputs
+            and not _is_flat(path, shapes[path])
             and not (self.exclude_embeddings and is_embedding(path))
             and not matches_any(path, self.exclude_layers)
         }
@@ -77,5 +79,5 @@ def _outputs_first(path: str) -> bool:
     return parts_of(path)[-1] == "weight"
 
 
-def _is_matrix(path: str, shape: tuple[int, ...]) -> bool:
-    return may_be_matrix(path, shape) and min(flattened(shape, _outputs_first(path))) > 1
+def _is_flat(path: str, shape: tuple[int, ...]) -> bool:
+    return min(flattened(shape, _outputs_first(path))) == 1

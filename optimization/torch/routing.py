@@ -43,19 +43,23 @@ def hidden_matrices(
         named = list(model.named_parameters(remove_duplicate=False))
         names = bare_names([name for name, _ in named], model)
         known = [(name, parameter) for name, (_, parameter) in zip(names, named, strict=True)]
-    matrices = {name: p for name, p in known if _is_matrix(name, p, modules)}
+    shaped = {name: p for name, p in known if _may_be_matrix(name, p, modules)}
     embedded = {n for n, p in known if id(p) in modules.embeddings or is_embedding(n)}
     by_id = {id(parameter): name for name, parameter in reversed(known)}
     linear = [by_id[each] for each in modules.linear if each in by_id]
-    # The head is tied: its weight is that of an embedding.
-    tied = bool(modules.linear) and modules.linear[-1] in modules.embeddings
-    outputs = heads(list(matrices), [] if tied else [n for n in linear if n in matrices])
-    spared = outputs | embedded if spare_embeddings else outputs
-    return {name for name, _ in parameters if name in matrices and name not in spared}
+    # A head of one output is a vector, and the head nevertheless.
+    outputs = heads(list(shaped), [name for name in linear if name in shaped])
+    names = outputs | embedded if spare_embeddings else outputs
+    spared = {id(parameter) for name, parameter in known if name in names}  # by all their names
+    return {n for n, p in parameters if n in shaped and not _is_flat(p) and id(p) not in spared}
 
 
-def _is_matrix(name: str, parameter: Tensor, modules: _Modules) -> bool:
-    if parameter.dim() < 2 or min(flattened(parameter.shape, outputs_first=True)) == 1:
+def _is_flat(parameter: Tensor) -> bool:
+    return min(flattened(parameter.shape, outputs_first=True)) == 1
+
+
+def _may_be_matrix(name: str, parameter: Tensor, modules: _Modules) -> bool:
+    if parameter.dim() < 2:
         return False
     if id(parameter) in modules.kernels:
         return True

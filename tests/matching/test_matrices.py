@@ -41,6 +41,7 @@ def test_embeddings_are_called_so(name, expected):
         ("separable/depthwise_kernel", (3, 3, 8, 2), False),
         ("attn.in_proj_weight", (12, 4), True),
         ("attn.relative_position_bias_table", (12, 4), False),
+        ("mixer.A_log", (12, 4), False),
     ],
 )
 def test_matrices_and_kernels(name, shape, expected):
@@ -60,6 +61,7 @@ def test_kernels_are_flattened_by_their_outputs():
         (["layer1.0.se.fc.weight", "layer2.0.se.fc.weight", "fc.weight"], [2]),  # ResNet
         (["trunk.weight", "heads.a.0.weight", "heads.a.2.weight", "heads.b.weight"], [2, 3]),
         (["bert.dense.weight", "cls.predictions.decoder.weight"], [1]),
+        (["text.up.weight", "visual_projection.weight", "text_projection.weight"], [1, 2]),
         (["0.weight", "2.weight", "4.weight"], [2]),
         (["body/dense/kernel", "body/dense_1/kernel"], [1]),
         (["layers.0.up.weight", "layers.0.down.weight", "layers.1.up.weight"], []),

@@ -50,6 +50,8 @@ def test_the_head_is_that_of_the_whole_model():
     shapes = {"a/kernel": (3, 4), "b/kernel": (4, 5), "c/kernel": (5, 6)}
     groups = [ParamGroup(match="^b", learning_rate_multiplier=0.5)]
     assert orthogonalized(shapes, param_groups=groups) == ["a/kernel", "b/kernel"]
+    shapes |= {"c/kernel": (5, 1)}  # one output
+    assert orthogonalized(shapes) == ["a/kernel", "b/kernel"]
     frozen = [ParamGroup(match="^c", freeze=True)]
     assert orthogonalized(shapes, param_groups=frozen) == ["a/kernel", "b/kernel"]
 

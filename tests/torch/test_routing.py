@@ -132,6 +132,22 @@ def test_what_is_flat_is_a_vector():
     assert routed(model) == ["1.weight"]
 
 
+@pytest.mark.parametrize("head", ["score", "last"])
+def test_a_head_of_one_output_is_the_head(head):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+    model.add_module(head, nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)))
+    assert routed(model) == ["0.weight", "1.weight", f"{head}.0.weight"]
+
+
+def test_a_head_is_one_by_each_of_its_names():
+    model = Decoder(None)
+    model.words = nn.Linear(4, 7)
+    model.lm_head, model.last = model.words, nn.Linear(4, 4)
+    assert routed(model) == [*HIDDEN, "last.weight"]
+    tied = Decoder("lm_head", tied=True, table="embed_tokens")
+    assert routed(tied, exclude_embeddings=False) == HIDDEN
+
+
 def test_a_class_used_by_itself_flattens_where_it_is_told():
     kernel = nn.Parameter(torch.zeros(3, 2, 2))
     kernel.grad = torch.ones_like(kernel)
