@@ -110,10 +110,12 @@ class Average(AveragedModel):
         """Returns the state, with averages in float32."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
-        names = [name for name, _ in self._averaged(self.module)]
-        for name, (tensor, average) in zip(names, self._exact_averages(), strict=True):
-            if tensor is not average:
-                state[f"{prefix}module.{name}"] = average.detach()
+        exact = {id(tensor): average.detach() for tensor, average in self._exact_averages()}
+        # A weight that is tied has several names.
+        for named in (self.module.named_parameters, self.module.named_buffers):
+            for name, tensor in named(f"{prefix}module", remove_duplicate=False):
+                if name in state and tensor.dtype in LOW_PRECISION and id(tensor) in exact:
+                    state[name] = exact[id(tensor)]
         return state
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:

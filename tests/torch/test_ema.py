@@ -160,6 +160,24 @@ def test_they_are_saved_and_copied_exactly():
     assert torch.equal(again.state_dict()["module.weight"].bfloat16(), torchs.module.weight)
 
 
+def test_a_tied_weight_has_its_average_under_each_name():
+    def tied(dtype):
+        model = torch.nn.Sequential(zeros(dtype), zeros(dtype))
+        model[1].weight = model[0].weight
+        return model
+
+    average = averaged(tied(torch.bfloat16), 100)
+    state = average.state_dict()
+    assert list(state) == list(torch.optim.swa_utils.AveragedModel(average.module).state_dict())
+    exact = state["module.0.weight"]
+    assert exact.dtype == torch.float32
+    assert torch.equal(state["module.1.weight"], exact)
+    for dtype in (torch.float32, torch.bfloat16):
+        other = factory_of(AVERAGE).build_ema(tied(dtype))
+        other.load_state_dict(state)
+        assert torch.equal(other.state_dict()["module.1.weight"], exact)
+
+
 def test_averages_of_float32_copies():
     config = config_of("nadam", learning_rate=1e-5)
     config.override({"ema": {"average_decay": 0.5, "dynamic_decay": False}})
