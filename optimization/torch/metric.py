@@ -12,6 +12,8 @@ from optimization.torch.greedy import SETTINGS, GreedyLR
 from optimization.torch.resume import STEP, changes, report
 from optimization.torch.schedule import set_rate
 
+_OF_OLD_VERSIONS = ("verbose",)  # of torch; it changes nothing
+
 
 class _Configured:
     """Has the settings of the config, also where state with others is loaded."""
@@ -22,14 +24,22 @@ class _Configured:
         """Goes on from what `state_dict` returned, or a part of it; the rest stays as it is.
 
         Raises:
-            ValueError: For the state of a scheduler that follows the steps.
+            ValueError: For the state of another scheduler.
         """
         if "num_bad_epochs" not in state_dict and "base_lrs" in state_dict:
             raise ValueError(
                 "The loaded state is that of a scheduler that follows the steps; this one follows "
                 "a metric. Set the `learning_rate` that was saved, or start without the state."
             )
-        own = {k: v for k, v in self.state_dict().items() if k in self.settings}
+        own = self.state_dict()
+        unknown = [name for name in state_dict if name not in own and name not in _OF_OLD_VERSIONS]
+        if unknown:
+            raise ValueError(
+                f"The loaded state is that of another scheduler than `{type(self).__name__}`, "
+                f"which has no {', '.join(map(repr, unknown))}. Set the `learning_rate` that was "
+                "saved, or start without the state."
+            )
+        own = {name: value for name, value in own.items() if name in self.settings}
         report(changes(state_dict, own), "learning_rate")
         super().load_state_dict({**state_dict, **own})
 

@@ -128,11 +128,15 @@ class ConfiguredScheduler(LRScheduler):
         Raises:
             ValueError: For the state of a scheduler that counts no steps.
         """
-        is_own = not state_dict or any(name in state_dict for name in _STATE)
-        if not is_own or "num_bad_epochs" in state_dict:
+        if "num_bad_epochs" in state_dict:
             raise ValueError(
                 "The loaded state is that of a scheduler that follows a metric; this one follows "
                 "the steps. Set the `learning_rate` that was saved, or start without the state."
+            )
+        if state_dict and not any(name in state_dict for name in _STATE):
+            raise ValueError(
+                "The loaded state is not that of a scheduler that follows the steps: it has none "
+                f"of {', '.join(_STATE)}."
             )
         self._step_count = state_dict.get("_step_count", self._step_count)
         self._set_values(state_dict.get("last_epoch", self.last_epoch))

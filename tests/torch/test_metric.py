@@ -40,3 +40,28 @@ def test_a_follower_of_a_metric_goes_on_with_the_rate_that_it_had(kind):
     _, _, steps, _ = halfway(config_for("lion"))
     with pytest.raises(ValueError, match="follows the steps; this one follows a metric"):
         scheduler.load_state_dict(steps)
+
+
+def test_state_of_another_scheduler_is_an_error():
+    def scheduler(kind):
+        section = {"initial_learning_rate": 0.5}
+        config = grouped([], learning_rate={"type": kind, kind: section}, warmup={"type": None})
+        factory, optimizer, _ = built(config)
+        return factory.build_scheduler(optimizer), optimizer
+
+    (plateau, optimizer), (greedy, _) = map(scheduler, ("hf_reduce_lr_on_plateau", "hf_greedy"))
+    plateau.load_state_dict({})
+    foreign = optimizer.state_dict()
+    for one, state in [
+        (plateau, greedy.state_dict()),
+        (greedy, plateau.state_dict()),
+        (plateau, foreign),
+        (greedy, foreign),
+    ]:
+        before = one.state_dict()
+        with pytest.raises(ValueError, match=f"of another scheduler than `{type(one).__name__}`"):
+            one.load_state_dict(state)
+        assert one.state_dict() == before
+    factory, optimizer, _ = built(config_for("lion"))
+    with pytest.raises(ValueError, match="not that of a scheduler that follows the steps"):
+        factory.build_scheduler(optimizer).load_state_dict(foreign)
