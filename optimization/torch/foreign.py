@@ -27,6 +27,7 @@ _MARKS = {
     "initial_accumulator_value": "Adagrad",
     "amsgrad": "Adam",
     "correct_bias": "Adam",
+    "decoupled_weight_decay": "RAdam",
 }
 """Which algorithm a group is of that has a setting of this name; the first that it has counts."""
 

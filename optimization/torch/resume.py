@@ -52,6 +52,7 @@ def resume(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         ValueError: For the state of another type of optimizer, other parameters or groups, or state
             that a parameter does not have here.
     """
+    _check_form(state_dict)
     saved = foreign.in_our_words(state_dict)
     notes = list(_check_type(optimizer.param_groups, saved["param_groups"]))
     found = _matched(optimizer, saved)
@@ -80,6 +81,15 @@ def steps_done(scheduled: int | None, states: Iterable[Any]) -> int | None:
         return scheduled
     counts = [state["step"] for state in states if isinstance(state, Mapping) and "step" in state]
     return max((int(count) for count in counts), default=None)
+
+
+def _check_form(state_dict: Mapping[str, Any]) -> None:
+    missing = [key for key in ("state", "param_groups") if key not in state_dict]
+    if missing:
+        raise ValueError(
+            f"The loaded state is not that of an optimizer: it has no {_quoted(missing)}. It has "
+            f"{_some(list(map(str, state_dict))) or 'nothing'}."
+        )
 
 
 def _check_type(groups: list[Group], saved: list[Group]) -> Iterable[str]:
@@ -141,16 +151,16 @@ def _by_position(optimizer: Optimizer, saved: list[Group]) -> list[Sequence[str]
     raise ValueError(
         "The loaded state has no names of parameters, and its groups are not those that are here. "
         f"Parameters in the saved groups: {[len(group['params']) for group in saved]}; here: "
-        f"{ {g['group_name']: len(g['params']) for g in optimizer.param_groups} }."
+        f"{ {_label(i, g): len(g['params']) for i, g in enumerate(optimizer.param_groups)} }."
     )
 
 
 def _check_rules(groups: list[Group], found: dict[str, _Saved]) -> None:
     """Raises if the rules that made the groups had other parameters."""
-    if not all("rule" in saved.group for saved in found.values()):
+    if not any("rule" in saved.group for saved in found.values()):
         return
     here = {name: g.get("rule", DEFAULT) for g in groups for name in g["param_names"]}
-    there = {name: saved.group["rule"] for name, saved in found.items()}
+    there = {name: saved.group.get("rule", DEFAULT) for name, saved in found.items()}
     if _parts(here) != _parts(there):
         raise ValueError(
             "The loaded state was saved with other parameter groups. Saved: "
@@ -172,6 +182,10 @@ def _parts(rules: Mapping[str, str]) -> list[list[str]]:
 
 def _described(members: Mapping[str, list[str]]) -> str:
     return "; ".join(f"`{rule}` ({_some(names)})" for rule, names in members.items())
+
+
+def _label(number: int, group: Group) -> str:
+    return group.get("group_name", f"group {number}")  # one that was added has no name
 
 
 def _some(names: Sequence[str]) -> str:
@@ -282,10 +296,10 @@ def _differences(
 ) -> list[str]:
     """Returns a line for each setting that was saved with another value."""
     lines: dict[str, list[str]] = {}
-    for group, own in zip(groups, sources, strict=True):
+    for number, (group, own) in enumerate(zip(groups, sources, strict=True)):
         here = foreign.settings_in_our_words(group)
         for saved, names in own:
-            label = group["group_name"] if len(own) == 1 else _some(names)
+            label = _label(number, group) if len(own) == 1 else _some(names)
             for line in changes(saved, here):
                 lines.setdefault(line, []).append(label)
     return [f"{line} ({_some(labels)})" for line, labels in lines.items()]

@@ -64,6 +64,14 @@ def test_state_of_torchs_classes_without_names_goes_on(name, scheduled):
     assert largest_difference(weights_of(others), weights_of(params)) < 1e-6
 
 
+def test_another_algorithm_with_state_of_the_same_names_is_an_error():
+    params = parameters(INITIAL)
+    plain = torch.optim.RAdam(params.values())
+    train(plain, params, GRADIENTS[:1])
+    with pytest.raises(ValueError, match="saved from RAdam, by its settings, and this is `adamw`"):
+        built(config_of("adamw"))[1].load_state_dict(plain.state_dict())
+
+
 def test_one_group_without_names_has_the_order_of_the_model():
     plain, _, weights = torchs("AdamW")
     section = {**FORMS["AdamW"][1], "exclude_from_weight_decay": ["conv", "norm"]}

@@ -298,6 +298,32 @@ def test_a_scheduler_of_another_keeps_the_rate_that_it_has_set():
     assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"] == 0.01 / 8
 
 
+@pytest.mark.parametrize("state", [{}, {"optimizer": {}}, {"last_epoch": 3, "state": {}}])
+def test_what_is_no_state_of_an_optimizer_is_an_error(state):
+    _, optimizer, _ = built(config_for("adamw"))
+    with pytest.raises(ValueError, match="not that of an optimizer: it has no .*`param_groups`"):
+        optimizer.load_state_dict(state)
+
+
+def test_a_group_that_was_added_goes_on():
+    def with_a_group(match="bias"):
+        rules = [{"match": match, "name": "one", "weight_decay": 0.0}]
+        optimizer = built(grouped(rules))[1]
+        added = torch.nn.Parameter(torch.ones(2))
+        optimizer.add_param_group({"params": [("added", added)], "weight_decay": 0.5})
+        added.grad = torch.ones(2)
+        optimizer.step()
+        return optimizer
+
+    state = with_a_group().state_dict()
+    state["param_groups"][-1]["weight_decay"] = 0.25
+    other = with_a_group()
+    assert "weight_decay: 0.25 -> 0.5 (group 2)" in quiet_load(other, state)
+    assert other.param_groups[-1]["weight_decay"] == 0.5
+    with pytest.raises(ValueError, match="saved with other parameter groups"):
+        with_a_group("norm").load_state_dict(state)
+
+
 def test_copies_go_on_too():
     config = config_for("lamb")
     factory, optimizer, params = built(config)
