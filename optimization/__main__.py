@@ -30,6 +30,8 @@ def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
         ConfigError: All that is wrong.
     """
     params, unread = yaml_file.read_file(path)
+    if not params and not unread:
+        raise ConfigError([Problem("missing", "", "is empty: it sets nothing", Origin(path))])
     try:
         section, place = optimization_section(params, path)
     except ConfigError as error:

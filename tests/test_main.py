@@ -63,7 +63,7 @@ def test_every_error_of_every_file_is_printed(write, capsys):
         f"{worse}:2: duplicate key 'a', first on line 1, again on line 2",
     ]
     assert "missing.yaml: cannot be read: No such file or directory" in err
-    assert f"{empty}: optimizer.type: a type is required" in err
+    assert f"{empty}: is empty: it sets nothing" in err
 
 
 def test_an_experiment_file_may_leave_types_to_the_experiment(write, capsys):

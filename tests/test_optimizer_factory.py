@@ -491,3 +491,10 @@ def test_a_registered_optimizer_may_have_a_decay_of_its_own(monkeypatch):
     assert built.build_learning_rate() == 0.5
     np.testing.assert_array_equal(built.learning_rate_curve([0, 2]), [0.5, 0.5])
     assert built.build_optimizer(0.5).own_decay == 0.5
+
+
+@pytest.mark.parametrize("name", ["train_steps", "steps_per_epoch", "global_batch_size"])
+@pytest.mark.parametrize("value", ["10", -2, 0, 1.5, True])
+def test_a_length_is_a_whole_number(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer > 0, received: {name}="):
+        optimization.OptimizerFactory(optimization.OptimizationConfig(), **{name: value})

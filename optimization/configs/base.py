@@ -355,6 +355,8 @@ class Config:
             message = f"expected a mapping, got {describe(params)}"
             if params is None:
                 message += f"; leave it out, or write {self._NOTHING}"
+            else:
+                message += self._section_to_write(params)
             problems.append(Problem("type", self._path, message, _known(origin)))
             return
         if self._locked and params:
@@ -461,6 +463,10 @@ class Config:
         It is called before anything is checked, so it leaves what is wrong as it is.
         """
         return params
+
+    def _section_to_write(self, value: Any) -> str:
+        """A hook for the message about a value where a section is expected: what to write."""
+        return "; write {} for the defaults" if value is True else ""
 
     def _child(self, name: str, spec: FieldSpec) -> "Config | None":
         del spec
@@ -743,6 +749,13 @@ class OneOfConfig(Config):
         names = self.branches()
         near = did_you_mean(name, names) or f"; the types are {', '.join(names)}"
         return f"unknown type {name!r}{near}"
+
+    def _section_to_write(self, value: Any) -> str:
+        if not isinstance(value, str):
+            return ""
+        if value in self.branches():
+            return f"; write {{type: {value}}}"
+        return f"; write {{type: ...}}{did_you_mean(value, self.branches())}"
 
     def _unknown(self, name: Any, rest: str = "") -> str:
         unavailable = getattr(self.registry, "unavailable", {})

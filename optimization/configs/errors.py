@@ -1,6 +1,7 @@
 """What is wrong with a configuration, and where the wrong value came from."""
 
 import difflib
+import re
 import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -73,13 +74,22 @@ def warn(problem: Problem) -> None:
     warnings.warn(str(problem), ConfigWarning, stacklevel=3)
 
 
+_ALIKE = 0.8  # from here on a name is a misspelling of the other
+
+
 def did_you_mean(name: Any, names: Iterable[str], cutoff: float = 0.6) -> str:
     """Returns "; did you mean 'x'?" for the nearest of `names`, or "" if none is near.
 
-    Two names are as near as difflib's ratio says; `cutoff` is the least that counts.
+    Two names are as near as difflib's ratio says, in whatever case, and `CosineDecay` is
+    `cosine_decay`; `cutoff` is the least that counts. Of several that are no more than alike, one
+    that the name begins with is meant: `cosine`, not `cosine_restarts`.
     """
-    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", str(name)).lower()
+    known = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(words, known, n=3, cutoff=cutoff)
+    if difflib.get_close_matches(words, near, n=1, cutoff=_ALIKE) == []:
+        near.sort(key=lambda other: not words.startswith(f"{other}_"))
+    return f"; did you mean {known[near[0]]!r}?" if near else ""
 
 
 def describe(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from optimization.configs import yaml_file
@@ -43,8 +43,8 @@ def findings(config: Config, problems: list[Problem]) -> tuple[list[Problem], li
     """Adds what is wrong with the whole to the problems of its layers.
 
     Returns:
-        All errors, and the warnings. A value that is wrong is not reported as missing too, and
-        nothing is where a layer could not be read in full.
+        All errors, and the warnings. A value that is wrong is not reported as missing too, nor what
+        is in a section that is none, and nothing is where a layer could not be read in full.
     """
     reported = {problem.path for problem in problems}
     unread = any(problem.code == "syntax" for problem in problems)
@@ -52,7 +52,11 @@ def findings(config: Config, problems: list[Problem]) -> tuple[list[Problem], li
     errors = [
         problem
         for problem in found
-        if problem.path not in reported and not (unread and problem.code == "missing")
+        if problem.path not in reported
+        and not (
+            problem.code == "missing"
+            and (unread or not reported.isdisjoint(_sections_of(problem.path)))
+        )
     ]
     return problems + errors, doubts
 
@@ -60,6 +64,12 @@ def findings(config: Config, problems: list[Problem]) -> tuple[list[Problem], li
 def of_the_layers(doubts: Iterable[Problem]) -> list[Problem]:
     """Returns the warnings but for branches that an experiment in Python code sets and leaves."""
     return [doubt for doubt in doubts if doubt.code != "unselected" or doubt.origin is not None]
+
+
+def _sections_of(path: str) -> Iterator[str]:
+    """Yields the path of each section that the value at `path` is in."""
+    while path := path.rpartition(".")[0]:
+        yield path
 
 
 def settle(config: ConfigT, problems: Iterable[Problem]) -> ConfigT:

@@ -86,6 +86,11 @@ class OptimizationConfig(Config):
         wrong_curves, doubtful_curves = curve_checks.judge(self)
         return problems + wrong_curves, doubts + doubtful_curves
 
+    def _section_to_write(self, value: Any) -> str:
+        if not self._path and isinstance(value, str | os.PathLike):
+            return "; a file is read by `load_optimization_config`"
+        return super()._section_to_write(value)
+
     def average_arguments(self) -> dict[str, Any] | None:
         """Returns the arguments of the weights' average, of `ema` or `use_ema`; None for none."""
         if self.ema is not None:
@@ -142,9 +147,11 @@ def optimization_section(params: Mapping, source: str = "") -> tuple[SourcedDict
     for name in _SECTION:
         path = f"{path}.{name}" if path else name
         origin = getattr(section, "origins", {}).get(name, Origin(source))
+        path_is_written = name in section
         section = section.get(name)
         if section is None:
-            message = "is not there: the file sets nothing about optimization"
+            state = "is empty" if path_is_written else "is not there"
+            message = f"{state}: the file sets nothing about optimization"
             raise ConfigError([Problem("missing", path, message, origin)])
         if not isinstance(section, Mapping):
             message = f"expected a mapping, got {describe(section)}"

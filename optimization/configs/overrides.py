@@ -78,7 +78,9 @@ def _read_yaml(text: str, origin: Origin) -> tuple[SourcedDict, list[Problem]]:
 
 
 def _parted(text: str) -> tuple[str, str | None]:
-    """Parts `a=1` or `a: 1`; the value is None where there is none."""
+    """Parts `a=1`, `a: 1` or `a.b 1`; the value is None where there is none."""
+    if re.match(r"\S+\.\S+\s+[^\s=:]+$", text):
+        text = text.replace(" ", "=", 1)
     path, sign, value = text.partition("=" if "=" in text else ":")
     return path.strip(), value.strip() if sign else None
 
@@ -93,6 +95,8 @@ def _written(path: str, value: Any) -> str:
     deleted = path.startswith("~")
     path = re.sub(r"\[['\"]?([A-Za-z_]\w*)['\"]?\]", r".\1", path.lstrip("+-~"))
     path = path.strip().strip("'\"").replace("-", "_")
+    if _FILE.fullmatch(path) and value is None:
+        return ""
     path = re.sub(r"[./:]+", ".", path).strip(".")
     if not _PATH.fullmatch(path):
         return ""
@@ -148,7 +152,10 @@ def _assign(result: SourcedDict, assignment: str, rest: list[str], flag: str) ->
     origin = Origin(f"{flag} {','.join([assignment, *rest])!r}")
     if not equals or not _PATH.fullmatch(path):
         hint = _written(*_parted(assignment))
-        return [Problem("syntax", "", _EXPECTED + (f"; write {hint}" if hint else ""), origin)]
+        message = _EXPECTED + (f"; write {hint}" if hint else "")
+        if _FILE.fullmatch(assignment):
+            message = "a file is no part of other settings; give it a flag of its own"
+        return [Problem("syntax", "", message, origin)]
     if not text:
         return [Problem("syntax", path, "no value; write `null` or `''`", origin)]
     message = _misread(path, text, rest)
@@ -169,6 +176,8 @@ def _misread(path: str, text: str, rest: list[str]) -> str:
         ):
             return f"a comma separates settings; write `{path}={''.join(whole)}`"
         hints = [f"`{path}=[{', '.join(whole)}]` for a list"]
+        if re.fullmatch(r"\d,\d+", ",".join(whole)):
+            hints.append(f"`{path}={'.'.join(whole)}` for a fraction")
         hints += [hint for part in rest if (hint := _written(*_parted(part)))]
         return f"a comma separates settings; write {', or '.join(hints)}"
     if text.startswith("="):

@@ -1,9 +1,17 @@
 """From the config that a user wrote to one that can be built: validated, complete, read-only."""
 
+import numbers
+from typing import Any
+
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, warn
 from optimization.configs.layers import findings
 from optimization.configs.optimization_config import OptimizationConfig
+
+
+def _is_count(value: Any) -> bool:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return number and value > 0 and value == value // 1
 
 
 def resolved(
@@ -26,9 +34,16 @@ def resolved(
     Raises:
         ConfigError: All that is wrong with the config.
         TypeError: If it is no `OptimizationConfig`.
+        ValueError: For a length that is no whole number above 0.
     """
     if not isinstance(config, OptimizationConfig):
         raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}")
+    lengths = {"train_steps": train_steps, "steps_per_epoch": steps_per_epoch}
+    for name, value in {**lengths, "global_batch_size": global_batch_size}.items():
+        if value is not None and not _is_count(value):
+            raise ValueError(
+                f"Argument `{name}` must be an integer > 0, received: {name}={value!r}"
+            )
     config, problems = config.sized(TrainingLength(train_steps, steps_per_epoch))
     scaling = config.lr_scaling
     if scaling is not None and scaling.global_batch_size is None:

@@ -226,7 +226,7 @@ def read(text: str, source: str = "<text>") -> tuple[Any, list[Problem]]:
         loader = _Loader(text)
         node = loader.get_single_node()
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        return None, [_syntax_problem(error, source)]
+        return None, [_syntax_problem(error, text, source)]
     finally:
         if loader is not None:
             loader.dispose()
@@ -251,14 +251,17 @@ def parse(text: str, source: str = "<text>") -> Any:
     return value
 
 
-def _syntax_problem(error: Exception, source: str) -> Problem:
+def _syntax_problem(error: Exception, text: str, source: str) -> Problem:
     if isinstance(error, RecursionError):
         return Problem("syntax", "", f"nested more than {MAX_DEPTH} levels deep", Origin(source))
     mark = getattr(error, "problem_mark", None)
     words = [getattr(error, "context", None), getattr(error, "problem", None)]
     message = ", ".join(word for word in words if word) or str(error).splitlines()[0]
-    line = None if mark is None else mark.line + 1
-    return Problem("syntax", "", f"not YAML: {message}", Origin(source, line))
+    if mark is None:
+        return Problem("syntax", "", f"not YAML: {message}", Origin(source))
+    if any(line.lstrip(" ").startswith("\t") for line in text.split("\n")[mark.line :][:1]):
+        message = "the line begins with a tab; YAML is indented by spaces"
+    return Problem("syntax", "", f"not YAML: {message}", Origin(source, mark.line + 1))
 
 
 def read_file(path: str | os.PathLike) -> tuple[SourcedDict, list[Problem]]:

@@ -106,6 +106,11 @@ class LrConfig(OneOfConfig):
 
     registry: ClassVar[Registry] = LR_CLS
 
+    def _section_to_write(self, value: Any) -> str:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return f"; write {{type: constant, constant: {{learning_rate: {value!r}}}}}"
+        return super()._section_to_write(value)
+
 
 @config_dataclass
 class WarmupConfig(OneOfConfig):

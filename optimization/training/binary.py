@@ -118,8 +118,10 @@ def _reporting(run: Callable[[], None]) -> int:
                 raise
             if isinstance(error, ModuleNotFoundError):
                 error = extras.explained(error)
-            kind, text = type(error).__name__, str(error).strip().partition("\n")[0]
-            print(f"error: {kind}: {text} (--verbosity=1 shows where)", file=sys.stderr)
+            text = str(error).strip().partition("\n")[0]
+            if not isinstance(error, extras.MissingExtraError):  # whose text says it all
+                text = f"{type(error).__name__}: {text} (--verbosity=1 shows where)"
+            print(f"error: {text}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

@@ -41,3 +41,21 @@ def test_describe_shortens_long_values():
 def test_did_you_mean_names_the_nearest_or_nothing():
     assert did_you_mean("momentmu", ["nesterov", "momentum"]) == "; did you mean 'momentum'?"
     assert did_you_mean("qqq", ["nesterov", "momentum"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("SGD", "sgd"),
+        ("AdamW", "adamw"),
+        ("cosine_decay", "cosine"),
+        ("CosineDecay", "cosine"),
+        ("cosine_restart", "cosine_restarts"),
+        ("weight_decay_rat", "weight_decay_rate"),
+        ("mytype", "MyType"),
+    ],
+)
+def test_did_you_mean_knows_other_spellings(name, near):
+    names = ["sgd", "adam", "adamw", "cosine", "cosine_restarts", "MyType"]
+    names += ["weight_decay", "weight_decay_rate"]
+    assert did_you_mean(name, names) == f"; did you mean {near!r}?"

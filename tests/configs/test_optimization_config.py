@@ -184,6 +184,7 @@ def test_a_branch_set_in_vain_is_a_warning(tmp_path):
     [
         ({"trainer": {}}, "trainer.optimizer_config: is not there"),
         ({"task": {}}, "trainer: is not there"),
+        ({"trainer": None}, "trainer: is empty"),
         ({"trainer": 3}, "trainer: expected a mapping, got 3"),
         ({"trainer": {"optimizer_config": [1]}}, "optimizer_config: expected a mapping"),
     ],
@@ -191,3 +192,28 @@ def test_a_branch_set_in_vain_is_a_warning(tmp_path):
 def test_an_experiment_without_optimization_section(params, message):
     with pytest.raises(ConfigError, match=message):
         optimization_section(params, "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"optimizer": "adam"}, "expected a mapping, got 'adam' (text); write {type: adam}"),
+        ({"optimizer": "Adam"}, "write {type: ...}; did you mean 'adam'?"),
+        ({"warmup": "linear"}, "write {type: linear}"),
+        ({"learning_rate": 0.1}, "write {type: constant, constant: {learning_rate: 0.1}}"),
+        ({"ema": True}, "ema: expected a mapping, got true; write {} for the defaults"),
+        ("bert.yaml", "got 'bert.yaml' (text); a file is read by `load_optimization_config`"),
+    ],
+)
+def test_what_to_write_where_a_section_is_meant(params, message):
+    with pytest.raises(ConfigError) as error:
+        OptimizationConfig(params)
+    assert message in str(error.value)
+
+
+def test_a_section_that_is_none_lacks_nothing(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("optimizer: adam\nlearning_rate: 0.1\n")
+    with pytest.raises(ConfigError) as error:
+        load_optimization_config(path)
+    assert [problem.path for problem in error.value.problems] == ["optimizer", "learning_rate"]

@@ -190,3 +190,8 @@ def test_dump_and_parse_are_inverse(value):
     result = parse(dump({"x": value}))["x"]
     assert result == value
     assert type(result) is type(value) or isinstance(result, dict)
+
+
+def test_a_tab_is_called_one():
+    with pytest.raises(ConfigError, match="^a:2: not YAML: the line begins with a tab; YAML is"):
+        parse("b:\n \tc: 1\n", "a")

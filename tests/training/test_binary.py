@@ -189,6 +189,16 @@ def test_an_interruption_is_told(capsys):
     assert "goes on from the last checkpoint" in capsys.readouterr().err
 
 
+def test_a_missing_package_is_told_with_its_extra_alone(capsys):
+    def run():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        assert binary._reporting(run) == 1
+    assert capsys.readouterr().err.startswith("error: PyTorch is not installed, and this needs it")
+
+
 def test_an_error_of_the_programmer_keeps_its_traceback():
     def broken():
         raise KeyError("a bug")
