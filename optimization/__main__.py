@@ -86,12 +86,14 @@ def _training_length(params: Mapping) -> TrainingLength:
 
 
 def _summary(config: OptimizationConfig) -> str:
+    """Returns what the config selects, in brackets; "" if nothing."""
     parts = [
         f"{name} {section.type}"
         for name in ("optimizer", "learning_rate", "warmup")
         if (section := getattr(config, name)).type is not None
     ]
-    return ", ".join([*parts, "ema"] if config.ema else parts)
+    parts += ["ema"] if config.ema else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _loaded(modules: Sequence[str], name: str | None) -> tuple[ExperimentConfig | None, str]:
@@ -142,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         for doubt in doubts:
             print(f"{doubt} (warning)", file=sys.stderr)
-        print(f"{path}: fine ({_summary(config)})")
+        print(f"{path}: fine{_summary(config)}")
     return 1 if failed else 0
 
 

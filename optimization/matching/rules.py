@@ -66,11 +66,12 @@ def assigned(
 
 def _why_empty(group: Rule, places: list, owners: list) -> str:
     taken = [
-        f"{place[0]} (by {owner.name!r})"
+        f"{place[0]} (by {owner.label!r})"
         for place, owner in zip(places, owners, strict=True)
         if owner is not None and group.matches(*place)
     ]
-    start = f"The parameter group {group.name!r} ({group.matcher})"
+    name = f" {group.name!r}" if group.name else ""
+    start = f"The parameter group{name} ({group.matcher})"
     if taken:
         return f"{start} has no variable: earlier groups took all it matches: {', '.join(taken)}"
     if group.match is not None:

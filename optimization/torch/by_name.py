@@ -90,10 +90,9 @@ def _with_bare_names(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def check_names(here: set[str], there: set[str]) -> None:
     """Raises if the names that were saved are not those that are here."""
     if here != there:
-        raise ValueError(
-            "The loaded state belongs to other parameters. "
-            f"Missing: {sorted(here - there)}. Left over: {sorted(there - here)}."
-        )
+        parts = {"Missing": sorted(here - there), "Left over": sorted(there - here)}
+        told = " ".join(f"{name}: {names}." for name, names in parts.items() if names)
+        raise ValueError(f"The loaded state belongs to other parameters. {told}")
 
 
 def _source(group: dict[str, Any], places: dict[str, tuple]) -> dict[str, Any]:

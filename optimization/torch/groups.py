@@ -47,7 +47,13 @@ def named_parameters(
             for parameter in part.parameters(recurse=False):
                 owners.setdefault(id(parameter), type(part).__name__)
         model = module.named_parameters()
-    pairs = list(model)
+    try:
+        pairs = list(model)
+    except TypeError:
+        raise TypeError(
+            "Argument `model` must be a torch.nn.Module, or its `named_parameters()`, "
+            f"received: model={model!r}"
+        ) from None
     for pair in pairs:
         named = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
         if not named or not isinstance(pair[1], Tensor):

@@ -88,7 +88,8 @@ def _check_form(state_dict: Mapping[str, Any]) -> None:
     if missing:
         raise ValueError(
             f"The loaded state is not that of an optimizer: it has no {_quoted(missing)}. It has "
-            f"{_some(list(map(str, state_dict))) or 'nothing'}."
+            f"{_some(list(map(str, state_dict))) or 'nothing'}. Load what `optimizer.state_dict()` "
+            "returned."
         )
 
 

@@ -176,10 +176,13 @@ def _settings(values: flags.FlagValues, model_dir: str) -> ExperimentConfig:
             values.experiment, [*own, *files], values.params_override, values.mode, doubted=not own
         )
 
+    params = os.path.join(model_dir, PARAMS_FILE)
     if values.mode.startswith("train"):
+        if os.path.exists(params) and not (values.experiment or files):
+            message = f"to go on with the run in {model_dir!r}, give --config_file={params}"
+            raise TrainingError(f"--experiment is required; {message}")
         return resolved()
     check_directory(model_dir)
-    params = os.path.join(model_dir, PARAMS_FILE)
     if values.mode == "continuous_eval" and not os.path.exists(params):
         config = resolved() if values.experiment or files else None
         trainer = TrainerConfig() if config is None else config.trainer

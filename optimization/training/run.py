@@ -5,7 +5,7 @@ import time
 
 from rich.console import Console
 
-from optimization.configs.errors import ConfigError
+from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.configs.experiment_config import MODES, ExperimentConfig
 from optimization.training import changes
 from optimization.training.checkpoint_files import (
@@ -141,7 +141,8 @@ def _chosen_checkpoint(config: ExperimentConfig, model_dir: str, checkpoint: str
         return find_checkpoint(checkpoint)
     except CheckpointError as error:
         held = ", ".join(reversed(whole_checkpoints(model_dir))) or "no checkpoint"
-        raise CheckpointError(f"--checkpoint: {error}; {model_dir!r} holds {held}") from None
+        there = did_you_mean(checkpoint, ["best", "latest"]) or f"; {model_dir!r} holds {held}"
+        raise CheckpointError(f"--checkpoint: {error}{there}") from None
 
 
 def _best_checkpoint(config: ExperimentConfig, model_dir: str) -> str:

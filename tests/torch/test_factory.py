@@ -310,6 +310,8 @@ def test_other_things_than_named_parameters_are_refused():
     factory = OptimizerFactory(config_of("sgd"))
     with pytest.raises(TypeError, match="named_parameters"):
         factory.build_optimizer(Net().parameters())
+    with pytest.raises(TypeError, match="named_parameters.*received: model=None"):
+        factory.build_optimizer(None)
     with pytest.raises(ValueError, match="no parameter that requires gradients"):
         factory.build_optimizer(torch.nn.ReLU())
 

@@ -91,7 +91,7 @@ def test_each_variant_of_adafactor_takes_torchs_state(variant):
     plain, _, weights = torchs("Adafactor")
     section = {"variant": variant, "min_dim_size_to_factor": 1}
     if variant == "hf":
-        section["step_size"] = "absolute"
+        section |= {"step_size": "absolute", "multiply_by_parameter_scale": False}
     _, optimizer, params = built(config_of("adafactor", 0.01, **section), weights)
     quiet_load(optimizer, plain.state_dict())
     matrix = params["layer_0.dense.weight"]

@@ -370,6 +370,7 @@ def test_mistakes_are_told_before_tensorflow_is_imported(tmp_path):
     cases = [
         ("eval nowhere", "'nowhere' does not exist: there is no params.yaml"),
         ("eval file", "--model_dir 'file' is a file, not a directory"),
+        ("train run", "to go on with the run in 'run', give --config_file=run/params.yaml"),
         ("train file --experiment=tiny", "--model_dir 'file' is a file"),
         ("eval damaged", "damaged/params.yaml:2: not YAML"),
         ("eval unnamed", "--experiment is required, unnamed/params.yaml names none; registered"),
@@ -377,6 +378,7 @@ def test_mistakes_are_told_before_tensorflow_is_imported(tmp_path):
         ("eval stepps", "stepps/params.yaml:2: trainer.train_stepps: unknown key"),
         ("eval unnamed --experiment=tiny", "there is no checkpoint in 'unnamed' to evaluate"),
         ("eval run --checkpoint=best", "the run keeps no best weights"),
+        ("eval run --checkpoint=beast", "there is no checkpoint at 'beast'; did you mean 'best'?"),
         ("eval run --checkpoint=ckpt-4", "there is no checkpoint at 'ckpt-4'; 'run' holds ckpt-3"),
         ("eval run --checkpoint=", "--checkpoint must be best, latest or a path, got ''"),
         ("train run --experiment=tiny --checkpoint=best", "--checkpoint is for --mode=eval"),
