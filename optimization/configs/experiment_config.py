@@ -3,13 +3,14 @@
 import dataclasses
 import posixpath
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Problem
+from optimization.configs.garden_keys import GARDEN_KEYS
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
 from optimization.schedules.metric import MetricLrConfig
@@ -64,7 +65,17 @@ class TaskConfig(Config):
 
 
 @config_dataclass
-class TrainerConfig(Config):
+class _GardenSection(Config):
+    """A section that Model Garden has too, with more keys."""
+
+    def _unknown(self, name: Any, rest: str = "") -> str:
+        if name in GARDEN_KEYS:
+            return "is a setting of Model Garden's own trainer alone; leave it out"
+        return super()._unknown(name, rest)
+
+
+@config_dataclass
+class TrainerConfig(_GardenSection):
     """How long is trained, and what is written when. All intervals are in training steps.
 
     A training step is one update: of one batch, or of as many as the optimizer's section sets as
@@ -148,7 +159,7 @@ class TrainerConfig(Config):
 
 
 @config_dataclass
-class RuntimeConfig(Config):
+class RuntimeConfig(_GardenSection):
     """What the experiment runs on.
 
     Attributes:
@@ -189,7 +200,7 @@ class RuntimeConfig(Config):
 
 
 @config_dataclass
-class ExperimentConfig(Config):
+class ExperimentConfig(_GardenSection):
     """Everything that decides a run.
 
     Attributes:

@@ -12,51 +12,10 @@ from typing import Any
 from optimization.configs.base import PYTHON, Change, Config
 from optimization.configs.errors import Problem, did_you_mean
 from optimization.configs.experiment_config import ExperimentConfig, RuntimeConfig, TrainerConfig
+from optimization.configs.garden_keys import GARDEN_KEYS
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.yaml_file import SourcedDict
 
-_GARDEN_KEYS = frozenset(
-    [
-        # Model Garden 2.20: its `ExperimentConfig`, `TrainerConfig` and `RuntimeConfig`,
-        "restrictions",
-        "train_tf_while_loop",
-        "train_tf_function",
-        "eval_tf_function",
-        "eval_tf_while_loop",
-        "allow_tpu_summary",
-        "loss_upper_bound",
-        "recovery_begin_steps",
-        "recovery_max_trials",
-        "preemption_on_demand_checkpoint",
-        "gpu_thread_mode",
-        "dataset_num_private_threads",
-        "per_gpu_thread_count",
-        "tpu",
-        "num_gpus",
-        "worker_hosts",
-        "task_index",
-        "all_reduce_alg",
-        "num_packs",
-        "batchnorm_spatial_persistent",
-        "tpu_enable_xla_dynamic_padder",
-        "num_cores_per_replica",
-        "default_shard_dim",
-        "use_tpu_mp_strategy",
-        # and those that its projects add.
-        "eval_tasks",
-        "trainer_type",
-        "task_sampler",
-        "callbacks",
-        "use_orbit",
-        "enable_metrics_in_training",
-        "time_history",
-        "pipeline_sparse_and_dense_execution",
-        "accumulation_steps",
-        "best_ema_checkpoint_export_subdir",
-        "best_ema_checkpoint_eval_metric",
-        "best_ema_checkpoint_metric_comp",
-    ]
-)
 _GARDEN_VALUES = {"distribution_strategy": ("tpu", "parameter_server", "off", False)}
 _NEAR = 0.8  # `trian_steps` and `num_train_steps` are near `train_steps`; `eval_steps` is not
 
@@ -87,7 +46,7 @@ def _strange_keys(
     """Yields the keys that look like ours, or are ours elsewhere."""
     names = config_class.field_names()
     for key in section:
-        if key in names or key in _GARDEN_KEYS:
+        if key in names or key in GARDEN_KEYS:
             continue
         place_of_key = _places().get(key)
         hint = did_you_mean(str(key).lower(), names, _NEAR)

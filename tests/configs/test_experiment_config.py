@@ -261,3 +261,18 @@ def test_when_the_loss_scale_adapts_itself(runtime, dynamic):
     assert bool(errors) == dynamic
     for problem in errors:
         assert problem.path == "trainer.optimizer_config.optimizer.sgd.on_nonfinite"
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"trainer": {"train_tf_while_loop": True}},
+        {"runtime": {"num_gpus": 0}},
+        {"restrictions": []},
+    ],
+)
+def test_keys_of_model_garden_alone_are_called_so(params):
+    with pytest.raises(
+        ConfigError, match="is a setting of Model Garden's own trainer alone; leave"
+    ):
+        ExperimentConfig(params)
