@@ -120,10 +120,11 @@ def load(
         if names[name] in values and np.shape(values[names[name]]) != tuple(variable.shape)
     ]
     if missing or left_over or misshapen:
+        parts = {"Missing": missing, "Left over": left_over, "Other shapes": misshapen}
+        found = "".join(f"{name}: {_listed(names)}. " for name, names in parts.items() if names)
         raise ValueError(
             "The saved optimizer state does not belong to this optimizer, or to this model. "
-            f"Missing: {_listed(missing)}. Left over: {_listed(left_over)}. "
-            f"Other shapes: {_listed(misshapen)}. To go on with it, make the optimizer and the "
+            f"{found}To go on with it, make the optimizer and the "
             "model as they were when it was saved. To go on without it, take the model's weights "
             "only: call `load_weights` before `compile`, or with `skip_mismatch=True`; "
             "`load_model` takes `compile=False`; `from_config` makes a fresh optimizer."

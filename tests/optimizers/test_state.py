@@ -41,6 +41,9 @@ def test_a_mismatch_lists_everything_and_changes_nothing():
     with pytest.raises(ValueError, match=r"Missing: \['d'\].*Left over: \['c'\].*b: \(2,\) saved"):
         state.load(loaded, state.read(store), list(loaded))
     assert all(float(v.numpy()[0]) == 0 for v in loaded.values())
+    loaded = variables(a=[0.0], b=[0.0, 0.0], c=[0.0], d=[0.0])
+    with pytest.raises(ValueError, match=r"this model. Missing: \['d'\]. To go on with it"):
+        state.load(loaded, state.read(store), list(loaded))
 
 
 def test_values_without_a_variable_may_wait():
