@@ -113,6 +113,7 @@ class Config:
     """
 
     _NOTHING: ClassVar[str] = "{} to set nothing"
+    _MAIN: ClassVar[str] = ""  # the field that a number in the place of the section would mean
 
     def __init__(self, params: "Mapping[str, Any] | Config | None" = None, /, **kwargs: Any):
         state = self.__dict__
@@ -466,7 +467,12 @@ class Config:
 
     def _section_to_write(self, value: Any) -> str:
         """A hook for the message about a value where a section is expected: what to write."""
-        return "; write {} for the defaults" if value is True else ""
+        if value is True:
+            return "; write {} for the defaults"
+        spec = self._find_spec(self._MAIN)
+        if spec is None or check_value(spec.annotation, value, "")[1]:
+            return ""
+        return f"; write {{{self._MAIN}: {value}}}"
 
     def _child(self, name: str, spec: FieldSpec) -> "Config | None":
         del spec

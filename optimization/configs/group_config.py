@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval, MinLen
 from pydantic import AfterValidator
@@ -113,6 +113,8 @@ class LayerDecayConfig(Config):
         with_last_block: A regular expression for variables behind the blocks that count as of
             the last one, such as the last norm, as in timm; None for none.
     """
+
+    _MAIN: ClassVar[str] = "rate"
 
     rate: Annotated[float, Interval(gt=0, le=1)] = 0.75
     depth: Annotated[Regex, AfterValidator(lambda pattern: _one_group(pattern))] = r"layer_(\d+)/"

@@ -1,6 +1,6 @@
 """The oneof of the optimizer sections, and the section of weight averaging."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from optimization.configs.base import Config, OneOfConfig, config_dataclass
 from optimization.configs.optimizers import sections  # noqa: F401  registers the types
@@ -36,6 +36,8 @@ class EMAConfig(Config):
         clipvalue: Null is all that is accepted, as for `clipnorm`.
         global_clipnorm: Null is all that is accepted, as for `clipnorm`.
     """
+
+    _MAIN: ClassVar[str] = "average_decay"
 
     clipnorm: None = None
     clipvalue: None = None

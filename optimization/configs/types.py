@@ -263,6 +263,8 @@ def _phrase(error: dict) -> str:
 
 def _list_to_write(value: Any, annotation: Any) -> str:
     """Returns "; write [...]" for one value where a list is meant, if that list would be right."""
+    if isinstance(value, dict) and not check_value(annotation, [value], "")[1]:
+        return "; write [{...}], a list of one"
     if not isinstance(value, str | int | float):
         return ""
     # `a, b` and `(a, b)` are lists of two, if what is in them can be read as that.

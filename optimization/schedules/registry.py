@@ -117,3 +117,8 @@ class WarmupConfig(OneOfConfig):
     """The warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none."""
 
     registry: ClassVar[Registry] = WARMUP_CLS
+
+    def _section_to_write(self, value: Any) -> str:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return f"; write {{type: linear, linear: {{warmup_steps: {value}}}}}"
+        return super()._section_to_write(value)
