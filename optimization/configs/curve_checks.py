@@ -7,7 +7,6 @@ import typing
 from collections.abc import Iterator
 
 from optimization.configs.base import Config
-from optimization.configs.durations import unknown_lengths
 from optimization.configs.errors import Problem
 from optimization.configs.float32 import in_float32
 from optimization.configs.optimizers.base import BaseOptimizerConfig
@@ -18,7 +17,6 @@ from optimization.configs.rate_curve import (
     written,
 )
 from optimization.configs.types import REMAINING, check_value
-from optimization.schedules.compose import needs_keras
 
 if typing.TYPE_CHECKING:
     from optimization.configs.optimization_config import OptimizationConfig
@@ -39,7 +37,7 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
     train_steps = config._train_steps
     for place in (config, *config.param_groups):
         curve = curve_of(config, place)
-        if curve is not None and curve.is_computable():
+        if curve is not None and curve.is_computable(train_steps):
             found = list(_errors(curve, train_steps))
             if place.learning_rate.untyped_branches() or place.warmup.untyped_branches():
                 # The experiment, which has the types, may have other values too.
@@ -92,10 +90,10 @@ def _first_wrong(curve: RateCurve, steps: list[int], values: list[float]) -> str
 
 
 def _asks_for_more(curve: RateCurve) -> bool:
-    """Whether the config writes a rate other than 0."""
-    sections = [curve.learning_rate, *([curve.warmup] if curve.warmup else [])]
-    rates = [rate for section in sections for rate in _rates(section).values()]
-    return bool(curve.factor) and any(map(any, rates))
+    """Whether 0 is not the only rate that the config writes."""
+    own = _rates(curve.learning_rate).values()
+    start = _rates(curve.warmup).values() if curve.warmup else ()
+    return bool(curve.factor) and (not own or any(map(any, [*own, *start])))
 
 
 def _rates(section: Config) -> dict[str, tuple[float, ...]]:
@@ -120,22 +118,24 @@ def _zero(curve: RateCurve, train_steps: int | None) -> Problem:
         message = f"the learning rate is 0 {always}: the warmup leads to that of step {length}"
         advice = "write fewer steps, a longer decay, or `mode: delay`"
         return _problem("conflict", section, name, f"{message}, which is 0{over}; {advice}")
-    name, values = next(
-        (n, v)
+    rates = [
+        (n, max(v))
         for part in (curve.learning_rate, curve.warmup)
         if part
         for n, v in _rates(part).items()
         if any(v)
-    )
-    where = "" if in_float32(max(values)) else "in float32 "
-    message = f"the learning rate is 0 {where}{always}, though this is {max(values):g}"
+    ]
+    name, highest = rates[0] if rates else (None, 0.0)
+    where = "in float32 " if rates and not in_float32(highest) else ""
+    though = f", though this is {highest:g}" if rates else ""
+    message = f"the learning rate is 0 {where}{always}{though}"
     return _problem("conflict", curve.learning_rate, name, message)
 
 
 def _multipliers(config: "OptimizationConfig") -> Iterator[Problem]:
     """Yields multipliers of the learning rate of all that make it infinite."""
     of_all = curve_of(config, config)
-    if of_all is None or not of_all.is_computable():
+    if of_all is None or not of_all.is_computable(config._train_steps):
         return
     steps = of_all.steps(config._train_steps)
     if _first_wrong(of_all, steps, of_all.values(steps)) is not None:
@@ -175,10 +175,10 @@ def wrong_values(
 ) -> Iterator[Problem]:
     """Yields a scheduled hyperparameter's first value that the field itself would refuse."""
     schedule = config.schedules[name].get()
-    if unknown_lengths(schedule) or schedule.problems()[0] or needs_keras(schedule, None):
+    curve = RateCurve(schedule)
+    if not curve.is_computable(config._train_steps):
         return
     annotation = section._find_spec(argument).annotation
-    curve = RateCurve(schedule)
     steps = curve.steps(config._train_steps)
     for step, value in zip(steps, curve.values(steps), strict=True):
         is_finite = math.isfinite(in_float32(value))
@@ -198,7 +198,8 @@ def _doubts(curve: RateCurve, train_steps: int | None, shares: frozenset[str]) -
     if not any(map(in_float32, values)):  # as it was asked for
         return
     bare = curve._replace(warmup=None)
-    asked = max(bare.values(bare.steps()))
+    whole = bare.steps()
+    asked = _peak(bare, whole, bare.values(whole))
     warmup = _warmup_doubt(curve, train_steps, _peak(curve, steps, values), asked)
     if warmup is not None:
         yield warmup
@@ -307,6 +308,7 @@ def _zero_tail(
         above, zero = (middle, zero) if in_float32(value) else (above, middle)
     if train_steps - zero > _NEAR * train_steps:
         message = f"the learning rate is 0 from step {zero} on, `train_steps` is {train_steps}"
+        message += "; write rates that last, or fewer `train_steps`"
         yield _problem("decay-ends-early", curve.learning_rate, None, message)
 
 
@@ -324,7 +326,7 @@ def _falling(config: "OptimizationConfig") -> Iterator[Problem]:
     """Yields a learning rate that falls in spite of a schedule-free optimizer's average."""
     for section, source in schedule_free_sections(config):
         curve = curve_of(config, source)
-        if curve is None or not curve.is_computable():
+        if curve is None or not curve.is_computable(config._train_steps):
             continue
         values = curve.values(curve.steps(config._train_steps))
         if any(later < earlier for earlier, later in itertools.pairwise(values)):

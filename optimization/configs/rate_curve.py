@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from optimization.configs.base import Config, OneOfConfig
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
-from optimization.schedules.compose import checked_values, needs_keras, schedule_problems
+from optimization.schedules.compose import are_ours, checked_values, needs_keras, schedule_problems
 
 if typing.TYPE_CHECKING:
     from optimization.configs.group_config import ParamGroupConfig
@@ -39,13 +39,13 @@ class RateCurve(typing.NamedTuple):
         factor, decay = self.factor, self.decay
         return [factor * v / (1 + decay * s) for s, v in zip(steps, values, strict=True)]
 
-    def is_computable(self) -> bool:
+    def is_computable(self, train_steps: int | None = None) -> bool:
         """Whether both sections are complete and right, and are formulas that NumPy computes."""
         rate, warmup = self.learning_rate, self.warmup
         if schedule_problems(rate, warmup) or needs_keras(rate, warmup):
             return False
         try:
-            self.values([0, 1])
+            self.values([0, 1] if are_ours(rate, warmup) else self.steps(train_steps))
         except Exception:  # of a formula that is not ours: it says so where it is used
             return False
         return True
@@ -75,19 +75,22 @@ class RateCurve(typing.NamedTuple):
         and others between them: evenly, and by powers of 2.
 
         Args:
-            train_steps: The length of the training; None to look up to where the last bend is.
+            train_steps: The length of the training; None to look up to where the last bend is, and
+                for a formula that is not ours, which need not go on, up to its largest number.
             far: Whether to look on from there.
         """
         bends = self._bends()
         last = train_steps - 1 if train_steps else max(bends) + 1
+        if not train_steps and not are_ours(self.learning_rate, self.warmup):
+            last = max(self._bends(most=1))
         last = max(last, _FAR) if far else last
         steps = {bend + side for bend in bends for side in (-1, 0, 1)}
         steps |= {last * part // 32 for part in range(33)}
         steps |= {2**power for power in range(last.bit_length())}
         return sorted(step for step in steps if 0 <= step <= last)
 
-    def _bends(self) -> set[int]:
-        """Returns 0, and every number of steps of both sections and what they add up to."""
+    def _bends(self, most: int = 5) -> set[int]:
+        """Returns 0, and every number of steps of both sections and what up to `most` add up to."""
         lengths, edges = [], []
         for _, value in self.learning_rate._items():
             if isinstance(value, tuple):
@@ -97,7 +100,7 @@ class RateCurve(typing.NamedTuple):
         if self.warmup is not None:
             lengths.append(self.warmup.warmup_steps)
         # Phases follow each other; what has more numbers than phases has other things.
-        most = len(lengths) if len(lengths) < 6 else 1
+        most = min(most, len(lengths) if len(lengths) < 6 else 1)
         sums = (itertools.combinations(lengths, count) for count in range(most + 1))
         return {max(sum(some), 0) for some in itertools.chain(*sums)} | set(edges)
 

@@ -111,6 +111,12 @@ def needs_keras(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None)
     )
 
 
+def are_ours(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> bool:
+    """Whether both are of this package, whose formulas hold at every step."""
+    configs = (lr_config, warmup_config or lr_config)
+    return all(type(config).__module__.startswith("optimization.") for config in configs)
+
+
 def curve(
     lr_config: BaseLrConfig,
     warmup_config: BaseWarmupConfig | None,
@@ -178,8 +184,7 @@ def _arithmetic(
     lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None
 ) -> tuple[type, Namespace]:
     """Returns the type of a step and the namespace in which formulas are checked."""
-    configs = [config for config in (lr_config, warmup_config) if config is not None]
-    if all(type(config).__module__.startswith("optimization.") for config in configs):
+    if are_ours(lr_config, warmup_config):
         return float, scalars
     import numpy as np
 

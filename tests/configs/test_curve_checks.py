@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 import pytest
 
 from optimization import LR_CLS, ConfigError, ConfigWarning, OptimizationConfig, OptimizerFactory
@@ -75,8 +76,9 @@ def test_a_rate_of_0_in_every_step(train_steps):
             "learning_rate.stepwise.values",
         ),
         (oneof("constant", learning_rate=1e-50), None, None, "learning_rate.constant.learning_"),
+        (oneof("relative_step"), {"warmup_steps": 3}, 1, "warmup.linear.warmup_steps"),
     ],
-    ids=["one step", "a warmup of its own", "before the boundary", "in float32"],
+    ids=["one step", "a warmup of its own", "before the boundary", "in float32", "no rate written"],
 )
 def test_siblings_of_a_rate_of_0(rate, warmup, train_steps, path):
     assert one_error(params(rate, warmup), train_steps).path.startswith(path)
@@ -162,6 +164,23 @@ def test_formulas_of_ones_own(own_types):
     assert problems(params(sinks), 100) == ([], [])
     assert "it is nan at step 1001" in one_error(params(oneof("rooted", peak=1.0)), 5000).message
     assert problems(params(oneof("broken", peak=1.0)), 5000) == ([], [])
+
+
+def test_formulas_of_ones_own_need_not_go_on_after_their_end(own_types):
+    @LR_CLS.register("two_lines")
+    def two_lines(step, *, peak: float, warmup: int, total: int, xp):
+        down = peak * (total - step) / (total - warmup)
+        return xp.where(step < warmup, peak * step / warmup, down)
+
+    @LR_CLS.register("table")
+    def table(step, *, rates: tuple[float, ...], each: int):
+        return np.take(rates, np.asarray(step // each, "int"))
+
+    assert problems(params(oneof("two_lines", peak=0.1, warmup=10, total=100))) == ([], [])
+    assert problems(params(oneof("table", rates=[0.1], each=100))) == ([], [])
+    weight_decay = {"weight_decay": oneof("table", rates=[0.1], each=100)}
+    adamw = oneof("adamw", weight_decay_rate=0.1)
+    assert problems(params(CONSTANT, optimizer=adamw, schedules=weight_decay)) == ([], [])
 
 
 def test_curves_of_keras_classes_are_left_alone(own_types):
