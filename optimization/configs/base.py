@@ -12,7 +12,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Self
 
@@ -509,8 +509,10 @@ class Config:
 
     _told: ClassVar[frozenset[str]] = frozenset()
 
-    def _tell(self, doubts: Iterable[Problem]) -> None:
+    def _tell(self, doubts: Sequence[Problem]) -> None:
         """Remembers the warnings that were issued, here and below, for what is made of this."""
+        if not doubts:
+            return
         self.__dict__["_told"] = self._told | {str(doubt) for doubt in doubts}
         for child in self._children().values():
             child._tell(doubts)

@@ -38,13 +38,16 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
     for place in (config, *config.param_groups):
         curve = curve_of(config, place)
         if curve is not None and curve.is_computable(train_steps):
-            found = list(_errors(curve, train_steps))
+            steps = curve.steps(train_steps)
+            values = curve.values(steps)
+            found = list(_errors(curve, train_steps, steps, values))
             if place.learning_rate.untyped_branches() or place.warmup.untyped_branches():
                 # The experiment, which has the types, may have other values too.
                 doubts += [problem._replace(code="incomplete") for problem in found]
             else:
                 problems += found
-            doubts += [] if found else _doubts(curve, train_steps, config._shares)
+            if not found:
+                doubts += _doubts(curve, train_steps, steps, values, config._shares)
     problems += _multipliers(config)
     problems = problems or list(_started_at_zero(config))
     return problems, [*doubts, *_own_warmups(config), *_falling(config)]
@@ -53,9 +56,9 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
 # ---- what is wrong -----------------------------------------------------------------------------
 
 
-def _errors(curve: RateCurve, train_steps: int | None) -> Iterator[Problem]:
-    steps = curve.steps(train_steps)
-    values = curve.values(steps)
+def _errors(
+    curve: RateCurve, train_steps: int | None, steps: list[int], values: list[float]
+) -> Iterator[Problem]:
     wrong = _first_wrong(curve, steps, values)
     if wrong is not None:
         yield _problem("value", curve.learning_rate, None, f"the learning rate {wrong}")
@@ -134,17 +137,21 @@ def _zero(curve: RateCurve, train_steps: int | None) -> Problem:
 
 def _multipliers(config: "OptimizationConfig") -> Iterator[Problem]:
     """Yields multipliers of the learning rate of all that make it infinite."""
-    of_all = curve_of(config, config)
+    groups = [
+        group
+        for group in config.param_groups
+        if group.learning_rate_multiplier > 1
+        and not group.freeze
+        and not written(group.learning_rate)
+    ]
+    of_all = curve_of(config, config) if groups else None
     if of_all is None or not of_all.is_computable(config._train_steps):
         return
     steps = of_all.steps(config._train_steps)
     if _first_wrong(of_all, steps, of_all.values(steps)) is not None:
         return
-    for group in config.param_groups:
-        factor = group.learning_rate_multiplier
-        if group.freeze or factor <= 1 or written(group.learning_rate):
-            continue
-        curve = of_all._replace(factor=of_all.factor * factor)
+    for group in groups:
+        curve = of_all._replace(factor=of_all.factor * group.learning_rate_multiplier)
         wrong = _first_wrong(curve, steps, curve.values(steps))
         if wrong is not None:
             message = f"the learning rate times this {wrong}"
@@ -192,15 +199,16 @@ def wrong_values(
 # ---- what is doubtful --------------------------------------------------------------------------
 
 
-def _doubts(curve: RateCurve, train_steps: int | None, shares: frozenset[str]) -> Iterator[Problem]:
-    steps = curve.steps(train_steps)
-    values = curve.values(steps)
+def _doubts(
+    curve: RateCurve,
+    train_steps: int | None,
+    steps: list[int],
+    values: list[float],
+    shares: frozenset[str],
+) -> Iterator[Problem]:
     if not any(map(in_float32, values)):  # as it was asked for
         return
-    bare = curve._replace(warmup=None)
-    whole = bare.steps()
-    asked = _peak(bare, whole, bare.values(whole))
-    warmup = _warmup_doubt(curve, train_steps, _peak(curve, steps, values), asked)
+    warmup = _warmup_doubt(curve, train_steps, steps, values)
     if warmup is not None:
         yield warmup
     if not train_steps:
@@ -222,17 +230,20 @@ def _peak(curve: RateCurve, steps: list[int], values: list[float]) -> float:
 
 
 def _warmup_doubt(
-    curve: RateCurve, train_steps: int | None, peak: float, asked: float
+    curve: RateCurve, train_steps: int | None, steps: list[int], values: list[float]
 ) -> Problem | None:
     section, name, length = curve.warmup_length()
-    if not length:
+    is_over = not train_steps or length < train_steps
+    if not length or (is_over and (curve.warmup is None or curve.warmup.mode == "delay")):
         return None
+    bare = curve._replace(warmup=None)
+    whole = bare.steps()
+    asked = _peak(bare, whole, bare.values(whole))
+    peak = _peak(curve, steps, values)
     reached = f"the rate comes to {peak:g} at most, of {asked:g}"
-    if train_steps and length >= train_steps:
+    if not is_over:
         message = f"is {length}, `train_steps` {train_steps}: {reached}; write fewer, or '5%'"
         return _problem("warmup-too-long", section, name, message)
-    if curve.warmup is None or curve.warmup.mode == "delay":
-        return None
     end = curve.end()
     if end is not None and length >= end[1]:
         message = f"is {length}, and the decay is over at step {end[1]}: {reached}; write fewer"

@@ -21,7 +21,6 @@ from optimization.configs.types import (
 )
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.registry import LR_CLS
-from optimization.schedules.streaming_average import StreamingAverage
 
 Rates = float | Sequence[float]
 _MODES = ("min", "max")
@@ -231,6 +230,8 @@ class Greedy(MetricFollower):
         self.initial_rates = list(self.rates)
 
     def _forget(self) -> None:
+        from optimization.schedules.streaming_average import StreamingAverage
+
         super()._forget()
         self.num_good_epochs = 0
         self.warmup_counter = 0

@@ -237,6 +237,9 @@ def test_a_peak_under_half_of_what_was_asked_for():
     assert doubts_of(params(SHORT, {"warmup_steps": 51, "mode": "delay"}), 151) == {}
     power = oneof("power", initial_learning_rate=1.0)  # whose first rate nobody asks for
     assert doubts_of(params(power, {"warmup_steps": 10000}), 100000) == {}
+    cycle = oneof("one_cycle", max_learning_rate=0.1, total_steps=100)
+    (doubt,) = doubts_of(params(cycle, {"warmup_steps": 99}), 100).values()
+    assert "of 0.1;" in doubt  # what it comes to between the steps that are looked at
 
 
 @pytest.mark.parametrize(
