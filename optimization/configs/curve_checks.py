@@ -63,7 +63,10 @@ def _errors(
     if wrong is not None:
         yield _problem("value", curve.learning_rate, None, f"the learning rate {wrong}")
     elif not any(map(in_float32, values)) and _asks_for_more(curve):
-        far = [] if train_steps else curve.values(curve.steps(far=True))
+        try:
+            far = [] if train_steps else curve.values(curve.steps(far=True))
+        except Exception:  # of a formula that is not ours and does not go on
+            return
         if not any(map(in_float32, far)):
             yield _zero(curve, train_steps)
 

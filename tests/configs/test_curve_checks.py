@@ -178,6 +178,7 @@ def test_formulas_of_ones_own_need_not_go_on_after_their_end(own_types):
 
     assert problems(params(oneof("two_lines", peak=0.1, warmup=10, total=100))) == ([], [])
     assert problems(params(oneof("table", rates=[0.1], each=100))) == ([], [])
+    assert problems(params(oneof("table", rates=[0.0, 0.0, 0.1], each=100))) == ([], [])
     weight_decay = {"weight_decay": oneof("table", rates=[0.1], each=100)}
     adamw = oneof("adamw", weight_decay_rate=0.1)
     assert problems(params(CONSTANT, optimizer=adamw, schedules=weight_decay)) == ([], [])
