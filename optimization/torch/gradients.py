@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 from optimization.configs.printing import by_arguments
 from optimization.torch.base import LOW_PRECISION, batches
 
+_SMALL = 2.0**-100
+
 
 @dataclasses.dataclass(frozen=True)
 class GradientRules:
@@ -197,6 +199,8 @@ def _scaled_norm(x: Tensor, **axes: Any) -> Tensor:
 def _scale(batch: list[Tensor], factors: Any) -> None:
     # By the tensor, which stays on its device; a list has a factor for each.
     dtype = batch[0].dtype
+    if not _sums_in_float64(batch[0]):
+        factors = _after_first_step(batch, factors)
     if dtype == torch.float16:  # in which a small factor is 0
         factors = [factors] * len(batch) if isinstance(factors, Tensor) else factors
         for gradient, factor in zip(batch, factors, strict=True):
@@ -205,6 +209,24 @@ def _scale(batch: list[Tensor], factors: Any) -> None:
         torch._foreach_mul_(batch, factors.to(dtype))
     else:
         torch._foreach_mul_(batch, [factor.to(dtype) for factor in factors])
+
+
+def _after_first_step(batch: list[Tensor], factors: Any) -> Any:
+    """Multiplies by a part of the factors that have few or no digits as float32; returns the rest.
+
+    The largest gradients have norms for which that is so.
+    """
+    each = factors if isinstance(factors, Tensor) else torch.stack(list(factors))
+    small = each < _SMALL
+    if not small.any():
+        return factors
+    first = torch.where(small, _SMALL, 1.0)
+    rest = each / first
+    if isinstance(factors, Tensor):
+        _scale(batch, first)
+        return rest
+    _scale(batch, first.unbind())
+    return rest.unbind()
 
 
 def _unscale(optimizer: Optimizer, params: list[Tensor]) -> None:
