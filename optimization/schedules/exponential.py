@@ -52,7 +52,8 @@ class ExponentialLrConfig(BaseLrConfig):
         periods = _periods(step, self.decay_steps, self.staircase, xp)
         # The logarithm, taken in float64, keeps the error of a float32 `decay_rate` from growing
         # with the exponent; base 2 keeps a rate of 0.5 exact.
-        return self.initial_learning_rate * xp.exp2(periods * math.log2(self.decay_rate))
+        exponent = periods * math.log2(self.decay_rate)
+        return self.initial_learning_rate * xp.power(xp.full_like(exponent, 2.0), exponent)
 
 
 @LR_CLS.register("inverse_time")

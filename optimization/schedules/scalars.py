@@ -12,7 +12,6 @@ from typing import Any
 __all__ = [
     "array",
     "clip",
-    "exp2",
     "floor",
     "full_like",
     "maximum",
@@ -51,11 +50,6 @@ def power(base: float, exponent: float) -> float:
         return math.inf
     except ValueError:
         return math.inf if base == 0 else math.nan
-
-
-def exp2(x: float) -> float:
-    """Returns 2 ** x."""
-    return power(2.0, x)
 
 
 def sqrt(x: float) -> float:

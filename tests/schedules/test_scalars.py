@@ -25,7 +25,7 @@ def test_every_warmup_is_that_of_numpy(warmup):
 
 
 def test_what_has_no_value_is_as_in_numpy():
-    assert scalars.power(10.0, 400.0) == scalars.exp2(1024.0) == math.inf
+    assert scalars.power(10.0, 400.0) == math.inf
     assert scalars.power(0.0, -1.0) == math.inf
     assert math.isnan(scalars.power(-1.0, 0.5))
     assert math.isnan(scalars.sqrt(-1.0))
