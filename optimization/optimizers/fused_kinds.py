@@ -250,8 +250,10 @@ class StagedUpdate(Update):
             of = tf.convert_to_tensor(places[kind][number])
             factor, divisor = (row.factor, row.divisor) if kind == "gradient" else (None, None)
             if is_norm or divisor is not None:  # It is clipped, and may be large before.
-                length = (norm(of) if wanted.axis is None else _axis_norm(of, wanted.axis)).value
-                length = length if divisor is None else length / tf.cast(divisor, length.dtype)
+                found = norm(of) if wanted.axis is None else _axis_norm(of, wanted.axis)
+                # The norm itself may be infinite where that of what it is divided by is not.
+                unit = found.unit if divisor is None else found.unit / divisor
+                length = found.root * unit
                 length = length if factor is None else length * tf.cast(factor, length.dtype)
                 sums.append(length if is_norm else tf.square(length))
                 continue

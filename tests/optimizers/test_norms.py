@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from optimization.optimizers import PipelineOptimizer
+from optimization.optimizers import LARS, Adafactor, PipelineOptimizer
 from optimization.optimizers.norms import norm
 from tests.golden_cases import make_variables
 from tests.optimizers.common import tensorflow_only
@@ -93,8 +93,6 @@ def test_large_sparse_gradients_are_clipped(argument):
 @pytest.mark.parametrize("mode", [eager, compiled])
 @pytest.mark.parametrize("classic", [True, False])
 def test_the_step_of_lars_does_not_depend_on_the_size_of_gradients(mode, classic, size):
-    from optimization.optimizers import LARS
-
     def step_of(size):
         weights = {"w": np.float32([3.0, 4.0]), "large": np.full((200, 100), 0.5, "float32")}
         lars = LARS(1.0, momentum=0.0, eeta=0.1, classic_momentum=classic)
@@ -107,3 +105,22 @@ def test_the_step_of_lars_does_not_depend_on_the_size_of_gradients(mode, classic
 
     for actual, expected in zip(step_of(np.float32(size)), step_of(np.float32(1)), strict=True):
         np.testing.assert_allclose(actual, expected, **ROUNDING)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: LARS(0.1), lambda: Adafactor(0.1)], ids=["lars", "adafactor"]
+)
+def test_an_update_of_large_clipped_gradients_is_that_of_small_ones(make):
+    # Large enough to be updated in stages; the norm is infinite in float32.
+    shape = (200, 100)
+
+    def after(size):
+        optimizer = PipelineOptimizer(make(), global_clipnorm=1.0)
+        variables = make_variables({"w": np.ones(shape, "float32")})
+        optimizer.build(variables)
+        step = compiled(optimizer, variables)
+        step([keras.ops.full(shape, size)])
+        return keras.ops.convert_to_numpy(variables[0])
+
+    np.testing.assert_allclose(after(3e38), after(1.0), rtol=1e-6)
+    assert (after(1.0) != 1).all()
