@@ -109,7 +109,8 @@ class Update:
         """Has the exemplar's variables be the arguments of a function, inside a `with` block."""
         copies, gradient, factor, divisor = row
         if divisor is not None:
-            gradient = gradient / tf.cast(divisor, gradient.dtype)
+            # XLA keeps the two factors apart, and multiplies faster than it divides.
+            gradient = gradient * tf.cast(1.0 / divisor, gradient.dtype)
         if factor is not None:
             gradient = gradient * tf.cast(factor, gradient.dtype)
         self.gradient.tensor = gradient

@@ -15,6 +15,7 @@ Keras' make a gradient dense.
 import contextlib
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from optimization.optimizers.norms import Norm, either, half_sum_of_squares, roo
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
+
+_SMALL = 2**12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +206,8 @@ def global_norm(gradients: Sequence[Any]) -> Norm:
         factor = gradient.factor if isinstance(gradient, Scaled) else None
         parts.setdefault(_identity(factor), (factor, []))[1].append(_before_factor(gradient))
     factors = [1.0 if factor is None else factor for factor, _ in parts.values()]
-    counts = [len(values) for _, values in parts.values()]
+    joined = [_joined(values) for _, values in parts.values()]
+    counts = [len(values) for values in joined]
 
     def squares(tensors: Sequence[Any], unit: Any) -> Any:
         factors, values = tensors[: len(counts)], iter(tensors[len(counts) :])
@@ -211,7 +215,22 @@ def global_norm(gradients: Sequence[Any]) -> Norm:
         return 2 * sum(ops.square(f) * each for f, each in zip(factors, sums, strict=True))
 
     factors = [ops.convert_to_tensor(factor, "float32") for factor in factors]
-    return root_of_squares(squares, [*factors, *(v for _, part in parts.values() for v in part)])
+    return root_of_squares(squares, [*factors, *(x for values in joined for x in values)])
+
+
+def _joined(tensors: Sequence[Any]) -> list[Any]:
+    """Returns the same numbers in fewer tensors: on TensorFlow small ones of a shape are stacked.
+
+    An operation takes as long as it takes to copy some thousand numbers.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return list(tensors)
+    together: dict[Any, list[Any]] = {}
+    for x in tensors:
+        shape = tuple(x.shape)
+        is_small = None not in shape and math.prod(shape) < _SMALL
+        together.setdefault((shape, x.dtype) if is_small else id(x), []).append(x)
+    return [tf.stack(alike) if len(alike) > 1 else alike[0] for alike in together.values()]
 
 
 def _sum(values: Iterable[Any], unit: Any) -> Any:

@@ -60,7 +60,9 @@ class StackedUpdate(Update):
         ]
         factor = _together([row.factor for row in rows], rank)
         divisor = _together([row.divisor for row in rows], rank)
-        self.whole(Row(slots, gradients, factor, divisor), scalars)
+        if divisor is not None:  # by an operation that is not made one with the factor's
+            gradients = gradients / tf.cast(divisor, gradients.dtype)
+        self.whole(Row(slots, gradients, factor, None), scalars)
         for slot, copies in zip(slots, places, strict=True):
             if slot.is_assigned:
                 values = tf.reshape(slot.tensor, [len(rows), *copies[0].shape])
