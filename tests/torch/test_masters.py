@@ -42,7 +42,8 @@ def test_small_steps_add_up(kind, dtype):
     torch.testing.assert_close(state["master"], full.detach(), rtol=0, atol=1e-6)
     assert torch.equal(low, state["master"].to(dtype))
     assert float(full.detach().max()) < 0.9902
-    assert all(value.dtype == torch.float32 for value in state.values())
+    # The count may be finer.
+    assert all(value.dtype == torch.float32 for name, value in state.items() if name != "step")
     assert "master" not in optimizer.state[full]
 
 
