@@ -199,9 +199,9 @@ def test_state_is_rows_and_columns_alone(variant):
     numbers = 256 + 384 + 7
     if built.beta1 is not None:
         numbers += 256 * 384 + 7
-    if built.step_count == "per_parameter":
-        numbers += len(shapes)
-    assert state_bytes(built) == 4 * numbers
+    counts = len(shapes) if built.step_count == "per_parameter" else 0
+    of_count = np.dtype(built.iterations.dtype).itemsize
+    assert state_bytes(built) == 4 * numbers + of_count * counts
 
 
 def test_the_default_variant_is_what_the_switches_are():
