@@ -10,6 +10,8 @@ import pytest
 import optimization
 from optimization.optimizers import LAMB
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "optimizer": {"type": "lamb", "lamb": {}},
     "learning_rate": {

@@ -16,6 +16,8 @@ from tests.optimizers.common import (
     tensorflow_only,
 )
 
+pytestmark = pytest.mark.slow
+
 K = 4
 PIPELINES = {
     "plain": {},

@@ -15,6 +15,8 @@ from tests.optimizers.common import (
     relative_error,
 )
 
+pytestmark = pytest.mark.slow
+
 # One of them above 1 / sqrt(t), so that a cap shows.
 RATES = [(0.02, 0.04, 0.9, 0.08, 0.1)[step % 5] for step in range(25)]
 TENSORS = {

@@ -35,7 +35,7 @@ def problem():
 
 
 # Keras tells of variables without a gradient.
-pytestmark = pytest.mark.filterwarnings("ignore:Gradients do not exist")
+pytestmark = [pytest.mark.filterwarnings("ignore:Gradients do not exist"), pytest.mark.slow]
 
 
 def without_every_third(gradients, path="dense_17/kernel"):

@@ -9,6 +9,8 @@ from optimization.optimizers.inner import is_decayed
 from tests.golden_cases import make_variables, run
 from tests.optimizers.common import data, problem, relative_error
 
+pytestmark = pytest.mark.slow
+
 RATE = 0.05
 KERAS = {
     "sgd": keras.optimizers.SGD,

@@ -7,6 +7,8 @@ import pytest
 from optimization.optimizers import EvaluateAverages, PipelineOptimizer, ScheduleFreeSGD
 from tests.optimizers.common import data
 
+pytestmark = pytest.mark.slow
+
 KINDS = {
     "ema": ("float32", lambda: PipelineOptimizer(keras.optimizers.SGD(0.05), ema={})),
     "low precision": ("bfloat16", lambda: PipelineOptimizer(keras.optimizers.SGD(0.05), ema={})),

@@ -6,6 +6,8 @@ from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.optimizers import EvaluateAverages, PipelineOptimizer
 from tests.optimizers.common import data, tensorflow_only
 
+pytestmark = pytest.mark.slow
+
 
 def layers(dtype):
     hidden = keras.layers.Dense(8, activation="tanh", dtype=dtype, name="hidden")

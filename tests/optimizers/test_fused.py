@@ -18,7 +18,10 @@ from tests.optimizers.common import TableSchedule, problem
 from tests.optimizers.test_own_optimizers import ALL, EXCLUDED, TOLERANCE, adafactor
 
 BACKEND = keras.backend.backend()
-pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow needs them")
+pytestmark = [
+    pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow needs them"),
+    pytest.mark.slow,
+]
 if BACKEND == "tensorflow":
     import tensorflow as tf
 

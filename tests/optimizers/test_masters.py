@@ -8,6 +8,8 @@ from tests.golden_cases import make_variable, make_variables
 from tests.optimizers.common import final_weights, problem, relative_error
 from tests.optimizers.test_finite import compiled, eager
 
+pytestmark = pytest.mark.slow
+
 # Largest rounding, relative to the number: half of the last of 8, or 11, bits.
 ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 

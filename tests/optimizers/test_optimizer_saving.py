@@ -17,6 +17,8 @@ from tests.optimizers.common import (
     tensorflow_only,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def configs_of(optimizer):
     again = [

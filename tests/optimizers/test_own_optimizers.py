@@ -30,6 +30,8 @@ from tests.optimizers.common import (
     tensorflow_only,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def adafactor(variant, lr, **switches):
     section = OPTIMIZERS_CLS.config_class("adafactor")(

@@ -9,6 +9,8 @@ from optimization.optimizers import ParamGroup, PipelineOptimizer
 from tests.golden_cases import make_variables
 from tests.optimizers.common import final_weights, problem, relative_error, tensorflow_only
 
+pytestmark = pytest.mark.slow
+
 ROWS, TABLE = 7, "embedding/embeddings"
 ARGUMENTS = {
     "plain": {},

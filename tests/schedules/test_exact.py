@@ -11,6 +11,8 @@ from tests.golden_cases import make_variable
 from tests.optimizers.test_finite import compiled, eager
 from tests.schedules.common import keras_values, lr_config, rate, warmup_config
 
+pytestmark = pytest.mark.slow
+
 LATE = [2**24 + 1, 33_554_433, 2**31 + 5]
 
 

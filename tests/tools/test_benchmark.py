@@ -20,6 +20,8 @@ from tools.benchmark.turns import TOLERANCE, Result, Turns
 from tools.benchmark.variants import VARIANTS
 from tools.benchmark.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "tensors", "millions"),

@@ -16,6 +16,8 @@ from tests.training.tiny import (
     weights,
 )
 
+pytestmark = pytest.mark.slow
+
 FOUR_OF_TWO = (
     "task.train_data.global_batch_size=2",
     "trainer.optimizer_config.optimizer.sgd.gradient_accumulation_steps=4",

@@ -19,6 +19,8 @@ from tests.training.tiny import (
     trainer,
 )
 
+pytestmark = pytest.mark.slow
+
 register_experiment("tinier")(tiny_experiment)
 
 

@@ -4,6 +4,8 @@ from optimization import ConfigError
 from optimization.training import TrainingError, run_experiment
 from tests.training.tiny import assert_same_bits, tiny, trainer, weights
 
+pytestmark = pytest.mark.slow
+
 KIND = "hf_reduce_lr_on_plateau"
 RATE = "trainer.optimizer_config.learning_rate"
 

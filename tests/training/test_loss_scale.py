@@ -19,6 +19,8 @@ from tests.training.tiny import (
     weights,
 )
 
+pytestmark = pytest.mark.slow
+
 SECTION = "trainer.optimizer_config.optimizer.sgd"
 FLOAT16 = "runtime.mixed_precision_dtype=float16"
 

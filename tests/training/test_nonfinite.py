@@ -22,6 +22,8 @@ from tests.training.tiny import (
     weights,
 )
 
+pytestmark = pytest.mark.slow
+
 SECTION = "trainer.optimizer_config.optimizer.sgd"
 IN_ORDER = "task.train_data.shuffle=false"
 

@@ -18,6 +18,8 @@ from tests.training.tiny import (
     weights,
 )
 
+pytestmark = pytest.mark.slow
+
 OPTIMIZER = "trainer.optimizer_config"
 GROUPS = (
     "task.hidden=4",

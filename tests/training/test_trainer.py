@@ -27,6 +27,8 @@ from tests.training.tiny import (
     weights,
 )
 
+pytestmark = pytest.mark.slow
+
 NETWORK = "task.hidden=6,task.dropout=0.4"
 EMA = "trainer.optimizer_config.ema={average_decay: 0.9}"
 SCHEDULE_FREE = (
