@@ -10,6 +10,7 @@ from optimization.transformers import WarmUp
 SCHEDULES = keras.optimizers.schedules
 
 
+@pytest.mark.filterwarnings("ignore::optimization.ConfigWarning")  # not what it is about
 @pytest.mark.parametrize("type_", list(optimization.OPTIMIZERS_CLS))
 def test_every_optimizer_prints_short_and_without_addresses(type_):
     config = optimization.OptimizationConfig(

@@ -36,7 +36,7 @@ PARAMS = {
     "ema": {"average_decay": 0.999},
 }
 STEPS = 1_000_000
-_WARMUP = STEPS // 10
+_WARMUP = 10_000
 _HEAVY = ("keras", "tensorflow", "torch", "jax")
 
 _FRESH = f"""
