@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 
@@ -185,6 +184,8 @@ def test_formulas_of_ones_own_need_not_go_on_after_their_end(own_types):
 
 
 def test_curves_of_keras_classes_are_left_alone(own_types):
+    keras = pytest.importorskip("keras", reason="Keras is an extra")
+
     @LR_CLS.register("keras_class")
     class Mine(keras.optimizers.schedules.LearningRateSchedule):
         def __init__(self, peak: float):
