@@ -41,7 +41,10 @@ _SETTINGS: dict[str, dict[str, int]] = {
 def experiment(train_steps: int, **settings: int) -> ExperimentConfig:
     """Returns the digits experiment with these settings of its trainer."""
     config = digits()
-    optimizer = {"learning_rate": {"cosine": {"decay_steps": train_steps}}}
+    optimizer = {
+        "learning_rate": {"cosine": {"decay_steps": train_steps}},
+        "warmup": {"linear": {"warmup_steps": train_steps // 10}},
+    }
     config.override({"trainer": {"train_steps": train_steps, "optimizer_config": optimizer}})
     config.override({"trainer": settings})
     return config
