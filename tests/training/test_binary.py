@@ -442,7 +442,7 @@ def test_a_wrong_flag_is_told(arguments):
 @pytest.mark.slow
 def test_the_command_line_from_end_to_end(tmp_path):
     file = tmp_path / "settings.yaml"
-    rate = "learning_rate: {cosine: {decay_steps: remaining}}"
+    rate = "learning_rate: {cosine: {decay_steps: remaining}}, warmup: {linear: {warmup_steps: 1}}"
     file.write_text(f"trainer: {{train_steps: 8, optimizer_config: {{{rate}}}}}\n")
     command = [
         "--experiment=tiny",
