@@ -302,3 +302,46 @@ CASES: dict[str, dict[str, Any]] = {
         "follows": True,
     },
 }
+
+_WARMUP = {
+    "module": "optimization.transformers",
+    "class_name": "WarmUp",
+    "config": {
+        "initial_learning_rate": 0.05,
+        "decay_schedule_fn": {
+            "module": "keras.optimizers.schedules",
+            "class_name": "PolynomialDecay",
+            "config": {"initial_learning_rate": 0.05, "decay_steps": 10},
+            "registered_name": None,
+        },
+        "warmup_steps": 2,
+    },
+    "registered_name": "optimization.transformers>WarmUp",
+}
+
+# Keras classes by themselves, as code has them that compiles a model without a config.
+KERAS_CLASSES: dict[str, dict[str, Any]] = {
+    f"class {name}": {"module": "optimization.optimizers", "class": name, "arguments": arguments}
+    for name, arguments in {
+        "Adafactor": {"min_dim_size_to_factor": 2, "beta1": 0.9},
+        "AdafactorKeras": {},
+        "Adagrad": {},
+        "Adam": {"amsgrad": True},
+        "AdamWeightDecay": {"weight_decay_rate": 0.1, "exclude_from_weight_decay": ["bias"]},
+        "Adamax": {},
+        "LAMB": {"weight_decay_rate": 0.1},
+        "LARS": {},
+        "Muon": {},
+        "Nadam": {},
+        "RMSprop": {"momentum": 0.9, "centered": True},
+        "SGDTorch": {"weight_decay": 0.1},
+        "ScheduleFreeAdamW": {"warmup_steps": 2},
+        "ScheduleFreeSGD": {"warmup_steps": 2},
+    }.items()
+} | {
+    "class AdamWeightDecay of transformers": {
+        "module": "optimization.transformers",
+        "class": "AdamWeightDecay",
+        "arguments": {"learning_rate": _WARMUP, "weight_decay_rate": 0.1},
+    }
+}

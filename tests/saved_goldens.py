@@ -68,8 +68,7 @@ class Goldens:
 
     def write(self, directory: Path) -> None:
         """Writes everything; the files of a case are those in `directory`, under its name."""
-        lines = [f"{json.dumps(name)}: {json.dumps(case)}" for name, case in self.cases.items()]
-        self._json.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        self._json.write_text(as_lines(self.cases))
         vectors = {k: v for k, v in self._vectors.items() if k.rpartition("|")[0] in self.cases}
         np.savez_compressed(self._npz, **vectors)
         files = [p for name in self.cases for p in sorted((directory / name).rglob("*"))]
@@ -80,6 +79,12 @@ class Goldens:
                 member.uname = member.gname = ""
                 with path.open("rb") as file:
                     archive.addfile(member, file)
+
+
+def as_lines(cases: Mapping[str, Any]) -> str:
+    """Returns cases as JSON, one on a line, so that a difference shows whose it is."""
+    lines = [f"{json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def gradients(shapes: Sequence[Sequence[int]], step: int, case: Mapping[str, Any]) -> list[Any]:

@@ -2,12 +2,13 @@
 
     python tools/saved_goldens.py keras          # compares, changes nothing
     python tools/saved_goldens.py torch
+    python tools/saved_goldens.py schedules
     python tools/saved_goldens.py keras --write  # saves the cases that have no files yet
 
-The cases are those of `tests/saved_cases.py`. A file that was written once is never written again:
-that a later version loads what an earlier one has saved is what it is for. So `--write` adds the
-cases that are new, and every case says which versions wrote it. To save a case anew, take it out of
-the JSON file first.
+The cases are those of `tests/saved_cases.py`, and the schedules those of the contract tests. A file
+that was written once is never written again: that a later version loads what an earlier one has
+saved is what it is for. So `--write` adds the cases that are new, and every case says which
+versions wrote it. To save a case anew, take it out of the JSON file first.
 
 Each side runs in a process of its own, with Keras on TensorFlow, or with PyTorch alone. Exits 1 if
 what is computed now differs from what is stored by more than float32 rounding.
@@ -15,27 +16,31 @@ what is computed now differs from what is stored by more than float32 rounding.
 
 import argparse
 import importlib.metadata
+import json
 import os
 import pathlib
 import shutil
 import sys
 import tempfile
 
+import numpy as np
+
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from tests.saved_cases import CASES
-from tests.saved_goldens import STEPS, TOLERANCE, Goldens, kinds, largest_error
+from tests.saved_cases import CASES, KERAS_CLASSES
+from tests.saved_goldens import STEPS, TOLERANCE, Goldens, as_lines, kinds, largest_error
 
 PACKAGES = {
     "keras": ("optimizer-factory", "keras", "tensorflow", "numpy"),
     "torch": ("optimizer-factory", "torch", "numpy"),
+    "schedules": ("optimizer-factory", "keras", "tensorflow", "numpy"),
 }
 
 
 def keras_cases():
     """Returns what is saved by Keras and by the trainer."""
-    return {name: case for name, case in CASES.items() if case.get("keras", True)}
+    return KERAS_CLASSES | {n: case for n, case in CASES.items() if case.get("keras", True)}
 
 
 def torch_cases():
@@ -58,6 +63,8 @@ def save_keras(case, directory):
 
     if case.get("follows"):
         return save_followed(case, directory)
+    if "class" in case:
+        return save_class(case, directory)
     trainer = trainer_of(case, directory / "run")
     model, optimizer = trainer.model, trainer.optimizer
     saved.take_steps(model, optimizer, case, 0)
@@ -74,6 +81,19 @@ def save_keras(case, directory):
     told = {"variables": kinds(values["saved"]), "optimizer": saved.serialized(optimizer)}
     saved.take_steps(model, optimizer, case, STEPS)
     return told, {**values, "trained": saved.state(model, optimizer)}
+
+
+def save_class(case, directory):
+    """Does the same with a model alone."""
+    from tests.optimizers import saved
+
+    model = saved.compiled_model(case)
+    saved.take_steps(model, model.optimizer, case, 0)
+    values = {"saved": saved.state(model, model.optimizer)}
+    told = {"variables": kinds(values["saved"]), "optimizer": saved.serialized(model.optimizer)}
+    model.save(directory / "model.keras")
+    saved.take_steps(model, model.optimizer, case, STEPS)
+    return told, {**values, "trained": saved.state(model, model.optimizer)}
 
 
 def save_followed(case, directory):
@@ -111,20 +131,29 @@ SIDES = {"keras": (keras_cases, save_keras), "torch": (torch_cases, save_torch)}
 def main():
     """Compares, or with --write adds what is not there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("side", choices=SIDES)
+    parser.add_argument("side", choices=PACKAGES)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    goldens = Goldens(arguments.side)
-    cases, save = SIDES[arguments.side]
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES[arguments.side]}
+    packages = PACKAGES[arguments.side]
+    versions = {name: importlib.metadata.version(name) for name in packages}
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    run = of_schedules if arguments.side == "schedules" else of_side
+    worst = run(arguments.side, versions, arguments.write)
+    print(f"largest relative difference {worst:.1e}")
+    return 0 if worst <= TOLERANCE else 1
+
+
+def of_side(side, versions, write):
+    """Saves or compares the cases of a side; returns the largest difference."""
+    goldens = Goldens(side)
+    cases, save = SIDES[side]
     worst = 0.0
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as kept:
         if goldens.archive.exists():
             goldens.unpack(pathlib.Path(kept))
         for name, case in cases().items():
             is_new = name not in goldens.cases
-            if is_new and not arguments.write:
+            if is_new and not write:
                 print(f"{name}: has no files yet")
                 continue
             directory = pathlib.Path(kept if is_new else scratch) / name
@@ -134,15 +163,38 @@ def main():
             if is_new:
                 goldens.add(name, {**case, **told, "versions": versions}, values)
                 continue
-            errors = {t: largest_error(v, goldens.values(name, t)) for t, v in values.items()}
-            worst = max(worst, *(error for error, _ in errors.values()))
-            for when, (error, variable) in errors.items():
+            for when, found in values.items():
+                error, variable = largest_error(found, goldens.values(name, when))
+                worst = max(worst, error)
                 if error:
                     print(f"{name}, {when}: {variable} differs by {error:.1e}")
-        if arguments.write:
+        if write:
             goldens.write(pathlib.Path(kept))
-    print(f"{len(goldens.cases)} cases: largest relative difference {worst:.1e}")
-    return 0 if worst <= TOLERANCE else 1
+    print(f"{len(goldens.cases)} cases")
+    return worst
+
+
+def of_schedules(side, versions, write):
+    """Does the same for the schedules."""
+    from tests.schedules import saved
+
+    cases = json.loads(saved.FILE.read_text()) if saved.FILE.exists() else {}
+    worst = 0.0
+    for name, schedule in saved.schedules().items():
+        told = saved.told(schedule)
+        if name in cases:
+            error, _ = largest_error(
+                {side: np.array(told["values"])}, {side: np.array(cases[name]["values"])}
+            )
+            worst = max(worst, error)
+        elif write:
+            cases[name] = {**told, "versions": versions}
+        else:
+            print(f"{name}: has no values yet")
+    if write:
+        saved.FILE.write_text(as_lines(cases))
+    print(f"{len(cases)} schedules")
+    return worst
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""How a Keras optimizer of `golden/saved` takes its steps, and what is compared."""
+"""The Keras models of `golden/saved`: how they are made and take steps, and what is compared."""
 
+import importlib
 import json
 import warnings
 from typing import Any
@@ -7,6 +8,35 @@ from typing import Any
 import keras
 
 from tests.saved_goldens import STEPS, Values, gradients
+
+
+def build_model(dtype: str | None = None) -> keras.Model:
+    """Returns a tiny network with a layer of each kind that rules and exclusions tell apart."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((3, 3, 2)),
+            layers.Conv2D(3, 2, use_bias=False, name="conv", dtype=dtype),
+            layers.GlobalAveragePooling2D(name="pool", dtype=dtype),
+            layers.Dense(4, name="layer_0", dtype=dtype),
+            layers.BatchNormalization(name="norm", dtype=dtype),
+            layers.Dense(2, name="head", dtype=dtype),
+        ],
+        name="saved",
+    )
+
+
+def compiled_model(case: dict[str, Any]) -> keras.Model:
+    """Returns the network with an optimizer of a class by itself, not from a config."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    model = build_model()
+    optimizer = getattr(importlib.import_module(case["module"]), case["class"])
+    rate = case["arguments"].get("learning_rate", 0.05)
+    if isinstance(rate, dict):
+        rate = keras.saving.deserialize_keras_object(rate)
+    model.compile(optimizer(**{**case["arguments"], "learning_rate": rate}))
+    return model
 
 
 def take_steps(model: keras.Model, optimizer: Any, case: dict[str, Any], first: int) -> None:
@@ -30,7 +60,11 @@ def state(model: keras.Model, optimizer: Any) -> Values:
         for name in ("dynamic_scale", "step_counter"):
             named[f"optimizer/{name}"] = getattr(optimizer, name)
         prefix, own = "optimizer/inner", optimizer.inner_optimizer
-    for name, variable in own.variables_by_path().items():
+    if hasattr(own, "variables_by_path"):
+        variables = own.variables_by_path().items()
+    else:  # Keras saves the variables of a class by itself by their positions.
+        variables = enumerate(own.variables)
+    for name, variable in variables:
         named[f"{prefix}/{name}"] = variable
     return {name: variable.numpy() for name, variable in named.items()}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from tests.optimizers.common import BACKEND
+from tests.optimizers.common import BACKEND, tensorflow_only
 from tests.optimizers.saved import serialized, state, take_steps
 from tests.saved_goldens import (
     STEPS,
@@ -30,8 +30,7 @@ warnings.simplefilter("error")
 files = sorted(pathlib.Path(sys.argv[1]).glob("*/model.keras"))
 for file in files:
     optimizer = keras.models.load_model(file).optimizer
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    assert type(optimizer).__name__ == "PipelineOptimizer", file
+    assert type(optimizer).__module__.startswith("optimization."), file
 print(len(files))
 """
 
@@ -45,8 +44,10 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_a_saved_model_trains_on(files, name):
     case = CASES[name]
-    if case.get("all_weights") and BACKEND == "jax":
+    if BACKEND == "jax" and case.get("all_weights"):
         pytest.skip("averages of all weights are an error on JAX")
+    if BACKEND == "jax" and "dynamic loss scale" in name:
+        pytest.skip("the scale is the trainer's, which is TensorFlow's")
     model = keras.models.load_model(files / name / "model.keras")
     optimizer = model.optimizer
     if case.get("all_weights"):
@@ -62,6 +63,7 @@ def test_a_saved_model_trains_on(files, name):
     assert_close(trained, GOLDENS.values(name, "trained"), case)
 
 
+@tensorflow_only
 @pytest.mark.slow
 def test_all_load_in_a_fresh_process(files):
     run = subprocess.run(

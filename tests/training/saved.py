@@ -11,12 +11,13 @@ from rich.console import Console
 
 from optimization import ConfigWarning, DataConfig, ExperimentConfig, TaskConfig
 from optimization.training import Task, Trainer, array_batches, register_task
+from tests.optimizers.saved import build_model
 from tests.saved_goldens import STEPS
 
 
 @dataclasses.dataclass
 class SavedConfig(TaskConfig):
-    """A tiny network with a layer of each kind that rules and exclusions tell apart."""
+    """The network of `build_model`, on random data."""
 
     dtype: str | None = None
 
@@ -24,18 +25,7 @@ class SavedConfig(TaskConfig):
 @register_task(SavedConfig)
 class SavedTask(Task):
     def build_model(self):
-        layers, dtype = keras.layers, self.config.dtype
-        return keras.Sequential(
-            [
-                keras.Input((3, 3, 2)),
-                layers.Conv2D(3, 2, use_bias=False, name="conv", dtype=dtype),
-                layers.GlobalAveragePooling2D(name="pool", dtype=dtype),
-                layers.Dense(4, name="layer_0", dtype=dtype),
-                layers.BatchNormalization(name="norm", dtype=dtype),
-                layers.Dense(2, name="head", dtype=dtype),
-            ],
-            name="saved",
-        )
+        return build_model(self.config.dtype)
 
     def build_inputs(self, params, input_context=None):
         random = np.random.default_rng(5)

@@ -21,7 +21,11 @@ QUICK = (
     "rate that follows a metric, plateau",
     "rate that follows a metric, greedy",
 )
-NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in GOLDENS.cases]
+NAMES = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name, case in GOLDENS.cases.items()
+    if "config" in case
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +47,8 @@ def test_a_checkpoint_of_the_trainer_trains_on(files, tmp_path, name):
     else:
         take_steps(model, optimizer, case, STEPS)
     assert_close(state(model, optimizer), GOLDENS.values(name, "trained"), case)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n, c in GOLDENS.cases.items() if not c.get("follows")])
-def test_a_plain_checkpoint_restores_all(files, tmp_path, name):
-    trainer = trainer_of(GOLDENS.cases[name], tmp_path)
-    model, optimizer = trainer.model, trainer.optimizer
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
-    checkpoint.read(str(files / name / "plain")).assert_consumed()
-    assert_same(state(model, optimizer), GOLDENS.values(name, "saved"))
+    plain = files / name / "plain"
+    if plain.with_suffix(".index").exists():  # of TensorFlow's own `Checkpoint`
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+        checkpoint.read(str(plain)).assert_consumed()
+        assert_same(state(model, optimizer), GOLDENS.values(name, "saved"))
