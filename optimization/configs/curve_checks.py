@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
 from optimization.configs.float32 import in_float32
-from optimization.configs.optimizers.base import BaseOptimizerConfig
+from optimization.rules.base import BaseOptimizerConfig
 from optimization.configs.rate_curve import (
     RateCurve,
     curve_of,

@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from optimization.configs.errors import ConfigError
-from optimization.configs.optimizers.adafactor import AdafactorConfig, keras_switches
-from optimization.configs.optimizers.adafactor_variants import axes_to_factor
+from optimization.rules.adafactor import AdafactorConfig, keras_switches
+from optimization.rules.adafactor_variants import axes_to_factor
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.patterns import matches_any, require_matches
 from optimization.optimizers.rates import ScaledRate, is_schedule

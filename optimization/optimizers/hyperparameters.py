@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.optimizers.inner import argument_of, attribute_of
 
 _ON_TORCH = keras.backend.backend() == "torch"
@@ -38,6 +39,7 @@ class HyperparameterSchedules:
     ):
         self.schedules = dict(schedules or {})
         self._targets: list[tuple[str, keras.optimizers.Optimizer, str]] = []
+        self._followed: dict[int, dict[str, str]] = {}  # of a rule's optimizer, by its `id`
         for name, schedule in self.schedules.items():
             if not callable(schedule):
                 raise TypeError(
@@ -73,8 +75,16 @@ class HyperparameterSchedules:
                 attribute = _attribute(optimizer, name)
                 if not attribute or argument_of(optimizer, name) in replaced:
                     continue
-                if getattr(optimizer, attribute):
+                if not getattr(optimizer, attribute):
+                    continue
+                if isinstance(optimizer, RuleOptimizer):
+                    self._followed.setdefault(id(optimizer), {})[attribute] = name
+                else:
                     self._targets.append((name, optimizer, attribute))
+
+    def followed(self, optimizer: RuleOptimizer, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what an optimizer of a rule takes of `values`, by its own names."""
+        return {own: values[name] for own, name in self._followed.get(id(optimizer), {}).items()}
 
     def values(self, step: Any) -> dict[str, Any]:
         """Returns the value of each hyperparameter after `step` updates, float32 scalars."""

@@ -6,6 +6,9 @@ from typing import Any
 
 import keras
 
+from optimization.keras.rule_optimizer import RuleOptimizer
+
+_DECAY_PATTERNS = ("exclude_from_weight_decay", "include_in_weight_decay", "weight_keys")
 # What the pipeline does in the inner optimizer's place.
 _PIPELINE_ARGUMENTS = (
     "clipnorm",
@@ -92,8 +95,17 @@ def attribute_of(optimizer: keras.optimizers.Optimizer, argument: str) -> str:
     return getattr(optimizer, "argument_attributes", {}).get(argument, argument)
 
 
+def has_rules_of_decay(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Says whether an optimizer has arguments of its own for which variables decay."""
+    if isinstance(optimizer, RuleOptimizer):
+        return any(map(hasattr, [optimizer] * len(_DECAY_PATTERNS), _DECAY_PATTERNS))
+    return hasattr(optimizer, "is_decayed")
+
+
 def is_decayed(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
     """Says whether a built optimizer decays one of its variables."""
+    if isinstance(optimizer, RuleOptimizer):
+        return optimizer.is_decayed(variable)
     if optimizer.weight_decay and optimizer._use_weight_decay(variable):
         return True
     own = getattr(optimizer, "is_decayed", None)

@@ -6,10 +6,11 @@ from typing import Any
 
 import keras
 
+from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.matching.layer_decay import LayerDecay
 from optimization.optimizers import distribution, state
 from optimization.optimizers.groups import DEFAULT, ParamGroup, assigned, named
-from optimization.optimizers.inner import argument_of, share_iterations
+from optimization.optimizers.inner import argument_of, has_rules_of_decay, share_iterations
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.patterns import (
     as_pattern_list,
@@ -82,7 +83,7 @@ class Members:
             ValueError: If the default optimizer decays by rules of its own, or for an invalid
                 expression.
         """
-        if hasattr(self._default, "is_decayed"):
+        if has_rules_of_decay(self._default):
             raise ValueError(
                 f"{type(self._default).__name__} has rules of its own for what decays: give them "
                 "to its constructor, or use a parameter group."
@@ -227,12 +228,25 @@ class Members:
             )
         return named
 
-    def update(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
-        """Updates variables, each by its optimizer; weight decay comes first, as in Keras."""
+    def update(
+        self,
+        grads: Sequence[Any],
+        variables: Sequence[Any],
+        followed: Callable[[RuleOptimizer], Mapping[str, Any]],
+    ) -> None:
+        """Updates variables, each by its optimizer; weight decay comes first, as in Keras.
+
+        Args:
+            grads: The gradients.
+            variables: The variables.
+            followed: Returns the scheduled numbers of an optimizer of a rule.
+        """
         for member, own_grads, own_variables in self.split(grads, variables):
-            optimizer = member.optimizer
+            optimizer, rate = member.optimizer, member.optimizer.learning_rate
+            if isinstance(optimizer, RuleOptimizer):
+                rate = optimizer.counted(rate, followed(optimizer))
             optimizer._apply_weight_decay(own_variables)
-            optimizer._backend_update_step(own_grads, own_variables, optimizer.learning_rate)
+            optimizer._backend_update_step(own_grads, own_variables, rate)
 
     def split(
         self, grads: Sequence[Any], variables: Sequence[Any]

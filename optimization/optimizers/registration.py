@@ -8,6 +8,9 @@ from optimization.configs.registry import Entry
 
 def _make_known(name: str, entry: Entry) -> None:
     cls = entry.target
+    if cls is entry.config_class:  # a rule, of which the class is made, and made known
+        OPTIMIZERS_CLS[name]
+        return
     if not isinstance(cls, type) or cls.__module__.startswith("keras."):
         return
     if keras.saving.get_registered_name(cls) == cls.__name__:  # not known to Keras yet

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from optimization.keras.fused import FusedUpdates
+from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.optimizers import distribution, fused
 from optimization.optimizers.gradients import Scaled, bare, densify, is_sparse
 from optimization.optimizers.hyperparameters import HyperparameterSchedules
@@ -46,6 +48,7 @@ class Updates:
         self._schedules = schedules
         self.jit_compile = jit_compile
         self._fused = fused.FusedUpdates(schedules.applied)
+        self._by_rule = FusedUpdates()
         self._fit: dict[str, bool] = {}  # by the member's name
         self.compiled: dict[tuple, Any] = {}  # as a whole, by settings and the variables' `id`
 
@@ -110,7 +113,11 @@ class Updates:
         left: list[tuple[Any, Any]] = []
         for member, *own in self._members.split(*zip(*pairs, strict=True)):
             own_pairs = list(zip(*own, strict=True))
-            if self._fits(member):
+            if isinstance(member.optimizer, RuleOptimizer):
+                scheduled = self._schedules.followed(member.optimizer, hyperparameters)
+                which = (member.optimizer, own_pairs, scheduled)
+                left += self._by_rule.update(*which, following, share)
+            elif self._fits(member):
                 who = (member.optimizer, member.family)
                 left += self._fused.update(*who, own_pairs, hyperparameters, following, share)
             else:
@@ -132,7 +139,7 @@ class Updates:
         if self.jit_compile is not True or keras.backend.backend() != "tensorflow":
             self._take_plainly(grads, variables, steps)
             return
-        settings = tuple(fused.settings(member.optimizer) for member in self._members.members)
+        settings = tuple(_settings(member.optimizer) for member in self._members.members)
         key = (settings, *(id(variable) for variable in variables))
         if key not in self.compiled:
             self.compiled[key] = tf.function(
@@ -141,5 +148,14 @@ class Updates:
         self.compiled[key]([densify(gradient) for gradient in grads])
 
     def _take_plainly(self, grads: Sequence[Any], variables: Sequence[Any], steps: Any) -> None:
-        with self._schedules.applied(self._schedules.values(steps)):
-            self._members.update(grads, variables)
+        values = self._schedules.values(steps)
+        with self._schedules.applied(values):
+            self._members.update(
+                grads, variables, lambda optimizer: self._schedules.followed(optimizer, values)
+            )
+
+
+def _settings(optimizer: keras.optimizers.Optimizer) -> tuple:
+    if isinstance(optimizer, RuleOptimizer):
+        return (repr(optimizer.rule),)
+    return fused.settings(optimizer)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from optimization.configs.errors import ConfigError
-from optimization.configs.optimizers.adafactor import AdafactorConfig
-from optimization.configs.optimizers.adafactor_variants import axes_to_factor
+from optimization.rules.adafactor import AdafactorConfig
+from optimization.rules.adafactor_variants import axes_to_factor
 from optimization.torch.base import ForeachOptimizer, number, zeros_like
 
 _ROWS_AND_COLUMNS = ("exp_avg_sq_row", "exp_avg_sq_col")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimization.configs.optimizers.adafactor_variants import axes_to_factor, preset
+from optimization.rules.adafactor_variants import axes_to_factor, preset
 
 Settings = Mapping[str, Any]
 _ROW, _COLUMN = "exp_avg_sq_row", "exp_avg_sq_col"

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs import printing
-from optimization.configs.optimizers.adafactor import AdafactorConfig
-from optimization.configs.optimizers.adafactor_variants import preset
-from optimization.configs.optimizers.base import BaseOptimizerConfig
+from optimization.rules.adafactor import AdafactorConfig
+from optimization.rules.adafactor_variants import preset
+from optimization.rules.base import BaseOptimizerConfig
 from optimization.matching.patterns import matches_any
 from optimization.torch import adaptive, layerwise
 from optimization.torch.adafactor import Adafactor

@@ -11,8 +11,8 @@ from optimization import (
     OptimizerFactory,
     parse_override,
 )
-from optimization.configs.optimizers.adafactor import AdafactorConfig, AdafactorKerasConfig
-from optimization.configs.optimizers.adafactor_variants import VARIANTS, axes_to_factor
+from optimization.rules.adafactor import AdafactorConfig, AdafactorKerasConfig
+from optimization.rules.adafactor_variants import VARIANTS, axes_to_factor
 
 CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.1}}
 

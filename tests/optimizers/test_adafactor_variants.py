@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from optimization.configs.optimizers.adafactor import AdafactorConfig
-from optimization.configs.optimizers.adafactor_variants import VARIANTS
+from optimization.rules.adafactor import AdafactorConfig
+from optimization.rules.adafactor_variants import VARIANTS
 from optimization.optimizers import Adafactor
 from tests import adafactor_cases
 from tests.adafactor_cases import PEER_CASES, RATES

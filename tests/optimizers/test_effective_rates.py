@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from optimization.configs.optimizers.adafactor import AdafactorConfig
+from optimization.rules.adafactor import AdafactorConfig
 from optimization.optimizers import (
     Adafactor,
     ParamGroup,

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import field
 from typing import Any, ClassVar, Literal
 
+from optimization import extras
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.float32 import Float32Config
-from optimization.configs.registry import REPLACEABLE, Registry, import_target
+from optimization.configs.registry import REPLACEABLE, Entry, Registry, import_target
 from optimization.configs.types import (
     Decay,
     NonNegativeFloat,
@@ -203,10 +204,17 @@ def _optimizer_members(decorated: Any) -> dict[str, Any]:
     return {} if takes_decay else {"decay_argument": None}
 
 
+def _implementation(name: str, entry: Entry) -> type:
+    """Returns the class of Keras: what is registered, or what is made of a rule."""
+    if entry.target is not entry.config_class:
+        return import_target(name, entry)
+    return extras.require("optimization.keras.rule_optimizer").keras_class(entry.config_class)
+
+
 OPTIMIZERS_CLS = Registry(
     "optimizer",
     BaseOptimizerConfig,
-    import_target,
+    _implementation,
     members=_optimizer_members,
     supplied=("learning_rate",),
     unavailable={

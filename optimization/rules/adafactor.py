@@ -8,8 +8,8 @@ from pydantic import BeforeValidator
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.errors import Problem
-from optimization.configs.optimizers.adafactor_variants import VARIANTS, preset
-from optimization.configs.optimizers.base import (
+from optimization.rules.adafactor_variants import VARIANTS, preset
+from optimization.rules.base import (
     CLIPS,
     OPTIMIZERS_CLS,
     BaseOptimizerConfig,

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.optimizers.base import OPTIMIZERS_CLS, BaseOptimizerConfig
+from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
 from optimization.configs.types import (
     Decay,
     FirstSteps,

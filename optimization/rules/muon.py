@@ -1,7 +1,7 @@
 """Muon."""
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.optimizers.base import (
+from optimization.rules.base import (
     OPTIMIZERS_CLS,
     KerasOptimizerConfig,
 )

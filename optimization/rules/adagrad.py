@@ -1,0 +1,53 @@
+"""Adagrad."""
+
+from typing import Any, ClassVar
+
+from optimization.configs.base import config_dataclass
+from optimization.configs.types import NonNegativeFloat, PositiveFloat
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Rule, Slot
+
+
+@OPTIMIZERS_CLS.register("adagrad")
+@config_dataclass
+class AdagradConfig(Rule):
+    """Adagrad: the gradient over the root of the sum of its squares.
+
+        s <- s + g^2,                              s = initial_accumulator_value at the start
+        w <- w - lr g / sqrt(s + epsilon)          `epsilon_in_sqrt`
+        w <- w - lr g / (sqrt(s) + epsilon)        otherwise
+
+    Source: Duchi, Hazan and Singer 2011, https://jmlr.org/papers/v12/duchi11a.html.
+
+    Attributes:
+        initial_accumulator_value: What the sums of squares start from.
+        epsilon_in_sqrt: Whether epsilon is added to the sum of squares, as in Keras and
+            TensorFlow, or to its root, as in PyTorch.
+        epsilon: Keeps the divisor from 0.
+    """
+
+    class_name: ClassVar[str] = "Adagrad"
+    keras_class: ClassVar[str | None] = "Adagrad"
+    elementwise: ClassVar[bool] = True
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+        (Slot("accumulator", "accumulators", "sum", start="initial_accumulator_value"),),
+    )
+
+    name: str | None = "Adagrad"
+    initial_accumulator_value: NonNegativeFloat = 0.1
+    epsilon: PositiveFloat = 1e-7
+    epsilon_in_sqrt: bool = True
+
+    def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns the step, without decay."""
+        total = s.add_square("accumulator", g)
+        if h.epsilon_in_sqrt:
+            return h.lr * (g / xp.sqrt(total + h.epsilon))
+        return h.lr * (g / (xp.sqrt(total) + h.epsilon))
+
+    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+        """Returns torch's in its own form, without decay, which torch has in the gradient."""
+        if self.epsilon_in_sqrt or self.weight_decay or "weight_decay" in changing:
+            return None
+        start = {"initial_accumulator_value": self.initial_accumulator_value}
+        return "Adagrad", {"eps": self.epsilon, **start}

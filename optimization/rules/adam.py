@@ -1,0 +1,126 @@
+"""Adam, and what is built of its moments."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from optimization.configs.base import Config, config_dataclass
+from optimization.configs.types import Decay, PositiveFloat
+from optimization.rules.base import OPTIMIZERS_CLS, ExperimentalConfig, KerasOptimizerConfig
+from optimization.rules.rule import Rule, Slot
+
+
+@config_dataclass
+class AdamFields(Config):
+    """The hyperparameters of Adam.
+
+    Attributes:
+        beta_1: The decay of the first moment, the mean of the gradient.
+        beta_2: The decay of the second moment, the mean of its square.
+        epsilon: Keeps the divisor from 0.
+    """
+
+    beta_1: Decay = 0.9
+    beta_2: Decay = 0.999
+    epsilon: PositiveFloat = 1e-7
+
+
+@config_dataclass
+class AdamForms(AdamFields, Rule):
+    """Adam's hyperparameters, and the forms in which its implementations differ.
+
+    Attributes:
+        amsgrad: Whether to use the AMSGrad variant (Reddi et al. 2018).
+        correct_bias: Whether the moments are corrected for their start from zero. BERT was trained
+            without: a step is learning_rate * m / (sqrt(v) + epsilon).
+        epsilon_placement: The root to which epsilon is added: that of the `uncorrected` second
+            moment, as in Keras, TensorFlow and transformers, or that of the `corrected` one, as in
+            PyTorch and optax.
+    """
+
+    elementwise: ClassVar[bool] = True
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+        (
+            Slot("momentum", "momentums", "exp_avg"),
+            Slot("velocity", "velocities", "exp_avg_sq"),
+        ),
+        (Slot("velocity_hat", "velocity_hats", "max_exp_avg_sq", when=lambda h: h.amsgrad),),
+    )
+
+    amsgrad: bool = False
+    correct_bias: bool = True
+    epsilon_placement: Literal["uncorrected", "corrected"] = "uncorrected"
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields also: epsilon at a corrected moment where none is corrected."""
+        yield from super().check()
+        if self.epsilon_placement == "corrected" and not self.correct_bias:
+            yield "epsilon_placement", "cannot be 'corrected' without `correct_bias`"
+
+    def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns the step, without decay."""
+        m = s.lerp("momentum", g, 1 - h.beta_1)
+        v = s.lerp_square("velocity", g, 1 - h.beta_2)
+        if h.amsgrad:
+            v = s.velocity_hat = xp.maximum(s.velocity_hat, v)
+        rate, epsilon = h.lr, h.epsilon
+        if h.correct_bias:
+            root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
+            rate = rate * root / xp.one_minus_power(h.beta_1, h.t)
+            if h.epsilon_placement == "corrected":
+                epsilon = epsilon * root
+        return rate * (m / (xp.sqrt(v) + epsilon))
+
+    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+        """Returns torch's AdamW where epsilon is added as there."""
+        if self.epsilon_placement != "corrected":
+            return None
+        arguments = {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon}
+        return "AdamW", {**arguments, "amsgrad": self.amsgrad, "weight_decay": self.decay or 0.0}
+
+    @property
+    def decay(self) -> float | None:
+        """The decay of weights, under the name that the section has for it."""
+        return self.weight_decay
+
+
+@OPTIMIZERS_CLS.register("adam")
+@config_dataclass
+class AdamConfig(AdamForms):
+    """Adam: the mean of the gradient over the root of the mean of its square.
+
+    With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:
+
+        m <- beta_1 m + (1 - beta_1) g
+        v <- beta_2 v + (1 - beta_2) g^2
+        w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
+        w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
+
+    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980.
+    """
+
+    class_name: ClassVar[str] = "Adam"
+    keras_class: ClassVar[str | None] = "Adam"
+
+    name: str | None = "Adam"
+
+
+@OPTIMIZERS_CLS.register("adam_experimental")
+@config_dataclass
+class AdamExperimentalConfig(ExperimentalConfig, KerasOptimizerConfig, AdamConfig):
+    """`adam` under Keras' names.
+
+    With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:
+
+        m <- beta_1 m + (1 - beta_1) g
+        v <- beta_2 v + (1 - beta_2) g^2
+        w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
+        w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
+
+    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980; the names as in Keras' Adam.
+    """
+
+    name: str | None = "Adam"

@@ -1,0 +1,53 @@
+"""Adamax, Adam with the infinity norm."""
+
+from typing import Any, ClassVar
+
+from optimization.configs.base import config_dataclass
+from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
+from optimization.rules.adam import AdamFields
+from optimization.rules.rule import Rule, Slot
+
+
+@OPTIMIZERS_CLS.register("adamax")
+@config_dataclass
+class AdamaxConfig(AdamFields, KerasOptimizerConfig, Rule):
+    """Adamax, Adam with the infinity norm.
+
+    With t the updates, this one included:
+
+        m <- beta_1 m + (1 - beta_1) g
+        u <- max(beta_2 u, |g|);            w <- w - lr / (1 - beta_1^t) * m / (u + epsilon)
+        u <- max(beta_2 u, |g| + epsilon);  w <- w - lr / (1 - beta_1^t) * m / u
+
+    the second with `epsilon_in_norm`.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980, section 7.1.
+
+    Attributes:
+        epsilon_in_norm: Whether epsilon is added to the gradient's part in the norm, as in
+            PyTorch, or to the norm where it divides, as in Keras and TensorFlow.
+    """
+
+    class_name: ClassVar[str] = "Adamax"
+    keras_class: ClassVar[str | None] = "Adamax"
+    elementwise: ClassVar[bool] = True
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+        (Slot("momentum", "m", "exp_avg"), Slot("norm", "u", "exp_inf"),),
+    )
+
+    name: str | None = "Adamax"
+    epsilon_in_norm: bool = False
+
+    def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns the step, without decay."""
+        m = s.lerp("momentum", g, 1 - h.beta_1)
+        size = xp.abs(g) + h.epsilon if h.epsilon_in_norm else xp.abs(g)
+        u = s.norm = xp.maximum(h.beta_2 * s.norm, size)
+        rate = h.lr / xp.one_minus_power(h.beta_1, h.t)
+        return rate * (m / u) if h.epsilon_in_norm else rate * (m / (u + h.epsilon))
+
+    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+        """Returns torch's in its own form, without decay, which torch has in the gradient."""
+        if not self.epsilon_in_norm or self.weight_decay or "weight_decay" in changing:
+            return None
+        return "Adamax", {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon}

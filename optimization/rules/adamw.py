@@ -1,0 +1,119 @@
+"""Adam with decoupled weight decay."""
+
+from dataclasses import field
+from typing import Any, ClassVar, Literal
+
+from optimization.configs.base import config_dataclass
+from optimization.configs.types import NonNegativeFloat, Patterns, PositiveFloat
+from optimization.matching.patterns import matches_any
+from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig, KerasOptimizerConfig
+from optimization.rules.adam import AdamConfig, AdamForms
+from optimization.rules.rule import given
+
+
+@OPTIMIZERS_CLS.register("adamw")
+@config_dataclass
+class AdamWeightDecayConfig(AdamForms):
+    """BERT's Adam with decoupled weight decay.
+
+    With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:
+
+        w <- w - lr * weight_decay_rate * w      `before` the following, or `after` it
+        m <- beta_1 m + (1 - beta_1) g
+        v <- beta_2 v + (1 - beta_2) g^2
+        w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
+        w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
+
+    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101; Devlin et al. 2019, arXiv:1810.04805.
+
+    Attributes:
+        weight_decay_rate: At each update, w -= learning_rate * weight_decay_rate * w.
+        weight_decay: Keras' name for the same; at most one of the two may be set.
+        weight_decay_order: Whether the weights decay `before` the step, or `after` it, as in
+            the AdamW of transformers up to 4.49.
+        include_in_weight_decay: Regular expressions, searched for in a variable's path; where
+            one matches, the variable decays even if it is excluded. Alone it means "only
+            these".
+        exclude_from_weight_decay: Regular expressions for the variables that do not decay.
+        gradient_clip_norm: A clip of the norm over all gradients, 0 for none. It acts first,
+            before any of the other clips.
+    """
+
+    class_name: ClassVar[str] = "AdamWeightDecay"
+    native_name: ClassVar[str | None] = "AdamW"
+    decay_argument: ClassVar[str] = "weight_decay_rate"
+    decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay_rate",)
+
+    name: str | None = "AdamWeightDecay"
+    weight_decay_rate: NonNegativeFloat = 0.0
+    weight_decay_order: Literal["before", "after"] = "before"
+    include_in_weight_decay: Patterns | None = None
+    exclude_from_weight_decay: Patterns | None = None
+    gradient_clip_norm: NonNegativeFloat = field(default=1.0, metadata=PIPELINE)
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the class, which has one name for the decay."""
+        values = super().arguments()
+        rate = values.pop("weight_decay", None) or self.weight_decay_rate
+        return {**values, "weight_decay_rate": rate}
+
+    def _decays_outside(self) -> bool:
+        return False
+
+    @property
+    def decay(self) -> float | None:
+        """The decay of weights, under either name."""
+        return self.weight_decay or self.weight_decay_rate
+
+    def decay_before(self, h: Any) -> Any:
+        """Returns that weights decay in the step, if they do."""
+        return 0.0
+
+    def decays(self, path: str) -> bool:
+        """Says whether a weight decays: inclusion wins, alone it means "only these"."""
+        include, exclude = self.include_in_weight_decay, self.exclude_from_weight_decay
+        if matches_any(path, include):
+            return True
+        return not matches_any(path, exclude) if exclude else not include
+
+    def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns the step, decay included."""
+        u = super().step(g, w, s, h, xp)
+        if not given(h.weight_decay_rate):
+            return u
+        if h.weight_decay_order == "before":
+            return u + h.lr * h.weight_decay_rate * w
+        u = xp.keep(u)
+        return u + h.lr * h.weight_decay_rate * (w - u)
+
+    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+        """Returns torch's AdamW where epsilon and the decay act as there."""
+        return None if self.weight_decay_order == "after" else super().native_equivalent(changing)
+
+
+@OPTIMIZERS_CLS.register("adamw_experimental")
+@config_dataclass
+class AdamWeightDecayExperimentalConfig(ExperimentalConfig, KerasOptimizerConfig, AdamConfig):
+    """AdamW under Keras' names.
+
+    With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:
+
+        w <- w - lr * weight_decay * w           before the following
+        m <- beta_1 m + (1 - beta_1) g
+        v <- beta_2 v + (1 - beta_2) g^2
+        w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
+        w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
+
+    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101; the names as in Keras' AdamW.
+
+    Attributes:
+        global_clipnorm: 1.0 unless set otherwise; set it to null to use another kind of clip.
+    """
+
+    name: str | None = "AdamWeightDecayExperimental"
+    weight_decay: NonNegativeFloat | None = 0.0
+    global_clipnorm: PositiveFloat | None = field(default=1.0, metadata=PIPELINE)

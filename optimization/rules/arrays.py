@@ -1,0 +1,116 @@
+"""The functions that formulas compute with, over arrays that do not change."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_SHARED = (
+    *("abs", "sqrt", "sign", "square", "power", "maximum", "minimum", "where", "clip"),
+    *("expm1", "mean", "expand_dims", "reshape", "matmul", "swapaxes"),
+)
+
+
+class Arrays:
+    """What a formula calls `xp`: the functions of NumPy, `jax.numpy` or `keras.ops`.
+
+    Args:
+        module: Has the functions.
+    """
+
+    def __init__(self, module: Any):
+        self.module = module
+        for name in _SHARED:
+            setattr(self, name, getattr(module, name))
+
+    def rsqrt(self, x: Any) -> Any:
+        """Returns 1 / sqrt(x)."""
+        return 1 / self.sqrt(x)
+
+    def keep(self, x: Any) -> Any:
+        """Returns x, which may be used more than once."""
+        return x
+
+    def lerp(self, x: Any, y: Any, share: Any) -> Any:
+        """Returns what is a share of the way from x to y."""
+        return x + (y - x) * share
+
+    def one_minus_power(self, beta: Any, t: Any) -> Any:
+        """Returns 1 - beta^t, exact to the last bits where that is a small difference.
+
+        With beta 0.999 the difference itself would be wrong by 6e-5 of its value at the first step,
+        in float32.
+
+        Args:
+            beta: A number in [0, 1); an array where it follows a schedule.
+            t: The updates, >= 1.
+        """
+        if isinstance(beta, float) and beta > 0:
+            return -self.expm1(t * math.log(beta))
+        return 1 - beta**t
+
+    def norm(self, x: Any, wide: bool = False) -> Any:
+        """Returns the L2 norm, a scalar.
+
+        Args:
+            x: An array.
+            wide: Whether its entries may be so large or small that their squares are infinite or 0.
+        """
+        if wide:
+            largest = self.module.max(self.abs(x))
+            unit = self.where(largest > 0, largest, self.module.ones_like(largest))
+            return unit * self.sqrt(self.module.sum(self.square(x / unit)))
+        return self.sqrt(self.module.sum(self.square(x)))
+
+    def ratio(self, a: Any, b: Any, coefficient: Any = 1.0) -> Any:
+        """Returns coefficient * a / b, or 1 where one of the two norms is 0."""
+        defined = (a > 0) & (b > 0)
+        ones = self.module.ones_like(b)
+        return self.where(defined, coefficient * a / self.where(defined, b, ones), ones)
+
+
+class State:
+    """What a formula calls `s`: the state of a variable, by the names of the slots.
+
+    Args:
+        values: Arrays, by name.
+    """
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.__dict__["_values"] = dict(values)
+        self.__dict__["_moved"] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(f"there is no slot {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._values[name] = self._moved[name] = value
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def moved(self) -> dict[str, Any]:
+        """Returns the values that were set, by name."""
+        return self._moved
+
+    def lerp(self, name: str, value: Any, share: Any) -> Any:
+        """Moves a slot a share of the way to a value; returns what it is then."""
+        old = self._values[name]
+        setattr(self, name, old + (value - old) * share)
+        return self._values[name]
+
+    def lerp_square(self, name: str, value: Any, share: Any) -> Any:
+        """Moves a slot a share of the way to the square of a value."""
+        return self.lerp(name, value * value, share)
+
+    def add_square(self, name: str, value: Any) -> Any:
+        """Adds the square of a value to a slot."""
+        setattr(self, name, self._values[name] + value * value)
+        return self._values[name]
+
+    def scale_add(self, name: str, factor: Any, value: Any) -> Any:
+        """Multiplies a slot, and adds a value."""
+        setattr(self, name, factor * self._values[name] + value)
+        return self._values[name]

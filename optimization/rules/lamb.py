@@ -1,0 +1,48 @@
+"""LAMB: Adam's direction, each layer's step in proportion to its weights' norm."""
+
+from typing import Any, ClassVar
+
+from optimization.configs.base import config_dataclass
+from optimization.configs.types import PositiveFloat
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.adam import AdamFields
+from optimization.rules.layer_adaptation import LayerAdaptationFields
+from optimization.rules.rule import Slot
+
+
+@OPTIMIZERS_CLS.register("lamb")
+@config_dataclass
+class LAMBConfig(AdamFields, LayerAdaptationFields):
+    """LAMB: Adam's step, scaled for each layer to a part of the weights' norm.
+
+    With m^ and v^ the moments of the gradient, corrected for their start from zero:
+
+        u = m^ / (sqrt(v^) + epsilon) + weight_decay_rate * w
+        w <- w - lr * |w| / |u| * u                  the ratio is 1 where a norm is 0
+
+    Source: You et al. 2020, arXiv:1904.00962.
+    """
+
+    class_name: ClassVar[str] = "LAMB"
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+        (Slot("momentum", "momentums", "exp_avg"), Slot("velocity", "velocities", "exp_avg_sq"),),
+    )
+
+    name: str | None = "LAMB"
+    epsilon: PositiveFloat = 1e-6
+
+    def move(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> None:
+        """Moves the moments."""
+        s.lerp("momentum", g, 1 - h.beta_1)
+        s.lerp_square("velocity", g, 1 - h.beta_2)
+
+    def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns Adam's direction, with the decay in it."""
+        root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
+        correction = 1 / xp.one_minus_power(h.beta_1, h.t)
+        u = correction * (s.momentum / (xp.sqrt(s.velocity) / root + h.epsilon))
+        return self.decayed(u, w, h)
+
+    def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
+        """Returns the direction, in proportion to the weight's norm."""
+        return h.lr * u if norms is None else h.lr * xp.ratio(norms.w, norms.u) * u

@@ -1,0 +1,65 @@
+"""Nadam, Adam with Nesterov momentum."""
+
+from typing import Any, ClassVar
+
+from optimization.configs.base import config_dataclass
+from optimization.configs.types import NonNegativeFloat
+from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
+from optimization.rules.adam import AdamFields
+from optimization.rules.rule import Rule, Slot
+
+
+@OPTIMIZERS_CLS.register("nadam")
+@config_dataclass
+class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
+    """Nadam, Adam with Nesterov momentum.
+
+    With t the updates, this one included, and mu_t = beta_1 (1 - 0.96^(t * momentum_decay) / 2):
+
+        m <- beta_1 m + (1 - beta_1) g
+        v <- beta_2 v + (1 - beta_2) g^2
+        n = mu_(t+1) m / (1 - mu_1 ... mu_(t+1)) + (1 - mu_t) g / (1 - mu_1 ... mu_t)
+        w <- w - lr * n / (sqrt(v / (1 - beta_2^t)) + epsilon)
+
+    Source: Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ.
+
+    Attributes:
+        momentum_decay: At step t the momentum is beta_1 * (1 - 0.96^(t * momentum_decay) / 2):
+            1 in Keras, 0.004 in PyTorch unless set otherwise.
+    """
+
+    class_name: ClassVar[str] = "Nadam"
+    keras_class: ClassVar[str | None] = "Nadam"
+    elementwise: ClassVar[bool] = True
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+        (Slot("momentum", "momentums", "exp_avg"), Slot("velocity", "velocities", "exp_avg_sq"),),
+    )
+    shared: ClassVar[tuple[Slot, ...]] = (Slot("u_product", "u_product", "mu_product", start=1.0),)
+
+    name: str | None = "Nadam"
+    momentum_decay: NonNegativeFloat = 1.0
+
+    def prepare(self, c: Any, h: Any, xp: Any) -> None:
+        """Multiplies the product of the momentums by that of this update."""
+        c.u_product = c.u_product * _momentum(h, h.t, xp)
+
+    def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns the step, without decay."""
+        m = s.lerp("momentum", g, 1 - h.beta_1)
+        v = s.lerp_square("velocity", g, 1 - h.beta_2)
+        now, following = _momentum(h, h.t, xp), _momentum(h, h.t + 1, xp)
+        of_m = following / (1 - h.u_product * following)
+        of_g = (1 - now) / (1 - h.u_product)
+        root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
+        return h.lr * ((of_m * m + of_g * g) / (xp.sqrt(v) / root + h.epsilon))
+
+    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+        """Returns torch's, which is the same."""
+        arguments = {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon}
+        decay = {"weight_decay": self.weight_decay or 0.0, "decoupled_weight_decay": True}
+        return "NAdam", {**arguments, "momentum_decay": self.momentum_decay, **decay}
+
+
+def _momentum(h: Any, t: Any, xp: Any) -> Any:
+    """Returns the momentum at update t."""
+    return h.beta_1 * (1 - 0.5 * xp.power(0.96, h.momentum_decay * t))

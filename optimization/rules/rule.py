@@ -1,0 +1,216 @@
+"""`Rule`: an optimizer's section that holds its formula, from which every framework trains.
+
+A rule says in one file what an optimizer is: its fields, what it keeps of each variable, and how a
+step is computed. The class of Keras, what TensorFlow compiles, the class of PyTorch and the
+function of JAX are made of it.
+"""
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from optimization.configs.base import config_dataclass
+from optimization.configs.types import Patterns
+from optimization.matching.patterns import matches_any
+from optimization.rules.base import BaseOptimizerConfig
+
+Numbers = types.SimpleNamespace
+"""What a formula calls `h`: the fields of the rule as numbers, and
+
+lr: The learning rate.
+done: The updates before this one, an integer.
+t: The updates, this one included, a float.
+
+Besides, the settings of the variable (`Rule.settings`) and what the rule shares (`Rule.shared`).
+"""
+
+
+def _always(h: Any) -> bool:
+    del h
+    return True
+
+
+def given(number: Any) -> bool:
+    """Says whether a number acts: 0 and None do not, one that follows a schedule does."""
+    return number is not None and not (isinstance(number, int | float) and number == 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """What an optimizer keeps of each variable, such as a momentum.
+
+    Attributes:
+        name: What the formula calls it, and what the name of Keras' variable ends with.
+        plural: Its name in `variables_by_path()`.
+        native: Its key in the state of a `torch.optim.Optimizer`.
+        start: The number that it starts from, or the name of the field that says it.
+        when: Says of a variable's numbers whether there is such a slot.
+        shape: Returns its shape from that of the variable and its numbers; None: the same.
+        dtype: None: that of the variable, float32 at least.
+        negative: Whether Keras keeps it with the other sign.
+    """
+
+    name: str
+    plural: str
+    native: str
+    start: float | str = 0.0
+    when: Callable[[Numbers], bool] = _always
+    shape: Callable[[Sequence[int], Numbers], Sequence[int]] | None = None
+    dtype: str | None = None
+    negative: bool = False
+
+    def first(self, h: Numbers) -> float:
+        """Returns the number that it starts from."""
+        return getattr(h, self.start) if isinstance(self.start, str) else self.start
+
+
+@config_dataclass
+class Rule(BaseOptimizerConfig):
+    """An optimizer: its fields, what it keeps, and its formula.
+
+    A subclass is a section (see `BaseOptimizerConfig`) that is registered by its name. It has the
+    method `step`; or, where the norm of a direction scales the step, `is_layerwise` and the methods
+    `move`, `direction` and `finish`.
+
+    Formulas get the gradient g, the weight w, the state s, the numbers h and the functions xp.
+    Arrays are NumPy's, JAX's or TensorFlow's, or lists of PyTorch's tensors: a formula computes
+    with operators and with functions of xp alone, and has no `if` on what an array holds. The state
+    is read and set as attributes, `s.momentum`, or moved in place by `s.lerp`, `s.lerp_square` and
+    `s.scale_add`. A value that is used twice passes through `xp.keep`: PyTorch reuses the memory
+    of others.
+
+    Attributes:
+        class_name: The name of the classes that are made of the rule.
+        native_name: That of PyTorch's class, where it is another one.
+        usual_rate: The learning rate of these classes, where none is given.
+        slots: What is kept of each variable, in the order in which it is made: those of a tuple
+            variable by variable, one tuple after the other.
+        shared: What is kept once, scalars: `prepare` moves them.
+        elementwise: Whether a step of each entry depends on that entry alone.
+        is_layerwise: Whether `step` is `move`, `direction`, norms and `finish`.
+        is_wide: Whether directions may be so long or short that their squares are infinite or 0.
+        decay_arguments: The fields that decay weights.
+        variable_settings: What variables may have of their own, with what is usual.
+        own_rates: The arguments of Keras' class that are rates, by the `kind` of the variables that
+            they are for.
+        native_arguments: What PyTorch's class calls a field; those in `NATIVE` need no mention.
+        keras_class: The class of Keras that has the same algorithm and attributes.
+    """
+
+    class_name: ClassVar[str] = ""
+    native_name: ClassVar[str | None] = None
+    usual_rate: ClassVar[float] = 0.001
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ()
+    shared: ClassVar[tuple[Slot, ...]] = ()
+    elementwise: ClassVar[bool] = False
+    is_layerwise: ClassVar[bool] = False
+    is_wide: ClassVar[bool] = False
+    decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay",)
+    variable_settings: ClassVar[Mapping[str, Any]] = {}
+    own_rates: ClassVar[Mapping[str, str]] = {}
+    native_arguments: ClassVar[Mapping[str, str]] = {}
+    keras_class: ClassVar[str | None] = None
+
+    @classmethod
+    def origin(cls) -> "type[Rule]":
+        """Returns the rule that names the classes: it, or the one that it is derived from."""
+        return next(base for base in cls.__mro__ if "class_name" in vars(base))
+
+    @classmethod
+    def argument_names(cls) -> list[str]:
+        """Returns the fields that are arguments of the classes."""
+        shared = cls.pipeline_fields()
+        return [name for name in cls.field_names() if name not in (*shared, "name")]
+
+    def patterns(self) -> dict[str, Sequence[str] | None]:
+        """Returns the lists of regular expressions of which one must match, by their fields."""
+        return {
+            name: getattr(self, name)
+            for name in self.argument_names()
+            if self._find_spec(name).annotation == Patterns | None
+        }
+
+    def decays(self, path: str) -> bool:
+        """Says whether the weight of a path decays, if any does."""
+        return not matches_any(path, getattr(self, "exclude_from_weight_decay", None))
+
+    def decay_before(self, h: Numbers) -> Any:
+        """Returns the rate at which weights decay before the step, times the learning rate."""
+        return h.weight_decay
+
+    def settings(self, path: str, shape: Sequence[int]) -> dict[str, Any]:
+        """Returns what a variable has of its own, of `variable_settings`."""
+        del path, shape
+        return {}
+
+    def curves(self) -> dict[str, Callable[[Any, Any], Any]]:
+        """Returns the numbers that change by themselves, as functions of `done` and xp."""
+        return {}
+
+    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+        """Returns torch's own class that has the same algorithm, and its arguments.
+
+        Args:
+            changing: The numbers that follow a schedule, or that groups replace.
+
+        Returns:
+            The name of a class of `torch.optim`, and arguments but the learning rate; None for
+            none.
+        """
+        del changing
+        return None
+
+    def prepare(self, c: Any, h: Numbers, xp: Any) -> None:
+        """Moves what is shared, once in an update."""
+
+    def step(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> Any:
+        """Returns what is subtracted from a weight, and moves its state."""
+        if not self.is_layerwise:
+            raise NotImplementedError
+        self.move(g, w, s, h, xp)
+        u = xp.keep(self.direction(g, w, s, h, xp))
+        norms = None
+        if self.needs_norms(h):
+            norms = Numbers(w=xp.norm(w), u=xp.norm(u, self.is_wide))
+        return self.finish(u, w, s, norms, h, xp)
+
+    # In three parts, where a norm is between them
+
+    def needs_norms(self, h: Numbers) -> bool:
+        """Says whether a variable's step needs norms."""
+        return h.adapt
+
+    def move(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> None:
+        """Moves the state, before norms are taken."""
+
+    def direction(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> Any:
+        """Returns the direction whose norm counts, of the state as it is."""
+        raise NotImplementedError
+
+    def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Numbers, xp: Any) -> Any:
+        """Returns what is subtracted from a weight.
+
+        Args:
+            u: What `direction` returned.
+            w: The weight.
+            s: Its state.
+            norms: Those of w and u; None if they are not needed.
+            h: The numbers.
+            xp: The functions.
+        """
+        raise NotImplementedError
+
+
+NATIVE = {
+    "beta_1": "betas.0",
+    "beta_2": "betas.1",
+    "epsilon": "eps",
+    "weight_decay_rate": "weight_decay",
+}
+"""What PyTorch's classes call fields; "betas.0" is the first of a pair."""
+
+
+def native_argument(rule: type[Rule], name: str) -> str:
+    """Returns what PyTorch's class of a rule calls a field."""
+    return rule.native_arguments.get(name, NATIVE.get(name, name))

@@ -1,0 +1,209 @@
+"""Stochastic gradient descent, as Keras has it and as PyTorch does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from typing import Any, ClassVar
+
+from optimization.configs.base import config_dataclass
+from optimization.configs.types import Decay, FirstSteps, NonNegativeFloat, Patterns
+from optimization.matching.patterns import matches_any
+from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig, KerasOptimizerConfig
+from optimization.rules.rule import Rule, Slot, given
+
+
+def _has_momentum(h: Any) -> bool:
+    return h.momentum != 0 or bool(getattr(h, "warmup_steps", 0) and h.momentum_start)
+
+
+@config_dataclass
+class SGDFormula(Rule):
+    """Stochastic gradient descent, with the forms of its momentum and of its decay."""
+
+    native_name: ClassVar[str | None] = "SGD"
+    usual_rate: ClassVar[float] = 0.01
+    elementwise: ClassVar[bool] = True
+    variable_settings: ClassVar[Mapping[str, Any]] = {
+        "classic_momentum": True,
+        "decoupled_weight_decay": True,
+    }
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+        (Slot("momentum", "momentums", "momentum_buffer", when=_has_momentum),),
+    )
+
+    def decay_before(self, h: Any) -> Any:
+        """Returns the rate at which weights decay before the step."""
+        return h.weight_decay if h.decoupled_weight_decay else 0.0
+
+    def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns the step: the gradient's, or that of the momentum."""
+        if given(h.weight_decay) and not h.decoupled_weight_decay:
+            g = xp.keep(g + h.weight_decay * w)
+        if "momentum" not in s:
+            return h.lr * g
+        if not h.classic_momentum:
+            m = s.scale_add("momentum", h.momentum, g)
+            return h.lr * (g + h.momentum * m) if h.nesterov else h.lr * m
+        u = xp.keep(h.lr * g)
+        m = s.scale_add("momentum", h.momentum, u)
+        return u + h.momentum * m if h.nesterov else m
+
+
+@config_dataclass
+class SGDFields(SGDFormula):
+    """What `sgd` has under both its names.
+
+    Attributes:
+        nesterov: Whether the gradient is taken ahead of the step (Nesterov 1983).
+        momentum: The share of the last step in the next; 0 for none.
+    """
+
+    class_name: ClassVar[str] = "SGD"
+    keras_class: ClassVar[str | None] = "SGD"
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+        (
+            Slot(
+                *("momentum", "momentums", "momentum_buffer"),
+                when=_has_momentum,
+                negative=True,  # Keras adds it
+            ),
+        ),
+    )
+
+    nesterov: bool = False
+    momentum: Decay = 0.0
+
+    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+        """Returns torch's where there is neither momentum nor decay: the same in all forms."""
+        changes = self.momentum or self.weight_decay or changing & {"momentum", "weight_decay"}
+        return None if changes else ("SGD", {})
+
+
+@OPTIMIZERS_CLS.register("sgd")
+@config_dataclass
+class SGDConfig(SGDFields):
+    """Stochastic gradient descent, with momentum.
+
+    With g the gradient, mu = `momentum`, t the updates done and lr <- lr / (1 + decay * t):
+
+        w <- w - lr g                                   mu = 0
+        v <- mu v - lr g;  w <- w + v                   mu > 0
+        v <- mu v - lr g;  w <- w + mu v - lr g         `nesterov`
+
+    Source: Robbins and Monro 1951, doi:10.1214/aoms/1177729586; the momentum as in Keras' SGD.
+
+    Attributes:
+        decay: Inverse time decay, per update: the learning rate at step t is divided by 1 +
+            decay * t.
+    """
+
+    name: str | None = "SGD"
+    decay: NonNegativeFloat = field(default=0.0, metadata=PIPELINE)
+
+
+@OPTIMIZERS_CLS.register("sgd_experimental")
+@config_dataclass
+class SGDExperimentalConfig(ExperimentalConfig, KerasOptimizerConfig, SGDFields):
+    """`sgd` under Keras' names.
+
+    With g the gradient and mu = `momentum`:
+
+        w <- w - lr g                                   mu = 0
+        v <- mu v - lr g;  w <- w + v                   mu > 0
+        v <- mu v - lr g;  w <- w + mu v - lr g         `nesterov`
+
+    Source: Robbins and Monro 1951, doi:10.1214/aoms/1177729586; as in Keras' SGD.
+    """
+
+    name: str | None = "SGD"
+
+
+@OPTIMIZERS_CLS.register("sgd_torch")
+@config_dataclass
+class SGDTorchConfig(SGDFormula):
+    """SGD as PyTorch has it, the way Model Garden's YOLO uses it.
+
+    With g the gradient and mu the momentum:
+
+        g <- g + weight_decay * w       of the variables that `weight_keys` match
+        v <- mu v + g
+        w <- w - lr v                   with `nesterov`: w - lr (g + mu v)
+
+    Source: as in PyTorch's `torch.optim.SGD`; the groups and the warmup as in Model Garden's YOLO.
+
+    Attributes:
+        decay: Inverse time decay, per update: the learning rate at step t is divided by 1 +
+            decay * t.
+        nesterov: Whether the gradient is taken ahead of the step (Nesterov 1983).
+        momentum_start: The momentum at step 0.
+        momentum: The momentum from step `warmup_steps` on.
+        warmup_steps: Over how many optimizer steps the momentum grows linearly; 0 for none.
+        weight_decay: Added to the gradient, times the weight, of the variables that
+            `weight_keys` match.
+        weight_keys: Regular expressions for the paths of weights.
+        bias_keys: Regular expressions for the paths of biases, among what is no weight: for
+            code that gives these a rate of their own, `bias_learning_rate` of the Keras
+            optimizer, or their group in PyTorch. By a config alone, `param_groups` does that.
+    """
+
+    class_name: ClassVar[str] = "SGDTorch"
+    variable_settings: ClassVar[Mapping[str, Any]] = {
+        "classic_momentum": False,
+        "decoupled_weight_decay": False,
+        "kind": "",
+    }
+    own_rates: ClassVar[Mapping[str, str]] = {
+        "bias": "bias_learning_rate",
+        "other": "other_learning_rate",
+    }
+    keras_class: ClassVar[str | None] = None
+
+    name: str | None = "SGD"
+    decay: NonNegativeFloat = field(default=0.0, metadata=PIPELINE)
+    nesterov: bool = False
+    momentum_start: Decay = 0.0
+    momentum: Decay = 0.9
+    warmup_steps: FirstSteps = 0
+    weight_decay: NonNegativeFloat = 0.0
+    weight_keys: Patterns | None = ("kernel", "weight")
+    bias_keys: Patterns | None = ("bias", "beta")
+
+    def own_schedules(self) -> dict[str, str]:
+        """Returns what the warmup of the momentum changes."""
+        return {"momentum": "warmup_steps"} if self.warmup_steps else {}
+
+    def numbers(self) -> list[str]:
+        """Returns the arguments that can change, which where the momentum starts can't."""
+        return [name for name in super().numbers() if name != "momentum_start"]
+
+    def decays(self, path: str) -> bool:
+        """Says whether a weight decays: what `weight_keys` match."""
+        return matches_any(path, self.weight_keys)
+
+    def patterns(self) -> dict[str, Sequence[str] | None]:
+        """Returns the keys that must match; those by default are for many models."""
+        usual = type(self)()
+        return {k: v for k, v in super().patterns().items() if v != getattr(usual, k)}
+
+    def settings(self, path: str, shape: Sequence[int]) -> dict[str, Any]:
+        """Returns whether the variable is a bias or another, which may have rates of their own."""
+        if self.decays(path):
+            return {}
+        return {"kind": "bias" if matches_any(path, self.bias_keys) else "other"}
+
+    def curves(self) -> dict[str, Callable[[Any, Any], Any]]:
+        """Returns the momentum where it grows."""
+        if not self.warmup_steps:
+            return {}
+
+        def momentum(done: Any, xp: Any) -> Any:
+            progress = xp.minimum(done / self.warmup_steps, 1.0)
+            return self.momentum_start + (self.momentum - self.momentum_start) * progress
+
+        return {"momentum": momentum}
+
+    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+        """Returns torch's, unless the momentum may grow from 0, which torch takes for none."""
+        if "momentum" in changing or self.warmup_steps:
+            return None
+        names = ("momentum", "nesterov", "weight_decay")
+        return "SGD", {name: getattr(self, name) for name in names}
