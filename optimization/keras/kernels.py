@@ -210,7 +210,9 @@ class StackedUpdate(Update):
         rank = len(gradients.shape)
         kind = self.kind
         places = list(zip(*(row.copies for row in rows), strict=True))
-        stacked = [_with_rank(tf.stack([_read(copy) for copy in copies]), rank) for copies in places]
+        stacked = [
+            _with_rank(tf.stack([_read(copy) for copy in copies]), rank) for copies in places
+        ]
         factor = _together([row.factor for row in rows], rank)
         divisor = _together([row.divisor for row in rows], rank)
         if divisor is not None:  # by an operation that is not made one with the factor's

@@ -197,7 +197,12 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         curves = self.rule.curves()
         along = {n: f(ops.cast(done, "float32"), FUNCTIONS) for n, f in curves.items()}
         scheduled = dict(scheduled)
-        return {"learning_rate": learning_rate, "done": done, "scheduled": scheduled, "along": along}
+        return {
+            "learning_rate": learning_rate,
+            "done": done,
+            "scheduled": scheduled,
+            "along": along,
+        }
 
     # The step
 
@@ -361,7 +366,9 @@ def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
     for field in _argument_order(origin):
         parameters.append(inspect.Parameter(field, kind, default=getattr(usual, field)))
     for rate_name in origin.own_rates.values():
-        parameters.append(inspect.Parameter(rate_name, inspect.Parameter.KEYWORD_ONLY, default=None))
+        parameters.append(
+            inspect.Parameter(rate_name, inspect.Parameter.KEYWORD_ONLY, default=None)
+        )
     parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -29,7 +29,10 @@ class AdadeltaConfig(KerasOptimizerConfig, Rule):
     keras_class: ClassVar[str | None] = "Adadelta"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
-        (Slot("accumulated_grad", "accumulated_grads", "square_avg"), Slot("accumulated_delta_var", "accumulated_delta_vars", "acc_delta"),),
+        (
+            Slot("accumulated_grad", "accumulated_grads", "square_avg"),
+            Slot("accumulated_delta_var", "accumulated_delta_vars", "acc_delta"),
+        ),
     )
 
     name: str | None = "Adadelta"

@@ -8,12 +8,6 @@ from pydantic import BeforeValidator
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.errors import Problem
-from optimization.rules.adafactor_variants import VARIANTS, preset
-from optimization.rules.base import (
-    CLIPS,
-    OPTIMIZERS_CLS,
-    BaseOptimizerConfig,
-)
 from optimization.configs.types import (
     Decay,
     NonNegativeFloat,
@@ -23,6 +17,12 @@ from optimization.configs.types import (
     PositiveInt,
 )
 from optimization.configs.yaml_file import SourcedDict
+from optimization.rules.adafactor_variants import VARIANTS, preset
+from optimization.rules.base import (
+    CLIPS,
+    OPTIMIZERS_CLS,
+    BaseOptimizerConfig,
+)
 from optimization.schedules.relative_step import RelativeStepLrConfig
 
 OneOrMorePatterns = Annotated[

@@ -3,8 +3,8 @@
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
-from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
 from optimization.rules.adam import AdamFields
+from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
 from optimization.rules.rule import Rule, Slot
 
 
@@ -32,7 +32,10 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig, Rule):
     keras_class: ClassVar[str | None] = "Adamax"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
-        (Slot("momentum", "m", "exp_avg"), Slot("norm", "u", "exp_inf"),),
+        (
+            Slot("momentum", "m", "exp_avg"),
+            Slot("norm", "u", "exp_inf"),
+        ),
     )
 
     name: str | None = "Adamax"

@@ -6,8 +6,13 @@ from typing import Any, ClassVar, Literal
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat, Patterns, PositiveFloat
 from optimization.matching.patterns import matches_any
-from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig, KerasOptimizerConfig
 from optimization.rules.adam import AdamConfig, AdamForms
+from optimization.rules.base import (
+    OPTIMIZERS_CLS,
+    PIPELINE,
+    ExperimentalConfig,
+    KerasOptimizerConfig,
+)
 from optimization.rules.rule import given
 
 

@@ -47,7 +47,10 @@ class FtrlConfig(KerasOptimizerConfig, Rule):
         "l2_shrinkage_regularization_strength": "l2_shrinkage",
     }
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
-        (Slot("accumulator", "accumulators", "accumulator", start="initial_accumulator_value"), Slot("linear", "linears", "linear"),),
+        (
+            Slot("accumulator", "accumulators", "accumulator", start="initial_accumulator_value"),
+            Slot("linear", "linears", "linear"),
+        ),
     )
 
     name: str | None = "Ftrl"

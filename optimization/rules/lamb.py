@@ -4,15 +4,15 @@ from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import PositiveFloat
-from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.adam import AdamFields
+from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.layer_adaptation import LayerAdaptationFields
 from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("lamb")
 @config_dataclass
-class LAMBConfig(AdamFields, LayerAdaptationFields):
+class LAMBConfig(LayerAdaptationFields, AdamFields):
     """LAMB: Adam's step, scaled for each layer to a part of the weights' norm.
 
     With m^ and v^ the moments of the gradient, corrected for their start from zero:
@@ -25,7 +25,10 @@ class LAMBConfig(AdamFields, LayerAdaptationFields):
 
     class_name: ClassVar[str] = "LAMB"
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
-        (Slot("momentum", "momentums", "exp_avg"), Slot("velocity", "velocities", "exp_avg_sq"),),
+        (
+            Slot("momentum", "momentums", "exp_avg"),
+            Slot("velocity", "velocities", "exp_avg_sq"),
+        ),
     )
 
     name: str | None = "LAMB"

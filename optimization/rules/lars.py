@@ -2,16 +2,29 @@
 
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.types import Decay, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.layer_adaptation import LayerAdaptationFields
 from optimization.rules.rule import Slot
 
 
+@config_dataclass
+class LARSFields(Config):
+    """What is LARS' own, and comes first.
+
+    Attributes:
+        momentum: The share of the last step in the next; 0 for none.
+        eeta: The trust coefficient.
+    """
+
+    momentum: Decay = 0.9
+    eeta: PositiveFloat = 0.001
+
+
 @OPTIMIZERS_CLS.register("lars")
 @config_dataclass
-class LARSConfig(LayerAdaptationFields):
+class LARSConfig(LayerAdaptationFields, LARSFields):
     """LARS: momentum whose rate is scaled for each layer to a part of the weights' norm.
 
     With g <- g + weight_decay_rate * w, mu the momentum and ratio(x) = eeta * |w| / |x|, which is 1
@@ -23,10 +36,8 @@ class LARSConfig(LayerAdaptationFields):
     Source: You et al. 2017, arXiv:1708.03888.
 
     Attributes:
-        eeta: The trust coefficient.
         classic_momentum: Whether the learning rate is applied before the momentum, as in the
             paper, or after it.
-        momentum: The share of the last step in the next; 0 for none.
         nesterov: Whether the gradient is taken ahead of the step (Nesterov 1983).
     """
 
@@ -38,8 +49,6 @@ class LARSConfig(LayerAdaptationFields):
     )
 
     name: str | None = "LARS"
-    momentum: Decay = 0.9
-    eeta: PositiveFloat = 0.001
     nesterov: bool = False
     classic_momentum: bool = True
 

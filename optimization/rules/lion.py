@@ -31,9 +31,7 @@ class LionConfig(KerasOptimizerConfig, Rule):
     class_name: ClassVar[str] = "Lion"
     keras_class: ClassVar[str | None] = "Lion"
     elementwise: ClassVar[bool] = True
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
-        (Slot("momentum", "momentums", "exp_avg"),),
-    )
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((Slot("momentum", "momentums", "exp_avg"),),)
 
     name: str | None = "Lion"
     beta_1: Annotated[float, Interval(gt=0, lt=1)] = 0.9

@@ -1,16 +1,16 @@
 """Muon."""
 
 from optimization.configs.base import config_dataclass
-from optimization.rules.base import (
-    OPTIMIZERS_CLS,
-    KerasOptimizerConfig,
-)
 from optimization.configs.types import (
     Decay,
     NonNegativeFloat,
     Patterns,
     PositiveFloat,
     PositiveInt,
+)
+from optimization.rules.base import (
+    OPTIMIZERS_CLS,
+    KerasOptimizerConfig,
 )
 
 

@@ -4,8 +4,8 @@ from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat
-from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
 from optimization.rules.adam import AdamFields
+from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
 from optimization.rules.rule import Rule, Slot
 
 
@@ -32,7 +32,10 @@ class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
     keras_class: ClassVar[str | None] = "Nadam"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
-        (Slot("momentum", "momentums", "exp_avg"), Slot("velocity", "velocities", "exp_avg_sq"),),
+        (
+            Slot("momentum", "momentums", "exp_avg"),
+            Slot("velocity", "velocities", "exp_avg_sq"),
+        ),
     )
     shared: ClassVar[tuple[Slot, ...]] = (Slot("u_product", "u_product", "mu_product", start=1.0),)
 

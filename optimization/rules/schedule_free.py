@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval
 
 from optimization.configs.base import config_dataclass
-from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
 from optimization.configs.types import (
     Decay,
     FirstSteps,
     NonNegativeFloat,
     PositiveFloat,
 )
+from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
 
 Interpolation = Annotated[float, Interval(gt=0, lt=1)]
 """A share of two sequences, both of which count."""

@@ -7,7 +7,12 @@ from typing import Any, ClassVar
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay, FirstSteps, NonNegativeFloat, Patterns
 from optimization.matching.patterns import matches_any
-from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig, KerasOptimizerConfig
+from optimization.rules.base import (
+    OPTIMIZERS_CLS,
+    PIPELINE,
+    ExperimentalConfig,
+    KerasOptimizerConfig,
+)
 from optimization.rules.rule import Rule, Slot, given
 
 
