@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
 from optimization.configs.float32 import in_float32
-from optimization.rules.base import BaseOptimizerConfig
 from optimization.configs.rate_curve import (
     RateCurve,
     curve_of,
@@ -17,6 +16,7 @@ from optimization.configs.rate_curve import (
     written,
 )
 from optimization.configs.types import REMAINING, check_value
+from optimization.rules.base import BaseOptimizerConfig
 
 if typing.TYPE_CHECKING:
     from optimization.configs.optimization_config import OptimizationConfig

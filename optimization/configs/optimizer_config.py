@@ -3,9 +3,9 @@
 from typing import Any, ClassVar
 
 from optimization.configs.base import Config, OneOfConfig, config_dataclass
+from optimization.configs.types import Decay, FirstSteps
 from optimization.rules import sections  # noqa: F401  registers the types
 from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
-from optimization.configs.types import Decay, FirstSteps
 
 __all__ = ["OPTIMIZERS_CLS", "BaseOptimizerConfig", "EMAConfig", "OptimizerConfig"]
 

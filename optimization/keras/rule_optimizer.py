@@ -371,7 +371,7 @@ def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
         )
     parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  a method
         RuleOptimizer.__init__(self, *args, **kwargs)
 
     __init__.__signature__ = inspect.Signature(parameters)

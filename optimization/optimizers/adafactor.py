@@ -8,8 +8,6 @@ import keras
 from keras import ops
 
 from optimization.configs.errors import ConfigError
-from optimization.rules.adafactor import AdafactorConfig, keras_switches
-from optimization.rules.adafactor_variants import axes_to_factor
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.patterns import matches_any, require_matches
 from optimization.optimizers.rates import ScaledRate, is_schedule
@@ -21,6 +19,8 @@ from optimization.optimizers.slots import (
     steps_since,
 )
 from optimization.optimizers.stages import SquareSum, Staged, Stages
+from optimization.rules.adafactor import AdafactorConfig, keras_switches
+from optimization.rules.adafactor_variants import axes_to_factor
 from optimization.schedules.keras_schedules import schedule_class
 from optimization.schedules.relative_step import RelativeStepLrConfig
 

@@ -73,8 +73,8 @@ class AdamWeightDecayConfig(AdamForms):
         return self.weight_decay or self.weight_decay_rate
 
     def decay_before(self, h: Any) -> Any:
-        """Returns that weights decay in the step, if they do."""
-        return 0.0
+        """Returns the rate at which weights decay before the step."""
+        return h.weight_decay_rate if h.weight_decay_order == "before" else 0.0
 
     def decays(self, path: str) -> bool:
         """Says whether a weight decays: inclusion wins, alone it means "only these"."""
@@ -84,12 +84,10 @@ class AdamWeightDecayConfig(AdamForms):
         return not matches_any(path, exclude) if exclude else not include
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step, decay included."""
+        """Returns the step, and the decay that comes after it."""
         u = super().step(g, w, s, h, xp)
-        if not given(h.weight_decay_rate):
+        if h.weight_decay_order == "before" or not given(h.weight_decay_rate):
             return u
-        if h.weight_decay_order == "before":
-            return u + h.lr * h.weight_decay_rate * w
         u = xp.keep(u)
         return u + h.lr * h.weight_decay_rate * (w - u)
 

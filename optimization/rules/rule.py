@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.types import Patterns
 from optimization.matching.patterns import matches_any
 from optimization.rules.base import BaseOptimizerConfig
@@ -94,6 +95,7 @@ class Rule(BaseOptimizerConfig):
         variable_settings: What variables may have of their own, with what is usual.
         own_rates: The arguments of Keras' class that are rates, by the `kind` of the variables that
             they are for.
+        curve_fields: The fields that `curves` alone reads.
         native_arguments: What PyTorch's class calls a field; those in `NATIVE` need no mention.
         keras_class: The class of Keras that has the same algorithm and attributes.
     """
@@ -109,6 +111,7 @@ class Rule(BaseOptimizerConfig):
     decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay",)
     variable_settings: ClassVar[Mapping[str, Any]] = {}
     own_rates: ClassVar[Mapping[str, str]] = {}
+    curve_fields: ClassVar[tuple[str, ...]] = ()
     native_arguments: ClassVar[Mapping[str, str]] = {}
     keras_class: ClassVar[str | None] = None
 
@@ -122,6 +125,20 @@ class Rule(BaseOptimizerConfig):
         """Returns the fields that are arguments of the classes."""
         shared = cls.pipeline_fields()
         return [name for name in cls.field_names() if name not in (*shared, "name")]
+
+    @classmethod
+    def problems_of(cls, fields: Mapping[str, Any], together: bool = True) -> list[Problem]:
+        """Returns what is wrong with fields.
+
+        Args:
+            fields: Their values, by name.
+            together: Whether values that contradict each other are wrong.
+        """
+        try:
+            made = cls(fields)
+        except ConfigError as error:
+            return error.problems
+        return made.problems()[0] if together else []
 
     def patterns(self) -> dict[str, Sequence[str] | None]:
         """Returns the lists of regular expressions of which one must match, by their fields."""

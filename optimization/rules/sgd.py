@@ -58,8 +58,8 @@ class SGDFields(SGDFormula):
     """What `sgd` has under both its names.
 
     Attributes:
-        nesterov: Whether the gradient is taken ahead of the step (Nesterov 1983).
         momentum: The share of the last step in the next; 0 for none.
+        nesterov: Whether the gradient is taken ahead of the step (Nesterov 1983).
     """
 
     class_name: ClassVar[str] = "SGD"
@@ -74,8 +74,8 @@ class SGDFields(SGDFormula):
         ),
     )
 
-    nesterov: bool = False
     momentum: Decay = 0.0
+    nesterov: bool = False
 
     def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's where there is neither momentum nor decay: the same in all forms."""
@@ -160,7 +160,7 @@ class SGDTorchConfig(SGDFormula):
         "bias": "bias_learning_rate",
         "other": "other_learning_rate",
     }
-    keras_class: ClassVar[str | None] = None
+    curve_fields: ClassVar[tuple[str, ...]] = ("momentum_start", "warmup_steps")
 
     name: str | None = "SGD"
     decay: NonNegativeFloat = field(default=0.0, metadata=PIPELINE)

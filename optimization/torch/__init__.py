@@ -9,8 +9,21 @@
 Neither Keras nor TensorFlow is imported. docs/torch.md says which class each type of optimizer is.
 """
 
+from typing import Any
+
 from optimization import extras
 
 extras.require("torch")
 
-__getattr__, __dir__, __all__ = extras.attach_stub(__name__, __file__)
+_stubbed, __dir__, __all__ = extras.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return _stubbed(name)
+    except AttributeError:
+        if name.startswith("_"):
+            raise
+    from optimization.torch import optimizers
+
+    return getattr(optimizers, name)  # that of a rule which was registered

@@ -13,6 +13,7 @@ from optimization.torch.base import ForeachOptimizer
 from optimization.torch.gradients import GradientRules
 from optimization.torch.masters import ThroughCopies
 from optimization.torch.resume import STEP, TYPE, resume, steps_done
+from optimization.torch.rule_optimizer import RuleOptimizer
 from optimization.torch.texts import optimizer_text
 
 _KEPT = ("gradient_rules", "factory", "order", "schedule_step")
@@ -67,14 +68,18 @@ class Extended:
         self, parameter: Tensor, group: Mapping[str, Any]
     ) -> dict[str, torch.Size] | None:
         """Returns what is kept of a parameter besides `step`, with shapes; None if not known."""
+        blank = torch.empty_like(parameter, device="meta")
+        if isinstance(self, RuleOptimizer):
+            return {n: v.shape for n, v in self.initial_state(blank, group).items()}
         if not isinstance(self, ForeachOptimizer):
             return foreign.torchs_state(self, parameter, group)
-        blank = torch.empty_like(parameter, device="meta")
         state = self.initial_state(blank, self.kind_of(parameter, group), group)
         return {name: value.shape for name, value in state.items() if name != "step"}
 
     def fresh_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Returns that state as it is before the first update."""
+        if isinstance(self, RuleOptimizer):
+            return self.initial_state(parameter, group)
         if isinstance(self, ForeachOptimizer):
             return self.initial_state(parameter, self.kind_of(parameter, group), group)
         kept = foreign.torchs_state(self, parameter, group) or {}
@@ -100,7 +105,7 @@ def extended(base: type[Optimizer]) -> type[Optimizer]:
     names = ("__doc__", "__module__", "__qualname__")
     members = {name: getattr(base, name) for name in names}
     members["base"] = base
-    if issubclass(base, ForeachOptimizer):
+    if issubclass(base, ForeachOptimizer | RuleOptimizer):
         return type(base.__name__, (Extended, base), members)
     members["plain_step"] = _without_hooks(base.step)
     return type(base.__name__, (Extended, ThroughCopies, base), members)

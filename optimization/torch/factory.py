@@ -19,6 +19,7 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.resolution import resolved
 from optimization.matching.rules import DEFAULT
+from optimization.rules.rule import Rule
 from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
@@ -27,7 +28,7 @@ from optimization.torch import ema, extended
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
 from optimization.torch.metric import following, go_on
-from optimization.torch.recipes import Recipe
+from optimization.torch.recipes import Recipe, of_rule
 from optimization.torch.resume import STEP, TYPE
 from optimization.torch.schedule import (
     ConfiguredScheduler,
@@ -158,8 +159,7 @@ class OptimizerFactory:
         if self._follows_metric:
             for group in groups:
                 group["first_lr"] = group["lr"]
-        arguments = {**recipe.arguments, **{k: f(0) for k, f in recipe.schedules.items()}}
-        return extended.build(
+        optimizer = extended.build(
             recipe.cls,
             groups,
             self._gradient_rules(),
@@ -167,9 +167,12 @@ class OptimizerFactory:
             factory=self,
             order=[name for name, _ in parameters],
             master_weights=master_weights,
-            **arguments,
+            **recipe.arguments,
             **options,
         )
+        for group in optimizer.param_groups:
+            group.update({name: function(0) for name, function in recipe.schedules.items()})
+        return optimizer
 
     def build_scheduler(self, optimizer: Optimizer, last_epoch: int = -1) -> LRScheduler:
         """Builds the scheduler: `step()` it once after each step of the optimizer.
@@ -348,12 +351,20 @@ def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], f
 
 
 def _recipe(config: OptimizationConfig) -> Recipe:
-    module, _, name = OPTIMIZERS_CLS.entry(config.optimizer.type).torch.partition(":")
-    recipe = getattr(importlib.import_module(module), name)(config.optimizer.get())
-    asking = [name for name in config.schedules if name != "weight_decay"]
+    section = config.optimizer.get()
+    changing = {name for name in config.schedules if name != "weight_decay"}
     if any(rule.weight_decay for rule in config.param_groups):
-        asking.append("weight_decay")
-    return next((recipe.instead[name] for name in asking if name in recipe.instead), recipe)
+        changing.add("weight_decay")
+    if isinstance(section, Rule):
+        return of_rule(section, changing)
+    module, _, name = OPTIMIZERS_CLS.entry(config.optimizer.type).torch.partition(":")
+    recipe = getattr(importlib.import_module(module), name)(section)
+    return next((recipe.instead[name] for name in changing if name in recipe.instead), recipe)
+
+
+def _is_native(name: str) -> bool:
+    entry = OPTIMIZERS_CLS.entry(name)
+    return entry.torch is not None or issubclass(entry.config_class, Rule)
 
 
 def _unknown_hyperparameters(config: OptimizationConfig, recipe: Recipe) -> Iterable[Problem]:
@@ -371,8 +382,8 @@ def _unknown_hyperparameters(config: OptimizationConfig, recipe: Recipe) -> Iter
 def _problems(config: OptimizationConfig) -> Iterable[Problem]:
     """Yields what PyTorch does not have natively."""
     oneof = config.optimizer
-    if OPTIMIZERS_CLS.entry(oneof.type).torch is None:
-        having = ", ".join(name for name, entry in OPTIMIZERS_CLS.entries() if entry.torch)
+    if not _is_native(oneof.type):
+        having = ", ".join(filter(_is_native, OPTIMIZERS_CLS))
         message = f"`{oneof.type}` has no native PyTorch implementation; these have: {having}"
         yield oneof._problem("conflict", "type", message)
         return

@@ -22,6 +22,7 @@ _MARKS = {
     ("use_muon", False): "adamw",
     ("kind", "bias"): "biases",
 }
+_UNTOLD = ("kind", "other")  # which has no setting of its own here
 NamedParameters = list[tuple[str, Tensor]]
 
 
@@ -151,7 +152,7 @@ def _settings(
     recipe: Recipe, rule: ParamGroupConfig | None, name: str, own: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the hyperparameters of a parameter that differ from the optimizer's, or are told."""
-    settings = {k: v for k, v in own.items() if (k, v) in _MARKS or _default(recipe, k) != v}
+    settings = {k: v for k, v in own.items() if (k, v) != _UNTOLD and _differs(recipe, k, v)}
     usual = recipe.arguments.get(recipe.decay, 0.0)
     decay = usual if rule is None or rule.weight_decay is None else rule.weight_decay
     if recipe.decays is not None and not recipe.decays(name):
@@ -161,8 +162,8 @@ def _settings(
     return settings
 
 
-def _default(recipe: Recipe, key: str) -> Any:
-    return recipe.arguments.get(key, True)
+def _differs(recipe: Recipe, key: str, value: Any) -> bool:
+    return (key, value) in _MARKS or recipe.arguments.get(key, True) != value
 
 
 def _marks(settings: Mapping[str, Any]) -> list[str]:

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optimization.torch.adam import update_moments
 from optimization.torch.base import ForeachOptimizer, decay, number, subtract
 from optimization.torch.gradients import norms
+from optimization.torch.moments import update_moments
 
 
 class Muon(ForeachOptimizer):

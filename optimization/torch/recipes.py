@@ -12,19 +12,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs import printing
+from optimization.matching.patterns import matches_any
 from optimization.rules.adafactor import AdafactorConfig
 from optimization.rules.adafactor_variants import preset
 from optimization.rules.base import BaseOptimizerConfig
-from optimization.matching.patterns import matches_any
-from optimization.torch import adaptive, layerwise
+from optimization.rules.rule import Rule, native_argument
 from optimization.torch.adafactor import Adafactor
-from optimization.torch.adam import AdamW
-from optimization.torch.ftrl import Ftrl
-from optimization.torch.lion import Lion
+from optimization.torch.lists import FUNCTIONS
 from optimization.torch.muon import Muon
 from optimization.torch.routing import hidden_matrices
+from optimization.torch.rule_optimizer import native_arguments, native_class
 from optimization.torch.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
-from optimization.torch.sgd import SGD
 
 Settings = Callable[[str, Tensor], Mapping[str, Any]]
 
@@ -67,171 +65,38 @@ class Recipe:
         return printing.call(self.cls.__name__, **self.arguments)
 
 
-def sgd(section: BaseOptimizerConfig) -> Recipe:
-    """`sgd`: torch's where there is neither momentum nor decay, the same in all forms."""
-    momentum, decay = section.momentum, _decoupled(section)
-    arguments = {"momentum": momentum, "nesterov": section.nesterov, "weight_decay": decay}
-    own = Recipe(SGD, arguments)
-    return own if momentum or decay else Recipe(torch.optim.SGD, {}, instead={"weight_decay": own})
+def of_rule(section: Rule, changing: set[str] = frozenset()) -> Recipe:
+    """Returns the recipe of a rule: torch's own class where that is the same, else the derived one.
 
+    Args:
+        section: The rule.
+        changing: The numbers that follow a schedule, or that groups replace.
+    """
+    rule = type(section)
+    arguments = native_arguments(section)
+    cls: type[Optimizer] = native_class(rule)
+    settings: Settings | None = None
+    if rule.variable_settings:
 
-def sgd_torch(section: BaseOptimizerConfig) -> Recipe:
-    """`sgd_torch`: torch's, unless the momentum may grow from 0, which torch takes for none."""
-    arguments = {
-        "momentum": section.momentum,
-        "nesterov": section.nesterov,
-        "weight_decay": section.weight_decay,
+        def settings(name: str, parameter: Tensor) -> dict[str, Any]:
+            return section.settings(name, tuple(parameter.shape))
+
+    equivalent = section.native_equivalent(changing)
+    if equivalent is not None:
+        cls, arguments = getattr(torch.optim, equivalent[0]), equivalent[1]
+    curves = {
+        name: lambda step, f=function: float(f(step, FUNCTIONS))
+        for name, function in section.curves().items()
     }
-    own = {**arguments, "decoupled_weight_decay": False, "classic_momentum": False}
-
-    def decays(name: str) -> bool:
-        return matches_any(name, section.weight_keys)
-
-    def settings(name: str, parameter: Tensor) -> dict[str, Any]:
-        # A group of their own, for code that gives biases a rate of their own.
-        bias = not decays(name) and matches_any(name, section.bias_keys)
-        return {"kind": "bias"} if bias else {}
-
-    # Those by default are for many models, and may match nothing.
-    usual = type(section)()
-    keys = ("weight_keys", "bias_keys")
-    own_keys = {k: getattr(section, k) for k in keys if getattr(section, k) != getattr(usual, k)}
-    names = {"decays": decays, "settings": settings, "patterns": own_keys}
-    if not section.warmup_steps:
-        instead = {"momentum": Recipe(SGD, own, **names)}
-        return Recipe(torch.optim.SGD, arguments, **names, instead=instead)
-
-    def momentum(step: int) -> float:
-        progress = min(step / section.warmup_steps, 1.0)
-        return section.momentum_start + (section.momentum - section.momentum_start) * progress
-
-    return Recipe(SGD, own, **names, schedules={"momentum": momentum})
-
-
-def adam(section: BaseOptimizerConfig) -> Recipe:
-    """`adam`, `adamw` and Keras' names for them."""
-    exclude = getattr(section, "exclude_from_weight_decay", None)
-    include = getattr(section, "include_in_weight_decay", None)
-    order = getattr(section, "weight_decay_order", "before")
-    decay = _decoupled(section) or getattr(section, "weight_decay_rate", 0.0)
-    arguments = {**_adam_arguments(section), "amsgrad": section.amsgrad, "weight_decay": decay}
-
-    def decays(name: str) -> bool:
-        if matches_any(name, include):
-            return True
-        return not matches_any(name, exclude) if exclude else not include
-
-    patterns = {"include_in_weight_decay": include, "exclude_from_weight_decay": exclude}
-    if section.epsilon_placement == "corrected" and order == "before":
-        return Recipe(torch.optim.AdamW, arguments, decays, patterns=patterns)
-    arguments |= {
-        "correct_bias": section.correct_bias,
-        "epsilon_placement": section.epsilon_placement,
-        "weight_decay_order": order,
-    }
-    return Recipe(AdamW, arguments, decays, patterns=patterns)
-
-
-def adamax(section: BaseOptimizerConfig) -> Recipe:
-    """`adamax`: torch's in its own form, without decay, which torch has in the gradient."""
-    arguments, decay = _adam_arguments(section), _decoupled(section)
-    form = {"epsilon_in_norm": section.epsilon_in_norm, "weight_decay": decay}
-    own = Recipe(adaptive.Adamax, {**arguments, **form})
-    if section.epsilon_in_norm and not decay:
-        return Recipe(torch.optim.Adamax, arguments, instead={"weight_decay": own})
-    return own
-
-
-def nadam(section: BaseOptimizerConfig) -> Recipe:
-    """`nadam`: torch's."""
-    arguments = {
-        **_adam_arguments(section),
-        "momentum_decay": section.momentum_decay,
-        "weight_decay": _decoupled(section),
-        "decoupled_weight_decay": True,
-    }
-    return Recipe(torch.optim.NAdam, arguments)
-
-
-def rmsprop(section: BaseOptimizerConfig) -> Recipe:
-    """`rmsprop`: torch's in its own form, without decay."""
-    decay = _decoupled(section)
-    arguments = {
-        "alpha": section.rho,
-        "eps": section.epsilon,
-        "momentum": section.momentum,
-        "centered": section.centered,
-    }
-    form = {
-        "weight_decay": decay,
-        "epsilon_in_sqrt": section.epsilon_in_sqrt,
-        "classic_momentum": section.classic_momentum,
-    }
-    own = Recipe(adaptive.RMSprop, {**arguments, **form})
-    torch_momentum = not section.momentum or not section.classic_momentum
-    if not section.epsilon_in_sqrt and torch_momentum and not decay:
-        instead = {"weight_decay": own, "momentum": own}
-        return Recipe(torch.optim.RMSprop, arguments, instead=instead)
-    return own
-
-
-def adagrad(section: BaseOptimizerConfig) -> Recipe:
-    """`adagrad`: torch's in its own form, without decay."""
-    decay = _decoupled(section)
-    arguments = {
-        "eps": section.epsilon,
-        "initial_accumulator_value": section.initial_accumulator_value,
-    }
-    form = {"weight_decay": decay, "epsilon_in_sqrt": section.epsilon_in_sqrt}
-    own = Recipe(adaptive.Adagrad, {**arguments, **form})
-    if not section.epsilon_in_sqrt and not decay:
-        return Recipe(torch.optim.Adagrad, arguments, instead={"weight_decay": own})
-    return own
-
-
-def adadelta(section: BaseOptimizerConfig) -> Recipe:
-    """`adadelta`: torch's, without decay."""
-    arguments, decay = {"rho": section.rho, "eps": section.epsilon}, _decoupled(section)
-    own = Recipe(adaptive.Adadelta, {**arguments, "weight_decay": decay})
-    if decay:
-        return own
-    return Recipe(torch.optim.Adadelta, arguments, instead={"weight_decay": own})
-
-
-def ftrl(section: BaseOptimizerConfig) -> Recipe:
-    """`ftrl`."""
-    arguments = {
-        "lr_power": section.learning_rate_power,
-        "initial_accumulator_value": section.initial_accumulator_value,
-        "l1": section.l1_regularization_strength,
-        "l2": section.l2_regularization_strength,
-        "l2_shrinkage": section.l2_shrinkage_regularization_strength,
-        "beta": section.beta,
-        "weight_decay": _decoupled(section),
-    }
-    return Recipe(Ftrl, arguments)
-
-
-def lion(section: BaseOptimizerConfig) -> Recipe:
-    """`lion`."""
-    betas = (section.beta_1, section.beta_2)
-    return Recipe(Lion, {"betas": betas, "weight_decay": _decoupled(section)})
-
-
-def lamb(section: BaseOptimizerConfig) -> Recipe:
-    """`lamb`."""
-    return _layerwise(section, layerwise.LAMB, _adam_arguments(section))
-
-
-def lars(section: BaseOptimizerConfig) -> Recipe:
-    """`lars`."""
-    arguments = {
-        "momentum": section.momentum,
-        "trust_coefficient": section.eeta,
-        "nesterov": section.nesterov,
-        "classic_momentum": section.classic_momentum,
-    }
-    return _layerwise(section, layerwise.LARS, arguments)
+    return Recipe(
+        cls,
+        arguments,
+        section.decays,
+        settings,
+        native_argument(rule, section.argument_name("weight_decay") or "weight_decay"),
+        section.patterns(),
+        schedules=curves,
+    )
 
 
 def muon(section: BaseOptimizerConfig) -> Recipe:
@@ -333,28 +198,6 @@ def _is_torchs_adafactor(section: AdafactorConfig) -> bool:
     # torch takes no threshold below 1.
     same = all(usual[name] == value for name, value in fixed.items())
     return same and threshold is not None and threshold >= 1
-
-
-def _layerwise(section: BaseOptimizerConfig, cls: type, arguments: dict[str, Any]) -> Recipe:
-    exclude = section.exclude_from_weight_decay
-    fixed = section.exclude_from_layer_adaptation
-    arguments |= {
-        "weight_decay": section.weight_decay_rate,
-        "decoupled_weight_decay": _decoupled(section),
-    }
-
-    def settings(name: str, parameter: Tensor) -> dict[str, Any]:
-        del parameter
-        return {"adapt": not matches_any(name, exclude if fixed is None else fixed)}
-
-    patterns = {"exclude_from_weight_decay": exclude, "exclude_from_layer_adaptation": fixed}
-    # At most one of the two is set.
-    decay = "decoupled_weight_decay" if _decoupled(section) else "weight_decay"
-
-    def decays(name: str) -> bool:
-        return not matches_any(name, exclude)
-
-    return Recipe(cls, arguments, decays, settings, decay, patterns)
 
 
 def _adam_arguments(section: BaseOptimizerConfig) -> dict[str, Any]:

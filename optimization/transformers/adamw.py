@@ -4,10 +4,10 @@ from typing import Any
 
 from torch import Tensor
 
-import optimization.torch.adam as native
+from optimization.torch import AdamW as _AdamW
 
 
-class AdamW(native.AdamW):
+class AdamW(_AdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101).
 
     As in transformers up to 4.49: epsilon is added before the bias correction, and weights decay
@@ -18,7 +18,7 @@ class AdamW(native.AdamW):
         params: Parameters, (name, parameter) pairs, or groups of either.
         lr: The learning rate, >= 0.
         betas: The decays of the two moments, in [0, 1).
-        eps: Added to the root of the second moment, >= 0.
+        eps: Added to the root of the second moment, > 0.
         weight_decay: After each step, w -= lr * weight_decay * w; >= 0.
         correct_bias: Whether the moments are corrected for their start from zero; BERT was trained
             without.
@@ -42,9 +42,9 @@ class AdamW(native.AdamW):
         super().__init__(
             params,
             lr,
-            betas,
-            eps,
-            weight_decay,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
             correct_bias=correct_bias,
             weight_decay_order="after",
         )

@@ -1,0 +1,466 @@
+"""Lists of tensors that formulas compute with, by `torch._foreach_*` operations.
+
+Each operation of a formula would read its arguments and write a new list, which takes longer than
+the arithmetic. So a list that is the result of an operation gives its memory to the next one; a
+number times a list waits for what is done with it; and so does a quotient. What has been given away
+can't be used again: a formula passes what it uses twice through `xp.keep`.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimization.torch.gradients import norms
+
+_SPENT = (
+    "a value is used twice in a formula, and its memory has been used again; pass it through "
+    "`xp.keep` where it is computed"
+)
+
+
+class Scalars:
+    """A number, or a tensor of one, for each tensor of a list.
+
+    Args:
+        values: The numbers.
+    """
+
+    def __init__(self, values: Sequence[Any]):
+        self.values = list(values)
+
+    def map(self, function: Callable[..., Any], other: Any = None) -> "Scalars":
+        """Returns a function of each, and of another one or of its part."""
+        if other is None:
+            return Scalars([function(value) for value in self.values])
+        others = other.values if isinstance(other, Scalars) else [other] * len(self.values)
+        return Scalars([function(a, b) for a, b in zip(self.values, others, strict=True)])
+
+    def __add__(self, other: Any) -> Any:
+        return self.map(lambda a, b: a + b, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self.map(lambda a, b: b + a, other)
+
+    def __sub__(self, other: Any) -> Any:
+        return self.map(lambda a, b: a - b, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self.map(lambda a, b: b - a, other)
+
+    def __mul__(self, other: Any) -> Any:
+        return NotImplemented if isinstance(other, Tensors) else self.map(_times, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self.map(_times, other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self.map(lambda a, b: a / b, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self.map(lambda a, b: b / a, other)
+
+    def __pow__(self, other: Any) -> Any:
+        return self.map(lambda a, b: a**b, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return self.map(lambda a, b: b**a, other)
+
+    def __neg__(self) -> Any:
+        return self.map(lambda a: -a)
+
+
+def _times(a: Any, b: Any) -> Any:
+    return a * b
+
+
+def together(values: Sequence[Any]) -> Any:
+    """Returns numbers of several tensors: one of them where all are the same."""
+    first = values[0]
+    same = not isinstance(first, Tensor) and all(value == first for value in values)
+    return first if same else Scalars(values)
+
+
+class Tensors:
+    """A list of tensors, with the arithmetic of numbers: factor * tensors / divisors.
+
+    Args:
+        tensors: The tensors.
+        own: Whether their memory may be used again.
+        factor: A number.
+        divisors: As many tensors, or None.
+    """
+
+    def __init__(
+        self,
+        tensors: list[Tensor],
+        own: bool = False,
+        factor: float = 1.0,
+        divisors: list[Tensor] | None = None,
+    ):
+        self._tensors: list[Tensor] | None = tensors
+        self._own = own
+        self._factor = factor
+        self._divisors = divisors
+        self._waiting: list[
+            Tensors
+        ] = []  # of these, to be computed before a change
+        self._of: list[Tensors] = []  # of which slots this is computed
+
+    # What it holds
+
+    def raw(self) -> list[Tensor]:
+        """Returns the tensors without factor and divisors."""
+        if self._tensors is None:
+            raise RuntimeError(_SPENT)
+        return self._tensors
+
+    def tensors(self) -> list[Tensor]:
+        """Returns the tensors, which must not be changed."""
+        tensors = self.raw()
+        if self._divisors is not None:
+            self._set(tensors, torch._foreach_div, torch._foreach_div_, self._divisors)
+            self._divisors = None
+        if self._factor != 1.0:
+            self._set(self.raw(), torch._foreach_mul, torch._foreach_mul_, self._factor)
+            self._factor = 1.0
+        return self.raw()
+
+    def _set(self, tensors: list[Tensor], new: Any, in_place: Any, other: Any) -> None:
+        if self._own:
+            in_place(tensors, other)
+        else:
+            self._tensors, self._own = list(new(tensors, other)), True
+
+    def take(self) -> list[Tensor] | None:
+        """Returns the tensors, which may be changed; None where that must not be."""
+        tensors = self.tensors()
+        if not self._own:
+            return None
+        self._tensors = None
+        return tensors
+
+    def keep(self) -> "Tensors":
+        """Returns these, which may be used more than once."""
+        self.tensors()
+        self._own = False
+        return self
+
+    def settle(self) -> None:
+        """Computes what waits for it, before the tensors are changed."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if each._tensors is not None:
+                each.tensors()
+                if not each._own:
+                    each._tensors, each._own = [x.clone() for x in each.raw()], True
+
+    def _lazy(
+        self, factor: Any, divisors: "Tensors | None" = None, own_factor: Any = None
+    ) -> "Tensors":
+        """Returns these times a number, over divisors, to be computed later."""
+        of = divisors.tensors() if divisors is not None else self._divisors
+        made = Tensors(self.raw(), self._own, self._factor * factor, of)
+        for base in (self, divisors):
+            if base is not None:
+                for slot in [*base._of, *([base] if isinstance(base, Slots) else [])]:
+                    slot._waiting.append(made)
+                    made._of.append(slot)
+        if self._own:
+            self._tensors = None
+        if divisors is not None and divisors._own:
+            divisors._tensors = None
+        return made
+
+    # Arithmetic
+
+    def _with(self, new: Any, in_place: Any, other: Any) -> "Tensors":
+        """Returns what an operation with a number, numbers or plain tensors makes of these."""
+        own = self.take()
+        if own is None:
+            return Tensors(list(new(self.tensors(), other)), own=True)
+        in_place(own, other)
+        return Tensors(own, own=True)
+
+    def _plus(self, other: Any, sign: float) -> "Tensors":
+        if not isinstance(other, Tensors):
+            other = _plain(other)
+            other = [sign * x for x in other] if isinstance(other, list) else sign * other
+            return self._with(torch._foreach_add, torch._foreach_add_, other)
+        if other._divisors is not None:
+            other.tensors()
+        if self._divisors is not None:
+            self.tensors()
+        alpha = sign * other._factor
+        if not self._own and other._own and alpha == 1.0:
+            own, plain, share = other.take(), self.raw(), self._factor
+        elif self._own or self._factor != 1.0:
+            plain, share = other.raw(), alpha
+            self.tensors()
+            own = self.take()
+        else:
+            made = torch._foreach_add(self.raw(), other.raw(), alpha=alpha)
+            return Tensors(list(made), own=True)
+        torch._foreach_add_(own, plain, alpha=share)
+        return Tensors(own, own=True)
+
+    def __add__(self, other: Any) -> "Tensors":
+        return self._plus(other, 1.0)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> "Tensors":
+        return self._plus(other, -1.0)
+
+    def __rsub__(self, other: Any) -> "Tensors":
+        return (-self)._plus(other, 1.0)
+
+    def __neg__(self) -> "Tensors":
+        return self._lazy(-1.0)
+
+    def __mul__(self, other: Any) -> "Tensors":
+        if isinstance(other, int | float):
+            return self._lazy(other)
+        if not isinstance(other, Tensors):
+            return self._with(torch._foreach_mul, torch._foreach_mul_, _plain(other))
+        if other is self:
+            return Tensors(list(torch._foreach_mul(self.tensors(), self.tensors())), own=True)
+        first, second = (self, other) if self._own or not other._own else (other, self)
+        return first._with(torch._foreach_mul, torch._foreach_mul_, second.tensors())
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> "Tensors":
+        if isinstance(other, int | float):
+            return self._lazy(1.0 / other)
+        if not isinstance(other, Tensors):
+            return self._with(torch._foreach_div, torch._foreach_div_, _plain(other))
+        if self._divisors is not None:
+            self.tensors()
+        return self._lazy(1.0, other)
+
+    def __rtruediv__(self, other: Any) -> "Tensors":
+        return other * self.apply(torch._foreach_reciprocal, torch._foreach_reciprocal_)
+
+    def apply(self, new: Any, in_place: Any, *arguments: Any) -> "Tensors":
+        """Returns a function of each tensor."""
+        own = self.take()
+        if own is None:
+            return Tensors(list(new(self.tensors(), *arguments)), own=True)
+        in_place(own, *arguments)
+        return Tensors(own, own=True)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Tensors":
+        """Returns what a function returns for each tensor."""
+        return Tensors([function(x) for x in self.tensors()], own=True)
+
+    # What it changes
+
+    def add_to(self, target: list[Tensor], sign: float = 1.0) -> None:
+        """Adds these to other tensors, in place."""
+        factor = sign * self._factor
+        if self._divisors is not None:
+            torch._foreach_addcdiv_(target, self.raw(), self._divisors, value=factor)
+        else:
+            torch._foreach_add_(target, self.raw(), alpha=factor)
+
+
+def _plain(other: Any) -> Any:
+    """Returns a number, or a list of numbers or tensors, for torch's functions of lists."""
+    return other.values if isinstance(other, Scalars) else other
+
+
+class Slots(Tensors):
+    """What is kept of some variables under one name."""
+
+
+class ListState:
+    """What a formula calls `s`: the state of some variables, by the names of the slots.
+
+    Args:
+        slots: The tensors of each slot.
+    """
+
+    def __init__(self, slots: Mapping[str, list[Tensor]]):
+        self.__dict__["_slots"] = {name: Slots(tensors) for name, tensors in slots.items()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._slots
+
+    def __getattr__(self, name: str) -> Slots:
+        try:
+            return self.__dict__["_slots"][name]
+        except KeyError:
+            raise AttributeError(f"there is no slot {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        slot = self._moving(name)
+        if isinstance(value, Tensors):
+            torch._foreach_copy_(slot.raw(), value.tensors())
+        else:
+            for tensor in slot.raw():
+                tensor.fill_(value)
+
+    def _moving(self, name: str) -> Slots:
+        slot = getattr(self, name)
+        slot.settle()
+        return slot
+
+    def lerp(self, name: str, value: Tensors, share: Any) -> Slots:
+        """Moves a slot a share of the way to a value; returns what it is then."""
+        slot = self._moving(name)
+        if isinstance(share, int | float):
+            torch._foreach_lerp_(slot.raw(), value.tensors(), share)
+        else:
+            difference = value - slot
+            torch._foreach_add_(slot.raw(), (difference * share).tensors())
+        return slot
+
+    def lerp_square(self, name: str, value: Tensors, share: Any) -> Slots:
+        """Moves a slot a share of the way to the square of a value."""
+        if not isinstance(share, int | float):
+            return self.lerp(name, value * value, share)
+        slot, tensors = self._moving(name), value.tensors()
+        torch._foreach_mul_(slot.raw(), 1 - share)
+        torch._foreach_addcmul_(slot.raw(), tensors, tensors, share)
+        return slot
+
+    def add_square(self, name: str, value: Tensors) -> Slots:
+        """Adds the square of a value to a slot."""
+        slot, tensors = self._moving(name), value.tensors()
+        torch._foreach_addcmul_(slot.raw(), tensors, tensors, 1)
+        return slot
+
+    def scale_add(self, name: str, factor: Any, value: Tensors) -> Slots:
+        """Multiplies a slot, and adds a value."""
+        slot = self._moving(name)
+        if not (isinstance(factor, int | float) and factor == 1):
+            torch._foreach_mul_(slot.raw(), _plain(factor))
+        value.add_to(slot.raw())
+        return slot
+
+
+class Lists:
+    """What a formula calls `xp`, for lists of tensors, numbers, and numbers of each tensor."""
+
+    @staticmethod
+    def keep(x: Any) -> Any:
+        """Returns x, which may be used more than once."""
+        return x.keep() if isinstance(x, Tensors) else x
+
+    @staticmethod
+    def abs(x: Any) -> Any:
+        """Returns |x|."""
+        if isinstance(x, Tensors):
+            return x.apply(torch._foreach_abs, torch._foreach_abs_)
+        return x.map(abs) if isinstance(x, Scalars) else abs(x)
+
+    @staticmethod
+    def sqrt(x: Any) -> Any:
+        """Returns the square root."""
+        if isinstance(x, Tensors):
+            return x.apply(torch._foreach_sqrt, torch._foreach_sqrt_)
+        return x.map(_sqrt) if isinstance(x, Scalars) else _sqrt(x)
+
+    @classmethod
+    def rsqrt(cls, x: Any) -> Any:
+        """Returns 1 / sqrt(x)."""
+        if isinstance(x, Tensors):
+            return x.apply(torch._foreach_rsqrt, torch._foreach_rsqrt_)
+        return 1 / cls.sqrt(x)
+
+    @staticmethod
+    def sign(x: Tensors) -> Tensors:
+        """Returns -1, 0 or 1."""
+        return x.apply(torch._foreach_sign, torch._foreach_sign_)
+
+    @staticmethod
+    def square(x: Any) -> Any:
+        """Returns x * x."""
+        return x * x
+
+    @staticmethod
+    def power(x: Any, y: Any) -> Any:
+        """Returns x ** y, of which one may be tensors."""
+        if isinstance(x, Tensors):
+            return x.apply(torch._foreach_pow, torch._foreach_pow_, y)
+        return x**y
+
+    @staticmethod
+    def maximum(x: Any, y: Any) -> Any:
+        """Returns the larger of two."""
+        return _extreme(x, y, "maximum", max)
+
+    @staticmethod
+    def minimum(x: Any, y: Any) -> Any:
+        """Returns the smaller of two."""
+        return _extreme(x, y, "minimum", min)
+
+    @staticmethod
+    def clip(x: Tensors, least: float, most: float) -> Tensors:
+        """Returns x within bounds."""
+        low = x.apply(torch._foreach_clamp_min, torch._foreach_clamp_min_, least)
+        return low.apply(torch._foreach_clamp_max, torch._foreach_clamp_max_, most)
+
+    @staticmethod
+    def lerp(x: Tensors, y: Tensors, share: float) -> Tensors:
+        """Returns what is a share of the way from x to y."""
+        return Tensors(list(torch._foreach_lerp(x.tensors(), y.tensors(), share)), own=True)
+
+    @staticmethod
+    def one_minus_power(beta: Any, t: Any) -> Any:
+        """Returns 1 - beta^t, exact to the last bits where that is a small difference."""
+
+        def of(t: Any) -> Any:
+            if beta == 0 or isinstance(t, Tensor) or isinstance(beta, Tensor):
+                return 1 - beta**t
+            return -math.expm1(t * math.log(beta))
+
+        return t.map(of) if isinstance(t, Scalars) else of(t)
+
+    @staticmethod
+    def where(condition: Any, x: Any, y: Any) -> Any:
+        """Returns one of two numbers."""
+        if isinstance(condition, Tensor):
+            return torch.where(condition, x, y)
+        return x if condition else y
+
+    @staticmethod
+    def norm(x: Tensors, wide: bool = False) -> Scalars:
+        """Returns the L2 norm of each tensor."""
+        del wide  # None is infinite or 0 that is not.
+        return Scalars(norms(x.tensors()))
+
+    @staticmethod
+    def ratio(a: Scalars, b: Scalars, coefficient: Any = 1.0) -> Scalars:
+        """Returns coefficient * a / b, or 1 where one of the two norms is 0."""
+        above, below = torch.stack(a.values), torch.stack(b.values)
+        ratios = torch.where((above > 0) & (below > 0), coefficient * above / below, 1.0)
+        return Scalars(ratios.unbind())
+
+
+def _sqrt(x: Any) -> Any:
+    return x.sqrt() if isinstance(x, Tensor) else math.sqrt(x)
+
+
+def _extreme(x: Any, y: Any, name: str, of_numbers: Callable[[Any, Any], Any]) -> Any:
+    if not isinstance(x, Tensors) and isinstance(y, Tensors):
+        x, y = y, x
+    if isinstance(x, Tensors):
+        other = y.tensors() if isinstance(y, Tensors) else _plain(y)
+        new = getattr(torch, f"_foreach_{name}")
+        return x.apply(new, getattr(torch, f"_foreach_{name}_"), other)
+
+    def of(a: Any, b: Any) -> Any:
+        if isinstance(a, Tensor) or isinstance(b, Tensor):
+            return getattr(torch, name)(torch.as_tensor(a), torch.as_tensor(b))
+        return of_numbers(a, b)
+
+    if isinstance(x, Scalars):
+        return x.map(of, y)
+    return y.map(of, x) if isinstance(y, Scalars) else of(x, y)
+
+
+FUNCTIONS = Lists()

@@ -1,0 +1,379 @@
+"""Optimizers of PyTorch that are made of rules."""
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optimization.configs.documentation import complete
+from optimization.configs.errors import did_you_mean
+from optimization.configs.types import Patterns
+from optimization.rules.rule import Numbers, Rule, Slot, given, native_argument
+from optimization.torch.base import batches, number, zeros_like
+from optimization.torch.by_name import load_in_our_words
+from optimization.torch.lists import FUNCTIONS, ListState, Tensors, together
+from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
+from optimization.torch.texts import optimizer_text
+
+_FLOAT32_END = 2.0**128  # what float32 holds is below
+_ARGUMENTS = """
+    In PyTorch `beta_1` and `beta_2` are `betas`, and `epsilon` is `eps`; groups call them so.
+
+    Args:
+        params: Parameters, (name, parameter) pairs, or groups of either.
+        lr: The learning rate.
+        foreach: Whether all parameters are updated at once; None for yes.
+        maximize: Whether the loss is maximized.
+        **arguments: The fields above, by either name, and what groups may have of their own.
+
+    Raises:
+        TypeError: For an argument that there is not.
+        ValueError: For a value that the section does not take either.
+"""
+
+
+class RuleOptimizer(ExactState, Optimizer):
+    """An optimizer of PyTorch that takes its arguments, its state and its step from a rule.
+
+    It updates lists of tensors by `torch._foreach_*` operations: all parameters of one device,
+    dtype and count of updates, or, with `foreach=False`, one by one: the same numbers.
+
+    State is float32 for parameters in float16 and bfloat16, and has a float32 copy of each, which
+    is what is updated: see `ExactState`. Without copies, `master_weights = False`, they are updated
+    in float32 and rounded after each step. `state_dict` of parameters that were given with names
+    can be loaded in another order: see `load_by_name`.
+
+    Args:
+        params: Parameters, (name, parameter) pairs, or groups of either.
+        lr: The learning rate; None for the rule's usual one.
+        foreach: Whether all parameters are updated at once; None for yes.
+        maximize: Whether the loss is maximized.
+        **arguments: The fields of the rule, by their names or by those that PyTorch has for them.
+
+    Raises:
+        TypeError: For an argument that there is not.
+        ValueError: For a value that the rule's section does not take either.
+    """
+
+    rule_class: ClassVar[type[Rule]]
+    _before_loading = staticmethod(load_in_our_words)
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor | None = None,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        **arguments: Any,
+    ):
+        rule = self.rule_class
+        defaults = {
+            "lr": rule.usual_rate if lr is None else lr,
+            **native_defaults(rule),
+            **self._in_native_words(arguments),
+            **{slot.native: slot.start for slot in rule.shared},
+            **({"k": 0} if rule.shared else {}),
+        }
+        self.check_group(defaults, strictly=True)
+        super().__init__(params, {**defaults, "foreach": foreach, "maximize": maximize})
+        self.register_load_state_dict_pre_hook(self._before_loading)
+
+    @classmethod
+    def _in_native_words(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns arguments by the names that groups have for them."""
+        known, named = native_defaults(cls.rule_class), {}
+        fields = {name: native_argument(cls.rule_class, name) for name in _fields(cls.rule_class)}
+        for name, value in arguments.items():
+            native = fields.get(name, name)
+            key, _, place = native.partition(".")
+            if key not in known:
+                near = did_you_mean(name, [*known, *fields])
+                raise TypeError(f"{cls.__name__} has no argument {name!r}{near}")
+            if place:
+                pair = list(named.get(key, known[key]))
+                pair[int(place)] = value
+                value = tuple(pair)
+            named[key] = value
+        return named
+
+    @property
+    def group_state(self) -> tuple[str, ...]:
+        """What groups count, beside their settings."""
+        shared = [slot.native for slot in self.rule_class.shared]
+        return ("k", *shared) if shared else ()
+
+    def __repr__(self) -> str:
+        return optimizer_text(self)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, as torch does, after `check_group`."""
+        if isinstance(param_group, dict):  # else torch says so
+            group = {**self.defaults, **param_group}
+            self.check_group({k: v for k, v in group.items() if k != "params"})
+        super().add_param_group(param_group)
+
+    def check_group(self, group: Mapping[str, Any], strictly: bool = False) -> None:
+        """Checks the hyperparameters of a group, as the rule's section does.
+
+        Args:
+            group: What it has.
+            strictly: Whether values that contradict each other are refused too.
+
+        Raises:
+            ValueError: For all that is wrong.
+        """
+        rate = number(group["lr"])
+        least = "> 0" if self.rule_class.divides_by_rate else ">= 0"
+        is_right = rate > 0 if self.rule_class.divides_by_rate else rate >= 0
+        if not is_right or not rate < _FLOAT32_END:
+            raise ValueError(
+                f"Argument `lr` must be a number {least} and finite in float32, received: lr={rate}"
+            )
+        fields = {}
+        for name in _fields(self.rule_class):
+            key, _, place = native_argument(self.rule_class, name).partition(".")
+            value = group[key]
+            if place and (not isinstance(value, Sequence | Tensor) or len(value) != 2):
+                raise ValueError(f"Argument `{key}` must be two numbers, received: {key}={value}")
+            fields[name] = number(value[int(place)] if place else value)
+        problems = self.rule_class.problems_of(fields, strictly)
+        if problems:
+            raise ValueError("; ".join(self._native_text(p) for p in problems))
+
+    def _native_text(self, problem: Any) -> str:
+        key = native_argument(self.rule_class, problem.path).partition(".")[0]
+        between = " " if problem.message.startswith("must") else ": "
+        return f"Argument `{key}`{between}{problem.message}"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in native_defaults(self.rule_class).items():
+                group.setdefault(name, value)
+        for saved in self.state.values():
+            # A number in old versions of torch, and in the AdamW of transformers.
+            if saved:  # torch's own counts are float32, which has no 2**24 + 1
+                saved["step"] = torch.as_tensor(saved.get("step", 0), dtype=torch.float64)
+        if self._before_loading not in self._optimizer_load_state_dict_pre_hooks.values():
+            self.register_load_state_dict_pre_hook(self._before_loading)
+
+    # The step
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Takes one step.
+
+        Args:
+            closure: Computes the loss, and its gradients, once more.
+
+        Returns:
+            The loss that `closure` returned, None without one.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._prepare(group)
+            together: dict[Any, list[list[Any]]] = {}
+            self._init_group(group, together)
+            for kind, lists in together.items():
+                for batch in batches(lists, group["foreach"]):
+                    self._step_batch(group, kind, batch)
+        return loss
+
+    def keeps_float32(self, parameter: Tensor) -> bool:
+        """Says whether a parameter's state is float32 though the parameter is not."""
+        return parameter.dtype in LOW_PRECISION
+
+    # torch.compile runs a method of this name as it is, instead of tracing it.
+    def _init_group(self, group: dict[str, Any], found: dict[Any, list[list[Any]]]) -> None:
+        """Collects parameters that have gradients: lists of them, by what they have in common.
+
+        These are their slots. The lists are parameters, weights (copies, or the parameters
+        themselves), gradients, counts, and the state of each slot.
+        """
+        known: dict[Any, list[Slot]] = {}
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            if parameter.grad.is_sparse:
+                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+            if parameter.is_complex():
+                raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.tensor(0.0, dtype=torch.float64)
+                state.update(self.initial_state(parameter, group))
+            if self.has_master(parameter) and MASTER not in state:
+                state[MASTER] = parameter.detach().float()
+            own = self.kind_of(parameter, group)
+            if own not in known:
+                known[own] = self.slots_of(group, own)
+            slots = known[own]
+            kind = (tuple(slot.name for slot in slots), own)
+            if kind not in found:
+                found[kind] = [[] for _ in range(4 + len(slots))]
+            weight = state[MASTER] if self.has_master(parameter) else parameter
+            kept = [state[slot.native] for slot in slots]
+            row = [parameter, weight, parameter.grad, state["step"], *kept]
+            for filled, value in zip(found[kind], row, strict=True):
+                filled.append(value)
+
+    def _step_batch(self, group: dict[str, Any], kind: Any, batch: list[list[Any]]) -> None:
+        names, own = kind
+        params, weights, grads, steps, *states = batch
+        if params[0].dtype in LOW_PRECISION:
+            weights = [
+                weight.float() if weight is parameter else brought_up_to_date(weight, parameter)
+                for weight, parameter in zip(weights, params, strict=True)
+            ]
+            grads = [gradient.float() for gradient in grads]
+        if group["maximize"]:
+            grads = torch._foreach_neg(grads)
+        torch._foreach_add_(steps, 1)
+        h = self.numbers(group, dict(own))
+        h.t = together([number(step) for step in steps])
+        h.done = h.t - 1
+        rule = self._rule
+        rate = rule.decay_before(h)
+        if given(rate):
+            torch._foreach_mul_(weights, 1 - h.lr * rate)
+        s = ListState(dict(zip(names, states, strict=True)))
+        rule.step(Tensors(list(grads)), Tensors(weights), s, h, FUNCTIONS).add_to(weights, -1.0)
+        if params[0].dtype in LOW_PRECISION:
+            torch._foreach_copy_(params, weights)
+
+    @property
+    def _rule(self) -> Rule:
+        return _usual(self.rule_class)
+
+    def numbers(self, group: Mapping[str, Any], own: Mapping[str, Any]) -> Numbers:
+        """Returns the numbers of a group, apart from what counts updates."""
+        values = {name: group.get(name, usual) for name, usual in _settings(self.rule_class)}
+        for name in _fields(self.rule_class):
+            key, _, place = native_argument(self.rule_class, name).partition(".")
+            values[name] = number(group[key][int(place)] if place else group[key])
+        for slot in self.rule_class.shared:
+            values[slot.name] = group[slot.native]
+        return Numbers(**{**values, **own}, lr=number(group["lr"]))
+
+    def kind_of(self, parameter: Tensor, group: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+        """Returns what the rule makes of the parameter's shape, as pairs of name and value."""
+        del parameter, group
+        return ()
+
+    def slots_of(self, group: Mapping[str, Any], own: Any = ()) -> list[Slot]:
+        """Returns the slots of a parameter of a group.
+
+        Args:
+            group: The group.
+            own: What `kind_of` returned.
+        """
+        h, usual = self.numbers(group, dict(own)), self.numbers(self.defaults, dict(own))
+        # A number that a schedule has at 0 for now needs its slot then, too.
+        slots = [slot for together in self.rule_class.slots for slot in together]
+        return [slot for slot in slots if slot.when(h) or slot.when(usual)]
+
+    def initial_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Returns the state of a parameter before its first update, apart from `step`."""
+        own = self.kind_of(parameter, group)
+        h, state = self.numbers(group, dict(own)), {}
+        for slot in self.slots_of(group, own):
+            shape = None if slot.shape is None else slot.shape(tuple(parameter.shape), h)
+            start = slot.first(h)
+            blank = zeros_like(parameter, shape)
+            state[slot.native] = blank.fill_(start) if start else blank
+        return state
+
+    def _prepare(self, group: dict[str, Any]) -> None:
+        """Moves what a group shares, once in a step in which it has a gradient."""
+        shared = self.rule_class.shared
+        if not shared or all(parameter.grad is None for parameter in group["params"]):
+            return
+        h = self.numbers(group, {})
+        h.done, h.t = group["k"], group["k"] + 1
+        c = types.SimpleNamespace(**{slot.name: group[slot.native] for slot in shared})
+        self._rule.prepare(c, h, FUNCTIONS)
+        group["k"] += 1
+        group.update({slot.native: getattr(c, slot.name) for slot in shared})
+
+
+@functools.cache
+def _fields(rule: type[Rule]) -> list[str]:
+    """Returns the fields of a rule that PyTorch's class has: not what is about names."""
+    names = [
+        name
+        for name in rule.argument_names()
+        if name not in rule.curve_fields and not _is_about_names(rule._find_spec(name).annotation)
+    ]
+    # Keras' name for the decay that has another one here.
+    twice = [native_argument(rule, name) for name in names].count("weight_decay") > 1
+    return [name for name in names if not twice or name != "weight_decay"]
+
+
+def _is_about_names(annotation: Any) -> bool:
+    return Patterns in (annotation, *getattr(annotation, "__args__", ()))
+
+
+@functools.cache
+def _usual(rule: type[Rule]) -> Rule:
+    return rule()
+
+
+@functools.cache
+def _settings(rule: type[Rule]) -> list[tuple[str, Any]]:
+    return list(rule.variable_settings.items())
+
+
+@functools.cache
+def _native_defaults(rule: type[Rule]) -> dict[str, Any]:
+    return {**rule.variable_settings, **native_arguments(rule())}
+
+
+def native_arguments(section: Rule) -> dict[str, Any]:
+    """Returns the arguments of PyTorch's class that a section means."""
+    rule, found = type(section), {}
+    values = section.arguments()
+    for name in _fields(rule):
+        key, _, place = native_argument(rule, name).partition(".")
+        value = values.get(name, getattr(section, name))
+        value = 0.0 if value is None and name in ("weight_decay", *rule.decay_arguments) else value
+        if place:
+            pair = [*found.get(key, (None, None))]
+            pair[int(place)] = value
+            value = tuple(pair)
+        found[key] = value
+    return found
+
+
+def native_defaults(rule: type[Rule]) -> dict[str, Any]:
+    """Returns what the groups of PyTorch's class have, with what is usual."""
+    return dict(_native_defaults(rule))
+
+
+@functools.cache
+def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
+    """Returns the class of PyTorch that is made of a rule."""
+    origin = rule.origin()
+    if origin is not rule:
+        return native_class(origin)
+    name = origin.native_name or origin.class_name
+    members = {
+        "rule_class": origin,
+        "__doc__": complete(origin).rstrip() + "\n" + _ARGUMENTS,
+        "__module__": "optimization.torch",
+        "__qualname__": name,
+    }
+    made = type(name, (RuleOptimizer,), members)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    first = [*inspect.signature(RuleOptimizer.__init__).parameters.values()][1:-1]
+    own = [inspect.Parameter(k, kind, default=v) for k, v in native_defaults(origin).items()]
+    made.__signature__ = inspect.Signature([*first, *own])
+    return made
