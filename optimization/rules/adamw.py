@@ -68,7 +68,7 @@ class AdamWeightDecayConfig(AdamForms):
         return False
 
     @property
-    def decay(self) -> float | None:
+    def native_decay(self) -> float | None:
         """The decay of weights, under either name."""
         return self.weight_decay or self.weight_decay_rate
 

@@ -6,7 +6,6 @@ function of JAX are made of it.
 """
 
 import dataclasses
-import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,18 +15,26 @@ from optimization.configs.types import Patterns
 from optimization.matching.patterns import matches_any
 from optimization.rules.base import BaseOptimizerConfig
 
-Numbers = types.SimpleNamespace
-"""What a formula calls `h`: the fields of the rule as numbers, and
+class Numbers:
+    """What a formula calls `h`: numbers by name.
 
-lr: The learning rate.
-done: The updates before this one, an integer.
-t: The updates, this one included, a float.
+    These are the fields of the rule, the settings of the variable (`Rule.settings`), what the rule
+    shares (`Rule.shared`), and
 
-Besides, the settings of the variable (`Rule.settings`) and what the rule shares (`Rule.shared`).
-"""
+    lr: The learning rate.
+    done: The updates before this one, an integer.
+    t: The updates, this one included, a float.
+    """
+
+    def __init__(self, **values: Any):
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"there is no number {name!r}")
 
 
-def _always(h: Any) -> bool:
+def _always(h: Numbers) -> bool:
     del h
     return True
 
@@ -127,18 +134,12 @@ class Rule(BaseOptimizerConfig):
         return [name for name in cls.field_names() if name not in (*shared, "name")]
 
     @classmethod
-    def problems_of(cls, fields: Mapping[str, Any], together: bool = True) -> list[Problem]:
-        """Returns what is wrong with fields.
-
-        Args:
-            fields: Their values, by name.
-            together: Whether values that contradict each other are wrong.
-        """
+    def problems_of(cls, fields: Mapping[str, Any]) -> list[Problem]:
+        """Returns what is wrong with fields, by name."""
         try:
-            made = cls(fields)
+            return cls(fields).problems()[0]
         except ConfigError as error:
             return error.problems
-        return made.problems()[0] if together else []
 
     def patterns(self) -> dict[str, Sequence[str] | None]:
         """Returns the lists of regular expressions of which one must match, by their fields."""

@@ -9,6 +9,7 @@
 Neither Keras nor TensorFlow is imported. docs/torch.md says which class each type of optimizer is.
 """
 
+import importlib
 from typing import Any
 
 from optimization import extras
@@ -22,8 +23,7 @@ def __getattr__(name: str) -> Any:
     try:
         return _stubbed(name)
     except AttributeError:
-        if name.startswith("_"):
+        if not name[0].isupper():
             raise
-    from optimization.torch import optimizers
-
-    return getattr(optimizers, name)  # that of a rule which was registered
+    # That of a rule which was registered.
+    return getattr(importlib.import_module("optimization.torch.optimizers"), name)

@@ -2,10 +2,12 @@
 
 import functools
 import inspect
+import numbers
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -21,6 +23,7 @@ from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brough
 from optimization.torch.texts import optimizer_text
 
 _FLOAT32_END = 2.0**128  # what float32 holds is below
+_USUAL: Any = object()  # stands for the rate that is usual
 _ARGUMENTS = """
     In PyTorch `beta_1` and `beta_2` are `betas`, and `epsilon` is `eps`; groups call them so.
 
@@ -50,7 +53,7 @@ class RuleOptimizer(ExactState, Optimizer):
 
     Args:
         params: Parameters, (name, parameter) pairs, or groups of either.
-        lr: The learning rate; None for the rule's usual one.
+        lr: The learning rate, by default the rule's usual one.
         foreach: Whether all parameters are updated at once; None for yes.
         maximize: Whether the loss is maximized.
         **arguments: The fields of the rule, by their names or by those that PyTorch has for them.
@@ -61,12 +64,14 @@ class RuleOptimizer(ExactState, Optimizer):
     """
 
     rule_class: ClassVar[type[Rule]]
+    rule: ClassVar[Rule]  # one of the class, which has the formula
+    places: ClassVar[list[tuple[str, str, int | None]]]  # of fields: key in groups, place in a pair
     _before_loading = staticmethod(load_in_our_words)
 
     def __init__(
         self,
         params: Any,
-        lr: float | Tensor | None = None,
+        lr: float | Tensor = _USUAL,
         *,
         foreach: bool | None = None,
         maximize: bool = False,
@@ -74,13 +79,13 @@ class RuleOptimizer(ExactState, Optimizer):
     ):
         rule = self.rule_class
         defaults = {
-            "lr": rule.usual_rate if lr is None else lr,
+            "lr": rule.usual_rate if lr is _USUAL else lr,
             **native_defaults(rule),
             **self._in_native_words(arguments),
             **{slot.native: slot.start for slot in rule.shared},
             **({"k": 0} if rule.shared else {}),
         }
-        self.check_group(defaults, strictly=True)
+        self.check_group(defaults)
         super().__init__(params, {**defaults, "foreach": foreach, "maximize": maximize})
         self.register_load_state_dict_pre_hook(self._before_loading)
 
@@ -88,16 +93,15 @@ class RuleOptimizer(ExactState, Optimizer):
     def _in_native_words(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Returns arguments by the names that groups have for them."""
         known, named = native_defaults(cls.rule_class), {}
-        fields = {name: native_argument(cls.rule_class, name) for name in _fields(cls.rule_class)}
+        fields = {name: (key, place) for name, key, place in cls.places}
         for name, value in arguments.items():
-            native = fields.get(name, name)
-            key, _, place = native.partition(".")
+            key, place = (name, None) if name in known else fields.get(name, (name, None))
             if key not in known:
                 near = did_you_mean(name, [*known, *fields])
                 raise TypeError(f"{cls.__name__} has no argument {name!r}{near}")
-            if place:
+            if place is not None:
                 pair = list(named.get(key, known[key]))
-                pair[int(place)] = value
+                pair[place] = value
                 value = tuple(pair)
             named[key] = value
         return named
@@ -118,31 +122,20 @@ class RuleOptimizer(ExactState, Optimizer):
             self.check_group({k: v for k, v in group.items() if k != "params"})
         super().add_param_group(param_group)
 
-    def check_group(self, group: Mapping[str, Any], strictly: bool = False) -> None:
+    def check_group(self, group: Mapping[str, Any]) -> None:
         """Checks the hyperparameters of a group, as the rule's section does.
-
-        Args:
-            group: What it has.
-            strictly: Whether values that contradict each other are refused too.
 
         Raises:
             ValueError: For all that is wrong.
         """
-        rate = number(group["lr"])
-        least = "> 0" if self.rule_class.divides_by_rate else ">= 0"
-        is_right = rate > 0 if self.rule_class.divides_by_rate else rate >= 0
-        if not is_right or not rate < _FLOAT32_END:
-            raise ValueError(
-                f"Argument `lr` must be a number {least} and finite in float32, received: lr={rate}"
-            )
-        fields = {}
-        for name in _fields(self.rule_class):
-            key, _, place = native_argument(self.rule_class, name).partition(".")
-            value = group[key]
-            if place and (not isinstance(value, Sequence | Tensor) or len(value) != 2):
-                raise ValueError(f"Argument `{key}` must be two numbers, received: {key}={value}")
-            fields[name] = number(value[int(place)] if place else value)
-        problems = self.rule_class.problems_of(fields, strictly)
+        _check_rate(group["lr"], self.rule_class.divides_by_rate)
+        fields, usual = {}, native_defaults(self.rule_class)
+        for name, key, place in self.places:
+            value = group[key] if place is None else _pair(key, group[key])[place]
+            fields[name] = _one_number(key, value)
+            if value is None and usual[key] is not None:
+                raise ValueError(f"Argument `{key}` must be a number, received: {key}=None")
+        problems = self.rule_class.problems_of(fields)
         if problems:
             raise ValueError("; ".join(self._native_text(p) for p in problems))
 
@@ -181,9 +174,9 @@ class RuleOptimizer(ExactState, Optimizer):
                 loss = closure()
         for group in self.param_groups:
             self._prepare(group)
-            together: dict[Any, list[list[Any]]] = {}
-            self._init_group(group, together)
-            for kind, lists in together.items():
+            for kind in self._init_group(group):
+                lists: list[list[Any]] = [[] for _ in range(4 + len(kind[0]))]
+                self._init_group(group, kind, *lists)
                 for batch in batches(lists, group["foreach"]):
                     self._step_batch(group, kind, batch)
         return loss
@@ -192,39 +185,51 @@ class RuleOptimizer(ExactState, Optimizer):
         """Says whether a parameter's state is float32 though the parameter is not."""
         return parameter.dtype in LOW_PRECISION
 
-    # torch.compile runs a method of this name as it is, instead of tracing it.
-    def _init_group(self, group: dict[str, Any], found: dict[Any, list[list[Any]]]) -> None:
-        """Collects parameters that have gradients: lists of them, by what they have in common.
+    # torch.compile runs a method of this name as it is, with lists, and returns constants.
+    def _init_group(
+        self, group: dict[str, Any], kind: Any = None, *lists: list[Any]
+    ) -> tuple[Any, ...]:
+        """Fills lists with the parameters of a kind that have gradients, and returns all kinds.
 
-        These are their slots. The lists are parameters, weights (copies, or the parameters
-        themselves), gradients, counts, and the state of each slot.
+        Args:
+            group: The group.
+            kind: The names of the slots, and what `kind_of` returned; None for no parameters.
+            *lists: Parameters, weights (copies, or the parameters themselves), gradients, counts,
+                and the state of each slot.
         """
         known: dict[Any, list[Slot]] = {}
+        kinds: dict[Any, None] = {}
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
-            if parameter.grad.is_sparse:
-                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-            if parameter.is_complex():
-                raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
-            state = self.state[parameter]
-            if not state:
-                state["step"] = torch.tensor(0.0, dtype=torch.float64)
-                state.update(self.initial_state(parameter, group))
-            if self.has_master(parameter) and MASTER not in state:
-                state[MASTER] = parameter.detach().float()
             own = self.kind_of(parameter, group)
             if own not in known:
                 known[own] = self.slots_of(group, own)
-            slots = known[own]
-            kind = (tuple(slot.name for slot in slots), own)
-            if kind not in found:
-                found[kind] = [[] for _ in range(4 + len(slots))]
+            this = (tuple(slot.name for slot in known[own]), own)
+            kinds[this] = None
+            if this != kind:
+                continue
+            state = self._state_to_update(parameter, group)
             weight = state[MASTER] if self.has_master(parameter) else parameter
-            kept = [state[slot.native] for slot in slots]
+            kept = [state[slot.native] for slot in known[own]]
             row = [parameter, weight, parameter.grad, state["step"], *kept]
-            for filled, value in zip(found[kind], row, strict=True):
+            for filled, value in zip(lists, row, strict=True):
                 filled.append(value)
+        return tuple(kinds)
+
+    def _state_to_update(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        """Returns the state of a parameter; makes it at the first update."""
+        if parameter.grad.is_sparse:
+            raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+        if parameter.is_complex():
+            raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0, dtype=torch.float64)
+            state.update(self.initial_state(parameter, group))
+        if self.has_master(parameter) and MASTER not in state:
+            state[MASTER] = parameter.detach().float()
+        return state
 
     def _step_batch(self, group: dict[str, Any], kind: Any, batch: list[list[Any]]) -> None:
         names, own = kind
@@ -241,7 +246,7 @@ class RuleOptimizer(ExactState, Optimizer):
         h = self.numbers(group, dict(own))
         h.t = together([number(step) for step in steps])
         h.done = h.t - 1
-        rule = self._rule
+        rule = self.rule
         rate = rule.decay_before(h)
         if given(rate):
             torch._foreach_mul_(weights, 1 - h.lr * rate)
@@ -250,16 +255,12 @@ class RuleOptimizer(ExactState, Optimizer):
         if params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
 
-    @property
-    def _rule(self) -> Rule:
-        return _usual(self.rule_class)
-
     def numbers(self, group: Mapping[str, Any], own: Mapping[str, Any]) -> Numbers:
         """Returns the numbers of a group, apart from what counts updates."""
-        values = {name: group.get(name, usual) for name, usual in _settings(self.rule_class)}
-        for name in _fields(self.rule_class):
-            key, _, place = native_argument(self.rule_class, name).partition(".")
-            values[name] = number(group[key][int(place)] if place else group[key])
+        usual = self.rule_class.variable_settings
+        values = {name: group.get(name, value) for name, value in usual.items()}
+        for name, key, place in self.places:
+            values[name] = number(group[key] if place is None else group[key][place])
         for slot in self.rule_class.shared:
             values[slot.name] = group[slot.native]
         return Numbers(**{**values, **own}, lr=number(group["lr"]))
@@ -300,9 +301,37 @@ class RuleOptimizer(ExactState, Optimizer):
         h = self.numbers(group, {})
         h.done, h.t = group["k"], group["k"] + 1
         c = types.SimpleNamespace(**{slot.name: group[slot.native] for slot in shared})
-        self._rule.prepare(c, h, FUNCTIONS)
+        self.rule.prepare(c, h, FUNCTIONS)
         group["k"] += 1
         group.update({slot.native: getattr(c, slot.name) for slot in shared})
+
+
+def _check_rate(rate: Any, divides: bool) -> None:
+    least = "> 0" if divides else ">= 0"
+    value = _one_number("lr", rate)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not (value > 0 if divides else value >= 0) or not value < _FLOAT32_END:
+        message = f"Argument `lr` must be a number {least} and finite in float32"
+        raise ValueError(f"{message}, received: lr={rate}")
+
+
+def _pair(key: str, value: Any) -> list[Any]:
+    try:
+        pair = list(value)
+    except TypeError:  # a number, or a tensor of one
+        pair = []
+    if len(pair) != 2:
+        raise ValueError(f"Argument `{key}` must be two numbers, received: {key}={value}")
+    return pair
+
+
+def _one_number(key: str, value: Any) -> Any:
+    """Returns what a tensor or an array of one number holds, and anything else as it is."""
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        if (value.numel() if isinstance(value, Tensor) else value.size) != 1:
+            raise ValueError(f"Argument `{key}` must be a number, received: {key}={value}")
+        return value.item()
+    return value
 
 
 @functools.cache
@@ -318,18 +347,14 @@ def _fields(rule: type[Rule]) -> list[str]:
     return [name for name in names if not twice or name != "weight_decay"]
 
 
+def _place(rule: type[Rule], name: str) -> tuple[str, int | None]:
+    """Returns the key that a field has in groups, and its place if that holds a pair."""
+    key, _, place = native_argument(rule, name).partition(".")
+    return key, int(place) if place else None
+
+
 def _is_about_names(annotation: Any) -> bool:
     return Patterns in (annotation, *getattr(annotation, "__args__", ()))
-
-
-@functools.cache
-def _usual(rule: type[Rule]) -> Rule:
-    return rule()
-
-
-@functools.cache
-def _settings(rule: type[Rule]) -> list[tuple[str, Any]]:
-    return list(rule.variable_settings.items())
 
 
 @functools.cache
@@ -342,12 +367,12 @@ def native_arguments(section: Rule) -> dict[str, Any]:
     rule, found = type(section), {}
     values = section.arguments()
     for name in _fields(rule):
-        key, _, place = native_argument(rule, name).partition(".")
+        key, place = _place(rule, name)
         value = values.get(name, getattr(section, name))
         value = 0.0 if value is None and name in ("weight_decay", *rule.decay_arguments) else value
-        if place:
+        if place is not None:
             pair = [*found.get(key, (None, None))]
-            pair[int(place)] = value
+            pair[place] = value
             value = tuple(pair)
         found[key] = value
     return found
@@ -367,6 +392,8 @@ def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
     name = origin.native_name or origin.class_name
     members = {
         "rule_class": origin,
+        "rule": origin(),
+        "places": [(name, *_place(origin, name)) for name in _fields(origin)],
         "__doc__": complete(origin).rstrip() + "\n" + _ARGUMENTS,
         "__module__": "optimization.torch",
         "__qualname__": name,
