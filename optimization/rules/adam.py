@@ -75,7 +75,11 @@ class AdamForms(AdamFields, Rule):
         if self.epsilon_placement != "corrected":
             return None
         arguments = {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon}
-        return "AdamW", {**arguments, "amsgrad": self.amsgrad, "weight_decay": self.native_decay or 0.0}
+        return "AdamW", {
+            **arguments,
+            "amsgrad": self.amsgrad,
+            "weight_decay": self.native_decay or 0.0,
+        }
 
     @property
     def native_decay(self) -> float | None:

@@ -15,6 +15,7 @@ from optimization.configs.types import Patterns
 from optimization.matching.patterns import matches_any
 from optimization.rules.base import BaseOptimizerConfig
 
+
 class Numbers:
     """What a formula calls `h`: numbers by name.
 

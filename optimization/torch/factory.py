@@ -355,9 +355,10 @@ def _recipe(config: OptimizationConfig) -> Recipe:
     changing = {name for name in config.schedules if name != "weight_decay"}
     if any(rule.weight_decay for rule in config.param_groups):
         changing.add("weight_decay")
-    if isinstance(section, Rule):
+    own = OPTIMIZERS_CLS.entry(config.optimizer.type).torch
+    if own is None:
         return of_rule(section, changing)
-    module, _, name = OPTIMIZERS_CLS.entry(config.optimizer.type).torch.partition(":")
+    module, _, name = own.partition(":")
     recipe = getattr(importlib.import_module(module), name)(section)
     return next((recipe.instead[name] for name in changing if name in recipe.instead), recipe)
 

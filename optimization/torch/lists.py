@@ -104,9 +104,7 @@ class Tensors:
         self._own = own
         self._factor = factor
         self._divisors = divisors
-        self._waiting: list[
-            Tensors
-        ] = []  # of these, to be computed before a change
+        self._waiting: list[Tensors] = []  # of these, to be computed before a change
         self._of: list[Tensors] = []  # of which slots this is computed
 
     # What it holds

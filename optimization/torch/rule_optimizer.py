@@ -135,6 +135,11 @@ class RuleOptimizer(ExactState, Optimizer):
             fields[name] = _one_number(key, value)
             if value is None and usual[key] is not None:
                 raise ValueError(f"Argument `{key}` must be a number, received: {key}=None")
+        for name, usual_value in self.rule_class.variable_settings.items():
+            if not isinstance(group[name], type(usual_value)):
+                kind = "True or False" if isinstance(usual_value, bool) else "text"
+                message = f"Argument `{name}` must be {kind}"
+                raise ValueError(f"{message}, received: {name}={group[name]!r}")
         problems = self.rule_class.problems_of(fields)
         if problems:
             raise ValueError("; ".join(self._native_text(p) for p in problems))
@@ -398,9 +403,13 @@ def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
         "__module__": "optimization.torch",
         "__qualname__": name,
     }
-    made = type(name, (RuleOptimizer,), members)
     kind = inspect.Parameter.KEYWORD_ONLY
-    first = [*inspect.signature(RuleOptimizer.__init__).parameters.values()][1:-1]
+    first = [*inspect.signature(RuleOptimizer.__init__).parameters.values()][:-1]
+    first = [p.replace(default=origin.usual_rate) if p.name == "lr" else p for p in first]
     own = [inspect.Parameter(k, kind, default=v) for k, v in native_defaults(origin).items()]
-    made.__signature__ = inspect.Signature([*first, *own])
-    return made
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  a method
+        RuleOptimizer.__init__(self, *args, **kwargs)
+
+    __init__.__signature__ = inspect.Signature([*first, *own])
+    return type(name, (RuleOptimizer,), {**members, "__init__": __init__})

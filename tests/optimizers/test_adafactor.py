@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 
+from optimization.optimizers import Adafactor, ParamGroup, PipelineOptimizer
 from optimization.rules.adafactor import AdafactorConfig
 from optimization.rules.adafactor_variants import axes_to_factor
-from optimization.optimizers import Adafactor, ParamGroup, PipelineOptimizer
 from tests.golden_cases import make_variable, make_variables
 from tests.optimizers.common import (
     BACKEND,

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import pytest
 
+from optimization.optimizers import Adafactor
 from optimization.rules.adafactor import AdafactorConfig
 from optimization.rules.adafactor_variants import VARIANTS
-from optimization.optimizers import Adafactor
 from tests import adafactor_cases
 from tests.adafactor_cases import PEER_CASES, RATES
 from tests.golden_cases import make_variables

