@@ -24,7 +24,6 @@ def _has_momentum(h: Any) -> bool:
 class SGDFormula(Rule):
     """Stochastic gradient descent, with the forms of its momentum and of its decay."""
 
-    native_name: ClassVar[str | None] = "SGD"
     usual_rate: ClassVar[float] = 0.01
     elementwise: ClassVar[bool] = True
     variable_settings: ClassVar[Mapping[str, Any]] = {

@@ -437,7 +437,7 @@ SEVERAL = torch.tensor([0.1, 0.1])
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("lr", SEVERAL, "a number >= 0"),
+        ("lr", SEVERAL, "a number"),
         ("lr", None, "a number >= 0"),
         ("lr", "0.1", "a number >= 0"),
         ("weight_decay", SEVERAL, "a number"),
