@@ -15,7 +15,6 @@ from optimization.optimizers.group_table import GroupRow, format_group_table
 from optimization.optimizers.groups import ParamGroup
 from optimization.optimizers.muon import Muon
 from optimization.optimizers.optimizer import PipelineOptimizer
-from optimization.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 
 LAMB = OPTIMIZERS_CLS["lamb"]
 LARS = OPTIMIZERS_CLS["lars"]
@@ -25,6 +24,8 @@ AdamWeightDecay = OPTIMIZERS_CLS["adamw"]
 Adamax = OPTIMIZERS_CLS["adamax"]
 Nadam = OPTIMIZERS_CLS["nadam"]
 RMSprop = OPTIMIZERS_CLS["rmsprop"]
+ScheduleFreeAdamW = OPTIMIZERS_CLS["schedule_free_adamw"]
+ScheduleFreeSGD = OPTIMIZERS_CLS["schedule_free_sgd"]
 SGDTorch = OPTIMIZERS_CLS["sgd_torch"]
 
 __all__ = [

@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.optimizers import distribution
 from optimization.optimizers.control import is_traced
 from optimization.optimizers.masters import MasterWeights
 from optimization.optimizers.members import Members
 from optimization.optimizers.paths import path_of
-from optimization.optimizers.schedule_free import ScheduleFree
 from optimization.optimizers.state import by_unique_name
 from optimization.optimizers.swapping import Swappable, copied
+from optimization.rules.arrays import State
+from optimization.rules.rule import Numbers
 
 
 class _Entry(NamedTuple):
@@ -23,7 +25,27 @@ class _Entry(NamedTuple):
     weight: Any
     path: str
     target: Any
-    optimizer: ScheduleFree
+    optimizer: RuleOptimizer
+
+    def to_evaluate(self, y: Any) -> Any:
+        """Returns x, given y."""
+        return self.optimizer.rule.to_evaluate(y, *self._known(y.dtype))
+
+    def to_train(self, x: Any) -> Any:
+        """Returns y, given x."""
+        return self.optimizer.rule.to_train(x, *self._known(x.dtype))
+
+    def _known(self, dtype: Any) -> tuple[State, Numbers]:
+        """Returns the state and the numbers of what is trained."""
+        index = self.optimizer._get_variable_index(self.target)
+        kept = self.optimizer.state_of(index).items()
+        state = State({name: ops.cast(slot, dtype) for name, slot in kept})
+        return state, self.optimizer.settings_of(index)
+
+
+def averages_iterates(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Says whether an optimizer averages weights by itself."""
+    return isinstance(optimizer, RuleOptimizer) and optimizer.rule.schedule_free
 
 
 class IterateAverage(Swappable):
@@ -56,7 +78,7 @@ class IterateAverage(Swappable):
         self.add_flag(optimizer)
         for weight, target in zip(variables, self._masters.of(variables), strict=True):
             owner = self._members.optimizer_of(target)
-            if isinstance(owner, ScheduleFree):
+            if averages_iterates(owner):
                 self._entries.append(_Entry(weight, path_of(weight), target, owner))
 
     @property
@@ -89,7 +111,7 @@ class IterateAverage(Swappable):
     def _to_train(self, entry: _Entry) -> Any:
         target = ops.convert_to_tensor(entry.target)
         if entry.target is entry.weight:
-            return entry.optimizer.to_train(target, entry.target)
+            return entry.to_train(target)
         return ops.cast(target, entry.weight.dtype)  # the copy held y all the time
 
     def following(
@@ -124,7 +146,7 @@ class IterateAverage(Swappable):
         for number, entry in enumerate(self._entries):
             if not restoring:
                 target = copied(entry.target)
-                values = entry.optimizer.to_evaluate(target, entry.target)
+                values = entry.to_evaluate(target)
                 own = entry.target is entry.weight
                 copies = distribution.local_copies(entry.weight)
                 self._kept[number] = [copied(copy) for copy in copies]

@@ -18,12 +18,11 @@ from optimization.optimizers.gradients import bare
 from optimization.optimizers.groups import ParamGroup, owning_layer_types
 from optimization.optimizers.hyperparameters import HyperparameterSchedules
 from optimization.optimizers.inner import check_wrappable, share_iterations
-from optimization.optimizers.iterate_average import IterateAverage
+from optimization.optimizers.iterate_average import IterateAverage, averages_iterates
 from optimization.optimizers.masters import MasterWeights
 from optimization.optimizers.members import Members
 from optimization.optimizers.report import Report
 from optimization.optimizers.saving import SavedByPath
-from optimization.optimizers.schedule_free import ScheduleFree
 from optimization.optimizers.slots import for_update
 from optimization.optimizers.updates import Updates, checked_jit_compile
 
@@ -168,7 +167,7 @@ class PipelineOptimizer(
         self._saved_layer_types: dict[str, str] = {}
 
     def _made_average(self, ema: Mapping[str, Any] | None) -> WeightAverage | IterateAverage | None:
-        if any(isinstance(each, ScheduleFree) for each in self._members.own_optimizers()):
+        if any(map(averages_iterates, self._members.own_optimizers())):
             if ema is not None:
                 raise ValueError(
                     "Argument `ema` must be None with a schedule-free optimizer, which averages "

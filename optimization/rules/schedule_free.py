@@ -1,26 +1,36 @@
-"""Schedule-free SGD and AdamW."""
+"""Schedule-free SGD and AdamW: averages in the place of a learning rate schedule."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Interval
 
-from optimization.configs.base import config_dataclass
-from optimization.configs.types import (
-    Decay,
-    FirstSteps,
-    NonNegativeFloat,
-    PositiveFloat,
-)
-from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
+from optimization.configs.base import Config, config_dataclass
+from optimization.configs.types import FirstSteps, NonNegativeFloat, PositiveFloat
+from optimization.rules.adam import AdamFields
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Rule, Slot, given
 
 Interpolation = Annotated[float, Interval(gt=0, lt=1)]
 """A share of two sequences, both of which count."""
 
 
+_DISTANCE = Slot("distance", "distances", "z")
+
+
 @config_dataclass
-class ScheduleFreeFields(BaseOptimizerConfig):
-    """What the schedule-free optimizers share.
+class ScheduleFreeFields(Rule):
+    """What the schedule-free optimizers share: the sequences x, y and z of Defazio et al. 2024.
+
+    Weights are y, where gradients are taken. Beside it d = z - x is kept, which is 0 at the start,
+    whatever the weights are and whenever a variable has its first gradient. With b the share of x
+    in y, and u the direction of the step:
+
+        y <- y + c b d - rate (1 - b (1 - c)) u
+        d <- (1 - c) (d - rate u)
+
+    x, which is to be evaluated, is y - (1 - b) d. The sum of the weights of the average is kept in
+    units of the last weight, which float32 counts without rounding while the weights are equal.
 
     Attributes:
         weight_decay: Times the weight that trains, y, part of the direction of the step.
@@ -31,6 +41,12 @@ class ScheduleFreeFields(BaseOptimizerConfig):
     """
 
     schedule_free: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
+    shared: ClassVar[tuple[Slot, ...]] = (
+        Slot("largest_rate", "largest_rate", "lr_max"),
+        Slot("sum_of_weights", "sum_of_weights", "weight_sum"),
+    )
+    share_of_average: ClassVar[str] = "beta_1"  # the field that is b
 
     weight_decay: NonNegativeFloat = 0.0
     warmup_steps: FirstSteps = 0
@@ -48,14 +64,56 @@ class ScheduleFreeFields(BaseOptimizerConfig):
         fixed = ("beta_1", "momentum", "r", "weight_lr_power")  # the average is made of them
         return [name for name in super().numbers() if name not in fixed]
 
+    def decay_before(self, h: Any) -> Any:
+        """Returns that weights decay in the step, if they do."""
+        return 0.0
+
+    def prepare(self, c: Any, h: Any, xp: Any) -> None:
+        """Brings the sum of the weights of the average up to date."""
+        before, now = c.largest_rate, xp.maximum(c.largest_rate, _rate(h, xp))
+        some = xp.where(now > 0, now, 1.0)
+        # The last step's weight over this one's.
+        ratio = xp.power((h.t - 1) / h.t, h.r) * xp.power(before / some, h.weight_lr_power)
+        total = c.sum_of_weights * ratio + 1
+        if h.weight_lr_power:  # without a rate so far, all weights were 0
+            total = xp.where(now > 0, total, 0.0)
+        c.largest_rate, c.sum_of_weights = now, total
+
+    def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns the step of y, decay included."""
+        u = self.gradient_step(g, s, h, xp)
+        if given(h.weight_decay):
+            u = u + h.weight_decay * w
+        total, b = h.sum_of_weights, getattr(h, self.share_of_average)
+        c = xp.where(total > 0, 1 / xp.maximum(total, 1.0), 0.0)
+        u, d = xp.keep(_rate(h, xp) * u), s.distance
+        step = (1 - b * (1 - c)) * u - c * b * d
+        s.distance = (1 - c) * (d - u)
+        return step
+
+    def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns u, without weight decay."""
+        raise NotImplementedError
+
+    def to_evaluate(self, y: Any, s: Any, h: Any) -> Any:
+        """Returns x, given y; before the first gradient it is y."""
+        return y - (1 - getattr(h, self.share_of_average)) * s.distance
+
+    def to_train(self, x: Any, s: Any, h: Any) -> Any:
+        """Returns y, given x: the inverse of `to_evaluate`, but for rounding."""
+        return x + (1 - getattr(h, self.share_of_average)) * s.distance
+
+
+def _rate(h: Any, xp: Any) -> Any:
+    """Returns the learning rate of this step, warmed up."""
+    return h.lr * xp.minimum(h.t / h.warmup_steps, 1.0) if h.warmup_steps else h.lr
+
 
 @OPTIMIZERS_CLS.register(
-    "schedule_free_adamw",
-    "optimization.optimizers.schedule_free:ScheduleFreeAdamW",
-    torch="optimization.torch.recipes:schedule_free_adamw",
+    "schedule_free_adamw", torch="optimization.torch.recipes:schedule_free_adamw"
 )
 @config_dataclass
-class ScheduleFreeAdamWConfig(ScheduleFreeFields):
+class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
     """Schedule-free AdamW: an average of the weights in the place of a falling rate.
 
     With b = beta_1, t the updates, this one included, and u the direction of the step at y:
@@ -74,23 +132,40 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields):
 
     Attributes:
         beta_1: The share of the average in the weights that train, in (0, 1).
-        beta_2: The decay of the second moment, the mean of the squared gradient.
-        epsilon: Keeps the divisor from 0.
     """
+
+    class_name: ClassVar[str] = "ScheduleFreeAdamW"
+    usual_rate: ClassVar[float] = 0.0025
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+        (_DISTANCE,),
+        (Slot("velocity", "velocities", "exp_avg_sq"),),
+    )
 
     name: str | None = "ScheduleFreeAdamW"
     beta_1: Interpolation = 0.9
-    beta_2: Decay = 0.999
     epsilon: PositiveFloat = 1e-8
 
+    def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns the gradient over the root of the second moment."""
+        v = s.lerp_square("velocity", g, 1 - h.beta_2)
+        root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
+        return g / (xp.sqrt(v) / root + h.epsilon)
 
-@OPTIMIZERS_CLS.register(
-    "schedule_free_sgd",
-    "optimization.optimizers.schedule_free:ScheduleFreeSGD",
-    torch="optimization.torch.recipes:schedule_free_sgd",
-)
+
 @config_dataclass
-class ScheduleFreeSGDConfig(ScheduleFreeFields):
+class ScheduleFreeSGDFields(Config):
+    """What is schedule-free SGD's own, and comes first.
+
+    Attributes:
+        momentum: The share of the average in the weights that train, in (0, 1).
+    """
+
+    momentum: Interpolation = 0.9
+
+
+@OPTIMIZERS_CLS.register("schedule_free_sgd", torch="optimization.torch.recipes:schedule_free_sgd")
+@config_dataclass
+class ScheduleFreeSGDConfig(ScheduleFreeFields, ScheduleFreeSGDFields):
     """Schedule-free SGD: an average of the weights in the place of a falling rate.
 
     With b = momentum, t the updates, this one included, and u the direction of the step at y:
@@ -106,10 +181,15 @@ class ScheduleFreeSGDConfig(ScheduleFreeFields):
     The model's weights are y while it trains, and x, the average, in evaluation and export.
 
     Source: Defazio et al. 2024, arXiv:2405.15682.
-
-    Attributes:
-        momentum: The share of the average in the weights that train, in (0, 1).
     """
 
+    class_name: ClassVar[str] = "ScheduleFreeSGD"
+    usual_rate: ClassVar[float] = 1.0
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((_DISTANCE,),)
+    share_of_average: ClassVar[str] = "momentum"
+
     name: str | None = "ScheduleFreeSGD"
-    momentum: Interpolation = 0.9
+
+    def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns the gradient."""
+        return g

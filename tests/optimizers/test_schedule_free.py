@@ -355,11 +355,11 @@ def test_the_callback_needs_an_average():
 @pytest.mark.parametrize(
     ("switches", "named"),
     [
-        ({"interpolation": 0.0}, "in \\(0, 1\\)"),
-        ({"interpolation": 1.0}, "in \\(0, 1\\)"),
-        ({"warmup_steps": -1}, "`warmup_steps`"),
-        ({"r": -1.0}, "`r`"),
-        ({"weight_lr_power": -1.0}, "`weight_lr_power`"),
+        ({"interpolation": 0.0}, "(momentum|beta_1): must be > 0"),
+        ({"interpolation": 1.0}, "(momentum|beta_1): must be < 1"),
+        ({"warmup_steps": -1}, "warmup_steps: must be >= 0"),
+        ({"r": -1.0}, "r: must be >= 0"),
+        ({"weight_lr_power": -1.0}, "weight_lr_power: must be >= 0"),
     ],
 )
 def test_wrong_arguments(switches, named):
@@ -382,7 +382,7 @@ def test_a_config_builds_it():
     factory = OptimizerFactory(config(section), train_steps=200)
     optimizer = factory.build_optimizer(factory.build_learning_rate())
     inner = optimizer.optimizer
-    assert (inner.momentum, inner.warmup_steps, inner.r, inner.decay_at_y) == (0.8, 20, 1.0, 0.1)
+    assert (inner.momentum, inner.warmup_steps, inner.r, inner.weight_decay) == (0.8, 20, 1.0, 0.1)
     assert optimizer.averages_weights
     assert optimizer.ema is None
 
