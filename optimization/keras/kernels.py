@@ -255,7 +255,7 @@ def update_of(kind: Kind, variables: Sequence[Any], is_small: bool) -> Update:
     """
     rule, shape = kind.rule, tuple(variables[0].shape)
     alike = all(tuple(variable.shape) in (shape, ()) for variable in variables)
-    if is_small and alike and (rule.elementwise or rule.is_layerwise):
+    if is_small and alike and (rule.is_elementwise(kind.settings) or rule.is_layerwise):
         return StackedUpdate(kind)
     halves = rule.is_layerwise and rule.needs_norms(kind.settings)
     return LayerwiseUpdate(kind) if halves else Update(kind)

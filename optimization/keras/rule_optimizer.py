@@ -13,7 +13,7 @@ from optimization.configs.documentation import complete
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
 from optimization.optimizers.paths import path_of
-from optimization.optimizers.patterns import require_matches
+from optimization.optimizers.patterns import all_shapes, require_matches
 from optimization.optimizers.slots import as_dense, compute_dtype
 from optimization.optimizers.texts import optimizer_text
 from optimization.rules.arrays import State
@@ -109,10 +109,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             require_matches(patterns, variables, argument)
         super().build(variables)
         paths = [path_of(variable) for variable in variables]
-        self._own = [
-            {**self.rule.variable_settings, **self.rule.settings(path, tuple(variable.shape))}
-            for path, variable in zip(paths, variables, strict=True)
-        ]
+        own = self.rule.all_settings(paths, all_shapes(variables))
+        self._own = [{**self.rule.variable_settings, **each} for each in own]
         self._by_path = [self.rule.decays(path) for path in paths]
         self._kept: dict[str, list[keras.Variable | None]] = {}
         for number, slots in enumerate(self.rule.slots):
@@ -121,19 +119,18 @@ class RuleOptimizer(keras.optimizers.Optimizer):
                 self._make_shared()
 
     def _make_slots(self, variables: Sequence[keras.Variable], slots: Sequence[Slot]) -> None:
-        made: dict[str, list[keras.Variable | None]] = {slot.name: [] for slot in slots}
+        made = {slot.name: [None] * len(variables) for slot in slots}
         for index, variable in enumerate(variables):
             h = self.settings_of(index)
             for slot in slots:
-                made[slot.name].append(self._slot(slot, variable, h))
+                if slot.when(h) and not self._overwrite_variable_with_gradient(variable):
+                    made[slot.name][index] = self._slot(slot, variable, h)
         for slot in slots:
             self._kept[slot.name] = made[slot.name]
             if any(each is not None for each in made[slot.name]):
                 setattr(self, f"_{slot.plural}", made[slot.name])
 
-    def _slot(self, slot: Slot, variable: keras.Variable, h: Numbers) -> keras.Variable | None:
-        if not slot.when(h) or self._overwrite_variable_with_gradient(variable):
-            return None
+    def _slot(self, slot: Slot, variable: keras.Variable, h: Numbers) -> keras.Variable:
         shape = tuple(variable.shape)
         return self.add_variable(
             shape=shape if slot.shape is None else slot.shape(shape, h),
@@ -173,8 +170,11 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def is_decayed(self, variable: Any) -> bool:
         """Says whether weight decay acts on a variable."""
         index = self._get_variable_index(variable)
-        rates = (getattr(self.rule, name) for name in self.rule.decay_arguments)
-        return self._decays(index) and any(rates)
+        return any(self.rule.decay_rates(self.settings_of(index)))
+
+    def is_orthogonalized(self, variable: Any) -> bool | None:
+        """Says whether a variable's updates are orthogonalized; None where none are."""
+        return self._own[self._get_variable_index(variable)].get("orthogonalized")
 
     def rate_of(self, own: Mapping[str, Any], learning_rate: Any) -> Any:
         """Returns the learning rate of a variable that has these settings of its own."""

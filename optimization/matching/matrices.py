@@ -6,7 +6,7 @@ Kernels of convolutions are flattened to matrices.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 _EMBEDDING = re.compile(
     r"embed|(^|_)emb(s|_|$)|^w[tp]e$|token_type|^shared$|relative_attention_bias"
@@ -53,6 +53,31 @@ def flattened(shape: Sequence[int], outputs_first: bool) -> tuple[int, int]:
     if outputs_first:
         return shape[0], math.prod(shape[1:])
     return math.prod(shape[:-1]), shape[-1]
+
+
+def outputs_first(name: str) -> bool:
+    """Says whether a kernel has its outputs first: one that is called `weight`, as PyTorch's."""
+    return parts_of(name)[-1] == "weight"
+
+
+def hidden_matrices(shapes: Mapping[str, Sequence[int]], spare_embeddings: bool = True) -> set[str]:
+    """Returns the paths of the variables that Muon orthogonalizes.
+
+    Args:
+        shapes: Those of all variables of a model, by path.
+        spare_embeddings: Whether embeddings are left out.
+    """
+    shaped = [path for path, shape in shapes.items() if may_be_matrix(path, shape)]
+    linear = [p for p in shaped if len(shapes[p]) == 2 and parts_of(p)[-1] == "kernel"]
+    # A head of one output is a vector, and the head nevertheless.
+    outputs = heads(shaped, linear)
+    return {
+        path
+        for path in shaped
+        if path not in outputs
+        and min(flattened(shapes[path], outputs_first(path))) > 1
+        and not (spare_embeddings and is_embedding(path))
+    }
 
 
 def heads(names: Sequence[str], linear: Sequence[str]) -> set[str]:

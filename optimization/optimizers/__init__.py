@@ -13,7 +13,6 @@ from optimization.optimizers.effective_rates import effective_learning_rates
 from optimization.optimizers.finite import NonFiniteGradientError
 from optimization.optimizers.group_table import GroupRow, format_group_table
 from optimization.optimizers.groups import ParamGroup
-from optimization.optimizers.muon import Muon
 from optimization.optimizers.optimizer import PipelineOptimizer
 
 LAMB = OPTIMIZERS_CLS["lamb"]
@@ -22,6 +21,7 @@ Adagrad = OPTIMIZERS_CLS["adagrad"]
 Adam = OPTIMIZERS_CLS["adam"]
 AdamWeightDecay = OPTIMIZERS_CLS["adamw"]
 Adamax = OPTIMIZERS_CLS["adamax"]
+Muon = OPTIMIZERS_CLS["muon"]
 Nadam = OPTIMIZERS_CLS["nadam"]
 RMSprop = OPTIMIZERS_CLS["rmsprop"]
 ScheduleFreeAdamW = OPTIMIZERS_CLS["schedule_free_adamw"]

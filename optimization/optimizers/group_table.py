@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.optimizers.groups import DEFAULT, ParamGroup
 from optimization.optimizers.inner import is_decayed
 from optimization.optimizers.members import Member, Members
@@ -158,6 +159,9 @@ def table_row(
 
 
 def _is_orthogonalized(member: Member | None, variable: Any) -> bool | None:
-    if member is None or not isinstance(member.optimizer, keras.optimizers.Muon):
-        return None
-    return not member.optimizer._should_use_adamw(variable)
+    optimizer = None if member is None else member.optimizer
+    if isinstance(optimizer, RuleOptimizer):
+        return optimizer.is_orthogonalized(variable)
+    if isinstance(optimizer, keras.optimizers.Muon):
+        return not optimizer._should_use_adamw(variable)
+    return None

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from optimization.matching.matrices import flattened
+
 _SHARED = (
     *("abs", "sqrt", "sign", "square", "power", "maximum", "minimum", "where", "clip"),
     *("expm1", "mean", "expand_dims", "reshape", "matmul", "swapaxes"),
@@ -47,6 +49,21 @@ class Arrays:
         if isinstance(beta, float) and beta > 0:
             return -self.expm1(t * math.log(beta))
         return 1 - beta**t
+
+    def to_matrix(self, x: Any, outputs_first: bool) -> Any:
+        """Returns a matrix, or a kernel as one, with its shorter axis first."""
+        rows, columns = flattened(tuple(x.shape), outputs_first)
+        x = self.reshape(x, (rows, columns))
+        return x if rows <= columns else self.swapaxes(x, 0, 1)
+
+    def from_matrix(self, x: Any, like: Any, outputs_first: bool) -> Any:
+        """Returns what `to_matrix` returned in the form that it had, that of another array."""
+        rows, columns = flattened(tuple(like.shape), outputs_first)
+        return self.reshape(x if rows <= columns else self.swapaxes(x, 0, 1), like.shape)
+
+    def width(self, x: Any) -> int:
+        """Returns the length of the last axis."""
+        return x.shape[-1]
 
     def norm(self, x: Any, wide: bool = False) -> Any:
         """Returns the L2 norm, a scalar.

@@ -1,4 +1,7 @@
-"""Muon."""
+"""Muon for hidden matrices and kernels of convolutions, AdamW for the rest."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
@@ -8,17 +11,26 @@ from optimization.configs.types import (
     PositiveFloat,
     PositiveInt,
 )
-from optimization.rules.base import (
-    OPTIMIZERS_CLS,
-    KerasOptimizerConfig,
-)
+from optimization.matching.matrices import hidden_matrices, outputs_first
+from optimization.matching.patterns import matches_any
+from optimization.rules.adam import AdamConfig
+from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
+from optimization.rules.rule import Numbers, Rule, Slot
+
+_ADAM = AdamConfig()
 
 
-@OPTIMIZERS_CLS.register(
-    "muon", "optimization.optimizers.muon:Muon", torch="optimization.torch.recipes:muon"
-)
+def _by_muon(h: Any) -> bool:
+    return h.orthogonalized
+
+
+def _by_adamw(h: Any) -> bool:
+    return not h.orthogonalized
+
+
+@OPTIMIZERS_CLS.register("muon")
 @config_dataclass
-class MuonConfig(KerasOptimizerConfig):
+class MuonConfig(KerasOptimizerConfig, Rule):
     """Muon: momentum whose matrices are made orthogonal; all else is AdamW's.
 
         m <- momentum m + g;  u = m               with `nesterov`: u = g + momentum m
@@ -52,6 +64,27 @@ class MuonConfig(KerasOptimizerConfig):
         nesterov: Whether Muon's gradient is taken ahead of the step.
     """
 
+    class_name: ClassVar[str] = "Muon"
+    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+        (
+            Slot("momentum", "momentums", "momentum_buffer", when=_by_muon),
+            Slot("momentum", "momentums", "exp_avg", when=_by_adamw),
+            Slot("velocity", "adam_velocities", "exp_avg_sq", when=_by_adamw),
+        ),
+    )
+    decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay", "adam_weight_decay")
+    finds_matrices: ClassVar[bool] = True
+    variable_settings: ClassVar[Mapping[str, Any]] = {"use_muon": True, "flatten": False}
+    native_arguments: ClassVar[Mapping[str, str]] = {
+        "adam_beta_1": "adam_betas.0",
+        "adam_beta_2": "adam_betas.1",
+        "epsilon": "adam_eps",
+        "muon_a": "ns_coefficients.0",
+        "muon_b": "ns_coefficients.1",
+        "muon_c": "ns_coefficients.2",
+    }
+    settings_fields: ClassVar[tuple[str, ...]] = ("exclude_embeddings",)
+
     name: str | None = "Muon"
     weight_decay: NonNegativeFloat | None = 0.004
     adam_beta_1: Decay = 0.9
@@ -68,3 +101,61 @@ class MuonConfig(KerasOptimizerConfig):
     ns_steps: PositiveInt = 5
     nesterov: bool = True
     rms_rate: PositiveFloat | None = 0.2
+
+    def all_settings(
+        self, paths: Sequence[str], shapes: Mapping[str, Sequence[int]]
+    ) -> list[dict[str, Any]]:
+        """Returns which variables are orthogonalized: the last layer of a group may be hidden."""
+        matrices = hidden_matrices(shapes, self.exclude_embeddings)
+        return [
+            {"orthogonalized": self.takes(path, matrices), "outputs_first": outputs_first(path)}
+            for path in paths
+        ]
+
+    def takes(self, path: str, matrices: set[str]) -> bool:
+        """Says whether Muon updates a variable, given all hidden matrices."""
+        return path in matrices and not matches_any(path, self.exclude_layers)
+
+    def shape_settings(self, shape: Sequence[int], h: Any) -> dict[str, Any]:
+        """Returns whether a parameter of PyTorch's is orthogonalized, by its group and shape."""
+        is_matrix = len(shape) == 2 or (h.flatten and len(shape) > 2)
+        return {"orthogonalized": h.use_muon and is_matrix, "outputs_first": True}
+
+    def is_elementwise(self, h: Any) -> bool:
+        """Says whether the entries of a variable are updated each by itself: AdamW's are."""
+        return not h.orthogonalized
+
+    def decay_before(self, h: Any) -> Any:
+        """Returns the rate at which weights decay before the step."""
+        return h.weight_decay if h.orthogonalized else h.adam_weight_decay
+
+    def decay_rates(self, h: Any) -> list[Any]:
+        """Returns the rate at which a variable decays."""
+        return [self.decay_before(h)]
+
+    def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        """Returns the step, without decay."""
+        if not h.orthogonalized:
+            return _ADAM.step(g, w, s, _adams(h), xp)
+        m = s.scale_add("momentum", h.momentum, g)
+        x = xp.to_matrix(g + h.momentum * m if h.nesterov else m, h.outputs_first)
+        rate = h.lr if h.rms_rate is None else h.lr * h.rms_rate * xp.width(x) ** 0.5
+        return xp.from_matrix(rate * _orthogonalized(x, h, xp), w, h.outputs_first)
+
+
+def _adams(h: Any) -> Numbers:
+    """Returns the numbers that Adam's formula knows."""
+    of_adam = {"beta_1": h.adam_beta_1, "beta_2": h.adam_beta_2, "epsilon": h.epsilon}
+    form = {"amsgrad": False, "correct_bias": True, "epsilon_placement": "uncorrected"}
+    return Numbers(lr=h.lr * h.adam_lr_ratio, t=h.t, **of_adam, **form)
+
+
+def _orthogonalized(x: Any, h: Any, xp: Any) -> Any:
+    """Returns U V^T, roughly, of a matrix U S V^T, by Newton-Schulz iterations."""
+    x = xp.keep(x)
+    x = xp.keep(x / (xp.norm(x) + 1e-7))  # so that the spectral norm is at most 1
+    for _ in range(h.ns_steps):
+        gram = xp.keep(xp.matmul(x, xp.swapaxes(x, 0, 1)))
+        polynomial = h.muon_c * xp.matmul(gram, gram) + h.muon_b * gram
+        x = xp.keep(xp.matmul(polynomial, x) + h.muon_a * x)
+    return x

@@ -94,7 +94,8 @@ class Rule(BaseOptimizerConfig):
         native_name: That of PyTorch's class, where it is another one.
         usual_rate: The learning rate of these classes, where none is given.
         slots: What is kept of each variable, in the order in which it is made: those of a tuple
-            variable by variable, one tuple after the other.
+            variable by variable, one tuple after the other. Two of one name are for different
+            variables.
         shared: What is kept once, scalars: `prepare` moves them.
         elementwise: Whether a step of each entry depends on that entry alone.
         is_layerwise: Whether `step` is `move`, `direction`, norms and `finish`.
@@ -103,6 +104,8 @@ class Rule(BaseOptimizerConfig):
         variable_settings: What variables may have of their own, with what is usual.
         own_rates: The arguments of Keras' class that are rates, by the `kind` of the variables that
             they are for.
+        finds_matrices: Whether the hidden matrices of a model are updated in another way.
+        settings_fields: The fields that `all_settings` alone reads, and PyTorch's class has not.
         curve_fields: The fields that `curves` alone reads.
         native_arguments: What PyTorch's class calls a field; those in `NATIVE` need no mention.
         keras_class: The class of Keras that has the same algorithm and attributes.
@@ -119,6 +122,8 @@ class Rule(BaseOptimizerConfig):
     decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay",)
     variable_settings: ClassVar[Mapping[str, Any]] = {}
     own_rates: ClassVar[Mapping[str, str]] = {}
+    finds_matrices: ClassVar[bool] = False
+    settings_fields: ClassVar[tuple[str, ...]] = ()
     curve_fields: ClassVar[tuple[str, ...]] = ()
     native_arguments: ClassVar[Mapping[str, str]] = {}
     keras_class: ClassVar[str | None] = None
@@ -162,6 +167,36 @@ class Rule(BaseOptimizerConfig):
         """Returns what a variable has of its own, of `variable_settings`."""
         del path, shape
         return {}
+
+    def all_settings(
+        self, paths: Sequence[str], shapes: Mapping[str, Sequence[int]]
+    ) -> list[dict[str, Any]]:
+        """Returns what each of some variables has of its own.
+
+        Args:
+            paths: Their paths.
+            shapes: The shapes of all variables of the model, by path.
+        """
+        return [self.settings(path, shapes[path]) for path in paths]
+
+    def shape_settings(self, shape: Sequence[int], h: Numbers) -> dict[str, Any]:
+        """Returns what a parameter of PyTorch's has of its own, beside what its group says.
+
+        Args:
+            shape: Its shape.
+            h: The numbers of its group.
+        """
+        del shape, h
+        return {}
+
+    def is_elementwise(self, h: Numbers) -> bool:
+        """Says of a variable's numbers whether its entries are updated each by itself."""
+        del h
+        return self.elementwise
+
+    def decay_rates(self, h: Numbers) -> list[Any]:
+        """Returns the rates at which a variable decays."""
+        return [getattr(h, name) for name in self.decay_arguments]
 
     def curves(self) -> dict[str, Callable[[Any, Any], Any]]:
         """Returns the numbers that change by themselves, as functions of `done` and xp."""
