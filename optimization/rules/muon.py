@@ -116,10 +116,10 @@ class MuonConfig(KerasOptimizerConfig, Rule):
         """Says whether Muon updates a variable, given all hidden matrices."""
         return path in matrices and not matches_any(path, self.exclude_layers)
 
-    def shape_settings(self, shape: Sequence[int], h: Any) -> dict[str, Any]:
+    def shape_settings(self, shape: Sequence[int], group: Mapping[str, Any]) -> dict[str, Any]:
         """Returns whether a parameter of PyTorch's is orthogonalized, by its group and shape."""
-        is_matrix = len(shape) == 2 or (h.flatten and len(shape) > 2)
-        return {"orthogonalized": h.use_muon and is_matrix, "outputs_first": True}
+        is_matrix = len(shape) == 2 or (group["flatten"] and len(shape) > 2)
+        return {"orthogonalized": group["use_muon"] and is_matrix, "outputs_first": True}
 
     def is_elementwise(self, h: Any) -> bool:
         """Says whether the entries of a variable are updated each by itself: AdamW's are."""

@@ -58,6 +58,7 @@ class Slot:
         shape: Returns its shape from that of the variable and its numbers; None: the same.
         dtype: None: that of the variable, float32 at least.
         negative: Whether Keras keeps it with the other sign.
+        of_weight: Whether it starts as a copy of the variable, at its first gradient; natively.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Slot:
     shape: Callable[[Sequence[int], Numbers], Sequence[int]] | None = None
     dtype: str | None = None
     negative: bool = False
+    of_weight: bool = False
 
     def first(self, h: Numbers) -> float:
         """Returns the number that it starts from."""
@@ -96,6 +98,7 @@ class Rule(BaseOptimizerConfig):
         slots: What is kept of each variable, in the order in which it is made: those of a tuple
             variable by variable, one tuple after the other. Two of one name are for different
             variables.
+        native_slots: Those of PyTorch's class, where they are others.
         shared: What is kept once, scalars: `prepare` moves them.
         elementwise: Whether a step of each entry depends on that entry alone.
         is_layerwise: Whether `step` is `move`, `direction`, norms and `finish`.
@@ -115,6 +118,7 @@ class Rule(BaseOptimizerConfig):
     native_name: ClassVar[str | None] = None
     usual_rate: ClassVar[float] = 0.001
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ()
+    native_slots: ClassVar[tuple[tuple[Slot, ...], ...] | None] = None
     shared: ClassVar[tuple[Slot, ...]] = ()
     elementwise: ClassVar[bool] = False
     is_layerwise: ClassVar[bool] = False
@@ -179,14 +183,14 @@ class Rule(BaseOptimizerConfig):
         """
         return [self.settings(path, shapes[path]) for path in paths]
 
-    def shape_settings(self, shape: Sequence[int], h: Numbers) -> dict[str, Any]:
-        """Returns what a parameter of PyTorch's has of its own, beside what its group says.
+    def shape_settings(self, shape: Sequence[int], group: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what a parameter of PyTorch's has of its own, beside what its group has.
 
         Args:
             shape: Its shape.
-            h: The numbers of its group.
+            group: Its group, with `variable_settings`.
         """
-        del shape, h
+        del shape, group
         return {}
 
     def is_elementwise(self, h: Numbers) -> bool:

@@ -14,8 +14,9 @@ from optimization.rules.rule import Rule, Slot, given
 Interpolation = Annotated[float, Interval(gt=0, lt=1)]
 """A share of two sequences, both of which count."""
 
-
-_DISTANCE = Slot("distance", "distances", "z")
+_DISTANCE = Slot("distance", "distances", "distance")
+_Z = Slot("z", "zs", "z", of_weight=True)
+_VELOCITY = Slot("velocity", "velocities", "exp_avg_sq")
 
 
 @config_dataclass
@@ -28,6 +29,9 @@ class ScheduleFreeFields(Rule):
 
         y <- y + c b d - rate (1 - b (1 - c)) u
         d <- (1 - c) (d - rate u)
+
+    PyTorch's class keeps z itself, as the authors' package does: it makes its state at the first
+    gradient, when z is y. b d is z - y.
 
     x, which is to be evaluated, is y - (1 - b) d. The sum of the weights of the average is kept in
     units of the last weight, which float32 counts without rounding while the weights are equal.
@@ -86,9 +90,13 @@ class ScheduleFreeFields(Rule):
             u = u + h.weight_decay * w
         total, b = h.sum_of_weights, getattr(h, self.share_of_average)
         c = xp.where(total > 0, 1 / xp.maximum(total, 1.0), 0.0)
-        u, d = xp.keep(_rate(h, xp) * u), s.distance
-        step = (1 - b * (1 - c)) * u - c * b * d
-        s.distance = (1 - c) * (d - u)
+        u = xp.keep(_rate(h, xp) * u)
+        if "z" in s:
+            step = (1 - b * (1 - c)) * u - c * (s.z - w)
+            s.scale_add("z", 1.0, -u)
+        else:
+            step = (1 - b * (1 - c)) * u - c * b * s.distance
+            s.distance = (1 - c) * (s.distance - u)
         return step
 
     def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
@@ -97,11 +105,12 @@ class ScheduleFreeFields(Rule):
 
     def to_evaluate(self, y: Any, s: Any, h: Any) -> Any:
         """Returns x, given y; before the first gradient it is y."""
-        return y - (1 - getattr(h, self.share_of_average)) * s.distance
+        b = getattr(h, self.share_of_average)
+        return y - (1 - b) * ((s.z - y) / b if "z" in s else s.distance)
 
     def to_train(self, x: Any, s: Any, h: Any) -> Any:
         """Returns y, given x: the inverse of `to_evaluate`, but for rounding."""
-        return x + (1 - getattr(h, self.share_of_average)) * s.distance
+        return x + (1 - getattr(h, self.share_of_average)) * (s.z - x if "z" in s else s.distance)
 
 
 def _rate(h: Any, xp: Any) -> Any:
@@ -109,9 +118,7 @@ def _rate(h: Any, xp: Any) -> Any:
     return h.lr * xp.minimum(h.t / h.warmup_steps, 1.0) if h.warmup_steps else h.lr
 
 
-@OPTIMIZERS_CLS.register(
-    "schedule_free_adamw", torch="optimization.torch.recipes:schedule_free_adamw"
-)
+@OPTIMIZERS_CLS.register("schedule_free_adamw")
 @config_dataclass
 class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
     """Schedule-free AdamW: an average of the weights in the place of a falling rate.
@@ -138,8 +145,9 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
     usual_rate: ClassVar[float] = 0.0025
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (_DISTANCE,),
-        (Slot("velocity", "velocities", "exp_avg_sq"),),
+        (_VELOCITY,),
     )
+    native_slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((_Z, _VELOCITY),)
 
     name: str | None = "ScheduleFreeAdamW"
     beta_1: Interpolation = 0.9
@@ -163,7 +171,7 @@ class ScheduleFreeSGDFields(Config):
     momentum: Interpolation = 0.9
 
 
-@OPTIMIZERS_CLS.register("schedule_free_sgd", torch="optimization.torch.recipes:schedule_free_sgd")
+@OPTIMIZERS_CLS.register("schedule_free_sgd")
 @config_dataclass
 class ScheduleFreeSGDConfig(ScheduleFreeFields, ScheduleFreeSGDFields):
     """Schedule-free SGD: an average of the weights in the place of a falling rate.
@@ -186,6 +194,7 @@ class ScheduleFreeSGDConfig(ScheduleFreeFields, ScheduleFreeSGDFields):
     class_name: ClassVar[str] = "ScheduleFreeSGD"
     usual_rate: ClassVar[float] = 1.0
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((_DISTANCE,),)
+    native_slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((_Z,),)
     share_of_average: ClassVar[str] = "momentum"
 
     name: str | None = "ScheduleFreeSGD"

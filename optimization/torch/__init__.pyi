@@ -2,7 +2,6 @@ from .adafactor import Adafactor as Adafactor
 from .by_name import load_by_name as load_by_name
 from .factory import OptimizerFactory as OptimizerFactory
 from .greedy import GreedyLR as GreedyLR
-from .muon import Muon as Muon
 from .optimizers import LAMB as LAMB
 from .optimizers import LARS as LARS
 from .optimizers import SGD as SGD
@@ -12,8 +11,9 @@ from .optimizers import Adamax as Adamax
 from .optimizers import AdamW as AdamW
 from .optimizers import Ftrl as Ftrl
 from .optimizers import Lion as Lion
+from .optimizers import Muon as Muon
 from .optimizers import RMSprop as RMSprop
+from .optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
+from .optimizers import ScheduleFreeSGD as ScheduleFreeSGD
 from .recipes import Recipe as Recipe
 from .schedule import ConfiguredScheduler as ConfiguredScheduler
-from .schedule_free import ScheduleFreeAdamW as ScheduleFreeAdamW
-from .schedule_free import ScheduleFreeSGD as ScheduleFreeSGD

@@ -426,6 +426,38 @@ class Lists:
         return x if condition else y
 
     @staticmethod
+    def matmul(x: Tensors, y: Tensors) -> Tensors:
+        """Returns the product of matrices."""
+        pairs = zip(x.tensors(), y.tensors(), strict=True)
+        return Tensors([a @ b for a, b in pairs], own=True)
+
+    @staticmethod
+    def swapaxes(x: Tensors, first: int, second: int) -> Tensors:
+        """Returns tensors with two axes exchanged, which share the memory of these."""
+        return Tensors([each.swapaxes(first, second) for each in x.keep().tensors()])
+
+    @staticmethod
+    def to_matrix(x: Tensors, outputs_first: bool) -> Tensors:
+        """Returns matrices, or kernels as such, with their shorter axis first."""
+        del outputs_first  # so it is in PyTorch
+        matrices = [each.flatten(1) for each in x.keep().tensors()]
+        return Tensors([m if m.shape[0] <= m.shape[1] else m.mT for m in matrices])
+
+    @staticmethod
+    def from_matrix(x: Tensors, like: Tensors, outputs_first: bool) -> Tensors:
+        """Returns what `to_matrix` returned in the form that it had, that of other tensors."""
+        del outputs_first
+        pairs = zip(x.keep().tensors(), like.tensors(), strict=True)
+        return Tensors(
+            [(m if len(w) == m.shape[0] else m.mT).reshape(w.shape) for m, w in pairs]
+        )
+
+    @staticmethod
+    def width(x: Tensors) -> Scalars:
+        """Returns the length of the last axis of each."""
+        return Scalars([each.shape[-1] for each in x.tensors()])
+
+    @staticmethod
     def norm(x: Tensors, wide: bool = False) -> Scalars:
         """Returns the L2 norm of each tensor."""
         del wide  # None is infinite or 0 that is not.

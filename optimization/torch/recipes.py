@@ -16,13 +16,12 @@ from optimization.matching.patterns import matches_any
 from optimization.rules.adafactor import AdafactorConfig
 from optimization.rules.adafactor_variants import preset
 from optimization.rules.base import BaseOptimizerConfig
+from optimization.rules.muon import MuonConfig
 from optimization.rules.rule import Rule, native_argument
 from optimization.torch.adafactor import Adafactor
 from optimization.torch.lists import FUNCTIONS
-from optimization.torch.muon import Muon
 from optimization.torch.routing import hidden_matrices
 from optimization.torch.rule_optimizer import native_arguments, native_class
-from optimization.torch.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 
 Settings = Callable[[str, Tensor], Mapping[str, Any]]
 
@@ -88,6 +87,8 @@ def of_rule(section: Rule, changing: set[str] = frozenset()) -> Recipe:
         name: lambda step, f=function: float(f(step, FUNCTIONS))
         for name, function in section.curves().items()
     }
+    if rule.finds_matrices:
+        arguments["flatten"] = True
     return Recipe(
         cls,
         arguments,
@@ -96,37 +97,18 @@ def of_rule(section: Rule, changing: set[str] = frozenset()) -> Recipe:
         native_argument(rule, section.argument_name("weight_decay") or "weight_decay"),
         section.patterns(),
         schedules=curves,
+        route=_by_matrices(section) if rule.finds_matrices else None,
     )
 
 
-def muon(section: BaseOptimizerConfig) -> Recipe:
-    """`muon`, in Keras' form: AdamW updates what is no hidden matrix."""
-    arguments = {
-        "momentum": section.momentum,
-        "nesterov": section.nesterov,
-        "ns_coefficients": (section.muon_a, section.muon_b, section.muon_c),
-        "ns_steps": section.ns_steps,
-        "rms_rate": section.rms_rate,
-        "weight_decay": section.weight_decay or 0.0,
-        "adam_betas": (section.adam_beta_1, section.adam_beta_2),
-        "adam_eps": section.epsilon,
-        "adam_lr_ratio": section.adam_lr_ratio,
-        "adam_weight_decay": section.adam_weight_decay or 0.0,
-        "flatten": True,
-    }
+def _by_matrices(section: MuonConfig) -> Callable[..., Settings]:
+    """Returns what finds the hidden matrices of a model, and tells its parameters."""
 
     def route(parameters: list[tuple[str, Tensor]], model: torch.nn.Module | None) -> Settings:
         matrices = hidden_matrices(parameters, model, section.exclude_embeddings)
+        return lambda name, parameter: {"use_muon": section.takes(name, matrices)}
 
-        def settings(name: str, parameter: Tensor) -> dict[str, Any]:
-            del parameter
-            excluded = matches_any(name, section.exclude_layers)
-            return {"use_muon": name in matrices and not excluded}
-
-        return settings
-
-    patterns = {"exclude_layers": section.exclude_layers}
-    return Recipe(Muon, arguments, route=route, patterns=patterns)
+    return route
 
 
 def adafactor(section: BaseOptimizerConfig) -> Recipe:
@@ -169,25 +151,6 @@ def adafactor_keras(section: BaseOptimizerConfig) -> Recipe:
     return Recipe(Adafactor, arguments, by_rate=step_size)
 
 
-def schedule_free_sgd(section: BaseOptimizerConfig) -> Recipe:
-    """`schedule_free_sgd`."""
-    return Recipe(ScheduleFreeSGD, {"momentum": section.momentum, **_schedule_free(section)})
-
-
-def schedule_free_adamw(section: BaseOptimizerConfig) -> Recipe:
-    """`schedule_free_adamw`."""
-    return Recipe(ScheduleFreeAdamW, {**_adam_arguments(section), **_schedule_free(section)})
-
-
-def _schedule_free(section: BaseOptimizerConfig) -> dict[str, Any]:
-    return {
-        "weight_decay": section.weight_decay,
-        "warmup_steps": section.warmup_steps,
-        "r": section.r,
-        "weight_lr_power": section.weight_lr_power,
-    }
-
-
 def _is_torchs_adafactor(section: AdafactorConfig) -> bool:
     """Says whether the switches that `torch.optim.Adafactor` does not have are as it has them."""
     free = ("decay_rate", "epsilon1", "epsilon2", "clipping_threshold", "weight_decay")
@@ -198,10 +161,6 @@ def _is_torchs_adafactor(section: AdafactorConfig) -> bool:
     # torch takes no threshold below 1.
     same = all(usual[name] == value for name, value in fixed.items())
     return same and threshold is not None and threshold >= 1
-
-
-def _adam_arguments(section: BaseOptimizerConfig) -> dict[str, Any]:
-    return {"betas": (section.beta_1, section.beta_2), "eps": section.epsilon}
 
 
 def _decoupled(section: BaseOptimizerConfig) -> float:

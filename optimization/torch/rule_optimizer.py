@@ -20,6 +20,7 @@ from optimization.torch.base import batches, number, zeros_like
 from optimization.torch.by_name import load_in_our_words
 from optimization.torch.lists import FUNCTIONS, ListState, Tensors, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
+from optimization.torch.schedule_free import ScheduleFree
 from optimization.torch.texts import optimizer_text
 
 _FLOAT32_END = 2.0**128  # what float32 holds is below
@@ -65,7 +66,9 @@ class RuleOptimizer(ExactState, Optimizer):
 
     rule_class: ClassVar[type[Rule]]
     rule: ClassVar[Rule]  # one of the class, which has the formula
-    places: ClassVar[list[tuple[str, str, int | None]]]  # of fields: key in groups, place in a pair
+    places: ClassVar[
+        list[tuple[str, str, int | None]]
+    ]  # of fields: key in groups, place in what holds several
     _before_loading = staticmethod(load_in_our_words)
 
     def __init__(
@@ -82,8 +85,7 @@ class RuleOptimizer(ExactState, Optimizer):
             "lr": rule.usual_rate if lr is _USUAL else lr,
             **native_defaults(rule),
             **self._in_native_words(arguments),
-            **{slot.native: slot.start for slot in rule.shared},
-            **({"k": 0} if rule.shared else {}),
+            **self.counts,
         }
         self.check_group(defaults)
         super().__init__(params, {**defaults, "foreach": foreach, "maximize": maximize})
@@ -107,10 +109,15 @@ class RuleOptimizer(ExactState, Optimizer):
         return named
 
     @property
+    def counts(self) -> dict[str, Any]:
+        """What groups count, beside their settings, at the start."""
+        shared = {slot.native: slot.start for slot in self.rule_class.shared}
+        return {"k": 0, **shared} if shared else {}
+
+    @property
     def group_state(self) -> tuple[str, ...]:
-        """What groups count, beside their settings."""
-        shared = [slot.native for slot in self.rule_class.shared]
-        return ("k", *shared) if shared else ()
+        """The names of what groups count."""
+        return tuple(self.counts)
 
     def __repr__(self) -> str:
         return optimizer_text(self)
@@ -131,7 +138,9 @@ class RuleOptimizer(ExactState, Optimizer):
         _check_rate(group["lr"], self.rule_class.divides_by_rate)
         fields, usual = {}, native_defaults(self.rule_class)
         for name, key, place in self.places:
-            value = group[key] if place is None else _pair(key, group[key])[place]
+            value = group[key]
+            if place is not None:
+                value = _several(key, value, len(usual[key]))[place]
             fields[name] = _one_number(key, value)
             if value is None and usual[key] is not None:
                 raise ValueError(f"Argument `{key}` must be a number, received: {key}=None")
@@ -248,10 +257,9 @@ class RuleOptimizer(ExactState, Optimizer):
         if group["maximize"]:
             grads = torch._foreach_neg(grads)
         torch._foreach_add_(steps, 1)
-        h = self.numbers(group, dict(own))
-        h.t = together([number(step) for step in steps])
+        h, rule = self.numbers(group, dict(own)), self.rule
+        h.t = group["k"] if rule.shared else together([number(step) for step in steps])
         h.done = h.t - 1
-        rule = self.rule
         rate = rule.decay_before(h)
         if given(rate):
             torch._foreach_mul_(weights, 1 - h.lr * rate)
@@ -266,14 +274,12 @@ class RuleOptimizer(ExactState, Optimizer):
         values = {name: group.get(name, value) for name, value in usual.items()}
         for name, key, place in self.places:
             values[name] = number(group[key] if place is None else group[key][place])
-        for slot in self.rule_class.shared:
-            values[slot.name] = group[slot.native]
+        values.update(self.shared_of(group))
         return Numbers(**{**values, **own}, lr=number(group["lr"]))
 
     def kind_of(self, parameter: Tensor, group: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
         """Returns what the rule makes of the parameter's shape, as pairs of name and value."""
-        del parameter, group
-        return ()
+        return tuple(self.rule.shape_settings(tuple(parameter.shape), group).items())
 
     def slots_of(self, group: Mapping[str, Any], own: Any = ()) -> list[Slot]:
         """Returns the slots of a parameter of a group.
@@ -284,7 +290,8 @@ class RuleOptimizer(ExactState, Optimizer):
         """
         h, usual = self.numbers(group, dict(own)), self.numbers(self.defaults, dict(own))
         # A number that a schedule has at 0 for now needs its slot then, too.
-        slots = [slot for together in self.rule_class.slots for slot in together]
+        made = self.rule_class.native_slots or self.rule_class.slots
+        slots = [slot for together in made for slot in together]
         return [slot for slot in slots if slot.when(h) or slot.when(usual)]
 
     def initial_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -293,22 +300,30 @@ class RuleOptimizer(ExactState, Optimizer):
         h, state = self.numbers(group, dict(own)), {}
         for slot in self.slots_of(group, own):
             shape = None if slot.shape is None else slot.shape(tuple(parameter.shape), h)
-            start = slot.first(h)
-            blank = zeros_like(parameter, shape)
+            blank, start = zeros_like(parameter, shape), slot.first(h)
+            if slot.of_weight:
+                blank.copy_(parameter)
             state[slot.native] = blank.fill_(start) if start else blank
         return state
 
+    def shared_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what a group shares, as the rule knows it."""
+        return {slot.name: group[slot.native] for slot in self.rule_class.shared}
+
+    def keep_shared(self, group: dict[str, Any], shared: types.SimpleNamespace) -> None:
+        """Keeps what a group shares."""
+        for slot in self.rule_class.shared:
+            group[slot.native] = getattr(shared, slot.name)
+
     def _prepare(self, group: dict[str, Any]) -> None:
-        """Moves what a group shares, once in a step in which it has a gradient."""
-        shared = self.rule_class.shared
-        if not shared or all(parameter.grad is None for parameter in group["params"]):
+        """Moves what a group shares, once in a step."""
+        if not self.rule_class.shared:
             return
-        h = self.numbers(group, {})
+        h, shared = self.numbers(group, {}), types.SimpleNamespace(**self.shared_of(group))
         h.done, h.t = group["k"], group["k"] + 1
-        c = types.SimpleNamespace(**{slot.name: group[slot.native] for slot in shared})
-        self.rule.prepare(c, h, FUNCTIONS)
+        self.rule.prepare(shared, h, FUNCTIONS)
         group["k"] += 1
-        group.update({slot.native: getattr(c, slot.name) for slot in shared})
+        self.keep_shared(group, shared)
 
 
 def _check_rate(rate: Any, divides: bool) -> None:
@@ -320,14 +335,15 @@ def _check_rate(rate: Any, divides: bool) -> None:
         raise ValueError(f"{message}, received: lr={rate}")
 
 
-def _pair(key: str, value: Any) -> list[Any]:
+def _several(key: str, value: Any, count: int) -> list[Any]:
     try:
-        pair = list(value)
+        several = list(value)
     except TypeError:  # a number, or a tensor of one
-        pair = []
-    if len(pair) != 2:
-        raise ValueError(f"Argument `{key}` must be two numbers, received: {key}={value}")
-    return pair
+        several = []
+    if len(several) != count:
+        needed = "two numbers" if count == 2 else f"{count} numbers"
+        raise ValueError(f"Argument `{key}` must be {needed}, received: {key}={value}")
+    return several
 
 
 def _one_number(key: str, value: Any) -> Any:
@@ -345,7 +361,8 @@ def _fields(rule: type[Rule]) -> list[str]:
     names = [
         name
         for name in rule.argument_names()
-        if name not in rule.curve_fields and not _is_about_names(rule._find_spec(name).annotation)
+        if name not in (*rule.curve_fields, *rule.settings_fields)
+        and not _is_about_names(rule._find_spec(name).annotation)
     ]
     # Keras' name for the decay that has another one here.
     twice = [native_argument(rule, name) for name in names].count("weight_decay") > 1
@@ -353,7 +370,7 @@ def _fields(rule: type[Rule]) -> list[str]:
 
 
 def _place(rule: type[Rule], name: str) -> tuple[str, int | None]:
-    """Returns the key that a field has in groups, and its place if that holds a pair."""
+    """Returns the key that a field has in groups, and its place if that holds several."""
     key, _, place = native_argument(rule, name).partition(".")
     return key, int(place) if place else None
 
@@ -376,9 +393,7 @@ def native_arguments(section: Rule) -> dict[str, Any]:
         value = values.get(name, getattr(section, name))
         value = 0.0 if value is None and name in ("weight_decay", *rule.decay_arguments) else value
         if place is not None:
-            pair = [*found.get(key, (None, None))]
-            pair[place] = value
-            value = tuple(pair)
+            value = (*found.get(key, ()), value)
         found[key] = value
     return found
 
@@ -412,4 +427,5 @@ def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
         RuleOptimizer.__init__(self, *args, **kwargs)
 
     __init__.__signature__ = inspect.Signature([*first, *own])
-    return type(name, (RuleOptimizer,), {**members, "__init__": __init__})
+    bases = (ScheduleFree, RuleOptimizer) if origin.schedule_free else (RuleOptimizer,)
+    return type(name, bases, {**members, "__init__": __init__})
