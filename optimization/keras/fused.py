@@ -16,17 +16,9 @@ from typing import Any
 
 import keras
 
+from optimization.keras.compiling import by_device, copies_of, unconverted
 from optimization.keras.kernels import Kind, Row, Scalars, StackedUpdate, Update, update_of
 from optimization.keras.rule_optimizer import RuleOptimizer
-from optimization.optimizers.fused import (
-    _by_device,
-    _devices,
-    _Factors,
-    _is_small,
-    _kind,
-    _unconverted,
-    _with_shape,
-)
 from optimization.optimizers.gradients import Scaled
 
 if keras.backend.backend() == "tensorflow":
@@ -41,7 +33,7 @@ class FusedUpdates:
     def __init__(self) -> None:
         self._updates: dict[tuple, Update] = {}
 
-    @_unconverted
+    @unconverted
     def update(
         self,
         optimizer: RuleOptimizer,
@@ -77,7 +69,7 @@ class FusedUpdates:
             scalars["share"] = share
         runs = [
             _Run(copies[0].device, dict(zip(shared, copies[1:], strict=True)))
-            for copies in _by_device([optimizer._iterations, *shared.values()])
+            for copies in by_device([optimizer._iterations, *shared.values()])
         ]
         factors = _Factors()
         for gradient, variable in here:
@@ -89,10 +81,10 @@ class FusedUpdates:
             key = (known, _kind(variables, gradient), average is None)
             if key not in self._updates:
                 kind = Kind(optimizer.rule, settings, tuple(slots), average is not None)
-                self._updates[key] = update_of(kind, variables, _is_small(variable))
+                self._updates[key] = update_of(kind, variables)
             rate = optimizer.rate_of(vars(settings), scalars["learning_rate"])
             factor = factors.of(gradient)
-            for device, (run, copies) in enumerate(zip(runs, _by_device(variables), strict=True)):
+            for device, (run, copies) in enumerate(zip(runs, by_device(variables), strict=True)):
                 values = _with_shape(gradient.on(device), variable.shape)
                 row = Row(copies, values, factor, gradient.divisor)
                 run.take(self._updates[key], row, {**scalars, "learning_rate": rate})
@@ -158,3 +150,38 @@ class _Run:
 
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _kind(variables: Sequence[Any], gradient: Scaled) -> tuple:
+    return (
+        tuple((tuple(v.shape), v.dtype, v.trainable) for v in variables),
+        gradient.dtype,
+        getattr(gradient.values, "trainable", None),  # it may be a variable
+        (gradient.factor is None, gradient.divisor is None),
+    )
+
+
+def _devices(variable: Any) -> list[str]:
+    return [copy.device for copy in copies_of(variable)]
+
+
+def _with_shape(values: Any, shape: Any) -> Any:
+    # A function is traced once, for gradients whose shapes are known when a graph is made.
+    return values if values.shape.is_fully_defined() else tf.ensure_shape(values, shape)
+
+
+class _Factors:
+    """Makes one tensor of each factor, however many gradients have it."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[tuple, Any] = {}
+
+    def of(self, gradient: Scaled) -> Any:
+        """Returns the factor of a gradient; None for 1."""
+        factor = gradient.factor
+        if not isinstance(factor, float):
+            return factor
+        key = (factor, gradient.dtype)
+        if key not in self._tensors:
+            self._tensors[key] = tf.constant(factor, gradient.dtype)
+        return self._tensors[key]

@@ -1,11 +1,14 @@
 """The functions that `fused` runs: the update of one kind of variable, compiled by XLA."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 
+from optimization.keras import sums
+from optimization.keras.compiling import compiled, is_small
 from optimization.keras.functions import FUNCTIONS, KerasArrays
 from optimization.keras.rule_optimizer import (
     as_kept,
@@ -15,14 +18,14 @@ from optimization.keras.rule_optimizer import (
     updated,
 )
 from optimization.optimizers.ema import move
-from optimization.optimizers.norms import norm, sum_of_squares
-from optimization.rules.rule import Numbers, Rule
+from optimization.optimizers.norms import sum_of_squares
+from optimization.rules.arrays import State
+from optimization.rules.rule import Numbers, Rule, given
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
 Scalars = Mapping[str, Any]
-_FOLDS = 16
 
 
 class Row(NamedTuple):
@@ -120,36 +123,73 @@ class Update:
 
 
 class LayerwiseUpdate(Update):
-    """The update of one kind of variable, with norms in the middle, which TensorFlow computes."""
+    """The update of one kind of variable, with norms and means that TensorFlow computes.
+
+    What is compiled are the parts between: nothing of the variable's size is kept from one to the
+    next.
+    """
 
     def __init__(self, kind: Kind):
         super().__init__(kind)
-        self._halves: list[Any] = []
+        rule, settings = kind.rule, kind.settings
+        self._axes = list(rule.averaged_axes(settings))
+        self._norms = set(rule.norms_of(settings))
+        # Otherwise all that is needed is known before.
+        self._in_halves = "u" in self._norms or given(rule.decay_before(settings))
+        self._compiled: dict[str, Any] = {}
         self._place = ""
+        self._copies: list[Any] = []
 
     def run(self, row: Row, scalars: Scalars) -> None:
         """Updates a variable of this kind on one device; see `Update`."""
-        if not self._halves:
-            self._halves = [compiled(self._first, row, scalars), None, row.copies]
-        folded = self._halves[0](row, scalars)
-        norms = self._norms(row, folded)
-        if self._halves[1] is None:
-            self._halves[1] = compiled(self._second, row, scalars, norms)
-        self._halves[1](row, scalars, norms)
+        means = self._means(row)
+        if not self._in_halves:
+            self._call(self._at_once, row, scalars, means, self._norms_of(row, ()))
+            return
+        folded = self._call(self._first, row, scalars, means)
+        self._call(self._second, row, scalars, self._norms_of(row, folded))
 
-    def _first(self, row: Row, scalars: Scalars) -> Any:
-        """Decays the weight and moves the state; returns what the direction's norm is made of."""
+    def _call(self, part: Callable[..., Any], row: Row, *arguments: Any) -> Any:
+        name = part.__name__
+        if name not in self._compiled:
+            self._compiled[name] = compiled(part, row, *arguments)
+            self._copies = row.copies  # to whose life a function is bound
+        return self._compiled[name](row, *arguments)
+
+    def _means(self, row: Row) -> list[Any]:
+        """Returns the means of the gradient's squares along the axes that the rule names."""
+        last = len(row.values.shape) - 1
+        others = [axis for axis in self._axes if axis != last]
+        folded = self._call(self._folds, row) if others else []
+        totals = {axis: tf.reduce_sum(x, axis) for axis, x in zip(others, folded, strict=True)}
+        if last in self._axes:
+            totals[last] = sums.of_gradient(row, last)
+        return [totals[axis] / row.values.shape[axis] for axis in self._axes]
+
+    def _folds(self, row: Row) -> list[Any]:
+        last = len(row.values.shape) - 1
+        g = row.gradient()
+        return [sums.folded(g, axis) for axis in self._axes if axis != last]
+
+    def _now(self, row: Row, scalars: Scalars) -> tuple[Any, Any, State, Numbers]:
         kind, (weight, slots) = self.kind, self._parts(row)
+        values = {name: slot.read_value() for name, slot in slots.items()}
         h = kind.numbers(scalars, weight.dtype)
-        value = weight.read_value()
-        g, w = row.gradient(), decayed(kind.rule, value, h)
-        s = state_as_in(kind.rule, {name: slot.read_value() for name, slot in slots.items()})
+        return row.gradient(), weight.read_value(), state_as_in(kind.rule, values), h
+
+    def _first(self, row: Row, scalars: Scalars, means: Any) -> Any:
+        """Decays the weight and moves the state; returns what the direction's norm is made of."""
+        rule, (weight, slots) = self.kind.rule, self._parts(row)
+        g, value, s, h = self._now(row, scalars)
+        w = decayed(rule, value, h)
         if w is not value:
             weight.assign(w)
-        kind.rule.move(g, w, s, h, FUNCTIONS)
-        for name, value in as_kept(kind.rule, s.moved()).items():
-            slots[name].assign(value)
-        u = kind.rule.direction(g, w, s, h, FUNCTIONS)
+        rule.move(g, w, s, _with_means(h, means), FUNCTIONS)
+        for name, moved in as_kept(rule, s.moved()).items():
+            slots[name].assign(moved)
+        if "u" not in self._norms:
+            return ()
+        u = rule.direction(g, w, s, h, FUNCTIONS)
         if u is g:
             self._place = "gradient"
             return ()
@@ -159,35 +199,42 @@ class LayerwiseUpdate(Update):
             return ()
         self._place = "folded"
         # In float64 no square is infinite or 0.
-        return _folded(tf.cast(u, tf.float64) if kind.rule.is_wide else u)
+        return sums.folded(tf.cast(u, tf.float64) if rule.is_wide else u)
 
-    def _norms(self, row: Row, folded: Any) -> tuple[Any, Any]:
+    def _norms_of(self, row: Row, folded: Any) -> dict[str, Any]:
         weight, slots = self._parts(row)
-        dtype = row.values.dtype
-        of_weight = tf.sqrt(sum_of_squares(tf.convert_to_tensor(weight)))
+        norms = {}
+        if "w" in self._norms:
+            norms["w"] = tf.sqrt(sum_of_squares(tf.convert_to_tensor(weight)))
+        if "u" not in self._norms:
+            return norms
         if self._place == "folded":
-            return of_weight, tf.cast(tf.sqrt(tf.reduce_sum(folded)), dtype)
-        if self._place != "gradient":
-            return of_weight, FUNCTIONS.norm(
-                tf.convert_to_tensor(slots[self._place]), self.kind.rule.is_wide
-            )
-        # It is clipped, and may be large before: its norm may be infinite where that of what it
-        # is divided by is not.
-        found = norm(row.values)
-        unit = found.unit if row.divisor is None else found.unit / row.divisor
-        length = found.root * unit
-        return of_weight, length if row.factor is None else length * tf.cast(row.factor, dtype)
+            norms["u"] = tf.cast(tf.sqrt(tf.reduce_sum(folded)), row.values.dtype)
+        elif self._place == "gradient":
+            norms["u"] = sums.norm_of_gradient(row)
+        else:
+            slot = tf.convert_to_tensor(slots[self._place])
+            norms["u"] = FUNCTIONS.norm(slot, self.kind.rule.is_wide)
+        return norms
 
-    def _second(self, row: Row, scalars: Scalars, norms: tuple[Any, Any]) -> None:
+    def _second(self, row: Row, scalars: Scalars, norms: Mapping[str, Any]) -> None:
         """Updates the weight, its average, and what moves last."""
-        kind, (weight, slots) = self.kind, self._parts(row)
-        h = kind.numbers(scalars, weight.dtype)
-        g, w = row.gradient(), weight.read_value()
-        s = state_as_in(kind.rule, {name: slot.read_value() for name, slot in slots.items()})
+        self._finish(row, scalars, norms, *self._now(row, scalars))
+
+    def _at_once(self, row: Row, scalars: Scalars, means: Any, norms: Mapping[str, Any]) -> None:
+        """Does all, where no norm is of what moves here."""
+        g, w, s, h = self._now(row, scalars)
+        self.kind.rule.move(g, w, s, _with_means(h, means), FUNCTIONS)
+        self._finish(row, scalars, norms, g, w, s, h)
+
+    def _finish(
+        self, row: Row, scalars: Scalars, norms: Mapping[str, Any], g: Any, w: Any, s: State, h: Any
+    ) -> None:
+        rule = self.kind.rule
         # Computed twice, so that it need not be kept.
-        u = kind.rule.direction(g, w, s, h, FUNCTIONS)
-        step = kind.rule.finish(u, w, s, Numbers(w=norms[0], u=norms[1]), h, FUNCTIONS)
-        self._assign(row, as_kept(kind.rule, s.moved()), w - step, scalars)
+        u = rule.direction(g, w, s, h, FUNCTIONS)
+        step = rule.finish(u, w, s, Numbers(**norms), h, FUNCTIONS)
+        self._assign(row, as_kept(rule, s.moved()), w - step, scalars)
 
 
 class StackedUpdate(Update):
@@ -237,6 +284,10 @@ class StackedUpdate(Update):
 class _Stacked(KerasArrays):
     """Functions of what is stacked: a norm is that of each variable."""
 
+    def size(self, x: Any) -> Any:
+        """Returns how many entries each variable has."""
+        return math.prod(x.shape[1:])
+
     def norm(self, x: Any, wide: bool = False) -> Any:
         """Returns the norm of each variable."""
         of = tf.cast(x, tf.float64) if wide else x
@@ -245,20 +296,25 @@ class _Stacked(KerasArrays):
         return tf.cast(tf.sqrt(total), x.dtype)
 
 
-def update_of(kind: Kind, variables: Sequence[Any], is_small: bool) -> Update:
+def update_of(kind: Kind, variables: Sequence[Any]) -> Update:
     """Returns the update of a kind.
 
     Args:
         kind: The kind.
-        variables: A weight of it, and its state.
-        is_small: Whether a call takes longer than the update.
+        variables: A weight of it, its state, and its average if any.
     """
     rule, shape = kind.rule, tuple(variables[0].shape)
     alike = all(tuple(variable.shape) in (shape, ()) for variable in variables)
-    if is_small and alike and (rule.is_elementwise(kind.settings) or rule.is_layerwise):
+    averages = rule.is_layerwise and bool(rule.averaged_axes(kind.settings))
+    stacks = rule.is_elementwise(kind.settings) or (rule.is_layerwise and not averages)
+    if is_small(variables[0]) and alike and stacks:
         return StackedUpdate(kind)
-    halves = rule.is_layerwise and rule.needs_norms(kind.settings)
-    return LayerwiseUpdate(kind) if halves else Update(kind)
+    asks = rule.is_layerwise and (averages or rule.norms_of(kind.settings))
+    return LayerwiseUpdate(kind) if asks else Update(kind)
+
+
+def _with_means(h: Numbers, means: Sequence[Any]) -> Numbers:
+    return Numbers(**{**vars(h), "means": means}) if means else h
 
 
 def _with_rank(tensor: Any, rank: int) -> Any:
@@ -277,35 +333,3 @@ def _together(values: Sequence[Any], rank: int) -> Any:
 def _read(copy: Any) -> Any:
     # Without what else `read_value` does, which takes its time for thousands of variables.
     return tf.raw_ops.ReadVariableOp(resource=copy.handle, dtype=copy.dtype)
-
-
-def _folded(x: Any) -> Any:
-    """Returns sums of squares of 1/16 as many entries.
-
-    The rest of the sum is a small one. XLA's own sums take three times as long as these 16
-    additions in one pass.
-    """
-    # Not along the last axis, if possible, along which entries are loaded together.
-    axis = next((i for i, size in enumerate(x.shape) if size >= 2 * _FOLDS), 0)
-    size, shape = x.shape[axis] if x.shape.rank else 1, list(x.shape)
-    if size < 2 * _FOLDS:
-        return tf.square(x)
-    length = size // _FOLDS
-    shape[axis : axis + 1] = [_FOLDS, length]
-    first, rest = tf.split(x, [_FOLDS * length, size % _FOLDS], axis=axis)
-    total = tf.reduce_sum(tf.square(tf.reshape(first, shape)), axis=axis)
-    return tf.concat([total, tf.square(rest)], axis=axis) if size % _FOLDS else total
-
-
-def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns a function for XLA, traced outside of all graphs and for any device."""
-
-    def specification(value: Any) -> Any:
-        if value is None or isinstance(value, tf.Variable):
-            return value
-        return tf.TensorSpec(value.shape, value.dtype)
-
-    specifications = tf.nest.map_structure(specification, arguments)
-    with tf.init_scope(), tf.device(None):
-        jitted = tf.function(function, jit_compile=True, autograph=False)
-        return jitted.get_concrete_function(*specifications)

@@ -14,12 +14,19 @@ from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.patterns import all_shapes, require_matches
+from optimization.optimizers.rates import ScaledRate, is_schedule
 from optimization.optimizers.slots import as_dense, compute_dtype
 from optimization.optimizers.texts import optimizer_text
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers, Rule, Slot, given
+from optimization.schedules.keras_schedules import build_schedule
 
-_BASE = {*inspect.signature(keras.optimizers.Optimizer).parameters, "name"}
+_BASE = {
+    name
+    for cls in keras.optimizers.Optimizer.__mro__  # TensorFlow's part of it takes anything
+    if "__init__" in vars(cls) and cls is not object
+    for name in inspect.signature(cls.__init__).parameters
+} - {"self", "args", "kwargs"}
 _ARGUMENTS = """
     Besides, it takes the arguments of `keras.optimizers.Optimizer`.
 
@@ -50,7 +57,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         rates = {n: kwargs.pop(n, None) for n in self.rule_class.own_rates.values()}
         fields, base = self._parted(args, kwargs)
         rule = checked(self.rule_class, fields)
-        rate = rule.usual_rate if learning_rate is None else learning_rate
+        rate = _rate_for(rule, learning_rate)
         super().__init__(learning_rate=rate, name=base.pop("name", rule.name), **base)
         del self.weight_decay  # The rule has it.
         self.rule = rule
@@ -88,7 +95,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def __setattr__(self, name: str, value: Any) -> None:
         rule = self.__dict__.get("rule")
         if rule is not None and name in _argument_order(self.rule_class):
-            setattr(rule, name, value)
+            setattr(rule, name, _plain(self.rule_class, name, value))
         else:
             super().__setattr__(name, value)
 
@@ -162,6 +169,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         values = {name: getattr(self.rule, name) for name in _argument_order(self.rule_class)}
         if not self._decays(index):
             values.update(dict.fromkeys(self.rule.decay_arguments, 0.0))
+        if self.rule.asks_if_constant:
+            values["constant_rate"] = not is_schedule(self._learning_rate)
         return Numbers(**values, **self._own[index])
 
     def _decays(self, index: int) -> bool:
@@ -196,6 +205,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         done = ops.convert_to_tensor(self.iterations)
         curves = self.rule.curves()
         along = {n: f(ops.cast(done, "float32"), FUNCTIONS) for n, f in curves.items()}
+        if self.rule.own_learning_rate() is not None:
+            along["multiplier"] = ops.convert_to_tensor(self.rate_multiplier, "float32")
         scheduled = dict(scheduled)
         return {
             "learning_rate": learning_rate,
@@ -203,6 +214,13 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             "scheduled": scheduled,
             "along": along,
         }
+
+    def numbers_of(self, variable: Any, counted: Mapping[str, Any]) -> Numbers:
+        """Returns the numbers of a variable in an update, of what `counted` returned."""
+        index = self._get_variable_index(variable)
+        rate = self.rate_of(self._own[index], counted["learning_rate"])
+        now = {**counted, "learning_rate": rate, "shared": self.shared_state()}
+        return numbers_now(self.settings_of(index), now, compute_dtype(variable))
 
     # The step
 
@@ -233,12 +251,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         counted = learning_rate
         if not isinstance(counted, Mapping):
             counted = self.counted(learning_rate, {})
-        index = self._get_variable_index(variable)
-        dtype = compute_dtype(variable)
-        rate = self.rate_of(self._own[index], counted["learning_rate"])
-        now = {**counted, "learning_rate": rate, "shared": self.shared_state()}
-        h = numbers_now(self.settings_of(index), now, dtype)
-        kept = self.state_of(index)
+        dtype, h = compute_dtype(variable), self.numbers_of(variable, counted)
+        kept = self.state_of(self._get_variable_index(variable))
         values = {name: ops.convert_to_tensor(slot) for name, slot in kept.items()}
         gradient, weight = as_dense(gradient, dtype), ops.cast(variable, dtype)
         weight, moved = updated(self.rule, gradient, weight, values, h)
@@ -281,7 +295,33 @@ def _argument_order(rule: type[Rule]) -> list[str]:
 def _ordered(rule: type[Rule]) -> list[str]:
     """Returns the fields that are arguments; the decay that all have comes last."""
     names = rule.argument_names()
-    return sorted(names, key=lambda name: name == "weight_decay")
+    first = [name for name in rule.argument_order if name in names]
+    others = [name for name in names if name not in first]
+    return first + sorted(others, key=lambda name: name == "weight_decay")
+
+
+def _plain(rule: type[Rule], name: str, value: Any) -> Any:
+    """Returns a value as configs have it: no number of NumPy, no expression without a list."""
+    if isinstance(value, str) and name in rule.pattern_fields():
+        return [value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _rate_for(rule: Rule, learning_rate: Any) -> Any:
+    """Returns the learning rate of an optimizer: what is given, or what the rule has for none."""
+    own = rule.own_learning_rate()
+    if learning_rate is None:
+        return rule.usual_rate if own is None else build_schedule(own)
+    # A group's or layer's part of the rule's own rate is as right.
+    if own is None or isinstance(learning_rate, ScaledRate):
+        return learning_rate
+    config = getattr(learning_rate, "config", None)
+    if isinstance(config, type(own)) and config.replace(name=own.name) == own:
+        return learning_rate
+    raise ValueError(
+        'Argument `learning_rate` must be None with step_size="relative", which makes the rate '
+        f"itself, received: learning_rate={learning_rate!r}"
+    )
 
 
 def checked(rule: type[Rule], fields: Mapping[str, Any]) -> Rule:
@@ -290,9 +330,8 @@ def checked(rule: type[Rule], fields: Mapping[str, Any]) -> Rule:
     Raises:
         ConfigError: For what is wrong with them.
     """
-    plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in fields.items()}
-    made = rule(plain)
-    problems, _ = made.problems()
+    made = rule({name: _plain(rule, name, value) for name, value in fields.items()})
+    problems = [made._problem("conflict", *contradiction) for contradiction in made.impossible()]
     if problems:
         raise ConfigError(problems)
     arguments = {n: v for n, v in made.arguments().items() if n != "name"}

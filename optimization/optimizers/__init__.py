@@ -7,7 +7,6 @@ extras.require("keras")
 import optimization.optimizers.registration
 import optimization.schedules.keras_schedules  # noqa: F401
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
-from optimization.optimizers.adafactor import Adafactor, AdafactorKeras
 from optimization.optimizers.callbacks import EvaluateAverages
 from optimization.optimizers.effective_rates import effective_learning_rates
 from optimization.optimizers.finite import NonFiniteGradientError
@@ -15,6 +14,8 @@ from optimization.optimizers.group_table import GroupRow, format_group_table
 from optimization.optimizers.groups import ParamGroup
 from optimization.optimizers.optimizer import PipelineOptimizer
 
+Adafactor = OPTIMIZERS_CLS["adafactor"]
+AdafactorKeras = OPTIMIZERS_CLS["adafactor_keras"]
 LAMB = OPTIMIZERS_CLS["lamb"]
 LARS = OPTIMIZERS_CLS["lars"]
 Adagrad = OPTIMIZERS_CLS["adagrad"]

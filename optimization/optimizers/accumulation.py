@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.optimizers import distribution, fused, gradients
+from optimization.keras.compiling import Clearing, copies_of
+from optimization.optimizers import distribution, gradients
 from optimization.optimizers.control import conditionally
 from optimization.optimizers.gradients import Scaled
 from optimization.optimizers.paths import path_of
@@ -33,7 +34,7 @@ class Accumulation:
         self._variables: list[Any] = []
         self._paths: list[str] = []
         self._sums: list[keras.Variable] = []
-        self._clear = fused.Clearing()
+        self._clear = Clearing()
 
     @classmethod
     def of(cls, steps: int | None) -> "Accumulation | None":
@@ -122,7 +123,7 @@ class Accumulation:
         if _is_overwritten(self._variables[index]):
             return self._mean(index)
         # The sum itself, which is cleared after the update: no other tensor is made.
-        copies = fused.copies_of(total)
+        copies = copies_of(total)
         return Scaled(copies[0], copies=copies).times(1 / self.steps)
 
     def _mean(self, index: int) -> Any:

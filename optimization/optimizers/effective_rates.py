@@ -1,14 +1,19 @@
 """The steps that Adafactor takes relative to the weights, to be looked at."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from optimization.optimizers.adafactor import Adafactor
+from optimization.keras.functions import FUNCTIONS
+from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.optimizers.optimizer import PipelineOptimizer
 from optimization.optimizers.paths import path_of
+from optimization.optimizers.slots import compute_dtype
+from optimization.rules.adafactor_formula import AdafactorFormula
+from optimization.rules.arrays import State
+from optimization.rules.rule import Numbers
 
 
 def effective_learning_rates(optimizer: Any) -> dict[str, float]:
@@ -32,11 +37,13 @@ def effective_learning_rates(optimizer: Any) -> dict[str, float]:
     if not optimizer.built:
         raise ValueError("The optimizer is not built: its variables are not known yet.")
     if not isinstance(optimizer, PipelineOptimizer):
-        pairs = [(path_of(v), (optimizer, v)) for v in optimizer._trainable_variables]
-        return _rates(pairs)
+        return _rates((path_of(v), optimizer, v, {}) for v in optimizer._trainable_variables)
     schedules = optimizer._schedules
-    with schedules.applied(schedules.values(optimizer.iterations)):
-        return _rates(_updated(optimizer))
+    values = schedules.values(optimizer.iterations)
+    return _rates(
+        (path, inner, target, schedules.followed(inner, values))
+        for path, inner, target in _updated(optimizer)
+    )
 
 
 def relative_to_weights(optimizer: Any) -> bool:
@@ -45,24 +52,43 @@ def relative_to_weights(optimizer: Any) -> bool:
     inner = [optimizer]
     if isinstance(optimizer, PipelineOptimizer):
         inner = [member.optimizer for member in optimizer._members.members if member.positions]
-    return any(isinstance(o, Adafactor) and o.multiply_by_parameter_scale for o in inner)
+    return any(_is_adafactor(o) and o.rule.is_relative_to_weights for o in inner)
 
 
-def _updated(pipeline: PipelineOptimizer) -> Iterator[tuple[str, tuple[Any, Any]]]:
+def _is_adafactor(optimizer: Any) -> bool:
+    return isinstance(optimizer, RuleOptimizer) and isinstance(optimizer.rule, AdafactorFormula)
+
+
+def _updated(pipeline: PipelineOptimizer) -> Iterator[tuple[str, Any, Any]]:
     """Yields the path of each variable, who updates it, and what that one updates in its place."""
     targets = pipeline._masters.of(pipeline._trainable_variables)
     for position, target in enumerate(targets):
         member = pipeline._members.member_at(position)
         if member is not None:
-            yield pipeline._paths[position], (member.optimizer, target)
+            yield pipeline._paths[position], member.optimizer, target
+
+
+def _effective_rate(optimizer: RuleOptimizer, variable: Any, followed: Mapping[str, Any]) -> Any:
+    """Returns alpha of the update to come.
+
+    Args:
+        optimizer: An Adafactor.
+        variable: One of its own.
+        followed: The scheduled numbers of the optimizer.
+    """
+    counted = optimizer.counted(optimizer.learning_rate, followed)
+    h = optimizer.numbers_of(variable, counted)
+    kept = optimizer.state_of(optimizer._get_variable_index(variable))
+    state = State({name: ops.convert_to_tensor(slot) for name, slot in kept.items()})
+    w = ops.cast(variable, compute_dtype(variable))
+    return optimizer.rule.rates(w, state, Numbers(w=FUNCTIONS.norm(w)), h, FUNCTIONS)[1]
 
 
 def _rates(updated: Any) -> dict[str, float]:
     rates = {
-        path: ops.cast(optimizer.effective_rate(variable), "float32")
-        for path, (optimizer, variable) in updated
-        if isinstance(optimizer, Adafactor)
-        and not optimizer._overwrite_variable_with_gradient(variable)
+        path: ops.cast(_effective_rate(optimizer, variable, followed), "float32")
+        for path, optimizer, variable, followed in updated
+        if _is_adafactor(optimizer) and not optimizer._overwrite_variable_with_gradient(variable)
     }
     if not rates:
         return {}

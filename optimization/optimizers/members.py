@@ -26,16 +26,12 @@ _EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern
 
 @dataclasses.dataclass
 class Member:
-    """One inner optimizer, and the positions of the variables that it updates.
-
-    Those of one `family` differ in their learning rates only.
-    """
+    """One inner optimizer, and the positions of the variables that it updates."""
 
     name: str
     group: ParamGroup | None
     multiplier: float
     optimizer: keras.optimizers.Optimizer
-    family: str
     positions: list[int] = dataclasses.field(default_factory=list)
 
     @property
@@ -68,7 +64,7 @@ class Members:
         self.layer_decay = None if layer_decay is None else LayerDecay(**layer_decay)
         for group in self.groups:
             _replaced(group.optimizer or default, group)  # so that a wrong name is an error here
-        self.members = [Member(DEFAULT, None, 1.0, default, DEFAULT)]
+        self.members = [Member(DEFAULT, None, 1.0, default)]
         self._by_variable: dict[int, Member] = {}
         self._rates: dict[str, Any] = {}
         self.frozen: set[int] = set()
@@ -167,9 +163,7 @@ class Members:
         optimizer = _clone(self._default, group, ScaledRate(source, multiplier, constant))
         share_iterations(optimizer, pipeline._iterations)
         distribution.reduce_only_once(optimizer)
-        is_own = group and (group.optimizer or _replaced(self._default, group))
-        family = group.name if is_own else DEFAULT
-        self.members.append(Member(name, group, multiplier, optimizer, family))
+        self.members.append(Member(name, group, multiplier, optimizer))
         return self.members[-1]
 
     def rate_of(self, group: ParamGroup | None) -> Any:

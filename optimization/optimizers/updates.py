@@ -1,19 +1,27 @@
-"""How the inner optimizers of `PipelineOptimizer` update: fused, as a whole, or plainly."""
+"""How the inner optimizers of `PipelineOptimizer` update: fused, as a whole, or plainly.
+
+Those that are made of rules are fused. Others may read what no function is given, and what their
+updates do is not known: they are updated as Keras does.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
+from optimization.keras import compiling
 from optimization.keras.fused import FusedUpdates
 from optimization.keras.rule_optimizer import RuleOptimizer
-from optimization.optimizers import distribution, fused
+from optimization.optimizers import distribution
 from optimization.optimizers.gradients import Scaled, bare, densify, is_sparse
 from optimization.optimizers.hyperparameters import HyperparameterSchedules
-from optimization.optimizers.members import Member, Members
+from optimization.optimizers.members import Members
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
+
+_PLAIN = (bool, int, float, str, tuple, type(None), np.generic)
 
 
 def checked_jit_compile(jit_compile: bool | str) -> bool | str:
@@ -47,15 +55,13 @@ class Updates:
         self._members = members
         self._schedules = schedules
         self.jit_compile = jit_compile
-        self._fused = fused.FusedUpdates(schedules.applied)
-        self._by_rule = FusedUpdates()
-        self._fit: dict[str, bool] = {}  # by the member's name
+        self._fused = FusedUpdates()
         self.compiled: dict[tuple, Any] = {}  # as a whole, by settings and the variables' `id`
 
     @property
     def are_fused(self) -> bool:
         """Whether updates are fused here and now; otherwise gradients can't be `Scaled`."""
-        return fused.acts(self.jit_compile)
+        return compiling.acts(self.jit_compile)
 
     def local_gradient(self, pipeline: keras.optimizers.Optimizer, gradient: Any) -> Any:
         """Returns this process' gradient of what `strategy.run` returned."""
@@ -116,10 +122,7 @@ class Updates:
             if isinstance(member.optimizer, RuleOptimizer):
                 scheduled = self._schedules.followed(member.optimizer, hyperparameters)
                 which = (member.optimizer, own_pairs, scheduled)
-                left += self._by_rule.update(*which, following, share)
-            elif self._fits(member):
-                who = (member.optimizer, member.family)
-                left += self._fused.update(*who, own_pairs, hyperparameters, following, share)
+                left += self._fused.update(*which, following, share)
             else:
                 left += own_pairs
         moved = following.keys() - {id(target) for _, target in left}
@@ -127,12 +130,6 @@ class Updates:
             others, their_targets = zip(*left, strict=True)
             self._take_others([bare(gradient) for gradient in others], their_targets, steps)
         return moved
-
-    def _fits(self, member: Member) -> bool:
-        """Says whether a member's updates can be fused."""
-        if member.name not in self._fit:
-            self._fit[member.name] = fused.fits(member.optimizer)
-        return self._fit[member.name]
 
     def _take_others(self, grads: Sequence[Any], variables: Sequence[Any], steps: Any) -> None:
         # On JAX the caller's jit compiles this along with everything else.
@@ -156,6 +153,27 @@ class Updates:
 
 
 def _settings(optimizer: keras.optimizers.Optimizer) -> tuple:
+    """Returns all plain values and functions that an optimizer has, but its learning rate.
+
+    Functions are compared by what they are, and stay alive with whoever keeps the settings.
+    """
     if isinstance(optimizer, RuleOptimizer):
-        return (repr(optimizer.rule),)
-    return fused.settings(optimizer)
+        rates = optimizer.rule.own_rates.values()
+        return repr(optimizer.rule), *(_Same(getattr(optimizer, rate)) for rate in rates)
+    known = {k: v for k, v in vars(optimizer).items() if k not in ("name", "_learning_rate")}
+    plain = {k: repr(v) for k, v in known.items() if isinstance(v, _PLAIN)}
+    functions = {k: _Same(v) for k, v in known.items() if callable(v)}
+    return tuple({**plain, **functions}.items())
+
+
+class _Same:
+    """Equal to another of the very same object, which it keeps alive."""
+
+    def __init__(self, value: Any):
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)

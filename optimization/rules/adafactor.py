@@ -1,7 +1,7 @@
 """Adafactor: one section whose switches select every variant, and one with Keras' names."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Lt
 from pydantic import BeforeValidator
@@ -17,12 +17,10 @@ from optimization.configs.types import (
     PositiveInt,
 )
 from optimization.configs.yaml_file import SourcedDict
+from optimization.rules.adafactor_formula import AdafactorFormula
 from optimization.rules.adafactor_variants import VARIANTS, preset
-from optimization.rules.base import (
-    CLIPS,
-    OPTIMIZERS_CLS,
-    BaseOptimizerConfig,
-)
+from optimization.rules.base import CLIPS, OPTIMIZERS_CLS
+from optimization.rules.rule import Numbers
 from optimization.schedules.relative_step import RelativeStepLrConfig
 
 OneOrMorePatterns = Annotated[
@@ -30,17 +28,19 @@ OneOrMorePatterns = Annotated[
 ]
 """Regular expressions, searched for in a variable's path; a single one needs no list."""
 
+# The switches that Keras' hyperparameters do not mean.
+_FIXED = (
+    *("factored", "multiply_by_parameter_scale", "beta1", "step_offset", "factored_axes"),
+    *("min_dim_size_to_factor", "epsilon1_mode", "beta_2_cap", "momentum_of"),
+    *("weight_decay_kind", "weight_decay_first", "step_count"),
+)
 _LEAST = 1.2e-38  # the least normal number of float32, rounded up
 _SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is about that number
 
 
-@OPTIMIZERS_CLS.register(
-    "adafactor",
-    "optimization.optimizers.adafactor:Adafactor",
-    torch="optimization.torch.recipes:adafactor",
-)
+@OPTIMIZERS_CLS.register("adafactor", torch="optimization.torch.recipes:adafactor")
 @config_dataclass
-class AdafactorConfig(BaseOptimizerConfig):
+class AdafactorConfig(AdafactorFormula):
     """Adafactor in every variant that is in use.
 
     With t = 1, 2, ..., s = max(t - step_offset, 1) and b = min(beta_2_cap, 1 - s^-decay_rate):
@@ -90,6 +90,10 @@ class AdafactorConfig(BaseOptimizerConfig):
         step_count: What t counts: the updates (`global`), or those in which the variable had a
             gradient (`per_parameter`).
     """
+
+    class_name: ClassVar[str] = "Adafactor"
+    section_only: ClassVar[tuple[str, ...]] = ("variant",)
+    argument_order: ClassVar[tuple[str, ...]] = tuple(VARIANTS["t5x"])
 
     name: str | None = "Adafactor"
     factored: bool = True
@@ -205,13 +209,9 @@ class AdafactorConfig(BaseOptimizerConfig):
         return {k: v for k, v in super().arguments().items() if k != "variant"}
 
 
-@OPTIMIZERS_CLS.register(
-    "adafactor_keras",
-    "optimization.optimizers.adafactor:AdafactorKeras",
-    torch="optimization.torch.recipes:adafactor_keras",
-)
+@OPTIMIZERS_CLS.register("adafactor_keras", torch="optimization.torch.recipes:adafactor_keras")
 @config_dataclass
-class AdafactorKerasConfig(BaseOptimizerConfig):
+class AdafactorKerasConfig(AdafactorFormula):
     """Adafactor with Keras' hyperparameters.
 
         b = 1 - t^beta_2_decay
@@ -235,6 +235,14 @@ class AdafactorKerasConfig(BaseOptimizerConfig):
         relative_step: Whether a constant learning rate is capped by 1 / sqrt(t).
     """
 
+    class_name: ClassVar[str] = "AdafactorKeras"
+    native_name: ClassVar[str | None] = ""  # that of `adafactor` has all of it
+    section_only: ClassVar[tuple[str, ...]] = ("learning_rate",)
+    asks_if_constant: ClassVar[bool] = True
+    variable_settings: ClassVar[Mapping[str, Any]] = {
+        name: preset("keras")[name] for name in _FIXED
+    }
+
     name: str | None = "Adafactor"
     learning_rate: PositiveFloat = 0.001
     beta_2_decay: Annotated[float, Lt(0)] = -0.8
@@ -253,6 +261,14 @@ class AdafactorKerasConfig(BaseOptimizerConfig):
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the class; the factory supplies the learning rate."""
         return {k: v for k, v in super().arguments().items() if k != "learning_rate"}
+
+    def switched(self, h: Numbers) -> Numbers:
+        """Returns the numbers by the names of the switches."""
+        if hasattr(h, "decay_rate"):
+            return h
+        names = ("beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step")
+        own = {name: getattr(h, name) for name in (*names, "constant_rate", "weight_decay")}
+        return Numbers(**{**vars(h), **keras_switches(**own)})
 
     def switches(self, constant_rate: bool) -> dict[str, Any]:
         """Returns what the section is as arguments of `Adafactor`.

@@ -27,6 +27,11 @@ class AdagradConfig(Rule):
     """
 
     class_name: ClassVar[str] = "Adagrad"
+    argument_order: ClassVar[tuple[str, ...]] = (
+        "initial_accumulator_value",
+        "epsilon",
+        "weight_decay",
+    )
     keras_class: ClassVar[str | None] = "Adagrad"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (

@@ -38,6 +38,13 @@ class AdamForms(AdamFields, Rule):
     """
 
     elementwise: ClassVar[bool] = True
+    argument_order: ClassVar[tuple[str, ...]] = (
+        "beta_1",
+        "beta_2",
+        "epsilon",
+        "amsgrad",
+        "weight_decay",
+    )
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (
             Slot("momentum", "momentums", "exp_avg"),

@@ -29,6 +29,12 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig, Rule):
     """
 
     class_name: ClassVar[str] = "Adamax"
+    argument_order: ClassVar[tuple[str, ...]] = (
+        "beta_1",
+        "beta_2",
+        "epsilon",
+        "weight_decay",
+    )
     keras_class: ClassVar[str | None] = "Adamax"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (

@@ -47,6 +47,15 @@ class AdamWeightDecayConfig(AdamForms):
     """
 
     class_name: ClassVar[str] = "AdamWeightDecay"
+    argument_order: ClassVar[tuple[str, ...]] = (
+        "beta_1",
+        "beta_2",
+        "epsilon",
+        "amsgrad",
+        "weight_decay_rate",
+        "include_in_weight_decay",
+        "exclude_from_weight_decay",
+    )
     native_name: ClassVar[str | None] = "AdamW"
     decay_argument: ClassVar[str] = "weight_decay_rate"
     decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay_rate",)

@@ -65,6 +65,24 @@ class Arrays:
         """Returns the length of the last axis."""
         return x.shape[-1]
 
+    def steps_since(self, count: Any, start: int, like: Any) -> Any:
+        """Returns count - start, exact near the start, however late that is.
+
+        Args:
+            count: Of steps, an integer.
+            start: From where to count.
+            like: An array of the dtype of the result.
+        """
+        return self.module.asarray(count - start, dtype=like.dtype)
+
+    def size(self, x: Any) -> Any:
+        """Returns how many entries a variable has, of which x is of the shape."""
+        return math.prod(x.shape)
+
+    def resolution(self, x: Any) -> float:
+        """Returns the distance from 1 to the next number of the dtype of x."""
+        return float(self.module.finfo(x.dtype).eps)
+
     def norm(self, x: Any, wide: bool = False) -> Any:
         """Returns the L2 norm, a scalar.
 

@@ -48,4 +48,4 @@ class LAMBConfig(LayerAdaptationFields, AdamFields):
 
     def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
         """Returns the direction, in proportion to the weight's norm."""
-        return h.lr * u if norms is None else h.lr * xp.ratio(norms.w, norms.u) * u
+        return h.lr * xp.ratio(norms.w, norms.u) * u if h.adapt else h.lr * u

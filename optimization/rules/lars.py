@@ -42,6 +42,13 @@ class LARSConfig(LayerAdaptationFields, LARSFields):
     """
 
     class_name: ClassVar[str] = "LARS"
+    argument_order: ClassVar[tuple[str, ...]] = (
+        "momentum",
+        "eeta",
+        "weight_decay_rate",
+        "nesterov",
+        "classic_momentum",
+    )
     usual_rate: ClassVar[float] = 0.01
     is_wide: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
@@ -67,7 +74,7 @@ class LARSConfig(LayerAdaptationFields, LARSFields):
 
     def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
         """Returns the direction, or the momentum of it, in proportion to the weight's norm."""
-        rate = h.lr if norms is None else h.lr * xp.ratio(norms.w, norms.u, h.eeta)
+        rate = h.lr * xp.ratio(norms.w, norms.u, h.eeta) if h.adapt else h.lr
         if not h.classic_momentum:
             return rate * u
         u = xp.keep(rate * u)

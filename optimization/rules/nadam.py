@@ -29,6 +29,12 @@ class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
     """
 
     class_name: ClassVar[str] = "Nadam"
+    argument_order: ClassVar[tuple[str, ...]] = (
+        "beta_1",
+        "beta_2",
+        "epsilon",
+        "weight_decay",
+    )
     keras_class: ClassVar[str | None] = "Nadam"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (

@@ -39,6 +39,13 @@ class RMSPropConfig(Rule):
     """
 
     class_name: ClassVar[str] = "RMSprop"
+    argument_order: ClassVar[tuple[str, ...]] = (
+        "rho",
+        "momentum",
+        "epsilon",
+        "centered",
+        "weight_decay",
+    )
     keras_class: ClassVar[str | None] = "RMSprop"
     elementwise: ClassVar[bool] = True
     native_arguments: ClassVar[Mapping[str, str]] = {"rho": "alpha"}

@@ -6,7 +6,8 @@ function of JAX are made of it.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -25,6 +26,12 @@ class Numbers:
     lr: The learning rate.
     done: The updates before this one, an integer.
     t: The updates, this one included, a float.
+
+    Where a rule asks for them, also
+
+    means: Those of the gradient's squares; see `Rule.averaged_axes`.
+    multiplier: That of a group, which is in `lr`; where `Rule.own_learning_rate` makes the rate.
+    constant_rate: Whether the rate is a constant; see `Rule.asks_if_constant`.
     """
 
     def __init__(self, **values: Any):
@@ -40,6 +47,10 @@ def _always(h: Numbers) -> bool:
     return True
 
 
+def _are_patterns(annotation: Any) -> bool:
+    return annotation == Patterns or any(map(_are_patterns, typing.get_args(annotation)))
+
+
 def given(number: Any) -> bool:
     """Says whether a number acts: 0 and None do not, one that follows a schedule does."""
     return number is not None and not (isinstance(number, int | float) and number == 0)
@@ -52,7 +63,7 @@ class Slot:
     Attributes:
         name: What the formula calls it, and what the name of Keras' variable ends with.
         plural: Its name in `variables_by_path()`.
-        native: Its key in the state of a `torch.optim.Optimizer`.
+        native: Its key in the state of a `torch.optim.Optimizer`; None for none there.
         start: The number that it starts from, or the name of the field that says it.
         when: Says of a variable's numbers whether there is such a slot.
         shape: Returns its shape from that of the variable and its numbers; None: the same.
@@ -63,7 +74,7 @@ class Slot:
 
     name: str
     plural: str
-    native: str
+    native: str | None
     start: float | str = 0.0
     when: Callable[[Numbers], bool] = _always
     shape: Callable[[Sequence[int], Numbers], Sequence[int]] | None = None
@@ -81,8 +92,8 @@ class Rule(BaseOptimizerConfig):
     """An optimizer: its fields, what it keeps, and its formula.
 
     A subclass is a section (see `BaseOptimizerConfig`) that is registered by its name. It has the
-    method `step`; or, where the norm of a direction scales the step, `is_layerwise` and the methods
-    `move`, `direction` and `finish`.
+    method `step`; or, where norms or means scale the step, `is_layerwise` and the methods `move`,
+    `direction` and `finish`, and says by `norms_of` and `averaged_axes` what these need.
 
     Formulas get the gradient g, the weight w, the state s, the numbers h and the functions xp.
     Arrays are NumPy's, JAX's or TensorFlow's, or lists of PyTorch's tensors: a formula computes
@@ -93,7 +104,7 @@ class Rule(BaseOptimizerConfig):
 
     Attributes:
         class_name: The name of the classes that are made of the rule.
-        native_name: That of PyTorch's class, where it is another one.
+        native_name: That of PyTorch's class, where it is another one; "" for none of its own.
         usual_rate: The learning rate of these classes, where none is given.
         slots: What is kept of each variable, in the order in which it is made: those of a tuple
             variable by variable, one tuple after the other. Two of one name are for different
@@ -101,8 +112,11 @@ class Rule(BaseOptimizerConfig):
         native_slots: Those of PyTorch's class, where they are others.
         shared: What is kept once, scalars: `prepare` moves them.
         elementwise: Whether a step of each entry depends on that entry alone.
-        is_layerwise: Whether `step` is `move`, `direction`, norms and `finish`.
+        is_layerwise: Whether `step` is means, `move`, `direction`, norms and `finish`.
         is_wide: Whether directions may be so long or short that their squares are infinite or 0.
+        asks_if_constant: Whether the formula asks if the learning rate is a constant.
+        argument_order: The arguments in their order, where that is not the fields'.
+        section_only: Fields that are the section's alone, no arguments of the classes.
         decay_arguments: The fields that decay weights.
         variable_settings: What variables may have of their own, with what is usual.
         own_rates: The arguments of Keras' class that are rates, by the `kind` of the variables that
@@ -123,6 +137,9 @@ class Rule(BaseOptimizerConfig):
     elementwise: ClassVar[bool] = False
     is_layerwise: ClassVar[bool] = False
     is_wide: ClassVar[bool] = False
+    asks_if_constant: ClassVar[bool] = False
+    argument_order: ClassVar[tuple[str, ...]] = ()
+    section_only: ClassVar[tuple[str, ...]] = ()
     decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay",)
     variable_settings: ClassVar[Mapping[str, Any]] = {}
     own_rates: ClassVar[Mapping[str, str]] = {}
@@ -140,24 +157,31 @@ class Rule(BaseOptimizerConfig):
     @classmethod
     def argument_names(cls) -> list[str]:
         """Returns the fields that are arguments of the classes."""
-        shared = cls.pipeline_fields()
-        return [name for name in cls.field_names() if name not in (*shared, "name")]
+        others = (*cls.pipeline_fields(), *cls.section_only, "name")
+        return [name for name in cls.field_names() if name not in others]
+
+    def impossible(self) -> Iterator[tuple[str, str]]:
+        """Yields contradictions that the classes refuse; a section may refuse more."""
+        yield from self.check()
 
     @classmethod
     def problems_of(cls, fields: Mapping[str, Any]) -> list[Problem]:
-        """Returns what is wrong with fields, by name."""
+        """Returns what is wrong with arguments of the classes, by name."""
         try:
-            return cls(fields).problems()[0]
+            made = cls(fields)
         except ConfigError as error:
             return error.problems
+        return [made._problem("conflict", *each) for each in made.impossible()]
+
+    @classmethod
+    def pattern_fields(cls) -> list[str]:
+        """Returns the arguments that are regular expressions for the paths of weights."""
+        names = cls.argument_names()
+        return [name for name in names if _are_patterns(cls._find_spec(name).annotation)]
 
     def patterns(self) -> dict[str, Sequence[str] | None]:
         """Returns the lists of regular expressions of which one must match, by their fields."""
-        return {
-            name: getattr(self, name)
-            for name in self.argument_names()
-            if self._find_spec(name).annotation == Patterns | None
-        }
+        return {name: getattr(self, name) for name in self.pattern_fields()}
 
     def decays(self, path: str) -> bool:
         """Says whether the weight of a path decays, if any does."""
@@ -226,21 +250,31 @@ class Rule(BaseOptimizerConfig):
         """Returns what is subtracted from a weight, and moves its state."""
         if not self.is_layerwise:
             raise NotImplementedError
+        axes = self.averaged_axes(h)
+        if axes:
+            h = Numbers(**{**vars(h), "means": _means_of_squares(g, axes, xp)})
         self.move(g, w, s, h, xp)
-        u = xp.keep(self.direction(g, w, s, h, xp))
-        norms = None
-        if self.needs_norms(h):
-            norms = Numbers(w=xp.norm(w), u=xp.norm(u, self.is_wide))
-        return self.finish(u, w, s, norms, h, xp)
+        u = self.direction(g, w, s, h, xp)  # not to be kept: norms leave it as it is
+        names, norms = self.norms_of(h), {}
+        if "w" in names:
+            norms["w"] = xp.norm(w)
+        if "u" in names:
+            norms["u"] = xp.norm(u, self.is_wide)
+        return self.finish(u, w, s, Numbers(**norms), h, xp)
 
-    # In three parts, where a norm is between them
+    # In parts, where norms and means are between them
 
-    def needs_norms(self, h: Numbers) -> bool:
-        """Says whether a variable's step needs norms."""
-        return h.adapt
+    def averaged_axes(self, h: Numbers) -> Sequence[int]:
+        """Returns the axes of which `move` gets the means of the gradient's squares."""
+        del h
+        return ()
+
+    def norms_of(self, h: Numbers) -> Sequence[str]:
+        """Returns of what `finish` gets the norm: "w", the weight, "u", the direction, or both."""
+        return ("w", "u") if h.adapt else ()
 
     def move(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> None:
-        """Moves the state, before norms are taken."""
+        """Moves the state, before norms are taken; `h.means` are those of `averaged_axes`."""
 
     def direction(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> Any:
         """Returns the direction whose norm counts, of the state as it is."""
@@ -253,11 +287,16 @@ class Rule(BaseOptimizerConfig):
             u: What `direction` returned.
             w: The weight.
             s: Its state.
-            norms: Those of w and u; None if they are not needed.
+            norms: Those that `norms_of` asks for, as attributes.
             h: The numbers.
             xp: The functions.
         """
         raise NotImplementedError
+
+
+def _means_of_squares(g: Any, axes: Sequence[int], xp: Any) -> list[Any]:
+    squares = xp.keep(xp.square(g))
+    return [xp.mean(squares, axis) for axis in axes]
 
 
 NATIVE = {

@@ -150,6 +150,14 @@ class SGDTorchConfig(SGDFormula):
     """
 
     class_name: ClassVar[str] = "SGDTorch"
+    argument_order: ClassVar[tuple[str, ...]] = (
+        "momentum",
+        "momentum_start",
+        "warmup_steps",
+        "nesterov",
+        "weight_decay",
+        "weight_keys",
+    )
     variable_settings: ClassVar[Mapping[str, Any]] = {
         "classic_momentum": False,
         "decoupled_weight_decay": False,

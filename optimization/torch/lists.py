@@ -397,6 +397,32 @@ class Lists:
         return _extreme(x, y, "minimum", min)
 
     @staticmethod
+    def mean(x: Tensors, axis: int, keepdims: bool = False) -> Tensors:
+        """Returns the means along an axis."""
+        return x.map(lambda tensor: tensor.mean(axis, keepdim=keepdims))
+
+    @staticmethod
+    def expand_dims(x: Tensors, axis: int) -> Tensors:
+        """Returns x with one more axis."""
+        return Tensors([tensor.unsqueeze(axis) for tensor in x.tensors()])  # views
+
+    @staticmethod
+    def size(x: Tensors) -> Scalars:
+        """Returns how many entries each tensor has."""
+        return Scalars([tensor.numel() for tensor in x.tensors()])
+
+    @staticmethod
+    def resolution(x: Tensors) -> float:
+        """Returns the distance from 1 to the next number of the dtype of x."""
+        return torch.finfo(x.raw()[0].dtype).eps
+
+    @staticmethod
+    def steps_since(count: Any, start: int, like: Tensors) -> Any:
+        """Returns count - start: a float64, which is exact."""
+        del like
+        return count - start
+
+    @staticmethod
     def clip(x: Tensors, least: float, most: float) -> Tensors:
         """Returns x within bounds."""
         low = x.apply(torch._foreach_clamp_min, torch._foreach_clamp_min_, least)
@@ -448,9 +474,7 @@ class Lists:
         """Returns what `to_matrix` returned in the form that it had, that of other tensors."""
         del outputs_first
         pairs = zip(x.keep().tensors(), like.tensors(), strict=True)
-        return Tensors(
-            [(m if len(w) == m.shape[0] else m.mT).reshape(w.shape) for m, w in pairs]
-        )
+        return Tensors([(m if len(w) == m.shape[0] else m.mT).reshape(w.shape) for m, w in pairs])
 
     @staticmethod
     def width(x: Tensors) -> Scalars:
@@ -484,8 +508,11 @@ def _extreme(x: Any, y: Any, name: str, of_numbers: Callable[[Any, Any], Any]) -
         return x.apply(new, getattr(torch, f"_foreach_{name}_"), other)
 
     def of(a: Any, b: Any) -> Any:
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            return getattr(torch, name)(a, b)
         if isinstance(a, Tensor) or isinstance(b, Tensor):
-            return getattr(torch, name)(torch.as_tensor(a), torch.as_tensor(b))
+            tensor, bound = (a, b) if isinstance(a, Tensor) else (b, a)
+            return tensor.clamp(**{"min" if name == "maximum" else "max": bound})
         return of_numbers(a, b)
 
     if isinstance(x, Scalars):

@@ -9,7 +9,7 @@ from optimization.torch.rule_optimizer import native_class
 
 def __getattr__(name: str) -> Any:
     for _, entry in OPTIMIZERS_CLS.entries():
-        if issubclass(entry.config_class, Rule):
+        if issubclass(entry.config_class, Rule) and entry.config_class.native_name != "":
             made = native_class(entry.config_class)
             if made.__name__ == name:
                 return made

@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 
 from optimization.configs.documentation import complete
 from optimization.configs.errors import did_you_mean
-from optimization.configs.types import Patterns
 from optimization.rules.rule import Numbers, Rule, Slot, given, native_argument
 from optimization.torch.base import batches, number, zeros_like
 from optimization.torch.by_name import load_in_our_words
@@ -135,14 +134,15 @@ class RuleOptimizer(ExactState, Optimizer):
         Raises:
             ValueError: For all that is wrong.
         """
-        _check_rate(group["lr"], self.rule_class.divides_by_rate)
+        if not (group["lr"] is None and self._makes_rate(group)):
+            check_rate(group["lr"], self.rule_class.divides_by_rate)
         fields, usual = {}, native_defaults(self.rule_class)
         for name, key, place in self.places:
             value = group[key]
             if place is not None:
                 value = _several(key, value, len(usual[key]))[place]
             fields[name] = _one_number(key, value)
-            if value is None and usual[key] is not None:
+            if value is None and usual[key] is not None and not self._may_be_none(name):
                 raise ValueError(f"Argument `{key}` must be a number, received: {key}=None")
         for name, usual_value in self.rule_class.variable_settings.items():
             if not isinstance(group[name], type(usual_value)):
@@ -153,15 +153,28 @@ class RuleOptimizer(ExactState, Optimizer):
         if problems:
             raise ValueError("; ".join(self._native_text(p) for p in problems))
 
+    def _makes_rate(self, group: Mapping[str, Any]) -> bool:
+        """Says whether a group needs no learning rate, since it makes its own."""
+        del group
+        return False
+
+    def _may_be_none(self, name: str) -> bool:
+        decays = name in ("weight_decay", *self.rule_class.decay_arguments)  # 0 for none
+        return self.rule_class._find_spec(name).optional and not decays
+
     def _native_text(self, problem: Any) -> str:
         key = native_argument(self.rule_class, problem.path).partition(".")[0]
         between = " " if problem.message.startswith("must") else ": "
         return f"Argument `{key}`{between}{problem.message}"
 
+    def _group_defaults(self) -> dict[str, Any]:
+        """Returns what groups have, of which old ones may lack some."""
+        return native_defaults(self.rule_class)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            for name, value in native_defaults(self.rule_class).items():
+            for name, value in self._group_defaults().items():
                 group.setdefault(name, value)
         for saved in self.state.values():
             # A number in old versions of torch, and in the AdamW of transformers.
@@ -292,7 +305,7 @@ class RuleOptimizer(ExactState, Optimizer):
         # A number that a schedule has at 0 for now needs its slot then, too.
         made = self.rule_class.native_slots or self.rule_class.slots
         slots = [slot for together in made for slot in together]
-        return [slot for slot in slots if slot.when(h) or slot.when(usual)]
+        return [s for s in slots if s.native and (s.when(h) or s.when(usual))]
 
     def initial_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Returns the state of a parameter before its first update, apart from `step`."""
@@ -326,7 +339,8 @@ class RuleOptimizer(ExactState, Optimizer):
         self.keep_shared(group, shared)
 
 
-def _check_rate(rate: Any, divides: bool) -> None:
+def check_rate(rate: Any, divides: bool) -> None:
+    """Raises a `ValueError` for what is no learning rate; 0 is none if it is divided by."""
     least = "> 0" if divides else ">= 0"
     value = _one_number("lr", rate)
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -361,8 +375,7 @@ def _fields(rule: type[Rule]) -> list[str]:
     names = [
         name
         for name in rule.argument_names()
-        if name not in (*rule.curve_fields, *rule.settings_fields)
-        and not _is_about_names(rule._find_spec(name).annotation)
+        if name not in (*rule.curve_fields, *rule.settings_fields, *rule.pattern_fields())
     ]
     # Keras' name for the decay that has another one here.
     twice = [native_argument(rule, name) for name in names].count("weight_decay") > 1
@@ -373,10 +386,6 @@ def _place(rule: type[Rule], name: str) -> tuple[str, int | None]:
     """Returns the key that a field has in groups, and its place if that holds several."""
     key, _, place = native_argument(rule, name).partition(".")
     return key, int(place) if place else None
-
-
-def _is_about_names(annotation: Any) -> bool:
-    return Patterns in (annotation, *getattr(annotation, "__args__", ()))
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """`Adafactor`, `AdafactorSchedule` and `get_adafactor_schedule` of transformers, for PyTorch."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,8 +9,9 @@ from torch.optim import Optimizer
 
 import optimization.torch.adafactor as native
 from optimization.configs.errors import ConfigError
-from optimization.torch.base import ForeachOptimizer
+from optimization.rules.rule import Numbers
 from optimization.torch.by_name import load_by_name
+from optimization.torch.rule_optimizer import check_rate
 from optimization.transformers.lambda_scheduler import FactorScheduler
 
 # What the switches of the other `Adafactor` are called here.
@@ -47,9 +48,6 @@ class Adafactor(native.Adafactor):
     """
 
     _before_loading = staticmethod(load_by_name)  # groups stay in transformers' words
-    state_names: ClassVar = {
-        kind: (*names, "RMS") for kind, names in native.Adafactor.state_names.items()
-    }
 
     def __init__(
         self,
@@ -76,7 +74,10 @@ class Adafactor(native.Adafactor):
             "warmup_init": warmup_init,
         }
         # Not the constructor of the base class, whose arguments have other names.
-        ForeachOptimizer.__init__(self, params, defaults, foreach=None, maximize=False)
+        self._latest = 0.0
+        self.check_group(defaults)
+        Optimizer.__init__(self, params, {**defaults, "foreach": None, "maximize": False})
+        self.register_load_state_dict_pre_hook(self._before_loading)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Checks the hyperparameters of a group.
@@ -102,31 +103,39 @@ class Adafactor(native.Adafactor):
         except ConfigError as error:
             renamed = [p._replace(path=_NAMES.get(p.path, p.path)) for p in error.problems]
             raise ConfigError(renamed) from None
-        ForeachOptimizer.check_group(self, {} if relative else {"lr": group["lr"]})
+        if not relative:
+            check_rate(group["lr"], divides=False)
+
+    def _group_defaults(self) -> dict[str, Any]:
+        return {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for saved in self.state.values():
             saved["RMS"] = torch.as_tensor(saved.get("RMS", 0.0))
 
-    def kind_of(self, parameter: Tensor, group: dict[str, Any]) -> str:
-        """Returns what is kept of a parameter's second moment, and whether it has a momentum."""
-        return super().kind_of(parameter, _switches(group))
+    def kind_of(self, parameter: Tensor, group: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+        """Returns the axes of a parameter that are factored."""
+        return super().kind_of(parameter, _HF)
 
-    def initial_state(
-        self, parameter: Tensor, kind: str, group: dict[str, Any]
-    ) -> dict[str, Tensor]:
+    def numbers(self, group: Mapping[str, Any], own: Mapping[str, Any]) -> Numbers:
+        """Returns the numbers of a group, by the names of the other `Adafactor`."""
+        return super().numbers({**group, **_switches(group)}, own)
+
+    def initial_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Returns the moments, and the root mean square of the weights before the last update."""
-        state = super().initial_state(parameter, kind, _switches(group))
-        return {**state, "RMS": torch.tensor(0.0)}
+        return {**super().initial_state(parameter, group), "RMS": torch.tensor(0.0)}
 
-    def _before_groups(self) -> None:
-        """Does nothing: each parameter counts its own updates."""
+    @staticmethod
+    def _counts_all(group: Mapping[str, Any]) -> bool:
+        return False
 
-    def _update(self, kind, group, params, grads, steps, *states):
-        *states, sizes = states
-        torch._foreach_copy_(sizes, native.root_mean_squares(params))
-        super()._update(kind, _switches(group), params, grads, steps, *states)
+    def _step_batch(self, group: dict[str, Any], kind: Any, batch: list[list[Any]]) -> None:
+        for parameter in batch[0]:
+            weight = self.weight_of(parameter)
+            size = torch.linalg.vector_norm(weight.float()) / weight.numel() ** 0.5
+            self.state[parameter]["RMS"].copy_(size)
+        super()._step_batch(group, kind, batch)
 
     @staticmethod
     def _get_lr(param_group: Mapping[str, Any], param_state: Mapping[str, Any]) -> float:

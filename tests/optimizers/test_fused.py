@@ -1,21 +1,30 @@
 """Fused updates are the plain ones, whatever the pipeline does around them."""
 
+from typing import ClassVar
+
 import keras
 import numpy as np
 import pytest
 
+from optimization.configs.base import config_dataclass
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+from optimization.keras.rule_optimizer import keras_class
 from optimization.optimizers import (
     LAMB,
     LARS,
+    Adam,
     AdamWeightDecay,
+    Nadam,
     ParamGroup,
     PipelineOptimizer,
     SGDTorch,
-    lamb,
 )
+from optimization.optimizers.updates import _settings
+from optimization.rules.lamb import LAMBConfig
+from optimization.rules.rule import Rule
 from tests.golden_cases import make_variable
 from tests.optimizers.common import TableSchedule, problem
-from tests.optimizers.test_own_optimizers import ALL, EXCLUDED, TOLERANCE, adafactor
+from tests.optimizers.test_own_optimizers import ALL, EXCLUDED, KERAS, TOLERANCE, adafactor
 
 BACKEND = keras.backend.backend()
 pytestmark = [
@@ -25,8 +34,9 @@ pytestmark = [
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
-    from optimization.optimizers import fused, fused_kinds
+    from optimization.keras import compiling, sums
 
+SGD = OPTIMIZERS_CLS["sgd"]
 STEPS = 6
 
 
@@ -102,7 +112,7 @@ PIPELINES = {
 def of_small(request, monkeypatch):
     """How the updates are done, which depends on the variables' sizes."""
     if request.param == "compiled":
-        monkeypatch.setattr(fused, "_SMALL", 1)
+        monkeypatch.setattr(compiling, "_SMALL", 1)
     return request.param
 
 
@@ -116,8 +126,7 @@ def test_it_equals_the_plain_update(name, pipeline, of_small):
     actual = Training(ALL[name], **arguments).run()
     # The same float32 operations, in another order; factors on the gradient are multiplied first.
     assert error(actual, plain) < TOLERANCE.get(name, 1e-6)
-    fits = fused.fits(actual.optimizer.optimizer)
-    assert fits is (name != "muon")
+    fits = name not in KERAS
     # A kernel, a filter, an embedding, and vectors: of one length and, for some, of two kinds.
     assert actual.functions in ((4, 5) if fits else (0,))
     assert plain.functions == 0
@@ -143,7 +152,7 @@ def test_it_equals_the_plain_update_with_every_setting(setting, of_small):
     arguments = SETTINGS[setting]
 
     def make():
-        return keras.optimizers.AdamW(0.01, weight_decay=0.1)
+        return Adam(0.01, weight_decay=0.1)
 
     plain = Training(make, jit_compile=False, **arguments).run()
     actual = Training(make, **arguments).run()
@@ -167,7 +176,7 @@ def test_groups_have_functions_of_their_own(of_small):
         }
 
     def make():
-        return keras.optimizers.AdamW(0.01, weight_decay=0.1)
+        return Adam(0.01, weight_decay=0.1)
 
     plain = Training(make, jit_compile=False, **arguments()).run()
     actual = Training(make, **arguments()).run()
@@ -204,7 +213,7 @@ def test_after_an_error_the_training_goes_on():
 def test_variables_of_tensorflow_are_updated_plainly():
     def trained(jit_compile):
         variables = [tf.Variable([1.0, 2.0]), tf.Variable([[3.0]])]
-        optimizer = PipelineOptimizer(keras.optimizers.Adam(0.1), jit_compile=jit_compile)
+        optimizer = PipelineOptimizer(Adam(0.1), jit_compile=jit_compile)
         step = tf.function(
             lambda: optimizer.apply([v * 0.5 for v in variables], variables), autograph=False
         )
@@ -246,9 +255,7 @@ def test_gradients_of_lower_precision_than_their_weights(name, of_small):
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64])
 def test_settings_of_any_kind_of_number_are_not_stale(kind, of_small):
     def trained(jit_compile):
-        training = Training(
-            lambda: keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=jit_compile
-        )
+        training = Training(lambda: SGD(0.1, momentum=0.9), jit_compile=jit_compile)
         training.run(range(3))
         training.optimizer.optimizer.momentum = kind(0.1)
         training.retrace()
@@ -263,7 +270,7 @@ def test_functions_among_the_settings_are_not_taken_for_each_other():
     optimizer = SGDTorch(0.1, momentum=0.9)
     for step in range(8):
         optimizer.bias_learning_rate = TableSchedule([0.1 * step])
-        settings.add(fused.settings(optimizer))
+        settings.add(_settings(optimizer))
     assert len(settings) == 8
 
 
@@ -278,14 +285,7 @@ def test_optimizers_that_differ_in_their_rates_share_functions(of_small):
 
 
 def adam_for_layers():
-    return keras.optimizers.Nadam(0.01)
-
-
-def test_names_are_nothing_about_a_variable():
-    """Adafactor has a list of as many names of settings as there are variables here."""
-    count = len(adafactor("torch", 0.01)._switches)
-    shapes = {f"layer_{i}/bias": (3,) for i in range(count)}
-    assert Training(lambda: adafactor("torch", 0.01), shapes=shapes).run().functions == 1
+    return Nadam(0.01)
 
 
 def test_a_factor_keeps_the_precision_of_the_gradient():
@@ -348,9 +348,7 @@ def test_swapped_weights_are_refused():
 
 def test_settings_that_are_set_later_act_in_the_next_trace():
     def changed(jit_compile):
-        training = Training(
-            lambda: keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=jit_compile
-        )
+        training = Training(lambda: SGD(0.1, momentum=0.9), jit_compile=jit_compile)
         training.run(range(3))
         training.optimizer.momentum = 0.5
         training.optimizer.learning_rate = 0.01
@@ -383,7 +381,7 @@ def test_a_function_that_xla_compiles_needs_none_inside():
 
 def test_sparse_gradients_stay_sparse():
     def trained(jit_compile):
-        training = Training(lambda: keras.optimizers.SGD(0.1), jit_compile=jit_compile)
+        training = Training(lambda: SGD(0.1), jit_compile=jit_compile)
 
         def step(grads):
             rows = tf.IndexedSlices(grads[0][:3], tf.constant([1, 4, 1]), tf.constant([7, 4]))
@@ -401,7 +399,7 @@ def test_sparse_gradients_stay_sparse():
 
 def test_what_nadam_does_once_in_a_step_it_does_once():
     def trained(jit_compile):
-        training = Training(lambda: keras.optimizers.Nadam(0.01), jit_compile=jit_compile)
+        training = Training(lambda: Nadam(0.01), jit_compile=jit_compile)
 
         def step(grads):
             rows = tf.IndexedSlices(grads[0][:3], tf.constant([1, 4, 2]), tf.constant([7, 4]))
@@ -444,19 +442,56 @@ def test_gradients_whose_shapes_are_not_known_in_the_graph():
 
 
 def test_a_trace_that_fails_can_be_repeated(monkeypatch):
-    monkeypatch.setattr(fused, "_SMALL", 1)
+    monkeypatch.setattr(compiling, "_SMALL", 1)
     training = Training(ALL["lamb"])
 
     def failing(*arguments):
         raise RuntimeError("halfway")
 
     with monkeypatch.context() as patched:
-        patched.setattr(lamb, "trust_ratio", failing)
+        patched.setattr(LAMBConfig, "finish", failing)
         with pytest.raises(RuntimeError, match="halfway"):
             training.run()
     plain = Training(ALL["lamb"], jit_compile=False)
     training.retrace()
     assert error(training.run(), plain.run()) < 1e-6  # rounding of float32, as above
+
+
+@config_dataclass
+class NormalizedConfig(Rule):
+    """Steps of the length of the learning rate, which no entry has by itself."""
+
+    class_name: ClassVar[str] = "TestNormalized"
+
+    def step(self, g, w, s, h, xp):
+        return h.lr * g / xp.norm(g)
+
+
+class Normalized(keras.optimizers.Optimizer):
+    """The same, as a class of Keras."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        length = keras.ops.sqrt(keras.ops.sum(keras.ops.square(gradient)))
+        self.assign_sub(variable, learning_rate * gradient / length)
+
+
+@pytest.mark.parametrize("how", ["eager", "graph", "compiled", "as a whole"])
+@pytest.mark.parametrize("make", [keras_class(NormalizedConfig), Normalized], ids=["rule", "class"])
+def test_a_user_s_optimizer_that_is_not_elementwise(make, how):
+    """Four equal variables move by the same, however they are updated."""
+    gradient = np.float32([1, 2, 2])
+    optimizer = PipelineOptimizer(make(0.3), jit_compile=how == "compiled" or "auto")
+    variables = [keras.Variable(np.zeros(3, "float32")) for _ in range(4)]
+
+    def step():
+        optimizer.apply([tf.constant(gradient)] * 4, variables)
+
+    if how in ("graph", "as a whole"):
+        step = tf.function(step, jit_compile=how == "as a whole", autograph=False)
+    for _ in range(2):
+        step()
+    for variable in variables:
+        np.testing.assert_allclose(variable.numpy(), -0.2 * gradient, rtol=1e-6)
 
 
 def test_a_class_of_the_users_is_updated_plainly():
@@ -491,15 +526,15 @@ def test_large_variables_are_updated_in_parts(name, monkeypatch):
     arguments = {"gradient_accumulation_steps": 2, "global_clipnorm": 0.5, "ema": {}}
     plain = Training(make, jit_compile=False, **arguments).run()
     # All of these variables, and with folds of 2 some of their axes, count as large.
-    monkeypatch.setattr(fused, "_SMALL", 1)
-    monkeypatch.setattr(fused_kinds, "_FOLDS", 2)
+    monkeypatch.setattr(compiling, "_SMALL", 1)
+    monkeypatch.setattr(sums, "_FOLDS", 2)
     actual = Training(make, **arguments).run()
     assert error(actual, plain) < 1e-6  # rounding of float32, as above
     for update in actual.optimizer._updates._fused._updates.values():
-        for part in update._parts:
+        for part in getattr(update, "_compiled", {}).values():
             # What passes from one to the next is smaller than the variable.
-            sizes = [output.shape.num_elements() for output in part.function.outputs]
-            assert all(size < update.variables[0].shape.num_elements() for size in sizes)
+            sizes = [output.shape.num_elements() for output in part.outputs]
+            assert all(size < update._copies[0].shape.num_elements() for size in sizes)
 
 
 @pytest.mark.parametrize(
@@ -536,12 +571,10 @@ def test_norms_of_stacked_variables_are_those_of_each():
 @pytest.mark.parametrize(
     ("make", "stacks"),
     [
-        (lambda: keras.optimizers.SGD(0.1), True),
+        (lambda: SGD(0.1), True),
         (lambda: adafactor("torch", 0.01), True),
         (lambda: adafactor("torch", 0.01, step_count="per_parameter"), True),
-        # Of these an update of one variable is not elementwise, and no stage says so.
-        (lambda: keras.optimizers.Lamb(0.1), False),
-        (lambda: keras.optimizers.Adafactor(0.1), False),
+        (lambda: keras_class(NormalizedConfig)(0.1), False),  # it is not elementwise
     ],
 )
 def test_what_can_not_be_stacked_is_compiled(make, stacks):
@@ -553,20 +586,20 @@ def test_what_can_not_be_stacked_is_compiled(make, stacks):
 
 
 def test_norms_are_left_to_tensorflow(monkeypatch):
-    monkeypatch.setattr(fused, "_SMALL", 1)
+    monkeypatch.setattr(compiling, "_SMALL", 1)
     training = Training(lambda: LAMB(0.01, weight_decay_rate=0.1), global_clipnorm=0.5)
     training.run(range(1))
     # Of each gradient for the clip, and of each weight for its ratio to its step.
     assert _types(training).count("L2Loss") == 6 + 6
     for update in training.optimizer._updates._fused._updates.values():
-        for part in update._parts:
-            types = {operation.type for operation in part.function.graph.get_operations()}
+        for part in update._compiled.values():
+            types = {operation.type for operation in part.graph.get_operations()}
             assert not {"L2Loss", "Mean"} & types
 
 
 def test_a_variable_is_cleared_in_place(of_small):
     variables = [keras.Variable(np.ones((3, 2), "float32")) for _ in range(2)]
-    clear = fused.Clearing()
+    clear = compiling.Clearing()
     tf.function(lambda: clear(variables), autograph=False)()
     assert [float(np.abs(v.numpy()).max()) for v in variables] == [0, 0]
     assert len(clear._functions) == (1 if of_small == "compiled" else 0)
@@ -575,4 +608,4 @@ def test_a_variable_is_cleared_in_place(of_small):
 @pytest.mark.parametrize("wrong", ["always", None, 2, 1, 0.0])
 def test_jit_compile_must_be_known(wrong):
     with pytest.raises(ValueError, match="`jit_compile`"):
-        PipelineOptimizer(keras.optimizers.SGD(0.1), jit_compile=wrong)
+        PipelineOptimizer(SGD(0.1), jit_compile=wrong)

@@ -19,8 +19,8 @@ from tests.golden_cases import make_variables
         (keras.optimizers.SGD(0.1), "momentum", "momentum", "momentum"),
         (keras.optimizers.SGD(0.1), "weight_decay", "weight_decay", "weight_decay"),
         (AdamWeightDecay(0.1), "weight_decay", "weight_decay_rate", "weight_decay_rate"),
-        (SGDTorch(0.1), "weight_decay", "weight_decay", "gradient_decay"),
-        (Adafactor(0.1), "weight_decay", "weight_decay", "decoupled_decay"),
+        (SGDTorch(0.1), "weight_decay", "weight_decay", "weight_decay"),
+        (Adafactor(0.1), "weight_decay", "weight_decay", "weight_decay"),
     ],
 )
 def test_where_a_hyperparameter_is_kept(optimizer, name, argument, attribute):

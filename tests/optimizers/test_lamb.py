@@ -68,7 +68,7 @@ def test_ratio_is_one_where_a_norm_is_zero():
     gradients = [
         {"zero/kernel": np.ones((2, 2), "float32"), "still/kernel": np.zeros(2, "float32")}
     ]
-    weights = final_weights(LAMB(0.1, epsilon=0.0, weight_decay_rate=0.0), initial, gradients)
+    weights = final_weights(LAMB(0.1), initial, gradients)
     # Adam's first step is lr * sign(g), to the rounding of the bias corrections.
     np.testing.assert_allclose(weights["zero/kernel"], -0.1, rtol=1e-4)
 

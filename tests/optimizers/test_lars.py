@@ -70,7 +70,7 @@ def test_without_adaptation_it_is_momentum_sgd(classic):
 
 
 def test_nesterov_needs_momentum():
-    with pytest.raises(ValueError, match="`nesterov` needs a momentum"):
+    with pytest.raises(ValueError, match="^nesterov: needs `momentum`"):
         LARS(momentum=0.0, nesterov=True)
 
 

@@ -61,22 +61,25 @@ OWN = {
     "adafactor_timm": lambda lr=0.01: adafactor("timm", lr, beta1=0.9, step_size="absolute"),
     "adafactor_big_vision": lambda lr=0.01: adafactor("big_vision", lr, weight_decay=0.1),
 }
+RULES = {
+    "sgd": lambda: OPTIMIZERS_CLS["sgd"](0.01),
+    "momentum": lambda: OPTIMIZERS_CLS["sgd"](0.01, momentum=0.9, nesterov=True),
+    "adam": lambda: Adam(0.01, weight_decay=0.1),
+    "amsgrad": lambda: Adam(0.01, amsgrad=True),
+    "rmsprop": lambda: RMSprop(0.01, momentum=0.9, centered=True),
+    "adagrad": lambda: Adagrad(0.01),
+    "adadelta": lambda: OPTIMIZERS_CLS["adadelta"](1.0),
+    "adamax": lambda: Adamax(0.01),
+    "nadam": lambda: Nadam(0.01),
+    "ftrl": lambda: OPTIMIZERS_CLS["ftrl"](0.01),
+    "lion": lambda: OPTIMIZERS_CLS["lion"](0.001),
+}
 KERAS = {
-    "sgd": lambda: keras.optimizers.SGD(0.01),
-    "momentum": lambda: keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
-    "adam": lambda: keras.optimizers.Adam(0.01),
-    "amsgrad": lambda: keras.optimizers.Adam(0.01, amsgrad=True),
     "keras_adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
-    "rmsprop": lambda: keras.optimizers.RMSprop(0.01, momentum=0.9, centered=True),
-    "adagrad": lambda: keras.optimizers.Adagrad(0.01),
-    "adadelta": lambda: keras.optimizers.Adadelta(1.0),
-    "adamax": lambda: keras.optimizers.Adamax(0.01),
-    "nadam": lambda: keras.optimizers.Nadam(0.01),
-    "ftrl": lambda: keras.optimizers.Ftrl(0.01),
-    "lion": lambda: keras.optimizers.Lion(0.001),
+    "keras_nadam": lambda: keras.optimizers.Nadam(0.01),
     "muon": lambda: keras.optimizers.Muon(0.01, weight_decay=0.1, exclude_layers=["conv"]),
 }
-ALL = {**OWN, **KERAS}
+ALL = {**OWN, **RULES, **KERAS}
 # FTRL computes each weight anew as a difference of large sums.
 TOLERANCE = {"ftrl": 3e-6}
 
@@ -184,8 +187,8 @@ def test_jit_compiled_update_equals_the_plain_one(name):
     assert relative_error(actual, expected) < TOLERANCE.get(name, 1e-6)
     # What can't be fused is compiled as a whole.
     functions = list(compiled._updates.compiled.values())
-    assert len(functions) == (1 if name == "muon" else 0)
-    assert bool(compiled._updates._fused._updates) is (name != "muon")
+    assert len(functions) == (1 if name in KERAS else 0)
+    assert bool(compiled._updates._fused._updates) is (name not in KERAS)
     assert all(function.experimental_get_tracing_count() == 1 for function in functions)
 
 

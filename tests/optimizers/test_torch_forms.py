@@ -120,7 +120,11 @@ def test_the_default_is_the_optimizer_of_keras(cls, arguments):
     [
         (
             RMSprop,
-            {**switches, "epsilon_in_sqrt": False, "classic_momentum": False},
+            {
+                **switches,
+                "epsilon_in_sqrt": False,
+                "classic_momentum": not switches["momentum"],  # or it is refused
+            },
             "RMSprop",
             {**switches, "alpha": 0.9},
         )

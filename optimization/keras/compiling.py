@@ -1,0 +1,95 @@
+"""What XLA compiles on TensorFlow, when, and where."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from optimization.optimizers import distribution
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util  # the public API has no such question
+
+_SMALL = 2**14  # Fewer entries are copied in less time than a call takes.
+
+
+def acts(setting: bool | str) -> bool:
+    """Says whether updates are to be fused here and now.
+
+    Args:
+        setting: `jit_compile`: "auto" is for graphs, where tracing is paid once. A graph that XLA
+            compiles as a whole needs no functions inside.
+    """
+    if not setting or keras.backend.backend() != "tensorflow" or distribution.in_replica():
+        return False
+    if tf.executing_eagerly():
+        return setting is True
+    graph = tf.compat.v1.get_default_graph()
+    return not control_flow_util.GraphOrParentsInXlaContext(graph)
+
+
+def unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Spares a function the translation of `tf.function`, which takes its time."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    return tf.autograph.experimental.do_not_convert(function)
+
+
+def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns a function for XLA, traced outside of all graphs and for any device."""
+
+    def specification(value: Any) -> Any:
+        if value is None or isinstance(value, tf.Variable):
+            return value
+        return tf.TensorSpec(value.shape, value.dtype)
+
+    specifications = tf.nest.map_structure(specification, arguments)
+    with tf.init_scope(), tf.device(None):
+        jitted = tf.function(function, jit_compile=True, autograph=False)
+        return jitted.get_concrete_function(*specifications)
+
+
+def is_small(variable: Any) -> bool:
+    """Says whether a call of a compiled function takes longer than what it does to a variable."""
+    return (variable.shape.num_elements() or 0) < _SMALL
+
+
+def copies_of(variable: keras.Variable) -> tuple[Any, ...]:
+    """Returns the `tf.Variable` of each device of this process."""
+    copies = distribution.local_copies(variable)
+    return tuple(getattr(copy, "_value", copy) for copy in copies)
+
+
+def by_device(variables: Sequence[Any]) -> list[list[Any]]:
+    """Returns the copies of variables on each device of this process."""
+    return [list(copies) for copies in zip(*map(copies_of, variables), strict=True)]
+
+
+class Clearing:
+    """Sets variables to 0 in place, where `assign` would make another tensor first."""
+
+    def __init__(self) -> None:
+        # With one variable of each kind: a function is bound to the life of that it was traced by.
+        self._functions: dict[tuple, tuple[Any, Any]] = {}
+
+    @unconverted
+    def __call__(self, variables: Sequence[keras.Variable]) -> None:
+        """Clears variables."""
+        for variable in variables:
+            for copy in copies_of(variable):
+                with tf.device(copy.device):
+                    self._clear(copy)
+
+    def _clear(self, copy: Any) -> None:
+        if is_small(copy):
+            _clear(copy)
+            return
+        key = (tuple(copy.shape), copy.dtype, copy.trainable)
+        if key not in self._functions:
+            self._functions[key] = (compiled(_clear, copy), copy)
+        self._functions[key][0](copy)
+
+
+def _clear(variable: Any) -> None:
+    variable.assign(tf.zeros_like(variable))
