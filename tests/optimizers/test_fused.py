@@ -556,8 +556,10 @@ def test_norms_are_left_to_tensorflow(monkeypatch):
     monkeypatch.setattr(fused, "_SMALL", 1)
     training = Training(lambda: LAMB(0.01, weight_decay_rate=0.1), global_clipnorm=0.5)
     training.run(range(1))
-    # Of each gradient for the clip, and of each weight for its ratio to its step.
-    assert _types(training).count("L2Loss") == 6 + 6
+    # For the clip of all gradients, small ones of a shape together; and of each weight for its ratio
+    # to its step.
+    shapes = {tuple(variable.shape) for variable in training.variables}
+    assert _types(training).count("L2Loss") == len(shapes) + len(training.variables)
     for update in training.optimizer._updates._fused._updates.values():
         for part in update._parts:
             types = {operation.type for operation in part.function.graph.get_operations()}
