@@ -3,9 +3,9 @@
 import typing
 from collections.abc import Iterator
 
-from optimization.configs.base import OneOfConfig
 from optimization.configs.curve_checks import wrong_values
 from optimization.configs.errors import Problem, did_you_mean
+from optimization.configs.oneof import OneOfConfig
 from optimization.configs.rate_curve import schedule_free_sections
 from optimization.schedules.compose import (
     schedule_conflicts,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 
+from optimization.configs.tree import Node, declared_specs
 from optimization.configs.types import REQUIRED, kinds_of
 
 _SECTION = "Attributes:"
@@ -107,25 +108,21 @@ def _value_text(value: Any) -> str:
 
 def _in_order(cls: type) -> list[str]:
     """Returns the names of the fields, from those of the class itself to those of its bases."""
-    from optimization.configs.base import _declared_specs
-
-    names = _declared_specs(cls)
+    names = declared_specs(cls)
     nearest = [name for base in cls.__mro__ for name in inspect.get_annotations(base)]
     return [name for name in dict.fromkeys(nearest) if name in names]
 
 
 def _entry(cls: type, name: str) -> str:
-    from optimization.configs.base import Config, OneOfConfig, _declared_specs
-
-    spec = _declared_specs(cls)[name]
+    spec = declared_specs(cls)[name]
     default = spec.default()
     facts = [type_text(spec.annotation)]
     if default is REQUIRED:
         facts.append("required")
-    elif not isinstance(default, Config):
+    elif not isinstance(default, Node):
         facts.append(f"default {_value_text(default)}")
     text = f"{name} ({'; '.join(facts)}): {_meaning(cls, name)}".removesuffix(": ")
-    if name == "type" and issubclass(cls, OneOfConfig):
+    if name == "type" and hasattr(cls, "branches"):  # a oneof
         text += f" The types are {', '.join(cls.branches())}."
     return textwrap.fill(
         text, _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8, break_long_words=False

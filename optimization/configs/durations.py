@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from optimization.configs.base import Change, Config, OneOfConfig, commit
+from optimization.configs.base import Config
 from optimization.configs.errors import Problem
+from optimization.configs.oneof import OneOfConfig
+from optimization.configs.planning import Change, Plan
 from optimization.configs.types import Duration, is_pending
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -119,7 +121,6 @@ def _set_steps(
     if remaining is not None and isinstance(stable, int):
         remaining -= stable
     origin = config._origin_near(name)
-    changes: list[Change] = []
     rounded = math.ceil if name in getattr(config, "rounds_up", ()) else round
     try:
         steps = (
@@ -130,10 +131,10 @@ def _set_steps(
     except _UnknownLengthError as error:
         problems.append(config._problem("missing", name, f"{value!r} {error}"))
         return
-    found: list[Problem] = []
-    config._plan_value(name, steps, origin, found, changes)
-    problems += [p._replace(message=f"{value!r}: {p.message}") for p in found]
-    commit(changes)
+    plan = Plan()
+    plan.set(Change(config, name, steps, origin))
+    problems += [p._replace(message=f"{value!r}: {p.message}") for p in plan.problems]
+    plan.commit()
 
 
 def _number(

@@ -17,6 +17,15 @@ class Origin(NamedTuple):
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
 
+PYTHON = Origin("python")
+DEFAULT = Origin("default")
+
+
+def known(origin: Origin) -> Origin | None:
+    """Returns what to say of an origin: nothing of Python code, which its traceback shows."""
+    return None if origin in (PYTHON, DEFAULT) else origin
+
+
 class Problem(NamedTuple):
     """One mistake in a configuration.
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from optimization.configs import yaml_file
-from optimization.configs.base import PYTHON, Change, Config, commit
+from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError, Problem, warn
 from optimization.configs.overrides import read_override
+from optimization.configs.planning import Plan
 from optimization.configs.yaml_file import SourcedDict
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -33,9 +34,10 @@ def layered(
         config._move(path)
     problems: list[Problem] = []
     for layer in layers:
-        changes: list[Change] = []
-        config._plan(layer, PYTHON, problems, changes)
-        commit(changes)
+        plan = Plan()
+        plan.add(config, layer)
+        plan.commit()
+        problems += plan.problems
     return config, problems
 
 

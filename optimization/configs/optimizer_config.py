@@ -2,7 +2,8 @@
 
 from typing import Any, ClassVar
 
-from optimization.configs.base import Config, OneOfConfig, config_dataclass
+from optimization.configs.base import Config, config_dataclass
+from optimization.configs.oneof import OneOfConfig
 from optimization.configs.optimizers import sections  # noqa: F401  registers the types
 from optimization.configs.optimizers.base import OPTIMIZERS_CLS, BaseOptimizerConfig
 from optimization.configs.types import Decay, FirstSteps

@@ -5,7 +5,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.base import Config
+from optimization.configs.oneof import OneOfConfig
 
 _LONGEST = 300
 _LONGEST_VALUE = 100

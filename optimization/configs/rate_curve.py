@@ -4,7 +4,8 @@ import itertools
 import typing
 from collections.abc import Iterator
 
-from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.base import Config
+from optimization.configs.oneof import OneOfConfig
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import are_ours, checked_values, needs_keras, schedule_problems
 

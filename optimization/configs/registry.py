@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from optimization import extras
-from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.base import Config
 from optimization.configs.documentation import document
 from optimization.configs.errors import did_you_mean
+from optimization.configs.oneof import OneOfConfig
 from optimization.configs.types import REQUIRED
 
 REPLACEABLE = {"replaceable": True}

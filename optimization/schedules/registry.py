@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from optimization.configs.base import OneOfConfig, config_dataclass
+from optimization.configs.base import config_dataclass
+from optimization.configs.oneof import OneOfConfig
 from optimization.configs.registry import Entry, Registry
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 

@@ -4,8 +4,8 @@ import os
 import shlex
 import typing
 
-from optimization.configs.base import OneOfConfig
 from optimization.configs.experiment_config import ExperimentConfig
+from optimization.configs.oneof import OneOfConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.training.changes import PARAMS_FILE
 from optimization.training.checkpoint_files import latest_checkpoint, whole_checkpoints

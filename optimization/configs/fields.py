@@ -1,0 +1,60 @@
+"""How the fields of a config are declared, so that type checkers know what may be written.
+
+A value is checked when it is set, and more may be written than is read: a section as a mapping, a
+length as "10%". `Field` says both.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+ReadT = TypeVar("ReadT")
+WrittenT = TypeVar("WrittenT")
+ClassT = TypeVar("ClassT")
+
+if typing.TYPE_CHECKING:
+
+    class Field(Generic[ReadT, WrittenT]):
+        """A field that reads as `ReadT`, and to which `WrittenT` may be written."""
+
+        @typing.overload
+        def __get__(self, instance: None, owner: type) -> typing.Self: ...
+        @typing.overload
+        def __get__(self, instance: object, owner: type) -> ReadT: ...
+        def __get__(self, instance: object, owner: type) -> Any: ...
+        def __set__(self, instance: object, value: WrittenT) -> None: ...
+
+    Section = Field[ReadT, ReadT | Mapping[str, Any]]
+    """A config, which may be written as a mapping."""
+    Steps = Field[ReadT, ReadT | str]
+    """A number of steps, which may be written as "5 epochs", "10%" or "remaining"."""
+
+    def field(
+        *,
+        default: Any = ...,
+        default_factory: Callable[[], Any] = ...,
+        metadata: Mapping[str, Any] = ...,
+    ) -> Any:
+        """Declares the default of a field, as `dataclasses.field` does."""
+
+else:
+    field = dataclasses.field
+
+    class Field:
+        """A field that reads as its first argument: the type by which values are checked."""
+
+        def __class_getitem__(cls, types):
+            return types[0] if isinstance(types, tuple) else types
+
+    Section = Steps = Field
+
+
+@typing.dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field, field))
+def config_dataclass(cls: type[ClassT]) -> type[ClassT]:
+    """Makes a `Config` a dataclass, as `dataclasses.dataclass` does, but faster.
+
+    That one generates a constructor, a comparison and a representation for each class, which a
+    `Config` has; for all of this package they take a sixth of the time of its import.
+    """
+    return dataclasses.dataclass(init=False, eq=False, repr=False)(cls)
