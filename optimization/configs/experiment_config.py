@@ -1,6 +1,5 @@
 """`ExperimentConfig`: the task, the trainer and the machine it runs on."""
 
-import dataclasses
 import posixpath
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from annotated_types import Ge, Interval
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Problem
+from optimization.configs.fields import Section, field
 from optimization.configs.garden_keys import GARDEN_KEYS
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
@@ -60,8 +60,8 @@ class TaskConfig(Config):
     """
 
     init_checkpoint: str = ""
-    train_data: DataConfig = dataclasses.field(default_factory=_train_data)
-    validation_data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    train_data: Section[DataConfig] = field(default_factory=_train_data)
+    validation_data: Section[DataConfig] = field(default_factory=DataConfig)
 
 
 @config_dataclass
@@ -103,7 +103,7 @@ class TrainerConfig(_GardenSection):
         validation_summary_subdir: Where in `model_dir` the summaries of evaluations go.
     """
 
-    optimizer_config: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
+    optimizer_config: Section[OptimizationConfig] = field(default_factory=OptimizationConfig)
     train_steps: NonNegativeInt = 0
     steps_per_epoch: PositiveInt | None = None
     validation_steps: Annotated[int, Ge(-1)] = -1
@@ -212,9 +212,9 @@ class ExperimentConfig(_GardenSection):
     """
 
     experiment: str | None = None
-    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
-    trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
-    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+    task: Section[TaskConfig] = field(default_factory=TaskConfig)
+    trainer: Section[TrainerConfig] = field(default_factory=TrainerConfig)
+    runtime: Section[RuntimeConfig] = field(default_factory=RuntimeConfig)
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings, those between sections included."""

@@ -6,7 +6,7 @@ length as "10%". `Field` says both.
 
 import dataclasses
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 ReadT = TypeVar("ReadT")
@@ -27,6 +27,10 @@ if typing.TYPE_CHECKING:
 
     Section = Field[ReadT, ReadT | Mapping[str, Any]]
     """A config, which may be written as a mapping."""
+    Sections = Field[tuple[ReadT, ...], Sequence[ReadT | Mapping[str, Any]]]
+    """A list of configs, each of which may be written as a mapping."""
+    SectionMap = Field[dict[str, ReadT], Mapping[str, ReadT | Mapping[str, Any]]]
+    """Configs by name, each of which may be written as a mapping."""
     Steps = Field[ReadT, ReadT | str]
     """A number of steps, which may be written as "5 epochs", "10%" or "remaining"."""
 
@@ -48,6 +52,8 @@ else:
             return types[0] if isinstance(types, tuple) else types
 
     Section = Steps = Field
+    Sections = tuple[ReadT, ...]
+    SectionMap = dict[str, ReadT]
 
 
 @typing.dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field, field))

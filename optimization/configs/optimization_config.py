@@ -1,6 +1,5 @@
 """`OptimizationConfig`: the optimizer, its learning rate, its warmup, and weight averaging."""
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
@@ -14,6 +13,7 @@ from optimization.configs.errors import (
     Problem,
     describe,
 )
+from optimization.configs.fields import Section, SectionMap, Sections, field
 from optimization.configs.group_config import (
     LayerDecayConfig,
     LrScalingConfig,
@@ -46,14 +46,14 @@ class OptimizationConfig(Config):
         lr_scaling: A learning rate in proportion to the batch; None for one that is as written.
     """
 
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    ema: EMAConfig | None = None
-    learning_rate: LrConfig = dataclasses.field(default_factory=LrConfig)
-    warmup: WarmupConfig = dataclasses.field(default_factory=WarmupConfig)
-    param_groups: tuple[ParamGroupConfig, ...] = ()
-    layer_decay: LayerDecayConfig | None = None
-    schedules: dict[str, LrConfig] = dataclasses.field(default_factory=ReadOnlyDict)
-    lr_scaling: LrScalingConfig | None = None
+    optimizer: Section[OptimizerConfig] = field(default_factory=OptimizerConfig)
+    ema: Section[EMAConfig | None] = field(default=None)
+    learning_rate: Section[LrConfig] = field(default_factory=LrConfig)
+    warmup: Section[WarmupConfig] = field(default_factory=WarmupConfig)
+    param_groups: Sections[ParamGroupConfig] = field(default=())
+    layer_decay: Section[LayerDecayConfig | None] = field(default=None)
+    schedules: SectionMap[LrConfig] = field(default_factory=ReadOnlyDict)
+    lr_scaling: Section[LrScalingConfig | None] = field(default=None)
 
     # Set by `sized`: how long is trained, and what was written as a share of that.
     _train_steps = None

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from optimization.configs.base import Config, config_dataclass
+from optimization.configs.fields import Steps, field
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.optimizers import sections  # noqa: F401  registers the types
 from optimization.configs.optimizers.base import OPTIMIZERS_CLS, BaseOptimizerConfig
@@ -46,7 +47,7 @@ class EMAConfig(Config):
     name: str = "ExponentialMovingAverage"
     trainable_weights_only: bool = True
     average_decay: Decay = 0.99
-    start_step: FirstSteps = 0
+    start_step: Steps[FirstSteps] = field(default=0)
     dynamic_decay: bool = True
 
     def arguments(self) -> dict[str, Any]:

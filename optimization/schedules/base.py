@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import StringConstraints
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps
 from optimization.configs.float32 import Float32Config
 from optimization.configs.types import REQUIRED, FirstSteps
 
@@ -85,7 +86,7 @@ class BaseWarmupConfig(Float32Config):
     warmup_learning_rate = 0.0  # as `offset` above
     keras_class: ClassVar[type | None] = None
 
-    warmup_steps: FirstSteps = REQUIRED
+    warmup_steps: Steps[FirstSteps] = REQUIRED
     mode: Literal["replace", "delay", "multiply"] = "replace"
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:

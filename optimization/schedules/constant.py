@@ -1,8 +1,9 @@
 """Learning rates that are constant, always or between boundaries."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Field
 from optimization.configs.types import REQUIRED, Boundaries, NonNegativeFloat
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import lookup
@@ -55,8 +56,8 @@ class StepwiseLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "PiecewiseConstantDecay"
-    boundaries: Boundaries = REQUIRED
-    values: tuple[NonNegativeFloat, ...] = REQUIRED
+    boundaries: Field[Boundaries, Sequence[int | str]] = REQUIRED
+    values: Field[tuple[NonNegativeFloat, ...], Sequence[float]] = REQUIRED
     offset: int = 0
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Learning rates that fall along half a cosine, once or several times."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated
@@ -9,6 +9,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Field, Steps
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -47,7 +48,7 @@ class CosineLrConfig(BaseLrConfig):
 
     name: ScopeName = "CosineDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    decay_steps: Steps[PositiveSteps] = REMAINING
     alpha: Fraction = 0.0
     offset: int = 0
 
@@ -107,7 +108,7 @@ class CosineRestartsLrConfig(BaseLrConfig):
 
     name: ScopeName = "CosineDecayRestarts"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    first_decay_steps: PositiveSteps = REQUIRED
+    first_decay_steps: Steps[PositiveSteps] = REQUIRED
     t_mul: Annotated[float, Ge(1)] = 2.0
     m_mul: Fraction = 1.0
     alpha: Fraction = 0.0
@@ -155,8 +156,8 @@ class StepCosineLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "StepCosineDecayWithOffset"
-    boundaries: Boundaries = REQUIRED
-    values: tuple[NonNegativeFloat, ...] = REQUIRED
+    boundaries: Field[Boundaries, Sequence[int | str]] = REQUIRED
+    values: Field[tuple[NonNegativeFloat, ...], Sequence[float]] = REQUIRED
     offset: int = 0
 
     def check(self) -> Iterator[tuple[str, str]]:

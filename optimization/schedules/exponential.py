@@ -3,6 +3,7 @@
 import math
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -42,7 +43,7 @@ class ExponentialLrConfig(BaseLrConfig):
 
     name: ScopeName = "ExponentialDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    decay_steps: Steps[PositiveSteps] = REMAINING
     decay_rate: PositiveFloat = REQUIRED
     staircase: bool | None = None
     offset: int = 0
@@ -79,7 +80,7 @@ class InverseTimeLrConfig(BaseLrConfig):
 
     name: ScopeName = "InverseTimeDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    decay_steps: Steps[PositiveSteps] = REMAINING
     decay_rate: NonNegativeFloat = REQUIRED
     staircase: bool | None = None
     offset: int = 0

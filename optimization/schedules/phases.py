@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -50,8 +51,8 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
 
     name: ScopeName = "WarmupStableDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    stable_steps: NonNegativeSteps = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    stable_steps: Steps[NonNegativeSteps] = REQUIRED
+    decay_steps: Steps[PositiveSteps] = REMAINING
     min_lr_ratio: Fraction = 0.0
     decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
     offset: int = 0
@@ -106,7 +107,7 @@ class OneCycleLrConfig(BaseLrConfig):
 
     name: ScopeName = "OneCycle"
     max_learning_rate: PositiveFloat = REQUIRED
-    total_steps: PositiveSteps = REMAINING
+    total_steps: Steps[PositiveSteps] = REMAINING
     pct_start: Annotated[float, Interval(gt=0, lt=1)] = 0.3
     div_factor: PositiveFloat = 25.0
     final_div_factor: PositiveFloat = 1e4

@@ -1,6 +1,7 @@
 """Learning rates that fall along a polynomial of the steps that remain."""
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -40,7 +41,7 @@ class PolynomialLrConfig(BaseLrConfig):
 
     name: ScopeName = "PolynomialDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    decay_steps: Steps[PositiveSteps] = REMAINING
     end_learning_rate: NonNegativeFloat = 0.0001
     power: PositiveFloat = 1.0
     cycle: bool = False
@@ -82,7 +83,7 @@ class LinearLrConfig(BaseLrConfig):
 
     name: ScopeName = "LinearDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    decay_steps: Steps[PositiveSteps] = REMAINING
     end_learning_rate: NonNegativeFloat = 0.0
     offset: int = 0
 

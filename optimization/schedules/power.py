@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -68,7 +69,7 @@ class PowerAndLinearDecayLrConfig(BaseLrConfig):
 
     name: ScopeName = "PowerAndLinearDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    total_decay_steps: PositiveSteps = REMAINING
+    total_decay_steps: Steps[PositiveSteps] = REMAINING
     power: float = -0.5
     linear_decay_fraction: Fraction = 0.1
     offset: int = 0

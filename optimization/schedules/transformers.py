@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps, field
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -58,7 +59,7 @@ class WarmedUpLrConfig(BaseLrConfig):
     rounds_up = ("num_warmup_steps", "num_training_steps")  # not a field
 
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    num_warmup_steps: FirstSteps = 0
+    num_warmup_steps: Steps[FirstSteps] = field(default=0)
 
     def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
         """Yields an error if there is a warmup already."""
@@ -92,7 +93,7 @@ class _EndingLrConfig(WarmedUpLrConfig):
             least W; left out, the length of the training.
     """
 
-    num_training_steps: PositiveSteps = REMAINING
+    num_training_steps: Steps[PositiveSteps] = REMAINING
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields an error if the warmup is longer than the whole."""
@@ -453,9 +454,9 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
     """
 
     name: ScopeName = "WsdSchedule"
-    num_decay_steps: FirstSteps = REQUIRED
-    num_training_steps: PositiveSteps | None = REMAINING
-    num_stable_steps: FirstSteps | None = None
+    num_decay_steps: Steps[FirstSteps] = REQUIRED
+    num_training_steps: Steps[PositiveSteps | None] = REMAINING
+    num_stable_steps: Steps[FirstSteps | None] = field(default=None)
     warmup_type: Form = "linear"
     decay_type: Form = "cosine"
     min_lr_ratio: Fraction = 0.0
