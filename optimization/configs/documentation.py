@@ -45,7 +45,8 @@ def document(cls: type) -> None:
     if isinstance(text, CompleteDoc):
         return
     made_by_dataclass = text is not None and text.startswith(f"{cls.__name__}(")
-    cls.__doc__ = CompleteDoc(cls, None if made_by_dataclass else text)
+    doc = CompleteDoc(cls, None if made_by_dataclass else text)
+    cls.__doc__ = doc  # type: ignore[assignment]  # typeshed knows no descriptor here
 
 
 def complete(cls: type) -> str:
@@ -71,7 +72,7 @@ def type_text(annotation: Any) -> str:
         return f"mapping (each: {type_text(args[1])})"
     if annotation in (None, types.NoneType):
         return "null"
-    return _NAMES.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    return _NAMES.get(annotation) or str(getattr(annotation, "__name__", annotation))
 
 
 def _annotated_text(base: Any, metadata: Sequence[Any]) -> str:

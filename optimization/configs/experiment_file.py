@@ -63,7 +63,7 @@ def _strange_keys(
 @cache
 def _places() -> dict[str, str]:
     """Returns the path of every key of an experiment, but for the task's."""
-    sections = {
+    sections: dict[str, type[Config]] = {
         "trainer.optimizer_config.": OptimizationConfig,
         "runtime.": RuntimeConfig,
         "trainer.": TrainerConfig,

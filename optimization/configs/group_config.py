@@ -145,6 +145,12 @@ class LrScalingConfig(Config):
     global_batch_size: PositiveInt | None = None
 
     def factor(self) -> float:
-        """Returns the factor; `global_batch_size` must be set."""
+        """Returns the factor.
+
+        Raises:
+            ValueError: If `global_batch_size` is not set.
+        """
+        if self.global_batch_size is None:
+            raise ValueError("`global_batch_size` is not set")
         ratio = self.global_batch_size / self.base_batch_size
         return ratio if self.rule == "linear" else math.sqrt(ratio)

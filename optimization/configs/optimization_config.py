@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 from optimization.configs import conflicts, curve_checks, yaml_file
 from optimization.configs.base import Config, config_dataclass
@@ -22,8 +22,10 @@ from optimization.configs.group_config import (
 from optimization.configs.layers import layered, settle
 from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
 from optimization.configs.types import ReadOnlyDict
-from optimization.configs.yaml_file import SourcedDict
 from optimization.schedules import BaseLrConfig, BaseWarmupConfig, LrConfig, WarmupConfig
+
+Rate = tuple[BaseLrConfig, BaseWarmupConfig | None]
+"""A learning rate and its warmup."""
 
 _SECTION = ("trainer", "optimizer_config")
 
@@ -56,8 +58,8 @@ class OptimizationConfig(Config):
     lr_scaling: Section[LrScalingConfig | None] = field(default=None)
 
     # Set by `sized`: how long is trained, and what was written as a share of that.
-    _train_steps = None
-    _shares = frozenset()
+    _train_steps: ClassVar[int | None] = None
+    _shares: ClassVar[frozenset[str]] = frozenset()
 
     def sized(self, length: TrainingLength) -> tuple[Self, list[Problem]]:
         """Returns a copy, not locked, in which steps are numbers, as `with_length` does.
@@ -101,9 +103,11 @@ class OptimizationConfig(Config):
         section = self.optimizer.get()
         return section is not None and section.own_learning_rate() is not None
 
-    def learning_rate_of(
-        self, group: ParamGroupConfig | None = None
-    ) -> tuple[BaseLrConfig, BaseWarmupConfig | None] | None:
+    @overload
+    def learning_rate_of(self) -> Rate: ...
+    @overload
+    def learning_rate_of(self, group: ParamGroupConfig | None) -> Rate | None: ...
+    def learning_rate_of(self, group: ParamGroupConfig | None = None) -> Rate | None:
         """Returns the learning rate that counts, and its warmup (None for none).
 
         That is the `learning_rate` section, or what an optimizer has of its own.
@@ -127,7 +131,9 @@ class OptimizationConfig(Config):
 ConfigT = TypeVar("ConfigT", bound=OptimizationConfig)
 
 
-def optimization_section(params: Mapping, source: str = "") -> tuple[SourcedDict, str]:
+def optimization_section(
+    params: Mapping[str, Any], source: str = ""
+) -> tuple[Mapping[str, Any], str]:
     """Finds the optimization section of an experiment file, or takes the mapping as one.
 
     Args:
@@ -143,7 +149,8 @@ def optimization_section(params: Mapping, source: str = "") -> tuple[SourcedDict
     """
     if not {"trainer", "task", "runtime"} & set(params):
         return params, ""
-    section, path = params, ""
+    section: Any = params
+    path = ""
     for name in _SECTION:
         path = f"{path}.{name}" if path else name
         origin = getattr(section, "origins", {}).get(name, Origin(source))

@@ -6,7 +6,7 @@ evaluation; `optimization.MetricLearningRate` does in `model.fit`.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 
@@ -52,7 +52,7 @@ class MetricFollower:
         ValueError: For a factor >= 1, an unknown mode, or a wrong number of rates.
     """
 
-    _STATE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+    _STATE: ClassVar[tuple[str, ...]] = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
     def __init__(
         self,

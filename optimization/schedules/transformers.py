@@ -153,7 +153,7 @@ class _MinLrConfig(_CosineLrConfig):
         """Returns the factor `done` steps after the warmup."""
         rate = self.min_lr_rate
         if rate is None:
-            rate = self.min_lr and self.min_lr / self.initial_learning_rate
+            rate = self.min_lr / self.initial_learning_rate if self.min_lr else 0.0
         return (1.0 - rate) * super().factor(done, xp) + rate
 
 
@@ -483,8 +483,8 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
 
     @property
     def _stable_steps(self) -> int:
-        if self.num_stable_steps is not None:
-            return self.num_stable_steps
+        if self.num_stable_steps is not None or self.num_training_steps is None:
+            return self.num_stable_steps or 0
         return self.num_training_steps - self.num_warmup_steps - self.num_decay_steps
 
     def ramp(self, step: Array, xp: Namespace) -> Array:

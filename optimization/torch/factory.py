@@ -22,7 +22,7 @@ from optimization.matching.rules import DEFAULT
 from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
-from optimization.schedules.peak import telling_steps
+from optimization.schedules.steps import telling_steps
 from optimization.torch import ema, extended
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters

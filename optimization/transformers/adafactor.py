@@ -13,6 +13,12 @@ from optimization.torch.base import ForeachOptimizer
 from optimization.torch.by_name import load_by_name
 from optimization.transformers.lambda_scheduler import FactorScheduler
 
+
+def _in_their_words(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Orders state by name, as a hook; groups stay in transformers' words."""
+    return load_by_name(optimizer, state_dict) or state_dict
+
+
 # What the switches of the other `Adafactor` are called here.
 _NAMES = {
     "epsilon1": "eps",
@@ -46,7 +52,7 @@ class Adafactor(native.Adafactor):
             it none; `warmup_init` without `relative_step`.
     """
 
-    _before_loading = staticmethod(load_by_name)  # groups stay in transformers' words
+    _before_loading = staticmethod(_in_their_words)
     state_names: ClassVar = {
         kind: (*names, "RMS") for kind, names in native.Adafactor.state_names.items()
     }
