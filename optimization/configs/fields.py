@@ -18,11 +18,7 @@ if typing.TYPE_CHECKING:
     class Field(Generic[ReadT, WrittenT]):
         """A field that reads as `ReadT`, and to which `WrittenT` may be written."""
 
-        @typing.overload
-        def __get__(self, instance: None, owner: type) -> typing.Self: ...
-        @typing.overload
         def __get__(self, instance: object, owner: type) -> ReadT: ...
-        def __get__(self, instance: object, owner: type) -> Any: ...
         def __set__(self, instance: object, value: WrittenT) -> None: ...
 
     Section = Field[ReadT, ReadT | Mapping[str, Any]]
@@ -36,9 +32,9 @@ if typing.TYPE_CHECKING:
 
     def field(
         *,
-        default: Any = ...,
-        default_factory: Callable[[], Any] = ...,
-        metadata: Mapping[str, Any] = ...,
+        default: Any = dataclasses.MISSING,
+        default_factory: Callable[[], Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Any:
         """Declares the default of a field, as `dataclasses.field` does."""
 

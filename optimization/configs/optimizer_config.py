@@ -3,8 +3,8 @@
 from typing import Any, ClassVar
 
 from optimization.configs.base import Config, config_dataclass
+from optimization.configs.branches import OptimizerBranches
 from optimization.configs.fields import Steps, field
-from optimization.configs.oneof import OneOfConfig
 from optimization.configs.optimizers import sections  # noqa: F401  registers the types
 from optimization.configs.optimizers.base import OPTIMIZERS_CLS, BaseOptimizerConfig
 from optimization.configs.types import Decay, FirstSteps
@@ -56,7 +56,7 @@ class EMAConfig(Config):
 
 
 @config_dataclass
-class OptimizerConfig(OneOfConfig):
+class OptimizerConfig(OptimizerBranches):
     """The optimizer: `type`, and the section of that name."""
 
     registry = OPTIMIZERS_CLS

@@ -92,15 +92,7 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
             raise ValueError(f"{name!r} cannot name a type: it must be an identifier of its own")
 
         def decorate(decorated: DecoratedT) -> DecoratedT:
-            if not isinstance(decorated, type) or not issubclass(decorated, Config):
-                entry = Entry(self._config_from_signature(name, decorated), decorated, torch)
-            elif issubclass(decorated, self.config_base):
-                entry = Entry(decorated, decorated if target is None else target, torch)
-            else:
-                base = self.config_base.__name__
-                raise TypeError(f"{decorated.__name__} must derive from {base}")
-            document(entry.config_class)
-            self._entries[name] = entry
+            entry = self._entries[name] = self._entry(name, decorated, target, torch)
             for subscriber in self._subscribers:
                 subscriber(name, entry)
             return decorated
@@ -148,6 +140,19 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
 
     def __repr__(self) -> str:
         return f"<registry of {self.kind} types: {', '.join(self._entries)}>"
+
+    def _entry(self, name: str, decorated: Any, target: Any, torch: str | None) -> Entry[ConfigT]:
+        if not isinstance(decorated, type) or not issubclass(decorated, Config):
+            config_class = self._config_from_signature(name, decorated)
+            target = decorated
+        elif issubclass(decorated, self.config_base):
+            config_class = decorated
+            target = decorated if target is None else target
+        else:
+            base = self.config_base.__name__
+            raise TypeError(f"{decorated.__name__} must derive from {base}")
+        document(config_class)
+        return Entry(config_class, target, torch)
 
     def _config_from_signature(self, name: str, decorated: Any) -> type[ConfigT]:
         try:

@@ -302,7 +302,7 @@ def _list_to_write(value: Any, annotation: Any) -> str:
 def _message(error: "ErrorDetails", annotation: Any) -> str:
     value = error["input"]
     if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
+        return str(error.get("ctx", {}).get("error"))
     message = f"{_phrase(error)}, got {describe(value)}"
     if error["type"] in ("tuple_type", "list_type") and not error["loc"]:
         message += _list_to_write(value, annotation)

@@ -23,7 +23,7 @@ class Rule:
     @property
     def label(self) -> str:
         """The group's name, or what its matcher looks for."""
-        ndim = self.ndim and f"ndim {', '.join(map(str, self.ndim))}"
+        ndim = None if self.ndim is None else f"ndim {', '.join(map(str, self.ndim))}"
         return self.name or self.match or self.layer_type or ndim or "all"
 
     @property

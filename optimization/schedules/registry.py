@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.oneof import OneOfConfig
+from optimization.configs.branches import LearningRateBranches, WarmupBranches
 from optimization.configs.registry import Entry, Registry
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 
@@ -69,7 +69,7 @@ def _warmup_members(decorated: Any) -> Mapping[str, Any]:
     return {"keras_class": decorated, "check": check}
 
 
-LR_CLS = Registry(
+LR_CLS: Registry[BaseLrConfig] = Registry(
     "learning rate",
     BaseLrConfig,
     _keras_class,
@@ -88,7 +88,7 @@ LR_CLS = Registry(
 - a Keras `LearningRateSchedule`, the parameters of whose constructor become the fields.
 """
 
-WARMUP_CLS = Registry(
+WARMUP_CLS: Registry[BaseWarmupConfig] = Registry(
     "warmup",
     BaseWarmupConfig,
     _keras_class,
@@ -102,7 +102,7 @@ that it wraps.
 
 
 @config_dataclass
-class LrConfig(OneOfConfig):
+class LrConfig(LearningRateBranches):
     """The learning rate: `type` is one of `LR_CLS`."""
 
     registry: ClassVar[Registry] = LR_CLS
@@ -114,7 +114,7 @@ class LrConfig(OneOfConfig):
 
 
 @config_dataclass
-class WarmupConfig(OneOfConfig):
+class WarmupConfig(WarmupBranches):
     """The warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none."""
 
     registry: ClassVar[Registry] = WARMUP_CLS

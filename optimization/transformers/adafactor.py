@@ -197,7 +197,7 @@ class AdafactorSchedule(FactorScheduler):
 
     def get_lr(self) -> list[Any]:
         """Returns the rate of each group whose first parameter has a gradient."""
-        optimizer = self.optimizer
+        optimizer: Any = self.optimizer  # ours, or another Adafactor with `_get_lr`
         first = [(group, group["params"][0]) for group in optimizer.param_groups]
         rates = [
             optimizer._get_lr(group, optimizer.state[parameter])
