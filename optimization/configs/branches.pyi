@@ -51,7 +51,7 @@ from optimization.schedules.transformers import HfCosineWithRestartsLrConfig
 from optimization.schedules.transformers import HfInverseSqrtLrConfig
 from optimization.schedules.transformers import HfLinearLrConfig
 from optimization.schedules.transformers import HfPolynomialLrConfig
-from optimization.schedules.transformers import HfWarmupStableDecayLrConfig
+from optimization.schedules.transformers_wsd import HfWarmupStableDecayLrConfig
 from optimization.schedules.warmups import ConstantWarmupConfig
 from optimization.schedules.warmups import CosineWarmupConfig
 from optimization.schedules.warmups import ExponentialWarmupConfig
