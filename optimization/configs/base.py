@@ -27,12 +27,15 @@ class Config(Node):
     Subclasses are ordinary dataclasses; each gets the constructor, comparison and representation
     of this class:
 
-        @dataclasses.dataclass
-        class Point(Config):
-            x: float = 0.0
-            y: float = REQUIRED
-
-        Point({"x": 1, "y": 2}) == Point(x=1, y=2)
+    >>> @dataclasses.dataclass
+    ... class Point(Config):
+    ...     x: float = 0.0
+    ...     y: float = REQUIRED
+    >>> Point({"x": 1, "y": 2}) == Point(x=1, y=2)
+    True
+    >>> Point(z=3)
+    Traceback (most recent call last):
+    optimization.configs.errors.ConfigError: z: unknown key; the keys are x, y
 
     Args:
         params: A mapping from field name to value, nested for nested configs.

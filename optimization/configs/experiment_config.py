@@ -25,6 +25,9 @@ MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 class DataConfig(Config):
     """What a task reads, for training or for validation.
 
+    >>> DataConfig(global_batch_size=32, shuffle=True)
+    DataConfig(global_batch_size=32, shuffle=True)
+
     Attributes:
         global_batch_size: Examples in one batch over all replicas; 0 where there is no such data.
             A training step takes as many batches as gradients are accumulated.
@@ -50,6 +53,12 @@ def _train_data() -> DataConfig:
 @config_dataclass
 class TaskConfig(Config):
     """The base of every task's config.
+
+    >>> @config_dataclass
+    ... class DigitsConfig(TaskConfig):
+    ...     units: PositiveInt = 64
+    >>> DigitsConfig(units=128, train_data={"global_batch_size": 32}).train_data.shuffle
+    True
 
     Attributes:
         init_checkpoint: A checkpoint of this trainer, or a directory of them, from which the
@@ -77,6 +86,9 @@ class _GardenSection(Config):
 @config_dataclass
 class TrainerConfig(_GardenSection):
     """How long is trained, and what is written when. All intervals are in training steps.
+
+    >>> TrainerConfig(train_steps=1000, validation_interval=100).checkpoint_interval
+    1000
 
     A training step is one update: of one batch, or of as many as the optimizer's section sets as
     `gradient_accumulation_steps`.
@@ -162,6 +174,9 @@ class TrainerConfig(_GardenSection):
 class RuntimeConfig(_GardenSection):
     """What the experiment runs on.
 
+    >>> RuntimeConfig(mixed_precision_dtype="float16").scales_dynamically
+    True
+
     Attributes:
         distribution_strategy: `one_device`; `mirrored`, all devices of this machine (with a single
             device the same as `one_device`); `multi_worker_mirrored`, the workers that the
@@ -202,6 +217,10 @@ class RuntimeConfig(_GardenSection):
 @config_dataclass
 class ExperimentConfig(_GardenSection):
     """Everything that decides a run.
+
+    >>> config = ExperimentConfig({"trainer": {"train_steps": 100}, "runtime": {"seed": 7}})
+    >>> config.trainer.train_steps, config.runtime.seed
+    (100, 7)
 
     Attributes:
         experiment: The name under which the experiment is registered, so that a file of settings

@@ -18,6 +18,14 @@ class OneOfConfig(Config):
     written under a branch that its layer does not select is a warning; one whose branch was
     selected, until a later layer changed the type, is none.
 
+    >>> from optimization import OptimizerConfig
+    >>> config = OptimizerConfig(type="sgd", sgd={"momentum": 0.9})
+    >>> config.get()
+    SGDConfig(momentum=0.9)
+    >>> config.type = "adam"
+    >>> config.get(), config.sgd
+    (AdamConfig(), SGDConfig(momentum=0.9))
+
     Attributes:
         type: The name of the selected branch, or None for none.
     """

@@ -34,6 +34,16 @@ _SECTION = ("trainer", "optimizer_config")
 class OptimizationConfig(Config):
     """Everything that decides how weights are updated.
 
+    >>> config = OptimizationConfig({
+    ...     "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}},
+    ...     "learning_rate": {"type": "cosine", "cosine": {"initial_learning_rate": 0.1}},
+    ...     "warmup": {"type": "linear", "linear": {"warmup_steps": "5%"}},
+    ... })
+    >>> config.validate()
+    []
+    >>> config.learning_rate.cosine.decay_steps
+    'remaining'
+
     Attributes:
         optimizer: The optimizer, a oneof; required.
         ema: The moving average of the weights; None for none.
@@ -171,6 +181,12 @@ def load_optimization_config(
     base: OptimizationConfig | None = None,
 ) -> OptimizationConfig:
     """Reads the optimization part of experiment files, or files that are that part.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+    ...     print("{optimizer: {type: sgd}, learning_rate: {type: constant}}", file=file, flush=True)
+    ...     load_optimization_config(file.name).optimizer.type
+    'sgd'
 
     Args:
         *paths: YAML files, later ones win. The task, model and runtime sections of an experiment

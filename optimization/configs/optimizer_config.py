@@ -23,6 +23,9 @@ class EMAConfig(Config):
 
     The average starts from the weights.
 
+    >>> EMAConfig(average_decay=0.999, start_step="10%").dynamic_decay
+    True
+
     Source: Polyak and Juditsky 1992, doi:10.1137/0330046; as in Model Garden, which starts from 0.
 
     Attributes:
@@ -57,6 +60,10 @@ class EMAConfig(Config):
 
 @config_dataclass
 class OptimizerConfig(OptimizerBranches):
-    """The optimizer: `type`, and the section of that name."""
+    """The optimizer: `type`, and the section of that name.
+
+    >>> OptimizerConfig(type="sgd", sgd={"momentum": 0.9}).as_dict()["sgd"]["momentum"]
+    0.9
+    """
 
     registry = OPTIMIZERS_CLS

@@ -17,6 +17,11 @@ class ConstantLrConfig(BaseLrConfig):
 
         lr(s) = learning_rate
 
+    >>> from optimization.schedules import curve
+    >>> rate = ConstantLrConfig(learning_rate=0.5)
+    >>> curve(rate, None, [0, 50, 100]).round(4)
+    array([0.5, 0.5, 0.5])
+
     Source: as in Model Garden's `constant`.
 
     Attributes:
@@ -45,6 +50,11 @@ class StepwiseLrConfig(BaseLrConfig):
 
     At a boundary exactly the value before it holds, as in Model Garden and Keras (optax already has
     the next one there). Model Garden loses `offset` when the schedule is saved; it is kept here.
+
+    >>> from optimization.schedules import curve
+    >>> rate = StepwiseLrConfig(boundaries=[50, 80], values=[1.0, 0.1, 0.01])
+    >>> curve(rate, None, [50, 51, 100]).round(4)
+    array([1.  , 0.1 , 0.01])
 
     Source: as in Keras' PiecewiseConstantDecay.
 

@@ -35,6 +35,11 @@ class CosineLrConfig(BaseLrConfig):
     float32 sum 1 + cos loses it: this concerns the last T / 12868 steps. Model Garden extrapolates
     to steps before `offset`, and loses `offset` when the schedule is saved.
 
+    >>> from optimization.schedules import curve
+    >>> rate = CosineLrConfig(initial_learning_rate=1.0, decay_steps=100)
+    >>> curve(rate, None, [0, 50, 100]).round(4)
+    array([1. , 0.5, 0. ])
+
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983; as in Keras' CosineDecay.
 
     Attributes:
@@ -94,6 +99,11 @@ class CosineRestartsLrConfig(BaseLrConfig):
     Loshchilov and Hutter 2017, arXiv:1608.03983; the fields are those of Keras'
     CosineDecayRestarts, which finds i by a float32 logarithm and may be a step late.
 
+    >>> from optimization.schedules import curve
+    >>> rate = CosineRestartsLrConfig(initial_learning_rate=1.0, first_decay_steps=100, m_mul=0.5)
+    >>> curve(rate, None, [0, 50, 100, 200]).round(4)
+    array([1.  , 0.5 , 0.5 , 0.25])
+
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983.
 
     Attributes:
@@ -145,6 +155,11 @@ class StepCosineLrConfig(BaseLrConfig):
     that lr(boundaries[i]) = values[i]. Before the first boundary it is values[0], and from the last
     one on values[-1]. (Model Garden goes through the first half cosine several times if the first
     boundary is not 0, and divides by zero from the last boundary on.)
+
+    >>> from optimization.schedules import curve
+    >>> rate = StepCosineLrConfig(boundaries=[50, 100], values=[1.0, 0.5])
+    >>> curve(rate, None, [0, 50, 75, 100]).round(4)
+    array([1.  , 1.  , 0.75, 0.5 ])
 
     Source: as in Model Garden's StepCosineDecayWithOffset.
 

@@ -30,6 +30,11 @@ class ExponentialLrConfig(BaseLrConfig):
     With `staircase` the step `decay_steps` itself already has the lower rate. Model Garden
     extrapolates to steps before `offset`, and loses `offset` when the schedule is saved.
 
+    >>> from optimization.schedules import curve
+    >>> rate = ExponentialLrConfig(initial_learning_rate=1.0, decay_steps=100, decay_rate=0.5)
+    >>> curve(rate, None, [0, 100, 200]).round(4)
+    array([1.  , 0.5 , 0.25])
+
     Source: as in Keras' ExponentialDecay.
 
     Attributes:
@@ -66,6 +71,11 @@ class InverseTimeLrConfig(BaseLrConfig):
         `staircase`
 
     With `staircase` the step `decay_steps` itself already has the lower rate.
+
+    >>> from optimization.schedules import curve
+    >>> rate = InverseTimeLrConfig(initial_learning_rate=1.0, decay_steps=100, decay_rate=1.0)
+    >>> curve(rate, None, [0, 100, 300]).round(4)
+    array([1.  , 0.5 , 0.25])
 
     Source: as in Keras' InverseTimeDecay.
 

@@ -84,6 +84,14 @@ class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
 
     `ReduceOnPlateau` says more. Its curve over the steps is the initial rate.
 
+    >>> follower = HfReduceLrOnPlateauLrConfig(
+    ...     initial_learning_rate=1.0, patience=0, factor=0.5).follower([1.0]
+    ... )
+    >>> for loss in (0.9, 0.8, 0.8):
+    ...     follower.step(loss)
+    >>> follower.rates
+    [0.5]
+
     Source: as in PyTorch's `ReduceLROnPlateau`, which transformers takes.
 
     Attributes:
@@ -126,6 +134,14 @@ class HfGreedyLrConfig(MetricLrConfig):
         lr <- max(lr * factor, min_lr)    after more than `patience` that were not
 
     `Greedy` says more. Its curve over the steps is the initial rate.
+
+    >>> follower = HfGreedyLrConfig(
+    ...     initial_learning_rate=1.0, patience=0, factor=0.5).follower([1.0]
+    ... )
+    >>> for loss in (0.9, 0.8, 0.8):
+    ...     follower.step(loss)
+    >>> follower.rates
+    [0.5]
 
     Source: arXiv:2512.14527; as in transformers' `GreedyLR`.
 

@@ -36,6 +36,11 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
 
     Hu et al. 2024 (MiniCPM), arXiv:2404.06395; `1-sqrt`: Hägele et al. 2024, arXiv:2405.18392.
 
+    >>> from optimization.schedules import curve
+    >>> rate = WarmupStableDecayLrConfig(initial_learning_rate=1.0, stable_steps=80, decay_steps=20)
+    >>> curve(rate, None, [0, 80, 90, 100]).round(4)
+    array([1. , 1. , 0.5, 0. ])
+
     Source: Hu et al. 2024, arXiv:2404.06395; Hägele et al. 2024, arXiv:2405.18392.
 
     Attributes:
@@ -90,6 +95,11 @@ class OneCycleLrConfig(BaseLrConfig):
 
     From step T - 1 on it is `last` (PyTorch raises an error from step T on). Momentum is left
     alone, unlike PyTorch's default.
+
+    >>> from optimization.schedules import curve
+    >>> rate = OneCycleLrConfig(max_learning_rate=1.0, total_steps=100, pct_start=0.5)
+    >>> curve(rate, None, [0, 49, 74, 99]).round(4)
+    array([0.04, 1.  , 0.5 , 0.  ])
 
     Source: Smith and Topin 2018, arXiv:1708.07120; as in PyTorch's OneCycleLR.
 

@@ -26,6 +26,13 @@ class PolynomialLrConfig(BaseLrConfig):
     `decay_steps`, each time less, as in Keras. Model Garden extrapolates to steps before `offset`,
     and loses `offset` when the schedule is saved.
 
+    >>> from optimization.schedules import curve
+    >>> rate = PolynomialLrConfig(
+    ...     initial_learning_rate=1.0, decay_steps=100, end_learning_rate=0.0, power=2.0
+    ... )
+    >>> curve(rate, None, [0, 50, 100]).round(4)
+    array([1.  , 0.25, 0.  ])
+
     Source: as in Keras' PolynomialDecay.
 
     Attributes:
@@ -69,6 +76,11 @@ class LinearLrConfig(BaseLrConfig):
         lr(s) = (lr0 - end) * (T - s) / T + end,  s at most T = decay_steps
 
     From step T on it is `end_learning_rate`. This is `polynomial` with power 1 and an end of 0.
+
+    >>> from optimization.schedules import curve
+    >>> rate = LinearLrConfig(initial_learning_rate=1.0, decay_steps=100, end_learning_rate=0.0)
+    >>> curve(rate, None, [0, 50, 100]).round(4)
+    array([1. , 0.5, 0. ])
 
     Source: as in Keras' PolynomialDecay of power 1.
 

@@ -103,7 +103,11 @@ that it wraps.
 
 @config_dataclass
 class LrConfig(LearningRateBranches):
-    """The learning rate: `type` is one of `LR_CLS`."""
+    """The learning rate: `type` is one of `LR_CLS`.
+
+    >>> LrConfig(type="constant", constant={"learning_rate": 0.5}).get()
+    ConstantLrConfig(learning_rate=0.5)
+    """
 
     registry: ClassVar[Registry] = LR_CLS
 
@@ -115,7 +119,11 @@ class LrConfig(LearningRateBranches):
 
 @config_dataclass
 class WarmupConfig(WarmupBranches):
-    """The warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none."""
+    """The warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none.
+
+    >>> WarmupConfig(type="linear", linear={"warmup_steps": 100}).get()
+    LinearWarmupConfig(warmup_steps=100)
+    """
 
     registry: ClassVar[Registry] = WARMUP_CLS
 

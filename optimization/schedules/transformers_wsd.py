@@ -33,6 +33,14 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
     with up(p) = p for `linear`, (1 - cos(pi p)) / 2 for `cosine`, 1 - sqrt(1 - p) for `1-sqrt`, and
     down(p) = 1 - p, (1 + cos(2 pi c p)) / 2, 1 - sqrt(p).
 
+    >>> from optimization.schedules import curve
+    >>> rate = HfWarmupStableDecayLrConfig(
+    ...     initial_learning_rate=1.0, num_warmup_steps=10, num_decay_steps=20,
+    ...     num_training_steps=100,
+    ... )
+    >>> curve(rate, None, [0, 5, 80, 90, 100]).round(4)
+    array([0. , 0.5, 1. , 0.5, 0. ])
+
     Source: as in transformers' `get_wsd_schedule`.
 
     Attributes:
