@@ -183,8 +183,9 @@ def load_optimization_config(
     """Reads the optimization part of experiment files, or files that are that part.
 
     >>> import tempfile
+    >>> text = "{optimizer: {type: sgd}, learning_rate: {type: constant}}"
     >>> with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-    ...     print("{optimizer: {type: sgd}, learning_rate: {type: constant}}", file=file, flush=True)
+    ...     print(text, file=file, flush=True)
     ...     load_optimization_config(file.name).optimizer.type
     'sgd'
 
