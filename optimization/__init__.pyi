@@ -1,6 +1,5 @@
 from ._version import __version__ as __version__
 from .configs.base import Config as Config
-from .configs.base import OneOfConfig as OneOfConfig
 from .configs.errors import ConfigError as ConfigError
 from .configs.errors import ConfigWarning as ConfigWarning
 from .configs.errors import Origin as Origin
@@ -12,6 +11,7 @@ from .configs.experiment_config import TaskConfig as TaskConfig
 from .configs.experiment_config import TrainerConfig as TrainerConfig
 from .configs.layers import read_layers as read_layers
 from .configs.layers import resolve as resolve
+from .configs.oneof import OneOfConfig as OneOfConfig
 from .configs.optimization_config import OptimizationConfig as OptimizationConfig
 from .configs.optimization_config import load_optimization_config as load_optimization_config
 from .configs.optimizer_config import BaseOptimizerConfig as BaseOptimizerConfig

@@ -72,22 +72,23 @@ class _Finder:
             return None
         found = (f.find_spec(name, path, target) for f in sys.meta_path if f is not self)
         spec = next((spec for spec in found if spec is not None), None)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            execute = spec.loader.exec_module
+        loader: Any = getattr(spec, "loader", None)
+        if hasattr(loader, "exec_module"):
+            execute = loader.exec_module
 
             def execute_and_tell(module: ModuleType) -> None:
                 execute(module)
                 if module.__name__ == "keras":  # a loader may be that of other modules too
                     _tell(module)
 
-            spec.loader.exec_module = execute_and_tell
+            loader.exec_module = execute_and_tell
         return spec
 
 
 def make_known() -> None:
     """Makes the classes known to Keras: now, if it is imported, or when it will be."""
     keras = sys.modules.get("keras")
-    if hasattr(keras, "saving"):
+    if keras is not None and hasattr(keras, "saving"):
         _tell(keras)
     else:
         sys.meta_path.insert(0, _Finder())

@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from optimization.optimizers import PipelineOptimizer
     from optimization.optimizers.groups import ParamGroup
 
 __all__ = [
@@ -38,6 +39,8 @@ register_learning_rate = LR_CLS.register
 register_warmup = WARMUP_CLS.register
 
 GradientsAndVariables = list[tuple[Any, Any]]
+GradientFunction = Callable[[GradientsAndVariables], GradientsAndVariables]
+OptimizerT = typing.TypeVar("OptimizerT", bound="keras.optimizers.Optimizer")
 
 
 class OptimizerFactory:
@@ -112,16 +115,33 @@ class OptimizerFactory:
         scaling = self._config.lr_scaling
         return 1.0 if scaling is None else scaling.factor()
 
+    @typing.overload
     def build_optimizer(
         self,
         lr: "keras.optimizers.schedules.LearningRateSchedule | float",
-        gradient_aggregator: Callable[[GradientsAndVariables], GradientsAndVariables] | None = None,
-        gradient_transformers: (
-            Sequence[Callable[[GradientsAndVariables], GradientsAndVariables]] | None
-        ) = None,
-        postprocessor: "Callable[[keras.Optimizer], keras.Optimizer] | None" = None,
+        gradient_aggregator: GradientFunction | None = None,
+        gradient_transformers: Sequence[GradientFunction] | None = None,
+        postprocessor: None = None,
         model: "keras.Model | None" = None,
-    ) -> "keras.optimizers.Optimizer":
+    ) -> "PipelineOptimizer": ...
+    @typing.overload
+    def build_optimizer(
+        self,
+        lr: "keras.optimizers.schedules.LearningRateSchedule | float",
+        gradient_aggregator: GradientFunction | None = None,
+        gradient_transformers: Sequence[GradientFunction] | None = None,
+        *,
+        postprocessor: "Callable[[PipelineOptimizer], OptimizerT]",
+        model: "keras.Model | None" = None,
+    ) -> "OptimizerT": ...
+    def build_optimizer(
+        self,
+        lr: "keras.optimizers.schedules.LearningRateSchedule | float",
+        gradient_aggregator: GradientFunction | None = None,
+        gradient_transformers: Sequence[GradientFunction] | None = None,
+        postprocessor: "Callable[[PipelineOptimizer], OptimizerT] | None" = None,
+        model: "keras.Model | None" = None,
+    ) -> "PipelineOptimizer | OptimizerT":
         """Builds the optimizer.
 
         Args:
@@ -130,12 +150,12 @@ class OptimizerFactory:
                 (gradient, variable).
             gradient_transformers: Applied in turn to the list of (gradient, variable), after
                 aggregation. They may not be combined with clips.
-            postprocessor: Applied to the optimizer; its result is returned.
+            postprocessor: Applied to the optimizer; its result, a Keras optimizer, is returned.
             model: The model that is trained, for parameter groups by `layer_type` and for an
                 average of all weights; not needed otherwise.
 
         Returns:
-            A Keras optimizer.
+            A `PipelineOptimizer`, which is a Keras optimizer; or what `postprocessor` returns.
 
         Raises:
             ValueError: For transformers together with a clip.
@@ -157,19 +177,21 @@ class OptimizerFactory:
         )
         if model is not None:
             optimizer.set_model(model)
-        if postprocessor is not None:
-            optimizer = postprocessor(optimizer)
-            if not isinstance(optimizer, keras.optimizers.Optimizer):
-                raise TypeError(
-                    "`postprocessor` must return a Keras optimizer, "
-                    f"received: {type(optimizer).__name__}"
-                )
-        return optimizer
+        if postprocessor is None:
+            return optimizer
+        processed = postprocessor(optimizer)
+        if not isinstance(processed, keras.optimizers.Optimizer):
+            raise TypeError(
+                "`postprocessor` must return a Keras optimizer, "
+                f"received: {type(processed).__name__}"
+            )
+        return processed
 
     def _inner_optimizer(self, config: OptimizerConfig, lr: Any) -> "keras.optimizers.Optimizer":
         section = config.get()
         decayed = self._decayed(lr, _decay_of(section))
-        return OPTIMIZERS_CLS[config.type](learning_rate=decayed, **section.arguments())
+        kind = typing.cast(str, config.type)  # a validated config has one
+        return OPTIMIZERS_CLS[kind](learning_rate=decayed, **section.arguments())
 
     def _step_arguments(self, section: BaseOptimizerConfig) -> dict[str, Any]:
         arguments = section.pipeline_arguments()

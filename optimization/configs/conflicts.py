@@ -3,10 +3,10 @@
 import typing
 from collections.abc import Iterator
 
-from optimization.configs.base import OneOfConfig
 from optimization.configs.curve_checks import wrong_values
 from optimization.configs.errors import Problem, did_you_mean
-from optimization.configs.rate_curve import schedule_free_sections
+from optimization.configs.oneof import OneOfConfig
+from optimization.configs.rate_curve import places, schedule_free_sections
 from optimization.schedules.compose import (
     schedule_conflicts,
 )
@@ -18,7 +18,7 @@ if typing.TYPE_CHECKING:
 
 def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     """Yields what contradicts itself in a config whose sections are right by themselves."""
-    for pair in (config, *config.param_groups):
+    for pair in places(config):
         if pair.warmup.type is not None and pair.learning_rate.type is not None:
             yield from schedule_conflicts(pair.learning_rate.get(), pair.warmup.get())
     yield from _followers(config)
@@ -37,7 +37,8 @@ def _followers(config: "OptimizationConfig") -> Iterator[Problem]:
             message = f"`{oneof.type}` follows a metric, as only the learning rate of all can"
             yield oneof._problem("conflict", "type", message)
     section = config.optimizer.get()
-    if isinstance(config.learning_rate.get(), MetricLrConfig) and getattr(section, "decay", 0):
+    decay: float = getattr(section, "decay", 0.0)
+    if isinstance(config.learning_rate.get(), MetricLrConfig) and decay:
         message = f"cannot act together with `{config.learning_rate.type}`, which follows a metric"
         yield section._problem("conflict", "decay", message)
 
@@ -45,7 +46,7 @@ def _followers(config: "OptimizationConfig") -> Iterator[Problem]:
 def _own_rates(config: "OptimizationConfig") -> Iterator[Problem]:
     """Yields a learning rate where the optimizer has its own, and where then none is left."""
     own_of_all = config.optimizer.get().own_learning_rate()
-    for place in (config, *config.param_groups):
+    for place in places(config):
         optimizer = place.optimizer if place.optimizer.type else config.optimizer
         own = optimizer.get().own_learning_rate()
         if own is not None:
@@ -54,7 +55,11 @@ def _own_rates(config: "OptimizationConfig") -> Iterator[Problem]:
             for section in sections:
                 if section.type is not None:
                     yield section._problem("conflict", "type", f"{message}: leave this out")
-        elif own_of_all is not None and place.learning_rate.type is None and not place.freeze:
+        elif (
+            own_of_all is not None
+            and place.learning_rate.type is None
+            and not getattr(place, "freeze", False)
+        ):
             message = "a type is required: the optimizer of all has a learning rate of its own"
             yield place.learning_rate._problem("missing", "type", message)
     if own_of_all is not None and config.lr_scaling is not None:

@@ -12,6 +12,7 @@ from optimization.configs.float32 import in_float32
 from optimization.configs.rate_curve import (
     RateCurve,
     curve_of,
+    places,
     schedule_free_sections,
     written,
 )
@@ -35,7 +36,7 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
     problems: list[Problem] = []
     doubts: list[Problem] = []
     train_steps = config._train_steps
-    for place in (config, *config.param_groups):
+    for place in places(config):
         curve = curve_of(config, place)
         if curve is not None and curve.is_computable(train_steps):
             steps = curve.steps(train_steps)
@@ -131,11 +132,11 @@ def _zero(curve: RateCurve, train_steps: int | None) -> Problem:
         for n, v in _rates(part).items()
         if any(v)
     ]
-    name, highest = rates[0] if rates else (None, 0.0)
+    rate, highest = rates[0] if rates else (None, 0.0)
     where = "in float32 " if rates and not in_float32(highest) else ""
     though = f", though this is {highest:g}" if rates else ""
     message = f"the learning rate is 0 {where}{always}{though}"
-    return _problem("conflict", curve.learning_rate, name, message)
+    return _problem("conflict", curve.learning_rate, rate, message)
 
 
 def _multipliers(config: "OptimizationConfig") -> Iterator[Problem]:
@@ -163,7 +164,7 @@ def _multipliers(config: "OptimizationConfig") -> Iterator[Problem]:
 
 def _started_at_zero(config: "OptimizationConfig") -> Iterator[Problem]:
     """Yields where a training starts with a rate of 0 by which its optimizer divides."""
-    for place in (config, *config.param_groups):
+    for place in places(config):
         optimizer = place.optimizer if place.optimizer.type else config.optimizer
         section = optimizer.get()
         if section is None or not section.divides_by_rate or getattr(place, "freeze", False):
@@ -188,7 +189,7 @@ def wrong_values(
     curve = RateCurve(schedule)
     if not curve.is_computable(config._train_steps):
         return
-    annotation = section._find_spec(argument).annotation
+    annotation = section._spec_of(argument).annotation
     steps = curve.steps(config._train_steps)
     for step, value in zip(steps, curve.values(steps), strict=True):
         is_finite = math.isfinite(in_float32(value))
@@ -216,9 +217,10 @@ def _doubts(
         yield warmup
     if not train_steps:
         return
-    if curve.learning_rate.end() is not None:
+    end = curve.end()
+    if end is not None:
         if warmup is None or warmup.code != "warmup-outlasts-decay":
-            yield from _missed_end(curve, train_steps, shares)
+            yield from _missed_end(curve, *end, train_steps, shares)
         return
     yield from _missed_boundaries(curve, train_steps, values[-1])
     yield from _zero_tail(curve, train_steps, steps, values)
@@ -258,10 +260,11 @@ def _warmup_doubt(
     return None
 
 
-def _missed_end(curve: RateCurve, train_steps: int, shares: frozenset[str]) -> Iterator[Problem]:
-    """Yields a decay that ends long before or after the training."""
+def _missed_end(
+    curve: RateCurve, name: str, end: int, train_steps: int, shares: frozenset[str]
+) -> Iterator[Problem]:
+    """Yields a decay that ends, as the field `name` says, long before or after the training."""
     rate = curve.learning_rate
-    name, end = curve.end()
     if abs(end - train_steps) <= _NEAR * train_steps or rate._join(name) in shares:
         return
     at_end, last = curve.values([end, train_steps - 1])
@@ -289,7 +292,7 @@ def _fitting(rate: Config, name: str, missing: int, train_steps: int) -> str:
     value = getattr(rate, name)
     if isinstance(value, tuple):
         return f"write boundaries up to {train_steps}"
-    leave = "leave it out" if rate._find_spec(name).default() == REMAINING else ""
+    leave = "leave it out" if rate._spec_of(name).default() == REMAINING else ""
     fitting = f"write {value + missing}" if value + missing > 0 else ""
     return " or ".join(filter(None, [fitting, leave])) or "write a shorter one"
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 
+from optimization.configs.tree import Node, declared_specs
 from optimization.configs.types import REQUIRED, kinds_of
 
 _SECTION = "Attributes:"
@@ -44,7 +45,8 @@ def document(cls: type) -> None:
     if isinstance(text, CompleteDoc):
         return
     made_by_dataclass = text is not None and text.startswith(f"{cls.__name__}(")
-    cls.__doc__ = CompleteDoc(cls, None if made_by_dataclass else text)
+    doc = CompleteDoc(cls, None if made_by_dataclass else text)
+    cls.__doc__ = doc  # type: ignore[assignment]  # typeshed knows no descriptor here
 
 
 def complete(cls: type) -> str:
@@ -70,7 +72,7 @@ def type_text(annotation: Any) -> str:
         return f"mapping (each: {type_text(args[1])})"
     if annotation in (None, types.NoneType):
         return "null"
-    return _NAMES.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    return _NAMES.get(annotation) or str(getattr(annotation, "__name__", annotation))
 
 
 def _annotated_text(base: Any, metadata: Sequence[Any]) -> str:
@@ -107,25 +109,21 @@ def _value_text(value: Any) -> str:
 
 def _in_order(cls: type) -> list[str]:
     """Returns the names of the fields, from those of the class itself to those of its bases."""
-    from optimization.configs.base import _declared_specs
-
-    names = _declared_specs(cls)
+    names = declared_specs(cls)
     nearest = [name for base in cls.__mro__ for name in inspect.get_annotations(base)]
     return [name for name in dict.fromkeys(nearest) if name in names]
 
 
 def _entry(cls: type, name: str) -> str:
-    from optimization.configs.base import Config, OneOfConfig, _declared_specs
-
-    spec = _declared_specs(cls)[name]
+    spec = declared_specs(cls)[name]
     default = spec.default()
     facts = [type_text(spec.annotation)]
     if default is REQUIRED:
         facts.append("required")
-    elif not isinstance(default, Config):
+    elif not isinstance(default, Node):
         facts.append(f"default {_value_text(default)}")
     text = f"{name} ({'; '.join(facts)}): {_meaning(cls, name)}".removesuffix(": ")
-    if name == "type" and issubclass(cls, OneOfConfig):
+    if name == "type" and hasattr(cls, "branches"):  # a oneof
         text += f" The types are {', '.join(cls.branches())}."
     return textwrap.fill(
         text, _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8, break_long_words=False

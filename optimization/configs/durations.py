@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from optimization.configs.base import Change, Config, OneOfConfig, commit
+from optimization.configs.base import Config
 from optimization.configs.errors import Problem
+from optimization.configs.oneof import OneOfConfig
+from optimization.configs.planning import Change, Plan
+from optimization.configs.tree import Node
 from optimization.configs.types import Duration, is_pending
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -65,7 +68,7 @@ def shares(config: Config) -> Iterator[str]:
             yield path
 
 
-def _durations(config: Config) -> Iterator[tuple[str, Any]]:
+def _durations(config: Node) -> Iterator[tuple[str, Any]]:
     for name, value in config._items():
         if is_pending(value):
             yield config._join(name), value
@@ -73,13 +76,13 @@ def _durations(config: Config) -> Iterator[tuple[str, Any]]:
         yield from _durations(child)
 
 
-def _branch(config: Config, name: str) -> Config | None:
+def _branch(config: Node, name: str) -> Any:
     section = config.__dict__.get(name)
     return section.get() if isinstance(section, OneOfConfig) else None
 
 
 def _resolve(
-    config: Config, length: TrainingLength, remaining: int | None, problems: list[Problem]
+    config: Node, length: TrainingLength, remaining: int | None, problems: list[Problem]
 ) -> None:
     warmup = _branch(config, "warmup")
     if warmup is not None:
@@ -98,7 +101,7 @@ def _resolve(
         _set_steps(config, name, length, remaining, problems)
 
 
-def _steps_left(rate: Config, warmup: Config | None, length: TrainingLength) -> int | None:
+def _steps_left(rate: Node, warmup: Any, length: TrainingLength) -> int | None:
     if length.train_steps is None:
         return None
     steps = length.train_steps - getattr(rate, "offset", 0)
@@ -108,7 +111,7 @@ def _steps_left(rate: Config, warmup: Config | None, length: TrainingLength) -> 
 
 
 def _set_steps(
-    config: Config,
+    config: Node,
     name: str,
     length: TrainingLength,
     remaining: int | None,
@@ -119,7 +122,6 @@ def _set_steps(
     if remaining is not None and isinstance(stable, int):
         remaining -= stable
     origin = config._origin_near(name)
-    changes: list[Change] = []
     rounded = math.ceil if name in getattr(config, "rounds_up", ()) else round
     try:
         steps = (
@@ -130,10 +132,10 @@ def _set_steps(
     except _UnknownLengthError as error:
         problems.append(config._problem("missing", name, f"{value!r} {error}"))
         return
-    found: list[Problem] = []
-    config._plan_value(name, steps, origin, found, changes)
-    problems += [p._replace(message=f"{value!r}: {p.message}") for p in found]
-    commit(changes)
+    plan = Plan()
+    plan.set(Change(config, name, steps, origin))
+    problems += [p._replace(message=f"{value!r}: {p.message}") for p in plan.problems]
+    plan.commit()
 
 
 def _number(
@@ -141,7 +143,7 @@ def _number(
 ) -> Any:
     if not isinstance(value, Duration):
         return value
-    form = Duration.FORM.fullmatch(value)
+    form = value.form()
     if form["epochs"] is not None:
         if length.steps_per_epoch is None:
             raise _UnknownLengthError(_UNKNOWN.format("steps_per_epoch"))

@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 
 
 class Origin(NamedTuple):
-    """Where a value was written: a file and line, a command line flag, or Python code."""
+    """Where a value was written: a file and line, a command line flag, or Python code.
+
+    >>> str(Origin("base.yaml", 12))
+    'base.yaml:12'
+    """
 
     source: str
     line: int | None = None
@@ -17,8 +21,20 @@ class Origin(NamedTuple):
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
 
+PYTHON = Origin("python")
+DEFAULT = Origin("default")
+
+
+def known(origin: Origin) -> Origin | None:
+    """Returns what to say of an origin: nothing of Python code, which its traceback shows."""
+    return None if origin in (PYTHON, DEFAULT) else origin
+
+
 class Problem(NamedTuple):
     """One mistake in a configuration.
+
+    >>> print(Problem("value", "sgd.momentum", "must be < 1, got 2", Origin("a.yaml", 3)))
+    a.yaml:3: sgd.momentum: must be < 1, got 2
 
     Attributes:
         code: A stable name for this kind of mistake: `unknown-key`, `type`, `value`, `missing`,
@@ -53,6 +69,12 @@ class Problem(NamedTuple):
 class ConfigError(ValueError):
     """All the mistakes of a configuration at once, one a line.
 
+    >>> error = ConfigError([Problem("missing", "type", "a type is required, none was given")])
+    >>> print(error)
+    type: a type is required, none was given
+    >>> [problem.code for problem in error.problems]
+    ['missing']
+
     Attributes:
         problems: The mistakes, in the order in which they were met.
     """
@@ -66,7 +88,14 @@ class ConfigError(ValueError):
 
 
 class ConfigWarning(UserWarning):
-    """A configuration that works, and yet is likely not what its author meant."""
+    """A configuration that works, and yet is likely not what its author meant.
+
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn(Problem("warmup-too-long", "warmup.linear.warmup_steps", "is 100"))
+    >>> caught[0].category is ConfigWarning
+    True
+    """
 
 
 def warn(problem: Problem) -> None:
@@ -79,6 +108,9 @@ _ALIKE = 0.8  # from here on a name is a misspelling of the other
 
 def did_you_mean(name: Any, names: Iterable[str], cutoff: float = 0.6) -> str:
     """Returns "; did you mean 'x'?" for the nearest of `names`, or "" if none is near.
+
+    >>> did_you_mean("momentmu", ["momentum", "nesterov"])
+    "; did you mean 'momentum'?"
 
     Two names are as near as difflib's ratio says, in whatever case, and `CosineDecay` is
     `cosine_decay`; `cutoff` is the least that counts. Of several that are no more than alike, one

@@ -1,6 +1,5 @@
 """`ExperimentConfig`: the task, the trainer and the machine it runs on."""
 
-import dataclasses
 import posixpath
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from annotated_types import Ge, Interval
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Problem
+from optimization.configs.fields import Section, field
 from optimization.configs.garden_keys import GARDEN_KEYS
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
@@ -24,6 +24,9 @@ MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 @config_dataclass
 class DataConfig(Config):
     """What a task reads, for training or for validation.
+
+    >>> DataConfig(global_batch_size=32, shuffle=True)
+    DataConfig(global_batch_size=32, shuffle=True)
 
     Attributes:
         global_batch_size: Examples in one batch over all replicas; 0 where there is no such data.
@@ -51,6 +54,12 @@ def _train_data() -> DataConfig:
 class TaskConfig(Config):
     """The base of every task's config.
 
+    >>> @config_dataclass
+    ... class DigitsConfig(TaskConfig):
+    ...     units: PositiveInt = 64
+    >>> DigitsConfig(units=128, train_data={"global_batch_size": 32}).train_data.shuffle
+    True
+
     Attributes:
         init_checkpoint: A checkpoint of this trainer, or a directory of them, from which the
             model's weights start where `model_dir` holds none; "" for the model's own values. Of
@@ -60,8 +69,8 @@ class TaskConfig(Config):
     """
 
     init_checkpoint: str = ""
-    train_data: DataConfig = dataclasses.field(default_factory=_train_data)
-    validation_data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    train_data: Section[DataConfig] = field(default_factory=_train_data)
+    validation_data: Section[DataConfig] = field(default_factory=DataConfig)
 
 
 @config_dataclass
@@ -77,6 +86,9 @@ class _GardenSection(Config):
 @config_dataclass
 class TrainerConfig(_GardenSection):
     """How long is trained, and what is written when. All intervals are in training steps.
+
+    >>> TrainerConfig(train_steps=1000, validation_interval=100).checkpoint_interval
+    1000
 
     A training step is one update: of one batch, or of as many as the optimizer's section sets as
     `gradient_accumulation_steps`.
@@ -103,7 +115,7 @@ class TrainerConfig(_GardenSection):
         validation_summary_subdir: Where in `model_dir` the summaries of evaluations go.
     """
 
-    optimizer_config: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
+    optimizer_config: Section[OptimizationConfig] = field(default_factory=OptimizationConfig)
     train_steps: NonNegativeInt = 0
     steps_per_epoch: PositiveInt | None = None
     validation_steps: Annotated[int, Ge(-1)] = -1
@@ -162,6 +174,9 @@ class TrainerConfig(_GardenSection):
 class RuntimeConfig(_GardenSection):
     """What the experiment runs on.
 
+    >>> RuntimeConfig(mixed_precision_dtype="float16").scales_dynamically
+    True
+
     Attributes:
         distribution_strategy: `one_device`; `mirrored`, all devices of this machine (with a single
             device the same as `one_device`); `multi_worker_mirrored`, the workers that the
@@ -203,6 +218,10 @@ class RuntimeConfig(_GardenSection):
 class ExperimentConfig(_GardenSection):
     """Everything that decides a run.
 
+    >>> config = ExperimentConfig({"trainer": {"train_steps": 100}, "runtime": {"seed": 7}})
+    >>> config.trainer.train_steps, config.runtime.seed
+    (100, 7)
+
     Attributes:
         experiment: The name under which the experiment is registered, so that a file of settings
             says of what they are; None for an experiment that is not.
@@ -212,9 +231,9 @@ class ExperimentConfig(_GardenSection):
     """
 
     experiment: str | None = None
-    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
-    trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
-    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+    task: Section[TaskConfig] = field(default_factory=TaskConfig)
+    trainer: Section[TrainerConfig] = field(default_factory=TrainerConfig)
+    runtime: Section[RuntimeConfig] = field(default_factory=RuntimeConfig)
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings, those between sections included."""

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from optimization.configs.base import PYTHON, Change, Config
-from optimization.configs.errors import Problem, did_you_mean
+from optimization.configs.base import Config
+from optimization.configs.errors import PYTHON, Problem, did_you_mean
 from optimization.configs.experiment_config import ExperimentConfig, RuntimeConfig, TrainerConfig
 from optimization.configs.garden_keys import GARDEN_KEYS
 from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.planning import Plan
 from optimization.configs.yaml_file import SourcedDict
 
 _GARDEN_VALUES = {"distribution_strategy": ("tpu", "parameter_server", "off", False)}
@@ -35,8 +36,9 @@ def surroundings(params: Mapping[str, Any]) -> list[Problem]:
             continue
         config = config_class()
         config._move(place)
-        changes: list[Change] = []
-        config._plan(section, getattr(params, "origins", {}).get(place, PYTHON), problems, changes)
+        plan = Plan()
+        plan.add(config, section, getattr(params, "origins", {}).get(place, PYTHON))
+        problems += plan.problems
     return problems
 
 
@@ -61,7 +63,7 @@ def _strange_keys(
 @cache
 def _places() -> dict[str, str]:
     """Returns the path of every key of an experiment, but for the task's."""
-    sections = {
+    sections: dict[str, type[Config]] = {
         "trainer.optimizer_config.": OptimizationConfig,
         "runtime.": RuntimeConfig,
         "trainer.": TrainerConfig,

@@ -1,6 +1,5 @@
 """Settings by parameter, layer-wise rates, scheduled hyperparameters, scaling by batch size."""
 
-import dataclasses
 import math
 import re
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from annotated_types import Interval, MinLen
 from pydantic import AfterValidator
 
 from optimization.configs.base import Config, config_dataclass
+from optimization.configs.fields import Section, field
 from optimization.configs.float32 import Float32Config
 from optimization.configs.optimizer_config import OptimizerConfig
 from optimization.configs.types import (
@@ -63,10 +63,10 @@ class ParamGroupConfig(Rule, Float32Config):
     ndim: Annotated[tuple[NonNegativeInt, ...], MinLen(1)] | None = None
     name: str | None = None
     learning_rate_multiplier: NonNegativeFloat = 1.0
-    learning_rate: LrConfig = dataclasses.field(default_factory=LrConfig)
-    warmup: WarmupConfig = dataclasses.field(default_factory=WarmupConfig)
+    learning_rate: Section[LrConfig] = field(default_factory=LrConfig)
+    warmup: Section[WarmupConfig] = field(default_factory=WarmupConfig)
     weight_decay: NonNegativeFloat | None = None
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    optimizer: Section[OptimizerConfig] = field(default_factory=OptimizerConfig)
     freeze: bool = False
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -145,6 +145,12 @@ class LrScalingConfig(Config):
     global_batch_size: PositiveInt | None = None
 
     def factor(self) -> float:
-        """Returns the factor; `global_batch_size` must be set."""
+        """Returns the factor.
+
+        Raises:
+            ValueError: If `global_batch_size` is not set.
+        """
+        if self.global_batch_size is None:
+            raise ValueError("`global_batch_size` is not set")
         ratio = self.global_batch_size / self.base_batch_size
         return ratio if self.rule == "linear" else math.sqrt(ratio)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from optimization.configs import yaml_file
-from optimization.configs.base import PYTHON, Change, Config, commit
+from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError, Problem, warn
 from optimization.configs.overrides import read_override
+from optimization.configs.planning import Plan
 from optimization.configs.yaml_file import SourcedDict
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -33,9 +34,10 @@ def layered(
         config._move(path)
     problems: list[Problem] = []
     for layer in layers:
-        changes: list[Change] = []
-        config._plan(layer, PYTHON, problems, changes)
-        commit(changes)
+        plan = Plan()
+        plan.add(config, layer)
+        plan.commit()
+        problems += plan.problems
     return config, problems
 
 
@@ -94,6 +96,12 @@ def settle(config: ConfigT, problems: Iterable[Problem]) -> ConfigT:
 def resolve(base: ConfigT, layers: Iterable[Mapping], problems: Iterable[Problem] = ()) -> ConfigT:
     """Applies layers of settings to a copy of `base` and validates the result.
 
+    >>> from optimization import OptimizationConfig
+    >>> sgd = {"optimizer": {"type": "sgd"}, "learning_rate": {"type": "constant"}}
+    >>> config = resolve(OptimizationConfig(sgd), [{"optimizer": {"sgd": {"momentum": 0.9}}}])
+    >>> config.optimizer.sgd.momentum
+    0.9
+
     Args:
         base: The config to start from.
         layers: Mappings, or the `SourcedDict`s of files and flags; later ones win.
@@ -113,6 +121,9 @@ def read_layers(
     config_files: Iterable[str | os.PathLike] = (), overrides: Iterable[str] = ()
 ) -> tuple[list[SourcedDict], list[Problem]]:
     """Reads `--config_file` and `--params_override` flags, in this order.
+
+    >>> read_layers(overrides=["optimizer.type=sgd", "optimizer.sgd.momentum=0.9"])
+    ([{'optimizer': {'type': 'sgd'}}, {'optimizer': {'sgd': {'momentum': 0.9}}}], [])
 
     Returns:
         The layers, as far as they can be read, and the problems.

@@ -1,9 +1,8 @@
 """`OptimizationConfig`: the optimizer, its learning rate, its warmup, and weight averaging."""
 
-import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 from optimization.configs import conflicts, curve_checks, yaml_file
 from optimization.configs.base import Config, config_dataclass
@@ -14,6 +13,7 @@ from optimization.configs.errors import (
     Problem,
     describe,
 )
+from optimization.configs.fields import Section, SectionMap, Sections, field
 from optimization.configs.group_config import (
     LayerDecayConfig,
     LrScalingConfig,
@@ -22,8 +22,10 @@ from optimization.configs.group_config import (
 from optimization.configs.layers import layered, settle
 from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
 from optimization.configs.types import ReadOnlyDict
-from optimization.configs.yaml_file import SourcedDict
 from optimization.schedules import BaseLrConfig, BaseWarmupConfig, LrConfig, WarmupConfig
+
+Rate = tuple[BaseLrConfig, BaseWarmupConfig | None]
+"""A learning rate and its warmup."""
 
 _SECTION = ("trainer", "optimizer_config")
 
@@ -31,6 +33,16 @@ _SECTION = ("trainer", "optimizer_config")
 @config_dataclass
 class OptimizationConfig(Config):
     """Everything that decides how weights are updated.
+
+    >>> config = OptimizationConfig({
+    ...     "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}},
+    ...     "learning_rate": {"type": "cosine", "cosine": {"initial_learning_rate": 0.1}},
+    ...     "warmup": {"type": "linear", "linear": {"warmup_steps": "5%"}},
+    ... })
+    >>> config.validate()
+    []
+    >>> config.learning_rate.cosine.decay_steps
+    'remaining'
 
     Attributes:
         optimizer: The optimizer, a oneof; required.
@@ -46,18 +58,18 @@ class OptimizationConfig(Config):
         lr_scaling: A learning rate in proportion to the batch; None for one that is as written.
     """
 
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    ema: EMAConfig | None = None
-    learning_rate: LrConfig = dataclasses.field(default_factory=LrConfig)
-    warmup: WarmupConfig = dataclasses.field(default_factory=WarmupConfig)
-    param_groups: tuple[ParamGroupConfig, ...] = ()
-    layer_decay: LayerDecayConfig | None = None
-    schedules: dict[str, LrConfig] = dataclasses.field(default_factory=ReadOnlyDict)
-    lr_scaling: LrScalingConfig | None = None
+    optimizer: Section[OptimizerConfig] = field(default_factory=OptimizerConfig)
+    ema: Section[EMAConfig | None] = field(default=None)
+    learning_rate: Section[LrConfig] = field(default_factory=LrConfig)
+    warmup: Section[WarmupConfig] = field(default_factory=WarmupConfig)
+    param_groups: Sections[ParamGroupConfig] = field(default=())
+    layer_decay: Section[LayerDecayConfig | None] = field(default=None)
+    schedules: SectionMap[LrConfig] = field(default_factory=ReadOnlyDict)
+    lr_scaling: Section[LrScalingConfig | None] = field(default=None)
 
     # Set by `sized`: how long is trained, and what was written as a share of that.
-    _train_steps = None
-    _shares = frozenset()
+    _train_steps: ClassVar[int | None] = None
+    _shares: ClassVar[frozenset[str]] = frozenset()
 
     def sized(self, length: TrainingLength) -> tuple[Self, list[Problem]]:
         """Returns a copy, not locked, in which steps are numbers, as `with_length` does.
@@ -101,9 +113,11 @@ class OptimizationConfig(Config):
         section = self.optimizer.get()
         return section is not None and section.own_learning_rate() is not None
 
-    def learning_rate_of(
-        self, group: ParamGroupConfig | None = None
-    ) -> tuple[BaseLrConfig, BaseWarmupConfig | None] | None:
+    @overload
+    def learning_rate_of(self) -> Rate: ...
+    @overload
+    def learning_rate_of(self, group: ParamGroupConfig | None) -> Rate | None: ...
+    def learning_rate_of(self, group: ParamGroupConfig | None = None) -> Rate | None:
         """Returns the learning rate that counts, and its warmup (None for none).
 
         That is the `learning_rate` section, or what an optimizer has of its own.
@@ -127,7 +141,9 @@ class OptimizationConfig(Config):
 ConfigT = TypeVar("ConfigT", bound=OptimizationConfig)
 
 
-def optimization_section(params: Mapping, source: str = "") -> tuple[SourcedDict, str]:
+def optimization_section(
+    params: Mapping[str, Any], source: str = ""
+) -> tuple[Mapping[str, Any], str]:
     """Finds the optimization section of an experiment file, or takes the mapping as one.
 
     Args:
@@ -143,7 +159,8 @@ def optimization_section(params: Mapping, source: str = "") -> tuple[SourcedDict
     """
     if not {"trainer", "task", "runtime"} & set(params):
         return params, ""
-    section, path = params, ""
+    section: Any = params
+    path = ""
     for name in _SECTION:
         path = f"{path}.{name}" if path else name
         origin = getattr(section, "origins", {}).get(name, Origin(source))
@@ -164,6 +181,13 @@ def load_optimization_config(
     base: OptimizationConfig | None = None,
 ) -> OptimizationConfig:
     """Reads the optimization part of experiment files, or files that are that part.
+
+    >>> import tempfile
+    >>> text = "{optimizer: {type: sgd}, learning_rate: {type: constant}}"
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+    ...     print(text, file=file, flush=True)
+    ...     load_optimization_config(file.name).optimizer.type
+    'sgd'
 
     Args:
         *paths: YAML files, later ones win. The task, model and runtime sections of an experiment

@@ -2,7 +2,9 @@
 
 from typing import Any, ClassVar
 
-from optimization.configs.base import Config, OneOfConfig, config_dataclass
+from optimization.configs.base import Config, config_dataclass
+from optimization.configs.branches import OptimizerBranches
+from optimization.configs.fields import Steps, field
 from optimization.configs.types import Decay, FirstSteps
 from optimization.rules import sections  # noqa: F401  registers the types
 from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
@@ -20,6 +22,9 @@ class EMAConfig(Config):
         d = min(average_decay, (1 + m) / (10 + m))     with `dynamic_decay`, else average_decay
 
     The average starts from the weights.
+
+    >>> EMAConfig(average_decay=0.999, start_step="10%").dynamic_decay
+    True
 
     Source: Polyak and Juditsky 1992, doi:10.1137/0330046; as in Model Garden, which starts from 0.
 
@@ -45,7 +50,7 @@ class EMAConfig(Config):
     name: str = "ExponentialMovingAverage"
     trainable_weights_only: bool = True
     average_decay: Decay = 0.99
-    start_step: FirstSteps = 0
+    start_step: Steps[FirstSteps] = field(default=0)
     dynamic_decay: bool = True
 
     def arguments(self) -> dict[str, Any]:
@@ -54,7 +59,11 @@ class EMAConfig(Config):
 
 
 @config_dataclass
-class OptimizerConfig(OneOfConfig):
-    """The optimizer: `type`, and the section of that name."""
+class OptimizerConfig(OptimizerBranches):
+    """The optimizer: `type`, and the section of that name.
+
+    >>> OptimizerConfig(type="sgd", sgd={"momentum": 0.9}).as_dict()["sgd"]["momentum"]
+    0.9
+    """
 
     registry = OPTIMIZERS_CLS

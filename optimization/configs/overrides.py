@@ -50,6 +50,9 @@ def read_override(text: str, flag: str = "--params_override") -> tuple[SourcedDi
 def parse_override(text: str, flag: str = "--params_override") -> SourcedDict:
     """Reads one value of a `--params_override` flag; see `read_override`.
 
+    >>> parse_override("optimizer.type=lamb,warmup.linear.warmup_steps=10")
+    {'optimizer': {'type': 'lamb'}, 'warmup': {'linear': {'warmup_steps': 10}}}
+
     Raises:
         ConfigError: With every mistake.
     """

@@ -5,7 +5,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.base import Config
+from optimization.configs.oneof import OneOfConfig
 
 _LONGEST = 300
 _LONGEST_VALUE = 100
@@ -40,7 +41,7 @@ def defaults(cls: type) -> dict[str, Any]:
     for base in cls.__mro__[:-1]:
         if "__init__" not in vars(base):
             continue
-        for parameter in list(inspect.signature(base.__init__).parameters.values())[1:]:
+        for parameter in list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]:
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 usual.setdefault(parameter.name, parameter.default)
     return usual
@@ -48,7 +49,8 @@ def defaults(cls: type) -> dict[str, Any]:
 
 def differing(instance: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of `values` that are no defaults of the constructors of an object's classes."""
-    usual = defaults(type(instance))
+    cls: type = type(instance)
+    usual = defaults(cls)
     return {k: v for k, v in values.items() if k in usual and _differ(v, usual[k])}
 
 
@@ -56,8 +58,9 @@ def section(config: Config | None) -> Text:
     """Returns a section as `sgd(momentum=0.9)`: its type and what differs from the defaults."""
     if not isinstance(config, OneOfConfig):
         return Text(repr(config))
-    branch = config.get()
-    return Text("none" if branch is None else call(config.type, **dict(branch._changed())))
+    if config.type is None:
+        return Text("none")
+    return Text(call(config.type, **dict(config.get()._changed())))
 
 
 def sections(config: Config) -> dict[str, Any]:

@@ -3,17 +3,20 @@
 import itertools
 import typing
 from collections.abc import Iterator
+from typing import Any
 
-from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.base import Config
+from optimization.configs.oneof import OneOfConfig
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import are_ours, checked_values, needs_keras, schedule_problems
+from optimization.schedules.steps import steps_around
 
 if typing.TYPE_CHECKING:
     from optimization.configs.group_config import ParamGroupConfig
     from optimization.configs.optimization_config import OptimizationConfig
 
-    Place = OptimizationConfig | ParamGroupConfig
-    """What may have a learning rate, a warmup and an optimizer."""
+Place: typing.TypeAlias = "OptimizationConfig | ParamGroupConfig"
+"""What may have a learning rate, a warmup and an optimizer."""
 
 _FAR = 10**7  # as far as a rate whose end is not known is looked at
 
@@ -55,8 +58,9 @@ class RateCurve(typing.NamedTuple):
     @property
     def shift(self) -> int:
         """The step at which the formula of the learning rate starts."""
-        delays = self.warmup is not None and self.warmup.mode == "delay"
-        return self.learning_rate.offset + (self.warmup.warmup_steps if delays else 0)
+        if self.warmup is None or self.warmup.mode != "delay":
+            return self.learning_rate.offset
+        return self.learning_rate.offset + self.warmup.warmup_steps
 
     def end(self) -> tuple[str, int] | None:
         """Returns the field that says when the decay is over, and that step; None without end."""
@@ -85,11 +89,7 @@ class RateCurve(typing.NamedTuple):
         last = train_steps - 1 if train_steps else max(bends) + 1
         if not train_steps and not are_ours(self.learning_rate, self.warmup):
             last = max(self._bends(most=1))
-        last = max(last, _FAR) if far else last
-        steps = {bend + side for bend in bends for side in (-1, 0, 1)}
-        steps |= {last * part // 32 for part in range(33)}
-        steps |= {2**power for power in range(last.bit_length())}
-        return sorted(step for step in steps if 0 <= step <= last)
+        return steps_around(bends, max(last, _FAR) if far else last, parts=32)
 
     def _bends(self, most: int = 5) -> set[int]:
         """Returns 0, and every number of steps of both sections and what up to `most` add up to."""
@@ -107,12 +107,17 @@ class RateCurve(typing.NamedTuple):
         return {max(sum(some), 0) for some in itertools.chain(*sums)} | set(edges)
 
 
-def _counts_steps(value: typing.Any) -> bool:
+def _counts_steps(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and abs(value) < 2**63 and value == int(value)
 
 
-def written(oneof: OneOfConfig) -> list[Config]:
+def places(config: "OptimizationConfig") -> "list[Place]":
+    """Returns the config, which is for all variables, and each of its groups."""
+    return [config, *config.param_groups]
+
+
+def written(oneof: OneOfConfig) -> list[Any]:
     """Returns the selected branch; where `type` is not set, the branches that have values."""
     branch = oneof.get()
     if branch is not None:
@@ -120,14 +125,15 @@ def written(oneof: OneOfConfig) -> list[Config]:
     return [getattr(oneof, name) for name in oneof.untyped_branches()]
 
 
-def curve_of(config: "OptimizationConfig", place: "Place") -> RateCurve | None:
+def curve_of(config: "OptimizationConfig", place: Place) -> RateCurve | None:
     """Returns the curve of a place's own learning rate; None where it has none, or many."""
     rates, warmups = written(place.learning_rate), written(place.warmup)
     if len(rates) != 1 or len(warmups) > 1 or getattr(place, "freeze", False):
         return None
     scaling = config.lr_scaling
-    is_known = scaling is not None and scaling.global_batch_size is not None
-    factor = scaling.factor() if is_known else 1.0
+    factor = 1.0
+    if scaling is not None and scaling.global_batch_size is not None:
+        factor = scaling.factor()
     section = place.optimizer.get() or config.optimizer.get()
     decay = section.pipeline_arguments().get("decay", 0.0) if section is not None else 0.0
     warmup = warmups[0] if warmups and warmups[0].warmup_steps else None
@@ -135,9 +141,9 @@ def curve_of(config: "OptimizationConfig", place: "Place") -> RateCurve | None:
     return RateCurve(rates[0], warmup, factor, decay)
 
 
-def schedule_free_sections(config: "OptimizationConfig") -> Iterator[tuple[typing.Any, "Place"]]:
+def schedule_free_sections(config: "OptimizationConfig") -> "Iterator[tuple[Any, Place]]":
     """Yields the schedule-free sections, each with what holds its learning rate and warmup."""
-    for place in (config, *config.param_groups):
+    for place in places(config):
         own = place.optimizer.get()
         section = own or config.optimizer.get()
         has_rate = place.learning_rate.type is not None

@@ -8,24 +8,29 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from optimization import extras
-from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.base import Config
 from optimization.configs.documentation import document
 from optimization.configs.errors import did_you_mean
+from optimization.configs.oneof import OneOfConfig
 from optimization.configs.types import REQUIRED
 
 REPLACEABLE = {"replaceable": True}
 """Metadata of a base config's field that a class with a parameter of that name has as its own."""
 
 
-class Entry(typing.NamedTuple):
+ConfigT = typing.TypeVar("ConfigT", bound=Config)
+DecoratedT = typing.TypeVar("DecoratedT")
+
+
+class Entry(typing.NamedTuple, typing.Generic[ConfigT]):
     """What a registry knows of one type."""
 
-    config_class: type[Config]
+    config_class: type[ConfigT]
     target: Any
     torch: str | None = None
 
 
-class Registry(Mapping):
+class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
     """A mapping from the name of a type to its class.
 
     Listing the names, and asking for a config class, imports nothing heavy; the class itself is
@@ -44,8 +49,8 @@ class Registry(Mapping):
     def __init__(
         self,
         kind: str,
-        config_base: type[Config],
-        resolve: Callable[[str, Entry], type],
+        config_base: type[ConfigT],
+        resolve: Callable[[str, Entry[ConfigT]], type[Any]],
         supplied: tuple[str, ...] = (),
         unavailable: Mapping[str, str] | None = None,
         members: Callable[[Any], Mapping[str, Any]] | None = None,
@@ -56,12 +61,12 @@ class Registry(Mapping):
         self._resolve = resolve
         self._supplied = supplied
         self._members = members or (lambda decorated: {})
-        self._subscribers: list[Callable[[str, Entry], Any]] = []
-        self._entries: dict[str, Entry] = {}
+        self._subscribers: list[Callable[[str, Entry[ConfigT]], Any]] = []
+        self._entries: dict[str, Entry[ConfigT]] = {}
 
     def register(
         self, name: str, target: Any = None, torch: str | None = None
-    ) -> Callable[[Any], Any]:
+    ) -> Callable[[DecoratedT], DecoratedT]:
         """Returns a decorator that registers a type under `name`.
 
         It decorates either a config dataclass, with `target` naming the implementation as
@@ -86,33 +91,25 @@ class Registry(Mapping):
         if not name.isidentifier() or name == "type" or hasattr(OneOfConfig, name):
             raise ValueError(f"{name!r} cannot name a type: it must be an identifier of its own")
 
-        def decorate(decorated: Any) -> Any:
-            if isinstance(decorated, type) and issubclass(decorated, Config):
-                if not issubclass(decorated, self.config_base):
-                    base = self.config_base.__name__
-                    raise TypeError(f"{decorated.__name__} must derive from {base}")
-                entry = Entry(decorated, target if target is not None else decorated, torch)
-            else:
-                entry = Entry(self._config_from_signature(name, decorated), decorated, torch)
-            document(entry.config_class)
-            self._entries[name] = entry
+        def decorate(decorated: DecoratedT) -> DecoratedT:
+            entry = self._entries[name] = self._entry(name, decorated, target, torch)
             for subscriber in self._subscribers:
                 subscriber(name, entry)
             return decorated
 
         return decorate
 
-    def subscribe(self, subscriber: Callable[[str, Entry], Any]) -> None:
+    def subscribe(self, subscriber: Callable[[str, Entry[ConfigT]], Any]) -> None:
         """Calls `subscriber` with the name and entry of every type, present and future."""
         for name, entry in self._entries.items():
             subscriber(name, entry)
         self._subscribers.append(subscriber)
 
-    def config_class(self, name: str) -> type[Config]:
+    def config_class(self, name: str) -> type[ConfigT]:
         """Returns the config dataclass of the type `name`."""
         return self.entry(name).config_class
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> Entry[ConfigT]:
         """Returns what is registered under `name`.
 
         Raises:
@@ -125,11 +122,11 @@ class Registry(Mapping):
         near = did_you_mean(name, self._entries)
         raise KeyError(f"unknown {self.kind} type {name!r}{near}")
 
-    def entries(self) -> Iterator[tuple[str, Entry]]:
+    def entries(self) -> Iterator[tuple[str, Entry[ConfigT]]]:
         """Yields the name and entry of every type."""
         yield from self._entries.items()
 
-    def __getitem__(self, name: str) -> type:
+    def __getitem__(self, name: str) -> type[Any]:
         return self._resolve(name, self.entry(name))
 
     def __contains__(self, name: object) -> bool:
@@ -144,7 +141,20 @@ class Registry(Mapping):
     def __repr__(self) -> str:
         return f"<registry of {self.kind} types: {', '.join(self._entries)}>"
 
-    def _config_from_signature(self, name: str, decorated: Any) -> type[Config]:
+    def _entry(self, name: str, decorated: Any, target: Any, torch: str | None) -> Entry[ConfigT]:
+        if not isinstance(decorated, type) or not issubclass(decorated, Config):
+            config_class = self._config_from_signature(name, decorated)
+            target = decorated
+        elif issubclass(decorated, self.config_base):
+            config_class = decorated
+            target = decorated if target is None else target
+        else:
+            base = self.config_base.__name__
+            raise TypeError(f"{decorated.__name__} must derive from {base}")
+        document(config_class)
+        return Entry(config_class, target, torch)
+
+    def _config_from_signature(self, name: str, decorated: Any) -> type[ConfigT]:
         try:
             parameters = inspect.signature(decorated).parameters.values()
         except (TypeError, ValueError):
@@ -152,7 +162,8 @@ class Registry(Mapping):
                 f"the {self.kind} {name!r} cannot be registered: {decorated!r} has no signature"
             ) from None
         members = self._members(decorated)
-        function = decorated.__init__ if isinstance(decorated, type) else decorated
+        is_class = isinstance(decorated, type)
+        function = inspect.getattr_static(decorated, "__init__") if is_class else decorated
         hints = typing.get_type_hints(function, include_extras=True)
         inherited = [
             field.name
@@ -181,7 +192,7 @@ class Registry(Mapping):
         config_class.__qualname__ = f"{decorated.__qualname__}.registered_config"
         return config_class
 
-    def _field(self, name: str, parameter: inspect.Parameter, hint: Any) -> tuple:
+    def _field(self, name: str, parameter: inspect.Parameter, hint: Any) -> tuple[str, Any, Any]:
         attribute = getattr(self.config_base, parameter.name, None)
         if callable(attribute) or isinstance(attribute, property):
             raise TypeError(
@@ -203,7 +214,7 @@ class Registry(Mapping):
         return parameter.name, hint, dataclasses.field(default=default)
 
 
-def import_target(name: str, entry: Entry) -> type:
+def import_target(name: str, entry: Entry[Any]) -> type[Any]:
     """Returns the implementation of an entry, importing it if it is given by name."""
     del name
     if not isinstance(entry.target, str):

@@ -28,6 +28,9 @@ from pydantic import (
 from optimization.configs import yaml_file
 from optimization.configs.errors import Problem, describe, did_you_mean
 
+if typing.TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 
 class _Required:
     """The default of a field that has none: it must be set before the config is used."""
@@ -95,11 +98,12 @@ class _ReadOnly:
     def _plain(self) -> Any:
         return type(self).__mro__[2](self)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, tuple[Any]]:
         return type(self), (self._plain(),)
 
     def __deepcopy__(self, memo: dict) -> Any:
-        return type(self)(copy.deepcopy(self._plain(), memo))
+        make, (values,) = self.__reduce__()
+        return make(copy.deepcopy(values, memo))
 
 
 class ReadOnlyList(_ReadOnly, list):
@@ -116,6 +120,17 @@ class Duration(str):
     FORM = re.compile(
         r"(?P<epochs>\d+(?:\.\d+)?)\s*epochs?|(?P<percent>\d+(?:\.\d+)?)\s*%|remaining"
     )
+
+    def form(self) -> re.Match[str]:
+        """Returns the parts of the text, `epochs` or `percent`.
+
+        Raises:
+            ValueError: If the text is no duration.
+        """
+        form = self.FORM.fullmatch(self)
+        if form is None:
+            raise ValueError(f"{self!r} is no duration")
+        return form
 
     def __repr__(self) -> str:
         return repr(str(self))
@@ -186,6 +201,11 @@ def _as(kind: type) -> BeforeValidator:
     return BeforeValidator(lambda value: kind(value) if isinstance(value, list | tuple) else value)
 
 
+def _annotated(annotation: Any, *metadata: Any) -> Any:
+    form: Any = Annotated  # a value here, whose arguments no type checker knows
+    return form[(annotation, *metadata)]
+
+
 def _ease(annotation: Any) -> Any:
     """Returns `annotation` with the three lossless conversions allowed, at any depth."""
     if annotation is int:
@@ -194,15 +214,18 @@ def _ease(annotation: Any) -> Any:
         return Annotated[float, BeforeValidator(_bounded)]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return Annotated[(_ease(args[0]), *args[1:])]
+        return _annotated(_ease(args[0]), *args[1:])
     if origin in (typing.Union, types.UnionType):
         return typing.Union[tuple(_ease(arg) for arg in args)]  # noqa: UP007
     if origin is tuple:
-        return Annotated[tuple[tuple(_ease(arg) for arg in args)], _as(tuple)]
+        eased = types.GenericAlias(tuple, tuple(_ease(arg) for arg in args))
+        return _annotated(eased, _as(tuple))
     if origin in (list, Sequence):
-        return Annotated[list[_ease(args[0])], _as(list), AfterValidator(ReadOnlyList)]
+        eased = types.GenericAlias(list, (_ease(args[0]),))
+        return _annotated(eased, _as(list), AfterValidator(ReadOnlyList))
     if origin in (dict, Mapping):
-        return Annotated[dict[args[0], _ease(args[1])], AfterValidator(ReadOnlyDict)]
+        eased = types.GenericAlias(dict, (args[0], _ease(args[1])))
+        return _annotated(eased, AfterValidator(ReadOnlyDict))
     return annotation
 
 
@@ -256,7 +279,7 @@ def _is_union(annotation: Any) -> bool:
     return sum(arg is not type(None) for arg in typing.get_args(annotation)) > 1
 
 
-def _phrase(error: dict) -> str:
+def _phrase(error: "ErrorDetails") -> str:
     expected = _EXPECTED.get(error["type"])
     return expected(error.get("ctx", {})) if expected else error["msg"]
 
@@ -276,10 +299,10 @@ def _list_to_write(value: Any, annotation: Any) -> str:
     return ""
 
 
-def _message(error: dict, annotation: Any) -> str:
+def _message(error: "ErrorDetails", annotation: Any) -> str:
     value = error["input"]
     if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
+        return str(error.get("ctx", {}).get("error"))
     message = f"{_phrase(error)}, got {describe(value)}"
     if error["type"] in ("tuple_type", "list_type") and not error["loc"]:
         message += _list_to_write(value, annotation)

@@ -9,7 +9,7 @@ that expand beyond bounds. PyYAML does the parsing; its own loaders are left as 
 import os
 import re
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -20,7 +20,10 @@ _TAG = "tag:yaml.org,2002:"
 MAX_DEPTH = 50
 MAX_VALUES = 100_000
 
-_BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:
+    from yaml import SafeLoader as _BaseLoader
+else:
+    _BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_BaseLoader):
@@ -125,7 +128,9 @@ class _Reader:
                 return self._mapping(node)
             if isinstance(node, SequenceNode):
                 return self._sequence(node)
-            return self._scalar(node)
+            if isinstance(node, ScalarNode):
+                return self._scalar(node)
+            raise TypeError(f"{type(node).__name__} is no node of YAML")
         finally:
             self.depth -= 1
 
@@ -149,7 +154,9 @@ class _Reader:
     def _mapping(self, node: MappingNode) -> SourcedDict:
         if _plain_tag(node) != f"{_TAG}map":
             self._refuse_tag(node)
-        result, lines, merged = SourcedDict(), {}, []
+        result = SourcedDict()
+        lines: dict[Hashable, int] = {}
+        merged: list[Node] = []
         for key_node, value_node in node.value:
             key = self.read(key_node)
             if not isinstance(key, Hashable):

@@ -91,8 +91,9 @@ class LayerDecay:
             )
 
         def layer(index: int) -> int:
-            if depths[index] is not None:
-                return depths[index] + 1
+            depth = depths[index]
+            if depth is not None:
+                return depth + 1
             if late[index]:
                 return last_block
             return 0 if index < first else last_block + 1

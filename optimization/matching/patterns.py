@@ -84,7 +84,8 @@ def check_matches(
     Raises:
         ValueError: Naming each pattern and the names nearest to it.
     """
-    idle = [p for p in patterns or () if not any(find(p, name) for name in names)]
+    patterns = patterns or ()
+    idle = [p for p in patterns if not any(find(p, name) for name in names)]
     if idle and len(idle) == len(patterns):
         raise ValueError(
             f"Argument `{argument}` has only patterns that match no trainable variable: "

@@ -15,10 +15,15 @@ class Rule:
     A subclass is a dataclass that has these three and `name` as fields, and what the rule changes.
     """
 
+    match: str | None
+    layer_type: str | None
+    ndim: tuple[int, ...] | None
+    name: str | None
+
     @property
     def label(self) -> str:
         """The group's name, or what its matcher looks for."""
-        ndim = self.ndim and f"ndim {', '.join(map(str, self.ndim))}"
+        ndim = None if self.ndim is None else f"ndim {', '.join(map(str, self.ndim))}"
         return self.name or self.match or self.layer_type or ndim or "all"
 
     @property
@@ -33,7 +38,7 @@ class Rule:
             return find(self.match, path) is not None
         if self.layer_type is not None:
             return layer_type == self.layer_type
-        return ndim in self.ndim
+        return ndim in (self.ndim or ())
 
 
 RuleT = TypeVar("RuleT", bound=Rule)

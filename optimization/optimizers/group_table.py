@@ -14,8 +14,8 @@ from optimization.optimizers.groups import DEFAULT, ParamGroup
 from optimization.optimizers.inner import is_decayed
 from optimization.optimizers.members import Member, Members
 from optimization.schedules.keras_schedules import ConfiguredSchedule, curve_of, is_formula
-from optimization.schedules.peak import telling_steps
 from optimization.schedules.scaled import ScaledLearningRate
+from optimization.schedules.steps import telling_steps
 
 _COLUMNS = ("variable", "group", "optimizer", "multiplier", "learning rate", "", "parameters")
 

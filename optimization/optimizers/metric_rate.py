@@ -8,7 +8,8 @@ import numpy as np
 
 from optimization.configs import printing
 from optimization.configs.optimization_config import OptimizationConfig
-from optimization.schedules.metric import MetricFollower, MetricLrConfig
+from optimization.schedules.followers import MetricFollower
+from optimization.schedules.metric import MetricLrConfig
 
 
 class FollowedRate:

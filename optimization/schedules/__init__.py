@@ -13,6 +13,7 @@ from optimization.schedules import (  # noqa: F401  importing them registers the
     power,
     relative_step,
     transformers,
+    transformers_wsd,
     warmups,
 )
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import StringConstraints
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps
 from optimization.configs.float32 import Float32Config
 from optimization.configs.types import REQUIRED, FirstSteps
 
@@ -32,6 +33,15 @@ class BaseLrConfig(Float32Config):
     A subclass is a dataclass with a method `value`. If it has a field `offset`, its formula
     receives `max(step - offset, 0)`: the schedule starts at step `offset` and until then holds its
     first value. (Model Garden extrapolates the formula to negative steps there.)
+
+    >>> from optimization.schedules import curve
+    >>> @config_dataclass
+    ... class Halved(BaseLrConfig):
+    ...     every: int = 100
+    ...     def value(self, step, xp):
+    ...         return 0.5 ** xp.floor(step / self.every)
+    >>> curve(Halved(every=50), None, [0, 49, 50, 100])
+    array([1.  , 1.  , 0.5 , 0.25])
     """
 
     offset = 0  # not annotated: a field only where a subclass makes it one
@@ -77,6 +87,15 @@ class BaseWarmupConfig(Float32Config):
     - `mode: multiply`: lr(s) * warmup(s) / lr(0) for s < W, then lr(s), where the warmup leads to
       lr(0): a factor on the learning rate that ends at 1.
 
+    >>> from optimization.schedules import curve
+    >>> from optimization.schedules.constant import ConstantLrConfig
+    >>> @config_dataclass
+    ... class SquareWarmup(BaseWarmupConfig):
+    ...     def value(self, step, target, xp):
+    ...         return target * (step / self.warmup_steps) ** 2
+    >>> curve(ConstantLrConfig(learning_rate=1.0), SquareWarmup(warmup_steps=10), [0, 5, 10])
+    array([0.  , 0.25, 1.  ])
+
     Attributes:
         warmup_steps: The length of the warmup in optimizer steps, 0 for none.
         mode: See above.
@@ -85,7 +104,7 @@ class BaseWarmupConfig(Float32Config):
     warmup_learning_rate = 0.0  # as `offset` above
     keras_class: ClassVar[type | None] = None
 
-    warmup_steps: FirstSteps = REQUIRED
+    warmup_steps: Steps[FirstSteps] = REQUIRED
     mode: Literal["replace", "delay", "multiply"] = "replace"
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:

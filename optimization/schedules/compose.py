@@ -68,7 +68,12 @@ def incomplete(config: Config) -> list[Problem]:
 def schedule_problems(
     lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None
 ) -> list[Problem]:
-    """Returns what is wrong with a learning rate, a warmup, and the two together."""
+    """Returns what is wrong with a learning rate, a warmup, and the two together.
+
+    >>> from optimization.schedules.cosine import CosineLrConfig
+    >>> [str(problem) for problem in schedule_problems(CosineLrConfig(decay_steps=100), None)]
+    ['initial_learning_rate: a value is required, none was given']
+    """
     configs: list[Config] = [lr_config] if warmup_config is None else [lr_config, warmup_config]
     problems = [problem for config in configs for problem in incomplete(config)]
     if problems or warmup_config is None:
@@ -98,7 +103,11 @@ def schedule_conflicts(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig)
 
 
 def check_schedule(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> None:
-    """Raises a ConfigError with all that `schedule_problems` finds."""
+    """Raises a ConfigError with all that `schedule_problems` finds.
+
+    >>> from optimization.schedules.cosine import CosineLrConfig
+    >>> check_schedule(CosineLrConfig(initial_learning_rate=0.1, decay_steps=100), None)
+    """
     problems = schedule_problems(lr_config, warmup_config)
     if problems:
         raise ConfigError(problems)
@@ -123,6 +132,12 @@ def curve(
     steps: "Sequence[int] | np.ndarray",
 ) -> "np.ndarray":
     """Returns the learning rate at each of `steps`, in float64, computed by NumPy.
+
+    >>> from optimization import LrConfig, WarmupConfig
+    >>> rate = LrConfig(type="linear", linear={"initial_learning_rate": 1.0, "decay_steps": 100})
+    >>> warmup = WarmupConfig(type="linear", linear={"warmup_steps": 10})
+    >>> curve(rate.get(), warmup.get(), [0, 5, 10, 50])
+    array([0.  , 0.45, 0.9 , 0.5 ])
 
     Keras is imported only if a registered Keras class is among the two; it is then called for one
     step after the other.

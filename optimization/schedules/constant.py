@@ -1,8 +1,9 @@
 """Learning rates that are constant, always or between boundaries."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Field
 from optimization.configs.types import REQUIRED, Boundaries, NonNegativeFloat
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import lookup
@@ -15,6 +16,11 @@ class ConstantLrConfig(BaseLrConfig):
     """A learning rate that does not change.
 
         lr(s) = learning_rate
+
+    >>> from optimization.schedules import curve
+    >>> rate = ConstantLrConfig(learning_rate=0.5)
+    >>> curve(rate, None, [0, 50, 100]).round(4)
+    array([0.5, 0.5, 0.5])
 
     Source: as in Model Garden's `constant`.
 
@@ -45,6 +51,11 @@ class StepwiseLrConfig(BaseLrConfig):
     At a boundary exactly the value before it holds, as in Model Garden and Keras (optax already has
     the next one there). Model Garden loses `offset` when the schedule is saved; it is kept here.
 
+    >>> from optimization.schedules import curve
+    >>> rate = StepwiseLrConfig(boundaries=[50, 80], values=[1.0, 0.1, 0.01])
+    >>> curve(rate, None, [50, 51, 100]).round(4)
+    array([1.  , 0.1 , 0.01])
+
     Source: as in Keras' PiecewiseConstantDecay.
 
     Attributes:
@@ -55,8 +66,8 @@ class StepwiseLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "PiecewiseConstantDecay"
-    boundaries: Boundaries = REQUIRED
-    values: tuple[NonNegativeFloat, ...] = REQUIRED
+    boundaries: Field[Boundaries, Sequence[int | str]] = REQUIRED
+    values: Field[tuple[NonNegativeFloat, ...], Sequence[float]] = REQUIRED
     offset: int = 0
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Learning rates that fall along half a cosine, once or several times."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated
@@ -9,6 +9,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Field, Steps
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -34,6 +35,11 @@ class CosineLrConfig(BaseLrConfig):
     float32 sum 1 + cos loses it: this concerns the last T / 12868 steps. Model Garden extrapolates
     to steps before `offset`, and loses `offset` when the schedule is saved.
 
+    >>> from optimization.schedules import curve
+    >>> rate = CosineLrConfig(initial_learning_rate=1.0, decay_steps=100)
+    >>> curve(rate, None, [0, 50, 100]).round(4)
+    array([1. , 0.5, 0. ])
+
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983; as in Keras' CosineDecay.
 
     Attributes:
@@ -47,7 +53,7 @@ class CosineLrConfig(BaseLrConfig):
 
     name: ScopeName = "CosineDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    decay_steps: Steps[PositiveSteps] = REMAINING
     alpha: Fraction = 0.0
     offset: int = 0
 
@@ -93,6 +99,11 @@ class CosineRestartsLrConfig(BaseLrConfig):
     Loshchilov and Hutter 2017, arXiv:1608.03983; the fields are those of Keras'
     CosineDecayRestarts, which finds i by a float32 logarithm and may be a step late.
 
+    >>> from optimization.schedules import curve
+    >>> rate = CosineRestartsLrConfig(initial_learning_rate=1.0, first_decay_steps=100, m_mul=0.5)
+    >>> curve(rate, None, [0, 50, 100, 200]).round(4)
+    array([1.  , 0.5 , 0.5 , 0.25])
+
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983.
 
     Attributes:
@@ -107,7 +118,7 @@ class CosineRestartsLrConfig(BaseLrConfig):
 
     name: ScopeName = "CosineDecayRestarts"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    first_decay_steps: PositiveSteps = REQUIRED
+    first_decay_steps: Steps[PositiveSteps] = REQUIRED
     t_mul: Annotated[float, Ge(1)] = 2.0
     m_mul: Fraction = 1.0
     alpha: Fraction = 0.0
@@ -145,6 +156,11 @@ class StepCosineLrConfig(BaseLrConfig):
     one on values[-1]. (Model Garden goes through the first half cosine several times if the first
     boundary is not 0, and divides by zero from the last boundary on.)
 
+    >>> from optimization.schedules import curve
+    >>> rate = StepCosineLrConfig(boundaries=[50, 100], values=[1.0, 0.5])
+    >>> curve(rate, None, [0, 50, 75, 100]).round(4)
+    array([1.  , 1.  , 0.75, 0.5 ])
+
     Source: as in Model Garden's StepCosineDecayWithOffset.
 
     Attributes:
@@ -155,8 +171,8 @@ class StepCosineLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "StepCosineDecayWithOffset"
-    boundaries: Boundaries = REQUIRED
-    values: tuple[NonNegativeFloat, ...] = REQUIRED
+    boundaries: Field[Boundaries, Sequence[int | str]] = REQUIRED
+    values: Field[tuple[NonNegativeFloat, ...], Sequence[float]] = REQUIRED
     offset: int = 0
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import math
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -29,6 +30,11 @@ class ExponentialLrConfig(BaseLrConfig):
     With `staircase` the step `decay_steps` itself already has the lower rate. Model Garden
     extrapolates to steps before `offset`, and loses `offset` when the schedule is saved.
 
+    >>> from optimization.schedules import curve
+    >>> rate = ExponentialLrConfig(initial_learning_rate=1.0, decay_steps=100, decay_rate=0.5)
+    >>> curve(rate, None, [0, 100, 200]).round(4)
+    array([1.  , 0.5 , 0.25])
+
     Source: as in Keras' ExponentialDecay.
 
     Attributes:
@@ -42,7 +48,7 @@ class ExponentialLrConfig(BaseLrConfig):
 
     name: ScopeName = "ExponentialDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    decay_steps: Steps[PositiveSteps] = REMAINING
     decay_rate: PositiveFloat = REQUIRED
     staircase: bool | None = None
     offset: int = 0
@@ -66,6 +72,11 @@ class InverseTimeLrConfig(BaseLrConfig):
 
     With `staircase` the step `decay_steps` itself already has the lower rate.
 
+    >>> from optimization.schedules import curve
+    >>> rate = InverseTimeLrConfig(initial_learning_rate=1.0, decay_steps=100, decay_rate=1.0)
+    >>> curve(rate, None, [0, 100, 300]).round(4)
+    array([1.  , 0.5 , 0.25])
+
     Source: as in Keras' InverseTimeDecay.
 
     Attributes:
@@ -79,7 +90,7 @@ class InverseTimeLrConfig(BaseLrConfig):
 
     name: ScopeName = "InverseTimeDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    decay_steps: Steps[PositiveSteps] = REMAINING
     decay_rate: NonNegativeFloat = REQUIRED
     staircase: bool | None = None
     offset: int = 0

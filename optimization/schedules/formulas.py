@@ -28,6 +28,22 @@ def whole_and_rest(step: Array, period: float, xp: Namespace) -> tuple[Array, Ar
     return whole, step - whole * period
 
 
+def waves(
+    done: Array, length: float, num_cycles: float, xp: Namespace, ahead: float = 0.0
+) -> Array:
+    """Returns (1 + cos(2 pi num_cycles (done + ahead) / length)) / 2.
+
+    It is as exact late as it is early where a wave is a whole number of steps, as half a wave over
+    the training is. Otherwise float32 loses digits in proportion to the waves gone by.
+    """
+    if num_cycles == 0:
+        return xp.ones_like(done)
+    period = length / num_cycles
+    _, rest = whole_and_rest(done, period, xp)
+    # `ahead` is added here since float32 has no 2**24 + 1.
+    return half_cosine((period - 2.0 * (rest + ahead)) / period, xp)
+
+
 def lookup(
     step: Array,
     boundaries: Sequence[float],

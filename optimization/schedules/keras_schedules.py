@@ -16,6 +16,7 @@ extras.require("keras")
 
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from optimization.configs import printing
 from optimization.configs.base import Config
@@ -28,13 +29,12 @@ from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.registry import LR_CLS, WARMUP_CLS
 from optimization.schedules.scaled import ScaledLearningRate, rate_text
 
-LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
-
 
 class ConfiguredSchedule(LearningRateSchedule):
     """A schedule whose arguments are the fields of a config, which holds the formula."""
 
     config_class: ClassVar[type[Config]]
+    _config: Config
 
     def __init__(self, **kwargs: Any):
         super().__init__()
@@ -76,6 +76,7 @@ class _ConfiguredLearningRate(ConfiguredSchedule):
     """The Keras face of a learning rate."""
 
     kind: ClassVar[str] = "LearningRate"
+    _config: BaseLrConfig
 
     def value(self, step: Array, xp: Namespace) -> Array:
         """Returns the learning rate after `step` optimizer steps, by the formula."""
@@ -91,6 +92,7 @@ class _ConfiguredWarmup(ConfiguredSchedule):
     """The Keras face of a warmup, around the learning rate that it precedes."""
 
     kind: ClassVar[str] = "Warmup"
+    _config: BaseWarmupConfig
 
     def __init__(self, after_warmup_lr_sched: Any, **kwargs: Any):
         super().__init__(**kwargs)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -35,6 +36,11 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
 
     Hu et al. 2024 (MiniCPM), arXiv:2404.06395; `1-sqrt`: Hägele et al. 2024, arXiv:2405.18392.
 
+    >>> from optimization.schedules import curve
+    >>> rate = WarmupStableDecayLrConfig(initial_learning_rate=1.0, stable_steps=80, decay_steps=20)
+    >>> curve(rate, None, [0, 80, 90, 100]).round(4)
+    array([1. , 1. , 0.5, 0. ])
+
     Source: Hu et al. 2024, arXiv:2404.06395; Hägele et al. 2024, arXiv:2405.18392.
 
     Attributes:
@@ -50,8 +56,8 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
 
     name: ScopeName = "WarmupStableDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    stable_steps: NonNegativeSteps = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    stable_steps: Steps[NonNegativeSteps] = REQUIRED
+    decay_steps: Steps[PositiveSteps] = REMAINING
     min_lr_ratio: Fraction = 0.0
     decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
     offset: int = 0
@@ -90,6 +96,11 @@ class OneCycleLrConfig(BaseLrConfig):
     From step T - 1 on it is `last` (PyTorch raises an error from step T on). Momentum is left
     alone, unlike PyTorch's default.
 
+    >>> from optimization.schedules import curve
+    >>> rate = OneCycleLrConfig(max_learning_rate=1.0, total_steps=100, pct_start=0.5)
+    >>> curve(rate, None, [0, 49, 74, 99]).round(4)
+    array([0.04, 1.  , 0.5 , 0.  ])
+
     Source: Smith and Topin 2018, arXiv:1708.07120; as in PyTorch's OneCycleLR.
 
     Attributes:
@@ -106,7 +117,7 @@ class OneCycleLrConfig(BaseLrConfig):
 
     name: ScopeName = "OneCycle"
     max_learning_rate: PositiveFloat = REQUIRED
-    total_steps: PositiveSteps = REMAINING
+    total_steps: Steps[PositiveSteps] = REMAINING
     pct_start: Annotated[float, Interval(gt=0, lt=1)] = 0.3
     div_factor: PositiveFloat = 25.0
     final_div_factor: PositiveFloat = 1e4

@@ -1,6 +1,7 @@
 """Learning rates that fall along a polynomial of the steps that remain."""
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -25,6 +26,13 @@ class PolynomialLrConfig(BaseLrConfig):
     `decay_steps`, each time less, as in Keras. Model Garden extrapolates to steps before `offset`,
     and loses `offset` when the schedule is saved.
 
+    >>> from optimization.schedules import curve
+    >>> rate = PolynomialLrConfig(
+    ...     initial_learning_rate=1.0, decay_steps=100, end_learning_rate=0.0, power=2.0
+    ... )
+    >>> curve(rate, None, [0, 50, 100]).round(4)
+    array([1.  , 0.25, 0.  ])
+
     Source: as in Keras' PolynomialDecay.
 
     Attributes:
@@ -40,7 +48,7 @@ class PolynomialLrConfig(BaseLrConfig):
 
     name: ScopeName = "PolynomialDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    decay_steps: Steps[PositiveSteps] = REMAINING
     end_learning_rate: NonNegativeFloat = 0.0001
     power: PositiveFloat = 1.0
     cycle: bool = False
@@ -69,6 +77,11 @@ class LinearLrConfig(BaseLrConfig):
 
     From step T on it is `end_learning_rate`. This is `polynomial` with power 1 and an end of 0.
 
+    >>> from optimization.schedules import curve
+    >>> rate = LinearLrConfig(initial_learning_rate=1.0, decay_steps=100, end_learning_rate=0.0)
+    >>> curve(rate, None, [0, 50, 100]).round(4)
+    array([1. , 0.5, 0. ])
+
     Source: as in Keras' PolynomialDecay of power 1.
 
     Attributes:
@@ -82,7 +95,7 @@ class LinearLrConfig(BaseLrConfig):
 
     name: ScopeName = "LinearDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: PositiveSteps = REMAINING
+    decay_steps: Steps[PositiveSteps] = REMAINING
     end_learning_rate: NonNegativeFloat = 0.0
     offset: int = 0
 

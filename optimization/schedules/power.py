@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.fields import Steps
 from optimization.configs.types import (
     REMAINING,
     REQUIRED,
@@ -23,6 +24,11 @@ class DirectPowerLrConfig(BaseLrConfig):
         lr(s) = lr0 * max(s, 1) ** power
 
     Steps 0 and 1 have the same rate, lr0.
+
+    >>> from optimization.schedules import curve
+    >>> rate = DirectPowerLrConfig(initial_learning_rate=1.0, power=-0.5)
+    >>> curve(rate, None, [0, 1, 4, 100]).round(4)
+    array([1. , 1. , 0.5, 0.1])
 
     Source: as in Model Garden's DirectPowerDecay.
 
@@ -53,6 +59,13 @@ class PowerAndLinearDecayLrConfig(BaseLrConfig):
     with T = total_decay_steps and f = linear_decay_fraction. From step T on it is 0. Where f is 0
     there is no such last part: the power goes on beyond T, as in Model Garden.
 
+    >>> from optimization.schedules import curve
+    >>> rate = PowerAndLinearDecayLrConfig(
+    ...     initial_learning_rate=1.0, total_decay_steps=100, power=-0.5, linear_decay_fraction=0.5
+    ... )
+    >>> curve(rate, None, [1, 4, 64, 100]).round(4)
+    array([1.  , 0.5 , 0.09, 0.  ])
+
     Source: as in Model Garden's PowerAndLinearDecay.
 
     Attributes:
@@ -68,7 +81,7 @@ class PowerAndLinearDecayLrConfig(BaseLrConfig):
 
     name: ScopeName = "PowerAndLinearDecay"
     initial_learning_rate: NonNegativeFloat = REQUIRED
-    total_decay_steps: PositiveSteps = REMAINING
+    total_decay_steps: Steps[PositiveSteps] = REMAINING
     power: float = -0.5
     linear_decay_fraction: Fraction = 0.1
     offset: int = 0
@@ -95,6 +108,13 @@ class PowerDecayWithOffsetLrConfig(BaseLrConfig):
 
         lr(s) = pre                                 for s <= offset
         lr(s) = min(pre, lr0 * (s - offset) ** power)  for s > offset
+
+    >>> from optimization.schedules import curve
+    >>> rate = PowerDecayWithOffsetLrConfig(
+    ...     initial_learning_rate=1.0, offset=10, pre_offset_learning_rate=0.8
+    ... )
+    >>> curve(rate, None, [0, 10, 14, 110]).round(4)
+    array([0.8, 0.8, 0.5, 0.1])
 
     Source: as in Model Garden's PowerDecayWithOffset.
 
@@ -133,6 +153,11 @@ class InverseSqrtLrConfig(BaseLrConfig):
     Up to step `timescale` the rate is lr0; at four times that it is lr0 / 2. This is T5's schedule
     (Raffel et al. 2020, arXiv:1910.10683), scaled so that lr0 is the highest rate; the schedule of
     that name in transformers is this one with `timescale` equal to the steps of a linear warmup.
+
+    >>> from optimization.schedules import curve
+    >>> rate = InverseSqrtLrConfig(initial_learning_rate=1.0, timescale=100)
+    >>> curve(rate, None, [0, 100, 400]).round(4)
+    array([1. , 1. , 0.5])
 
     Source: Raffel et al. 2020, arXiv:1910.10683.
 

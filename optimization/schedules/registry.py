@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from optimization.configs.base import OneOfConfig, config_dataclass
+from optimization.configs.base import config_dataclass
+from optimization.configs.branches import LearningRateBranches, WarmupBranches
 from optimization.configs.registry import Entry, Registry
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 
@@ -68,7 +69,7 @@ def _warmup_members(decorated: Any) -> Mapping[str, Any]:
     return {"keras_class": decorated, "check": check}
 
 
-LR_CLS = Registry(
+LR_CLS: Registry[BaseLrConfig] = Registry(
     "learning rate",
     BaseLrConfig,
     _keras_class,
@@ -87,7 +88,7 @@ LR_CLS = Registry(
 - a Keras `LearningRateSchedule`, the parameters of whose constructor become the fields.
 """
 
-WARMUP_CLS = Registry(
+WARMUP_CLS: Registry[BaseWarmupConfig] = Registry(
     "warmup",
     BaseWarmupConfig,
     _keras_class,
@@ -101,8 +102,12 @@ that it wraps.
 
 
 @config_dataclass
-class LrConfig(OneOfConfig):
-    """The learning rate: `type` is one of `LR_CLS`."""
+class LrConfig(LearningRateBranches):
+    """The learning rate: `type` is one of `LR_CLS`.
+
+    >>> LrConfig(type="constant", constant={"learning_rate": 0.5}).get()
+    ConstantLrConfig(learning_rate=0.5)
+    """
 
     registry: ClassVar[Registry] = LR_CLS
 
@@ -113,8 +118,12 @@ class LrConfig(OneOfConfig):
 
 
 @config_dataclass
-class WarmupConfig(OneOfConfig):
-    """The warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none."""
+class WarmupConfig(WarmupBranches):
+    """The warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none.
+
+    >>> WarmupConfig(type="linear", linear={"warmup_steps": 100}).get()
+    LinearWarmupConfig(warmup_steps=100)
+    """
 
     registry: ClassVar[Registry] = WARMUP_CLS
 

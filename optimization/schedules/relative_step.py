@@ -17,6 +17,11 @@ class RelativeStepLrConfig(BaseLrConfig):
     reaches 1e-2 at step 9999 too. `adafactor` with `step_size: relative` has it without being
     told: there a learning rate is an error.
 
+    >>> from optimization.schedules import curve
+    >>> rate = RelativeStepLrConfig()
+    >>> curve(rate, None, [0, 9999, 39999]).round(4)
+    array([0.01 , 0.01 , 0.005])
+
     Source: Shazeer and Stern 2018, arXiv:1804.04235.
 
     Attributes:

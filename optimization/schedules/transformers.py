@@ -7,111 +7,23 @@ Values are those of transformers 5.23.
 """
 
 from collections.abc import Iterator
-from typing import Literal
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
-    REMAINING,
     REQUIRED,
-    FirstSteps,
     Fraction,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    PositiveSteps,
 )
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
-from optimization.schedules.formulas import half_cosine, whole_and_rest
+from optimization.schedules.formulas import half_cosine, waves, whole_and_rest
 from optimization.schedules.registry import LR_CLS
-
-Form = Literal["linear", "cosine", "1-sqrt"]
-
-
-def _waves(
-    done: Array, length: float, num_cycles: float, xp: Namespace, ahead: float = 0.0
-) -> Array:
-    """Returns (1 + cos(2 pi num_cycles (done + ahead) / length)) / 2.
-
-    It is as exact late as it is early where a wave is a whole number of steps, as half a wave over
-    the training is. Otherwise float32 loses digits in proportion to the waves gone by.
-    """
-    if num_cycles == 0:
-        return xp.ones_like(done)
-    period = length / num_cycles
-    _, rest = whole_and_rest(done, period, xp)
-    # `ahead` is added here since float32 has no 2**24 + 1.
-    return half_cosine((period - 2.0 * (rest + ahead)) / period, xp)
+from optimization.schedules.warmed_up import EndingLrConfig, WarmedUpLrConfig
 
 
 @config_dataclass
-class WarmedUpLrConfig(BaseLrConfig):
-    """A learning rate whose warmup is its own: lr(s) = lr0 * (ramp(s) if s < W else factor(s - W)).
-
-    A subclass has a method `factor`, and may have another `ramp` than s / W. A warmup and
-    a training in per cent or epochs are rounded up, as transformers does: 3 % of 1234 are 38 steps.
-
-    Attributes:
-        initial_learning_rate: lr0, what the factors multiply, >= 0.
-        num_warmup_steps: W, the length of the warmup in optimizer steps; 0 for none.
-    """
-
-    rounds_up = ("num_warmup_steps", "num_training_steps")  # not a field
-
-    initial_learning_rate: NonNegativeFloat = REQUIRED
-    num_warmup_steps: FirstSteps = 0
-
-    def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yields an error if there is a warmup already."""
-        if self.num_warmup_steps:
-            yield "num_warmup_steps", "is a warmup, and the section `warmup` is another: use one"
-
-    def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate after `step` optimizer steps."""
-        length = self.num_warmup_steps
-        factor = self.factor(xp.maximum(step - length, 0.0), xp)
-        if length:
-            factor = xp.where(step < length, self.ramp(xp.minimum(step, length), xp), factor)
-        return self.initial_learning_rate * factor
-
-    def ramp(self, step: Array, xp: Namespace) -> Array:
-        """Returns the factor at a step of the warmup."""
-        del xp
-        return step / self.num_warmup_steps
-
-    def factor(self, done: Array, xp: Namespace) -> Array:
-        """Returns the factor `done` steps after the warmup."""
-        raise NotImplementedError(f"{type(self).__name__} must define `factor`")
-
-
-@config_dataclass
-class _EndingLrConfig(WarmedUpLrConfig):
-    """One that has an end.
-
-    Attributes:
-        num_training_steps: N, the optimizer steps of the warmup and the decay together, > 0, at
-            least W; left out, the length of the training.
-    """
-
-    num_training_steps: PositiveSteps = REMAINING
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Yields an error if the warmup is longer than the whole."""
-        if self.num_warmup_steps > self.num_training_steps:
-            message = f"must be <= `num_training_steps` {self.num_training_steps}"
-            yield "num_warmup_steps", f"{message}, got {self.num_warmup_steps}"
-
-    def end(self) -> tuple[str, int]:
-        """Returns `num_training_steps` and its value."""
-        return "num_training_steps", self.num_training_steps
-
-    @property
-    def _length(self) -> int:
-        """The steps after the warmup; 1 where there are none, as in transformers."""
-        return max(1, self.num_training_steps - self.num_warmup_steps)
-
-
-@config_dataclass
-class _CosineLrConfig(_EndingLrConfig):
+class _CosineLrConfig(EndingLrConfig):
     """One that follows `num_cycles` waves of a cosine, half of one by default.
 
     Attributes:
@@ -124,7 +36,7 @@ class _CosineLrConfig(_EndingLrConfig):
 
     def factor(self, done: Array, xp: Namespace) -> Array:
         """Returns the factor `done` steps after the warmup."""
-        return _waves(done, self._length, self.num_cycles, xp, self.steps_ahead)
+        return waves(done, self._length, self.num_cycles, xp, self.steps_ahead)
 
 
 @config_dataclass
@@ -152,7 +64,7 @@ class _MinLrConfig(_CosineLrConfig):
         """Returns the factor `done` steps after the warmup."""
         rate = self.min_lr_rate
         if rate is None:
-            rate = self.min_lr and self.min_lr / self.initial_learning_rate
+            rate = self.min_lr / self.initial_learning_rate if self.min_lr else 0.0
         return (1.0 - rate) * super().factor(done, xp) + rate
 
 
@@ -162,6 +74,11 @@ class HfConstantLrConfig(BaseLrConfig):
     """transformers' `constant`, which is the type `constant` under its name.
 
         lr(s) = initial_learning_rate
+
+    >>> from optimization.schedules import curve
+    >>> rate = HfConstantLrConfig(initial_learning_rate=1.0)
+    >>> curve(rate, None, [0, 100]).round(4)
+    array([1., 1.])
 
     Source: as in transformers' `get_constant_schedule`.
 
@@ -189,6 +106,11 @@ class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
 
         lr(s) = lr0 * s / W  for s < W, then lr0
 
+    >>> from optimization.schedules import curve
+    >>> rate = HfConstantWithWarmupLrConfig(initial_learning_rate=1.0, num_warmup_steps=10)
+    >>> curve(rate, None, [0, 5, 10, 100]).round(4)
+    array([0. , 0.5, 1. , 1. ])
+
     Source: as in transformers' `get_constant_schedule_with_warmup`.
 
     Attributes:
@@ -206,11 +128,18 @@ class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
 
 @LR_CLS.register("hf_linear")
 @config_dataclass
-class HfLinearLrConfig(_EndingLrConfig):
+class HfLinearLrConfig(EndingLrConfig):
     """transformers' `linear`: a line up, then a line down to 0.
 
         lr(s) = lr0 * s / W                             for s < W
         lr(s) = lr0 * max(0, (N - s) / max(1, N - W))   then
+
+    >>> from optimization.schedules import curve
+    >>> rate = HfLinearLrConfig(
+    ...     initial_learning_rate=1.0, num_warmup_steps=10, num_training_steps=110
+    ... )
+    >>> curve(rate, None, [0, 5, 10, 60, 110]).round(4)
+    array([0. , 0.5, 1. , 0.5, 0. ])
 
     Source: as in transformers' `get_linear_schedule_with_warmup`.
 
@@ -240,6 +169,13 @@ class HfCosineLrConfig(_CosineLrConfig):
 
     It goes on past step N, and there rises again, as in transformers: train for N steps.
 
+    >>> from optimization.schedules import curve
+    >>> rate = HfCosineLrConfig(
+    ...     initial_learning_rate=1.0, num_warmup_steps=10, num_training_steps=110
+    ... )
+    >>> curve(rate, None, [0, 5, 10, 60, 110]).round(4)
+    array([0. , 0.5, 1. , 0.5, 0. ])
+
     Source: as in transformers' `get_cosine_schedule_with_warmup`.
 
     Attributes:
@@ -256,7 +192,7 @@ class HfCosineLrConfig(_CosineLrConfig):
 
 @LR_CLS.register("hf_cosine_with_restarts")
 @config_dataclass
-class HfCosineWithRestartsLrConfig(_EndingLrConfig):
+class HfCosineWithRestartsLrConfig(EndingLrConfig):
     """transformers' `cosine_with_restarts`: a line up, then half cosines of equal length.
 
         lr(s) = lr0 * s / W                             for s < W
@@ -265,6 +201,13 @@ class HfCosineWithRestartsLrConfig(_EndingLrConfig):
 
     A restart is exactly at the first step with c p >= i. (transformers rounds c p, and for some
     c, 49 for example, has the end of the cycle in the place of its restart.)
+
+    >>> from optimization.schedules import curve
+    >>> rate = HfCosineWithRestartsLrConfig(
+    ...     initial_learning_rate=1.0, num_training_steps=100, num_cycles=2
+    ... )
+    >>> curve(rate, None, [0, 25, 50, 75, 100]).round(4)
+    array([1. , 0.5, 1. , 0.5, 0. ])
 
     Source: as in transformers' `get_cosine_with_hard_restarts_schedule_with_warmup`.
 
@@ -290,11 +233,16 @@ class HfCosineWithRestartsLrConfig(_EndingLrConfig):
 
 @LR_CLS.register("hf_polynomial")
 @config_dataclass
-class HfPolynomialLrConfig(_EndingLrConfig):
+class HfPolynomialLrConfig(EndingLrConfig):
     """transformers' `polynomial`: a line up, then a power of what is left.
 
         lr(s) = lr0 * s / W                                    for s < W
         lr(s) = (lr0 - end) * ((N - s) / (N - W)) ** p + end   then, s at most N
+
+    >>> from optimization.schedules import curve
+    >>> rate = HfPolynomialLrConfig(initial_learning_rate=1.0, num_training_steps=100, power=2.0)
+    >>> curve(rate, None, [0, 50, 100]).round(4)
+    array([1.  , 0.25, 0.  ])
 
     Source: as in transformers' `get_polynomial_decay_schedule_with_warmup`.
 
@@ -334,6 +282,11 @@ class HfInverseSqrtLrConfig(WarmedUpLrConfig):
         lr(s) = lr0 * s / W                          for s < W
         lr(s) = lr0 * sqrt(ts / (ts + s - W))        then
 
+    >>> from optimization.schedules import curve
+    >>> rate = HfInverseSqrtLrConfig(initial_learning_rate=1.0, num_warmup_steps=100)
+    >>> curve(rate, None, [0, 50, 100, 400]).round(4)
+    array([0. , 0.5, 1. , 0.5])
+
     Source: as in transformers' `get_inverse_sqrt_schedule`.
 
     Attributes:
@@ -362,6 +315,13 @@ class HfCosineWithMinLrConfig(_MinLrConfig):
 
     It goes on past step N, and there rises again, as in transformers.
 
+    >>> from optimization.schedules import curve
+    >>> rate = HfCosineWithMinLrConfig(
+    ...     initial_learning_rate=1.0, num_training_steps=100, min_lr=0.1
+    ... )
+    >>> curve(rate, None, [0, 50, 100]).round(4)
+    array([1.  , 0.55, 0.1 ])
+
     Source: as in transformers' `get_cosine_with_min_lr_schedule_with_warmup`.
 
     Attributes:
@@ -389,6 +349,13 @@ class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
 
     with p = (s - W + 1) / max(1, N - W). So the first step has a rate above 0, and the last one,
     s = N - 1, the least. It goes on past it, and there rises again, as in transformers.
+
+    >>> from optimization.schedules import curve
+    >>> rate = HfCosineWarmupWithMinLrConfig(
+    ...     initial_learning_rate=1.0, num_training_steps=100, min_lr=0.1
+    ... )
+    >>> curve(rate, None, [0, 49, 99]).round(4)
+    array([0.9998, 0.55  , 0.1   ])
 
     Source: as in transformers' `get_cosine_with_min_lr_schedule_with_warmup_lr_rate`.
 
@@ -422,92 +389,3 @@ class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
         if start is None:
             return (step + 1.0) / self.num_warmup_steps
         return start + (1.0 - start) * (step / max(1, self.num_warmup_steps - 1))
-
-
-@LR_CLS.register("hf_warmup_stable_decay")
-@config_dataclass
-class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
-    """transformers' `warmup_stable_decay`: up, level, and down, each part with its length.
-
-        lr(s) = lr0 * (r + (1 - r) * up(s / W))                  for s < W
-        lr(s) = lr0                                              for s < W + S
-        lr(s) = lr0 * (r + (1 - r) * down((s - W - S) / D))      for s < W + S + D, then lr0 * r
-
-    with up(p) = p for `linear`, (1 - cos(pi p)) / 2 for `cosine`, 1 - sqrt(1 - p) for `1-sqrt`, and
-    down(p) = 1 - p, (1 + cos(2 pi c p)) / 2, 1 - sqrt(p).
-
-    Source: as in transformers' `get_wsd_schedule`.
-
-    Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: lr0, >= 0.
-        num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_decay_steps: D, in optimizer steps, >= 0.
-        num_training_steps: W + S + D, where `num_stable_steps` is not set; left out, the length
-            of the training. With `num_stable_steps` it may be more than that sum, or null.
-        num_stable_steps: S, in optimizer steps, >= 0; None for what is left.
-        warmup_type: The form of the way up.
-        decay_type: The form of the way down.
-        min_lr_ratio: r, the first and last rate as a fraction of lr0.
-        num_cycles: c, of the decay of type `cosine`; 0.5 ends at the least rate.
-    """
-
-    name: ScopeName = "WsdSchedule"
-    num_decay_steps: FirstSteps = REQUIRED
-    num_training_steps: PositiveSteps | None = REMAINING
-    num_stable_steps: FirstSteps | None = None
-    warmup_type: Form = "linear"
-    decay_type: Form = "cosine"
-    min_lr_ratio: Fraction = 0.0
-    num_cycles: NonNegativeFloat = 0.5
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Yields parts that do not fit into the whole, a whole that is not known, unused forms."""
-        parts = self.num_warmup_steps + self.num_decay_steps + (self.num_stable_steps or 0)
-        if self.num_training_steps is None:
-            if self.num_stable_steps is None:
-                yield "num_stable_steps", "needs a number where `num_training_steps` is null"
-        elif parts > self.num_training_steps:
-            message = f"must be at least the sum of its parts, {parts}"
-            yield "num_training_steps", f"{message}, got {self.num_training_steps}"
-        if self.warmup_type != "linear" and not self.num_warmup_steps:
-            yield "warmup_type", "needs `num_warmup_steps` > 0"
-        if self.num_cycles != 0.5 and self.decay_type != "cosine":
-            yield "num_cycles", "needs `decay_type: cosine`"
-
-    def end(self) -> tuple[str, int]:
-        """Returns the field that says how long the whole is, and the step at which it is over."""
-        name = "num_training_steps" if self.num_stable_steps is None else "num_decay_steps"
-        return name, self.num_warmup_steps + self._stable_steps + self.num_decay_steps
-
-    @property
-    def _stable_steps(self) -> int:
-        if self.num_stable_steps is not None:
-            return self.num_stable_steps
-        return self.num_training_steps - self.num_warmup_steps - self.num_decay_steps
-
-    def ramp(self, step: Array, xp: Namespace) -> Array:
-        """Returns the factor at a step of the warmup."""
-        up = step / self.num_warmup_steps
-        if self.warmup_type == "cosine":
-            up = half_cosine(up, xp)
-        elif self.warmup_type == "1-sqrt":
-            left = (self.num_warmup_steps - step) / self.num_warmup_steps
-            up = up / (1.0 + xp.sqrt(left))  # 1 - sqrt(left), without its cancellation
-        return (1.0 - self.min_lr_ratio) * up + self.min_lr_ratio
-
-    def factor(self, done: Array, xp: Namespace) -> Array:
-        """Returns the factor `done` steps after the warmup."""
-        length = max(1, self.num_decay_steps)
-        gone = xp.clip(done - self._stable_steps, 0.0, length)
-        left = (length - gone) / length
-        if self.decay_type == "cosine":
-            down = _waves(gone, length, self.num_cycles, xp)
-        elif self.decay_type == "1-sqrt":
-            down = left / (1.0 + xp.sqrt(gone / length))  # 1 - sqrt(p), as above
-        else:
-            down = left
-        # Whole waves would not end at 0.
-        over = done >= self._stable_steps + self.num_decay_steps
-        down = xp.where(over, xp.zeros_like(done), down)
-        return (1.0 - self.min_lr_ratio) * down + self.min_lr_ratio

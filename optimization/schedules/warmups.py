@@ -16,6 +16,12 @@ class LinearWarmupConfig(BaseWarmupConfig):
 
     Model Garden's schedule cannot be rebuilt from its own `get_config()`; this one can.
 
+    >>> from optimization.schedules import curve
+    >>> from optimization.schedules.constant import ConstantLrConfig
+    >>> warmup = LinearWarmupConfig(warmup_steps=100)
+    >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 50, 100]).round(4)
+    array([0. , 0.5, 1. ])
+
     Source: Goyal et al. 2017, arXiv:1706.02677; as in Model Garden's LinearWarmup.
 
     Attributes:
@@ -43,6 +49,12 @@ class PolynomialWarmupConfig(BaseWarmupConfig):
 
     Steps 0 and 1 have the same rate, as in Model Garden.
 
+    >>> from optimization.schedules import curve
+    >>> from optimization.schedules.constant import ConstantLrConfig
+    >>> warmup = PolynomialWarmupConfig(warmup_steps=100, power=2.0)
+    >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [50, 100]).round(4)
+    array([0.25, 1.  ])
+
     Source: as in Model Garden's PolynomialWarmUp.
 
     Attributes:
@@ -66,6 +78,12 @@ class ConstantWarmupConfig(BaseWarmupConfig):
     """A constant, whatever the target.
 
         warmup(s) = w0
+
+    >>> from optimization.schedules import curve
+    >>> from optimization.schedules.constant import ConstantLrConfig
+    >>> warmup = ConstantWarmupConfig(warmup_steps=100, warmup_learning_rate=0.1)
+    >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 99, 100]).round(4)
+    array([0.1, 0.1, 1. ])
 
     Source: He et al. 2016, arXiv:1512.03385, section 4.2.
 
@@ -92,6 +110,12 @@ class CosineWarmupConfig(BaseWarmupConfig):
 
         warmup(s) = w0 + (target - w0) * (1 - cos(pi * s / W)) / 2
 
+    >>> from optimization.schedules import curve
+    >>> from optimization.schedules.constant import ConstantLrConfig
+    >>> warmup = CosineWarmupConfig(warmup_steps=100)
+    >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 50, 100]).round(4)
+    array([0. , 0.5, 1. ])
+
     Source: as the first phase of PyTorch's OneCycleLR.
 
     Attributes:
@@ -116,6 +140,12 @@ class ExponentialWarmupConfig(BaseWarmupConfig):
     """A constant factor per step from `warmup_learning_rate` to the target.
 
         warmup(s) = w0 * (target / w0) ** (s / W)
+
+    >>> from optimization.schedules import curve
+    >>> from optimization.schedules.constant import ConstantLrConfig
+    >>> warmup = ExponentialWarmupConfig(warmup_steps=100, warmup_learning_rate=0.01)
+    >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 50, 100]).round(4)
+    array([0.01, 0.1 , 1.  ])
 
     Source: as PyTorch's ExponentialLR, with a factor above 1.
 

@@ -23,7 +23,7 @@ from optimization.rules.rule import Rule
 from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
-from optimization.schedules.peak import telling_steps
+from optimization.schedules.steps import telling_steps
 from optimization.torch import ema, extended
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters

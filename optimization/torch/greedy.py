@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optimization.configs import printing
-from optimization.schedules.metric import Greedy
+from optimization.schedules.followers import Greedy
 from optimization.schedules.streaming_average import StreamingAverage
 from optimization.torch.schedule import set_rate
 
@@ -35,7 +35,7 @@ class GreedyLR(LRScheduler):
     """Raises the learning rates while a metric gets better, and reduces them when it stops.
 
     The interface is that of transformers' `GreedyLR`, of which it loads the state too, and the
-    behavior that of `optimization.schedules.metric.Greedy`. `step` takes the metric of each
+    behavior that of `optimization.schedules.followers.Greedy`. `step` takes the metric of each
     evaluation. A change of a rate by hand is what the next step changes.
 
     Args:

@@ -68,7 +68,7 @@ def accumulated(
 
 def learning_rates(optimizer: Any) -> dict[str, float]:
     """Returns the learning rate, and where there are several groups that of each."""
-    of_groups = getattr(innermost(optimizer), "learning_rates", dict)()
+    of_groups: dict[str, Any] = getattr(innermost(optimizer), "learning_rates", dict)()
     if list(of_groups) == [DEFAULT]:  # A schedule is not asked twice: it takes its time.
         return {"learning_rate": _number(of_groups[DEFAULT])}
     values = {"learning_rate": _number(optimizer.learning_rate)}

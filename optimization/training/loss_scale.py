@@ -48,8 +48,14 @@ class DynamicLossScale(keras.optimizers.LossScaleOptimizer):
         super().build(variables)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
-        """Takes the gradients of one batch, outside of `strategy.run`."""
+        """Takes the gradients of one batch, outside of `strategy.run`.
+
+        Raises:
+            ValueError: If it is not built, and no variables are given.
+        """
         if not self.built:
+            if trainable_variables is None:
+                raise ValueError("call `build(variables)` first, or give the variables")
             self.build(trainable_variables)
         variables = list(trainable_variables or self._trainable_variables)
         factor = 1.0 / ops.convert_to_tensor(self.dynamic_scale)

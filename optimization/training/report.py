@@ -4,8 +4,8 @@ import os
 import shlex
 import typing
 
-from optimization.configs.base import OneOfConfig
 from optimization.configs.experiment_config import ExperimentConfig
+from optimization.configs.oneof import OneOfConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.training.changes import PARAMS_FILE
 from optimization.training.checkpoint_files import latest_checkpoint, whole_checkpoints
@@ -14,6 +14,7 @@ from optimization.training.inspection import innermost
 if typing.TYPE_CHECKING:
     import keras
 
+    from optimization.optimizers.group_table import GroupRow
     from optimization.training.trainer import Trainer
 
 
@@ -69,7 +70,7 @@ def describe_settings(
             f"{scaling.base_batch_size}, {scaling.rule}"
         )
     inner = innermost(optimizer)
-    rows = getattr(inner, "group_table", list)()
+    rows: list[GroupRow] = getattr(inner, "group_table", list)()
     if any(row.rule or row.multiplier != 1.0 for row in rows):
         lines += inner.format_group_table().splitlines()
     return lines
@@ -108,7 +109,7 @@ def describe_checkpoint(trainer: "Trainer", path: str, averaged: bool) -> str:
 
 
 def _same(path: str, other: str | None) -> bool:
-    return bool(other) and os.path.realpath(path) == os.path.realpath(other)
+    return other is not None and os.path.realpath(path) == os.path.realpath(other)
 
 
 def final_report(trainer: "Trainer", results: dict[str, float], seconds: float) -> str:

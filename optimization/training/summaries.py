@@ -1,6 +1,7 @@
 """TensorBoard summaries."""
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class SummaryWriter:
@@ -12,7 +13,7 @@ class SummaryWriter:
 
     def __init__(self, directory: str | None):
         self._directory = directory
-        self._writer = None
+        self._writer: Any = None  # a tf.summary.SummaryWriter
 
     def write(self, values: Mapping[str, float], step: int) -> None:
         """Writes `values` as of `step`, through to the file."""

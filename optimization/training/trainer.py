@@ -3,7 +3,7 @@
 import contextlib
 import os
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import DataConfig, ExperimentConfig
 from optimization.configs.printing import Text, call
 from optimization.training import changes, checkpoints, metrics
+from optimization.training.building import build_model, build_optimizer
 from optimization.training.checkpoint_files import step_of
 from optimization.training.errors import (
     CheckpointError,
@@ -20,26 +21,23 @@ from optimization.training.errors import (
     NonFiniteLossError,
     TrainingError,
 )
+from optimization.training.evaluation import Evaluation
 from optimization.training.following import Follower
 from optimization.training.inspection import (
     averages,
-    check_accumulation,
-    innermost,
     learning_rates,
     nonfinite_variables,
     optimizer_values,
     shared_options,
     updates,
 )
-from optimization.training.progress import StepProgress, format_values, say
+from optimization.training.progress import StepProgress, say
 from optimization.training.registries import get_task_class
 from optimization.training.report import describe_checkpoint, describe_settings
 from optimization.training.runtime import build_strategy, dtype_policy, is_chief
 from optimization.training.summaries import SummaryWriter
 
 if typing.TYPE_CHECKING:
-    import keras
-
     from optimization.training.task import Task
 
 
@@ -104,8 +102,14 @@ class Trainer:
         self._resumes = checkpoints.latest_checkpoint(self.model_dir) is not None
         self._accumulation, self._on_nonfinite = shared_options(self.optimizer_config)
         with self.strategy.scope(), dtype_policy(self.config.runtime):
-            self.model = self._build_model()
-            self.optimizer = self._build_optimizer()
+            self.model = build_model(self.task, initialize=not self._resumes)
+            self.optimizer = build_optimizer(
+                self.task,
+                self.optimizer_config,
+                self.config.runtime,
+                self.model,
+                self._accumulation,
+            )
             self._train_metrics = self.task.build_metrics(training=True)
             self._validation_metrics = self.task.build_metrics(training=False)
         self._follower = Follower(self.optimizer_config, self.optimizer)
@@ -123,42 +127,21 @@ class Trainer:
             writable=self.chief,
             settings=self.config.to_yaml(),
         )
-        self._best = self._build_best()
+        self._evaluation = Evaluation(
+            self._steps,
+            self._validation_metrics,
+            self.optimizer,
+            self._validation_batches,
+            self._build_best(),
+            self._console,
+        )
         self.evaluated = ""
-        self._validation_data: Any = None
 
     def __repr__(self) -> str:
         steps = Text(f"{self.step} of {self.config.trainer.train_steps}")
         return call(type(self).__name__, self.task, model_dir=self.model_dir, step=steps)
 
     # ---- building ------------------------------------------------------------------------------
-
-    def _build_model(self) -> "keras.Model":
-        model = self.task.build_model()
-        if not model.built:
-            raise TrainingError(
-                f"{type(self.task).__name__}.build_model() must return a model that is built: "
-                "call `model.build(input_shape)`, or the model on a batch, before returning it"
-            )
-        if not self._resumes:
-            self.task.initialize(model)
-        return model
-
-    def _build_optimizer(self) -> "keras.optimizers.Optimizer":
-        try:
-            optimizer = self.task.create_optimizer(self.optimizer_config, self.config.runtime)
-            inner = innermost(optimizer)
-            if hasattr(inner, "set_model"):  # for rules about layers, and averages of all weights
-                inner.set_model(self.model)
-            if not optimizer.built:
-                optimizer.build(self.model.trainable_variables)
-        except ConfigError:
-            raise
-        except ValueError as error:
-            # For example a pattern that matches no variable of this model.
-            raise TrainingError(f"trainer.optimizer_config: {error}") from error
-        check_accumulation(optimizer, self._accumulation)
-        return optimizer
 
     def _build_steps(self) -> Any:
         from optimization.training.loop import Steps
@@ -202,6 +185,10 @@ class Trainer:
             return dataset if count == -1 else dataset.take(count * elements)
 
         return self.strategy.distribute_datasets_from_function(of_worker)
+
+    def _validation_batches(self) -> Any:
+        count = self.config.trainer.validation_steps
+        return self._batches(self.config.task.validation_data, count=count)
 
     # ---- saving and restoring ------------------------------------------------------------------
 
@@ -383,40 +370,9 @@ class Trainer:
         if writer is None:
             with contextlib.closing(self._validation_writer()) as writer:
                 return self.evaluate(writer)
-        with self._averaged_weights() as averaged:
-            values = self._validate()
-            best = self._best is not None and self._best.offer(values, self.step)
-        self._say_values(values, averaged, best)
+        values = self._evaluation.run(self.step)
         writer.write(values, self.step)
         return values
-
-    def _validate(self) -> dict[str, float]:
-        """Returns the loss and the metrics of the weights that the model holds."""
-        if self._validation_data is None:
-            self._validation_data = self._batches(
-                self.config.task.validation_data, count=self.config.trainer.validation_steps
-            )
-        self._steps.validation_means.reset()
-        metrics.reset(self._validation_metrics)
-        self._steps.validate(iter(self._validation_data))
-        values = self._steps.validation_means.result() | metrics.results(self._validation_metrics)
-        if not values or values["loss"] != values["loss"]:
-            raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
-        return values
-
-    def _say_values(self, values: dict[str, float], averaged: bool, best: bool = False) -> None:
-        notes = [note for note, holds in (("averaged weights", averaged), ("best", best)) if holds]
-        note = f"  ({', '.join(notes)})" if notes else ""
-        self._say(f"validation at step {self.step}  {format_values(values)}{note}")
-
-    @contextlib.contextmanager
-    def _averaged_weights(self) -> Iterator[bool]:
-        """Puts the averages in the place of the weights; yields whether there are any."""
-        if not averages(self.optimizer):
-            yield False
-            return
-        with innermost(self.optimizer).averaged():
-            yield True
 
     def evaluate_checkpoint(self, path: str | None = None, record: bool = True) -> dict[str, float]:
         """Evaluates the checkpoint `path`, or the latest one of `model_dir`.
@@ -439,15 +395,11 @@ class Trainer:
             self.global_step.assign(step_of(path) or 0)
         else:
             self.restore(path)
-        averaged = averages(self.optimizer)
-        self.evaluated = describe_checkpoint(self, path, averaged)
+        self.evaluated = describe_checkpoint(self, path, averages(self.optimizer))
         self._say(f"evaluating {self.evaluated}")
         if record:
             return self.evaluate()
-        with contextlib.nullcontext() if alone else self._averaged_weights():
-            values = self._validate()
-        self._say_values(values, averaged)
-        return values
+        return self._evaluation.aside(self.step, as_they_are=alone)
 
     def evaluate_continuously(self) -> dict[str, float]:
         """Evaluates each new checkpoint, to that of `train_steps` or until none comes in time.

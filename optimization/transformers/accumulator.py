@@ -23,7 +23,7 @@ class GradientAccumulator:
 
     def __init__(self) -> None:
         self._sums: list[tf.Variable | None] = []
-        self._count: tf.Variable | None = None
+        self._counter: tf.Variable | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -31,11 +31,15 @@ class GradientAccumulator:
     @property
     def step(self) -> "tf.Tensor":
         """How many gradients have been added up, an int64 scalar."""
-        if self._count is None:
+        return self._count.value()
+
+    @property
+    def _count(self) -> "tf.Variable":
+        if self._counter is None:
             import tensorflow as tf
 
-            self._count = _local_variable(tf.constant(0, tf.int64))
-        return self._count.value()
+            self._counter = _local_variable(tf.constant(0, tf.int64))
+        return self._counter
 
     @property
     def gradients(self) -> "list[tf.Tensor | None]":
@@ -58,7 +62,7 @@ class GradientAccumulator:
 
         dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
         if not self._sums:
-            _ = self.step  # makes the variable
+            _ = self._count  # makes the variable
             self._sums = [None if g is None else _local_variable(tf.zeros_like(g)) for g in dense]
         if len(dense) != len(self._sums):
             raise ValueError(f"expected {len(self._sums)} gradients, received {len(dense)}")

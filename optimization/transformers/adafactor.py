@@ -14,6 +14,12 @@ from optimization.torch.by_name import load_by_name
 from optimization.torch.rule_optimizer import check_rate
 from optimization.transformers.lambda_scheduler import FactorScheduler
 
+
+def _in_their_words(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Orders state by name, as a hook; groups stay in transformers' words."""
+    return load_by_name(optimizer, state_dict) or state_dict
+
+
 # What the switches of the other `Adafactor` are called here.
 _NAMES = {
     "epsilon1": "eps",
@@ -47,7 +53,7 @@ class Adafactor(native.Adafactor):
             it none; `warmup_init` without `relative_step`.
     """
 
-    _before_loading = staticmethod(load_by_name)  # groups stay in transformers' words
+    _before_loading = staticmethod(_in_their_words)
 
     def __init__(
         self,
@@ -200,7 +206,7 @@ class AdafactorSchedule(FactorScheduler):
 
     def get_lr(self) -> list[Any]:
         """Returns the rate of each group whose first parameter has a gradient."""
-        optimizer = self.optimizer
+        optimizer: Any = self.optimizer  # ours, or another Adafactor with `_get_lr`
         first = [(group, group["params"][0]) for group in optimizer.param_groups]
         rates = [
             optimizer._get_lr(group, optimizer.state[parameter])

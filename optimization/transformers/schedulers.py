@@ -8,6 +8,7 @@ cases the rate that the optimizer has is the one that the schedule multiplies.
 import enum
 import sys
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -279,7 +280,7 @@ def get_greedy_schedule(optimizer: Any, **kwargs: Any) -> Any:
 
 
 _WSD = SchedulerType.WARMUP_STABLE_DECAY
-_FUNCTIONS = {
+_FUNCTIONS: dict[SchedulerType, Callable[..., Any]] = {
     SchedulerType.LINEAR: get_linear_schedule_with_warmup,
     SchedulerType.COSINE: get_cosine_schedule_with_warmup,
     SchedulerType.COSINE_WITH_RESTARTS: get_cosine_with_hard_restarts_schedule_with_warmup,

@@ -5,8 +5,9 @@ import pickle
 
 import pytest
 
-from optimization.configs.base import DEFAULT, PYTHON, Config, OneOfConfig
-from optimization.configs.errors import ConfigError, ConfigWarning, Origin
+from optimization.configs.base import Config
+from optimization.configs.errors import DEFAULT, PYTHON, ConfigError, ConfigWarning, Origin
+from optimization.configs.oneof import OneOfConfig
 from optimization.configs.types import REMAINING, REQUIRED, PositiveInt, PositiveSteps
 from optimization.configs.yaml_file import parse
 

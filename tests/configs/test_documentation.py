@@ -8,9 +8,10 @@ import pytest
 from annotated_types import Interval
 
 import optimization
-from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.base import Config
 from optimization.configs.documentation import type_text
 from optimization.configs.group_config import LayerDecayConfig, LrScalingConfig, ParamGroupConfig
+from optimization.configs.oneof import OneOfConfig
 from optimization.configs.registry import Registry, import_target
 from optimization.configs.types import (
     REQUIRED,

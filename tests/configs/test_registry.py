@@ -4,8 +4,9 @@ import pickle
 
 import pytest
 
-from optimization.configs.base import Config, OneOfConfig
+from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError
+from optimization.configs.oneof import OneOfConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.registry import Registry, import_target
 from optimization.configs.types import REQUIRED

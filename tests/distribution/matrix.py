@@ -7,9 +7,12 @@ Run in a process of its own for each kind of device, `python -m tests.distributi
     workers   one of two processes under MultiWorkerMirroredStrategy, as TF_CONFIG says
     fit       one device, `model.fit` in place of the trainer's loop
 
-All combinations run in turn, which saves the start of a process for each. To compile fused updates
-takes longer than all else, so most combinations have plain updates (`jit_compile: false`), and for
-every optimizer the few of `FUSED` have fused ones (`auto`).
+All combinations run in turn, which saves the start of a process for each. They are not all that
+there could be, which would take long. On mirrored devices every optimizer meets each clip, and each
+accumulation with and without averages, and every clip meets these four with some optimizers; two
+processes take half of that. These updates are plain (`jit_compile: false`), since fused ones
+(`auto`) take long to compile: every optimizer has those once, with all the rest. `fit` takes each
+optimizer once, with fused updates or within a step that XLA compiles as a whole.
 
 Writes the weights, and the averages where there are any, to an npz file: "sgd, clipnorm, 4,
 average, plain: matrix/head/kernel"; and how many kinds of variable had fused updates: "kinds: sgd,
@@ -48,13 +51,8 @@ CLIPS = {
     "global_clipnorm": {"global_clipnorm": 0.1},
 }
 ACCUMULATIONS = (1, 4)
-# (clip, accumulation, averaged) of the combinations with fused updates.
-FUSED = {
-    "one": [("global_clipnorm", 1, True), ("global_clipnorm", 4, True)],
-    "fit": [("global_clipnorm", 4, True)],
-    "mirrored": [("global_clipnorm", 4, True)],
-    "workers": [("global_clipnorm", 4, True)],
-}
+# (clip, accumulation, averaged) of the combination with fused updates.
+FUSED = ("global_clipnorm", 4, True)
 # What a type needs beside its defaults.
 SETTINGS = {"muon": {"exclude_layers": ["head"]}}
 # Their steps are far smaller than the rate.
@@ -203,15 +201,26 @@ class Setting:
 
 
 def combinations(kind):
-    plain = {
-        "one": (CLIPS, (1,), (True,)),
-        "fit": (("global_clipnorm",), ACCUMULATIONS, (True,)),
-    }.get(kind, (CLIPS, ACCUMULATIONS, (False, True)))
-    for name in OPTIMIZERS_CLS:
-        for settings in itertools.product(*plain):
+    """Yields the combinations of a kind of device."""
+    for number, name in enumerate(OPTIMIZERS_CLS):
+        for settings in plain(kind, number):
             yield Combination(name, *settings)
-        for settings in FUSED[kind]:
-            yield Combination(name, *settings, fused=True)
+        if kind in ("mirrored", "workers") or (kind == "fit" and number % 2):
+            yield Combination(name, *FUSED, fused=True)
+
+
+def plain(kind, number):
+    """Returns (clip, accumulation, averaged) of an optimizer's combinations with plain updates."""
+    if kind == "one":
+        return [(clip, 1, True) for clip in CLIPS]
+    if kind == "fit":
+        return [] if number % 2 else [("global_clipnorm", ACCUMULATIONS[number // 2 % 2], True)]
+    # A Latin square: each of the four with another clip for the next optimizer.
+    others = list(itertools.product(ACCUMULATIONS, (False, True)))
+    turns = number % len(others)
+    turned = others[turns:] + others[:turns]
+    found = [(clip, *other) for clip, other in zip(CLIPS, turned, strict=True)]
+    return found if kind == "mirrored" else found[number // len(others) % 2 :: 2]
 
 
 def main(kind, path):

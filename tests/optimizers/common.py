@@ -18,7 +18,7 @@ SHAPES = {
     "block/norm/beta": (5,),
     "block/norm/gamma": (5,),
 }
-STEPS = 25
+STEPS = 10
 
 
 @keras.saving.register_keras_serializable(package="optimization_tests")

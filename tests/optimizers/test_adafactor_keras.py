@@ -49,7 +49,7 @@ def test_relative_step_means_what_keras_documents(learning_rate, relative_step, 
     optimizer = AdafactorKeras(learning_rate, relative_step=relative_step)
     initial, gradients = problem(SHAPES)
     expected = reference_weights(reference(rate), initial, gradients)
-    # 25 float32 steps; the powers and roots of the second moment round at about 1e-7 each.
+    # 10 float32 steps; the powers and roots of the second moment round at about 1e-7 each.
     assert relative_error(final_weights(optimizer, initial, gradients), expected) < 3e-6
 
 
@@ -57,5 +57,5 @@ def test_below_the_cap_it_is_keras():
     initial, gradients = problem(SHAPES)
     expected = final_weights(keras.optimizers.Adafactor(0.01), initial, gradients)
     actual = final_weights(AdafactorKeras(0.01), initial, gradients)
-    # Keras forms V, here its factors' roots are taken apart: 25 steps of one rounding each.
+    # Keras forms V, here its factors' roots are taken apart: 10 steps of one rounding each.
     assert relative_error(actual, expected) < 2e-6

@@ -41,7 +41,7 @@ def built(name, section, **more):
     return factory.build_optimizer(factory.build_learning_rate())
 
 
-def trained(optimizer, steps=12):
+def trained(optimizer, steps=6):
     """Returns the optimizer's variables' weights after training, and the optimizer."""
     initial, gradients = problem(steps=steps)
     variables = make_variables(initial)

@@ -3,6 +3,7 @@ import pytest
 
 from optimization.optimizers import LARS
 from tests.optimizers.common import (
+    STEPS,
     TableSchedule,
     final_weights,
     problem,
@@ -10,7 +11,7 @@ from tests.optimizers.common import (
     relative_error,
 )
 
-RATES = [1.0 + step % 5 for step in range(25)]
+RATES = [1.0 + step % 5 for step in range(STEPS)]
 MOMENTUM, EETA, DECAY = 0.8, 0.01, 0.1
 
 
@@ -48,7 +49,7 @@ def test_equals_the_formula(nesterov, classic):
         lambda path: "bias" not in path and "norm" not in path, lambda path: True, nesterov, classic
     )
     expected = reference_weights(update, initial, gradients)
-    # 25 float32 steps, each rounded once or twice at 6e-8.
+    # 10 float32 steps, each rounded once or twice at 6e-8.
     assert relative_error(final_weights(optimizer, initial, gradients), expected) < 2e-6
 
 

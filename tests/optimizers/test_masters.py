@@ -28,7 +28,7 @@ def step(optimizer, variables, gradients):
 @pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS_CLS))
 def test_low_precision_weights_are_those_of_float32_rounded(name, dtype):
-    initial, gradients = problem(steps=10)
+    initial, gradients = problem(steps=5)
     # Numbers that the dtype can hold, so that both runs start and go on from the same.
     cast = {p: keras.ops.convert_to_numpy(keras.ops.cast(v, dtype)) for p, v in initial.items()}
     initial = {p: v.astype("float32") for p, v in cast.items()}

@@ -62,7 +62,7 @@ CLIPS = {
 def test_clips(arguments, clip):
     expected = clipped_sgd(clip)
     initial, gradients = problem()
-    # 25 float32 steps; a norm over 200 entries rounds at about 1e-7.
+    # 10 float32 steps; a norm over 200 entries rounds at about 1e-7.
     assert relative_error(final_weights(sgd(**arguments), initial, gradients), expected) < 2e-6
 
 

@@ -23,7 +23,7 @@ from tests.optimizers.common import (
     relative_error,
 )
 
-STEPS = 50
+STEPS = 20
 RATES = [0.05 * (1 + step % 3) for step in range(STEPS)]
 CASES = [
     (kind, switches)

@@ -6,6 +6,7 @@ import pytest
 
 from optimization.optimizers import SGDTorch
 from tests.optimizers.common import (
+    STEPS,
     TableSchedule,
     final_weights,
     problem,
@@ -13,7 +14,7 @@ from tests.optimizers.common import (
     relative_error,
 )
 
-RATES = [0.01 * (1 + step % 5) for step in range(25)]
+RATES = [0.01 * (1 + step % 5) for step in range(STEPS)]
 
 
 def group(path):
@@ -59,7 +60,7 @@ def test_equals_the_formula(settings):
     )
     initial, gradients = problem()
     expected = reference_weights(reference(**settings), initial, gradients)
-    # 25 float32 steps, each rounded once or twice at 6e-8.
+    # 10 float32 steps, each rounded once or twice at 6e-8.
     assert relative_error(final_weights(optimizer, initial, gradients), expected) < 2e-6
 
 
@@ -85,7 +86,7 @@ def test_equals_pytorch(nesterov):
         theirs.step()
     ours = final_weights(SGDTorch(0.02, nesterov=nesterov, weight_decay=0.05), initial, gradients)
     expected = {path: parameter.detach().numpy() for path, parameter in weights.items()}
-    # Two float32 computations of the same formula, 25 steps.
+    # Two float32 computations of the same formula, 10 steps.
     assert relative_error(ours, expected) < 2e-6
 
 

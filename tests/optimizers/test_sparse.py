@@ -17,6 +17,9 @@ ARGUMENTS = {
     "clip": {"global_clipnorm": 2.0, "on_nonfinite": "skip"},
     "group": {"param_groups": [ParamGroup(match="embedding", learning_rate_multiplier=0.5)]},
 }
+# Every optimizer with one of them, another one than the next optimizer has.
+NAMES = sorted(OPTIMIZERS_CLS)
+TURNS = [(name, list(ARGUMENTS)[number % len(ARGUMENTS)]) for number, name in enumerate(NAMES)]
 # FTRL computes each weight anew as a difference of large sums.
 TOLERANCE = {"ftrl": 3e-6}
 # Where a row without a gradient is as if it were not there. The others' moments decay in every row.
@@ -55,13 +58,12 @@ def run_sparse(optimizer, initial, sparse):
 
 
 @tensorflow_only
-@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS_CLS))
+@pytest.mark.parametrize(("name", "arguments"), TURNS)
 def test_repeated_indices_equal_the_dense_gradient(name, arguments):
     initial, dense, sparse = sparse_problem()
 
     def make():
-        return PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.01), **arguments)
+        return PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.01), **ARGUMENTS[arguments])
 
     expected = final_weights(make(), initial, dense)
     actual = run_sparse(make(), initial, sparse)
@@ -114,13 +116,12 @@ def sparse_tensor(indices, values):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="it has `tf.IndexedSlices`")
-@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS_CLS))
+@pytest.mark.parametrize(("name", "arguments"), TURNS)
 def test_sparse_tensors_of_jax_and_pytorch_are_taken(name, arguments):
     initial, dense, sparse = sparse_problem(steps=2)
 
     def make():
-        return PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.05), **arguments)
+        return PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.05), **ARGUMENTS[arguments])
 
     optimizer, variables = make(), make_variables(initial)
     for indices, values, kernel in sparse:
@@ -131,7 +132,7 @@ def test_sparse_tensors_of_jax_and_pytorch_are_taken(name, arguments):
     assert relative_error(actual, final_weights(make(), initial, dense)) < TOLERANCE.get(name, 1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS_CLS))
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_in_another_dtype_are_cast(name):
     initial, gradients = problem({TABLE: (ROWS, 4)}, steps=2)
     optimizers = [PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.05)) for _ in range(2)]

@@ -4,7 +4,7 @@ import pytest
 import optimization
 import optimization.optimizers
 from optimization.optimizers import LARS, ParamGroup, PipelineOptimizer
-from optimization.schedules.metric import Greedy
+from optimization.schedules.followers import Greedy
 from optimization.transformers import WarmUp
 
 SCHEDULES = keras.optimizers.schedules

@@ -28,6 +28,13 @@ STEPS = sorted(
 LRS = [pytest.param(config, id=name) for name, config in lr_examples()]
 WITHOUT_WARMUP = [pytest.param(config, id=name) for name, config in lr_examples_without_warmup()]
 WARMUPS = [pytest.param(config, id=name) for name, config in warmup_examples()]
+# Each learning rate with warmups of every type and of every mode, in other pairs for the next one.
+MODES = len(WARMUPS) // len(WARMUP_CLS)
+PAIRS = [
+    (rate, WARMUPS[turn * MODES + (turn + number) % MODES])
+    for number, rate in enumerate(WITHOUT_WARMUP)
+    for turn in range(len(WARMUP_CLS))
+]
 
 
 def assert_same(actual, expected):
@@ -62,8 +69,13 @@ def test_offset_moves_the_schedule_and_holds_its_first_value(config):
     np.testing.assert_array_equal(curve(moved, None, range(40)), np.full(40, values[0]))
 
 
-@pytest.mark.parametrize("warmup", WARMUPS)
-@pytest.mark.parametrize("config", WITHOUT_WARMUP)
+@pytest.mark.parametrize(
+    ("config", "warmup"),
+    [
+        pytest.param(*rate.values, *warmup.values, id=f"{rate.id}-{warmup.id}")
+        for rate, warmup in PAIRS
+    ],
+)
 def test_keras_and_numpy_agree(config, warmup):
     schedule = build_schedule(config, warmup)
     expected = curve(config, warmup, STEPS)

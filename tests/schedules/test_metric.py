@@ -6,7 +6,7 @@ import pytest
 
 from optimization import ConfigError, OptimizationConfig, OptimizerFactory
 from optimization.schedules import LrConfig
-from optimization.schedules.metric import Greedy, ReduceOnPlateau
+from optimization.schedules.followers import Greedy, ReduceOnPlateau
 
 RATES = [0.5, 0.05]
 

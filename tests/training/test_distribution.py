@@ -1,7 +1,6 @@
 """Training on several replicas equals training on one, in processes of their own."""
 
 import json
-import os
 import socket
 
 import numpy as np
@@ -11,24 +10,28 @@ from tests.training.tiny import finish, run, start
 
 pytestmark = pytest.mark.slow
 
-# Trains in argv[1] with the overrides in argv[3:], on argv[2] logical devices.
+# Trains on argv[1] logical devices, in one directory after another: argv[2] is a list of them, each
+# with overrides.
 SCRIPT = """
 import json, sys
 import tensorflow as tf
-directory, devices, overrides = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+devices, runs = int(sys.argv[1]), json.loads(sys.argv[2])
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
 import numpy as np
 from optimization.training import TrainingError
-from tests.training.tiny import read_summaries, trainer, weights
-try:
-    one = trainer(directory, *overrides)
-    results = one.train(evaluate=True)
-except TrainingError as error:
-    sys.exit(f"error: {error}")
-results["replicas"] = one.strategy.num_replicas_in_sync
-np.savez(sys.argv[1] + f"/weights{'' if one.chief else '-other'}.npz", **weights(one))
-print(json.dumps(results))
+from tests.training.tiny import trainer, weights
+
+def trained(directory, *overrides):
+    try:
+        one = trainer(directory, *overrides)
+        results = one.train(evaluate=True)
+    except TrainingError as error:
+        return {"error": str(error)}
+    np.savez(directory + f"/weights{'' if one.chief else '-other'}.npz", **weights(one))
+    return {**results, "replicas": one.strategy.num_replicas_in_sync}
+
+print(json.dumps([trained(*run) for run in runs]))
 """
 
 # A validation batch of 32 leaves 8 of the 40 examples to the second, and one replica has none.
@@ -40,11 +43,38 @@ OVERRIDES = (
 )
 
 
-def one_process(directory, devices, *overrides):
-    os.makedirs(directory)
-    status, out, err = run(["-c", SCRIPT, str(directory), str(devices), *overrides])
+NETWORK = "task.hidden=4,task.train_data.shuffle=true"
+# What runs on two devices, by directory; of one that comes twice the second run resumes the first.
+ON_TWO = [
+    ("mirrored", *OVERRIDES),
+    ("whole", NETWORK),
+    ("parts", NETWORK, "trainer.train_steps=7"),
+    ("parts", NETWORK),
+    ("one device", "runtime.distribution_strategy=one_device"),
+    ("odd batch", "task.train_data.global_batch_size=7"),
+    ("xla", "runtime.enable_xla=true"),
+]
+
+
+def arguments(devices, directory, runs):
+    """Returns those of a process that trains below a directory."""
+    named = [(str(directory / name), *overrides) for name, *overrides in runs]
+    return ["-c", SCRIPT, str(devices), json.dumps(named)]
+
+
+def one_process(devices, directory, runs):
+    """Returns the results of each directory."""
+    status, out, err = run(arguments(devices, directory, runs))
     assert status == 0, err
-    return json.loads(out.splitlines()[-1]), np.load(directory / "weights.npz")
+    names = [name for name, *_ in runs]
+    return dict(zip(names, json.loads(out.splitlines()[-1]), strict=True))
+
+
+@pytest.fixture(scope="module")
+def on_two(tmp_path_factory):
+    """The results of what runs on two devices, and the directory above."""
+    directory = tmp_path_factory.mktemp("on_two")
+    return one_process(2, directory, ON_TWO), directory
 
 
 def free_ports(count):
@@ -58,17 +88,16 @@ def free_ports(count):
 
 
 def two_processes(directory, *overrides):
-    os.makedirs(directory)
-    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    ports = [f"127.0.0.1:{port}" for port in free_ports(2)]
     strategy = "runtime.distribution_strategy=multi_worker_mirrored"
     processes = []
     for index in range(2):
-        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        arguments = ["-c", SCRIPT, str(directory), "1", strategy, *overrides]
-        processes.append(start(arguments, {"TF_CONFIG": json.dumps(task)}))
+        task = {"cluster": {"worker": ports}, "task": {"type": "worker", "index": index}}
+        of_one = arguments(1, directory, [("workers", strategy, *overrides)])
+        processes.append(start(of_one, {"TF_CONFIG": json.dumps(task)}))
     outputs = finish(processes)
     assert all(status == 0 for status, _, _ in outputs), [err for *_, err in outputs]
-    return [json.loads(out.splitlines()[-1]) for _, out, _ in outputs]
+    return [json.loads(out.splitlines()[-1])[0] for _, out, _ in outputs]
 
 
 def assert_alike(weights, expected):
@@ -86,14 +115,15 @@ def assert_same_results(results, expected):
             np.testing.assert_allclose(results[name], value, rtol=1e-5, err_msg=name)
 
 
-def test_two_devices_and_two_processes_equal_one(tmp_path):
-    expected, weights = one_process(tmp_path / "one", 1, *OVERRIDES)
+def test_two_devices_and_two_processes_equal_one(on_two, tmp_path):
+    expected = one_process(1, tmp_path, [("one", *OVERRIDES)])["one"]
+    weights = np.load(tmp_path / "one/weights.npz")
     assert expected["replicas"] == 1
-    mirrored, mirrored_weights = one_process(tmp_path / "mirrored", 2, *OVERRIDES)
-    assert mirrored["replicas"] == 2
-    assert_alike(mirrored_weights, weights)
-    assert_same_results(mirrored, expected)
-    of_chief, of_other = two_processes(tmp_path / "workers", *OVERRIDES)
+    results, directory = on_two
+    assert results["mirrored"]["replicas"] == 2
+    assert_alike(np.load(directory / "mirrored/weights.npz"), weights)
+    assert_same_results(results["mirrored"], expected)
+    of_chief, of_other = two_processes(tmp_path, *OVERRIDES)
     assert of_chief["replicas"] == 2
     assert of_other == of_chief
     assert_alike(np.load(tmp_path / "workers/weights.npz"), weights)
@@ -101,32 +131,23 @@ def test_two_devices_and_two_processes_equal_one(tmp_path):
     assert_same_results(of_chief, expected)
 
 
-def test_two_devices_resume_where_they_stopped(tmp_path):
-    """A run on two devices goes on on two, or on one, from the same checkpoint."""
-    network = "task.hidden=4,task.train_data.shuffle=true"
-    _, whole = one_process(tmp_path / "whole", 2, network)
-    directory = tmp_path / "parts"
-    one_process(directory, 2, network, "trainer.train_steps=7")
-    status, _, err = run(["-c", SCRIPT, str(directory), "2", network])
-    assert status == 0, err
-    resumed = np.load(directory / "weights.npz")
+def test_two_devices_resume_where_they_stopped(on_two):
+    _, directory = on_two
+    whole, resumed = (np.load(directory / name / "weights.npz") for name in ("whole", "parts"))
     for name in whole.files:
         np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("name", "message"),
     [
-        (["task.train_data.global_batch_size=7"], "must be a multiple of the 2 replicas, got 7"),
-        (["runtime.enable_xla=true"], "works on one device only, there are 2"),
+        ("odd batch", "must be a multiple of the 2 replicas, got 7"),
+        ("xla", "works on one device only, there are 2"),
     ],
 )
-def test_what_two_devices_cannot_do_is_told(tmp_path, overrides, message):
-    status, _, err = run(["-c", SCRIPT, str(tmp_path), "2", *overrides])
-    assert status == 1
-    assert message in err
+def test_what_two_devices_cannot_do_is_told(on_two, name, message):
+    assert message in on_two[0][name]["error"]
 
 
-def test_one_device_is_used_where_one_is_asked_for(tmp_path):
-    results, _ = one_process(tmp_path / "one", 2, "runtime.distribution_strategy=one_device")
-    assert results["replicas"] == 1
+def test_one_device_is_used_where_one_is_asked_for(on_two):
+    assert on_two[0]["one device"]["replicas"] == 1

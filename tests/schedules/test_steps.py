@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from optimization.schedules import curve
-from optimization.schedules.peak import telling_steps
+from optimization.schedules.steps import telling_steps
 from tests.schedules.common import T, lr_examples, lr_examples_without_warmup, warmup_examples
 
 

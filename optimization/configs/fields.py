@@ -1,0 +1,62 @@
+"""How the fields of a config are declared, so that type checkers know what may be written.
+
+A value is checked when it is set, and more may be written than is read: a section as a mapping, a
+length as "10%". `Field` says both.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+ReadT = TypeVar("ReadT")
+WrittenT = TypeVar("WrittenT")
+ClassT = TypeVar("ClassT")
+
+if typing.TYPE_CHECKING:
+
+    class Field(Generic[ReadT, WrittenT]):
+        """A field that reads as `ReadT`, and to which `WrittenT` may be written."""
+
+        def __get__(self, instance: object, owner: type) -> ReadT: ...
+        def __set__(self, instance: object, value: WrittenT) -> None: ...
+
+    Section = Field[ReadT, ReadT | Mapping[str, Any]]
+    """A config, which may be written as a mapping."""
+    Sections = Field[tuple[ReadT, ...], Sequence[ReadT | Mapping[str, Any]]]
+    """A list of configs, each of which may be written as a mapping."""
+    SectionMap = Field[dict[str, ReadT], Mapping[str, ReadT | Mapping[str, Any]]]
+    """Configs by name, each of which may be written as a mapping."""
+    Steps = Field[ReadT, ReadT | str]
+    """A number of steps, which may be written as "5 epochs", "10%" or "remaining"."""
+
+    def field(
+        *,
+        default: Any = dataclasses.MISSING,
+        default_factory: Callable[[], Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Declares the default of a field, as `dataclasses.field` does."""
+
+else:
+    field = dataclasses.field
+
+    class Field:
+        """A field that reads as its first argument: the type by which values are checked."""
+
+        def __class_getitem__(cls, types):
+            return types[0] if isinstance(types, tuple) else types
+
+    Section = Steps = Field
+    Sections = tuple[ReadT, ...]
+    SectionMap = dict[str, ReadT]
+
+
+@typing.dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field, field))
+def config_dataclass(cls: type[ClassT]) -> type[ClassT]:
+    """Makes a `Config` a dataclass, as `dataclasses.dataclass` does, but faster.
+
+    That one generates a constructor, a comparison and a representation for each class, which a
+    `Config` has; for all of this package they take a sixth of the time of its import.
+    """
+    return dataclasses.dataclass(init=False, eq=False, repr=False)(cls)

@@ -1,0 +1,291 @@
+"""`Node`: a config as a part of a tree of configs: its fields, its place, what was written where.
+
+What a class may change of how it is checked are the hooks at the end of `Node`, which
+`optimization.configs.planning` calls.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from optimization.configs.errors import DEFAULT, Origin, Problem, did_you_mean, known
+from optimization.configs.types import REQUIRED, Duration, check_value, is_pending
+
+
+class FieldSpec(typing.NamedTuple):
+    """How one field of a config is checked and what it starts as.
+
+    Attributes:
+        annotation: Its type, with the range.
+        config_class: The class of the section that it holds; None for a plain value.
+        optional: Whether None is a value of it.
+        default: Makes what it starts as.
+        null: Whether it was declared that null means the default.
+    """
+
+    annotation: Any
+    config_class: "type[Node] | None"
+    optional: bool
+    default: Callable[[], Any]
+    null: bool = False
+
+    def takes_null(self) -> bool:
+        """Whether null, where it is no value, can only mean the default.
+
+        So it is where the default is none, or stands for it: a required value, 0, false, nothing,
+        the whole training. Elsewhere null might mean none as well as the default.
+        """
+        default = self.default()
+        return self.null or not default or isinstance(default, Duration)
+
+
+def _spec(annotation: Any, field: dataclasses.Field) -> FieldSpec:
+    members = [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+    optional = type(None) in typing.get_args(annotation)
+    is_config = len(members) == 1 and isinstance(members[0], type) and issubclass(members[0], Node)
+    config_class = members[0] if is_config else None
+    null = field.metadata.get("null", False)
+    return FieldSpec(annotation, config_class, optional, _default(field), null)
+
+
+def _default(field: dataclasses.Field) -> Callable[[], Any]:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory
+    default = REQUIRED if field.default is dataclasses.MISSING else field.default
+    return lambda: default
+
+
+_specs: dict[type, dict[str, FieldSpec]] = {}
+
+
+def declared_specs(cls: "type[Node]") -> dict[str, FieldSpec]:
+    """Returns how each field of a config class is declared, by name."""
+    if cls not in _specs:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        _specs[cls] = {f.name: _spec(hints[f.name], f) for f in dataclasses.fields(cls)}
+    return _specs[cls]
+
+
+class Node:
+    """A config as a part of a tree of configs."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]  # of each subclass
+
+    _NOTHING: ClassVar[str] = "{} to set nothing"
+    _MAIN: ClassVar[str] = ""  # the field that a number in the place of the section would mean
+
+    _path: str  # from the root
+    _locked: bool
+    _origins: dict[str, Origin]  # of the values that were written
+    _left: set[str]  # of those, the ones that no longer have an effect by intention
+    _told: frozenset[str]  # the warnings that were issued
+
+    def _start(self) -> None:
+        """Gives each field what it starts as."""
+        state = self.__dict__
+        state.update(_path="", _locked=False, _origins={}, _left=set(), _told=frozenset())
+        for name, spec in declared_specs(type(self)).items():
+            value = spec.default()
+            if isinstance(value, Node):
+                value._move(name)
+            state[name] = value
+
+    # ---- what is there -------------------------------------------------------------------------
+
+    @classmethod
+    def _find_spec(cls, name: str) -> FieldSpec | None:
+        return declared_specs(cls).get(name)
+
+    @classmethod
+    def _spec_of(cls, name: str) -> FieldSpec:
+        """Returns the spec of a field that is there.
+
+        Raises:
+            KeyError: If it is not.
+        """
+        spec = cls._find_spec(name)
+        if spec is None:
+            raise KeyError(f"{cls.__name__} has no field {name!r}")
+        return spec
+
+    @classmethod
+    def field_names(cls) -> list[str]:
+        """Returns the names of the fields."""
+        return list(declared_specs(cls))
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        """Yields the fields that count: all of them, or a oneof's type and selected branch."""
+        return ((name, self.__dict__[name]) for name in self.field_names())
+
+    def _children(self) -> "dict[str, Node]":
+        """Returns the configs that this one holds, also those inside lists and mappings."""
+        return {
+            name + place: config
+            for name, value in self.__dict__.items()
+            for place, config in configs_in(value)
+        }
+
+    def selected(self) -> "Iterator[Node]":
+        """Yields the configs directly below that count: all, or a oneof's selected branch."""
+        for _, value in self._items():
+            yield from (config for _, config in configs_in(value))
+
+    def _child(self, name: str, spec: FieldSpec) -> "Node | None":
+        """Returns the section `name`; None where it is optional and not there."""
+        del spec
+        return self.__dict__[name]
+
+    # ---- where it stands -----------------------------------------------------------------------
+
+    def _join(self, name: str) -> str:
+        return f"{self._path}.{name}" if self._path else str(name)
+
+    def _move(self, path: str) -> None:
+        """Records `path` as the place of this config below its root."""
+        self.__dict__["_path"] = path
+        for name, child in self._children().items():
+            child._move(self._join(name))
+
+    def _set_locked(self, locked: bool) -> None:
+        self.__dict__["_locked"] = locked
+        for child in self._children().values():
+            child._set_locked(locked)
+
+    # ---- what was written where ----------------------------------------------------------------
+
+    def _written(self) -> bool:
+        """Whether any value here or below was set, as opposed to left at its default."""
+        return any(True for _ in self._written_at())
+
+    def _written_at(self) -> Iterator[Origin]:
+        """Yields where values here or below were set, but for those that `_leave` has left."""
+        for name, origin in self._origins.items():
+            if name not in self._left and self.__dict__[name] is not REQUIRED:
+                yield origin
+        for child in self._children().values():
+            yield from child._written_at()
+
+    def _leave(self) -> None:
+        """Records that what was written here had its effect, and no longer has by intention."""
+        self.__dict__["_left"] = set(self._origins)
+        for child in self._children().values():
+            child._leave()
+
+    def _origin_near(self, name: str) -> Origin:
+        """Where `name` was written, or else any other value of this config."""
+        return self._origins.get(name) or next(iter(self._origins.values()), DEFAULT)
+
+    def _problem(self, code: str, name: str, message: str) -> Problem:
+        return Problem(code, self._join(name), message, known(self._origin_near(name)))
+
+    # ---- what is wrong --------------------------------------------------------------------------
+
+    def problems(self) -> tuple[list[Problem], list[Problem]]:
+        """Returns the errors and the warnings that `validate()` raises and issues."""
+        problems: list[Problem] = []
+        doubts: list[Problem] = []
+        incomplete = False
+        for name, value in self._items():
+            incomplete = incomplete or value is REQUIRED or is_pending(value)
+            if value is REQUIRED:
+                message = "a value is required, none was given"
+                problems.append(self._problem("missing", name, message))
+            for _, config in configs_in(value):
+                found = config.problems()
+                problems += found[0]
+                doubts += found[1]
+        if not incomplete:
+            problems += [self._problem("conflict", name, text) for name, text in self.check() or ()]
+        return problems, doubts
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields the field and the message of each contradiction between this config's values.
+
+        Subclasses override it. It runs when every required value of the config itself is set, and
+        every number of steps is a number.
+        """
+        return iter(())
+
+    def _tell(self, doubts: Sequence[Problem]) -> None:
+        """Remembers the warnings that were issued, here and below, for what is made of this."""
+        if not doubts:
+            return
+        self.__dict__["_told"] = self._told | {str(doubt) for doubt in doubts}
+        for child in self._children().values():
+            child._tell(doubts)
+
+    # ---- hooks of what is written --------------------------------------------------------------
+
+    def _expanded(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A hook for a value that stands for several: returns `params` with all of them.
+
+        It is called before anything is checked, so it leaves what is wrong as it is.
+        """
+        return params
+
+    def _check_field(self, name: str, value: Any) -> list[Problem]:
+        """A hook for checks of one value that its type cannot express."""
+        del name, value
+        return []
+
+    def _relevant(self, params: Mapping[str, Any], problems: list[Problem]) -> list[Problem]:
+        """A hook that leaves out what is wrong with `params` only because of something else."""
+        del params
+        return problems
+
+    def _before_change(self, name: str, value: Any) -> None:
+        """A hook that is called before any change of a layer is made."""
+
+    def _is_unset(self, name: str, value: Any) -> bool:
+        """Whether `value` is a null that says that the field `name` is not set."""
+        spec = self._find_spec(name)
+        if value is not None or spec is None or spec.config_class is not None:
+            return False
+        return bool(check_value(spec.annotation, None, name)[1]) and spec.takes_null()
+
+    def _section_to_write(self, value: Any) -> str:
+        """A hook for the message about a value where a section is expected: what to write."""
+        if value is True:
+            return "; write {} for the defaults"
+        spec = self._find_spec(self._MAIN)
+        if spec is None or check_value(spec.annotation, value, "")[1]:
+            return ""
+        return f"; write {{{self._MAIN}: {value}}}"
+
+    def _unknown(self, name: Any, rest: str = "") -> str:
+        """Returns what is wrong with the key `name`; `rest` is the path that was written below."""
+        below = " or ".join(f"'{place}{rest}'" for place in self._places_below(name))
+        if below:
+            return f"unknown key; did you mean {below}?"
+        names = self.field_names()
+        if isinstance(name, str) and name.split(".")[0] in names:
+            first, *others = name.split(".")
+            nested = "".join(f"{{{part}: " for part in others) + "..." + "}" * len(others)
+            return f"unknown key; a key has no dots, write `{first}: {nested}`"
+        return "unknown key" + (did_you_mean(name, names) or f"; the keys are {', '.join(names)}")
+
+    def _places_below(self, name: Any) -> list[str]:
+        """Returns the paths, from the root, of the highest fields below that are called `name`."""
+        level: list[Node] = [self]
+        while level:
+            level = [child for config in level for child in config.selected()]
+            places = [config._join(name) for config in level if name in config.field_names()]
+            if places:
+                return places[:3]
+        return []
+
+
+def configs_in(value: Any) -> Iterator[tuple[str, Node]]:
+    """Yields each config in a field's value, with its place in it: "", "[0]", ".key"."""
+    if isinstance(value, Node):
+        yield "", value
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from ((f"[{index}]{place}", config) for place, config in configs_in(item))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from ((f".{key}{place}", config) for place, config in configs_in(item))

@@ -1,0 +1,287 @@
+"""State machines that follow a metric of the validation and change rates, in plain numbers.
+
+`optimization.schedules.metric` has their configs.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from optimization.configs.printing import by_arguments
+
+Rates = float | Sequence[float]
+_MODES = ("min", "max")
+_THRESHOLD_MODES = ("rel", "abs")
+
+
+class MetricFollower:
+    """Rates that change when a metric has, or has not, got better for a while.
+
+    What both kinds share. A value is better than `best` by more than a threshold: relative,
+    `value < best * (1 - threshold)`, or absolute, `value < best - threshold`; above it, with `+`,
+    where `mode` is "max". NaN is never better.
+
+    Args:
+        rates: The learning rates at the start, one for each parameter group.
+        mode: Whether the least ("min") or the greatest ("max") value is the best.
+        factor: What a rate is multiplied with to reduce it, below 1.
+        patience: Values in a row after which something is done, not counting this one.
+        threshold: See above.
+        threshold_mode: "rel" or "abs".
+        cooldown: Values that count for nothing after a reduction.
+        min_lr: The least rate, or one for each rate.
+        eps: Smaller changes of a rate are left out.
+
+    Attributes:
+        rates: The learning rates now; what they are set to is what the next step changes.
+
+    Raises:
+        ValueError: For a factor >= 1, an unknown mode, or a wrong number of rates.
+    """
+
+    _STATE: ClassVar[tuple[str, ...]] = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+
+    def __init__(
+        self,
+        rates: Sequence[float],
+        mode: str,
+        factor: float,
+        patience: int,
+        threshold: float,
+        threshold_mode: str,
+        cooldown: int,
+        min_lr: Rates,
+        eps: float,
+    ):
+        if not factor < 1:
+            raise ValueError(f"Argument `factor` must be < 1.0, received: factor={factor}")
+        if mode not in _MODES:
+            raise ValueError(f"Argument `mode` must be one of {_MODES}, received: mode={mode!r}")
+        if threshold_mode not in _THRESHOLD_MODES:
+            raise ValueError(
+                f"Argument `threshold_mode` must be one of {_THRESHOLD_MODES}, "
+                f"received: threshold_mode={threshold_mode!r}"
+            )
+        self.rates = [float(rate) for rate in rates]
+        self.mode = mode
+        self.factor = factor
+        self.patience = patience
+        self.threshold = threshold
+        self.threshold_mode = threshold_mode
+        self.cooldown = cooldown
+        self.min_lrs = one_for_each(min_lr, len(self.rates), "min_lr")
+        self.eps = eps
+        self.last_epoch = 0
+        self._forget()
+
+    __repr__ = by_arguments
+
+    def _forget(self) -> None:
+        self.best = math.inf if self.mode == "min" else -math.inf
+        self.num_bad_epochs = 0
+        self.cooldown_counter = 0
+
+    def is_better(self, value: float) -> bool:
+        """Says whether a value is better than the best so far, by more than the threshold."""
+        sign = -1.0 if self.mode == "min" else 1.0
+        if self.threshold_mode == "rel":
+            bound = self.best * (1.0 + sign * self.threshold)
+        else:
+            bound = self.best + sign * self.threshold
+        return value < bound if self.mode == "min" else value > bound
+
+    def _reduce(self) -> None:
+        for i, (rate, least) in enumerate(zip(self.rates, self.min_lrs, strict=True)):
+            reduced = max(rate * self.factor, least)
+            if rate - reduced > self.eps:
+                self.rates[i] = reduced
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state as numbers and lists, which JSON can hold."""
+        state = {name: getattr(self, name) for name in ("rates", *self._STATE)}
+        return {k: list(v) if isinstance(v, list) else v for k, v in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets the state to what `state_dict` returned, or a part of it; the rest stays as it is.
+
+        Raises:
+            ValueError: If it is the state of something else.
+        """
+        known = set(self.state_dict())
+        if not set(state) <= known or len(state.get("rates", self.rates)) != len(self.rates):
+            raise ValueError(
+                f"Argument `state` must be that of {len(self.rates)} rates with "
+                f"{sorted(known)}, received: {dict(state)}"
+            )
+        for name, value in state.items():
+            setattr(self, name, list(value) if isinstance(value, list) else value)
+
+
+class ReduceOnPlateau(MetricFollower):
+    """Reduces the rates when a metric has stopped getting better, as torch.optim's scheduler.
+
+    After more than `patience` values in a row that are no better than the best one, the rates are
+    multiplied by `factor`, and `cooldown` values count for nothing. During the cooldown a better
+    value still becomes the best. Arguments, defaults and behavior are those of
+    `torch.optim.lr_scheduler.ReduceLROnPlateau` 2.13; see `MetricFollower`.
+    """
+
+    def __init__(
+        self,
+        rates: Sequence[float],
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: Rates = 0.0,
+        eps: float = 1e-8,
+    ):
+        super().__init__(
+            rates, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps
+        )
+
+    def step(self, value: float) -> None:
+        """Takes the next value of the metric."""
+        self.last_epoch += 1
+        if self.is_better(value):
+            self.best = value
+            self.num_bad_epochs = 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            self._reduce()
+            self.cooldown_counter = self.cooldown
+            self.num_bad_epochs = 0
+
+
+class Greedy(MetricFollower):
+    """Raises the rates while a metric gets better, and reduces them when it stops.
+
+    GreedyLR (arXiv:2512.14527) as in transformers 5.23. After more than `patience` values in a row
+    of which each is the best so far, the rates are divided by `factor`; after as many that are not,
+    multiplied by it. Then `warmup` or `cooldown` values count for nothing, also not as the best. If
+    `reset_start` reductions find all rates at their least without a raise between them, everything
+    starts anew from the initial rates.
+
+    Args:
+        rates: The learning rates at the start, one for each parameter group.
+        warmup: Values that count for nothing after a raise.
+        max_lr: The greatest rate, or one for each rate.
+        smooth: Whether the mean of the last values stands for each.
+        window_size: The number of values in that mean.
+        reset_start: See above.
+
+    The others are those of `MetricFollower`.
+    """
+
+    _STATE = (
+        *MetricFollower._STATE,
+        "num_good_epochs",
+        "warmup_counter",
+        "reset_start",
+        "initial_rates",
+        "window",
+        "window_sum",
+    )
+
+    def __init__(
+        self,
+        rates: Sequence[float],
+        mode: str = "min",
+        factor: float = 0.95,
+        patience: int = 10,
+        threshold: float = 1e-6,
+        threshold_mode: str = "abs",
+        cooldown: int = 0,
+        warmup: int = 0,
+        min_lr: Rates = 1e-3,
+        max_lr: Rates = 1.0,
+        eps: float = 1e-8,
+        smooth: bool = False,
+        window_size: int = 50,
+        reset_start: int = 500,
+    ):
+        self.reset_start_original = reset_start
+        self.window_size = window_size
+        super().__init__(
+            rates, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps
+        )
+        self.max_lrs = one_for_each(max_lr, len(self.rates), "max_lr")
+        self.warmup = warmup
+        self.smooth = smooth
+        self.initial_rates = list(self.rates)
+
+    def _forget(self) -> None:
+        from optimization.schedules.streaming_average import StreamingAverage
+
+        super()._forget()
+        self.num_good_epochs = 0
+        self.warmup_counter = 0
+        self.reset_start = self.reset_start_original
+        self.average = StreamingAverage(self.window_size)
+
+    window = property(lambda self: self.average.values)
+    window_sum = property(lambda self: self.average.sum)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets the state, as every `MetricFollower` does."""
+        names = {"window": "values", "window_sum": "sum"}
+        super().load_state_dict({k: v for k, v in state.items() if k not in names})
+        self.average.load_state_dict({names[k]: v for k, v in state.items() if k in names})
+
+    def step(self, value: float) -> None:
+        """Takes the next value of the metric."""
+        value = self.average.streamavg(value) if self.smooth else value
+        self.last_epoch += 1
+        if self.cooldown_counter > 0 or self.warmup_counter > 0:
+            counter = "cooldown_counter" if self.cooldown_counter > 0 else "warmup_counter"
+            setattr(self, counter, getattr(self, counter) - 1)
+            self.num_bad_epochs = self.num_good_epochs = 0
+            return
+        if self.is_better(value):
+            self.best = value
+            self.num_good_epochs, self.num_bad_epochs = self.num_good_epochs + 1, 0
+        else:
+            self.num_good_epochs, self.num_bad_epochs = 0, self.num_bad_epochs + 1
+        if self.num_good_epochs > self.patience:
+            self._raise()
+            self.warmup_counter = self.warmup
+            self.num_good_epochs = 0
+        elif self.num_bad_epochs > self.patience:
+            self._reduce()
+            # Also where `_reduce` has just started anew, as theirs.
+            self.cooldown_counter = self.cooldown
+            self.num_bad_epochs = 0
+
+    def _raise(self) -> None:
+        for i, (rate, greatest) in enumerate(zip(self.rates, self.max_lrs, strict=True)):
+            raised = min(rate / self.factor, greatest)
+            if raised - rate > self.eps:
+                self.rates[i] = raised
+        self.reset_start = self.reset_start_original
+
+    def _reduce(self) -> None:
+        super()._reduce()
+        if all(rate <= least for rate, least in zip(self.rates, self.min_lrs, strict=True)):
+            self.reset_start -= 1
+            if self.reset_start <= 0:
+                self.rates = list(self.initial_rates)
+                self._forget()
+
+
+def one_for_each(value: Rates, count: int, name: str) -> list[float]:
+    """Returns a bound for each of `count` rates.
+
+    Raises:
+        ValueError: If there are more or fewer.
+    """
+    if isinstance(value, int | float):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"Argument `{name}` must hold {count} rates, received: {name}={value}")
+    return list(value)
