@@ -6,6 +6,8 @@ extras.require("keras")
 
 import optimization.optimizers.registration
 import optimization.schedules.keras_schedules  # noqa: F401
+from optimization.keras.pipeline import PipelineOptimizer
+from optimization.keras.stages.finite_check import NonFiniteGradientError
 from optimization.optimizers.adafactor import Adafactor, AdafactorKeras
 from optimization.optimizers.adagrad import Adagrad
 from optimization.optimizers.adam import Adam
@@ -13,14 +15,12 @@ from optimization.optimizers.adam_weight_decay import AdamWeightDecay
 from optimization.optimizers.adamax import Adamax
 from optimization.optimizers.callbacks import EvaluateAverages
 from optimization.optimizers.effective_rates import effective_learning_rates
-from optimization.optimizers.finite import NonFiniteGradientError
 from optimization.optimizers.group_table import GroupRow, format_group_table
 from optimization.optimizers.groups import ParamGroup
 from optimization.optimizers.lamb import LAMB
 from optimization.optimizers.lars import LARS
 from optimization.optimizers.muon import Muon
 from optimization.optimizers.nadam import Nadam
-from optimization.optimizers.optimizer import PipelineOptimizer
 from optimization.optimizers.rmsprop import RMSprop
 from optimization.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from optimization.optimizers.sgd_torch import SGDTorch

@@ -1,13 +1,13 @@
 """The steps that Adafactor takes relative to the weights, to be looked at."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from keras import ops
 
+from optimization.keras.pipeline import PipelineOptimizer
+from optimization.keras.stages.update import Update
 from optimization.optimizers.adafactor import Adafactor
-from optimization.optimizers.optimizer import PipelineOptimizer
 from optimization.optimizers.paths import path_of
 
 
@@ -32,11 +32,9 @@ def effective_learning_rates(optimizer: Any) -> dict[str, float]:
     if not optimizer.built:
         raise ValueError("The optimizer is not built: its variables are not known yet.")
     if not isinstance(optimizer, PipelineOptimizer):
-        pairs = [(path_of(v), (optimizer, v)) for v in optimizer._trainable_variables]
-        return _rates(pairs)
-    schedules = optimizer._schedules
-    with schedules.applied(schedules.values(optimizer.iterations)):
-        return _rates(_updated(optimizer))
+        return _rates([(path_of(v), optimizer, v) for v in optimizer._trainable_variables])
+    with optimizer.stage(Update).updaters() as found:
+        return _rates(found)
 
 
 def relative_to_weights(optimizer: Any) -> bool:
@@ -44,23 +42,15 @@ def relative_to_weights(optimizer: Any) -> bool:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     inner = [optimizer]
     if isinstance(optimizer, PipelineOptimizer):
-        inner = [member.optimizer for member in optimizer._members.members if member.positions]
+        members = optimizer.stage(Update).members.members
+        inner = [member.optimizer for member in members if member.positions]
     return any(isinstance(o, Adafactor) and o.multiply_by_parameter_scale for o in inner)
 
 
-def _updated(pipeline: PipelineOptimizer) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yields the path of each variable, who updates it, and what that one updates in its place."""
-    targets = pipeline._masters.of(pipeline._trainable_variables)
-    for position, target in enumerate(targets):
-        member = pipeline._members.member_at(position)
-        if member is not None:
-            yield pipeline._paths[position], (member.optimizer, target)
-
-
-def _rates(updated: Any) -> dict[str, float]:
+def _rates(updated: list[tuple[str, Any, Any]]) -> dict[str, float]:
     rates = {
         path: ops.cast(optimizer.effective_rate(variable), "float32")
-        for path, (optimizer, variable) in updated
+        for path, optimizer, variable in updated
         if isinstance(optimizer, Adafactor)
         and not optimizer._overwrite_variable_with_gradient(variable)
     }

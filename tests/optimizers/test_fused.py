@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from optimization.keras.stages.update import Update
 from optimization.optimizers import (
     LAMB,
     LARS,
@@ -62,7 +63,7 @@ class Training:
     @property
     def functions(self):
         """How many kinds of update there are."""
-        return len(self.optimizer._updates._fused._updates)
+        return len(self.optimizer.stage(Update).updates._fused._updates)
 
     def state(self):
         named = self.optimizer.variables_by_path()
@@ -495,7 +496,7 @@ def test_large_variables_are_updated_in_parts(name, monkeypatch):
     monkeypatch.setattr(fused_kinds, "_FOLDS", 2)
     actual = Training(make, **arguments).run()
     assert error(actual, plain) < 1e-6  # rounding of float32, as above
-    for update in actual.optimizer._updates._fused._updates.values():
+    for update in actual.optimizer.stage(Update).updates._fused._updates.values():
         for part in update._parts:
             # What passes from one to the next is smaller than the variable.
             sizes = [output.shape.num_elements() for output in part.function.outputs]
@@ -558,7 +559,7 @@ def test_norms_are_left_to_tensorflow(monkeypatch):
     training.run(range(1))
     # Of each gradient for the clip, and of each weight for its ratio to its step.
     assert _types(training).count("L2Loss") == 6 + 6
-    for update in training.optimizer._updates._fused._updates.values():
+    for update in training.optimizer.stage(Update).updates._fused._updates.values():
         for part in update._parts:
             types = {operation.type for operation in part.function.graph.get_operations()}
             assert not {"L2Loss", "Mean"} & types
