@@ -324,9 +324,9 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
         saved = {n: config.pop(n, None) for stage in cls.stage_types for n in stage.remembers}
         with keras.saving.custom_object_scope(custom_objects):
             config["optimizer"] = keras.saving.deserialize_keras_object(config["optimizer"])
-            for stage in cls.stage_types:
-                names = [field.name for field in fields(stage) if field.name in config]
-                config.update(stage.decoded({name: config[name] for name in names}))
+            for field in (field for stage in cls.stage_types for field in fields(stage)):
+                if field.name in config:
+                    config[field.name] = field.metadata["load"](config[field.name])
         optimizer = cls(**config)
         optimizer._saved_paths = saved_paths
         for stage in optimizer.stages:

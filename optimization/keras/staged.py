@@ -65,8 +65,11 @@ class Staged:
         return self._stages
 
     def stage(self, cls: type[S]) -> S:
-        """Returns the stage of a class."""
-        return next(stage for stage in self._stages if isinstance(stage, cls))
+        """Returns the stage of a class, or raises a `LookupError`."""
+        for stage in self._stages:
+            if isinstance(stage, cls):
+                return stage
+        raise LookupError(f"{type(self).__name__} has no stage {cls.__name__}.")
 
     # Attributes
 

@@ -31,7 +31,9 @@ class Accumulate(Stage):
     settable = False
 
     gradient_accumulation_steps: int | None = argument(
-        1, "Calls of `apply` in one update, >= 1; it reads as None for 1, as in Keras."
+        1,
+        "Calls of `apply` in one update, >= 1; it reads as None for 1, as in Keras.",
+        save=lambda steps: steps or 1,
     )
 
     def __post_init__(self) -> None:
@@ -47,10 +49,6 @@ class Accumulate(Stage):
         self._paths: list[str] = []
         self._sums: list[keras.Variable] = []
         self._clear = fused.Clearing()
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns its field."""
-        return {"gradient_accumulation_steps": self.gradient_accumulation_steps or 1}
 
     @property
     def micro_step(self) -> Any:

@@ -26,11 +26,13 @@ class Average(Stage):
         *("begin_evaluation", "end_evaluation"),
     )
     settable = False
+    kept_under = KEPT
 
     ema: Mapping[str, Any] | None = argument(
         None,
         "Arguments of `WeightAverage`, or None for no average but that of a schedule-free "
         "optimizer.",
+        text=lambda ema: ema and printing.Text(repr(WeightAverage(**ema))),
     )
 
     def __post_init__(self) -> None:
@@ -54,10 +56,6 @@ class Average(Stage):
         update.average = self._average
         self._masters = update.masters
 
-    def printed(self) -> dict[str, Any]:
-        """Returns its field as it prints."""
-        return {"ema": self.ema and printing.Text(repr(self._average))}
-
     # State
 
     def set_model(self, model: keras.Model) -> None:
@@ -79,11 +77,6 @@ class Average(Stage):
         """Returns the averages, and the variable that says whether they are swapped."""
         exists = self._average is not None and self._average.swapped is not None
         return self._average.variables_by_path() if exists else {}
-
-    @property
-    def kept_under(self) -> str | None:
-        """How the names begin of what a second swap restores."""
-        return None if self._average is None else KEPT
 
     @property
     def loads_later(self) -> str | None:

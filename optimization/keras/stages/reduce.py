@@ -23,6 +23,8 @@ class Reduce(Stage):
         None,
         "Takes (gradient, variable) pairs and returns them aggregated, instead of the sum over "
         "replicas. Without a strategy it is called by `apply`.",
+        save=keras.saving.serialize_keras_object,
+        load=keras.saving.deserialize_keras_object,
     )
 
     def attach(self, pipeline: Any) -> None:
@@ -79,14 +81,3 @@ class Reduce(Stage):
             ]
         remaining = iter(present)
         return [pair if pair[0] is None else next(remaining) for pair in pairs]
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns its field, as Keras serializes functions."""
-        serialize = keras.saving.serialize_keras_object
-        return {"gradient_aggregator": serialize(self.gradient_aggregator)}
-
-    @classmethod
-    def decoded(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Returns the argument that a config stands for."""
-        deserialize = keras.saving.deserialize_keras_object
-        return {name: deserialize(value) for name, value in config.items()}

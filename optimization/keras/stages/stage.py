@@ -1,18 +1,8 @@
 """What a stage of `PipelineOptimizer` is, and the batch that travels through the stages.
 
 A stage is a class in a file of its own: its fields are arguments of the optimizer, `__call__` is
-its part of a step, and the other methods say what it keeps and saves. All of them but `__call__`
-have a default that does nothing. A stage acts once it is in the tuple `pipeline.STAGES`, or in
-`stage_types` of a subclass:
-
-    class Halve(Stage):
-        title, sees, set_by = "halve", "the gradient of an update", "`halvings`"
-
-        halvings: int = argument(0, "How often gradients are halved.")
-
-        def __call__(self, batch: Batch, rest: Rest) -> None:
-            factor = 0.5**self.halvings
-            rest(batch.mapped(lambda gradient, variable: gradients.scale(gradient, factor)))
+its part of a step, and the other methods, which do nothing unless it has its own, say what it keeps
+and saves. It acts once it is in the tuple `pipeline.STAGES`; docs/pipeline.md has an example.
 """
 
 import contextlib
@@ -80,9 +70,28 @@ def is_overwritten(variable: Any) -> bool:
     return getattr(variable, "overwrite_with_gradient", False)
 
 
-def argument(default: Any, doc: str) -> Any:
-    """Declares a field of a stage: an argument of the optimizer, with its line of the docstring."""
-    return dataclasses.field(default=default, metadata={"doc": doc})
+def _same(value: Any) -> Any:
+    return value
+
+
+def argument(
+    default: Any,
+    doc: str,
+    save: Callable[[Any], Any] = _same,
+    load: Callable[[Any], Any] = _same,
+    text: Callable[[Any], Any] = _same,
+) -> Any:
+    """Declares a field of a stage: an argument of the optimizer.
+
+    Args:
+        default: Its default.
+        doc: What it is, for the docstring of the optimizer.
+        save: Returns a value in a form that JSON can hold, for the config.
+        load: Returns the argument of which `save` made that.
+        text: Returns what a value prints as.
+    """
+    metadata = {"doc": doc, "save": save, "load": load, "text": text}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(argument,))
@@ -98,7 +107,7 @@ class Stage:
         settable: Whether its fields can be set later, as attributes of the optimizer.
         may_raise: Whether it may end an update with an error.
         weights: Weights of the model that it assigns, beside those that the optimizer trains.
-        kept_under: How the names begin of what it saves beside variables, or None.
+        kept_under: How the names begin of what it saves beside variables, or None for nothing.
         loads_later: How names of variables begin that may be loaded before they exist, or None.
         pipeline: The optimizer that it is a stage of.
     """
@@ -111,7 +120,7 @@ class Stage:
     settable: ClassVar[bool] = True
     may_raise: Any = False
     weights: Any = ()
-    kept_under: Any = None
+    kept_under: ClassVar[str | None] = None
     loads_later: Any = None
     pipeline: Any = None
 
@@ -177,19 +186,14 @@ class Stage:
 
     def get_config(self) -> dict[str, Any]:
         """Returns its fields, and what it remembers, in a form that JSON can hold."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def decoded(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Returns the arguments of fields, of which `get_config` made a part of a config."""
-        return config
+        return {f.name: f.metadata["save"](getattr(self, f.name)) for f in fields(self)}
 
     def remember(self, saved: Mapping[str, Any]) -> None:
         """Takes what it `remembers` from a config; None where that is not there."""
 
     def printed(self) -> dict[str, Any]:
         """Returns its fields as they print."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {f.name: f.metadata["text"](getattr(self, f.name)) for f in fields(self)}
 
     def set(self, name: str, value: Any) -> None:
         """Changes a field, by the rules of the constructor.

@@ -1,7 +1,6 @@
 """The stage of a user's own functions of gradients."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
@@ -19,7 +18,11 @@ class Transform(Stage):
     set_by = "`build_optimizer(gradient_transformers=...)`"
 
     gradient_transformers: Sequence[GradientFunction] | None = argument(
-        None, "Functions from pairs to pairs, applied one after the other."
+        None,
+        "Functions from pairs to pairs, applied one after the other.",
+        save=lambda functions: [keras.saving.serialize_keras_object(f) for f in functions],
+        load=lambda saved: [keras.saving.deserialize_keras_object(f) for f in saved or ()],
+        text=lambda functions: tuple(map(printing.function, functions)),
     )
 
     def __post_init__(self) -> None:
@@ -33,18 +36,3 @@ class Transform(Stage):
                 pairs = list(transform(pairs))
             batch = batch.with_pairs(pairs)
         rest(batch)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns its field, as Keras serializes functions."""
-        serialize = keras.saving.serialize_keras_object
-        return {"gradient_transformers": [serialize(f) for f in self.gradient_transformers]}
-
-    @classmethod
-    def decoded(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Returns the argument that a config stands for."""
-        deserialize = keras.saving.deserialize_keras_object
-        return {name: [deserialize(f) for f in value or ()] for name, value in config.items()}
-
-    def printed(self) -> dict[str, Any]:
-        """Returns the names of the functions."""
-        return {"gradient_transformers": tuple(map(printing.function, self.gradient_transformers))}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import keras
 
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
+from optimization.matching.layer_decay import LayerDecay
 from optimization.optimizers import distribution, paths
 from optimization.optimizers.group_table import (
     GroupRow,
@@ -21,6 +22,10 @@ from optimization.optimizers.masters import MasterWeights
 from optimization.optimizers.members import Members
 from optimization.optimizers.updates import Updates, checked_jit_compile
 from optimization.schedules.scaled import rate_text
+
+
+def _values(function: Callable[[Any], Any], mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: function(value) for name, value in mapping.items()}
 
 
 class Update(Stage):
@@ -45,13 +50,24 @@ class Update(Stage):
     settable = False
 
     param_groups: Sequence[ParamGroup] = argument(
-        (), "Settings for some of the variables; the first group that matches counts."
+        (),
+        "Settings for some of the variables; the first group that matches counts.",
+        save=lambda groups: [group.get_config() for group in groups],
+        load=lambda saved: [ParamGroup.from_config(group) for group in saved or ()],
+        text=lambda groups: tuple(group.label for group in groups),
     )
-    layer_decay: Mapping[str, Any] | None = argument(None, "Arguments of `LayerDecay`, or None.")
+    layer_decay: Mapping[str, Any] | None = argument(
+        None,
+        "Arguments of `LayerDecay`, or None.",
+        text=lambda decay: decay and LayerDecay(**decay),
+    )
     schedules: Mapping[str, Callable[[Any], Any]] | None = argument(
         None,
         "Functions of the updates taken, by hyperparameter, such as `weight_decay`, `momentum` or "
         "`beta_1`. Groups that replace it, or do not have it, keep theirs.",
+        save=lambda schedules: _values(keras.saving.serialize_keras_object, schedules),
+        load=lambda saved: _values(keras.saving.deserialize_keras_object, saved or {}),
+        text=lambda schedules: _values(rate_text, schedules),
     )
     jit_compile: bool | Literal["auto"] = argument(
         "auto",
@@ -75,6 +91,8 @@ class Update(Stage):
         self.masters = MasterWeights()
         own = self.members.own_optimizers()
         self.hyperparameters = HyperparameterSchedules(self.schedules, own)
+        self.param_groups, self.schedules = self.members.groups, self.hyperparameters.schedules
+        self.layer_decay = self.members.layer_decay and self.members.layer_decay.get_config()
         self.updates = Updates(self.members, self.hyperparameters, self.jit_compile)
 
     # State
@@ -130,27 +148,11 @@ class Update(Stage):
 
     def get_config(self) -> dict[str, Any]:
         """Returns its fields, and what is known from the model or was set later."""
-        serialize = keras.saving.serialize_keras_object
-        members, schedules = self.members, self.hyperparameters.schedules
         return {
-            "param_groups": [group.get_config() for group in members.groups],
-            "layer_decay": members.layer_decay and members.layer_decay.get_config(),
-            "schedules": {name: serialize(schedule) for name, schedule in schedules.items()},
-            "jit_compile": self.jit_compile,
+            **super().get_config(),
             "layer_types": dict(self._saved_layer_types),
-            "excluded_names": list(members.excluded_names),
-            "excluded_paths": list(members.excluded_paths),
-        }
-
-    @classmethod
-    def decoded(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Returns the arguments that a config stands for."""
-        deserialize = keras.saving.deserialize_keras_object
-        groups, schedules = config.get("param_groups") or (), config.get("schedules") or {}
-        return {
-            **config,
-            "param_groups": [ParamGroup.from_config(group) for group in groups],
-            "schedules": {name: deserialize(value) for name, value in schedules.items()},
+            "excluded_names": list(self.members.excluded_names),
+            "excluded_paths": list(self.members.excluded_paths),
         }
 
     def remember(self, saved: Mapping[str, Any]) -> None:
@@ -158,16 +160,6 @@ class Update(Stage):
         self._saved_layer_types = saved["layer_types"] or {}
         self.members.excluded_names = saved["excluded_names"] or []
         self.members.excluded_paths = saved["excluded_paths"] or []
-
-    def printed(self) -> dict[str, Any]:
-        """Returns its fields as they print."""
-        schedules = self.hyperparameters.schedules
-        return {
-            "param_groups": tuple(group.label for group in self.members.groups),
-            "layer_decay": self.members.layer_decay,
-            "schedules": {name: rate_text(schedule) for name, schedule in schedules.items()},
-            "jit_compile": self.jit_compile,
-        }
 
     # Reports
 
