@@ -1,3 +1,3 @@
-"""What trains with Keras."""
+"""What belongs to Keras 3: the optimizer that the factory returns, and the stages of its step."""
 
-import optimization.optimizers  # noqa: F401  the face of this package, which it needs in part
+import optimization.optimizers  # noqa: F401  # makes the classes known to Keras

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from optimization.optimizers.averaging import AveragedWeights
+from optimization.keras.pipeline import PipelineOptimizer
 
 
 class EvaluateAverages(keras.callbacks.Callback):
@@ -41,7 +41,7 @@ class EvaluateAverages(keras.callbacks.Callback):
         super().set_model(model)
         self._fitting = False
 
-    def _optimizer(self) -> AveragedWeights:
+    def _optimizer(self) -> PipelineOptimizer:
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         if not getattr(optimizer, "averages_weights", False):
             raise TypeError(

@@ -44,10 +44,14 @@ class CopiesWeights:
             self._unfilled.pairs.append((variable, weight))
         return variable
 
-    def _fill_copies(self) -> None:
+    def fill_copies(self) -> None:
         """Fills the copies that wait for their weights' values, before anything reads them."""
         if self._unfilled is not None and self._unfilled.fill():
             self._unfilled = None
+
+    def copies_are_filled(self) -> None:
+        """Has copies that wait for their weights' values keep what was loaded into them."""
+        self._unfilled = None
 
 
 class _Unfilled:

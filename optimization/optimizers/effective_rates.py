@@ -1,14 +1,15 @@
 """The steps that Adafactor takes relative to the weights, to be looked at."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from keras import ops
 
 from optimization.keras.functions import FUNCTIONS
+from optimization.keras.pipeline import PipelineOptimizer
 from optimization.keras.rule_optimizer import RuleOptimizer
-from optimization.optimizers.optimizer import PipelineOptimizer
+from optimization.keras.stages.update import Update
 from optimization.optimizers.paths import path_of
 from optimization.optimizers.slots import compute_dtype
 from optimization.rules.adafactor_formula import AdafactorFormula
@@ -38,12 +39,7 @@ def effective_learning_rates(optimizer: Any) -> dict[str, float]:
         raise ValueError("The optimizer is not built: its variables are not known yet.")
     if not isinstance(optimizer, PipelineOptimizer):
         return _rates((path_of(v), optimizer, v, {}) for v in optimizer._trainable_variables)
-    schedules = optimizer._schedules
-    values = schedules.values(optimizer.iterations)
-    return _rates(
-        (path, inner, target, schedules.followed(inner, values))
-        for path, inner, target in _updated(optimizer)
-    )
+    return _rates(optimizer.stage(Update).updaters())
 
 
 def relative_to_weights(optimizer: Any) -> bool:
@@ -51,21 +47,13 @@ def relative_to_weights(optimizer: Any) -> bool:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     inner = [optimizer]
     if isinstance(optimizer, PipelineOptimizer):
-        inner = [member.optimizer for member in optimizer._members.members if member.positions]
+        members = optimizer.stage(Update).members.members
+        inner = [member.optimizer for member in members if member.positions]
     return any(_is_adafactor(o) and o.rule.is_relative_to_weights for o in inner)
 
 
 def _is_adafactor(optimizer: Any) -> bool:
     return isinstance(optimizer, RuleOptimizer) and isinstance(optimizer.rule, AdafactorFormula)
-
-
-def _updated(pipeline: PipelineOptimizer) -> Iterator[tuple[str, Any, Any]]:
-    """Yields the path of each variable, who updates it, and what that one updates in its place."""
-    targets = pipeline._masters.of(pipeline._trainable_variables)
-    for position, target in enumerate(targets):
-        member = pipeline._members.member_at(position)
-        if member is not None:
-            yield pipeline._paths[position], member.optimizer, target
 
 
 def _effective_rate(optimizer: RuleOptimizer, variable: Any, followed: Mapping[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """Exponential moving average of a model's weights, kept by `PipelineOptimizer`."""
 
 import contextlib
+import dataclasses
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from optimization.optimizers.swapping import SWAPPED, Swappable, copied
 _AVERAGE = "average/"
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class WeightAverage(Swappable):
     """average <- average - (1 - d) * (average - w), after every step.
 
@@ -50,53 +52,33 @@ class WeightAverage(Swappable):
         ValueError: For a value out of its range.
     """
 
-    def __init__(
-        self,
-        average_decay: float = 0.99,
-        start_step: int = 0,
-        dynamic_decay: bool = True,
-        trainable_weights_only: bool = True,
-        name: str = "ExponentialMovingAverage",
-        overwrite_frequency: int | None = None,
-        overwrite_at_end: bool = False,
-    ):
-        if not 0 <= average_decay < 1:
+    average_decay: float = 0.99
+    start_step: int = 0
+    dynamic_decay: bool = True
+    trainable_weights_only: bool = True
+    name: str = "ExponentialMovingAverage"
+    overwrite_frequency: int | None = None
+    overwrite_at_end: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.average_decay < 1:
             raise ValueError(
-                f"Argument `average_decay` must be in [0, 1), received: {average_decay=}"
+                "Argument `average_decay` must be in [0, 1), received: average_decay="
+                f"{self.average_decay}"
             )
-        if start_step < 0:
-            raise ValueError(f"Argument `start_step` must be >= 0, received: {start_step=}")
-        if overwrite_frequency is not None and overwrite_frequency < 1:
-            raise ValueError(
-                f"Argument `overwrite_frequency` must be >= 1, received: {overwrite_frequency=}"
-            )
-        self.average_decay = average_decay
-        self.start_step = start_step
-        self.dynamic_decay = dynamic_decay
-        self.trainable_weights_only = trainable_weights_only
-        self.name = name
-        self.overwrite_frequency = overwrite_frequency
-        self.overwrite_at_end = overwrite_at_end
+        for name, least in (("start_step", 0), ("overwrite_frequency", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"Argument `{name}` must be >= {least}, received: {name}={value}")
         self._weights: list[Any] = []
         self._paths: list[str] = []
         self._waiting: dict[str, Any] = {}
         self._averages: list[keras.Variable] = []
         self._aside: dict[int, Any] = {}
-        self._has_all_weights = trainable_weights_only
+        self._has_all_weights = self.trainable_weights_only
 
     __repr__ = by_arguments
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            "average_decay": self.average_decay,
-            "start_step": self.start_step,
-            "dynamic_decay": self.dynamic_decay,
-            "trainable_weights_only": self.trainable_weights_only,
-            "name": self.name,
-            "overwrite_frequency": self.overwrite_frequency,
-            "overwrite_at_end": self.overwrite_at_end,
-        }
+    get_config = dataclasses.asdict
 
     def decay(self, steps: Any) -> Any:
         """Returns d after `steps` steps, a float32 scalar."""

@@ -65,13 +65,6 @@ class MasterWeights:
                 copy.assign(ops.where(same, value, ops.cast(weight, copy.dtype)))
         return self.of(variables)
 
-    def write_back(self, variables: Sequence[Any]) -> None:
-        """Gives each weight the value of its copy."""
-        for variable in variables:
-            copy = self._copies.get(id(variable))
-            if copy is not None:
-                variable.assign(ops.cast(copy, variable.dtype))
-
 
 def _needs_copy(variable: Any) -> bool:
     dtype = keras.backend.standardize_dtype(variable.dtype)

@@ -93,7 +93,7 @@ def load(
     variables: Mapping[str, keras.Variable],
     values: Mapping[str, Any],
     paths: Sequence[str],
-    later: str | None = None,
+    later: str | tuple[str, ...] | None = None,
 ) -> dict[str, Any]:
     """Gives variables their saved values; all match or nothing is changed.
 
@@ -101,7 +101,7 @@ def load(
         variables: The variables, by name.
         values: The values, by the name under which each was saved.
         paths: The paths of the model's variables, for `saved_names`.
-        later: Values whose name begins so may have no variable yet.
+        later: Values whose name begins so, or like one of several, may have no variable yet.
 
     Returns:
         Such values, by name.

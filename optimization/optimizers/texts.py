@@ -8,11 +8,6 @@ from optimization.configs import printing
 from optimization.schedules.scaled import rate_text
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
-_OWN_ATTRIBUTES = (
-    *("clipnorm", "clipvalue", "global_clipnorm", "gradient_clip_norm", "loss_scale_factor"),
-    *("adaptive_clip_factor", "adaptive_clip_epsilon", "gradient_transformers", "jit_compile"),
-    "gradient_aggregator",
-)
 
 
 def optimizer_text(optimizer: Any) -> printing.Text:
@@ -32,24 +27,3 @@ def _saved_arguments(optimizer: Any) -> dict[str, Any]:
         return {}
     others = ("name", "learning_rate", "bias_learning_rate", "other_learning_rate")
     return {k: v for k, v in config.items() if k not in others}
-
-
-def pipeline_text(optimizer: Any) -> str:
-    """Returns a `PipelineOptimizer` as the optimizer it wraps, and what is done besides."""
-    members, check = optimizer._members, optimizer._finite_check
-    values = {name: getattr(optimizer, name) for name in _OWN_ATTRIBUTES}
-    values |= {
-        "gradient_transformers": tuple(map(printing.function, optimizer.gradient_transformers)),
-        "gradient_accumulation_steps": optimizer.gradient_accumulation_steps or 1,
-        "on_nonfinite": check.on_nonfinite,
-        "max_consecutive_nonfinite": check.max_consecutive,
-        "ema": optimizer.ema and printing.Text(repr(optimizer._average)),
-        "param_groups": tuple(group.label for group in members.groups),
-        "layer_decay": members.layer_decay,
-        "schedules": {
-            name: rate_text(schedule) for name, schedule in optimizer._schedules.schedules.items()
-        },
-    }
-    values = printing.differing(optimizer, {k: v for k, v in values.items() if v})
-    inner = optimizer_text(optimizer.optimizer)
-    return printing.call(type(optimizer).__name__, inner, **values)

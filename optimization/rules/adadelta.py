@@ -26,7 +26,6 @@ class AdadeltaConfig(KerasOptimizerConfig, Rule):
     """
 
     class_name: ClassVar[str] = "Adadelta"
-    keras_class: ClassVar[str | None] = "Adadelta"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (

@@ -32,7 +32,6 @@ class AdagradConfig(Rule):
         "epsilon",
         "weight_decay",
     )
-    keras_class: ClassVar[str | None] = "Adagrad"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (Slot("accumulator", "accumulators", "sum", start="initial_accumulator_value"),),

@@ -112,7 +112,6 @@ class AdamConfig(AdamForms):
     """
 
     class_name: ClassVar[str] = "Adam"
-    keras_class: ClassVar[str | None] = "Adam"
 
     name: str | None = "Adam"
 

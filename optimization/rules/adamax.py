@@ -35,7 +35,6 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig, Rule):
         "epsilon",
         "weight_decay",
     )
-    keras_class: ClassVar[str | None] = "Adamax"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (

@@ -38,7 +38,6 @@ class FtrlConfig(KerasOptimizerConfig, Rule):
 
     divides_by_rate: ClassVar[bool] = True
     class_name: ClassVar[str] = "Ftrl"
-    keras_class: ClassVar[str | None] = "Ftrl"
     elementwise: ClassVar[bool] = True
     native_arguments: ClassVar[Mapping[str, str]] = {
         "learning_rate_power": "lr_power",

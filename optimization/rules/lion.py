@@ -29,7 +29,6 @@ class LionConfig(KerasOptimizerConfig, Rule):
     """
 
     class_name: ClassVar[str] = "Lion"
-    keras_class: ClassVar[str | None] = "Lion"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((Slot("momentum", "momentums", "exp_avg"),),)
 

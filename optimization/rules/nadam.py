@@ -35,7 +35,6 @@ class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
         "epsilon",
         "weight_decay",
     )
-    keras_class: ClassVar[str | None] = "Nadam"
     elementwise: ClassVar[bool] = True
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (

@@ -46,7 +46,6 @@ class RMSPropConfig(Rule):
         "centered",
         "weight_decay",
     )
-    keras_class: ClassVar[str | None] = "RMSprop"
     elementwise: ClassVar[bool] = True
     native_arguments: ClassVar[Mapping[str, str]] = {"rho": "alpha"}
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (

@@ -125,7 +125,6 @@ class Rule(BaseOptimizerConfig):
         settings_fields: The fields that `all_settings` alone reads, and PyTorch's class has not.
         curve_fields: The fields that `curves` alone reads.
         native_arguments: What PyTorch's class calls a field; those in `NATIVE` need no mention.
-        keras_class: The class of Keras that has the same algorithm and attributes.
     """
 
     class_name: ClassVar[str] = ""
@@ -147,7 +146,6 @@ class Rule(BaseOptimizerConfig):
     settings_fields: ClassVar[tuple[str, ...]] = ()
     curve_fields: ClassVar[tuple[str, ...]] = ()
     native_arguments: ClassVar[Mapping[str, str]] = {}
-    keras_class: ClassVar[str | None] = None
 
     @classmethod
     def origin(cls) -> "type[Rule]":

@@ -62,7 +62,6 @@ class SGDFields(SGDFormula):
     """
 
     class_name: ClassVar[str] = "SGD"
-    keras_class: ClassVar[str | None] = "SGD"
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (
             Slot(

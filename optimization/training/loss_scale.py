@@ -84,5 +84,4 @@ class DynamicLossScale(keras.optimizers.LossScaleOptimizer):
 
 def skips_nonfinite(optimizer: Any) -> bool:
     """Says whether an optimizer leaves out updates whose gradients are not finite."""
-    check = getattr(optimizer, "_finite_check", None)
-    return check is not None and check.on_nonfinite == "skip"
+    return getattr(optimizer, "on_nonfinite", None) == "skip"

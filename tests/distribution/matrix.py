@@ -189,6 +189,8 @@ class Setting:
         return self.results(combination, optimizer)
 
     def results(self, combination, optimizer):
+        from optimization.keras.stages.update import Update
+
         values = {
             name: variable
             for name, variable in optimizer.variables_by_path().items()
@@ -197,7 +199,7 @@ class Setting:
         values |= {variable.path: variable for variable in self.model.trainable_variables}
         label = combination.label
         found = {f"{label}: {name}": np.array(variable) for name, variable in values.items()}
-        return {**found, f"kinds: {label}": len(optimizer._updates._fused._updates)}
+        return {**found, f"kinds: {label}": len(optimizer.stage(Update).updates._fused._updates)}
 
 
 def combinations(kind):

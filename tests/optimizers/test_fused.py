@@ -9,6 +9,7 @@ import pytest
 from optimization.configs.base import config_dataclass
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.keras.rule_optimizer import keras_class
+from optimization.keras.stages.update import Update
 from optimization.optimizers import (
     LAMB,
     LARS,
@@ -72,7 +73,7 @@ class Training:
     @property
     def functions(self):
         """How many kinds of update there are."""
-        return len(self.optimizer._updates._fused._updates)
+        return len(self.optimizer.stage(Update).updates._fused._updates)
 
     def state(self):
         named = self.optimizer.variables_by_path()
@@ -541,7 +542,7 @@ def test_large_variables_are_updated_in_parts(name, monkeypatch):
     monkeypatch.setattr(sums, "_FOLDS", 2)
     actual = Training(make, **arguments).run()
     assert error(actual, plain) < 1e-6  # rounding of float32, as above
-    for update in actual.optimizer._updates._fused._updates.values():
+    for update in actual.optimizer.stage(Update).updates._fused._updates.values():
         for part in getattr(update, "_compiled", {}).values():
             # What passes from one to the next is smaller than the variable.
             sizes = [output.shape.num_elements() for output in part.outputs]
@@ -604,7 +605,7 @@ def test_norms_are_left_to_tensorflow(monkeypatch):
     # ratio to its step.
     shapes = {tuple(variable.shape) for variable in training.variables}
     assert _types(training).count("L2Loss") == len(shapes) + len(training.variables)
-    for update in training.optimizer._updates._fused._updates.values():
+    for update in training.optimizer.stage(Update).updates._fused._updates.values():
         for part in update._compiled.values():
             types = {operation.type for operation in part.graph.get_operations()}
             assert not {"L2Loss", "Mean"} & types

@@ -5,6 +5,7 @@ import pytest
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.optimizers import LARS, AdamWeightDecay, ParamGroup, PipelineOptimizer, SGDTorch
 from tests.golden_cases import make_variables
+from tests.keras.stages.test_finite_check import compiled, eager
 from tests.optimizers.common import (
     BACKEND,
     TableSchedule,
@@ -13,7 +14,6 @@ from tests.optimizers.common import (
     reference_weights,
     relative_error,
 )
-from tests.optimizers.test_finite import compiled, eager
 
 # A value of 0 among them: Keras must not then leave out what belongs to the momentum.
 VALUES = [0.5, 0.0, 0.9, 0.3, 0.8]

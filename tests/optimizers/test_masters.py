@@ -5,8 +5,8 @@ import pytest
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.optimizers import ParamGroup, PipelineOptimizer
 from tests.golden_cases import make_variable, make_variables
+from tests.keras.stages.test_finite_check import compiled, eager
 from tests.optimizers.common import final_weights, problem, relative_error
-from tests.optimizers.test_finite import compiled, eager
 
 pytestmark = pytest.mark.slow
 

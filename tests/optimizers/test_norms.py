@@ -5,8 +5,8 @@ import pytest
 from optimization.optimizers import LARS, Adafactor, PipelineOptimizer
 from optimization.optimizers.norms import norm
 from tests.golden_cases import make_variables
+from tests.keras.stages.test_finite_check import compiled, eager
 from tests.optimizers.common import tensorflow_only
-from tests.optimizers.test_finite import compiled, eager
 
 UNIT = np.float32([0.6, 0.0, -0.8])
 # Squares of all but 1 are infinite or 0 in float32; the norm of six times 3e38 is infinite too.

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+from optimization.keras.stages.update import Update
 from optimization.optimizers import (
     LAMB,
     LARS,
@@ -186,9 +187,9 @@ def test_jit_compiled_update_equals_the_plain_one(name):
     # XLA fuses and reorders the same float32 operations.
     assert relative_error(actual, expected) < TOLERANCE.get(name, 1e-6)
     # What can't be fused is compiled as a whole.
-    functions = list(compiled._updates.compiled.values())
+    functions = list(compiled.stage(Update).updates.compiled.values())
     assert len(functions) == (1 if name in KERAS else 0)
-    assert bool(compiled._updates._fused._updates) is (name not in KERAS)
+    assert bool(compiled.stage(Update).updates._fused._updates) is (name not in KERAS)
     assert all(function.experimental_get_tracing_count() == 1 for function in functions)
 
 

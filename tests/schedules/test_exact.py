@@ -8,7 +8,7 @@ from optimization.optimizers import PipelineOptimizer
 from optimization.schedules import curve
 from optimization.schedules.keras_schedules import build_schedule
 from tests.golden_cases import make_variable
-from tests.optimizers.test_finite import compiled, eager
+from tests.keras.stages.test_finite_check import compiled, eager
 from tests.schedules.common import keras_values, lr_config, rate, warmup_config
 
 pytestmark = pytest.mark.slow

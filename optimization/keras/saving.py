@@ -6,13 +6,14 @@ from typing import Any
 
 import keras
 
+from optimization.keras.stages.stage import Stage
 from optimization.optimizers import state
-from optimization.optimizers.swapping import KEPT
 
 
 class SavedByPath:
-    """Mixin that names all variables, and saves and loads them under these names."""
+    """Mixin for an optimizer of stages: saves and loads all variables under their names."""
 
+    stages: tuple[Stage, ...]
     _early_names: Set[str] = frozenset()  # Of what there is before `build`
     _loaded: dict[str, Any] | None = None
 
@@ -23,15 +24,9 @@ class SavedByPath:
         `average/encoder/dense/kernel`: checkpoints by these names don't depend on any order.
         `tf.train.Checkpoint(optimizer=...)` uses them too; build before restoring one.
         """
-        named = {"iteration": self._iterations}
-        if self._average is not None and self.built:
-            named.update(self._average.variables_by_path())
-        if self._accumulation is not None and self.built:
-            named.update(self._accumulation.variables_by_path())
-        named.update(self._finite_check.variables_by_path())
-        named.update(self._clip.variables_by_path())
-        named.update(self._masters.variables_by_path())
-        named.update(self._members.variables_by_path(self._paths))
+        named = {"iteration": self.iterations}
+        for stage in self.stages:
+            named.update(stage.variables_by_path())
         return named
 
     def set_weights(self, weights: Sequence[Any]) -> None:
@@ -47,8 +42,8 @@ class SavedByPath:
     def save_own_variables(self, store: Any) -> None:
         """Writes all variables by path, for Keras' saving."""
         values = {path: variable.numpy() for path, variable in self.variables_by_path().items()}
-        if self._average is not None and self.built:
-            values.update(self._average.kept())
+        for stage in self.stages:
+            values.update(stage.kept())
         state.save({**(self._loaded or {}), **values}, store)
 
     def load_own_variables(self, store: Any) -> None:
@@ -74,7 +69,7 @@ class SavedByPath:
             self._load(values)
 
     def _load_no_state(self, values: dict[str, Any], variables: dict[str, keras.Variable]) -> None:
-        if values and not int(keras.ops.convert_to_numpy(self._iterations)):
+        if values and not int(keras.ops.convert_to_numpy(self.iterations)):
             state.load({name: variables[name] for name in values}, values, ())
             return
         warnings.warn(
@@ -92,20 +87,21 @@ class SavedByPath:
     def _load(self, values: dict[str, Any], except_for: Collection[str] = ()) -> None:
         named = self.variables_by_path().items()
         variables = {name: variable for name, variable in named if name not in except_for}
-        later = None if self._average is None else self._average.loads_later
-        kept = {name: values[name] for name in values if self._average and name.startswith(KEPT)}
-        values = {name: value for name, value in values.items() if name not in kept}
-        waiting = state.load(variables, values, self._paths, later)
-        if self._average is not None:
-            self._average.keep(kept, self._paths)
-        self._unfilled = None  # Copies of the weights have their values now.
-        if waiting:
-            self._average.load(waiting)
+        kept = [_starting(values, stage.kept_under) for stage in self.stages]
+        values = {n: value for n, value in values.items() if not any(n in each for each in kept)}
+        later = tuple(stage.loads_later for stage in self.stages if stage.loads_later)
+        waiting = state.load(variables, values, self.variable_paths, later)
+        self.copies_are_filled()
+        for stage, own in zip(self.stages, kept, strict=True):
+            stage.keep(own)
+            waits = _starting(waiting, stage.loads_later)
+            if waits:
+                stage.load_later(waits)
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
         # `tf.train.Checkpoint(optimizer=...)` saves by these names too, not by position.
         return dict(self.variables_by_path())
 
-    def __dir__(self) -> list[str]:
-        # Keras' saving walks `dir` and would save the inner optimizer a second time, by position.
-        return [name for name in super().__dir__() if name != "optimizer"]
+
+def _starting(values: dict[str, Any], start: str | None) -> dict[str, Any]:
+    return {name: v for name, v in values.items() if start is not None and name.startswith(start)}

@@ -2,9 +2,10 @@ import keras
 import numpy as np
 import pytest
 
+from optimization.keras.stages.clip import unitwise_norm
 from optimization.optimizers import PipelineOptimizer
-from optimization.optimizers.clipping import unitwise_norm
 from tests.golden_cases import make_variables
+from tests.keras.stages.test_finite_check import compiled, eager
 from tests.optimizers.common import (
     TableSchedule,
     final_weights,
@@ -12,7 +13,6 @@ from tests.optimizers.common import (
     relative_error,
     tensorflow_only,
 )
-from tests.optimizers.test_finite import compiled, eager
 
 SHAPES = {
     "conv/kernel": (3, 2, 4, 5),

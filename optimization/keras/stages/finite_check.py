@@ -1,13 +1,14 @@
-"""What a step does when a gradient is infinite or NaN."""
+"""The stage that decides what a step does when a gradient is infinite or NaN."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.optimizers import gradients
 from optimization.optimizers.control import conditionally, is_traced
 
@@ -15,7 +16,6 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util  # the public API has no such question
 
-GradsAndVars = list[tuple[Any, Any]]
 CHOICES = ("propagate", "skip", "raise")
 _MESSAGE = "The gradients of these variables are not finite:"
 
@@ -24,96 +24,101 @@ class NonFiniteGradientError(ArithmeticError):
     """A gradient is infinite or NaN; the message names the variables."""
 
 
-class FiniteCheck:
+class FiniteCheck(Stage):
     """Looks at all gradients of an update, before anything is made of them.
 
     The error is a `NonFiniteGradientError`. Inside a `tf.function` it is a
     `tf.errors.InvalidArgumentError` with the same words; inside a function compiled by JAX its
     words are in the runtime error that JAX raises. XLA under TensorFlow leaves out assertions, so
     there it is a `ValueError` when the function is traced.
-
-    Args:
-        on_nonfinite: "skip" leaves out the update and counts it, "raise" raises at the first,
-            "propagate" is for whoever takes no check at all.
-        max_consecutive: With "skip", how many updates in a row may be left out; one more raises.
-            None: any number.
-
-    Raises:
-        ValueError: For another choice, or a maximum that is < 0 or comes without "skip".
     """
 
-    def __init__(self, on_nonfinite: str, max_consecutive: int | None):
-        if on_nonfinite not in CHOICES:
+    title = "finite check"
+    sees = "the gradient of an update, from here on"
+    set_by = "`on_nonfinite`"
+    shows = ("nonfinite_steps", "consecutive_nonfinite")
+    settable = False
+
+    on_nonfinite: str = argument(
+        "propagate",
+        'What happens if a gradient of an update is infinite or NaN: "propagate" does not look; '
+        '"skip" leaves weights, moments, average and `iterations` as they are and counts in '
+        '`nonfinite_steps` and `consecutive_nonfinite`; "raise" raises what `FiniteCheck` says.',
+    )
+    max_consecutive_nonfinite: int | None = argument(
+        None, 'With "skip", one more skip in a row raises; None: none does.'
+    )
+
+    def __post_init__(self) -> None:
+        choice, most = self.on_nonfinite, self.max_consecutive_nonfinite
+        if choice not in CHOICES:
             raise ValueError(
-                f"Argument `on_nonfinite` must be one of {CHOICES}, received: {on_nonfinite=}"
+                f"Argument `on_nonfinite` must be one of {CHOICES}, received: on_nonfinite="
+                f"{choice!r}"
             )
-        if max_consecutive is not None and (on_nonfinite != "skip" or max_consecutive < 0):
+        if most is not None and (choice != "skip" or most < 0):
             raise ValueError(
                 "Argument `max_consecutive_nonfinite` must be >= 0 and needs on_nonfinite='skip', "
-                f"received: max_consecutive_nonfinite={max_consecutive}, {on_nonfinite=}"
+                f"received: max_consecutive_nonfinite={most}, on_nonfinite={choice!r}"
             )
-        self.on_nonfinite = on_nonfinite
-        self.max_consecutive = max_consecutive
-        self.total: keras.Variable | None = None
-        self.consecutive: keras.Variable | None = None
+        self._total: keras.Variable | None = None
+        self._consecutive: keras.Variable | None = None
 
     @property
     def may_raise(self) -> bool:
         """Whether an update may end in an error."""
-        return self.on_nonfinite == "raise" or self.max_consecutive is not None
+        return self.on_nonfinite == "raise" or self.max_consecutive_nonfinite is not None
 
-    def build(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Creates the counters, as variables of `optimizer`."""
+    @property
+    def nonfinite_steps(self) -> Any:
+        """Updates skipped so far because of a gradient that was not finite."""
+        return 0 if self._total is None else self._total
+
+    @property
+    def consecutive_nonfinite(self) -> Any:
+        """Those of them since the last update that was taken."""
+        return 0 if self._consecutive is None else self._consecutive
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates the counters."""
         if self.on_nonfinite == "skip":
-            self.total = optimizer.add_variable((), dtype="int", name="nonfinite_steps")
-            self.consecutive = optimizer.add_variable((), dtype="int", name="consecutive_nonfinite")
+            add = self.pipeline.add_variable
+            self._total = add((), dtype="int", name="nonfinite_steps")
+            self._consecutive = add((), dtype="int", name="consecutive_nonfinite")
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
-        """Returns its variables under their names."""
-        if self.total is None:
+        """Returns the counters."""
+        if self._total is None:
             return {}
-        return {"nonfinite_steps": self.total, "consecutive_nonfinite": self.consecutive}
+        return {"nonfinite_steps": self._total, "consecutive_nonfinite": self._consecutive}
 
-    def take(
-        self,
-        pairs: GradsAndVars,
-        paths: Sequence[str],
-        then: Callable[[GradsAndVars], None],
-        variables: Sequence[keras.Variable],
-    ) -> None:
-        """Calls `then` with the pairs, unless a gradient is not finite.
-
-        Args:
-            pairs: (gradient, variable) pairs.
-            paths: The variables' paths, for the error.
-            then: Takes the update.
-            variables: All variables that `then` may assign.
-
-        Raises:
-            NonFiniteGradientError: As the class says.
-        """
-        targets = [variable for _, variable in pairs]
-        grads = [gradient for gradient, _ in pairs]
-        flags = ops.stack([gradients.is_finite(gradient) for gradient in grads])
+    def __call__(self, batch: Batch, rest: Rest) -> None:
+        """Goes on, unless a gradient is not finite."""
+        if self.on_nonfinite == "propagate":
+            rest(batch)
+            return
+        flags = ops.stack([gradients.is_finite(gradient) for gradient in batch.grads])
         finite = ops.all(flags)
+        paths = self.pipeline.paths_of(batch.variables)
         if self.on_nonfinite == "raise":
             with _raising(ops.logical_not(finite), flags, paths):
-                then(pairs)
+                rest(batch)
             return
 
         def update(grads: list[Any], flags: Any) -> None:
-            self.consecutive.assign(0)
-            then(list(zip(grads, targets, strict=True)))
+            self._consecutive.assign(0)
+            rest(batch.with_grads(grads))
 
         def skip(grads: list[Any], flags: Any) -> None:
-            self.total.assign_add(1)
-            self.consecutive.assign_add(1)
-            if self.max_consecutive is not None:
-                too_many = ops.greater(self.consecutive, self.max_consecutive)
+            self._total.assign_add(1)
+            self._consecutive.assign_add(1)
+            if self.max_consecutive_nonfinite is not None:
+                too_many = ops.greater(self._consecutive, self.max_consecutive_nonfinite)
                 with _raising(too_many, flags, paths):
                     pass
 
-        conditionally(finite, update, (grads, flags), variables, otherwise=skip)
+        args = (list(batch.grads), flags)
+        conditionally(finite, update, args, self.pipeline.all_variables(), otherwise=skip)
 
 
 def _refuse_xla() -> None:

@@ -2,8 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from optimization.optimizers import PipelineOptimizer
-from optimization.optimizers.finite import NonFiniteGradientError
+from optimization.optimizers import NonFiniteGradientError, PipelineOptimizer
 from tests.golden_cases import make_variables
 from tests.optimizers.common import BACKEND, TableSchedule, problem, tensorflow_only
 

@@ -1,0 +1,136 @@
+"""How an optimizer is made of stages: their fields are its arguments and its attributes."""
+
+import difflib
+import inspect
+import textwrap
+from typing import Any, ClassVar, TypeVar
+
+from optimization.configs import printing
+from optimization.keras.stages.stage import Stage, fields
+from optimization.optimizers.texts import optimizer_text
+
+S = TypeVar("S", bound=Stage)
+
+
+class Staged:
+    """Mixin for an optimizer around another one, in `optimizer`: makes and asks its stages.
+
+    Signature and docstring of a subclass are made of the fields of `stage_types`: where it takes
+    `**arguments`, and has `{arguments}` in the docstring. The fields, and what stages show
+    besides, can be read as attributes; all other attributes are those of `optimizer`.
+    """
+
+    stage_types: ClassVar[tuple[type[Stage], ...]] = ()
+    _owners: ClassVar[dict[str, type[Stage]]] = {}
+    _stages: tuple[Stage, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._owners = {}
+        for owner in cls.stage_types:
+            for name in (*(field.name for field in fields(owner)), *owner.shows):
+                if name in cls._owners or hasattr(cls, name):
+                    raise TypeError(
+                        f"{owner.__name__}: there is a {name!r} of {cls.__name__} already"
+                    )
+                cls._owners[name] = owner
+        cls.__signature__ = _signature(cls)
+        if cls.__doc__:
+            cls.__doc__ = cls.__doc__.replace("{arguments}", _documentation(cls))
+
+    @classmethod
+    def _made_stages(cls, arguments: dict[str, Any]) -> tuple[Stage, ...]:
+        """Returns the stages with these arguments, each of which must be a field of one."""
+        known = [field.name for owner in cls.stage_types for field in fields(owner)]
+        for name in arguments:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{cls.__name__}() has no argument {name!r}{hint}")
+        return tuple(
+            owner(**{f.name: arguments[f.name] for f in fields(owner) if f.name in arguments})
+            for owner in cls.stage_types
+        )
+
+    def _attach(self, stages: tuple[Stage, ...]) -> None:
+        self._stages = stages
+        for name in self._owners:
+            self.__dict__.pop(name, None)  # Keras' own constructor has set some
+        for stage in stages:
+            stage.attach(self)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of a step, in the order in which they act."""
+        return self._stages
+
+    def stage(self, cls: type[S]) -> S:
+        """Returns the stage of a class, or raises a `LookupError`."""
+        for stage in self._stages:
+            if isinstance(stage, cls):
+                return stage
+        raise LookupError(f"{type(self).__name__} has no stage {cls.__name__}.")
+
+    # Attributes
+
+    def __getattr__(self, name: str) -> Any:
+        # Private names are Keras' own bookkeeping, which probes for them.
+        if name.startswith("_") or "optimizer" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        owner = self._owners.get(name)
+        return getattr(self.__dict__["optimizer"] if owner is None else self.stage(owner), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name)
+        if name in self._owners and self._stages:
+            self.stage(self._owners[name]).set(name, value)
+        elif not own and hasattr(self.__dict__.get("optimizer"), name):
+            setattr(self.optimizer, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        # Keras' saving walks `dir` and would save the inner optimizer a second time, by position.
+        return [name for name in (*super().__dir__(), *self._owners) if name != "optimizer"]
+
+    def __repr__(self) -> str:
+        values = {}
+        for stage in self.stages:
+            printed = {name: value for name, value in stage.printed().items() if value}
+            values.update(printing.differing(stage, printed))
+        return printing.call(type(self).__name__, optimizer_text(self.optimizer), **values)
+
+
+def _signature(cls: Any) -> inspect.Signature:
+    """Returns the signature of a class, with the fields of its stages in place of `**arguments`."""
+    parameters = dict(inspect.signature(cls.__init__).parameters)
+    parameters.pop("self", None)
+    rest = [name for name, each in parameters.items() if each.kind is each.VAR_KEYWORD]
+    for name in rest:
+        del parameters[name]
+        for owner in cls.stage_types:
+            for field in fields(owner):
+                parameters.setdefault(
+                    field.name,
+                    inspect.Parameter(
+                        field.name,
+                        inspect.Parameter.KEYWORD_ONLY,
+                        default=field.default,
+                        annotation=field.type,
+                    ),
+                )
+    return inspect.Signature(list(parameters.values()))
+
+
+def _documentation(cls: Any) -> str:
+    lines = [
+        textwrap.fill(
+            f"{field.name}: {field.metadata.get('doc', '')}",
+            width=100,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 12,
+        )
+        for owner in cls.stage_types
+        for field in fields(owner)
+    ]
+    return "\n".join(lines).lstrip()

@@ -1,0 +1,141 @@
+"""The stage that makes one update of several micro-batches, with the mean of their gradients."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+from keras import ops
+
+from optimization.keras.compiling import Clearing, copies_of
+from optimization.keras.stages.stage import Batch, Rest, Stage, argument, is_overwritten
+from optimization.optimizers import distribution, gradients
+from optimization.optimizers.control import conditionally
+from optimization.optimizers.gradients import Scaled
+from optimization.optimizers.paths import path_of
+from optimization.optimizers.slots import compute_dtype
+from optimization.optimizers.state import by_unique_name
+
+
+class Accumulate(Stage):
+    """Adds up gradients; every k-th time the step goes on with the mean of k.
+
+    Micro-batches without a gradient for a variable count as gradient 0 of it, so that every
+    variable takes part in every update. Sums are float32 at least. Variables that are overwritten
+    with their gradient, such as the scales of float8 layers, get the largest one, as in Keras.
+    """
+
+    title = "accumulate"
+    sees = "unscaled; every k-th time the mean of k goes on"
+    set_by = "`gradient_accumulation_steps`"
+    shows = ("micro_step",)
+    settable = False
+
+    gradient_accumulation_steps: int | None = argument(
+        1,
+        "Calls of `apply` in one update, >= 1; it reads as None for 1, as in Keras.",
+        save=lambda steps: steps or 1,
+    )
+
+    def __post_init__(self) -> None:
+        steps = self.gradient_accumulation_steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ValueError(
+                "Argument `gradient_accumulation_steps` must be an integer >= 1, "
+                f"received: gradient_accumulation_steps={steps!r}"
+            )
+        self.gradient_accumulation_steps = steps if steps > 1 else None
+        self._micro_step: keras.Variable | None = None
+        self._variables: list[Any] = []
+        self._paths: list[str] = []
+        self._sums: list[keras.Variable] = []
+        self._clear = Clearing()
+
+    @property
+    def micro_step(self) -> Any:
+        """Micro-batches added up since the last update; always 0 without accumulation."""
+        return 0 if self._micro_step is None else self._micro_step
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates the sums."""
+        if self.gradient_accumulation_steps is None:
+            return
+        add = self.pipeline.add_variable
+        self._micro_step = add((), dtype="int", name="micro_step")
+        self._variables = list(variables)
+        self._paths = [path_of(variable) for variable in variables]
+        self._sums = [
+            add(
+                variable.shape,
+                dtype=compute_dtype(variable),
+                layout=getattr(variable, "_layout", None),
+                name=f"{path.replace('/', '_')}_accumulator",
+            )
+            for variable, path in zip(variables, self._paths, strict=True)
+        ]
+
+    def variables_by_path(self) -> dict[str, keras.Variable]:
+        """Returns the sums by the paths of the weights they belong to, and their count."""
+        if self._micro_step is None:
+            return {}
+        pairs = zip(self._paths, self._sums, strict=True)
+        named = [(f"accumulator/{path}", total) for path, total in pairs]
+        return by_unique_name([("micro_step", self._micro_step), *named])
+
+    def __call__(self, batch: Batch, rest: Rest) -> None:
+        """Adds the gradients; every k-th time goes on with the means, and starts anew."""
+        if self.gradient_accumulation_steps is None:
+            rest(batch)
+            return
+        places = {id(variable): index for index, variable in enumerate(self._variables)}
+        for gradient, variable in batch.pairs:
+            self._add(self._sums[places[id(variable)]], gradient, variable)
+        self._micro_step.assign((self._micro_step + 1) % self.gradient_accumulation_steps)
+        # What has a gradient may differ from one micro-batch, and one traced function, to the
+        # next: all variables take part. One that is overwritten has no gradient 0, however.
+        present = {places[id(variable)] for variable in batch.variables}
+        taking_part = [
+            index
+            for index, variable in enumerate(self._variables)
+            if index in present or not is_overwritten(variable)
+        ]
+        sums = [self._sums[index] for index in taking_part]
+        batch = replace(batch, variables=[self._variables[index] for index in taking_part])
+
+        def update_lazily() -> None:
+            rest(batch.with_grads([self._postponed_mean(index) for index in taking_part]))
+            self._clear(sums)
+
+        def update() -> None:
+            means = [self._mean(index) for index in taking_part]
+            for total in sums:
+                total.assign(ops.zeros(total.shape, total.dtype))
+            rest(batch.with_grads(means))
+
+        # Lazily, sums are cleared after the update, which an error would leave out.
+        may_raise = any(stage.may_raise for stage in self.pipeline.stages)
+        lazily = batch.updates.are_fused and not may_raise
+        variables = self.pipeline.all_variables()
+        is_last = ops.equal(self._micro_step, 0)
+        conditionally(is_last, update_lazily if lazily else update, (), variables)
+
+    def _add(self, total: keras.Variable, gradient: Any, variable: Any) -> None:
+        gradient = gradients.map_values(lambda values: ops.cast(values, total.dtype), gradient)
+        if is_overwritten(variable):
+            total.assign(ops.maximum(total, gradient))
+        else:
+            distribution.add(total, gradient)
+
+    def _postponed_mean(self, index: int) -> Any:
+        total = self._sums[index]
+        if is_overwritten(self._variables[index]):
+            return self._mean(index)
+        # The sum itself, which is cleared after the update: no other tensor is made.
+        copies = copies_of(total)
+        return Scaled(copies[0], copies=copies).times(1 / self.gradient_accumulation_steps)
+
+    def _mean(self, index: int) -> Any:
+        total = ops.copy(ops.convert_to_tensor(self._sums[index]))  # PyTorch clears it in place
+        if is_overwritten(self._variables[index]):
+            return total
+        return total / self.gradient_accumulation_steps

@@ -1,0 +1,140 @@
+"""The stage of the clips that act on what the transformers gave, and count.
+
+One of these may be set:
+
+- `global_clipnorm`: all gradients times one factor, so that the norm over all is at most the bound;
+- `clipnorm`: each gradient times a factor of its own;
+- `clipvalue`: each entry for itself;
+- `adaptive_clip_factor`: each unit in proportion to its weights.
+
+Two of them would hide each other, and a transformer may clip by itself: such combinations are
+errors.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from optimization.keras.stages.stage import Batch, Rest, Stage, argument
+from optimization.optimizers import gradients
+from optimization.optimizers.norms import Norm, root_of_squares, times
+
+ALTERNATIVES = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
+Clipped = tuple[list[Any], list[Any]]
+
+
+def is_clipping(pipeline: Any) -> bool:
+    """Says whether an optimizer has a clip, of whichever stage."""
+    return any(getattr(pipeline, clip) for clip in ("gradient_clip_norm", *ALTERNATIVES))
+
+
+class Clip(Stage):
+    """Clips the gradients of an update, and counts the updates that a clip changed."""
+
+    title = "clip"
+    sees = "with no transformers: what BERT's clip gave"
+    set_by = "`global_clipnorm`, `clipnorm`, `clipvalue`, `adaptive_clip_factor`"
+    shows = ("clipped_share",)
+
+    clipnorm: float | None = argument(None, "Bound on the norm of each variable's gradient.")
+    clipvalue: float | None = argument(None, "Bound on the absolute value of each entry.")
+    global_clipnorm: float | None = argument(None, "Bound on the norm over all gradients.")
+    adaptive_clip_factor: float | None = argument(
+        None,
+        "Bound on the norm of each unit's gradient, as a multiple of the norm of the unit's "
+        "weights (Brock et al. 2021, arXiv:2102.06171).",
+    )
+    adaptive_clip_epsilon: float = argument(1e-3, "Least norm of weights in that.")
+
+    def __post_init__(self) -> None:
+        self._count: keras.Variable | None = None
+        self.require_positive(*ALTERNATIVES, "adaptive_clip_epsilon")
+        if len(self._set()) > 1:
+            among = ", ".join(f"`{clip}`" for clip in ALTERNATIVES)
+            raise ValueError(f"Only one of {among} can be set, received: {self._set()}")
+
+    def _set(self) -> dict[str, float]:
+        return {clip: getattr(self, clip) for clip in ALTERNATIVES if getattr(self, clip)}
+
+    def attach(self, pipeline: Any) -> None:
+        """Takes the optimizer; raises a `ValueError` for transformers beside a clip."""
+        super().attach(pipeline)
+        if self._set() and pipeline.gradient_transformers:
+            raise ValueError(
+                "Argument `gradient_transformers` can't be combined with a clip (a transformer may "
+                f"clip by itself), received: {self._set()}"
+            )
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates the count, if there is a clip."""
+        if is_clipping(self.pipeline):
+            self._count = self.pipeline.add_variable((), dtype="int", name="clipped_steps")
+
+    def variables_by_path(self) -> dict[str, keras.Variable]:
+        """Returns the count."""
+        return {} if self._count is None else {"clipped_steps": self._count}
+
+    @property
+    def clipped_share(self) -> Any:
+        """Share of the updates in which a clip changed something; None without a clip."""
+        if self._count is None:
+            return None
+        updates = ops.maximum(self.pipeline.iterations, 1)
+        return ops.cast(self._count, "float32") / ops.cast(updates, "float32")
+
+    def __call__(self, batch: Batch, rest: Rest) -> None:
+        """Clips."""
+        if batch.norm is not None and batch.grads:
+            grads, exceeded = self._clipped(list(batch.grads), batch.variables, batch.norm)
+            if self._count is not None:
+                excess = ops.any(ops.stack([*batch.exceeded, *exceeded]))
+                self._count.assign_add(ops.cast(excess, self._count.dtype))
+            batch = batch.with_grads(grads)
+        rest(batch)
+
+    def _clipped(self, grads: list[Any], variables: Sequence[Any], norm: Norm) -> Clipped:
+        """Returns the gradients clipped, and whether the bound was exceeded, by gradient."""
+        if self.global_clipnorm is not None:
+            bound = self.global_clipnorm
+            # Transformers are not combined with this clip, so nothing came between.
+            return gradients.clip_by_global_norm(grads, bound, norm), [norm > bound]
+        if self.clipnorm is not None:
+            grads, exceeds = gradients.clip_by_norm(grads, self.clipnorm)
+            return grads, [ops.any(exceeds)]
+        if self.clipvalue is not None:
+            bound = self.clipvalue
+            exceeded = [gradients.largest(gradient) > bound for gradient in grads]
+            return [gradients.clip_by_value(gradient, bound) for gradient in grads], exceeded
+        if self.adaptive_clip_factor is not None:
+            bounds = self.adaptive_clip_factor, self.adaptive_clip_epsilon
+            clipped = [_adaptively(g, v, *bounds) for g, v in zip(grads, variables, strict=True)]
+            return [gradient for gradient, _ in clipped], [excess for _, excess in clipped]
+        return grads, []
+
+
+def _adaptively(gradient: Any, variable: Any, factor: float, epsilon: float) -> tuple[Any, Any]:
+    """Adaptive clipping (Brock et al. 2021, arXiv:2102.06171): |g| at most factor * |w|.
+
+    Norms are those of units: of all weights of an output (all axes but the last), of the whole of
+    a bias or scalar. |w| counts as epsilon at least, so that weights can leave 0. A sparse
+    gradient becomes dense.
+    """
+    dense = gradients.densify(gradient)
+    bound = factor * ops.maximum(unitwise_norm(ops.convert_to_tensor(variable)).value, epsilon)
+    norm = unitwise_norm(dense)
+    divisor, factor = norm.clip(ops.cast(bound, "float32"))
+    return gradients.scale_all([dense], factor, divisor)[0], ops.any(norm > bound)
+
+
+def unitwise_norm(x: Any) -> Norm:
+    """Returns the norm of each unit, in a shape that broadcasts with x."""
+    one_unit = sum(size > 1 for size in x.shape) <= 1
+    axes = None if one_unit else tuple(range(len(x.shape) - 1))
+
+    def squares(tensors: Sequence[Any], factor: Any) -> Any:
+        scaled = ops.square(times(tensors[0], factor))
+        return ops.cast(ops.sum(scaled, axis=axes, keepdims=not one_unit), "float32")
+
+    return root_of_squares(squares, [x])

@@ -1,0 +1,22 @@
+"""The stage for what comes as a gradient and is none."""
+
+from optimization.keras.stages.stage import Batch, Rest, Stage, is_overwritten
+from optimization.optimizers.gradients import bare
+
+
+class Overwrite(Stage):
+    """Assigns what is no gradient but a new value, as float8 layers compute for their scales."""
+
+    title = "assign new values that come in place of gradients"
+    sees = "as they come in"
+    set_by = "the layer (float8)"
+
+    def __call__(self, batch: Batch, rest: Rest) -> None:
+        """Assigns; these variables take no further part."""
+        others = []
+        for gradient, variable in batch.pairs:
+            if is_overwritten(variable):
+                variable.assign(bare(gradient))
+            else:
+                others.append((gradient, variable))
+        rest(batch.with_pairs(others))

@@ -1,0 +1,83 @@
+"""The first stage: gradients are summed over replicas, once."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import keras
+
+from optimization.keras.stages.stage import Batch, GradsAndVars, Rest, Stage, argument
+from optimization.optimizers import distribution
+
+GradientFunction = Callable[[GradsAndVars], GradsAndVars]
+
+
+class Reduce(Stage):
+    """Sums gradients over the replicas of a strategy, where `strategy.run` has not done so."""
+
+    title = "sum over replicas"
+    sees = "the gradient of each replica; the loss is divided by the global batch size"
+    set_by = "`tf.distribute`"
+    shows = ("aggregate_gradients",)
+
+    gradient_aggregator: GradientFunction | None = argument(
+        None,
+        "Takes (gradient, variable) pairs and returns them aggregated, instead of the sum over "
+        "replicas. Without a strategy it is called by `apply`.",
+        save=keras.saving.serialize_keras_object,
+        load=keras.saving.deserialize_keras_object,
+    )
+
+    def attach(self, pipeline: Any) -> None:
+        """Takes the optimizer, and whether it is made under a strategy."""
+        super().attach(pipeline)
+        self._under_strategy = distribution.has_strategy()
+
+    def check(self, variables: Sequence[Any]) -> None:
+        """Raises a `ValueError` for variables of a strategy outside which the optimizer is made."""
+        distributed = any(distribution.strategy_of(variable) is not None for variable in variables)
+        if distributed and not self._under_strategy:
+            raise ValueError(
+                "The variables were made under a tf.distribute strategy: make the optimizer inside "
+                "the same `strategy.scope()`."
+            )
+
+    def __call__(self, batch: Batch, rest: Rest) -> None:
+        """Sums; a step without a gradient ends here."""
+        if self._under_strategy and not distribution.in_replica():
+            # Outside `run`: what it returned was aggregated there, by `aggregate_gradients`.
+            local = batch.updates.local_gradient
+            batch = batch.with_grads([local(self.pipeline, gradient) for gradient in batch.grads])
+        else:
+            batch = batch.with_pairs(self._aggregated(batch.pairs))
+        if batch.variables:
+            rest(batch)
+
+    def aggregate_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> GradsAndVars:
+        """Aggregates gradients over replicas, for a step outside `strategy.run`.
+
+        Inside `strategy.run`: the sum over replicas, or what `gradient_aggregator` returns. With
+        no strategy: the pairs as they are; `apply` calls the aggregator. So each gradient is
+        aggregated once. None gradients stay None, in place.
+
+        Args:
+            grads_and_vars: (gradient, variable) pairs.
+
+        Returns:
+            A list of pairs.
+        """
+        pairs = list(grads_and_vars)
+        return self._aggregated(pairs) if distribution.in_replica() else pairs
+
+    def _aggregated(self, pairs: GradsAndVars) -> GradsAndVars:
+        present = [pair for pair in pairs if pair[0] is not None]
+        if not present:
+            return pairs
+        if self.gradient_aggregator is not None:
+            present = list(self.gradient_aggregator(present))
+        elif distribution.in_replica():
+            sums = distribution.sum_over_replicas([gradient for gradient, _ in present])
+            present = [
+                (total, variable) for total, (_, variable) in zip(sums, present, strict=True)
+            ]
+        remaining = iter(present)
+        return [pair if pair[0] is None else next(remaining) for pair in pairs]

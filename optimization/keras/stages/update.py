@@ -1,0 +1,221 @@
+"""The stage that updates the weights: each variable by the optimizer of its group."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import keras
+
+from optimization.keras.stages.stage import Batch, Rest, Stage, argument
+from optimization.matching.layer_decay import LayerDecay
+from optimization.optimizers import distribution, paths
+from optimization.optimizers.group_table import (
+    GroupRow,
+    format_group_table,
+    highest_rates,
+    table_row,
+)
+from optimization.optimizers.groups import ParamGroup, owning_layer_types
+from optimization.optimizers.hyperparameters import HyperparameterSchedules
+from optimization.optimizers.masters import MasterWeights
+from optimization.optimizers.members import Members
+from optimization.optimizers.updates import Updates, checked_jit_compile
+from optimization.schedules.scaled import rate_text
+
+
+def _values(function: Callable[[Any], Any], mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: function(value) for name, value in mapping.items()}
+
+
+class Update(Stage):
+    """Decays and updates weights, and counts the update.
+
+    Attributes:
+        members: The inner optimizers, one for each group and multiplier.
+        masters: The float32 copies that are updated in place of low-precision weights.
+        hyperparameters: Those of the inner optimizers that follow a schedule.
+        updates: Runs the updates.
+        average: The average that moves with the weights, given by the stage that keeps it, or None.
+    """
+
+    title = "weight decay and update, group by group; count"
+    sees = "the gradients of the group"
+    set_by = "`optimizer`, `param_groups`, `layer_decay`, `schedules`"
+    shows = (
+        *("learning_rates", "scheduled_values", "frozen_variables"),
+        *("group_table", "format_group_table"),
+    )
+    remembers = ("layer_types", "excluded_names", "excluded_paths")
+    settable = False
+
+    param_groups: Sequence[ParamGroup] = argument(
+        (),
+        "Settings for some of the variables; the first group that matches counts.",
+        save=lambda groups: [group.get_config() for group in groups],
+        load=lambda saved: [ParamGroup.from_config(group) for group in saved or ()],
+        text=lambda groups: tuple(group.label for group in groups),
+    )
+    layer_decay: Mapping[str, Any] | None = argument(
+        None,
+        "Arguments of `LayerDecay`, or None.",
+        text=lambda decay: decay and LayerDecay(**decay),
+    )
+    schedules: Mapping[str, Callable[[Any], Any]] | None = argument(
+        None,
+        "Functions of the updates taken, by hyperparameter, such as `weight_decay`, `momentum` or "
+        "`beta_1`. Groups that replace it, or do not have it, keep theirs.",
+        save=lambda schedules: _values(keras.saving.serialize_keras_object, schedules),
+        load=lambda saved: _values(keras.saving.deserialize_keras_object, saved or {}),
+        text=lambda schedules: _values(rate_text, schedules),
+    )
+    jit_compile: bool | Literal["auto"] = argument(
+        "auto",
+        'Compile updates with XLA on TensorFlow: "auto" where they are part of a `tf.function` and '
+        "can be fused (see `fused`), at any place in the step; True everywhere, on one replica, "
+        "with sparse gradients made dense; False nowhere. JAX: the step is compiled as a whole by "
+        "whoever jits it. PyTorch: True is an error.",
+    )
+
+    def __post_init__(self) -> None:
+        checked_jit_compile(self.jit_compile)
+        self.average: Any = None
+        self._variables: list[Any] = []
+        self._layer_types: dict[int, str] = {}
+        self._saved_layer_types: dict[str, str] = {}
+
+    def attach(self, pipeline: Any) -> None:
+        """Takes the optimizer; makes what updates by the inner one and the groups."""
+        super().attach(pipeline)
+        self.members = Members(pipeline.optimizer, self.param_groups, self.layer_decay)
+        self.masters = MasterWeights()
+        own = self.members.own_optimizers()
+        self.hyperparameters = HyperparameterSchedules(self.schedules, own)
+        self.param_groups, self.schedules = self.members.groups, self.hyperparameters.schedules
+        self.layer_decay = self.members.layer_decay and self.members.layer_decay.get_config()
+        self.updates = Updates(self.members, self.hyperparameters, self.jit_compile)
+
+    # State
+
+    def set_model(self, model: keras.Model) -> None:
+        """Takes from a model the layers that its weights belong to, for groups."""
+        self._layer_types = owning_layer_types(model)
+
+    def check(self, variables: Sequence[Any]) -> None:
+        """Raises a `ValueError` if `jit_compile=True` meets several replicas."""
+        replicas = distribution.replicas_of(self.pipeline)
+        if self.jit_compile is True and replicas > 1:
+            raise ValueError(
+                'Argument `jit_compile` must be "auto" or False on more than one replica, '
+                f"received: {replicas} replicas"
+            )
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Finds the group of each variable; creates the copies and the inner optimizers' state."""
+        self._variables = list(variables)
+        names = [paths.path_of(variable) for variable in variables]
+        types = [
+            self._layer_types.get(id(variable), self._saved_layer_types.get(name))
+            for variable, name in zip(variables, names, strict=True)
+        ]
+        self._saved_layer_types = {n: t for n, t in zip(names, types, strict=True) if t}
+        self.members.resolve(variables, names, types)
+        targets = self.masters.build(self.pipeline, variables, names, self.members.frozen)
+        with paths.known_as(targets, names):
+            self.members.build(self.pipeline, variables, targets, names)
+        self.hyperparameters.build(self.members.scheduled())
+
+    def variables_by_path(self) -> dict[str, keras.Variable]:
+        """Returns the copies, and the variables of the inner optimizers."""
+        inner = self.members.variables_by_path(self.pipeline.variable_paths)
+        return {**self.masters.variables_by_path(), **inner}
+
+    def inner_variables(self) -> list[keras.Variable]:
+        """Returns the variables of the inner optimizers."""
+        return self.members.variables()
+
+    # Its part of a step
+
+    def __call__(self, batch: Batch, rest: Rest) -> None:
+        """Updates, and counts."""
+        steps = self.pipeline.iterations
+        targets = self.masters.brought_up_to_date(batch.variables)
+        moved = self.updates.take(batch.grads, batch.variables, targets, steps, self.average)
+        steps.assign_add(1)
+        rest(replace(batch, targets=targets, moved=moved))
+
+    # Its config
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns its fields, and what is known from the model or was set later."""
+        return {
+            **super().get_config(),
+            "layer_types": dict(self._saved_layer_types),
+            "excluded_names": list(self.members.excluded_names),
+            "excluded_paths": list(self.members.excluded_paths),
+        }
+
+    def remember(self, saved: Mapping[str, Any]) -> None:
+        """Takes the types of layers, and what is spared the decay of Keras' optimizers."""
+        self._saved_layer_types = saved["layer_types"] or {}
+        self.members.excluded_names = saved["excluded_names"] or []
+        self.members.excluded_paths = saved["excluded_paths"] or []
+
+    # Reports
+
+    def learning_rates(self) -> dict[str, Any]:
+        """Returns the learning rate now of each group; layers of a group count as groups."""
+        return self.members.rates()
+
+    def scheduled_values(self) -> dict[str, Any]:
+        """Returns what the hyperparameters that follow a schedule are now."""
+        return self.hyperparameters.values(self.pipeline.iterations)
+
+    def updaters(self) -> Iterator[tuple[str, keras.optimizers.Optimizer, Any, dict[str, Any]]]:
+        """Yields who updates each variable that is not frozen.
+
+        Yields:
+            The path of a variable, its optimizer, what that one updates, and the values of now of
+            the numbers that it has on a schedule.
+        """
+        values = self.scheduled_values()
+        names, targets = self.pipeline.variable_paths, self.masters.of(self._variables)
+        for position, target in enumerate(targets):  # averages have paths too
+            member = self.members.member_at(position)
+            if member:
+                followed = self.hyperparameters.followed(member.optimizer, values)
+                yield names[position], member.optimizer, target, followed
+
+    def frozen_variables(self) -> set[int]:
+        """Returns the `id` of each variable that a group freezes."""
+        return {id(v) for i, v in enumerate(self._variables) if i in self.members.frozen}
+
+    def group_table(self) -> list[GroupRow]:
+        """Returns what each variable is trained with; `format_group_table` makes it a text.
+
+        Raises:
+            ValueError: If the optimizer is not built.
+        """
+        if not self.pipeline.built:
+            raise ValueError("The optimizer is not built: its groups are not known yet.")
+        averaged = {id(weight) for weight in (self.average.weights if self.average else ())}
+        names, targets = self.pipeline.variable_paths, self.masters.of(self._variables)
+        members, highest = self.members, highest_rates(self.members)
+        return [
+            table_row(
+                names[position],
+                members.owners[position],
+                members.member_at(position),
+                targets[position],
+                id(variable) in averaged,
+                highest,
+            )
+            for position, variable in enumerate(self._variables)
+        ]
+
+    def format_group_table(self, variables: bool = False) -> str:
+        """Returns `group_table` as a text.
+
+        Args:
+            variables: Whether each variable has a line too, below that of its group.
+        """
+        return format_group_table(self.group_table(), variables)
