@@ -1,4 +1,4 @@
-"""Contradictions between the sections of an `OptimizationConfig`."""
+"""Finds contradictions between the sections of an `OptimizationConfig`."""
 
 import typing
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ if typing.TYPE_CHECKING:
 
 
 def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
-    """Yields what contradicts itself in a config whose sections are right by themselves."""
+    """Yields the contradictions between sections that are right by themselves."""
     for pair in places(config):
         if pair.warmup.type is not None and pair.learning_rate.type is not None:
             yield from schedule_conflicts(pair.learning_rate.get(), pair.warmup.get())

@@ -1,4 +1,4 @@
-"""Learning rates judged as curves: zero, infinite, or never where the config says they go."""
+"""Checks learning rates as curves: that they are finite, not 0, and reach what was asked for."""
 
 import itertools
 import math

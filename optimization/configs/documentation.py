@@ -40,7 +40,7 @@ class CompleteDoc:
 
 
 def document(cls: type) -> None:
-    """Has `cls.__doc__` describe every field."""
+    """Makes `cls.__doc__` describe every field."""
     text = vars(cls).get("__doc__")
     if isinstance(text, CompleteDoc):
         return

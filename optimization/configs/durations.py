@@ -1,4 +1,4 @@
-"""From epochs, shares and remainders of a training to numbers of optimizer steps."""
+"""Turns epochs, shares and remainders of a training into numbers of optimizer steps."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ _UNKNOWN = "takes `{}`, which is not known: give it, or write a number"
 
 @dataclasses.dataclass(frozen=True)
 class TrainingLength:
-    """How long is trained.
+    """Says how long is trained.
 
     Attributes:
         train_steps: Optimizer steps; None if it is not known.
@@ -54,7 +54,7 @@ def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[
 
 
 def unknown_lengths(config: Config) -> list[Problem]:
-    """Returns a problem for each duration in `config`: it takes what is not known."""
+    """Returns a problem for each duration in `config` that needs the length of the training."""
     if not any(_durations(config)):
         return []
     return with_length(config, TrainingLength())[1]

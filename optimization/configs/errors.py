@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Origin(NamedTuple):
-    """Where a value was written: a file and line, a command line flag, or Python code.
+    """Tells where a value was written: in a file and line, a command line flag, or Python code.
 
     >>> str(Origin("base.yaml", 12))
     'base.yaml:12'
@@ -26,12 +26,12 @@ DEFAULT = Origin("default")
 
 
 def known(origin: Origin) -> Origin | None:
-    """Returns what to say of an origin: nothing of Python code, which its traceback shows."""
+    """Returns the origin to name in a message; None for Python code, which the traceback shows."""
     return None if origin in (PYTHON, DEFAULT) else origin
 
 
 class Problem(NamedTuple):
-    """One mistake in a configuration.
+    """Describes one mistake in a configuration.
 
     >>> print(Problem("value", "sgd.momentum", "must be < 1, got 2", Origin("a.yaml", 3)))
     a.yaml:3: sgd.momentum: must be < 1, got 2
@@ -67,7 +67,7 @@ class Problem(NamedTuple):
 
 
 class ConfigError(ValueError):
-    """All the mistakes of a configuration at once, one a line.
+    """Raised with all the mistakes of a configuration at once, one a line.
 
     >>> error = ConfigError([Problem("missing", "type", "a type is required, none was given")])
     >>> print(error)
@@ -88,7 +88,7 @@ class ConfigError(ValueError):
 
 
 class ConfigWarning(UserWarning):
-    """A configuration that works, and yet is likely not what its author meant.
+    """Warns of a configuration that works, but is probably not what its author meant.
 
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warnings.simplefilter("always")

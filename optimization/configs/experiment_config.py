@@ -1,4 +1,4 @@
-"""`ExperimentConfig`: the task, the trainer and the machine it runs on."""
+"""`ExperimentConfig` describes a run: the task, the trainer and the machine."""
 
 import posixpath
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 
 @config_dataclass
 class DataConfig(Config):
-    """What a task reads, for training or for validation.
+    """Says which data a task reads, for training or for validation.
 
     >>> DataConfig(global_batch_size=32, shuffle=True)
     DataConfig(global_batch_size=32, shuffle=True)
@@ -52,7 +52,7 @@ def _train_data() -> DataConfig:
 
 @config_dataclass
 class TaskConfig(Config):
-    """The base of every task's config.
+    """The base class of the configs of tasks; derive from it to add settings of your own.
 
     >>> @config_dataclass
     ... class DigitsConfig(TaskConfig):
@@ -85,7 +85,9 @@ class _GardenSection(Config):
 
 @config_dataclass
 class TrainerConfig(_GardenSection):
-    """How long is trained, and what is written when. All intervals are in training steps.
+    """Says how long the trainer trains, and when it evaluates, saves and writes summaries.
+
+    All intervals are in training steps.
 
     >>> TrainerConfig(train_steps=1000, validation_interval=100).checkpoint_interval
     1000
@@ -172,7 +174,7 @@ class TrainerConfig(_GardenSection):
 
 @config_dataclass
 class RuntimeConfig(_GardenSection):
-    """What the experiment runs on.
+    """Sets the devices, the precision and the seed of a run.
 
     >>> RuntimeConfig(mixed_precision_dtype="float16").scales_dynamically
     True
@@ -216,7 +218,7 @@ class RuntimeConfig(_GardenSection):
 
 @config_dataclass
 class ExperimentConfig(_GardenSection):
-    """Everything that decides a run.
+    """Describes a whole run: what is trained, for how long, and on which devices.
 
     >>> config = ExperimentConfig({"trainer": {"train_steps": 100}, "runtime": {"seed": 7}})
     >>> config.trainer.train_steps, config.runtime.seed

@@ -38,7 +38,9 @@ BlockNumber = Annotated[Regex, AfterValidator(_one_group)]
 
 @config_dataclass
 class ParamGroupConfig(Rule, Float32Config):
-    """A rule for the variables that it matches; the first rule that matches a variable wins.
+    """Gives the variables that it matches settings of their own.
+
+    The first rule that matches a variable wins.
 
     Exactly one of `match`, `layer_type` and `ndim` says which. A rule that matches no variable is
     an error when the optimizer meets its variables.
@@ -96,7 +98,7 @@ class ParamGroupConfig(Rule, Float32Config):
 
 @config_dataclass
 class LayerDecayConfig(Config):
-    """Learning rates that fall from the head of a network to its first layers.
+    """Lowers the learning rate from the head of a network to its first layers, for fine-tuning.
 
     A variable of block i, of n blocks, has the multiplier
 
@@ -124,7 +126,7 @@ class LayerDecayConfig(Config):
 
 @config_dataclass
 class LrScalingConfig(Config):
-    """A learning rate in proportion to the batch.
+    """Scales the learning rate with the batch size.
 
         lr <- lr * global_batch_size / base_batch_size              rule `linear`
         lr <- lr * sqrt(global_batch_size / base_batch_size)        rule `sqrt`

@@ -1,4 +1,4 @@
-"""Layers of settings, from files and flags, applied in order; the later one wins."""
+"""Applies layers of settings, from files and flags, in order; a later one wins."""
 
 import copy
 import os
@@ -42,7 +42,7 @@ def layered(
 
 
 def findings(config: Config, problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
-    """Adds what is wrong with the whole to the problems of its layers.
+    """Checks the whole config, and adds what is wrong with it to the problems of its layers.
 
     Returns:
         All errors, and the warnings. A value that is wrong is not reported as missing too, nor what
@@ -75,7 +75,7 @@ def _sections_of(path: str) -> Iterator[str]:
 
 
 def settle(config: ConfigT, problems: Iterable[Problem]) -> ConfigT:
-    """Returns `config` if it is right as a whole, and warns of what is doubtful.
+    """Returns `config` if nothing is wrong with it, and warns of what is doubtful.
 
     Args:
         config: The config with all of its layers.

@@ -32,7 +32,7 @@ _SECTION = ("trainer", "optimizer_config")
 
 @config_dataclass
 class OptimizationConfig(Config):
-    """Everything that decides how weights are updated.
+    """Describes how weights are updated: the optimizer, its learning rate, warmup and averages.
 
     >>> config = OptimizationConfig({
     ...     "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}},

@@ -14,7 +14,7 @@ __all__ = ["OPTIMIZERS_CLS", "BaseOptimizerConfig", "EMAConfig", "OptimizerConfi
 
 @config_dataclass
 class EMAConfig(Config):
-    """An exponential moving average of the weights, for evaluation and export.
+    """Keeps an exponential moving average of the weights, for evaluation and export.
 
     After update n, counted from 1, with m = n - start_step:
 
@@ -60,7 +60,7 @@ class EMAConfig(Config):
 
 @config_dataclass
 class OptimizerConfig(OptimizerBranches):
-    """The optimizer: `type`, and the section of that name.
+    """Chooses the optimizer: `type` names it, and the section of that name has its settings.
 
     >>> OptimizerConfig(type="sgd", sgd={"momentum": 0.9}).as_dict()["sgd"]["momentum"]
     0.9

@@ -1,4 +1,4 @@
-"""`Plan`: what is written to a config, checked, and made only if nothing is wrong with it.
+"""`Plan` checks what is written to a config, and then makes the changes that are right.
 
 Every value, whether it comes from a constructor, an attribute assignment, a file or a flag, passes
 this door. A type or range is checked here; what concerns several fields, and values that must be
@@ -30,7 +30,7 @@ class Change(NamedTuple):
 
 
 class Plan:
-    """The changes that are right, and what is wrong with the others.
+    """Collects the changes to a config that are right, and what is wrong with the others.
 
     Args:
         known: What is known to be wrong already.

@@ -1,4 +1,4 @@
-"""How objects print: in one line, with what differs from their defaults, and no addresses."""
+"""Prints objects in one line: what differs from their defaults, and no addresses."""
 
 import functools
 import inspect

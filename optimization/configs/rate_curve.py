@@ -1,4 +1,4 @@
-"""`RateCurve`: a learning rate of a config with all that acts on it, and where to look at it."""
+"""`RateCurve` computes a learning rate of a config with all that acts on it."""
 
 import itertools
 import typing

@@ -1,4 +1,4 @@
-"""The one place in which a type's name, its config and its implementation meet."""
+"""`Registry` holds the types: for each name its config class and its implementation."""
 
 import copy
 import dataclasses
@@ -31,7 +31,7 @@ class Entry(typing.NamedTuple, typing.Generic[ConfigT]):
 
 
 class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
-    """A mapping from the name of a type to its class.
+    """Maps the name of a type to its class; `register` adds a type.
 
     Listing the names, and asking for a config class, imports nothing heavy; the class itself is
     imported when it is looked up.

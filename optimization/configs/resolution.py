@@ -1,4 +1,4 @@
-"""From the config that a user wrote to one that can be built: validated, complete, read-only."""
+"""Makes of the config that a user wrote one that can be built: complete and read-only."""
 
 import numbers
 from typing import Any

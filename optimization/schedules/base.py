@@ -1,4 +1,4 @@
-"""What every learning rate, and every warmup, has: a config that holds its own formula.
+"""The base classes of learning rates and warmups: a config that holds its own formula.
 
 A formula is written once, over an array namespace `xp`: NumPy draws it, `keras.ops` or `jax.numpy`
 trains with it, all in float64, in which steps are exact up to 2**53. It receives `step`, the number
@@ -28,7 +28,7 @@ ScopeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.][A-Za-z0-9_.
 
 @config_dataclass
 class BaseLrConfig(Float32Config):
-    """A learning rate as a function of the optimizer steps done.
+    """The base class of learning rates: functions of the number of optimizer steps done.
 
     A subclass is a dataclass with a method `value`. If it has a field `offset`, its formula
     receives `max(step - offset, 0)`: the schedule starts at step `offset` and until then holds its
@@ -77,7 +77,7 @@ class BaseLrConfig(Float32Config):
 
 @config_dataclass
 class BaseWarmupConfig(Float32Config):
-    """The way in which a learning rate comes up during the first `warmup_steps` steps.
+    """The base class of warmups: they raise the rate during the first `warmup_steps` steps.
 
     A subclass is a dataclass with a method `value`. What the warmup does to the learning rate that
     it precedes is the same for every warmup, and not its own affair (W = `warmup_steps`):

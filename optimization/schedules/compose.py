@@ -1,4 +1,4 @@
-"""What a warmup does to the learning rate that it precedes, and the curve of both."""
+"""Puts a warmup before a learning rate, checks the two together, and computes their curve."""
 
 import typing
 from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ from optimization.schedules.registry import LR_CLS
 @LR_CLS.register("constant")
 @config_dataclass
 class ConstantLrConfig(BaseLrConfig):
-    """A learning rate that does not change.
+    """Keeps the learning rate constant.
 
         lr(s) = learning_rate
 
@@ -44,7 +44,7 @@ class ConstantLrConfig(BaseLrConfig):
 @LR_CLS.register("stepwise")
 @config_dataclass
 class StepwiseLrConfig(BaseLrConfig):
-    """A learning rate that is constant between boundaries.
+    """Keeps the learning rate constant between boundaries, and changes it there.
 
         lr(s) = values[i],  i = the number of boundaries < s
 

@@ -26,7 +26,7 @@ from optimization.schedules.registry import LR_CLS
 @LR_CLS.register("cosine")
 @config_dataclass
 class CosineLrConfig(BaseLrConfig):
-    """Half a cosine from `initial_learning_rate` to `alpha` times that.
+    """Lowers the rate along half a cosine, from `initial_learning_rate` to `alpha` times that.
 
         lr(s) = lr0 * (alpha + (1 - alpha) * (1 + cos(pi * s / T)) / 2),  s at most T = decay_steps
 
@@ -89,7 +89,7 @@ def _restarts(first: int, t_mul: float, m_mul: float) -> tuple[tuple[float, ...]
 @LR_CLS.register("cosine_restarts")
 @config_dataclass
 class CosineRestartsLrConfig(BaseLrConfig):
-    """Half cosines, each `t_mul` times as long as the last and `m_mul` times as high: SGDR.
+    """Restarts a cosine decay, each time `t_mul` times as long and `m_mul` times as high: SGDR.
 
         lr(s) = lr0 * (alpha + (1 - alpha) * m_mul**i * (1 + cos(pi * u)) / 2)
 
@@ -147,7 +147,7 @@ class CosineRestartsLrConfig(BaseLrConfig):
 @LR_CLS.register("step_cosine_with_offset")
 @config_dataclass
 class StepCosineLrConfig(BaseLrConfig):
-    """Half cosines between the values at given steps.
+    """Leads the rate along half cosines between values at given steps.
 
         lr(s) = values[i + 1] + (values[i] - values[i + 1]) * (1 + cos(pi * u)) / 2
 

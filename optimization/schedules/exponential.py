@@ -23,7 +23,7 @@ def _periods(step: Array, decay_steps: int, staircase: bool | None, xp: Namespac
 @LR_CLS.register("exponential")
 @config_dataclass
 class ExponentialLrConfig(BaseLrConfig):
-    """A learning rate multiplied by `decay_rate` every `decay_steps` steps.
+    """Multiplies the rate by `decay_rate` every `decay_steps` steps.
 
         lr(s) = lr0 * decay_rate ** (s / decay_steps),  the exponent rounded down if `staircase`
 
@@ -65,7 +65,7 @@ class ExponentialLrConfig(BaseLrConfig):
 @LR_CLS.register("inverse_time")
 @config_dataclass
 class InverseTimeLrConfig(BaseLrConfig):
-    """A learning rate that falls as the inverse of the steps done, as Keras' InverseTimeDecay.
+    """Lowers the rate as the inverse of the steps done, as Keras' InverseTimeDecay.
 
         lr(s) = lr0 / (1 + decay_rate * s / decay_steps),  s / decay_steps rounded down if
         `staircase`

@@ -15,7 +15,7 @@ _THRESHOLD_MODES = ("rel", "abs")
 
 
 class MetricFollower:
-    """Rates that change when a metric has, or has not, got better for a while.
+    """Changes rates when a metric has, or has not, got better for a while.
 
     What both kinds share. A value is better than `best` by more than a threshold: relative,
     `value < best * (1 - threshold)`, or absolute, `value < best - threshold`; above it, with `+`,

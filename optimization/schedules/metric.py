@@ -25,7 +25,7 @@ from optimization.schedules.registry import LR_CLS
 
 @config_dataclass
 class MetricLrConfig(BaseLrConfig):
-    """What the learning rates that follow a metric share; a subclass has a method `follower`.
+    """The base class of learning rates that follow a metric; a subclass has a method `follower`.
 
     Attributes:
         initial_learning_rate: The rate at the start.

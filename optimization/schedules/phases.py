@@ -25,7 +25,7 @@ from optimization.schedules.registry import LR_CLS
 @LR_CLS.register("warmup_stable_decay")
 @config_dataclass
 class WarmupStableDecayLrConfig(BaseLrConfig):
-    """The stable and the decaying phase of a warmup-stable-decay schedule.
+    """Keeps the rate constant, then lowers it: two phases of a warmup-stable-decay schedule.
 
         lr(s) = lr0                               for s <= S = stable_steps
         lr(s) = lr0 * (r + (1 - r) * (1 - d(u)))  after it, u = min((s - S) / decay_steps, 1)
@@ -83,7 +83,7 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
 @LR_CLS.register("one_cycle")
 @config_dataclass
 class OneCycleLrConfig(BaseLrConfig):
-    """Up to a maximum and down again, as PyTorch's OneCycleLR.
+    """Raises the rate to a maximum and lowers it again, as PyTorch's OneCycleLR.
 
     With T = total_steps, P = pct_start * T - 1, first = max_learning_rate / div_factor and
     last = first / final_div_factor, the rate goes from first at step 0 to max_learning_rate at step

@@ -17,7 +17,7 @@ from optimization.schedules.registry import LR_CLS
 @LR_CLS.register("polynomial")
 @config_dataclass
 class PolynomialLrConfig(BaseLrConfig):
-    """A polynomial from `initial_learning_rate` to `end_learning_rate`.
+    """Lowers the rate along a polynomial, from `initial_learning_rate` to `end_learning_rate`.
 
         lr(s) = (lr0 - end) * ((T - s) / T) ** power + end,  s at most T = decay_steps
 
@@ -71,7 +71,7 @@ class PolynomialLrConfig(BaseLrConfig):
 @LR_CLS.register("linear")
 @config_dataclass
 class LinearLrConfig(BaseLrConfig):
-    """A straight line from `initial_learning_rate` to `end_learning_rate`.
+    """Lowers the rate along a line, from `initial_learning_rate` to `end_learning_rate`.
 
         lr(s) = (lr0 - end) * (T - s) / T + end,  s at most T = decay_steps
 

@@ -19,7 +19,7 @@ from optimization.schedules.registry import LR_CLS
 @LR_CLS.register("power")
 @config_dataclass
 class DirectPowerLrConfig(BaseLrConfig):
-    """A power of the steps done.
+    """Changes the rate as a power of the steps done.
 
         lr(s) = lr0 * max(s, 1) ** power
 
@@ -52,7 +52,7 @@ class DirectPowerLrConfig(BaseLrConfig):
 @LR_CLS.register("power_linear")
 @config_dataclass
 class PowerAndLinearDecayLrConfig(BaseLrConfig):
-    """A power of the steps done, led to zero by a straight line in the last part.
+    """Lowers the rate as a power of the steps done, and in the last part along a line to 0.
 
         lr(s) = lr0 * max(s, 1) ** power * min(1, (T - s) / (f * T)),  s at most T
 
@@ -104,7 +104,7 @@ class PowerAndLinearDecayLrConfig(BaseLrConfig):
 @LR_CLS.register("power_with_offset")
 @config_dataclass
 class PowerDecayWithOffsetLrConfig(BaseLrConfig):
-    """A constant, then a power of the steps done since.
+    """Keeps the rate constant up to `offset`, then lowers it as a power of the steps since.
 
         lr(s) = pre                                 for s <= offset
         lr(s) = min(pre, lr0 * (s - offset) ** power)  for s > offset
@@ -146,7 +146,7 @@ class PowerDecayWithOffsetLrConfig(BaseLrConfig):
 @LR_CLS.register("inverse_sqrt")
 @config_dataclass
 class InverseSqrtLrConfig(BaseLrConfig):
-    """The inverse square root of the steps done, after a constant beginning.
+    """Keeps the rate constant at first, then lowers it as the inverse root of the steps done.
 
         lr(s) = lr0 * sqrt(timescale / max(s, timescale))
 

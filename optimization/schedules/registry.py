@@ -103,7 +103,7 @@ that it wraps.
 
 @config_dataclass
 class LrConfig(LearningRateBranches):
-    """The learning rate: `type` is one of `LR_CLS`.
+    """Chooses the learning rate: `type` is one of `LR_CLS`.
 
     >>> LrConfig(type="constant", constant={"learning_rate": 0.5}).get()
     ConstantLrConfig(learning_rate=0.5)
@@ -119,7 +119,7 @@ class LrConfig(LearningRateBranches):
 
 @config_dataclass
 class WarmupConfig(WarmupBranches):
-    """The warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none.
+    """Chooses the warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none.
 
     >>> WarmupConfig(type="linear", linear={"warmup_steps": 100}).get()
     LinearWarmupConfig(warmup_steps=100)

@@ -1,4 +1,4 @@
-"""What the learning rates have that bring their own warmup, as those of transformers do."""
+"""The base classes of learning rates that bring their own warmup, as transformers' do."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from optimization.schedules.base import Array, BaseLrConfig, Namespace
 
 @config_dataclass
 class WarmedUpLrConfig(BaseLrConfig):
-    """A learning rate whose warmup is its own: lr(s) = lr0 * (ramp(s) if s < W else factor(s - W)).
+    """A learning rate with its own warmup: lr(s) = lr0 * (ramp(s) if s < W else factor(s - W)).
 
     A subclass has a method `factor`, and may have another `ramp` than s / W. A warmup and
     a training in per cent or epochs are rounded up, as transformers does: 3 % of 1234 are 38 steps.
@@ -56,7 +56,7 @@ class WarmedUpLrConfig(BaseLrConfig):
 
 @config_dataclass
 class EndingLrConfig(WarmedUpLrConfig):
-    """One that has an end.
+    """A learning rate with its own warmup that has an end.
 
     Attributes:
         num_training_steps: N, the optimizer steps of the warmup and the decay together, > 0, at

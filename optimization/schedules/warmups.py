@@ -10,7 +10,7 @@ from optimization.schedules.registry import WARMUP_CLS
 @WARMUP_CLS.register("linear")
 @config_dataclass
 class LinearWarmupConfig(BaseWarmupConfig):
-    """A straight line from `warmup_learning_rate` to the target.
+    """Raises the rate along a line, from `warmup_learning_rate` to the target.
 
         warmup(s) = w0 + (target - w0) * s / W
 
@@ -43,7 +43,7 @@ class LinearWarmupConfig(BaseWarmupConfig):
 @WARMUP_CLS.register("polynomial")
 @config_dataclass
 class PolynomialWarmupConfig(BaseWarmupConfig):
-    """A power of the steps done.
+    """Raises the rate as a power of the steps done.
 
         warmup(s) = target * (max(s, 1) / W) ** power
 
@@ -75,7 +75,7 @@ class PolynomialWarmupConfig(BaseWarmupConfig):
 @WARMUP_CLS.register("constant")
 @config_dataclass
 class ConstantWarmupConfig(BaseWarmupConfig):
-    """A constant, whatever the target.
+    """Keeps the rate constant during the warmup, whatever the target.
 
         warmup(s) = w0
 
@@ -106,7 +106,7 @@ class ConstantWarmupConfig(BaseWarmupConfig):
 @WARMUP_CLS.register("cosine")
 @config_dataclass
 class CosineWarmupConfig(BaseWarmupConfig):
-    """Half a cosine from `warmup_learning_rate` to the target, flat at both ends.
+    """Raises the rate along half a cosine to the target, flat at both ends.
 
         warmup(s) = w0 + (target - w0) * (1 - cos(pi * s / W)) / 2
 
@@ -137,7 +137,7 @@ class CosineWarmupConfig(BaseWarmupConfig):
 @WARMUP_CLS.register("exponential")
 @config_dataclass
 class ExponentialWarmupConfig(BaseWarmupConfig):
-    """A constant factor per step from `warmup_learning_rate` to the target.
+    """Raises the rate by the same factor in each step, from `warmup_learning_rate` to the target.
 
         warmup(s) = w0 * (target / w0) ** (s / W)
 

@@ -15,15 +15,7 @@ if typing.TYPE_CHECKING:
 
 
 def build_model(task: "Task", initialize: bool) -> "keras.Model":
-    """Returns the task's model.
-
-    Args:
-        task: The task.
-        initialize: Whether its weights start as the task says; a checkpoint sets them otherwise.
-
-    Raises:
-        TrainingError: If the model is not built.
-    """
+    """Returns the task's model; `initialize` where no checkpoint will set the weights."""
     model = task.build_model()
     if not model.built:
         raise TrainingError(
@@ -42,19 +34,7 @@ def build_optimizer(
     model: "keras.Model",
     accumulation: int,
 ) -> "keras.optimizers.Optimizer":
-    """Returns the task's optimizer, with its variables.
-
-    Args:
-        task: The task.
-        config: The optimizer section, with steps as numbers.
-        runtime: What it runs on.
-        model: What it trains.
-        accumulation: Batches in one update.
-
-    Raises:
-        ConfigError: If the config is wrong.
-        TrainingError: If the optimizer does not fit the model or the batches.
-    """
+    """Returns the task's optimizer, built, with `accumulation` batches in one update."""
     try:
         optimizer = task.create_optimizer(config, runtime)
         inner = innermost(optimizer)

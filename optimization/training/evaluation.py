@@ -1,6 +1,8 @@
 """`Evaluation`: what the validation data say of the weights that a model holds."""
 
 import contextlib
+import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +21,7 @@ if typing.TYPE_CHECKING:
     from optimization.training.loop import Steps
 
 
+@dataclasses.dataclass
 class Evaluation:
     """Evaluates a model on the validation data, and says what came of it.
 
@@ -31,76 +34,52 @@ class Evaluation:
         console: Where the values are written.
     """
 
-    def __init__(
-        self,
-        steps: "Steps",
-        means: "list[keras.metrics.Metric]",
-        optimizer: "keras.optimizers.Optimizer",
-        batches: Callable[[], Any],
-        best: BestCheckpoint | None,
-        console: Console,
-    ):
-        self._steps = steps
-        self._metrics = means
-        self._optimizer = optimizer
-        self._make_batches = batches
-        self._best = best
-        self._console = console
-        self._batches: Any = None
+    steps: "Steps"
+    means: "list[keras.metrics.Metric]"
+    optimizer: "keras.optimizers.Optimizer"
+    batches: Callable[[], Any]
+    best: BestCheckpoint | None
+    console: Console
 
     def run(self, step: int) -> dict[str, float]:
-        """Evaluates the averages, or the weights where there are none, and keeps the best.
-
-        Args:
-            step: Training steps done.
-
-        Raises:
-            TrainingError: If the validation data are empty.
-        """
+        """Evaluates the averages after `step` steps, or else the weights, and keeps the best."""
         with self._averaged_weights() as averaged:
             values = self._values()
-            best = self._best is not None and self._best.offer(values, step)
+            best = self.best is not None and self.best.offer(values, step)
         self._say(values, step, averaged, best)
         return values
 
     def aside(self, step: int, as_they_are: bool) -> dict[str, float]:
-        """Evaluates and keeps nothing.
-
-        Args:
-            step: Training steps done.
-            as_they_are: Whether the model's weights are evaluated, though there may be averages:
-                they have taken their place already.
-
-        Raises:
-            TrainingError: If the validation data are empty.
-        """
+        """Evaluates and keeps nothing; the weights `as_they_are` may be averages already."""
         with contextlib.nullcontext() if as_they_are else self._averaged_weights():
             values = self._values()
-        self._say(values, step, averages(self._optimizer))
+        self._say(values, step, averages(self.optimizer))
         return values
 
     def _values(self) -> dict[str, float]:
         """Returns the loss and the metrics of the weights that the model holds."""
-        if self._batches is None:
-            self._batches = self._make_batches()
-        self._steps.validation_means.reset()
-        metrics.reset(self._metrics)
-        self._steps.validate(iter(self._batches))
-        values = self._steps.validation_means.result() | metrics.results(self._metrics)
+        self.steps.validation_means.reset()
+        metrics.reset(self.means)
+        self.steps.validate(iter(self._data))
+        values = self.steps.validation_means.result() | metrics.results(self.means)
         if not values or values["loss"] != values["loss"]:
             raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
         return values
 
+    @functools.cached_property
+    def _data(self) -> Any:
+        return self.batches()
+
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[bool]:
         """Puts the averages in the place of the weights; yields whether there are any."""
-        if not averages(self._optimizer):
+        if not averages(self.optimizer):
             yield False
             return
-        with innermost(self._optimizer).averaged():
+        with innermost(self.optimizer).averaged():
             yield True
 
     def _say(self, values: dict[str, float], step: int, averaged: bool, best: bool = False) -> None:
         notes = [note for note, holds in (("averaged weights", averaged), ("best", best)) if holds]
         note = f"  ({', '.join(notes)})" if notes else ""
-        say(self._console, f"validation at step {step}  {format_values(values)}{note}")
+        say(self.console, f"validation at step {step}  {format_values(values)}{note}")
