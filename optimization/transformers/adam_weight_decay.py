@@ -2,17 +2,40 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
+from optimization.configs.base import config_dataclass
+from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.matching.patterns import matches_any
-from optimization.optimizers import adam_weight_decay
+from optimization.rules.adamw import AdamWeightDecayConfig
 from optimization.schedules.scaled import scaled
 
 
+@config_dataclass
+class _Rule(AdamWeightDecayConfig):
+    """`adamw`, with parts of paths in the place of regular expressions.
+
+    Attributes:
+        include_in_weight_decay: What decays in any case.
+        exclude_from_weight_decay: What else does not decay.
+    """
+
+    class_name: ClassVar[str] = "AdamWeightDecay"
+
+    include_in_weight_decay: tuple[str, ...] | None = None
+    exclude_from_weight_decay: tuple[str, ...] | None = None
+
+    def decays(self, path: str) -> bool:
+        """Says whether a weight decays."""
+        including = map(re.escape, self.include_in_weight_decay or ())
+        excluding = map(re.escape, self.exclude_from_weight_decay or ())
+        return matches_any(path, list(including)) or not matches_any(path, list(excluding))
+
+
 @keras.saving.register_keras_serializable(package="optimization.transformers")
-class AdamWeightDecay(adam_weight_decay.AdamWeightDecay):
+class AdamWeightDecay(RuleOptimizer):
     """Adam with decoupled weight decay, by names as in transformers 4.57.6.
 
     The step is that of `optimization.optimizers.AdamWeightDecay`. Which variables decay is decided
@@ -33,6 +56,8 @@ class AdamWeightDecay(adam_weight_decay.AdamWeightDecay):
         **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `clipnorm`; `lr`, which stands
             for `learning_rate`; and `decay`, by which the rate becomes lr / (1 + decay * step).
     """
+
+    rule_class = _Rule
 
     def __init__(
         self,
@@ -55,27 +80,12 @@ class AdamWeightDecay(adam_weight_decay.AdamWeightDecay):
             epsilon=epsilon,
             amsgrad=amsgrad,
             weight_decay_rate=weight_decay_rate,
+            include_in_weight_decay=_parts(include_in_weight_decay),
+            exclude_from_weight_decay=_parts(exclude_from_weight_decay),
             name=name,
             **kwargs,
         )
-        self._including = _parts(include_in_weight_decay)
-        self._excluding = _parts(exclude_from_weight_decay)
-
-    def _decays_by_path(self, path: str) -> bool:
-        if not self.weight_decay_rate:
-            return False
-        if matches_any(path, [re.escape(part) for part in self._including]):
-            return True
-        return not matches_any(path, [re.escape(part) for part in self._excluding])
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns everything the constructor needs."""
-        return {
-            **super().get_config(),
-            "include_in_weight_decay": self._including or None,
-            "exclude_from_weight_decay": self._excluding or None,
-        }
 
 
-def _parts(names: Sequence[str] | str | None) -> list[str]:
-    return [names] if isinstance(names, str) else list(names or ())
+def _parts(names: Sequence[str] | str | None) -> list[str] | None:
+    return [names] if isinstance(names, str) else list(names or ()) or None
