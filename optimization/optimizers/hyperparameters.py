@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from optimization.keras.rule_optimizer import RuleOptimizer
-from optimization.optimizers.inner import argument_of, attribute_of
+from optimization.optimizers.inner import argument_of
 
 _ON_TORCH = keras.backend.backend() == "torch"
 
@@ -112,7 +112,7 @@ class HyperparameterSchedules:
 def _attribute(optimizer: keras.optimizers.Optimizer, name: str) -> str | None:
     """Returns where an optimizer keeps a numeric hyperparameter; None if it has none."""
     try:
-        attribute = attribute_of(optimizer, argument_of(optimizer, name))
+        attribute = argument_of(optimizer, name)
     except ValueError:
         return None
     value = getattr(optimizer, attribute, None)

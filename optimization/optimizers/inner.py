@@ -90,23 +90,13 @@ def _hyperparameters(cls: type) -> list[str]:
     return [p.name for p in parameters if p.kind in kinds and p.name not in others]
 
 
-def attribute_of(optimizer: keras.optimizers.Optimizer, argument: str) -> str:
-    """Returns the attribute in which an optimizer keeps a constructor argument."""
-    return getattr(optimizer, "argument_attributes", {}).get(argument, argument)
-
-
 def has_rules_of_decay(optimizer: keras.optimizers.Optimizer) -> bool:
     """Says whether an optimizer has arguments of its own for which variables decay."""
-    if isinstance(optimizer, RuleOptimizer):
-        return any(map(hasattr, [optimizer] * len(_DECAY_PATTERNS), _DECAY_PATTERNS))
-    return hasattr(optimizer, "is_decayed")
+    return any(hasattr(optimizer, name) for name in _DECAY_PATTERNS)
 
 
 def is_decayed(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
     """Says whether a built optimizer decays one of its variables."""
     if isinstance(optimizer, RuleOptimizer):
         return optimizer.is_decayed(variable)
-    if optimizer.weight_decay and optimizer._use_weight_decay(variable):
-        return True
-    own = getattr(optimizer, "is_decayed", None)
-    return own is not None and own(variable)
+    return bool(optimizer.weight_decay) and optimizer._use_weight_decay(variable)

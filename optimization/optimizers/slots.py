@@ -1,14 +1,11 @@
-"""What the own optimizers share: state in float32 at least, and gradients as dense tensors."""
+"""The dtype of state and updates, float32 at least, and gradients as updates take them."""
 
-import math
 from typing import Any
 
 import keras
 from keras import ops
 
 from optimization.optimizers.gradients import convert, densify, sum_duplicates, tensor_or_slices
-from optimization.optimizers.paths import path_of
-from optimization.optimizers.texts import optimizer_text
 
 _LOW_PRECISION = ("float16", "bfloat16")
 
@@ -50,42 +47,3 @@ def steps_since(steps: Any, start: int, dtype: str = "float32") -> Any:
     if keras.backend.standardize_dtype(steps.dtype) == "int32":
         start = min(start, 2**31 - 1)
     return ops.cast(steps - start, dtype)
-
-
-def bias_correction(decay: Any, steps: Any) -> Any:
-    """Returns 1 - decay^steps, exact to the last bits where that is a small difference.
-
-    With decay 0.999 the difference itself would be wrong by 6e-5 of its value at the first step,
-    in float32.
-
-    Args:
-        decay: A number in [0, 1), or a tensor where it follows a schedule.
-        steps: A tensor, the number of steps taken, >= 1.
-    """
-    if type(decay) is float and decay > 0:  # no subclass, whose value follows a schedule
-        return -ops.expm1(steps * math.log(decay))
-    return 1 - decay**steps
-
-
-def root_mean_square(x: Any) -> Any:
-    """Returns sqrt(mean(x^2)), a scalar."""
-    return ops.sqrt(ops.mean(ops.square(x)))
-
-
-class Float32Slots:
-    """Mixin for a Keras optimizer: its slots hold float32 even where the variable does not."""
-
-    def __repr__(self) -> str:
-        return optimizer_text(self)
-
-    def add_variable_from_reference(
-        self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
-    ) -> keras.Variable:
-        """Adds a slot shaped like the variable, in `compute_dtype` of that variable."""
-        return self.add_variable(
-            shape=reference_variable.shape,
-            initializer=initializer,
-            dtype=compute_dtype(reference_variable),
-            layout=getattr(reference_variable, "_layout", None),
-            name=f"{path_of(reference_variable).replace('/', '_')}_{name or 'var'}",
-        )
