@@ -13,11 +13,8 @@ from optimization.configs.types import (
 )
 from optimization.matching.matrices import hidden_matrices, outputs_first
 from optimization.matching.patterns import matches_any
-from optimization.rules.adam import AdamConfig
 from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Numbers, Rule, Slot
-
-_ADAM = AdamConfig()
+from optimization.rules.rule import Rule, Slot
 
 
 def _by_muon(h: Any) -> bool:
@@ -136,18 +133,20 @@ class MuonConfig(KerasOptimizerConfig, Rule):
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns the step, without decay."""
         if not h.orthogonalized:
-            return _ADAM.step(g, w, s, _adams(h), xp)
+            return _adamw_step(g, s, h, xp)
         m = s.scale_add("momentum", h.momentum, g)
         x = xp.to_matrix(g + h.momentum * m if h.nesterov else m, h.outputs_first)
         rate = h.lr if h.rms_rate is None else h.lr * h.rms_rate * xp.width(x) ** 0.5
         return xp.from_matrix(rate * _orthogonalized(x, h, xp), w, h.outputs_first)
 
 
-def _adams(h: Any) -> Numbers:
-    """Returns the numbers that Adam's formula knows."""
-    of_adam = {"beta_1": h.adam_beta_1, "beta_2": h.adam_beta_2, "epsilon": h.epsilon}
-    form = {"amsgrad": False, "correct_bias": True, "epsilon_placement": "uncorrected"}
-    return Numbers(lr=h.lr * h.adam_lr_ratio, t=h.t, **of_adam, **form)
+def _adamw_step(g: Any, s: Any, h: Any, xp: Any) -> Any:
+    m = s.lerp("momentum", g, 1 - h.adam_beta_1)
+    v = s.lerp_square("velocity", g, 1 - h.adam_beta_2)
+    # As in Keras' Muon; `one_minus_power` would be more exact in float32, by 1e-5 of a step.
+    root = xp.sqrt(1 - h.adam_beta_2**h.t)
+    rate = h.lr * h.adam_lr_ratio * root / (1 - h.adam_beta_1**h.t)
+    return rate * (m / (xp.sqrt(v) + h.epsilon))
 
 
 def _orthogonalized(x: Any, h: Any, xp: Any) -> Any:

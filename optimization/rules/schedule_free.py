@@ -88,15 +88,16 @@ class ScheduleFreeFields(Rule):
         u = self.gradient_step(g, s, h, xp)
         if given(h.weight_decay):
             u = u + h.weight_decay * w
+        u, rate = xp.keep(u), _rate(h, xp)
         total, b = h.sum_of_weights, getattr(h, self.share_of_average)
         c = xp.where(total > 0, 1 / xp.maximum(total, 1.0), 0.0)
-        u = xp.keep(_rate(h, xp) * u)
+        share = rate * (1 - b * (1 - c))
         if "z" in s:
-            step = (1 - b * (1 - c)) * u - c * (s.z - w)
-            s.scale_add("z", 1.0, -u)
+            step = c * (w - s.z) + share * u
+            s.scale_add("z", 1.0, -rate * u)
         else:
-            step = (1 - b * (1 - c)) * u - c * b * s.distance
-            s.distance = (1 - c) * (s.distance - u)
+            step = share * u - c * b * s.distance
+            s.distance = (1 - c) * (s.distance - rate * u)
         return step
 
     def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:

@@ -5,7 +5,12 @@ import pytest
 import optimization
 from optimization.optimizers import Muon, ParamGroup, PipelineOptimizer
 from tests.golden_cases import make_variables
-from tests.optimizers.common import final_weights, problem, relative_error
+from tests.optimizers.common import (
+    final_weights,
+    problem,
+    relative_error,
+    tensorflow_only,
+)
 
 SHAPES = {
     "lm/token_table/embeddings": (7, 4),
@@ -62,6 +67,48 @@ def test_what_the_config_says_counts():
     assert found == [*list(SHAPES)[:2], *MATRICES]
     with pytest.raises(ValueError, match="exclude_layers.*'haed'"):
         table_of(SHAPES, muon={"exclude_layers": ["haed"]})
+
+
+def test_each_kind_of_variable_decays_by_its_own_rate():
+    rows = table_of(SHAPES, muon={"weight_decay": 0.1, "adam_weight_decay": 0.0}).group_table()
+    assert [row.path for row in rows if row.decayed] == MATRICES
+    rows = table_of(SHAPES, muon={"weight_decay": None}).group_table()
+    assert [row.path for row in rows if not row.decayed] == MATRICES
+
+
+def test_the_column_is_empty_for_other_optimizers():
+    groups = [ParamGroup(match="kernel$", optimizer=Muon(0.01))]
+    rows = table_of(SHAPES, inner=keras.optimizers.SGD(0.1), param_groups=groups).group_table()
+    assert {row.orthogonalized for row in rows if row.optimizer == "SGD"} == {None}
+    assert [row.path for row in rows if row.orthogonalized] == MATRICES
+
+
+@tensorflow_only
+@pytest.mark.parametrize("switches", [{}, {"nesterov": False, "rms_rate": None}], ids=str)
+def test_compiled_updates_are_the_plain_ones(switches):
+    initial, gradients = problem(SHAPES, steps=5)
+    weights = []
+    for jit_compile in (False, True):
+        optimizer = PipelineOptimizer(
+            Muon(0.01, **switches), global_clipnorm=1.0, jit_compile=jit_compile
+        )
+        weights.append(final_weights(optimizer, initial, gradients))
+    # Each matrix has a function of its own; the small variables of AdamW are updated together.
+    assert optimizer._updates.compiled == {}
+    # XLA fuses and reorders the same float32 operations.
+    assert relative_error(*weights) < 1e-6
+
+
+def test_state_is_float32_where_weights_are_not():
+    initial, gradients = problem(SHAPES, steps=3)
+    optimizer = Muon(0.01)
+    low = final_weights(optimizer, initial, gradients, dtype="bfloat16")
+    assert {v.dtype for v in optimizer.variables if len(v.shape) > 0} == {"float32"}
+    high = final_weights(Muon(0.01), initial, gradients)
+    for path, weight in high.items():
+        # Weights are rounded at the start and at each step, at 2^-9.
+        bound = 4 * 2.0**-9 * np.abs(weight).max()
+        assert np.abs(low[path].astype("float32") - weight).max() < bound
 
 
 def test_it_is_keras_muon_on_matrices():
