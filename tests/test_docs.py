@@ -53,7 +53,7 @@ def run_examples(page: Path, folder: Path) -> list[tuple[Block, str]]:
 
 
 # What each page shows being printed, as a number of blocks.
-SHOWN = {"adafactor.md": 3, "pipeline.md": 5, "schedule_free.md": 1, "transformers.md": 2}
+SHOWN = {"adafactor.md": 3, "pipeline.md": 6, "schedule_free.md": 1, "transformers.md": 2}
 
 
 @pytest.mark.parametrize("name", SHOWN)
