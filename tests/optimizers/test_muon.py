@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import optimization
+from optimization.keras.stages.update import Update
 from optimization.optimizers import Muon, ParamGroup, PipelineOptimizer
 from tests.golden_cases import make_variables
 from tests.optimizers.common import (
@@ -93,8 +94,10 @@ def test_compiled_updates_are_the_plain_ones(switches):
             Muon(0.01, **switches), global_clipnorm=1.0, jit_compile=jit_compile
         )
         weights.append(final_weights(optimizer, initial, gradients))
-    # Each matrix has a function of its own; the small variables of AdamW are updated together.
-    assert optimizer._updates.compiled == {}
+    # None is compiled as a whole.
+    updates = optimizer.stage(Update).updates
+    assert updates._fused._updates
+    assert not updates.compiled
     # XLA fuses and reorders the same float32 operations.
     assert relative_error(*weights) < 1e-6
 
