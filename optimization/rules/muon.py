@@ -62,6 +62,13 @@ class MuonConfig(KerasOptimizerConfig, Rule):
     """
 
     class_name: ClassVar[str] = "Muon"
+    argument_order: ClassVar[tuple[str, ...]] = (
+        "adam_beta_1",
+        "adam_beta_2",
+        "adam_weight_decay",
+        "epsilon",
+        "weight_decay",
+    )
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (
             Slot("momentum", "momentums", "momentum_buffer", when=_by_muon),

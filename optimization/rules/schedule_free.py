@@ -144,6 +144,7 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
 
     class_name: ClassVar[str] = "ScheduleFreeAdamW"
     usual_rate: ClassVar[float] = 0.0025
+    argument_order: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon", "weight_decay")
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (_DISTANCE,),
         (_VELOCITY,),
@@ -194,6 +195,7 @@ class ScheduleFreeSGDConfig(ScheduleFreeFields, ScheduleFreeSGDFields):
 
     class_name: ClassVar[str] = "ScheduleFreeSGD"
     usual_rate: ClassVar[float] = 1.0
+    argument_order: ClassVar[tuple[str, ...]] = ("momentum", "weight_decay")
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((_DISTANCE,),)
     native_slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((_Z,),)
     share_of_average: ClassVar[str] = "momentum"
