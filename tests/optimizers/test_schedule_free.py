@@ -89,7 +89,7 @@ def test_it_equals_the_authors_equations(kind, switches):
     optimizer = PipelineOptimizer(made(kind, **switches))
     variables = trained(optimizer, initial, gradients)
     y, x = reference(kind, initial, gradients, **switches)
-    # Roundings of 50 float32 steps.
+    # Roundings of 20 float32 steps.
     assert relative_error(values(variables), y) < 3e-6
     with optimizer.averaged():
         assert relative_error(values(variables), x) < 3e-6
