@@ -21,8 +21,8 @@ if typing.TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from optimization.keras.groups import ParamGroup
     from optimization.optimizers import PipelineOptimizer
-    from optimization.optimizers.groups import ParamGroup
 
 __all__ = [
     "LR_CLS",
@@ -221,7 +221,7 @@ class OptimizerFactory:
         return arguments
 
     def _group(self, group: ParamGroupConfig, lr: Any) -> "ParamGroup":
-        from optimization.optimizers.groups import ParamGroup
+        from optimization.keras.groups import ParamGroup
 
         section = group.optimizer.get() or self._config.optimizer.get()
         own_rate = self._group_rate(group, section)

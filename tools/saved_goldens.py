@@ -58,7 +58,7 @@ def save_keras(case, directory):
     """
     import tensorflow as tf
 
-    from tests.optimizers import saved
+    from tests.keras import saved
     from tests.training.saved import trainer_of
 
     if case.get("follows"):
@@ -85,7 +85,7 @@ def save_keras(case, directory):
 
 def save_class(case, directory):
     """Does the same with a model alone."""
-    from tests.optimizers import saved
+    from tests.keras import saved
 
     model = saved.compiled_model(case)
     saved.take_steps(model, model.optimizer, case, 0)
@@ -98,7 +98,7 @@ def save_class(case, directory):
 
 def save_followed(case, directory):
     """Does the same where the rate follows evaluations, which the trainer's loop makes."""
-    from tests.optimizers import saved
+    from tests.keras import saved
     from tests.training.saved import trainer_of
 
     def trained(steps):

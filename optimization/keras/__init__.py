@@ -1,3 +1,1 @@
-"""What belongs to Keras 3: the optimizer that the factory returns, and the stages of its step."""
-
-import optimization.optimizers  # noqa: F401  # makes the classes known to Keras
+"""What belongs to Keras 3: optimizers made of rules, and the stages of a step."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from optimization.optimizers import distribution
+from optimization.keras import distribution
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from optimization.optimizers.norms import norm, sum_of_squares
-from optimization.optimizers.slots import steps_since
+from optimization.keras.norms import norm, sum_of_squares
+from optimization.keras.slots import steps_since
 from optimization.rules.arrays import Arrays
 
 

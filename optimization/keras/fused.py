@@ -17,9 +17,9 @@ from typing import Any
 import keras
 
 from optimization.keras.compiling import by_device, copies_of, unconverted
+from optimization.keras.gradients import Scaled
 from optimization.keras.kernels import Kind, Row, Scalars, StackedUpdate, Update, update_of
 from optimization.keras.rule_optimizer import RuleOptimizer
-from optimization.optimizers.gradients import Scaled
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

@@ -9,7 +9,9 @@ import keras
 
 from optimization.keras import sums
 from optimization.keras.compiling import compiled, is_small
+from optimization.keras.ema import move
 from optimization.keras.functions import FUNCTIONS, KerasArrays
+from optimization.keras.norms import sum_of_squares
 from optimization.keras.rule_optimizer import (
     as_kept,
     decayed,
@@ -17,8 +19,6 @@ from optimization.keras.rule_optimizer import (
     state_as_in,
     updated,
 )
-from optimization.optimizers.ema import move
-from optimization.optimizers.norms import sum_of_squares
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers, Rule, given
 

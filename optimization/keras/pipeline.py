@@ -7,6 +7,9 @@ from typing import Any
 
 import keras
 
+from optimization.keras import distribution, gradients, paths
+from optimization.keras.copies import CopiesWeights
+from optimization.keras.inner import check_wrappable, portable, share_iterations
 from optimization.keras.saving import SavedByPath
 from optimization.keras.staged import Staged
 from optimization.keras.stages.accumulate import Accumulate
@@ -22,9 +25,6 @@ from optimization.keras.stages.sum_duplicates import SumDuplicates
 from optimization.keras.stages.transform import Transform
 from optimization.keras.stages.unscale import Unscale
 from optimization.keras.stages.update import Update
-from optimization.optimizers import distribution, gradients, paths
-from optimization.optimizers.copies import CopiesWeights
-from optimization.optimizers.inner import check_wrappable, portable, share_iterations
 
 STAGES: tuple[type[Stage], ...] = (
     Reduce,

@@ -12,11 +12,11 @@ from keras import ops
 from optimization.configs.documentation import complete
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
-from optimization.optimizers.paths import path_of
-from optimization.optimizers.patterns import all_shapes, require_matches
-from optimization.optimizers.rates import ScaledRate, is_schedule
-from optimization.optimizers.slots import as_dense, compute_dtype
-from optimization.optimizers.texts import optimizer_text
+from optimization.keras.paths import path_of
+from optimization.keras.patterns import all_shapes, require_matches
+from optimization.keras.rates import ScaledRate, is_schedule
+from optimization.keras.slots import as_dense, compute_dtype
+from optimization.keras.texts import optimizer_text
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers, Rule, Slot, given
 from optimization.schedules.keras_schedules import build_schedule

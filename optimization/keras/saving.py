@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
+from optimization.keras import state
 from optimization.keras.stages.stage import Stage
-from optimization.optimizers import state
 
 
 class SavedByPath:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from optimization.configs import printing
 from optimization.keras.stages.stage import Stage, fields
-from optimization.optimizers.texts import optimizer_text
+from optimization.keras.texts import optimizer_text
 
 S = TypeVar("S", bound=Stage)
 

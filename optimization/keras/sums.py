@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from optimization.optimizers.norms import Norm, norm, root_of_squares, times
+from optimization.keras.norms import Norm, norm, root_of_squares, times
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

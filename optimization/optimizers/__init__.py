@@ -4,15 +4,15 @@ from optimization import extras
 
 extras.require("keras")
 
-import optimization.optimizers.registration
+import optimization.keras.registration
 import optimization.schedules.keras_schedules  # noqa: F401
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+from optimization.keras.callbacks import EvaluateAverages
+from optimization.keras.effective_rates import effective_learning_rates
+from optimization.keras.group_table import GroupRow, format_group_table
+from optimization.keras.groups import ParamGroup
 from optimization.keras.pipeline import PipelineOptimizer
 from optimization.keras.stages.finite_check import NonFiniteGradientError
-from optimization.optimizers.callbacks import EvaluateAverages
-from optimization.optimizers.effective_rates import effective_learning_rates
-from optimization.optimizers.group_table import GroupRow, format_group_table
-from optimization.optimizers.groups import ParamGroup
 
 Adafactor = OPTIMIZERS_CLS["adafactor"]
 AdafactorKeras = OPTIMIZERS_CLS["adafactor_keras"]

@@ -25,7 +25,7 @@ _LISTED = 10
 
 def by_path(variables: Iterable["keras.Variable"]) -> dict[str, "tf.Variable"]:
     """Returns TensorFlow's variables by path; a path used again gets "#2", "#3" and so on."""
-    from optimization.optimizers.state import by_unique_name
+    from optimization.keras.state import by_unique_name
 
     return by_unique_name((variable.path, variable.value) for variable in variables)
 
@@ -192,7 +192,7 @@ def _stored(path: str) -> dict[str, _Kind]:
 
 def _as_saved(path: str, sections: Sections) -> dict[str, dict[str, "tf.Variable"]]:
     """Returns the variables by the paths that they had, where Keras has numbered layers anew."""
-    from optimization.optimizers.renumbering import saved_names
+    from optimization.keras.renumbering import saved_names
 
     stored = _stored(path)
     paths = [*sections["model"], *_of_loss_scale(sections.get("optimizer", ()))]

@@ -31,7 +31,7 @@ class Follower:
             return
         import tensorflow as tf
 
-        from optimization.optimizers.metric_rate import FollowedRate
+        from optimization.keras.metric_rate import FollowedRate
 
         try:
             self._rate = FollowedRate(section, optimizer)

@@ -59,7 +59,7 @@ def accumulated(
     optimizer: Any, variables: Sequence["keras.Variable"]
 ) -> "list[keras.Variable | None]":
     """Returns what has been added up for each variable; None for one that is not trained."""
-    from optimization.optimizers.state import by_unique_name
+    from optimization.keras.state import by_unique_name
 
     named = innermost(optimizer).variables_by_path()
     names = by_unique_name([(f"accumulator/{v.path}", v) for v in variables])
@@ -101,7 +101,7 @@ def optimizer_values(optimizer: Any) -> dict[str, float]:
 
 
 def _effective_learning_rate(optimizer: Any) -> float | None:
-    from optimization.optimizers.effective_rates import (
+    from optimization.keras.effective_rates import (
         effective_learning_rates,
         relative_to_weights,
     )

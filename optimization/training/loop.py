@@ -231,7 +231,7 @@ def _map(function: Callable, values: Any) -> Any:
 def _global_norm(grads: list) -> "tf.Tensor":
     import tensorflow as tf
 
-    from optimization.optimizers import gradients
+    from optimization.keras import gradients
 
     present = [gradients.sum_duplicates(gradient) for gradient in grads if gradient is not None]
     return tf.cast(gradients.global_norm(present).value, tf.float32)

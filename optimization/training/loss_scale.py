@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from optimization.configs.printing import call
-from optimization.optimizers import gradients
+from optimization.keras import gradients
 
 # Far from where float32, and with it every gradient, would become 0 or infinite.
 _LEAST, _MOST = 2.0**-64, 2.0**64

@@ -14,7 +14,7 @@ from optimization.training.inspection import innermost
 if typing.TYPE_CHECKING:
     import keras
 
-    from optimization.optimizers.group_table import GroupRow
+    from optimization.keras.group_table import GroupRow
     from optimization.training.trainer import Trainer
 
 

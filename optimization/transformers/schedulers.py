@@ -344,7 +344,7 @@ def _scheduled(optimizer: Any, kind: str, last_epoch: int, **settings: Any) -> A
 
 
 def _callback(optimizer: Any, kind: str, settings: dict[str, Any]) -> Any:
-    from optimization.optimizers.metric_rate import MetricLearningRate
+    from optimization.keras.metric_rate import MetricLearningRate
 
     return MetricLearningRate(_config(kind, _rate_of(optimizer), settings))
 
@@ -369,7 +369,7 @@ def _rate_of(optimizer: Any) -> float:
             "Argument `optimizer` must be a PyTorch or a Keras optimizer, "
             f"received: {type(optimizer).__name__}"
         )
-    from optimization.optimizers.metric_rate import owner_of
+    from optimization.keras.metric_rate import owner_of
 
     try:
         rate = owner_of(optimizer).learning_rate

@@ -4,7 +4,7 @@ import pytest
 
 from optimization.optimizers import AdamWeightDecay, ParamGroup, PipelineOptimizer
 from tests.golden_cases import make_variable, make_variables
-from tests.optimizers.common import problem
+from tests.keras.common import problem
 
 
 def decayed_by(optimizer, initial=None, dtype="float32"):

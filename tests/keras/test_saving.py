@@ -7,7 +7,7 @@ import pytest
 
 from optimization.optimizers import LAMB, AdamWeightDecay, PipelineOptimizer
 from tests.golden_cases import make_variables
-from tests.optimizers.common import (
+from tests.keras.common import (
     BACKEND,
     TableSchedule,
     data,

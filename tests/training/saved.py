@@ -11,7 +11,7 @@ from rich.console import Console
 
 from optimization import ConfigWarning, DataConfig, ExperimentConfig, TaskConfig
 from optimization.training import Task, Trainer, array_batches, register_task
-from tests.optimizers.saved import build_model
+from tests.keras.saved import build_model
 from tests.saved_goldens import STEPS
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from tests.optimizers.saved import state, take_steps
+from tests.keras.saved import state, take_steps
 from tests.saved_goldens import STEPS, Goldens, assert_close, assert_same
 from tests.training.saved import trainer_of
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from optimization.transformers import GradientAccumulator
-from tests.optimizers.common import tensorflow_only
+from tests.keras.common import tensorflow_only
 
 pytestmark = tensorflow_only
 

@@ -5,7 +5,7 @@ import pytest
 from optimization import optimizers
 from optimization.transformers import AdamWeightDecay, WarmUp
 from tests.golden_cases import make_variables
-from tests.optimizers.common import final_weights, problem, relative_error
+from tests.keras.common import final_weights, problem, relative_error
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from optimization import ConfigError, OptimizationConfig, OptimizerFactory, opti
 from optimization.optimizers import PipelineOptimizer
 from optimization.transformers import AdamWeightDecay, WarmUp, create_optimizer
 from tests.golden_cases import GOLDEN
-from tests.optimizers.common import final_weights, relative_error
+from tests.keras.common import final_weights, relative_error
 from tests.schedules.common import keras_values
 
 with np.load(GOLDEN / "transformers_tensorflow.npz") as stored:

@@ -14,7 +14,7 @@ import optimization.transformers as ours
 from optimization import ConfigError, MetricLearningRate
 from optimization.optimizers import PipelineOptimizer
 from optimization.schedules import curve
-from tests.optimizers.common import TableSchedule
+from tests.keras.common import TableSchedule
 from tests.schedules.common import keras_values
 
 W, N = 4, 20

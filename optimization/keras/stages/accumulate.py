@@ -7,14 +7,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.keras import distribution, gradients
 from optimization.keras.compiling import Clearing, copies_of
+from optimization.keras.control import conditionally
+from optimization.keras.gradients import Scaled
+from optimization.keras.paths import path_of
+from optimization.keras.slots import compute_dtype
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument, is_overwritten
-from optimization.optimizers import distribution, gradients
-from optimization.optimizers.control import conditionally
-from optimization.optimizers.gradients import Scaled
-from optimization.optimizers.paths import path_of
-from optimization.optimizers.slots import compute_dtype
-from optimization.optimizers.state import by_unique_name
+from optimization.keras.state import by_unique_name
 
 
 class Accumulate(Stage):

@@ -7,11 +7,11 @@ from typing import Any
 import keras
 
 from optimization.configs import printing
+from optimization.keras.ema import WeightAverage
+from optimization.keras.iterate_average import IterateAverage, averages_iterates
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.stages.update import Update
-from optimization.optimizers.ema import WeightAverage
-from optimization.optimizers.iterate_average import IterateAverage, averages_iterates
-from optimization.optimizers.swapping import KEPT
+from optimization.keras.swapping import KEPT
 
 
 class Average(Stage):

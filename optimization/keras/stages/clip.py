@@ -17,9 +17,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.keras import gradients
+from optimization.keras.norms import Norm, root_of_squares, times
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
-from optimization.optimizers import gradients
-from optimization.optimizers.norms import Norm, root_of_squares, times
 
 ALTERNATIVES = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 Clipped = tuple[list[Any], list[Any]]

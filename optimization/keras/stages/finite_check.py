@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from optimization.keras import gradients
+from optimization.keras.control import conditionally, is_traced
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
-from optimization.optimizers import gradients
-from optimization.optimizers.control import conditionally, is_traced
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
+from optimization.keras import gradients
 from optimization.keras.stages.clip import is_clipping
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
-from optimization.optimizers import gradients
 
 
 class FirstClip(Stage):

@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
+from optimization.keras import distribution
 from optimization.keras.stages.stage import Batch, GradsAndVars, Rest, Stage, argument
-from optimization.optimizers import distribution
 
 GradientFunction = Callable[[GradsAndVars], GradsAndVars]
 

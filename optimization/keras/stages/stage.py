@@ -12,8 +12,8 @@ from typing import Any, ClassVar, dataclass_transform
 
 import keras
 
-from optimization.optimizers.norms import Norm
-from optimization.optimizers.updates import Updates
+from optimization.keras.norms import Norm
+from optimization.keras.updates import Updates
 
 GradsAndVars = list[tuple[Any, Any]]
 

@@ -1,7 +1,7 @@
 """The stage that gives gradients the form in which updates take them."""
 
+from optimization.keras.slots import for_update
 from optimization.keras.stages.stage import Batch, Rest, Stage
-from optimization.optimizers.slots import for_update
 
 
 class SumDuplicates(Stage):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import keras
 
 from optimization.configs import printing
+from optimization.keras.gradients import bare
 from optimization.keras.stages.reduce import GradientFunction
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
-from optimization.optimizers.gradients import bare
 
 
 class Transform(Stage):

@@ -1,7 +1,7 @@
 """The stage that undoes a static loss scale."""
 
+from optimization.keras import gradients
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
-from optimization.optimizers import gradients
 
 
 class Unscale(Stage):

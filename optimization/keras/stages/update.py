@@ -6,20 +6,20 @@ from typing import Any, Literal
 
 import keras
 
-from optimization.keras.stages.stage import Batch, Rest, Stage, argument
-from optimization.matching.layer_decay import LayerDecay
-from optimization.optimizers import distribution, paths
-from optimization.optimizers.group_table import (
+from optimization.keras import distribution, paths
+from optimization.keras.group_table import (
     GroupRow,
     format_group_table,
     highest_rates,
     table_row,
 )
-from optimization.optimizers.groups import ParamGroup, owning_layer_types
-from optimization.optimizers.hyperparameters import HyperparameterSchedules
-from optimization.optimizers.masters import MasterWeights
-from optimization.optimizers.members import Members
-from optimization.optimizers.updates import Updates, checked_jit_compile
+from optimization.keras.groups import ParamGroup, owning_layer_types
+from optimization.keras.hyperparameters import HyperparameterSchedules
+from optimization.keras.masters import MasterWeights
+from optimization.keras.members import Members
+from optimization.keras.stages.stage import Batch, Rest, Stage, argument
+from optimization.keras.updates import Updates, checked_jit_compile
+from optimization.matching.layer_decay import LayerDecay
 from optimization.schedules.scaled import rate_text
 
 

@@ -5,7 +5,7 @@ import pytest
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.optimizers import PipelineOptimizer
 from tests.golden_cases import make_variables
-from tests.optimizers.common import (
+from tests.keras.common import (
     BACKEND,
     TableSchedule,
     data,

@@ -5,14 +5,14 @@ import pytest
 from optimization.keras.stages.clip import unitwise_norm
 from optimization.optimizers import PipelineOptimizer
 from tests.golden_cases import make_variables
-from tests.keras.stages.test_finite_check import compiled, eager
-from tests.optimizers.common import (
+from tests.keras.common import (
     TableSchedule,
     final_weights,
     problem,
     relative_error,
     tensorflow_only,
 )
+from tests.keras.stages.test_finite_check import compiled, eager
 
 SHAPES = {
     "conv/kernel": (3, 2, 4, 5),

@@ -4,7 +4,7 @@ import pytest
 
 from optimization.optimizers import NonFiniteGradientError, PipelineOptimizer
 from tests.golden_cases import make_variables
-from tests.optimizers.common import BACKEND, TableSchedule, problem, tensorflow_only
+from tests.keras.common import BACKEND, TableSchedule, problem, tensorflow_only
 
 PATH = "block/dense/kernel"
 

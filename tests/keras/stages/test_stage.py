@@ -8,12 +8,13 @@ import keras
 import numpy as np
 import pytest
 
+from optimization.keras import gradients
 from optimization.keras.pipeline import STAGES
 from optimization.keras.stages.clip import Clip
 from optimization.keras.stages.stage import Stage, argument
-from optimization.optimizers import PipelineOptimizer, gradients
+from optimization.optimizers import PipelineOptimizer
 from tests.golden_cases import make_variables
-from tests.optimizers.common import data, tensorflow_only
+from tests.keras.common import data, tensorflow_only
 
 DOCS = Path(__file__).parents[3] / "docs" / "pipeline.md"
 

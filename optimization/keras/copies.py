@@ -1,0 +1,87 @@
+"""State that starts as a copy of a weight, as averages do, and float32 copies to train."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from optimization.keras.control import conditionally
+from optimization.keras.slots import compute_dtype
+from optimization.keras.swapping import copied
+
+_TENSORFLOW = keras.backend.backend() == "tensorflow"
+if _TENSORFLOW:
+    import tensorflow as tf
+
+
+class CopiesWeights:
+    """Mixin for an optimizer: makes copies of weights, also of those that have no value yet.
+
+    On TensorFlow a model that was not built makes its weights inside the function that trains it.
+    While that is traced they have no value. Their copies are filled when the next trace begins,
+    which finds them initialized; or by the first step, where TensorFlow runs the first trace.
+    """
+
+    _unfilled: "_Unfilled | None" = None
+
+    def add_copy(self, weight: Any, name: str, aggregation: str = "none") -> keras.Variable:
+        """Adds a variable, float32 at least, that starts as a copy of a weight."""
+
+        def initializer(shape: Any, dtype: Any = None) -> Any:
+            return ops.cast(copied(weight), dtype) if has_value else ops.zeros(shape, dtype)
+
+        has_value = _has_value(weight)
+        variable = self.add_variable(
+            weight.shape,
+            initializer=initializer,
+            dtype=compute_dtype(weight),
+            aggregation=aggregation,
+            layout=getattr(weight, "_layout", None),
+            name=name,
+        )
+        if not has_value:
+            self._unfilled = self._unfilled or _Unfilled()
+            self._unfilled.pairs.append((variable, weight))
+        return variable
+
+    def fill_copies(self) -> None:
+        """Fills the copies that wait for their weights' values, before anything reads them."""
+        if self._unfilled is not None and self._unfilled.fill():
+            self._unfilled = None
+
+    def copies_are_filled(self) -> None:
+        """Has copies that wait for their weights' values keep what was loaded into them."""
+        self._unfilled = None
+
+
+class _Unfilled:
+    """Copies, each with its weight, that are still to be filled."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[keras.Variable, Any]] = []
+        # A function may have been traced that fills them, and then it may have run, or not.
+        self._filled = keras.Variable(False, dtype="bool", trainable=False, name="filled")
+
+    def fill(self) -> bool:
+        """Fills them once, and says whether that is done."""
+        with tf.init_scope():
+            if all(_has_value(weight) for _, weight in self.pairs):
+                if not ops.convert_to_numpy(self._filled):
+                    self._assign()
+                return True
+        targets = [self._filled, *(variable for variable, _ in self.pairs)]
+        conditionally(ops.logical_not(self._filled), self._assign, (), targets)
+        return False
+
+    def _assign(self) -> None:
+        for variable, weight in self.pairs:
+            variable.assign(ops.cast(weight, variable.dtype))
+        self._filled.assign(True)
+
+
+def _has_value(weight: Any) -> bool:
+    """Says, outside any `tf.function`, whether a weight is initialized."""
+    if not _TENSORFLOW:
+        return True
+    value = weight.value if isinstance(weight, keras.Variable) else weight
+    return not isinstance(value, tf.Variable) or bool(value.is_initialized())

@@ -1,0 +1,85 @@
+"""The steps that Adafactor takes relative to the weights, to be looked at."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from optimization.keras.functions import FUNCTIONS
+from optimization.keras.paths import path_of
+from optimization.keras.pipeline import PipelineOptimizer
+from optimization.keras.rule_optimizer import RuleOptimizer
+from optimization.keras.slots import compute_dtype
+from optimization.keras.stages.update import Update
+from optimization.rules.adafactor_formula import AdafactorFormula
+from optimization.rules.arrays import State
+from optimization.rules.rule import Numbers
+
+
+def effective_learning_rates(optimizer: Any) -> dict[str, float]:
+    """Returns Adafactor's effective learning rate of each variable that it updates.
+
+    That is alpha = rho * max(epsilon2, RMS(w)) of the update to come, rho without the parameter
+    scale, with all multipliers of groups and layers. `AdafactorSchedule` of transformers shows
+    that of one variable of each group, as of the update before.
+
+    Args:
+        optimizer: An `Adafactor`, or a `PipelineOptimizer` with one, perhaps among others; either
+            may be inside of a `LossScaleOptimizer`.
+
+    Returns:
+        Path -> alpha; empty where no variable is updated by an Adafactor.
+
+    Raises:
+        ValueError: If the optimizer is not built.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not optimizer.built:
+        raise ValueError("The optimizer is not built: its variables are not known yet.")
+    if not isinstance(optimizer, PipelineOptimizer):
+        return _rates((path_of(v), optimizer, v, {}) for v in optimizer._trainable_variables)
+    return _rates(optimizer.stage(Update).updaters())
+
+
+def relative_to_weights(optimizer: Any) -> bool:
+    """Says whether an Adafactor with parameter scale is among what updates variables."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = [optimizer]
+    if isinstance(optimizer, PipelineOptimizer):
+        members = optimizer.stage(Update).members.members
+        inner = [member.optimizer for member in members if member.positions]
+    return any(_is_adafactor(o) and o.rule.is_relative_to_weights for o in inner)
+
+
+def _is_adafactor(optimizer: Any) -> bool:
+    return isinstance(optimizer, RuleOptimizer) and isinstance(optimizer.rule, AdafactorFormula)
+
+
+def _effective_rate(optimizer: RuleOptimizer, variable: Any, followed: Mapping[str, Any]) -> Any:
+    """Returns alpha of the update to come.
+
+    Args:
+        optimizer: An Adafactor.
+        variable: One of its own.
+        followed: The scheduled numbers of the optimizer.
+    """
+    counted = optimizer.counted(optimizer.learning_rate, followed)
+    h = optimizer.numbers_of(variable, counted)
+    kept = optimizer.state_of(optimizer._get_variable_index(variable))
+    state = State({name: ops.convert_to_tensor(slot) for name, slot in kept.items()})
+    w = ops.cast(variable, compute_dtype(variable))
+    return optimizer.rule.rates(w, state, Numbers(w=FUNCTIONS.norm(w)), h, FUNCTIONS)[1]
+
+
+def _rates(updated: Any) -> dict[str, float]:
+    rates = {
+        path: ops.cast(_effective_rate(optimizer, variable, followed), "float32")
+        for path, optimizer, variable, followed in updated
+        if _is_adafactor(optimizer) and not optimizer._overwrite_variable_with_gradient(variable)
+    }
+    if not rates:
+        return {}
+    # Brought from the device in one go.
+    values = np.asarray(ops.convert_to_numpy(ops.stack(list(rates.values()))))
+    return dict(zip(rates, values.tolist(), strict=True))

@@ -1,0 +1,284 @@
+"""Exponential moving average of a model's weights, kept by `PipelineOptimizer`."""
+
+import contextlib
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from optimization.configs.printing import by_arguments
+from optimization.keras import distribution
+from optimization.keras.control import is_traced
+from optimization.keras.copies import CopiesWeights
+from optimization.keras.paths import path_of
+from optimization.keras.slots import steps_since
+from optimization.keras.state import by_unique_name, load
+from optimization.keras.swapping import SWAPPED, Swappable, copied
+
+_AVERAGE = "average/"
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class WeightAverage(Swappable):
+    """average <- average - (1 - d) * (average - w), after every step.
+
+    With n the number of steps taken, d is 0 for n < start_step (the average follows the weights),
+    and from then on
+
+        d = min(average_decay, (1 + n - start_step) / (10 + n - start_step))   dynamic_decay
+        d = average_decay                                                      otherwise
+
+    The average starts from the weights themselves. (TensorFlow Model Garden starts it from zero
+    and never corrects for that.) Averages are float32 at least; integer weights have none.
+
+    With start_step=2 and dynamic_decay=False this is the average of Keras' `use_ema`, which the
+    last two arguments complete.
+
+    Args:
+        average_decay: Largest d, in [0, 1).
+        start_step: Number of steps before averaging begins, >= 0.
+        dynamic_decay: Let d grow from 1/10, so that early averages forget the first weights fast.
+        trainable_weights_only: Average trainable weights; False adds the others, such as the
+            statistics of batch normalization, and needs `shadow_copy(model)`.
+        name: Ends the names of its variables.
+        overwrite_frequency: After every so many steps the weights become their averages; None: they
+            never do.
+        overwrite_at_end: Whether `finalize_variable_values`, with which `model.fit` ends, has the
+            weights become their averages.
+
+    Raises:
+        ValueError: For a value out of its range.
+    """
+
+    average_decay: float = 0.99
+    start_step: int = 0
+    dynamic_decay: bool = True
+    trainable_weights_only: bool = True
+    name: str = "ExponentialMovingAverage"
+    overwrite_frequency: int | None = None
+    overwrite_at_end: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(
+                "Argument `average_decay` must be in [0, 1), received: average_decay="
+                f"{self.average_decay}"
+            )
+        for name, least in (("start_step", 0), ("overwrite_frequency", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"Argument `{name}` must be >= {least}, received: {name}={value}")
+        self._weights: list[Any] = []
+        self._paths: list[str] = []
+        self._waiting: dict[str, Any] = {}
+        self._averages: list[keras.Variable] = []
+        self._aside: dict[int, Any] = {}
+        self._has_all_weights = self.trainable_weights_only
+
+    __repr__ = by_arguments
+    get_config = dataclasses.asdict
+
+    def decay(self, steps: Any) -> Any:
+        """Returns d after `steps` steps, a float32 scalar."""
+        n = steps_since(steps, self.start_step)
+        decay = ops.cast(self.average_decay, "float32")
+        if self.dynamic_decay:
+            # Before the start n is negative and the quotient means nothing: see `where`.
+            decay = ops.minimum(decay, (1 + n) / ops.maximum(10 + n, 1.0))
+        return ops.where(n < 0, 0.0, decay)
+
+    def build(self, optimizer: CopiesWeights, variables: Sequence[Any]) -> None:
+        """Creates the averages of the trainable variables, as variables of `optimizer`."""
+        self.add_flag(optimizer)
+        self._add(optimizer, variables)
+
+    def other_weights(self, model: keras.Model) -> list[Any]:
+        """Returns the weights of the model that have no average yet, but need one."""
+        known = {id(weight) for weight in self._weights}
+        return [w for w in model.weights if id(w) not in known and _is_averaged(w)]
+
+    def add(self, optimizer: CopiesWeights, weights: Sequence[Any]) -> None:
+        """Creates the averages of the weights that trainable variables leave out.
+
+        Raises:
+            ValueError: If averages were loaded before, and not for these weights.
+        """
+        self._add(optimizer, weights)
+        self._has_all_weights = True
+        if self._waiting:
+            added = list(self.variables_by_path().items())[-len(weights) :]
+            load(dict(added), self._waiting, self._paths)
+            self._waiting = {}
+
+    def load(self, waiting: dict[str, Any]) -> None:
+        """Takes loaded values of averages that do not exist yet."""
+        self._waiting = waiting
+
+    @property
+    def weights(self) -> list[Any]:
+        """The weights that are averaged."""
+        return list(self._weights)
+
+    @property
+    def loads_later(self) -> str | None:
+        """How names of averages begin that may be loaded before they exist, or None."""
+        return None if self._has_all_weights else _AVERAGE
+
+    def _add(self, optimizer: CopiesWeights, weights: Sequence[Any]) -> None:
+        for weight in weights:
+            if _is_averaged(weight):
+                self._weights.append(weight)
+                self._paths.append(path_of(weight))
+                # Statistics differ from replica to replica until they are read as their mean.
+                aggregation = "none" if weight.trainable else "mean"
+                name = f"{path_of(weight).replace('/', '_')}_{self.name}"
+                self._averages.append(optimizer.add_copy(weight, name, aggregation))
+
+    def variables_by_path(self) -> dict[str, keras.Variable]:
+        """Returns its variables by the paths of the weights they belong to."""
+        named = [("swapped", self.swapped)]
+        named += [
+            (f"{_AVERAGE}{path}", average)
+            for path, average in zip(self._paths, self._averages, strict=True)
+        ]
+        return by_unique_name(named)
+
+    def guard(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns a context for a step, which raises where a step must not be taken.
+
+        Raises:
+            ValueError: If the model's other weights are to be averaged but were never given, or
+                are constants inside a function compiled by JAX.
+            RuntimeError: As `Swappable.unswapped`.
+        """
+        if not self._has_all_weights:
+            raise ValueError(
+                "The average was made with trainable_weights_only=False: call "
+                "`optimizer.shadow_copy(model)` before the first step, so that it knows them all."
+            )
+        if not self.trainable_weights_only and is_traced(self.swapped.value):
+            raise ValueError(
+                "An average with trainable_weights_only=False can't be kept inside a function "
+                "compiled by JAX, such as `fit`: it is given the trainable weights only."
+            )
+        return self.unswapped()
+
+    def update(self, steps: Any, moved: Collection[int] = ()) -> None:
+        """Moves the averages towards the weights, `steps` steps having been taken.
+
+        Args:
+            steps: Number of steps taken.
+            moved: The `id` of each weight whose average has been moved already.
+        """
+        share = 1 - self.decay(steps)
+        for weight, average in zip(self._weights, self._averages, strict=True):
+            if id(weight) not in moved:
+                move(average, weight, share)
+
+    def following(
+        self, variables: Sequence[Any], targets: Sequence[Any], steps: Any
+    ) -> tuple[dict[int, keras.Variable], Any]:
+        """Returns what an update that moves averages in the same pass needs.
+
+        Only those can be moved so where nothing comes between: no copy in another dtype, and no
+        constraint.
+
+        Args:
+            variables: The weights.
+            targets: What is trained in their place.
+            steps: Number of steps that will have been taken.
+
+        Returns:
+            The averages by `id` of the weight, and the share for `move`.
+        """
+        pairs = zip(self._weights, self._averages, strict=True)
+        averages = {id(weight): average for weight, average in pairs}
+        found = {
+            id(variable): averages[id(variable)]
+            for variable, target in zip(variables, targets, strict=True)
+            if variable is target and variable.constraint is None and id(variable) in averages
+        }
+        return found, 1 - self.decay(steps)
+
+    def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
+        """Has the weights become their averages, if that is due after `steps` steps.
+
+        Args:
+            steps: Number of steps taken.
+            copies: What is trained in the weights' place, in the order of `weights`.
+        """
+        if self.overwrite_frequency is None:
+            return
+        due = ops.equal(ops.mod(steps, self.overwrite_frequency), 0)
+        for weight, copy, average in zip(self._weights, copies, self._averages, strict=True):
+            for variable in (copy,) if copy is weight else (copy, weight):
+                value = ops.cast(average, variable.dtype)
+                variable.assign(ops.where(due, value, ops.convert_to_tensor(variable)))
+
+    def finalize(self) -> None:
+        """Has the weights become their averages, where the training is to end so.
+
+        Raises:
+            RuntimeError: If they are swapped.
+        """
+        if not self.overwrite_at_end:
+            return
+        if self.is_swapped():
+            raise RuntimeError(SWAPPED)
+        for weight, average in self._pairs_of_copies():
+            weight.assign(ops.cast(copied(average), weight.dtype))
+
+    def swap(self) -> None:
+        """Exchanges weights and averages; a second call restores both bit for bit.
+
+        Raises:
+            RuntimeError: Inside a `tf.function`, where it would run once, while tracing.
+        """
+        self.check_eager()
+        restoring = self.is_swapped()
+        exact_averages = self._aside if restoring else {}
+        self._aside = {}
+        for i, (weight, average) in enumerate(self._pairs_of_copies()):
+            old_weight, old_average = copied(weight), copied(average)
+            weight.assign(ops.cast(old_average, weight.dtype))
+            average.assign(exact_averages.get(i, ops.cast(old_weight, average.dtype)))
+            if _dtype(weight) != _dtype(average) and not restoring:
+                # A weight of lower precision can't hold the average: it is kept aside.
+                self._aside[i] = old_average
+        self.swapped.assign(not restoring)
+
+    def _places(self) -> dict[str, list[int]]:
+        first, places = 0, []
+        for path, weight in zip(self._paths, self._weights, strict=True):
+            count = len(distribution.local_copies(weight))
+            places.append((path, list(range(first, first + count))))
+            first += count
+        return by_unique_name(places)
+
+    def _pairs_of_copies(self) -> list[tuple[Any, Any]]:
+        # Each device's copies are exchanged by themselves: Keras lets statistics of batch
+        # normalization differ between replicas, and a second swap must restore each.
+        return [
+            pair
+            for weight, average in zip(self._weights, self._averages, strict=True)
+            for pair in zip(
+                distribution.local_copies(weight), distribution.local_copies(average), strict=True
+            )
+        ]
+
+
+def move(average: Any, weight: Any, share: Any) -> None:
+    """Average <- average - share * (average - weight)."""
+    difference = ops.subtract(average, ops.cast(weight, average.dtype))
+    average.assign_sub(ops.cast(share, average.dtype) * difference)
+
+
+def _dtype(variable: Any) -> str:
+    return keras.backend.standardize_dtype(variable.dtype)
+
+
+def _is_averaged(weight: Any) -> bool:
+    floating = keras.backend.is_float_dtype(_dtype(weight))
+    return floating and not getattr(weight, "overwrite_with_gradient", False)

@@ -1,0 +1,309 @@
+"""Gradients as they reach an optimizer: dense or sparse; summed, scaled and clipped.
+
+Sparse gradients are `tf.IndexedSlices`; the functions here keep them sparse. (Those of JAX and
+PyTorch are made dense when a step begins.) What an update then reads depends on the algorithm:
+
+- SGD without momentum and weight decay: the rows that have a gradient, nothing else;
+- Keras' Adagrad: it changes these rows only, but reads its whole accumulator;
+- all others: every row, since moments and weight decay act where the gradient is 0 too, and the
+  result is the one of the dense gradient.
+
+Adaptive clipping, accumulation, XLA (`jit_compile`) and the optimizers of this package that are not
+Keras' make a gradient dense.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from optimization.keras.norms import Norm, either, half_sum_of_squares, root_of_squares, times
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+_SMALL = 2**12
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """A gradient that is still to be multiplied, where an update does it on the way.
+
+    The functions of this module take one where they take a gradient.
+
+    Attributes:
+        values: A dense tensor, or a variable.
+        factor: A number or a float32 scalar; None for 1.
+        divisor: What the values are divided by before, for a clip of very large ones; None for 1.
+        copies: The same on each device of this process; empty for one for all.
+    """
+
+    values: Any
+    factor: Any = None
+    divisor: Any = None
+    copies: tuple[Any, ...] = ()
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the gradient."""
+        return self.values.dtype
+
+    @property
+    def shape(self) -> Any:
+        """The shape of the gradient."""
+        return self.values.shape
+
+    def on(self, device: int) -> Any:
+        """Returns the values on a device of this process."""
+        return self.copies[device] if self.copies else self.values
+
+    def times(self, factor: Any) -> "Scaled":
+        """Returns the gradient times a factor, which is not multiplied yet either."""
+        factor = factor if isinstance(factor, float) else ops.cast(factor, "float32")
+        factor = factor if self.factor is None else self.factor * factor
+        return dataclasses.replace(self, factor=factor)
+
+    def divided_by(self, divisor: Any) -> "Scaled":
+        """Returns the gradient divided by a power of two, before it is multiplied."""
+        divisor = divisor if self.divisor is None else self.divisor * divisor
+        return dataclasses.replace(self, divisor=divisor)
+
+
+def is_sparse(gradient: Any) -> bool:
+    """Says whether a gradient holds some rows only."""
+    return keras.backend.backend() == "tensorflow" and isinstance(gradient, tf.IndexedSlices)
+
+
+def tensor_or_slices(gradient: Any) -> Any:
+    """Returns a sparse tensor of JAX or PyTorch as a dense one; any other gradient as it is."""
+    backend = keras.backend.backend()
+    if backend == "jax" and hasattr(gradient, "todense"):
+        return gradient.todense()
+    if backend == "torch" and hasattr(gradient, "to_dense"):
+        return gradient.to_dense()
+    return gradient
+
+
+def convert(gradient: Any, dtype: str) -> Any:
+    """Returns a gradient in a dtype; a sparse one stays sparse."""
+    if isinstance(gradient, Scaled):
+        copies = tuple(ops.cast(copy, dtype) for copy in gradient.copies)
+        values = copies[0] if copies else ops.cast(gradient.values, dtype)
+        return dataclasses.replace(gradient, values=values, copies=copies)
+    return map_values(lambda values: ops.cast(values, dtype), tensor_or_slices(gradient))
+
+
+def sum_duplicates(gradient: Any) -> Any:
+    """Sums the rows of a sparse gradient that share an index; a dense one is returned as it is.
+
+    Squares, norms and scatter updates of a sparse gradient are wrong while an index repeats.
+    """
+    if not is_sparse(gradient):
+        return gradient
+    indices, positions = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, positions, tf.shape(indices)[0])
+    return tf.IndexedSlices(values, indices, gradient.dense_shape)
+
+
+def densify(gradient: Any) -> Any:
+    """Returns a sparse gradient, or one still to be scaled, as a tensor; any other as it is."""
+    if isinstance(gradient, Scaled):
+        values = _before_factor(gradient)
+        return values if gradient.factor is None else scale(values, gradient.factor)
+    return tf.convert_to_tensor(gradient) if is_sparse(gradient) else tensor_or_slices(gradient)
+
+
+def bare(gradient: Any) -> Any:
+    """Returns a gradient that is still to be scaled as a tensor, any other as it is."""
+    return densify(gradient) if isinstance(gradient, Scaled) else gradient
+
+
+def map_values(function: Callable[[Any], Any], gradient: Any) -> Any:
+    """Applies a function to a gradient's values, those of its rows if it is sparse."""
+    if is_sparse(gradient):
+        return tf.IndexedSlices(function(gradient.values), gradient.indices, gradient.dense_shape)
+    return function(densify(gradient))
+
+
+def scale(gradient: Any, factor: Any) -> Any:
+    """Returns g * factor, in the dtype of g."""
+    if isinstance(gradient, Scaled):
+        return gradient.times(factor)
+    if isinstance(factor, float):  # of which a cast would make a float32 tensor first
+        return map_values(lambda values: values * factor, gradient)
+    return map_values(lambda values: values * ops.cast(factor, values.dtype), gradient)
+
+
+def _is_marked(gradient: Any) -> bool:
+    return isinstance(gradient, Scaled) or is_sparse(gradient)
+
+
+def _identity(factor: Any) -> Any:
+    return factor if isinstance(factor, float | None) else id(factor)
+
+
+def scale_all(gradients: Sequence[Any], factor: Any, divisor: Any = None) -> list[Any]:
+    """Returns each gradient divided by a power of two, and then times one factor."""
+    gradients = list(gradients)
+    if divisor is not None:
+        gradients = _divided(gradients, [divisor] * len(gradients))
+    products: dict[Any, Any] = {}
+    scaled = []
+    for gradient in gradients:
+        if isinstance(gradient, Scaled):
+            known = _identity(gradient.factor)
+            if known not in products:
+                products[known] = gradient.times(factor).factor
+            scaled.append(dataclasses.replace(gradient, factor=products[known]))
+        else:
+            scaled.append(scale(gradient, factor))
+    return scaled
+
+
+def _divided(gradients: Sequence[Any], divisors: Sequence[Any]) -> list[Any]:
+    """Returns gradients divided by what is almost always 1."""
+    places = [i for i, gradient in enumerate(gradients) if not isinstance(gradient, Scaled)]
+    values = [ops.convert_to_tensor(values_of(gradients[i])) for i in places]
+    if values:
+        own = ops.stack([divisors[i] for i in places])
+        values = either(ops.all(ops.equal(own, 1.0)), _same, _quotients, [own, *values])
+    found = dict(zip(places, values, strict=True))
+    return [
+        map_values(lambda _, i=i: found[i], gradient)
+        if i in found
+        else gradient.divided_by(divisors[i])
+        for i, gradient in enumerate(gradients)
+    ]
+
+
+def _same(divisors: Any, *values: Any) -> list[Any]:
+    return list(values)
+
+
+def _quotients(divisors: Any, *values: Any) -> list[Any]:
+    divisors = ops.unstack(divisors, len(values))
+    return [x / ops.cast(divisor, x.dtype) for x, divisor in zip(values, divisors, strict=True)]
+
+
+def values_of(gradient: Any) -> Any:
+    """Returns the tensor of a gradient's values, without what they are still to be scaled by."""
+    return gradient.values if _is_marked(gradient) else gradient
+
+
+def global_norm(gradients: Sequence[Any]) -> Norm:
+    """Returns the norm over all gradients.
+
+    Sparse gradients must not repeat an index.
+    """
+    # Those with one factor share its operations.
+    parts: dict[Any, tuple[Any, list[Any]]] = {}
+    for gradient in gradients:
+        factor = gradient.factor if isinstance(gradient, Scaled) else None
+        parts.setdefault(_identity(factor), (factor, []))[1].append(_before_factor(gradient))
+    factors = [1.0 if factor is None else factor for factor, _ in parts.values()]
+    joined = [_joined(values) for _, values in parts.values()]
+    counts = [len(values) for values in joined]
+
+    def squares(tensors: Sequence[Any], unit: Any) -> Any:
+        factors, values = tensors[: len(counts)], iter(tensors[len(counts) :])
+        sums = [_sum(itertools.islice(values, count), unit) for count in counts]
+        return 2 * sum(ops.square(f) * each for f, each in zip(factors, sums, strict=True))
+
+    factors = [ops.convert_to_tensor(factor, "float32") for factor in factors]
+    return root_of_squares(squares, [*factors, *(x for values in joined for x in values)])
+
+
+def _joined(tensors: Sequence[Any]) -> list[Any]:
+    """Returns the same numbers in fewer tensors: on TensorFlow small ones of a shape are stacked.
+
+    An operation takes as long as it takes to copy some thousand numbers.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return list(tensors)
+    together: dict[Any, list[Any]] = {}
+    for x in tensors:
+        shape = tuple(x.shape)
+        is_small = None not in shape and math.prod(shape) < _SMALL
+        together.setdefault((shape, x.dtype) if is_small else id(x), []).append(x)
+    return [tf.stack(alike) if len(alike) > 1 else alike[0] for alike in together.values()]
+
+
+def _sum(values: Iterable[Any], unit: Any) -> Any:
+    halves = [ops.cast(half_sum_of_squares(times(x, unit)), "float32") for x in values]
+    return ops.sum(ops.stack(halves))
+
+
+def norms(gradients: Sequence[Any], large_only: bool = False) -> Norm:
+    """Returns the norm of each gradient, in one tensor; see `root_of_squares`."""
+
+    def squares(tensors: Sequence[Any], units: Any) -> Any:
+        units = [None] * len(tensors) if units is None else ops.unstack(units, len(tensors))
+        halves = [half_sum_of_squares(times(*each)) for each in zip(tensors, units, strict=True)]
+        return 2 * ops.stack([ops.cast(half, "float32") for half in halves])
+
+    found = root_of_squares(squares, [_before_factor(g) for g in gradients], large_only)
+    factors = [g.factor if isinstance(g, Scaled) else None for g in gradients]
+    if all(factor is None for factor in factors):
+        return found
+    factors = [ops.convert_to_tensor(1.0 if f is None else f, "float32") for f in factors]
+    return Norm(found.root * ops.abs(ops.stack(factors)), found.unit)
+
+
+def _before_factor(gradient: Any) -> Any:
+    """Returns the values, divided by what they are still to be divided by, but not multiplied."""
+    values = values_of(gradient)
+    divisor = gradient.divisor if isinstance(gradient, Scaled) else None
+    return values if divisor is None else values / ops.cast(divisor, values.dtype)
+
+
+def is_finite(gradient: Any) -> Any:
+    """Says whether all entries are finite."""
+    return ops.all(ops.isfinite(values_of(gradient)))
+
+
+def largest(gradient: Any) -> Any:
+    """Returns the largest absolute value of an entry."""
+    return ops.max(ops.abs(gradient.values if is_sparse(gradient) else densify(gradient)))
+
+
+def clip_by_norm(gradients: Sequence[Any], bound: float) -> tuple[list[Any], Any]:
+    """Clips the norm of each gradient.
+
+    Returns:
+        Each g * min(bound / |g|, 1), and which norms were above the bound.
+    """
+    found = norms(gradients, large_only=bound > 1e-12)
+    divisors, factors = (ops.unstack(each, len(gradients)) for each in found.clip(bound))
+    divided = _divided(gradients, divisors)
+    return [scale(g, factor) for g, factor in zip(divided, factors, strict=True)], found > bound
+
+
+def clip_by_global_norm(
+    gradients: Sequence[Any], bound: float, norm: Norm | None = None
+) -> list[Any]:
+    """Returns each g * min(bound / norm, 1), with the norm over all gradients if not given.
+
+    A norm that is not finite makes every gradient NaN, as in Keras: it can't be clipped.
+    """
+    norm = global_norm(gradients) if norm is None else norm
+    divisor, factor = norm.clip(bound)
+    return scale_all(gradients, factor, divisor)
+
+
+def clip_by_value(gradient: Any, bound: float) -> Any:
+    """Returns min(max(g, -bound), bound), elementwise."""
+    return map_values(lambda values: ops.clip(values, -bound, bound), gradient)
+
+
+def without_autograd() -> contextlib.AbstractContextManager[Any]:
+    """Returns a context in which PyTorch records no graph; nothing on other backends."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()

@@ -1,0 +1,159 @@
+"""Rules that give some variables settings of their own."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from optimization.configs import printing
+from optimization.keras.inner import check_wrappable, portable
+from optimization.keras.texts import optimizer_text
+from optimization.matching.patterns import as_pattern_list
+from optimization.matching.rules import DEFAULT, MATCHERS, Rule, assigned
+from optimization.schedules.scaled import rate_text
+
+__all__ = ["DEFAULT", "ParamGroup", "assigned", "named", "owning_layer_types"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ParamGroup(Rule):
+    """Variables chosen by one matcher, and what is different for them.
+
+    Of several groups the first that matches a variable has it. Variables that none matches are
+    the default group, with the settings of the optimizer itself.
+
+    Args:
+        match: Regular expression searched (`re.search`) in the variable's path.
+        layer_type: Name of the class of the layer that owns the variable. Needs
+            `PipelineOptimizer.set_model(model)`.
+        ndim: Numbers of axes, such as [0, 1] for biases and scales.
+        learning_rate_multiplier: Factor on the learning rate, >= 0.
+        learning_rate: A float, or a schedule of the optimizer steps, in the place of the
+            optimizer's learning rate; None for that one.
+        hyperparameters: Constructor arguments of its optimizer to replace, by name. "weight_decay"
+            stands for `weight_decay_rate` where the optimizer calls it so.
+        optimizer: A Keras optimizer for these variables, not built; None for one like the default.
+        freeze: Leave the variables as they are: no update, no state, no part in norms.
+        name: Name in tables and summaries; None for what the matcher looks for.
+
+    Raises:
+        ValueError: If there is not exactly one matcher, for a value out of its range, or for
+            settings of which one would not act.
+        TypeError: If `optimizer` is not one that can be used here.
+    """
+
+    match: str | None = None
+    layer_type: str | None = None
+    ndim: Sequence[int] | None = None
+    learning_rate_multiplier: float = 1.0
+    learning_rate: Any = None
+    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: keras.optimizers.Optimizer | None = None
+    freeze: bool = False
+    name: str | None = None
+
+    def __post_init__(self):
+        matchers = [name for name in MATCHERS if getattr(self, name) is not None]
+        if len(matchers) != 1:
+            raise ValueError(
+                f"A parameter group must have exactly one of {MATCHERS}, received: {matchers}"
+            )
+        if self.match is not None:
+            as_pattern_list([self.match], "match")
+        if self.ndim is not None:
+            object.__setattr__(self, "ndim", _checked_ndim(self.ndim))
+        object.__setattr__(self, "hyperparameters", dict(self.hyperparameters))
+        multiplier = self.learning_rate_multiplier
+        if not 0 <= multiplier < math.inf:
+            raise ValueError(
+                "Argument `learning_rate_multiplier` must be >= 0 and finite, received: "
+                f"learning_rate_multiplier={multiplier}"
+            )
+        rate = self.learning_rate
+        if rate is not None and not callable(rate) and not 0 <= rate < math.inf:
+            raise ValueError(
+                "Argument `learning_rate` must be a schedule or a finite number >= 0, received: "
+                f"learning_rate={rate!r}"
+            )
+        if self.optimizer is not None:
+            check_wrappable(self.optimizer)
+        self._check_all_settings_act()
+
+    def __repr__(self) -> str:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = {name: value for name, value in values.items() if value not in (None, {})}
+        if "learning_rate" in values:
+            values["learning_rate"] = rate_text(self.learning_rate)
+        if "optimizer" in values:
+            values["optimizer"] = optimizer_text(self.optimizer)
+        return printing.call(type(self).__name__, **printing.differing(self, values))
+
+    def _check_all_settings_act(self) -> None:
+        changed = (
+            self.learning_rate is not None
+            or self.optimizer is not None
+            or self.hyperparameters
+            or self.learning_rate_multiplier != 1
+        )
+        if self.freeze and changed:
+            raise ValueError("A parameter group with freeze=True can't have other settings.")
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments in a form that JSON can hold."""
+        serialize = keras.saving.serialize_keras_object
+        optimizer = self.optimizer and portable(serialize(self.optimizer))
+        rate = serialize(self.learning_rate) if callable(self.learning_rate) else self.learning_rate
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        hyperparameters = serialize(self.hyperparameters)
+        changed = {"optimizer": optimizer, "learning_rate": rate}
+        return {**fields, **changed, "hyperparameters": hyperparameters}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "ParamGroup":
+        """Rebuilds the group from `get_config()`."""
+        config = dict(config)
+        for key in ("optimizer", "learning_rate", "hyperparameters"):
+            if isinstance(config.get(key), dict):
+                config[key] = keras.saving.deserialize_keras_object(
+                    config[key], custom_objects=custom_objects
+                )
+        return cls(**config)
+
+
+def named(groups: Sequence[ParamGroup]) -> list[ParamGroup]:
+    """Returns the groups, each with a name.
+
+    Raises:
+        TypeError: If something is not a `ParamGroup`.
+        ValueError: If a name is used twice, or is "default".
+    """
+    groups = list(groups)
+    for group in groups:
+        if not isinstance(group, ParamGroup):
+            raise TypeError(f"Argument `param_groups` must hold ParamGroup, received: {group!r}")
+    groups = [dataclasses.replace(group, name=group.label) for group in groups]
+    names = [DEFAULT, *(group.name for group in groups)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"Parameter groups must have names of their own, received: {repeated}")
+    return groups
+
+
+def owning_layer_types(model: keras.Model) -> dict[int, str]:
+    """Returns the class name of the layer that owns each variable, by `id(variable)`."""
+    return {
+        id(variable): type(layer).__name__
+        for layer in model._flatten_layers()
+        for variable in layer._trainable_variables
+    }
+
+
+def _checked_ndim(ndim: Sequence[int]) -> tuple[int, ...]:
+    numbers = (ndim,) if isinstance(ndim, int) else tuple(ndim)
+    if not numbers or not all(isinstance(n, int) and n >= 0 for n in numbers):
+        raise ValueError(f"Argument `ndim` must hold integers >= 0, received: ndim={ndim!r}")
+    return numbers

@@ -1,0 +1,161 @@
+import keras
+import numpy as np
+import pytest
+
+import optimization
+from optimization.keras.stages.update import Update
+from optimization.optimizers import Muon, ParamGroup, PipelineOptimizer
+from tests.golden_cases import make_variables
+from tests.keras.common import (
+    final_weights,
+    problem,
+    relative_error,
+    tensorflow_only,
+)
+
+SHAPES = {
+    "lm/token_table/embeddings": (7, 4),
+    "lm/token_embedding/table": (7, 4),
+    "lm/layer_0/attention/query/kernel": (4, 2, 3),
+    "lm/layer_0/attention/query/bias": (2, 3),
+    "lm/layer_0/ffn/kernel": (4, 6),
+    "lm/layer_0/norm/gamma": (4, 6),
+    "lm/conv2d/kernel": (3, 3, 2, 5),
+    "lm/conv1d/kernel": (3, 2, 5),
+    "lm/depthwise_conv2d/kernel": (3, 3, 4, 2),
+    "lm/one/kernel": (4, 1),
+    "lm/logits/kernel": (4, 7),
+    "lm/logits/bias": (7,),
+}
+MATRICES = ["lm/layer_0/ffn/kernel", "lm/conv2d/kernel", "lm/conv1d/kernel"]
+
+
+def table_of(shapes, **arguments):
+    inner = arguments.pop("inner", None) or Muon(0.01, **arguments.pop("muon", {}))
+    optimizer = PipelineOptimizer(inner, **arguments)
+    optimizer.build(make_variables({path: np.ones(shape) for path, shape in shapes.items()}))
+    return optimizer
+
+
+def orthogonalized(*args, **arguments):
+    return [row.path for row in table_of(*args, **arguments).group_table() if row.orthogonalized]
+
+
+def test_hidden_matrices_and_kernels_alone_are_orthogonalized():
+    optimizer = table_of(SHAPES)
+    rows = optimizer.group_table()
+    assert [row.path for row in rows if row.orthogonalized] == MATRICES
+    text = optimizer.format_group_table(variables=True)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "3 variables default Muon 1 0.01 decayed, orthogonalized 144" in lines
+    assert any(line.startswith("9 variables") and "by AdamW" in line for line in lines)
+
+
+def test_the_head_is_that_of_the_whole_model():
+    # In each of the two optimizers inside the last kernel is a hidden one.
+    shapes = {"a/kernel": (3, 4), "b/kernel": (4, 5), "c/kernel": (5, 6)}
+    groups = [ParamGroup(match="^b", learning_rate_multiplier=0.5)]
+    assert orthogonalized(shapes, param_groups=groups) == ["a/kernel", "b/kernel"]
+    shapes |= {"c/kernel": (5, 1)}  # one output
+    assert orthogonalized(shapes) == ["a/kernel", "b/kernel"]
+    frozen = [ParamGroup(match="^c", freeze=True)]
+    assert orthogonalized(shapes, param_groups=frozen) == ["a/kernel", "b/kernel"]
+
+
+def test_what_the_config_says_counts():
+    assert orthogonalized(SHAPES, muon={"exclude_layers": ["conv.*:0$"]}) == MATRICES[:1]
+    found = orthogonalized(SHAPES, muon={"exclude_embeddings": False})
+    assert found == [*list(SHAPES)[:2], *MATRICES]
+    with pytest.raises(ValueError, match="exclude_layers.*'haed'"):
+        table_of(SHAPES, muon={"exclude_layers": ["haed"]})
+
+
+def test_each_kind_of_variable_decays_by_its_own_rate():
+    rows = table_of(SHAPES, muon={"weight_decay": 0.1, "adam_weight_decay": 0.0}).group_table()
+    assert [row.path for row in rows if row.decayed] == MATRICES
+    rows = table_of(SHAPES, muon={"weight_decay": None}).group_table()
+    assert [row.path for row in rows if not row.decayed] == MATRICES
+
+
+def test_the_column_is_empty_for_other_optimizers():
+    groups = [ParamGroup(match="kernel$", optimizer=Muon(0.01))]
+    rows = table_of(SHAPES, inner=keras.optimizers.SGD(0.1), param_groups=groups).group_table()
+    assert {row.orthogonalized for row in rows if row.optimizer == "SGD"} == {None}
+    assert [row.path for row in rows if row.orthogonalized] == MATRICES
+
+
+@tensorflow_only
+@pytest.mark.parametrize("switches", [{}, {"nesterov": False, "rms_rate": None}], ids=str)
+def test_compiled_updates_are_the_plain_ones(switches):
+    initial, gradients = problem(SHAPES, steps=5)
+    weights = []
+    for jit_compile in (False, True):
+        optimizer = PipelineOptimizer(
+            Muon(0.01, **switches), global_clipnorm=1.0, jit_compile=jit_compile
+        )
+        weights.append(final_weights(optimizer, initial, gradients))
+    # None is compiled as a whole.
+    updates = optimizer.stage(Update).updates
+    assert updates._fused._updates
+    assert not updates.compiled
+    # XLA fuses and reorders the same float32 operations.
+    assert relative_error(*weights) < 1e-6
+
+
+def test_state_is_float32_where_weights_are_not():
+    initial, gradients = problem(SHAPES, steps=3)
+    optimizer = Muon(0.01)
+    low = final_weights(optimizer, initial, gradients, dtype="bfloat16")
+    assert {v.dtype for v in optimizer.variables if len(v.shape) > 0} == {"float32"}
+    high = final_weights(Muon(0.01), initial, gradients)
+    for path, weight in high.items():
+        # Weights are rounded at the start and at each step, at 2^-9.
+        bound = 4 * 2.0**-9 * np.abs(weight).max()
+        assert np.abs(low[path].astype("float32") - weight).max() < bound
+
+
+def test_it_is_keras_muon_on_matrices():
+    shapes = {"a/kernel": (5, 4), "b/kernel": (4, 6), "b/bias": (6,), "head/kernel": (6, 3)}
+    initial, gradients = problem(shapes, steps=5)
+    theirs = keras.optimizers.Muon(0.01, exclude_layers=["head"])
+    expected = final_weights(theirs, initial, gradients)
+    assert relative_error(final_weights(Muon(0.01), initial, gradients), expected) < 1e-6
+
+
+def test_a_kernel_is_updated_as_the_matrix_of_its_outputs():
+    initial, gradients = problem({"conv/kernel": (3, 3, 2, 5), "head/kernel": (5, 2)}, steps=4)
+    as_matrices = [
+        {name: value.reshape(-1, value.shape[-1]) for name, value in each.items()}
+        for each in (initial, *gradients)
+    ]
+    expected = final_weights(Muon(0.01), as_matrices[0], as_matrices[1:])
+    found = final_weights(Muon(0.01), initial, gradients)
+    np.testing.assert_allclose(
+        found["conv/kernel"].reshape(18, 5), expected["conv/kernel"], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_in_fit_embeddings_and_the_last_layer_are_adamws(tmp_path):
+    config = optimization.OptimizationConfig(
+        {
+            "optimizer": {"type": "muon"},
+            "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.01}},
+        }
+    )
+    factory = optimization.OptimizerFactory(config)
+    layers = [
+        keras.layers.Input((3,), dtype="int32"),
+        keras.layers.Embedding(7, 4, name="wte"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(6),
+        keras.layers.Dense(2),
+    ]
+    model = keras.Sequential(layers)
+    model.compile(factory.build_optimizer(factory.build_learning_rate()), "mse")
+    model.fit(np.ones((4, 3), "int32"), np.ones((4, 2)), verbose=0)
+    rows = model.optimizer.group_table()
+    assert [row.orthogonalized for row in rows] == [False, True, False, False, False]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    again = [row.orthogonalized for row in loaded.optimizer.group_table()]
+    assert again == [row.orthogonalized for row in rows]
