@@ -1,5 +1,7 @@
 """Optimizers for Keras 3; importing this package makes them, and the schedules, known to Keras."""
 
+from typing import Any
+
 from optimization import extras
 
 extras.require("keras")
@@ -13,6 +15,7 @@ from optimization.keras.group_table import GroupRow, format_group_table
 from optimization.keras.groups import ParamGroup
 from optimization.keras.pipeline import PipelineOptimizer
 from optimization.keras.stages.finite_check import NonFiniteGradientError
+from optimization.rules.rule import Rule
 
 Adafactor = OPTIMIZERS_CLS["adafactor"]
 AdafactorKeras = OPTIMIZERS_CLS["adafactor_keras"]
@@ -28,6 +31,15 @@ RMSprop = OPTIMIZERS_CLS["rmsprop"]
 ScheduleFreeAdamW = OPTIMIZERS_CLS["schedule_free_adamw"]
 ScheduleFreeSGD = OPTIMIZERS_CLS["schedule_free_sgd"]
 SGDTorch = OPTIMIZERS_CLS["sgd_torch"]
+
+
+def __getattr__(name: str) -> Any:
+    """Returns the class of a rule that was registered, by its name."""
+    for kind, entry in OPTIMIZERS_CLS.entries():
+        if issubclass(entry.config_class, Rule) and entry.config_class.origin().class_name == name:
+            return OPTIMIZERS_CLS[kind]
+    raise AttributeError(f"{__name__} has no attribute {name!r}")
+
 
 __all__ = [
     "LAMB",
