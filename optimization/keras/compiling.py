@@ -29,6 +29,20 @@ def acts(setting: bool | str) -> bool:
     return not control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
+def translation() -> Any:
+    """Returns whether `tf.function` translates Python here, for `translated`; None elsewhere."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    return tf.__internal__.autograph.control_status_ctx()
+
+
+def translated(function: Callable[..., Any], translation: Any) -> Callable[..., Any]:
+    """Returns a user's function, translated as it would be where `translation()` was called."""
+    if translation is None:
+        return function
+    return tf.__internal__.autograph.tf_convert(function, translation)
+
+
 def unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
     """Spares a function the translation of `tf.function`, which takes its time."""
     if keras.backend.backend() != "tensorflow":

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from optimization.keras import distribution, gradients, paths
+from optimization.keras.compiling import translation, unconverted
 from optimization.keras.copies import CopiesWeights
 from optimization.keras.inner import check_wrappable, portable, share_iterations
 from optimization.keras.saving import SavedByPath
@@ -127,6 +128,13 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
             RuntimeError: If weights and averages are swapped, or inside a strategy's scope but
                 outside its `run`.
         """
+        self._apply(grads, trainable_variables, translation())
+
+    # Of what `tf.function` would translate only the user's functions gain by it.
+    @unconverted
+    def _apply(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None, translation: Any
+    ) -> None:
         if distribution.in_cross_replica():
             raise RuntimeError(
                 "`apply` must be called outside `strategy.scope()`, or inside `strategy.run`."
@@ -137,7 +145,7 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
         grads, variables = self._filter_empty_gradients(grads, variables)
         self.fill_copies()
         update = self.stage(Update)
-        batch = Batch(grads, variables, update.updates)
+        batch = Batch(grads, variables, update.updates, translation)
         frozen = update.members.frozen
         if frozen:
             pairs = [(g, v) for g, v in batch.pairs if self._get_variable_index(v) not in frozen]

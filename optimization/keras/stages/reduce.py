@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from optimization.keras import distribution
+from optimization.keras.compiling import translated
 from optimization.keras.stages.stage import Batch, GradsAndVars, Rest, Stage, argument
 
 GradientFunction = Callable[[GradsAndVars], GradsAndVars]
@@ -48,7 +49,7 @@ class Reduce(Stage):
             local = batch.updates.local_gradient
             batch = batch.with_grads([local(self.pipeline, gradient) for gradient in batch.grads])
         else:
-            batch = batch.with_pairs(self._aggregated(batch.pairs))
+            batch = batch.with_pairs(self._aggregated(batch.pairs, batch.translation))
         if batch.variables:
             rest(batch)
 
@@ -68,12 +69,12 @@ class Reduce(Stage):
         pairs = list(grads_and_vars)
         return self._aggregated(pairs) if distribution.in_replica() else pairs
 
-    def _aggregated(self, pairs: GradsAndVars) -> GradsAndVars:
+    def _aggregated(self, pairs: GradsAndVars, translation: Any = None) -> GradsAndVars:
         present = [pair for pair in pairs if pair[0] is not None]
         if not present:
             return pairs
         if self.gradient_aggregator is not None:
-            present = list(self.gradient_aggregator(present))
+            present = list(translated(self.gradient_aggregator, translation)(present))
         elif distribution.in_replica():
             sums = distribution.sum_over_replicas([gradient for gradient, _ in present])
             present = [

@@ -26,6 +26,7 @@ class Batch:
         grads: The gradients: dense, sparse, or `Scaled` where updates are fused.
         variables: The model's variables, one for each gradient.
         updates: What takes the update, and says which factors may wait for it.
+        translation: Whether `tf.function` translates a user's functions; see `compiling`.
         norm: The norm over all gradients, once it is known for a clip.
         exceeded: Whether the bounds of clips so far were exceeded.
         targets: What was updated in the variables' place, after the update.
@@ -35,6 +36,7 @@ class Batch:
     grads: Sequence[Any]
     variables: Sequence[Any]
     updates: Updates
+    translation: Any = None
     norm: Norm | None = None
     exceeded: tuple[Any, ...] = ()
     targets: Sequence[Any] = ()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from optimization.configs import printing
+from optimization.keras.compiling import translated
 from optimization.keras.gradients import bare
 from optimization.keras.stages.reduce import GradientFunction
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
@@ -33,6 +34,6 @@ class Transform(Stage):
         if self.gradient_transformers:
             pairs = [(bare(gradient), variable) for gradient, variable in batch.pairs]
             for transform in self.gradient_transformers:
-                pairs = list(transform(pairs))
+                pairs = list(translated(transform, batch.translation)(pairs))
             batch = batch.with_pairs(pairs)
         rest(batch)
