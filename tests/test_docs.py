@@ -67,6 +67,16 @@ def test_the_examples_print_what_the_page_says(name, tmp_path, monkeypatch):
         assert printed == block.text, f"{page.name}:{block.line}"
 
 
+def test_the_optimizer_that_the_guide_adds_trains(monkeypatch):
+    monkeypatch.setattr(OPTIMIZERS_CLS, "_entries", dict(OPTIMIZERS_CLS._entries))
+    (block,) = [b for b in blocks(DOCS.parent / "CONTRIBUTING.md") if b.language == "python"]
+    names = {"__name__": __name__}
+    exec(compile(block.text, "CONTRIBUTING.md", "exec"), names)
+    weight = make_variable("weight", np.float32([0.5, -0.5]))
+    OPTIMIZERS_CLS["signum"](0.25).apply([keras.ops.convert_to_tensor([1.0, -2.0])], [weight])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), [0.25, -0.25])
+
+
 def test_the_variants_of_adafactor_are_what_the_page_says():
     rows = re.findall(r"^\| `(\w+)` (\|.*)\|$", (DOCS / "adafactor.md").read_text(), re.MULTILINE)
     cells = {name: [cell.strip(" `") for cell in row[1:].split("|")] for name, row in rows}
