@@ -226,9 +226,12 @@ def numpy_weights(section, initial, gradients, rate, constant=False):
     }
 
 
+_RATES = [float(rate) for rate in curve(LrConfig(RATE).get(), None, range(STEPS))]
+
+
 def stepped(t):
     """Returns the learning rate of update t."""
-    return float(curve(LrConfig(RATE).get(), None, t - 1))
+    return _RATES[t - 1]
 
 
 def difference(actual, expected):
