@@ -6,6 +6,8 @@ from optimization import OPTIMIZERS_CLS, OptimizationConfig
 from tests.rules import contracts
 from tests.torch.common import OptimizerFactory, parameters, torch, train
 
+from optimization.torch.rule_optimizer import native_class  # isort: skip
+
 # A schedule-free optimizer under a rate that changes is doubtful, and yet what it is.
 pytestmark = pytest.mark.filterwarnings("ignore::optimization.ConfigWarning")
 
@@ -26,9 +28,12 @@ def weights_of(kind, fields, foreach):
     factory = OptimizerFactory(config_of(kind, fields), train_steps=len(gradients))
     params = parameters(initial)
     optimizer = factory.build_optimizer(params.items())
-    equivalent = contracts.section_of(kind, fields).native_equivalent(set())
+    section = contracts.section_of(kind, fields)
+    equivalent = section.native_equivalent(set())
     if equivalent is not None:
         assert isinstance(optimizer, getattr(torch.optim, equivalent[0]))
+    elif section.origin().native_name != "" and kind != "adafactor":  # by recipes of their own
+        assert isinstance(optimizer, native_class(type(section)))
     for group in optimizer.param_groups:
         group["foreach"] = foreach
     return train(optimizer, params, gradients, factory.build_scheduler(optimizer))
