@@ -3,19 +3,9 @@
 Nothing here imports Keras; `optimization.schedules.keras_schedules` does.
 """
 
-from optimization.schedules import (  # noqa: F401  importing them registers their types
-    constant,
-    cosine,
-    exponential,
-    metric,
-    phases,
-    polynomial,
-    power,
-    relative_step,
-    transformers,
-    transformers_wsd,
-    warmups,
-)
+import importlib
+import pkgutil
+
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import check_schedule, curve, schedule_problems
 from optimization.schedules.registry import LR_CLS, WARMUP_CLS, LrConfig, WarmupConfig
@@ -31,3 +21,10 @@ __all__ = [
     "curve",
     "schedule_problems",
 ]
+
+_OF_KERAS = ("exact", "keras_schedules", "scaled")
+
+# Importing this registers every type: those of all other files of this package.
+for _module in pkgutil.iter_modules(__path__):
+    if _module.name not in _OF_KERAS:
+        importlib.import_module(f"{__name__}.{_module.name}")

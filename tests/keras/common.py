@@ -59,17 +59,6 @@ def final_weights(optimizer, initial, gradients, dtype="float32"):
     return last
 
 
-def reference_weights(update, initial, gradients):
-    """Runs `update(path, w, g, t, slots) -> w` in float64, t = 1, 2, ...; returns the weights."""
-    weights = {path: value.astype("float64") for path, value in initial.items()}
-    slots = {path: {} for path in initial}
-    for t, gradient in enumerate(gradients, start=1):
-        for path in weights:
-            g = gradient[path].astype("float64")
-            weights[path] = update(path, weights[path], g, t, slots[path])
-    return weights
-
-
 def relative_error(actual, expected):
     """Largest difference, relative to the largest weight."""
     difference = max(np.abs(actual[path] - expected[path]).max() for path in expected)

@@ -12,9 +12,10 @@ from tests.keras.common import (
     TableSchedule,
     final_weights,
     problem,
-    reference_weights,
     relative_error,
 )
+from tests.references import weights_of
+from tests.references.adafactor import formula
 
 pytestmark = pytest.mark.slow
 
@@ -57,81 +58,8 @@ SETTINGS = {
 }
 
 
-def reference(
-    factored=True,
-    multiply_by_parameter_scale=True,
-    beta1=None,
-    decay_rate=0.8,
-    step_offset=0,
-    clipping_threshold=1.0,
-    min_dim_size_to_factor=128,
-    epsilon1=1e-30,
-    epsilon2=1e-3,
-    weight_decay=None,
-    step_size="absolute",
-    warmup_init=False,
-    epsilon1_mode="added",
-    factored_axes="two_largest",
-    beta_2_cap=1.0,
-    momentum_of="scaled_update",
-    weight_decay_kind="plain",
-    weight_decay_first=False,
-    decays=lambda path: True,
-):
-    added = epsilon1 if epsilon1_mode == "added" else 0.0
-    floor = 0.0 if epsilon1_mode == "added" else epsilon1 or np.finfo("float32").eps
-
-    def axes(shape):
-        small, large = sorted(range(len(shape)), key=lambda d: (shape[d], d))[-2:]
-        if factored_axes == "two_largest":
-            return (small, large) if shape[small] >= min_dim_size_to_factor else None
-        candidates = [(len(shape) - 2, len(shape) - 1)]
-        if factored_axes == "last_two":
-            return candidates[0] if min(shape[-2:]) >= min_dim_size_to_factor else None
-        if len(shape) > 2:
-            candidates.insert(0, (0, 1))
-        fit = [c for c in candidates if all(shape[d] > min_dim_size_to_factor for d in c)]
-        return next(iter(fit), None)
-
-    def second_moment(g, b, slots):
-        squared = g**2 + added
-        pair = axes(g.shape) if factored and g.ndim > 1 else None
-        if pair is None:
-            slots["v"] = b * slots.get("v", 0) + (1 - b) * squared
-            return slots["v"]
-        small, large = pair
-        # Kept with the averaged axis in place, so that the product broadcasts.
-        rows = slots["r"] = b * slots.get("r", 0) + (1 - b) * squared.mean(large, keepdims=True)
-        columns = slots["c"] = b * slots.get("c", 0) + (1 - b) * squared.mean(small, keepdims=True)
-        return rows * columns / np.maximum(rows.mean(small, keepdims=True), floor)
-
-    def rms(x):
-        return np.sqrt((x**2).mean())
-
-    def size(t):
-        if step_size == "relative":
-            return min(1e-6 * t if warmup_init else 1e-2, t**-0.5)
-        return min(RATES[t - 1], t**-0.5) if step_size == "capped" else RATES[t - 1]
-
-    def update(path, w, g, t, slots):
-        lr = size(t) if step_size == "relative" else RATES[t - 1]
-        kind = {"plain": 1, "learning_rate": lr}.get(weight_decay_kind)
-        decay = weight_decay if weight_decay and decays(path) else 0
-        start = w * (1 - decay * kind) if weight_decay_first else w
-        b = min(beta_2_cap, 1 - max(t - step_offset, 1) ** -decay_rate)
-        u = g / np.sqrt(np.maximum(second_moment(g, b, slots), floor**2))
-        if clipping_threshold is not None:
-            u = u / max(1, rms(u) / clipping_threshold)
-        alpha = size(t) * (max(rms(start), epsilon2) if multiply_by_parameter_scale else 1)
-        if momentum_of == "scaled_update":
-            u = alpha * u
-        if beta1 is not None:
-            u = slots["m"] = beta1 * slots.get("m", 0) + (1 - beta1) * u
-        if momentum_of == "update":
-            u = alpha * u
-        return (1 - decay * (alpha if kind is None else kind)) * w - u
-
-    return update
+def reference(**switches):
+    return formula(lambda t: RATES[t - 1], **switches)
 
 
 def ours(initial, gradients, **settings):
@@ -143,7 +71,7 @@ def ours(initial, gradients, **settings):
 def test_equals_the_formula(settings):
     settings = {"min_dim_size_to_factor": 4, **settings}
     initial, gradients = problem(TENSORS)
-    expected = reference_weights(reference(**settings), initial, gradients)
+    expected = weights_of(reference(**settings), initial, gradients)
     # 10 float32 steps; the powers and roots of the second moment round at about 1e-7 each.
     assert relative_error(ours(initial, gradients, **settings), expected) < 2e-6
 
@@ -162,7 +90,7 @@ def test_each_switch_changes_the_weights(name):
 def test_offset_holds_the_first_decay_until_it_is_passed():
     settings = {"min_dim_size_to_factor": 4, "step_offset": 4}
     initial, gradients = problem(TENSORS)
-    expected = reference_weights(reference(**settings), initial, gradients)
+    expected = weights_of(reference(**settings), initial, gradients)
     assert relative_error(ours(initial, gradients, **settings), expected) < 2e-6
 
 
@@ -185,7 +113,7 @@ def test_rows_without_a_gradient_beside_large_ones(name, scale):
             gradient[1] = 0
             gradient[..., 1] = 0
     settings = {"min_dim_size_to_factor": 4, **SETTINGS[name]}
-    expected = reference_weights(reference(**settings), initial, gradients)
+    expected = weights_of(reference(**settings), initial, gradients)
     # As above.
     assert relative_error(ours(initial, gradients, **settings), expected) < 2e-6
 
@@ -195,7 +123,7 @@ def test_included_patterns_alone_decay(patterns):
     settings = {"min_dim_size_to_factor": 4, "weight_decay": 0.05}
     initial, gradients = problem(TENSORS)
     update = reference(**settings, decays=lambda path: "kernel" in path)
-    expected = reference_weights(update, initial, gradients)
+    expected = weights_of(update, initial, gradients)
     actual = ours(initial, gradients, **settings, include_in_weight_decay=patterns)
     assert relative_error(actual, expected) < 2e-6
 
@@ -273,7 +201,7 @@ def test_the_paper_as_printed():
     section = AdafactorConfig(variant="paper")
     shapes = {path: shape for path, shape in TENSORS.items() if len(shape) <= 2}
     initial, gradients = problem(shapes)
-    expected = reference_weights(paper(lambda t: min(1e-2, t**-0.5)), initial, gradients)
+    expected = weights_of(paper(lambda t: min(1e-2, t**-0.5)), initial, gradients)
     actual = final_weights(Adafactor(**section.arguments()), initial, gradients)
     assert relative_error(actual, expected) < 2e-6
 
@@ -282,7 +210,7 @@ def test_the_default_is_the_paper_with_a_learning_rate_of_ones_own():
     # T5X's is, where no axis is too small.
     shapes = {path: shape for path, shape in TENSORS.items() if len(shape) <= 2}
     initial, gradients = problem(shapes)
-    expected = reference_weights(paper(lambda t: RATES[t - 1]), initial, gradients)
+    expected = weights_of(paper(lambda t: RATES[t - 1]), initial, gradients)
     actual = ours(initial, gradients, min_dim_size_to_factor=1)
     assert relative_error(actual, expected) < 2e-6
 

@@ -7,9 +7,9 @@ from tests.keras.common import (
     TableSchedule,
     final_weights,
     problem,
-    reference_weights,
     relative_error,
 )
+from tests.references import weights_of
 
 SHAPES = {"a/bias": (9,), "a/kernel": (8, 6), "b/kernel": (4, 9, 5)}
 
@@ -48,7 +48,7 @@ def reference(rate):
 def test_relative_step_means_what_keras_documents(learning_rate, relative_step, rate):
     optimizer = AdafactorKeras(learning_rate, relative_step=relative_step)
     initial, gradients = problem(SHAPES)
-    expected = reference_weights(reference(rate), initial, gradients)
+    expected = weights_of(reference(rate), initial, gradients)
     # 10 float32 steps; the powers and roots of the second moment round at about 1e-7 each.
     assert relative_error(final_weights(optimizer, initial, gradients), expected) < 3e-6
 

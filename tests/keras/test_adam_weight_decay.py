@@ -8,9 +8,9 @@ from tests.keras.common import (
     TableSchedule,
     final_weights,
     problem,
-    reference_weights,
     relative_error,
 )
+from tests.references import weights_of
 
 RATES = [0.01 * (1 + step % 5) for step in range(STEPS)]
 BETA_1, BETA_2, EPSILON, DECAY = 0.85, 0.99, 1e-3, 0.3
@@ -53,7 +53,7 @@ def test_equals_the_formula(include, exclude, decays, amsgrad):
         exclude_from_weight_decay=exclude,
     )
     initial, gradients = problem()
-    expected = reference_weights(reference(decays, amsgrad), initial, gradients)
+    expected = weights_of(reference(decays, amsgrad), initial, gradients)
     # 10 float32 steps: rounding of the bias corrections at 1e-7 / (1 - beta_2) dominates.
     assert relative_error(final_weights(optimizer, initial, gradients), expected) < 3e-6
 

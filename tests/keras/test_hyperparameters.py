@@ -10,10 +10,10 @@ from tests.keras.common import (
     TableSchedule,
     final_weights,
     problem,
-    reference_weights,
     relative_error,
 )
 from tests.keras.stages.test_finite_check import compiled, eager
+from tests.references import weights_of
 
 # A value of 0 among them: Keras must not then leave out what belongs to the momentum.
 VALUES = [0.5, 0.0, 0.9, 0.3, 0.8]
@@ -90,7 +90,7 @@ def test_every_update_sees_the_scheduled_value(mode, inner, name, update):
     step = mode(optimizer, variables)
     for gradient in gradients:
         step([keras.ops.convert_to_tensor(gradient[v.path]) for v in variables])
-    expected = reference_weights(update, initial, gradients)
+    expected = weights_of(update, initial, gradients)
     # Five steps in float32; Adam's quotient magnifies its rounding.
     assert relative_error({v.path: v.numpy() for v in variables}, expected) < 5e-6
     assert optimizer.get_config() == before
@@ -134,7 +134,7 @@ def test_groups_that_replace_it_or_lack_it_keep_theirs():
         slots["m"] = momentum * slots.get("m", 0) - rate * g
         return w + slots["m"]
 
-    expected = reference_weights(update, initial, gradients)
+    expected = weights_of(update, initial, gradients)
     alone = {"embedding/embeddings"}
     adagrad = final_weights(
         PipelineOptimizer(keras.optimizers.Adagrad(RATE)),
@@ -204,5 +204,5 @@ def test_a_compiled_update_follows_the_schedule():
     schedules = {"momentum": TableSchedule(VALUES)}
     initial, gradients = problem(steps=STEPS)
     optimizer = PipelineOptimizer(SGD(RATE, momentum=0.9), schedules=schedules, jit_compile=True)
-    expected = reference_weights(keras_momentum, initial, gradients)
+    expected = weights_of(keras_momentum, initial, gradients)
     assert relative_error(final_weights(optimizer, initial, gradients), expected) < 2e-6

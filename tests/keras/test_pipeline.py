@@ -10,11 +10,11 @@ from tests.keras.common import (
     data,
     final_weights,
     problem,
-    reference_weights,
     relative_error,
     small_model,
     tensorflow_only,
 )
+from tests.references import weights_of
 
 RATE = 0.1
 
@@ -27,7 +27,7 @@ def clipped_sgd(clip):
     """The weights after plain SGD over `clip(gradients of a step)`, in float64."""
     initial, gradients = problem()
     clipped = [clip({p: g.astype("float64") for p, g in step.items()}) for step in gradients]
-    return reference_weights(lambda path, w, g, t, slots: w - RATE * g, initial, clipped)
+    return weights_of(lambda path, w, g, t, slots: w - RATE * g, initial, clipped)
 
 
 def globally(bound):

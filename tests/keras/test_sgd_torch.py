@@ -10,9 +10,9 @@ from tests.keras.common import (
     TableSchedule,
     final_weights,
     problem,
-    reference_weights,
     relative_error,
 )
+from tests.references import weights_of
 
 RATES = [0.01 * (1 + step % 5) for step in range(STEPS)]
 
@@ -59,7 +59,7 @@ def test_equals_the_formula(settings):
         TableSchedule(RATES), **{names.get(key, key): value for key, value in settings.items()}
     )
     initial, gradients = problem()
-    expected = reference_weights(reference(**settings), initial, gradients)
+    expected = weights_of(reference(**settings), initial, gradients)
     # 10 float32 steps, each rounded once or twice at 6e-8.
     assert relative_error(final_weights(optimizer, initial, gradients), expected) < 2e-6
 

@@ -25,37 +25,11 @@ from tests.torch.common import (
 import optimization.torch as ours  # isort: skip
 
 CORRECTED = {"epsilon_placement": "corrected"}
+# What rules do not say themselves: `tests/torch/test_contracts.py` has the others.
 TORCHS = [
-    ("sgd", {}, torch.optim.SGD),
-    ("sgd", {"momentum": 0.9}, ours.SGD),
-    ("sgd_experimental", {"weight_decay": 0.1}, ours.SGD),
-    ("sgd_torch", {"momentum": 0.9}, torch.optim.SGD),
-    ("sgd_torch", {"warmup_steps": 3}, ours.SGDTorch),
-    ("adam", {}, ours.Adam),
-    ("adam", CORRECTED, torch.optim.AdamW),
-    ("adamw", CORRECTED, torch.optim.AdamW),
-    ("adamw", {**CORRECTED, "weight_decay_rate": 0.1, "weight_decay_order": "after"}, ours.AdamW),
-    ("adamax", {}, ours.Adamax),
-    ("adamax", {"epsilon_in_norm": True}, torch.optim.Adamax),
-    ("nadam", {}, torch.optim.NAdam),
-    ("rmsprop", {}, ours.RMSprop),
-    ("rmsprop", {"epsilon_in_sqrt": False}, torch.optim.RMSprop),
-    ("rmsprop", {"epsilon_in_sqrt": False, "momentum": 0.9}, ours.RMSprop),
-    ("adagrad", {}, ours.Adagrad),
-    ("adagrad", {"epsilon_in_sqrt": False}, torch.optim.Adagrad),
-    ("adadelta", {}, torch.optim.Adadelta),
-    ("adadelta", {"weight_decay": 0.1}, ours.Adadelta),
-    ("ftrl", {}, ours.Ftrl),
-    ("lamb", {}, ours.LAMB),
-    ("lars", {}, ours.LARS),
-    ("lion", {}, ours.Lion),
-    ("muon", {}, ours.Muon),
-    ("adafactor", {}, ours.Adafactor),
     ("adafactor", {"variant": "torch"}, torch.optim.Adafactor),
     ("adafactor", {"variant": "torch", "clipping_threshold": 0.5}, ours.Adafactor),
     ("adafactor_keras", {}, ours.Adafactor),
-    ("schedule_free_sgd", {}, ours.ScheduleFreeSGD),
-    ("schedule_free_adamw", {}, ours.ScheduleFreeAdamW),
 ]
 
 
@@ -82,12 +56,6 @@ def test_torchs_own_class_is_used_where_torch_has_the_algorithm(kind, section, c
     assert isinstance(optimizer, torch.optim.Optimizer)
     assert isinstance(optimizer, cls)
     assert type(optimizer).__name__ == cls.__name__
-
-
-def test_every_type_that_torch_has_is_in_the_table():
-    natively = set(OPTIMIZERS_CLS)
-    aliases = {"adam_experimental", "adamw_experimental"}  # of the section, not of the class
-    assert natively - aliases == {kind for kind, _, _ in TORCHS}
 
 
 def groups_of(config, model=None):

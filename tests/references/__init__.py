@@ -1,0 +1,43 @@
+"""The oracle of all sides: the optimizers, transcribed from their papers and sources.
+
+`UPDATES` has for a type of optimizer a function of its section and of `rate(t)`. That returns
+`update(path, w, g, t, slots) -> w`, in float64 NumPy, with t = 1, 2, ...
+"""
+
+from tests.references import updates
+from tests.references.adafactor import adafactor, adafactor_keras
+
+UPDATES = {
+    "sgd": updates.sgd,
+    "sgd_experimental": updates.sgd,
+    "sgd_torch": updates.sgd_torch,
+    "rmsprop": updates.rmsprop,
+    "adagrad": updates.adagrad,
+    "adadelta": updates.adadelta,
+    "ftrl": updates.ftrl,
+    "adam": updates.adam,
+    "adam_experimental": updates.adam,
+    "adamw": updates.adamw,
+    "adamw_experimental": updates.adam,
+    "adamax": updates.adamax,
+    "nadam": updates.nadam,
+    "lamb": updates.lamb,
+    "lars": updates.lars,
+    "lion": updates.lion,
+    "muon": updates.muon,
+    "schedule_free_adamw": updates.schedule_free,
+    "schedule_free_sgd": updates.schedule_free,
+    "adafactor": adafactor,
+    "adafactor_keras": adafactor_keras,
+}
+
+
+def weights_of(update, initial, gradients):
+    """Returns the weights after an update with each set of gradients."""
+    weights = {path: value.astype("float64") for path, value in initial.items()}
+    slots = {path: {} for path in initial}
+    for t, gradient in enumerate(gradients, start=1):
+        for path in weights:
+            g = gradient[path].astype("float64")
+            weights[path] = update(path, weights[path], g, t, slots[path])
+    return weights

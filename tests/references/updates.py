@@ -1,0 +1,260 @@
+"""The updates of all optimizers but Adafactor; see `tests.references`."""
+
+import re
+
+import numpy as np
+
+
+def matches(path, patterns):
+    return any(re.search(pattern, path) for pattern in patterns or ())
+
+
+def first_decay(c, rate):
+    """Returns the decay of Keras, w -= lr * weight_decay * w, ahead of everything."""
+    return lambda w, t: w - rate(t) * (c.weight_decay or 0) * w
+
+
+def sgd(c, rate):
+    decayed = first_decay(c, rate)
+
+    def update(path, w, g, t, slots):
+        v = slots["v"] = c.momentum * slots.get("v", 0) - rate(t) * g
+        return decayed(w, t) + (c.momentum * v - rate(t) * g if c.nesterov else v)
+
+    return update
+
+
+def sgd_torch(c, rate):
+    def update(path, w, g, t, slots):
+        g = g + c.weight_decay * w if matches(path, c.weight_keys) else g
+        mu = c.momentum
+        if t - 1 < c.warmup_steps:
+            mu = c.momentum_start + (c.momentum - c.momentum_start) * (t - 1) / c.warmup_steps
+        v = slots["v"] = mu * slots.get("v", 0) + g
+        return w - rate(t) * (g + mu * v if c.nesterov else v)
+
+    return update
+
+
+def adam(c, rate):
+    decayed = first_decay(c, rate)
+
+    def update(path, w, g, t, slots):
+        return _adam_step(c, decayed(w, t), g, t, slots, rate)
+
+    return update
+
+
+def adamw(c, rate):
+    def update(path, w, g, t, slots):
+        include, exclude = c.include_in_weight_decay, c.exclude_from_weight_decay
+        decays = matches(path, include) or (not matches(path, exclude) if exclude else not include)
+        keep = 1 - rate(t) * (c.weight_decay or c.weight_decay_rate) * decays
+        if c.weight_decay_order == "before":
+            return _adam_step(c, keep * w, g, t, slots, rate)
+        return keep * _adam_step(c, w, g, t, slots, rate)
+
+    return update
+
+
+def _adam_step(c, w, g, t, slots, rate):
+    m = slots["m"] = c.beta_1 * slots.get("m", 0) + (1 - c.beta_1) * g
+    v = slots["v"] = c.beta_2 * slots.get("v", 0) + (1 - c.beta_2) * g**2
+    if c.amsgrad:
+        v = slots["max"] = np.maximum(slots.get("max", 0), v)
+    c1, c2 = (1 - c.beta_1**t, 1 - c.beta_2**t) if c.correct_bias else (1, 1)
+    if c.epsilon_placement == "corrected":
+        return w - rate(t) * (m / c1) / (np.sqrt(v / c2) + c.epsilon)
+    return w - rate(t) * np.sqrt(c2) / c1 * m / (np.sqrt(v) + c.epsilon)
+
+
+def rmsprop(c, rate):
+    decayed = first_decay(c, rate)
+
+    def update(path, w, g, t, slots):
+        v = slots["v"] = c.rho * slots.get("v", 0) + (1 - c.rho) * g**2
+        if c.centered:
+            a = slots["a"] = c.rho * slots.get("a", 0) + (1 - c.rho) * g
+            v = v - a**2
+        v = np.maximum(v, 0)  # which rounding may make negative
+        u = g / (np.sqrt(v + c.epsilon) if c.epsilon_in_sqrt else np.sqrt(v) + c.epsilon)
+        before, after = (rate(t), 1) if c.classic_momentum else (1, rate(t))
+        b = slots["b"] = c.momentum * slots.get("b", 0) + before * u
+        return decayed(w, t) - after * b
+
+    return update
+
+
+def adagrad(c, rate):
+    decayed = first_decay(c, rate)
+
+    def update(path, w, g, t, slots):
+        s = slots["s"] = slots.get("s", c.initial_accumulator_value) + g**2
+        root = np.sqrt(s + c.epsilon) if c.epsilon_in_sqrt else np.sqrt(s) + c.epsilon
+        return decayed(w, t) - rate(t) * g / root
+
+    return update
+
+
+def adadelta(c, rate):
+    decayed = first_decay(c, rate)
+
+    def update(path, w, g, t, slots):
+        v = slots["v"] = c.rho * slots.get("v", 0) + (1 - c.rho) * g**2
+        d = np.sqrt(slots.get("d", 0) + c.epsilon) / np.sqrt(v + c.epsilon) * g
+        slots["d"] = c.rho * slots.get("d", 0) + (1 - c.rho) * d**2
+        return decayed(w, t) - rate(t) * d
+
+    return update
+
+
+def adamax(c, rate):
+    decayed = first_decay(c, rate)
+
+    def update(path, w, g, t, slots):
+        m = slots["m"] = c.beta_1 * slots.get("m", 0) + (1 - c.beta_1) * g
+        size = np.abs(g) + c.epsilon if c.epsilon_in_norm else np.abs(g)
+        u = slots["u"] = np.maximum(c.beta_2 * slots.get("u", 0), size)
+        u = u if c.epsilon_in_norm else u + c.epsilon
+        return decayed(w, t) - rate(t) / (1 - c.beta_1**t) * m / u
+
+    return update
+
+
+def nadam(c, rate):
+    decayed = first_decay(c, rate)
+
+    def mu(t):
+        return c.beta_1 * (1 - 0.5 * 0.96 ** (t * c.momentum_decay))
+
+    def update(path, w, g, t, slots):
+        m = slots["m"] = c.beta_1 * slots.get("m", 0) + (1 - c.beta_1) * g
+        v = slots["v"] = c.beta_2 * slots.get("v", 0) + (1 - c.beta_2) * g**2
+        product = slots["mu"] = slots.get("mu", 1) * mu(t)
+        u = mu(t + 1) * m / (1 - product * mu(t + 1)) + (1 - mu(t)) * g / (1 - product)
+        return decayed(w, t) - rate(t) * u / (np.sqrt(v / (1 - c.beta_2**t)) + c.epsilon)
+
+    return update
+
+
+def lion(c, rate):
+    decayed = first_decay(c, rate)
+
+    def update(path, w, g, t, slots):
+        m = slots.get("m", 0)
+        slots["m"] = c.beta_2 * m + (1 - c.beta_2) * g
+        return decayed(w, t) - rate(t) * np.sign(c.beta_1 * m + (1 - c.beta_1) * g)
+
+    return update
+
+
+def ftrl(c, rate):
+    decayed = first_decay(c, rate)
+
+    def update(path, w, g, t, slots):
+        w, lr, power = decayed(w, t), rate(t), -c.learning_rate_power
+        n = slots.get("n", c.initial_accumulator_value)
+        new = slots["n"] = n + g**2
+        g = g + 2 * c.l2_shrinkage_regularization_strength * w
+        z = slots["z"] = slots.get("z", 0) + g - (new**power - n**power) / lr * w
+        l1 = c.l1_regularization_strength
+        l2 = c.l2_regularization_strength + c.beta / (2 * lr)
+        return (np.clip(z, -l1, l1) - z) / (new**power / lr + 2 * l2)
+
+    return update
+
+
+def _norm(x):
+    return np.sqrt((x**2).sum())
+
+
+def _exclusions(c, path):
+    """Returns Keras' decay of a variable, that in its gradient, and whether steps are scaled."""
+    decays = not matches(path, c.exclude_from_weight_decay)
+    adapts = c.exclude_from_layer_adaptation
+    excluded = c.exclude_from_weight_decay if adapts is None else adapts
+    first, inside = decays * (c.weight_decay or 0), decays * c.weight_decay_rate
+    return first, inside, not matches(path, excluded)
+
+
+def lamb(c, rate):
+    def update(path, w, g, t, slots):
+        first, decay, adapts = _exclusions(c, path)
+        w = w - rate(t) * first * w
+        m = slots["m"] = c.beta_1 * slots.get("m", 0) + (1 - c.beta_1) * g
+        v = slots["v"] = c.beta_2 * slots.get("v", 0) + (1 - c.beta_2) * g**2
+        root = np.sqrt(v / (1 - c.beta_2**t))
+        u = m / (1 - c.beta_1**t) / (root + c.epsilon) + decay * w
+        return w - rate(t) * (_norm(w) / _norm(u) if adapts else 1) * u
+
+    return update
+
+
+def lars(c, rate):
+    def update(path, w, g, t, slots):
+        first, decay, adapts = _exclusions(c, path)
+        w = w - rate(t) * first * w
+
+        def scaled(x):
+            return rate(t) * (c.eeta * _norm(w) / _norm(x) if adapts else 1) * x
+
+        g = g + decay * w
+        g = scaled(g) if c.classic_momentum else g
+        v = slots["v"] = c.momentum * slots.get("v", 0) + g
+        u = c.momentum * v + g if c.nesterov else v
+        return w - (u if c.classic_momentum else scaled(u))
+
+    return update
+
+
+def _is_hidden(c, path, shape):
+    """Says whether Muon's matrices contain a variable of the tests'."""
+    if len(shape) < 2 or "head" in path or matches(path, c.exclude_layers):
+        return False
+    return "embedding" not in path or not c.exclude_embeddings
+
+
+def muon(c, rate):
+    def update(path, w, g, t, slots):
+        if not _is_hidden(c, path, w.shape):
+            w = w - rate(t) * (c.adam_weight_decay or 0) * w
+            b1, b2 = c.adam_beta_1, c.adam_beta_2
+            m = slots["m"] = b1 * slots.get("m", 0) + (1 - b1) * g
+            v = slots["v"] = b2 * slots.get("v", 0) + (1 - b2) * g**2
+            lr = rate(t) * c.adam_lr_ratio * np.sqrt(1 - b2**t) / (1 - b1**t)
+            return w - lr * m / (np.sqrt(v) + c.epsilon)
+        w = w - rate(t) * (c.weight_decay or 0) * w
+        m = slots["m"] = c.momentum * slots.get("m", 0) + g
+        x = g + c.momentum * m if c.nesterov else m
+        # Outputs are Keras' last axis, and PyTorch's first.
+        outputs_first = path.endswith("weight")
+        x = x.reshape((len(x), -1) if outputs_first else (-1, x.shape[-1]))
+        x = x / (_norm(x) + 1e-7)
+        for _ in range(c.ns_steps):
+            a = x @ x.T
+            x = c.muon_a * x + (c.muon_b * a + c.muon_c * a @ a) @ x
+        scale = 1 if c.rms_rate is None else c.rms_rate * np.sqrt(max(x.shape))
+        return w - rate(t) * scale * x.reshape(w.shape)
+
+    return update
+
+
+def schedule_free(c, rate):
+    """As Defazio et al. print it: x, y and z of each variable; the weights are y."""
+    is_sgd = not hasattr(c, "beta_1")
+    share = c.momentum if is_sgd else c.beta_1
+
+    def update(path, w, g, t, slots):
+        lr = rate(t) * min(1, t / c.warmup_steps if c.warmup_steps else 1)
+        slots["largest"] = max(slots.get("largest", 0), lr)
+        weight = t**c.r * slots["largest"] ** c.weight_lr_power
+        total = slots["total"] = slots.get("total", 0) + weight
+        if not is_sgd:
+            v = slots["v"] = c.beta_2 * slots.get("v", 0) + (1 - c.beta_2) * g**2
+            g = g / (np.sqrt(v / (1 - c.beta_2**t)) + c.epsilon)
+        z = slots["z"] = slots.get("z", w) - lr * (g + c.weight_decay * w)
+        share_of_z = weight / total
+        x = slots["x"] = (1 - share_of_z) * slots.get("x", w) + share_of_z * z
+        return (1 - share) * z + share * x
+
+    return update

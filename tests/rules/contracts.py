@@ -1,0 +1,308 @@
+"""What must hold for every rule: functions that raise, and cases that are derived from fields.
+
+A rule that is registered is tested as it stands: its fields say by their types and ranges what
+else they may be.
+"""
+
+import typing
+
+import numpy as np
+import pytest
+
+from optimization.rules import sections  # noqa: F401  registers the rules
+from optimization.rules.arrays import Arrays, State
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Numbers, Rule, given
+from optimization.schedules import LrConfig, curve
+from tests.references import UPDATES, weights_of
+
+XP = Arrays(np)
+STEPS = 25
+SHAPES = {
+    "embedding/embeddings": (7, 4),
+    "conv/kernel": (3, 2, 4, 5),
+    "dense/kernel": (6, 5),
+    "dense/bias": (5,),
+    "head/kernel": (5, 3),
+}
+NATIVE = {
+    "embedding.weight": (7, 4),
+    "conv.weight": (5, 4, 3, 2),
+    "dense.weight": (5, 6),
+    "dense.bias": (5,),
+    "head.weight": (3, 5),
+}
+# Changing, since forms of momentum differ by it alone; multiples of 2**-6, the same in float32.
+RATE = {"type": "stepwise", "stepwise": {"boundaries": [2, 12, 18], "values": [0.0625, 0.125] * 2}}
+# What numbers are tried with, as far as they are in range.
+FLOATS, INTEGERS, PATTERNS = (0.1, 0.5, 2.0, -0.3), (2, 3), (("dense",), ("bias",))
+
+
+def rules():
+    """Returns the types that are rules."""
+    return [k for k, entry in OPTIMIZERS_CLS.entries() if issubclass(entry.config_class, Rule)]
+
+
+def problem(shapes=None, steps=STEPS):
+    """Returns initial values and the gradients of each step, float64."""
+    random = np.random.default_rng(3)
+    shapes = shapes or SHAPES
+    initial = {name: random.normal(0.1, 0.3, shape) for name, shape in shapes.items()}
+    gradients = [
+        {name: random.normal(0, 0.5 if step % 4 else 3.0, shape) for name, shape in shapes.items()}
+        for step in range(steps)
+    ]
+    return initial, gradients
+
+
+# Cases
+
+
+def problems(rule, fields):
+    """Returns what is wrong with a section of a rule that has these fields."""
+    found = [p.message for p in rule.problems_of(fields)]
+    return found or [message for _, message in rule(fields).check()]
+
+
+def _kinds(annotation):
+    """Returns the types that an annotation allows, and the choices of its literals."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return {str}, set(typing.get_args(annotation))
+    found = [_kinds(a) for a in typing.get_args(annotation)]
+    types = {annotation} if isinstance(annotation, type) else set()
+    return types.union(*(t for t, _ in found)), set().union(*(c for _, c in found))
+
+
+def field_names(rule):
+    """Returns the fields that say what the algorithm is."""
+    return [n for n in (*rule.argument_names(), *rule.section_only) if n != "name"]
+
+
+def other_values(rule, name):
+    """Yields what else a field may be, alone or with other fields."""
+    usual = getattr(rule(), name)
+    types, choices = _kinds(rule._find_spec(name).annotation)
+    if name in rule.pattern_fields():
+        candidates = PATTERNS
+    elif choices:
+        candidates = sorted(choices)
+    elif bool in types:
+        candidates = [not usual]
+    else:
+        candidates = FLOATS if float in types else INTEGERS
+    for value in candidates:
+        out_of_range = any("must" in message for message in problems(rule, {name: value}))
+        if value != usual and not out_of_range:
+            yield value
+
+
+def is_switch(rule, name):
+    """Says whether a field selects a form: a choice, or a number that is 0 or None by default."""
+    types, choices = _kinds(rule._find_spec(name).annotation)
+    return bool(choices) or bool in types or not given(getattr(rule(), name))
+
+
+def single_changes(rule):
+    """Returns every other value of every field, one at a time."""
+    return [{name: value} for name in field_names(rule) for value in other_values(rule, name)]
+
+
+def completed(rule, change):
+    """Yields a change with nothing or one other change beside it, where the rule accepts that."""
+    for other in ({}, *single_changes(rule)):
+        if not other.keys() & change.keys() and not problems(rule, {**other, **change}):
+            yield {**other, **change}
+
+
+def cases(kind):
+    """Returns the fields of sections of a type, by which it is tested.
+
+    These are the usual ones, each switch in each of its positions, all that can act together, and
+    other numbers. Of a number that is 0 or None by default the first value stands for all.
+    """
+    rule = OPTIMIZERS_CLS.config_class(kind)
+    found = [{}, busiest(kind), _at_once(rule, False)]
+    for name in filter(lambda name: is_switch(rule, name), field_names(rule)):
+        is_choice = any(_kinds(rule._find_spec(name).annotation)[1])
+        values = list(other_values(rule, name))
+        for value in values if is_choice else values[:1]:
+            found += list(completed(rule, {name: value}))[:1]
+    return [fields for i, fields in enumerate(found) if fields not in found[:i]]
+
+
+def busiest(kind):
+    """Returns fields of a type by which all switches act that can act together."""
+    return _at_once(OPTIMIZERS_CLS.config_class(kind), True)
+
+
+def _at_once(rule, of_switches):
+    """Returns other values of all fields that are switches, or are none, as far as they agree."""
+    fields, patterns = {}, rule.pattern_fields()
+    names = [n for n in field_names(rule) if n not in patterns and n not in rule.section_only]
+    # Numbers first, which others need.
+    for name in sorted(names, key=lambda n: getattr(rule(), n) is False):
+        for value in list(other_values(rule, name))[:1]:
+            fits = not problems(rule, {**fields, name: value})
+            if is_switch(rule, name) == of_switches and fits:
+                fields[name] = value
+    return fields
+
+
+def section_of(kind, fields):
+    """Returns the section of a type."""
+    return OPTIMIZERS_CLS.config_class(kind)(fields)
+
+
+def every_case():
+    """Runs a test of `kind` and `fields` over all cases of all types."""
+    found = [(kind, fields) for kind in rules() for fields in cases(kind)]
+    assert found
+    ids = [f"{kind} {fields or ''}" for kind, fields in found]
+    return pytest.mark.parametrize(("kind", "fields"), found, ids=ids)
+
+
+# Training in NumPy
+
+
+def train_one(rule, path, own, w, gradients, rate, constant=False):
+    """Returns a weight after an update with each gradient, and the names of what is kept of it.
+
+    Args:
+        rule: The rule.
+        path: The path of the weight.
+        own: Its settings.
+        w: The weight.
+        gradients: Its gradients.
+        rate: The learning rate of update t, a function.
+        constant: Whether it counts as a constant.
+    """
+    values = {name: getattr(rule, name) for name in rule.argument_names()}
+    if not rule.decays(path):
+        values.update(dict.fromkeys(rule.decay_arguments, 0.0))
+    settings = {**values, **rule.variable_settings, **own, "constant_rate": constant}
+    h = Numbers(**settings)
+    slots = [slot for slots in rule.slots for slot in slots if slot.when(h)]
+    kept = {slot.name: _first(slot, w.shape, h) for slot in slots}
+    shared = {slot.name: np.float64(slot.start) for slot in rule.shared}
+    own_rate = rule.own_learning_rate()
+    for done, g in enumerate(gradients):
+        lr = rate(done + 1) if own_rate is None else own_rate.value(np.float64(done), np)
+        now = {"lr": lr, "done": done, "t": np.float64(done + 1), "multiplier": 1.0}
+        now |= {name: f(np.float64(done), XP) for name, f in rule.curves().items()}
+        if shared:
+            c = State(shared)
+            rule.prepare(c, Numbers(**{**settings, **now}), XP)
+            shared.update(c.moved())
+        h, s = Numbers(**{**settings, **now, **shared}), State(kept)
+        decay = rule.decay_before(h)
+        w = w - w * (lr * decay) if given(decay) else w
+        w = w - rule.step(g, w, s, h, XP)
+        kept.update(s.moved())
+    return w, list(kept)
+
+
+def _first(slot, shape, h):
+    shape = shape if slot.shape is None else slot.shape(shape, h)
+    return np.full(shape, slot.first(h), slot.dtype or "float64")
+
+
+def as_class(section):
+    """Returns a section with the arguments of its class, which has one name for each thing."""
+    return type(section)(section.arguments())
+
+
+def settings_of(rule, shapes):
+    """Returns the settings of variables by their paths."""
+    return dict(zip(shapes, rule.all_settings(list(shapes), shapes), strict=True))
+
+
+def numpy_weights(section, initial, gradients, rate, constant=False):
+    """Returns the weights after training in float64 NumPy."""
+    rule = as_class(section)
+    own = settings_of(rule, {path: w.shape for path, w in initial.items()})
+    return {
+        path: train_one(rule, path, own[path], w, [g[path] for g in gradients], rate, constant)[0]
+        for path, w in initial.items()
+    }
+
+
+_RATES = [float(rate) for rate in curve(LrConfig(RATE).get(), None, range(STEPS))]
+
+
+def stepped(t):
+    """Returns the learning rate of update t."""
+    return _RATES[t - 1]
+
+
+def difference(actual, expected):
+    """Returns the largest difference, relative to the largest weight."""
+    scale = max(np.abs(value).max() for value in expected.values())
+    return max(np.abs(actual[path] - expected[path]).max() for path in expected) / scale
+
+
+# The contracts
+
+
+def check_reference(kind, section, shapes=None):
+    """Raises unless a rule is its transcription, over 25 steps; says whether there is one."""
+    if kind not in UPDATES:
+        return False
+    initial, gradients = problem(shapes)
+    expected = weights_of(UPDATES[kind](section, stepped), initial, gradients)
+    error = difference(numpy_weights(section, initial, gradients, stepped), expected)
+    # Float64 on both sides; Muon's iteration magnifies rounding.
+    assert error < (1e-9 if kind == "muon" else 1e-12), error
+    return True
+
+
+def check_elementwise(section):
+    """Raises where a step on a weight, declared elementwise, is not that on its parts."""
+    rule = as_class(section)
+    initial, gradients = problem(steps=4)
+    own = settings_of(rule, SHAPES)
+    values = {name: getattr(rule, name) for name in rule.argument_names()}
+    for path, w in initial.items():
+        if not rule.is_elementwise(Numbers(**values, **own[path])):
+            continue
+        grads = [g[path] for g in gradients]
+        whole, _ = train_one(rule, path, own[path], w, grads, stepped)
+        for part in np.ndindex(w.shape[:1]):
+            alone = [g[part] for g in grads]
+            found, _ = train_one(rule, path, own[path], w[part], alone, stepped)
+            np.testing.assert_array_max_ulp(found, whole[part], 4)
+
+
+def check_every_field_acts(rule):
+    """Raises for a field whose value nowhere changes weights, or what is kept of them.
+
+    An exception is a field of which every other value is refused; what only sorts variables acts
+    by the rates of these, which the settings show.
+    """
+    idle = [name for name in field_names(rule) if not _acts(rule, name)]
+    assert idle == [], f"{rule.__name__}: nothing depends on {idle}"
+
+
+def _acts(rule, name):
+    tried = False
+    for value in other_values(rule, name):
+        for fields in completed(rule, {name: value}):
+            others = {n: v for n, v in fields.items() if n != name}
+            if problems(rule, others):
+                continue
+            tried = True
+            if _outcome(rule(fields)) != _outcome(rule(others)):
+                return True
+    return not tried and name in rule.section_only
+
+
+def _outcome(section):
+    rule, found = as_class(section), []
+    initial, gradients = problem(steps=4)
+    own = settings_of(rule, SHAPES)
+    for constant in (False, True) if rule.asks_if_constant else (False,):
+        for path, w in initial.items():
+            grads = [g[path] for g in gradients]
+            rate = (lambda t: 1.0) if constant else stepped
+            weight, kept = train_one(rule, path, own[path], w, grads, rate, constant)
+            found.append((weight.tobytes(), kept, own[path].get("kind")))
+    return found

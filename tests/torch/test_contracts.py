@@ -1,0 +1,52 @@
+"""Every registered rule in every position of its switches: PyTorch's lists are NumPy."""
+
+import pytest
+
+from optimization import OPTIMIZERS_CLS, OptimizationConfig
+from tests.rules import contracts
+from tests.torch.common import OptimizerFactory, parameters, torch, train
+
+from optimization.torch.rule_optimizer import native_class  # isort: skip
+
+# A schedule-free optimizer under a rate that changes is doubtful, and yet what it is.
+pytestmark = pytest.mark.filterwarnings("ignore::optimization.ConfigWarning")
+
+
+def config_of(kind, fields):
+    rule = OPTIMIZERS_CLS.config_class(kind)
+    # Without the clip that some types have by default.
+    clips = [n for n in rule.pipeline_fields() if n.endswith("norm") and getattr(rule(), n)]
+    none = {n: None if rule._find_spec(n).optional else 0.0 for n in clips}
+    config = {"optimizer": {"type": kind, kind: {**none, **fields}}}
+    if contracts.section_of(kind, fields).own_learning_rate() is None:
+        config["learning_rate"] = contracts.RATE
+    return OptimizationConfig(config)
+
+
+def weights_of(kind, fields, foreach):
+    initial, gradients = contracts.problem(contracts.NATIVE, steps=10)
+    factory = OptimizerFactory(config_of(kind, fields), train_steps=len(gradients))
+    params = parameters(initial)
+    optimizer = factory.build_optimizer(params.items())
+    section = contracts.section_of(kind, fields)
+    equivalent = section.native_equivalent(set())
+    if equivalent is not None:
+        assert isinstance(optimizer, getattr(torch.optim, equivalent[0]))
+    elif section.origin().native_name != "" and kind != "adafactor":  # by recipes of their own
+        assert isinstance(optimizer, native_class(type(section)))
+    for group in optimizer.param_groups:
+        group["foreach"] = foreach
+    return train(optimizer, params, gradients, factory.build_scheduler(optimizer))
+
+
+@contracts.every_case()
+def test_native_lists_are_numpy(kind, fields):
+    initial, gradients = contracts.problem(contracts.NATIVE, steps=10)
+    section = contracts.section_of(kind, fields)
+    expected = contracts.numpy_weights(section, initial, gradients, contracts.stepped)
+    # Float64 on both sides. Muon's iteration magnifies rounding; torch's NAdam keeps what all
+    # variables share in float32.
+    in_float32 = section.shared and section.native_equivalent(set())
+    limit = 1e-8 if in_float32 else 1e-9 if kind == "muon" else 1e-12
+    for foreach in (None, False):
+        assert contracts.difference(weights_of(kind, fields, foreach), expected) < limit
