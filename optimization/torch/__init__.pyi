@@ -15,5 +15,6 @@ from .optimizers import Muon as Muon
 from .optimizers import RMSprop as RMSprop
 from .optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .optimizers import ScheduleFreeSGD as ScheduleFreeSGD
+from .mixed import MixedOptimizer as MixedOptimizer
 from .recipes import Recipe as Recipe
 from .schedule import ConfiguredScheduler as ConfiguredScheduler

@@ -120,6 +120,9 @@ class MixedOptimizer(ExactState, Optimizer):
         for part in self.parts.values():
             part.master_weights = value
 
+    # torch.compile would take a group for that at its place in `param_groups`, which is another one
+    # in a part: the parts' steps are compiled, each by itself.
+    @torch.compiler.disable(recursive=False)
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes one step.
 

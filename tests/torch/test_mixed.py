@@ -303,3 +303,30 @@ def test_a_sparse_gradient_is_refused_by_its_part():
     weight.grad = torch.ones_like(weight).to_sparse()
     with pytest.raises(RuntimeError, match="Lion does not support sparse"):
         optimizer.step()
+
+
+def test_a_compiled_step_is_the_same():
+    initial, gradients = problem(steps=2)
+    pair = ("lion", {}, "rmsprop", {})  # the part's first group is not the whole's
+    params, compiled = parameters(initial), parameters(initial)
+    expected = train(built(mixed(*pair), params)[0], params, gradients)
+    optimizer, _ = built(mixed(*pair), compiled)
+    step = torch.compile(optimizer.step, backend="eager")
+    for each in gradients:
+        set_gradients(compiled, each)
+        step()
+    assert is_same(weights_of(compiled), expected)
+
+
+def test_a_grad_scaler_unscales_for_all_parts():
+    initial, gradients = problem(steps=3)
+    params, scaled = parameters(initial, torch.float32), parameters(initial, torch.float32)
+    expected = train(built(mixed(*PAIRS[1]), params)[0], params, gradients)
+    optimizer, _ = built(mixed(*PAIRS[1]), scaled)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for each in gradients:
+        scaler.scale(torch.zeros(()))
+        set_gradients(scaled, {name: 8.0 * value for name, value in each.items()})
+        scaler.step(optimizer)
+        scaler.update()
+    assert is_same(weights_of(scaled), expected)
