@@ -2,6 +2,7 @@ from .adafactor import Adafactor as Adafactor
 from .by_name import load_by_name as load_by_name
 from .factory import OptimizerFactory as OptimizerFactory
 from .greedy import GreedyLR as GreedyLR
+from .mixed import MixedOptimizer as MixedOptimizer
 from .optimizers import LAMB as LAMB
 from .optimizers import LARS as LARS
 from .optimizers import SGD as SGD
@@ -15,6 +16,5 @@ from .optimizers import Muon as Muon
 from .optimizers import RMSprop as RMSprop
 from .optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .optimizers import ScheduleFreeSGD as ScheduleFreeSGD
-from .mixed import MixedOptimizer as MixedOptimizer
 from .recipes import Recipe as Recipe
 from .schedule import ConfiguredScheduler as ConfiguredScheduler
