@@ -96,12 +96,16 @@ class Adafactor(_Derived):
         if torch.compiler.is_compiling():
             return
         if group is self.param_groups[0]:
-            counts = [state["step"] for state in self.state.values() if state]
-            self._latest = max((number(count) for count in counts), default=0.0)
+            self._latest = max(self._counted().values(), default=0.0)
         if self._counts_all(group):
             for parameter in group["params"]:
                 if parameter.grad is not None and self.state.get(parameter):
                     self.state[parameter]["step"].fill_(self._latest)
+
+    def _counted(self) -> dict[Tensor, float]:
+        """Returns the updates of the parameters that have taken one."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        return {p: number(self.state[p]["step"]) for p in params if self.state.get(p)}
 
     @torch.no_grad()
     def effective_learning_rates(self) -> dict[str, float]:
@@ -114,7 +118,7 @@ class Adafactor(_Derived):
         Returns:
             Name -> alpha; the number of a parameter, from "0" on, where they have no names.
         """
-        counts = {p: number(state["step"]) for p, state in self.state.items() if state}
+        counts = self._counted()
         latest = max(counts.values(), default=0.0)
         rates: dict[str, float] = {}
         for group in self.param_groups:

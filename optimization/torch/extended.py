@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.torch import foreign
-from optimization.torch.base import ForeachOptimizer
 from optimization.torch.gradients import GradientRules
-from optimization.torch.masters import ThroughCopies
+from optimization.torch.masters import ExactState, ThroughCopies
 from optimization.torch.resume import STEP, TYPE, resume, steps_done
 from optimization.torch.rule_optimizer import RuleOptimizer
 from optimization.torch.texts import optimizer_text
@@ -68,20 +67,15 @@ class Extended:
         self, parameter: Tensor, group: Mapping[str, Any]
     ) -> dict[str, torch.Size] | None:
         """Returns what is kept of a parameter besides `step`, with shapes; None if not known."""
-        blank = torch.empty_like(parameter, device="meta")
-        if isinstance(self, RuleOptimizer):
-            return {n: v.shape for n, v in self.initial_state(blank, group).items()}
-        if not isinstance(self, ForeachOptimizer):
+        if not isinstance(self, RuleOptimizer):
             return foreign.torchs_state(self, parameter, group)
-        state = self.initial_state(blank, self.kind_of(parameter, group), group)
-        return {name: value.shape for name, value in state.items() if name != "step"}
+        state = self.initial_state(torch.empty_like(parameter, device="meta"), group)
+        return {name: value.shape for name, value in state.items()}
 
     def fresh_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Returns that state as it is before the first update."""
         if isinstance(self, RuleOptimizer):
             return self.initial_state(parameter, group)
-        if isinstance(self, ForeachOptimizer):
-            return self.initial_state(parameter, self.kind_of(parameter, group), group)
         kept = foreign.torchs_state(self, parameter, group) or {}
         return {name: parameter.new_zeros(shape) for name, shape in kept.items()}
 
@@ -89,14 +83,14 @@ class Extended:
         return {**super().__getstate__(), **{name: getattr(self, name) for name in _KEPT}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        for group in self.param_groups:
+        for group in state["param_groups"]:
             if STEP in group:  # put there to be loaded
-                self.schedule_step = group.pop(STEP)
+                state = {**state, "schedule_step": group.pop(STEP)}
+        super().__setstate__(state)
         self._install()
 
     def __reduce__(self) -> tuple:
-        return _blank, (self.base,), self.__getstate__()
+        return blank, (self.base,), self.__getstate__()
 
 
 @functools.cache
@@ -105,9 +99,9 @@ def extended(base: type[Optimizer]) -> type[Optimizer]:
     names = ("__doc__", "__module__", "__qualname__")
     members = {name: getattr(base, name) for name in names}
     members["base"] = base
-    if issubclass(base, ForeachOptimizer | RuleOptimizer):
+    if issubclass(base, ExactState):
         return type(base.__name__, (Extended, base), members)
-    members["plain_step"] = _without_hooks(base.step)
+    members["plain_step"] = without_hooks(base.step)
     return type(base.__name__, (Extended, ThroughCopies, base), members)
 
 
@@ -142,13 +136,14 @@ def build(
     return optimizer
 
 
-def _without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
+def without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a step that runs no hooks: the class that has it inside its own runs them."""
     while getattr(step, "__code__", None) is _HOOKED:
         step = step.__wrapped__
     return step
 
 
-def _blank(base: type[Optimizer]) -> Optimizer:
+def blank(base: type[Optimizer]) -> Optimizer:
+    """Returns an extended optimizer that has nothing yet, for `__setstate__`."""
     cls = extended(base)
     return cls.__new__(cls)

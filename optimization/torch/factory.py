@@ -1,6 +1,5 @@
 """`OptimizerFactory`: from a config to an optimizer and a scheduler of PyTorch."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.resolution import resolved
 from optimization.matching.rules import DEFAULT
+from optimization.rules.base import BaseOptimizerConfig
 from optimization.rules.rule import Rule
 from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
@@ -28,7 +28,8 @@ from optimization.torch import ema, extended
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
 from optimization.torch.metric import following, go_on
-from optimization.torch.recipes import Recipe, of_rule
+from optimization.torch.mixed import Algorithm, MixedOptimizer
+from optimization.torch.recipes import Part, parts_of
 from optimization.torch.resume import STEP, TYPE
 from optimization.torch.schedule import (
     ConfiguredScheduler,
@@ -87,8 +88,8 @@ class OptimizerFactory:
         problems = list(_problems(self._config))
         if problems:
             raise ConfigError(problems)
-        self._recipe = _recipe(self._config)
-        problems = list(_unknown_hyperparameters(self._config, self._recipe))
+        self._parts = parts_of(self._config)
+        problems = list(_unknown_hyperparameters(self._config, self._parts))
         if problems:
             raise ConfigError(problems)
 
@@ -137,7 +138,6 @@ class OptimizerFactory:
                 the optimizer's class does not have.
         """
         parameters, owners = named_parameters(model)
-        recipe = self._recipe
         options = {
             "foreach": foreach,
             "fused": fused,
@@ -146,10 +146,11 @@ class OptimizerFactory:
             "differentiable": differentiable or None,
         }
         options = {name: value for name, value in options.items() if value is not None}
-        _check_options(recipe.cls, options)
+        for part in self._parts.values():
+            _check_options(part.recipe.cls, options)
         groups = build_groups(
             self._config,
-            recipe,
+            self._parts,
             parameters,
             owners,
             model if isinstance(model, torch.nn.Module) else None,
@@ -159,20 +160,37 @@ class OptimizerFactory:
         if self._follows_metric:
             for group in groups:
                 group["first_lr"] = group["lr"]
+        algorithms = self._algorithms(options)
+        cls, arguments = algorithms[DEFAULT].cls, algorithms[DEFAULT].arguments
+        if len(algorithms) > 1:
+            cls, arguments = MixedOptimizer, {"algorithms": algorithms}
         optimizer = extended.build(
-            recipe.cls,
+            cls,
             groups,
             self._gradient_rules(),
-            lr=self._rate(None)(0) if recipe.takes_rate else None,
             factory=self,
             order=[name for name, _ in parameters],
             master_weights=master_weights,
-            **recipe.arguments,
-            **options,
+            **arguments,
         )
         for group in optimizer.param_groups:
-            group.update({name: function(0) for name, function in recipe.schedules.items()})
+            curves = self._parts[self._part_of(group)].recipe.schedules
+            group.update({name: function(0) for name, function in curves.items()})
         return optimizer
+
+    def _algorithms(self, options: Mapping[str, Any]) -> dict[str, Algorithm]:
+        rules = {DEFAULT: None, **{rule.label: rule for rule in self._config.param_groups}}
+        algorithms = {}
+        for label, (kind, _, recipe, _) in self._parts.items():
+            rate = self._rate(rules[label])(0) if recipe.takes_rate else None
+            arguments = {"lr": rate, **recipe.arguments, **options}
+            algorithms[label] = Algorithm(kind, recipe.cls, arguments)
+        return algorithms
+
+    def _part_of(self, group: Mapping[str, Any]) -> str:
+        """Returns the name of the rule whose algorithm updates a group."""
+        label = group.get("rule", DEFAULT)
+        return label if label in self._parts else DEFAULT
 
     def build_scheduler(self, optimizer: Optimizer, last_epoch: int = -1) -> LRScheduler:
         """Builds the scheduler: `step()` it once after each step of the optimizer.
@@ -195,7 +213,7 @@ class OptimizerFactory:
         if self._follows_metric:
             return following(self._sections(None)[0], optimizer, last_epoch)
         for name in self._config.schedules:
-            key, _ = self._followers(name)
+            key, _ = self._followers(DEFAULT, name)
             if not any(place_of(group, key) for group in optimizer.param_groups):
                 raise ValueError(f"`schedules.{name}`: the optimizer has no such hyperparameter")
         return ConfiguredScheduler(optimizer, self._rates(), self._hyperparameters(), last_epoch)
@@ -274,13 +292,16 @@ class OptimizerFactory:
 
     def _hyperparameters(self) -> Hyperparameters:
         """Returns what else is scheduled, and the groups that follow."""
-        functions: dict[str, Any] = {
-            name: (function, lambda group: True)
-            for name, function in self._recipe.schedules.items()
-        }
-        for name, schedule in self._config.schedules.items():
-            key, follows = self._followers(name)
-            functions[key] = (_function(schedule.get(), None), follows)
+        functions: list[Any] = []
+        for label, part in self._parts.items():
+            own = {
+                name: (function, lambda group, label=label: self._part_of(group) == label)
+                for name, function in part.recipe.schedules.items()
+            }
+            for name in part.schedules:
+                key, follows = self._followers(label, name)
+                own[key] = (_function(self._config.schedules[name].get(), None), follows)
+            functions += [(name, *values) for name, values in own.items()]
         return functions
 
     def __getstate__(self) -> dict[str, Any]:
@@ -288,7 +309,7 @@ class OptimizerFactory:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._config = state["_config"]
-        self._recipe = _recipe(self._config)
+        self._parts = parts_of(self._config)
 
     def _gradient_rules(self) -> GradientRules | None:
         arguments = self._config.optimizer.get().pipeline_arguments()
@@ -299,8 +320,9 @@ class OptimizerFactory:
     def _rate(self, rule: ParamGroupConfig | None) -> Callable[[int], float]:
         """Returns the learning rate of a rule as a function of the steps done."""
         function = _function(*self._sections(rule))
-        scaling, section = self._config.lr_scaling, self._config.optimizer.get()
-        factor = 1.0 if scaling is None else scaling.factor()
+        scaling, section = self._config.lr_scaling, self._rate_owner(rule)
+        knows_batches = section.own_learning_rate() is None
+        factor = scaling.factor() if scaling is not None and knows_batches else 1.0
         decay = section.pipeline_arguments().get("decay", 0.0)
         return lambda step: factor * function(step) / (1 + decay * step)
 
@@ -321,24 +343,35 @@ class OptimizerFactory:
         """Returns the learning rate and the warmup of a rule."""
         return self._config.learning_rate_of(rule) or self._config.learning_rate_of()
 
+    def _rate_owner(self, rule: ParamGroupConfig | None) -> BaseOptimizerConfig:
+        """Returns the section of the optimizer whose learning rate a rule has."""
+        has_own = rule is not None and self._config.learning_rate_of(rule) is not None
+        own = rule.optimizer.get() if has_own else None
+        return own or self._config.optimizer.get()
+
     def _is_constant(self, rule: ParamGroupConfig | None) -> bool:
         rate, warmup = self._sections(rule)
-        decays = bool(self._config.optimizer.get().pipeline_arguments().get("decay"))
+        decays = bool(self._rate_owner(rule).pipeline_arguments().get("decay"))
         warms = warmup is not None and warmup.warmup_steps > 0
         return isinstance(rate, ConstantLrConfig) and not warms and not decays
 
-    def _followers(self, name: str) -> tuple[str, Callable[[dict[str, Any]], bool]]:
-        """Returns what groups call a scheduled hyperparameter, and which groups follow."""
-        section = self._config.optimizer.get()
-        argument = section.argument_name(name)
+    def _followers(self, label: str, name: str) -> tuple[str, Callable[[dict[str, Any]], bool]]:
+        """Returns what groups call a scheduled hyperparameter, and which of a part's follow."""
+        _, section, recipe, schedules = self._parts[label]
+        argument, key = schedules[name], recipe.decay
         if argument != section.argument_name("weight_decay"):
-            return argument, lambda group: place_of(group, argument) is not None
+
+            def has(group: dict[str, Any]) -> bool:
+                return self._part_of(group) == label and place_of(group, argument) is not None
+
+            return argument, has
         kept = {g.label for g in self._config.param_groups if g.weight_decay is not None}
-        key = self._recipe.decay
 
         def follows(group: dict[str, Any]) -> bool:
             # A decay of 0 is that of an excluded parameter, and stays, unless the schedule set it:
             # the group says which, so that it is known after a resume too.
+            if self._part_of(group) != label:
+                return False
             decays = group.setdefault("decays", bool(group.get(key)))
             return group.get("rule") not in kept and decays
 
@@ -350,45 +383,30 @@ def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], f
     return lambda step: float(values(step))
 
 
-def _recipe(config: OptimizationConfig) -> Recipe:
-    section = config.optimizer.get()
-    changing = {name for name in config.schedules if name != "weight_decay"}
-    if any(rule.weight_decay for rule in config.param_groups):
-        changing.add("weight_decay")
-    own = OPTIMIZERS_CLS.entry(config.optimizer.type).torch
-    if own is None:
-        return of_rule(section, changing)
-    module, _, name = own.partition(":")
-    recipe = getattr(importlib.import_module(module), name)(section)
-    return next((recipe.instead[name] for name in changing if name in recipe.instead), recipe)
-
-
 def _is_native(name: str) -> bool:
     entry = OPTIMIZERS_CLS.entry(name)
     return entry.torch is not None or issubclass(entry.config_class, Rule)
 
 
-def _unknown_hyperparameters(config: OptimizationConfig, recipe: Recipe) -> Iterable[Problem]:
+def _unknown_hyperparameters(
+    config: OptimizationConfig, parts: Mapping[str, Part]
+) -> Iterable[Problem]:
     """Yields schedules of what the class, as PyTorch has it, does not have."""
-    known = {**inspect.signature(recipe.cls).parameters, **recipe.arguments}
-    section = config.optimizer.get()
-    for name in config.schedules:
-        argument = section.argument_name(name)
-        is_decay = argument == section.argument_name("weight_decay")
-        if not is_decay and place_of(known, argument) is None:
-            message = f"the class of `{config.optimizer.type}` in PyTorch has no `{argument}`"
-            yield config._problem("conflict", f"schedules.{name}", message)
+    for kind, section, recipe, schedules in parts.values():
+        known = {**inspect.signature(recipe.cls).parameters, **recipe.arguments}
+        for name, argument in schedules.items():
+            is_decay = argument == section.argument_name("weight_decay")
+            if not is_decay and place_of(known, argument) is None:
+                message = f"the class of `{kind}` in PyTorch has no `{argument}`"
+                yield config._problem("conflict", f"schedules.{name}", message)
 
 
 def _problems(config: OptimizationConfig) -> Iterable[Problem]:
     """Yields what PyTorch does not have natively."""
-    oneof = config.optimizer
-    if not _is_native(oneof.type):
-        having = ", ".join(filter(_is_native, OPTIMIZERS_CLS))
-        message = f"`{oneof.type}` has no native PyTorch implementation; these have: {having}"
-        yield oneof._problem("conflict", "type", message)
+    section = config.optimizer.get()
+    yield from _not_native(config)
+    if not _is_native(config.optimizer.type):
         return
-    section = oneof.get()
     defaults = type(section)()
     for name in section.pipeline_fields():
         value = getattr(section, name)
@@ -399,10 +417,14 @@ def _problems(config: OptimizationConfig) -> Iterable[Problem]:
         message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"
         yield section._problem("conflict", "on_nonfinite", message)
     yield from _followed(config)
-    for group in config.param_groups:
-        if group.optimizer.type is not None:
-            message = "a torch.optim.Optimizer has one algorithm for all groups"
-            yield group._problem("conflict", "optimizer", message)
+
+
+def _not_native(config: OptimizationConfig) -> Iterable[Problem]:
+    having = ", ".join(filter(_is_native, OPTIMIZERS_CLS))
+    for oneof in (config.optimizer, *(group.optimizer for group in config.param_groups)):
+        if oneof.type is not None and not _is_native(oneof.type):
+            message = f"`{oneof.type}` has no native PyTorch implementation; these have: {having}"
+            yield oneof._problem("conflict", "type", message)
 
 
 def _followed(config: OptimizationConfig) -> Iterable[Problem]:
@@ -414,8 +436,9 @@ def _followed(config: OptimizationConfig) -> Iterable[Problem]:
         if group.learning_rate.type is not None:
             message = f"`{rate.type}` changes the rates of all groups of a torch.optim.Optimizer"
             yield group._problem("conflict", "learning_rate", message)
-    section = config.optimizer.get()
-    if config.schedules or section.own_schedules():
+    own = (group.optimizer.get() for group in config.param_groups)
+    sections = [config.optimizer.get(), *filter(None, own)]
+    if config.schedules or any(section.own_schedules() for section in sections):
         message = "follows a metric in PyTorch, and nothing then sets what follows the steps"
         yield rate._problem("conflict", "type", message)
 

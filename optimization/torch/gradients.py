@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs.printing import by_arguments
-from optimization.torch.base import LOW_PRECISION, batches
+from optimization.torch.base import batches
+from optimization.torch.masters import LOW_PRECISION
 
 _SMALL = 2.0**-100
 

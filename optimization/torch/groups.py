@@ -12,7 +12,7 @@ from optimization.matching.layer_decay import LayerDecay
 from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
 from optimization.torch.names import bare_names
-from optimization.torch.recipes import Recipe
+from optimization.torch.recipes import Part, Recipe, Settings
 from optimization.torch.resume import TYPE
 
 # What the name of a group says of its settings.
@@ -71,7 +71,7 @@ def named_parameters(
 
 def build_groups(
     config: OptimizationConfig,
-    recipe: Recipe,
+    parts: Mapping[str, Part],
     parameters: NamedParameters,
     owners: Sequence[str | None],
     model: torch.nn.Module | None,
@@ -85,7 +85,7 @@ def build_groups(
 
     Args:
         config: Has the rules and the layer decay.
-        recipe: What the optimizer is.
+        parts: What updates the parameters, by the name of a rule.
         parameters: What is trained.
         owners: The class of the module of each parameter.
         model: What has the parameters, None if that is not known.
@@ -96,21 +96,27 @@ def build_groups(
         ValueError: For rules and patterns that match no parameter, or if all are frozen.
     """
     names = [name for name, _ in parameters]
-    for argument, patterns in recipe.patterns.items():
-        check_matches(patterns, names, argument)
-    settings_of = recipe.route(parameters, model) if recipe.route else recipe.settings
+    settings_of: dict[str, Settings | None] = {}
+    for part_name, (_, _, recipe, _) in parts.items():
+        for argument, patterns in recipe.patterns.items():
+            check_matches(patterns, names, argument)
+        route = recipe.route
+        settings_of[part_name] = route(parameters, model) if route else recipe.settings
     rules = _rules(config, parameters, owners)
     layers = _layers(config, names)
     groups: dict[tuple, dict[str, Any]] = {}
     for (name, parameter), rule, (layer, factor) in zip(parameters, rules, layers, strict=True):
         if rule is not None and rule.freeze:
             continue
-        own = settings_of(name, parameter) if settings_of else {}
+        label = DEFAULT if rule is None else rule.label
+        part_name = label if label in parts else DEFAULT
+        kind, _, recipe, _ = parts[part_name]
+        special = settings_of[part_name]
+        own = special(name, parameter) if special else {}
         settings = _settings(recipe, rule, name, own)
         if recipe.by_rate is not None:
             settings |= recipe.by_rate(constant(rule))
         multiplier = factor * (rule.learning_rate_multiplier if rule else 1.0)
-        label = DEFAULT if rule is None else rule.label
         key = (label, multiplier, *settings.items())
         if key not in groups:
             labels = [label, *([f"layer_{layer}"] if factor != 1 else []), *_marks(settings)]
@@ -119,7 +125,7 @@ def build_groups(
                 "lr": rate(rule) * multiplier,
                 "group_name": "/".join(labels),
                 "rule": label,
-                TYPE: config.optimizer.type,
+                TYPE: kind,
                 "lr_multiplier": multiplier,
                 **settings,
             }

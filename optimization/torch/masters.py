@@ -1,6 +1,6 @@
 """Float32 copies of weights in float16 and bfloat16, in the state of their optimizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,11 @@ class ExactState:
         """Says whether a parameter is updated through a copy."""
         return self.master_weights and parameter.dtype in LOW_PRECISION
 
+    def updater_of(self, group: Mapping[str, Any]) -> Any:
+        """Returns the optimizer whose algorithm updates a group."""
+        del group
+        return self
+
     def weight_of(self, parameter: Tensor) -> Tensor:
         """Returns what the optimizer updates: a parameter, or its copy, brought up to date."""
         master = self.state.get(parameter, {}).get(MASTER)
@@ -57,11 +62,13 @@ class ExactState:
             after.remove()
 
     def _restore_exactly(self, state_dict: dict[str, Any]) -> None:
-        known = [p for group in self.param_groups for p in group["params"]]
+        known = [
+            (p, self.updater_of(group)) for group in self.param_groups for p in group["params"]
+        ]
         indices = [index for group in state_dict["param_groups"] for index in group["params"]]
-        for parameter, index in zip(known, indices, strict=True):
+        for (parameter, updater), index in zip(known, indices, strict=True):
             saved = state_dict["state"].get(index, {})
-            for name, value in saved.items() if self.keeps_float32(parameter) else ():
+            for name, value in saved.items() if updater.keeps_float32(parameter) else ():
                 if isinstance(value, Tensor) and name != "step":
                     self.state[parameter][name] = in_float32(value.to(parameter.device, copy=True))
             if MASTER in saved and not self.has_master(parameter):

@@ -4,15 +4,20 @@ torch's own classes are used wherever torch has the algorithm; see docs/torch.md
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs import printing
+from optimization.configs.group_config import ParamGroupConfig
+from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
 from optimization.matching.patterns import matches_any
+from optimization.matching.rules import DEFAULT
 from optimization.rules.adafactor import AdafactorConfig
 from optimization.rules.adafactor_variants import preset
 from optimization.rules.base import BaseOptimizerConfig
@@ -62,6 +67,61 @@ class Recipe:
 
     def __repr__(self) -> str:
         return printing.call(self.cls.__name__, **self.arguments)
+
+
+class Part(NamedTuple):
+    """What updates the parameters of a rule, or all that have no algorithm of their own.
+
+    Attributes:
+        type: What the config calls it.
+        section: Its section.
+        recipe: How PyTorch has it.
+        schedules: What it calls the scheduled numbers that it follows, by the names in the config.
+    """
+
+    type: str
+    section: BaseOptimizerConfig
+    recipe: Recipe
+    schedules: Mapping[str, str]
+
+
+def parts_of(config: OptimizationConfig) -> dict[str, Part]:
+    """Returns what updates parameters, by the name of the rule; the default one first."""
+    rules = config.param_groups
+    shared = [rule for rule in rules if rule.optimizer.type is None]
+    return {
+        DEFAULT: _part(config, config.optimizer, shared),
+        **{r.label: _part(config, r.optimizer, [r]) for r in rules if r.optimizer.type is not None},
+    }
+
+
+def _part(
+    config: OptimizationConfig, oneof: OptimizerConfig, rules: Sequence[ParamGroupConfig]
+) -> Part:
+    section, schedules = oneof.get(), _followed(config, oneof)
+    changing = set(schedules) - {"weight_decay"}
+    if any(rule.weight_decay for rule in rules):
+        changing.add("weight_decay")
+    return Part(oneof.type, section, _recipe(oneof, changing), schedules)
+
+
+def _followed(config: OptimizationConfig, oneof: OptimizerConfig) -> dict[str, str]:
+    """Returns the scheduled numbers that an optimizer follows: those that it has, and not as 0."""
+    section, usual = oneof.get(), config.optimizer.get()
+    arguments = {name: usual.argument_name(name) for name in config.schedules}
+    if oneof is config.optimizer:
+        return arguments
+    own = {name: section.argument_name(argument) for name, argument in arguments.items()}
+    return {name: argument for name, argument in own.items() if section.arguments().get(argument)}
+
+
+def _recipe(oneof: OptimizerConfig, changing: set[str]) -> Recipe:
+    section, own = oneof.get(), OPTIMIZERS_CLS.entry(oneof.type).torch
+    if own is None:
+        return of_rule(section, changing)
+    module, _, name = own.partition(":")
+    recipe = getattr(importlib.import_module(module), name)(section)
+    return next((recipe.instead[name] for name in changing if name in recipe.instead), recipe)
 
 
 def of_rule(section: Rule, changing: set[str] = frozenset()) -> Recipe:

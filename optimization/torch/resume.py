@@ -57,6 +57,7 @@ def resume(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     notes = list(_check_type(optimizer.param_groups, saved["param_groups"]))
     found = _matched(optimizer, saved)
     _check_rules(optimizer.param_groups, found)
+    _check_algorithms(optimizer.param_groups, found)
     states, state_notes = _states(optimizer, found)
     counted = {group.get(STEP) for group in saved["param_groups"]} - {None}
     step = steps_done(max(counted, default=None), saved["state"].values())
@@ -95,23 +96,47 @@ def _check_form(state_dict: Mapping[str, Any]) -> None:
 
 def _check_type(groups: list[Group], saved: list[Group]) -> Iterable[str]:
     """Raises if another type was saved; yields what is not sure."""
-    here = groups[0][TYPE]
-    types = sorted({group[TYPE] for group in saved if group.get(TYPE)})
+    kinds = _types(groups)
+    here, types = ", ".join(kinds), _types(saved)
     if types:
-        if any(kind.removesuffix(_ALIAS) != here.removesuffix(_ALIAS) for kind in types):
+        if not set(map(_plain_type, types)) <= set(map(_plain_type, kinds)):
             raise ValueError(_other_type(f"`{', '.join(types)}`", here))
         return
-    algorithm = foreign.algorithm_of(foreign.settings_in_our_words(groups[0]))
-    known = {foreign.algorithm_of(group) for group in saved} - {None, algorithm}
+    own = {foreign.algorithm_of(foreign.settings_in_our_words(group)) for group in groups}
+    known = {foreign.algorithm_of(group) for group in saved} - {None, *own}
     if known:
         raise ValueError(_other_type(f"{', '.join(sorted(known))}, by its settings", here))
     yield f"it does not say of which type it is, and was taken for `{here}`, which it fits"
 
 
-def _other_type(saved: str, here: str) -> str:
+def _types(groups: Iterable[Group]) -> list[str]:
+    return sorted({group[TYPE] for group in groups if group.get(TYPE)})
+
+
+def _plain_type(kind: str) -> str:
+    return kind.removesuffix(_ALIAS)
+
+
+def _check_algorithms(groups: list[Group], found: dict[str, _Saved]) -> None:
+    """Raises if a parameter's state is of another algorithm than that of its group here."""
+    for group in groups:
+        kind = group.get(TYPE, groups[0][TYPE])
+        own = foreign.algorithm_of(foreign.settings_in_our_words(group))
+        for name in group["param_names"]:
+            saved = found[name].group
+            there = saved.get(TYPE)
+            if there and _plain_type(there) != _plain_type(kind):
+                raise ValueError(_other_type(f"`{there}`", kind, f" for `{name}`"))
+            algorithm = foreign.algorithm_of(saved)
+            if not there and algorithm not in (None, own):
+                message = f"{algorithm}, by its settings"
+                raise ValueError(_other_type(message, kind, f" for `{name}`"))
+
+
+def _other_type(saved: str, here: str, where: str = "") -> str:
     return (
-        f"The loaded state is that of another type of optimizer: it was saved from {saved}, and "
-        f"this is `{here}`. Set `optimizer.type` to what was saved, or start without the state."
+        f"The loaded state{where} is that of another type of optimizer: it was saved from {saved}, "
+        f"and this is `{here}`. Set `optimizer.type` to what was saved, or start without the state."
     )
 
 
@@ -201,20 +226,20 @@ def _states(
     states, problems = [], []
     new: dict[str, list[str]] = {}
     for group in optimizer.param_groups:
-        settings = foreign.settings_in_our_words(group)
+        settings, updater = foreign.settings_in_our_words(group), optimizer.updater_of(group)
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
             group_there, state = found[name]
             if state:
                 # Of that, as much as the class keeps.
                 state = foreign.factored_as_here(state, parameter.shape, group_there, settings)
-                state, note, problem = _fitted(optimizer, parameter, group, state)
+                state, note, problem = _fitted(updater, parameter, group, state)
                 if note and _is_unknown(group_there):
                     problem = f"was saved with other state: here {note}"
                 problem = problem or _other_meaning(state, group_there, settings)
                 problems += [f"`{name}` {problem}"] if problem else []
                 if note:
                     new.setdefault(note, []).append(name)
-            states.append(foreign.in_words_of(optimizer, state))
+            states.append(foreign.in_words_of(updater, state))
     if problems:
         lines = [*problems[:_SHOWN]]
         lines += [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
@@ -277,7 +302,7 @@ def _take_over(
 ) -> None:
     """Gives a group what was saved of it that is no setting: counts, and what others put there."""
     saved = sources[0][0]
-    for name in getattr(optimizer, "group_state", ()):
+    for name in getattr(optimizer.updater_of(group), "group_state", ()):
         values = [source[name] for source, _ in sources if name in source]
         if any(value != values[0] for value in values):
             raise ValueError(

@@ -13,7 +13,7 @@ from optimization.torch.extended import Extended
 from optimization.torch.texts import rates_text
 
 Function = Callable[[int], float]
-Hyperparameters = Mapping[str, tuple[Function, Callable[[dict[str, Any]], bool]]]
+Hyperparameters = Sequence[tuple[str, Function, Callable[[dict[str, Any]], bool]]]
 _STATE = ("last_epoch", "_step_count", "base_lrs", "_last_lr")
 _KEYS: dict[str, tuple[str, ...]] = {
     "beta_1": ("betas", "0"),
@@ -50,8 +50,8 @@ class ConfiguredScheduler(LRScheduler):
             group.
         rates: The learning rate as a function of the steps done, by the name of the rule of a
             group; that of "default" must be there.
-        hyperparameters: Functions of the steps done, by argument and by group: of each argument,
-            a function, and whether a group follows it.
+        hyperparameters: What else is set: the name of an argument, its function of the steps done,
+            and whether a group follows it. Of several functions for one argument the last counts.
         last_epoch: As torch means it, the last step that was seen: the steps done less 1; groups
             must have `initial_lr` then, as those of a loaded optimizer do. With -1 it starts at
             step 0, or where an optimizer of the factory is: it also goes where that is loaded.
@@ -65,7 +65,7 @@ class ConfiguredScheduler(LRScheduler):
         last_epoch: int = -1,
     ):
         self._rates = dict(rates)
-        self._hyperparameters = dict(hyperparameters)
+        self._hyperparameters = list(hyperparameters)
         if last_epoch == -1 and isinstance(optimizer, Extended):
             last_epoch = (optimizer.steps_done() or 0) - 1
             first = rates_after(self._rates, optimizer.param_groups, 0)
@@ -158,7 +158,7 @@ def set_scheduled(
     hyperparameters: Hyperparameters, groups: Sequence[dict[str, Any]], step: int
 ) -> None:
     """Sets what is scheduled besides the learning rate to its values after `step` steps."""
-    for name, (function, follows) in hyperparameters.items():
+    for name, function, follows in hyperparameters:
         value = float(function(step))
         for group in filter(follows, groups):
             set_hyperparameter(group, name, value)

@@ -1,7 +1,7 @@
 """What the classes of schedule-free optimizers have besides: x for evaluation, y for training."""
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,8 +58,7 @@ class ScheduleFree:
         Raises:
             RuntimeError: Where the parameters hold x.
         """
-        if not all(group["train_mode"] for group in self.param_groups):
-            raise RuntimeError("The parameters are those to evaluate: call `train()` first.")
+        check_training(self.param_groups)
         return super().step(closure)
 
     # Groups keep the sum itself, as the authors' package does; the rule has it in units of the last
@@ -74,6 +73,12 @@ class ScheduleFree:
         """Keeps what a group shares."""
         super().keep_shared(group, shared)
         group["weight_sum"] = shared.sum_of_weights * _weight(group)
+
+
+def check_training(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raises a `RuntimeError` where parameters hold x."""
+    if not all(group.get("train_mode", True) for group in groups):
+        raise RuntimeError("The parameters are those to evaluate: call `train()` first.")
 
 
 def _weight(group: Mapping[str, Any]) -> float:

@@ -19,9 +19,7 @@ _NO_SETTINGS = (
 
 def optimizer_text(optimizer: Optimizer) -> str:
     """Returns the class with what differs from its defaults, and a line for each group."""
-    usual = inspect.signature(type(optimizer).__init__).parameters
-    settings = {name: v for name, v in optimizer.defaults.items() if name in usual and name != "lr"}
-    lines = [call(type(optimizer).__name__, **differing(optimizer, settings))]
+    lines = [_class_text(optimizer)]
     factory = getattr(optimizer, "factory", None)
     highest = {} if factory is None else factory.highest_rates()
     rows = [_row(optimizer, number, highest) for number in range(len(optimizer.param_groups))]
@@ -32,16 +30,27 @@ def optimizer_text(optimizer: Optimizer) -> str:
     return "\n".join(lines)
 
 
+def _class_text(optimizer: Optimizer) -> str:
+    parts: Mapping[str, Optimizer] = getattr(optimizer, "parts", {})
+    if parts:
+        texts = ", ".join(f"{name}={_class_text(part)}" for name, part in parts.items())
+        return f"{type(optimizer).__name__}({texts})"
+    usual = inspect.signature(type(optimizer).__init__).parameters
+    settings = {name: v for name, v in optimizer.defaults.items() if name in usual and name != "lr"}
+    return call(type(optimizer).__name__, **differing(optimizer, settings))
+
+
 def _row(optimizer: Optimizer, number: int, highest: Mapping[str, float]) -> tuple[str, ...]:
     group = optimizer.param_groups[number]
     params = group["params"]
     count = f"{len(params)} parameter{'' if len(params) == 1 else 's'}"
     size = sum(p.numel() for p in params)
     multiplier = group.get("lr_multiplier", 1.0)
+    usual = getattr(optimizer, "updater_of", lambda group: optimizer)(group).defaults
     settings = {
         name: value
         for name, value in group.items()
-        if name not in _NO_SETTINGS and value != optimizer.defaults.get(name, value)
+        if name not in _NO_SETTINGS and value != usual.get(name, value)
     }
     own = [f"lr_multiplier={multiplier:.4g}"] if multiplier != 1 else []
     own += [f"{name}={value}" for name, value in settings.items()]

@@ -18,7 +18,7 @@ from tests.golden_cases import make_variable, run  # noqa: E402
 
 DECAYING = {
     "type": "cosine",
-    "cosine": {"initial_learning_rate": 0.05, "decay_steps": 40, "alpha": 0.1},
+    "cosine": {"initial_learning_rate": 0.05, "decay_steps": 25, "alpha": 0.1},
 }
 CORRECTED = {"epsilon_placement": "corrected"}
 EXCLUDED = {"exclude_from_weight_decay": ["norm", "bias"]}
@@ -65,8 +65,44 @@ def test_a_group_decays_as_in_keras(kind, section):
     assert largest_difference(native, keras_weights(config, initial, gradients)) < 1e-5
 
 
+CONSTANT = {"learning_rate": {"type": "constant", "constant": {"learning_rate": 0.02}}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "own", "own_section", "group"),
+    [
+        ("sgd", {"momentum": 0.9, "global_clipnorm": 0.5}, "lion", {"weight_decay": 0.1}, {}),
+        ("sgd", {"decay": 0.1}, "adam", CORRECTED, CONSTANT),
+        ("sgd", {"decay": 0.1, "weight_decay": 0.1}, "adamw", {"weight_decay_rate": 0.1}, {}),
+        ("adamw", {"weight_decay_rate": 0.1, **EXCLUDED}, "muon", {}, {"weight_decay": 0.2}),
+        ("lamb", {"weight_decay_rate": 0.1}, "adafactor", {"variant": "hf"}, {}),
+        ("adafactor", {"variant": "timm"}, "adafactor_keras", {}, CONSTANT),
+        ("adamw", {"weight_decay_rate": 0.1}, "sgd", {"weight_decay": 0.1}, {}),
+        ("adam", {}, "schedule_free_adamw", {}, CONSTANT),
+        ("sgd_torch", {"warmup_steps": 5}, "sgd_torch", {"momentum": 0.5}, {}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_a_group_has_a_rule_of_its_own_as_in_keras(
+    kind, section, own, own_section, group, scheduled
+):
+    relative = section.get("variant") == "timm"
+    config = config_of(kind, {} if relative else DECAYING, **section)
+    group = {"match": "dense", "name": "own", "optimizer": {"type": own, own: own_section}, **group}
+    config.override({"param_groups": [group], "layer_decay": LAYERS})
+    decay = section.get("weight_decay", section.get("weight_decay_rate"))
+    if scheduled and decay:
+        line = {"initial_learning_rate": 0.05, "end_learning_rate": 0.4, "decay_steps": 9}
+        config.override({"schedules": {"weight_decay": {"type": "linear", "linear": line}}})
+    initial, gradients = problem()
+    native = factory_weights(config, initial, gradients, torch.float32)
+    # As above.
+    assert largest_difference(native, keras_weights(config, initial, gradients)) < 1e-5
+
+
 FORMS = [
-    *((kind, {}) for kind, entry in OPTIMIZERS_CLS.entries() if entry.torch),
+    *((kind, {}) for kind in OPTIMIZERS_CLS),
     ("rmsprop", {"momentum": 0.9}),
     ("rmsprop", {"momentum": 0.9, "epsilon_in_sqrt": False, "classic_momentum": False}),
     ("adafactor", {"variant": "torch"}),
