@@ -11,7 +11,7 @@ from optimization.keras.groups import DEFAULT, ParamGroup, assigned, named
 from optimization.keras.inner import argument_of, has_rules_of_decay, share_iterations
 from optimization.keras.paths import path_of
 from optimization.keras.patterns import Among, as_pattern_list, matches_any
-from optimization.keras.rates import ScaledRate
+from optimization.keras.rates import rate_now
 from optimization.keras.rule_optimizer import RuleOptimizer, checked
 from optimization.keras.rule_part import RulePart
 from optimization.matching.layer_decay import LayerDecay
@@ -60,7 +60,7 @@ class Member:
 
 
 class Members:
-    """Makes the groups and passes each its gradients.
+    """Makes the groups, and passes each its gradients.
 
     Args:
         default: The optimizer of the default group.
@@ -85,7 +85,7 @@ class Members:
             _replaced(group.optimizer or default, group)  # so that a wrong name is an error here
         part = RulePart(default) if isinstance(default, RuleOptimizer) else None
         self.members = [Member(DEFAULT, None, 1.0, default, part)]
-        self._own: dict[int, RuleOptimizer] = {}  # those of rules, by the `id` of what was given
+        self._shared = {id(default): default}  # those of rules, by the `id` of what was given
         self._by_variable: dict[int, Member] = {}
         self._rates: dict[str, Any] = {}
         self.frozen: set[int] = set()
@@ -160,21 +160,15 @@ class Members:
             for target, path in zip(targets, paths, strict=True)
             if path in self.excluded_paths or matches_any(path, self.excluded_names)
         ]
-        for optimizer, members in self._by_optimizer():
-            _exclude_copies(optimizer, variables, targets)
-            _exclude(optimizer, spared)
-            own = [([targets[i] for i in m.positions], _at(paths, m)) for m in members]
+        for optimizer in {id(m.optimizer): m.optimizer for m in self.members}.values():
+            _exclude(optimizer, list(zip(variables, targets, strict=True)), spared)
+            members = [member for member in self.members if member.optimizer is optimizer]
+            own = [[targets[position] for position in m.positions] for m in members]
             if isinstance(optimizer, RuleOptimizer):
-                parts = [(m.part, *each) for m, each in zip(members, own, strict=True)]
-                optimizer.build_parts(parts, among)
+                built = zip(members, own, strict=True)
+                optimizer.build_parts([(m.part, vs, _at(paths, m)) for m, vs in built], among)
             else:
-                optimizer.build(own[0][0])
-
-    def _by_optimizer(self) -> list[tuple[keras.optimizers.Optimizer, list[Member]]]:
-        found: dict[int, tuple[keras.optimizers.Optimizer, list[Member]]] = {}
-        for member in self.members:
-            found.setdefault(id(member.optimizer), (member.optimizer, []))[1].append(member)
-        return list(found.values())
+                optimizer.build(own[0])
 
     def _member(
         self,
@@ -191,35 +185,33 @@ class Members:
         name = group.name if group else DEFAULT
         if layer is not None and layer_multiplier != 1:
             name = f"{name}/layer_{layer}"
-        source, constant = self._rate_source(pipeline, group)
-        rate = ScaledRate(source, multiplier, constant)
-        optimizer, part = self._updater(pipeline, group, rate)
+        optimizer, part = self._updater(pipeline, group, multiplier)
         self.members.append(Member(name, group, multiplier, optimizer, part))
         return self.members[-1]
 
     def _updater(
-        self, pipeline: keras.optimizers.Optimizer, group: ParamGroup | None, rate: ScaledRate
+        self, pipeline: keras.optimizers.Optimizer, group: ParamGroup | None, multiplier: float
     ) -> tuple[keras.optimizers.Optimizer, RulePart | None]:
         """Returns the optimizer of a group, and the part of it if it is one of a rule."""
         given = (group and group.optimizer) or self._default
         replaced = _replaced(given, group) if group else {}
-        if not isinstance(given, RuleOptimizer):
-            return _taken(pipeline, given, {**replaced, "learning_rate": rate}), None
-        optimizer = given
-        if given is not self._default:
-            if id(given) not in self._own:
-                rate_of_all = given._learning_rate  # serialized in its config
-                own = {"learning_rate": rate_of_all} if callable(rate_of_all) else {}
-                self._own[id(given)] = _taken(pipeline, given, own)
-            optimizer = self._own[id(given)]
-        names = given.rule.own_rates.values()
-        own_rates = {n: replaced.pop(n) for n in names if n in replaced}
+        rate = self._rate_source(pipeline, group)
         if group is not None and group.learning_rate is not None:
             # The rates of SGDTorch's biases and others give way to the group's too.
-            own_rates = dict.fromkeys(names)
+            replaced |= {n: None for n in given.get_config() if n.endswith("_learning_rate")}
+        if not isinstance(given, RuleOptimizer):
+            replaced["learning_rate"] = lambda: rate_now(self._default, rate, multiplier)
+            return _taken(pipeline, given, replaced), None
+        if id(given) not in self._shared:
+            usual = given._learning_rate
+            changed = {"learning_rate": usual} if callable(usual) else {}
+            self._shared[id(given)] = _taken(pipeline, given, changed)
+        own = set(given.rule.own_rates.values()) & replaced.keys()
+        own_rates = {name: replaced.pop(name) for name in own}
         fields = {n: getattr(given.rule, n) for n in given.rule.argument_names()}
         rule = checked(type(given.rule), {**fields, **replaced})
-        return optimizer, RulePart(optimizer, rule, rate, own_rates)
+        optimizer = self._shared[id(given)]
+        return optimizer, RulePart(optimizer, rule, rate, multiplier, own_rates)
 
     def rate_of(self, group: ParamGroup | None) -> Any:
         """Returns the learning rate of a group before its multiplier: a number or a schedule."""
@@ -228,17 +220,15 @@ class Members:
         own = group and group.optimizer
         return (own or self._default)._learning_rate
 
-    def _rate_source(
-        self, pipeline: keras.optimizers.Optimizer, group: ParamGroup | None
-    ) -> tuple[Callable[[], Any], bool]:
-        """Returns a function for the rate before multiplication, and whether it is a constant."""
+    def _rate_source(self, pipeline: keras.optimizers.Optimizer, group: ParamGroup | None) -> Any:
+        """Returns the rate before multiplication, as `rate_now` takes it."""
         rate = self.rate_of(group)
         if rate is self._default._learning_rate:
-            return lambda: self._default.learning_rate, not callable(rate)
+            return None
         if isinstance(rate, keras.Variable):
             rate = float(keras.ops.convert_to_numpy(rate))
         if callable(rate):
-            return lambda: rate(pipeline._iterations), False
+            return rate
         if group.name not in self._rates:
             self._rates[group.name] = pipeline.add_variable(
                 (),
@@ -246,8 +236,7 @@ class Members:
                 aggregation="only_first_replica",
                 name=f"learning_rate_{len(self._rates)}",
             )
-        variable = self._rates[group.name]
-        return lambda: variable, True
+        return self._rates[group.name]
 
     def variables(self) -> list[keras.Variable]:
         """Returns the variables of the inner optimizers, without the count of updates."""
@@ -346,22 +335,13 @@ def _at(paths: Sequence[str], member: Member) -> list[str]:
     return [paths[position] for position in member.positions]
 
 
-def _exclude_copies(
-    optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], targets: Sequence[Any]
+def _exclude(
+    optimizer: keras.optimizers.Optimizer, pairs: Sequence[tuple[Any, Any]], spared: Sequence[Any]
 ) -> None:
-    """Has what Keras' `exclude_from_weight_decay(var_list=...)` excludes hold for copies too."""
-    excluded = getattr(optimizer, "_exclude_from_weight_decay", None)
-    if excluded:
-        for variable, target in zip(variables, targets, strict=True):
-            if optimizer._var_key(variable) in excluded:
-                excluded.add(optimizer._var_key(target))
-
-
-def _exclude(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
-    if variables:
-        excluded = getattr(optimizer, "_exclude_from_weight_decay", set())
-        keys = {optimizer._var_key(variable) for variable in variables}
-        optimizer._exclude_from_weight_decay = excluded | keys
+    """Spares variables the decay, and the copies of what `exclude_from_weight_decay` was given."""
+    excluded, key = getattr(optimizer, "_exclude_from_weight_decay", set()), optimizer._var_key
+    copies = [target for variable, target in pairs if key(variable) in excluded]
+    optimizer._exclude_from_weight_decay = excluded | {key(each) for each in (*copies, *spared)}
 
 
 def _replaced(optimizer: keras.optimizers.Optimizer, group: ParamGroup) -> dict[str, Any]:

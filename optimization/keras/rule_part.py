@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from optimization.keras.functions import FUNCTIONS
-from optimization.keras.rates import ScaledRate, is_schedule
+from optimization.keras.rates import rate_now
 from optimization.keras.slots import compute_dtype
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers, Rule, Slot, given
@@ -20,7 +20,8 @@ class RulePart:
     Args:
         optimizer: Whose variables they are, a `RuleOptimizer`.
         rule: Its rule with what the group has replaced; None for that of the optimizer.
-        rate: Their learning rate; None for that of the optimizer.
+        rate: Their learning rate, as `rate_now` takes it.
+        multiplier: A factor on it.
         own_rates: What the group has in place of the optimizer's `Rule.own_rates`, by argument.
 
     Attributes:
@@ -32,14 +33,15 @@ class RulePart:
         self,
         optimizer: Any,
         rule: Rule | None = None,
-        rate: ScaledRate | None = None,
+        rate: Any = None,
+        multiplier: float = 1.0,
         own_rates: Mapping[str, Any] | None = None,
     ):
         self.optimizer = optimizer
         self.rule = optimizer.rule if rule is None else rule
         self.shared: dict[str, keras.Variable] = {}
         self.named: list[tuple[str, keras.Variable]] = []
-        self._rate = rate
+        self._rate, self._multiplier = rate, multiplier
         self._own_rates = dict(own_rates or {})
 
     # State
@@ -98,11 +100,7 @@ class RulePart:
     @property
     def learning_rate(self) -> Any:
         """The learning rate now."""
-        return self.optimizer.learning_rate if self._rate is None else self._rate()
-
-    @property
-    def _multiplier(self) -> float:
-        return 1.0 if self._rate is None else self._rate.multiplier
+        return rate_now(self.optimizer, self._rate, self._multiplier)
 
     def own_of(self, variable: Any) -> dict[str, Any]:
         """Returns what a variable has of `Rule.variable_settings`."""
@@ -117,13 +115,12 @@ class RulePart:
             values.update(dict.fromkeys(self.rule.decay_arguments, 0.0))
         if self.rule.asks_if_constant:
             rate = optimizer._learning_rate if self._rate is None else self._rate
-            values["constant_rate"] = not is_schedule(rate)
+            values["constant_rate"] = not callable(rate)
         return Numbers(**values, **self._own[index])
 
     def own_rate(self, argument: str) -> Any:
         """Returns the rate of some variables, by the argument that it is; None for the usual."""
-        default = getattr(self.optimizer, argument)
-        return self._own_rates.get(argument, default)
+        return self._own_rates.get(argument, getattr(self.optimizer, argument))
 
     def rate_of(self, variable: Any, learning_rate: Any) -> Any:
         """Returns the learning rate of a variable; `learning_rate` if it is the usual one."""
