@@ -48,8 +48,9 @@ def relative_to_weights(optimizer: Any) -> bool:
     inner = [optimizer]
     if isinstance(optimizer, PipelineOptimizer):
         members = optimizer.stage(Update).members.members
-        inner = [member.optimizer for member in members if member.positions]
-    return any(_is_adafactor(o) and o.rule.is_relative_to_weights for o in inner)
+        inner = [member.part or member.optimizer for member in members if member.positions]
+    rules = [getattr(each, "rule", None) for each in inner]
+    return any(isinstance(r, AdafactorFormula) and r.is_relative_to_weights for r in rules)
 
 
 def _is_adafactor(optimizer: Any) -> bool:
@@ -64,12 +65,12 @@ def _effective_rate(optimizer: RuleOptimizer, variable: Any, followed: Mapping[s
         variable: One of its own.
         followed: The scheduled numbers of the optimizer.
     """
-    counted = optimizer.counted(optimizer.learning_rate, followed)
-    h = optimizer.numbers_of(variable, counted)
-    kept = optimizer.state_of(optimizer._get_variable_index(variable))
-    state = State({name: ops.convert_to_tensor(slot) for name, slot in kept.items()})
+    part = optimizer.part_of(variable)
+    h = part.numbers_of(variable, part.counted(part.learning_rate, followed))
+    kept = part.state_of(variable).items()
+    state = State({name: ops.convert_to_tensor(slot) for name, slot in kept})
     w = ops.cast(variable, compute_dtype(variable))
-    return optimizer.rule.rates(w, state, Numbers(w=FUNCTIONS.norm(w)), h, FUNCTIONS)[1]
+    return part.rule.rates(w, state, Numbers(w=FUNCTIONS.norm(w)), h, FUNCTIONS)[1]
 
 
 def _rates(updated: Any) -> dict[str, float]:

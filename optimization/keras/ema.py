@@ -12,7 +12,6 @@ from optimization.configs.printing import by_arguments
 from optimization.keras import distribution
 from optimization.keras.control import is_traced
 from optimization.keras.copies import CopiesWeights
-from optimization.keras.paths import path_of
 from optimization.keras.slots import steps_since
 from optimization.keras.state import by_unique_name, load
 from optimization.keras.swapping import SWAPPED, Swappable, copied
@@ -130,10 +129,11 @@ class WeightAverage(Swappable):
         for weight in weights:
             if _is_averaged(weight):
                 self._weights.append(weight)
-                self._paths.append(path_of(weight))
+                path = optimizer.path_of(weight)
+                self._paths.append(path)
                 # Statistics differ from replica to replica until they are read as their mean.
                 aggregation = "none" if weight.trainable else "mean"
-                name = f"{path_of(weight).replace('/', '_')}_{self.name}"
+                name = f"{path.replace('/', '_')}_{self.name}"
                 self._averages.append(optimizer.add_copy(weight, name, aggregation))
 
     def variables_by_path(self) -> dict[str, keras.Variable]:

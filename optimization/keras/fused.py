@@ -19,7 +19,7 @@ import keras
 from optimization.keras.compiling import by_device, copies_of, unconverted
 from optimization.keras.gradients import Scaled
 from optimization.keras.kernels import Kind, Row, Scalars, StackedUpdate, Update, update_of
-from optimization.keras.rule_optimizer import RuleOptimizer
+from optimization.keras.rule_part import RulePart
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -36,7 +36,7 @@ class FusedUpdates:
     @unconverted
     def update(
         self,
-        optimizer: RuleOptimizer,
+        part: RulePart,
         pairs: Pairs,
         scheduled: Mapping[str, Any],
         averages: Mapping[int, Any],
@@ -49,7 +49,7 @@ class FusedUpdates:
         all or none for a rule that shares state, which would be moved twice.
 
         Args:
-            optimizer: Whose variables they are, built.
+            part: What belongs to the variables, built.
             pairs: (gradient, variable) pairs.
             scheduled: Values of numbers that follow a schedule, scalars.
             averages: Averages that follow the variables, by `id` of the variable.
@@ -58,31 +58,29 @@ class FusedUpdates:
         Returns:
             The pairs of the variables that are not updated.
         """
-        shared = optimizer.shared_state()
-        here, others = self._parted(optimizer, pairs, averages, shared)
-        if not here or (others and shared):
+        here, others = self._parted(part, pairs, averages)
+        if not here or (others and part.shared):
             return list(pairs)
-        counted = optimizer.counted(optimizer.learning_rate, scheduled)
-        optimizer.prepare(counted)
+        counted = part.counted(part.learning_rate, scheduled)
+        part.prepare(counted)
         scalars = {**counted, "learning_rate": tf.convert_to_tensor(counted["learning_rate"])}
         if share is not None:
             scalars["share"] = share
         runs = [
-            _Run(copies[0].device, dict(zip(shared, copies[1:], strict=True)))
-            for copies in by_device([optimizer._iterations, *shared.values()])
+            _Run(copies[0].device, dict(zip(part.shared, copies[1:], strict=True)))
+            for copies in by_device([part.optimizer._iterations, *part.shared.values()])
         ]
         factors = _Factors()
         for gradient, variable in here:
-            index = optimizer._get_variable_index(variable)
-            slots, average = optimizer.state_of(index), averages.get(id(variable))
+            slots, average = part.state_of(variable), averages.get(id(variable))
             variables = [variable, *slots.values(), *([] if average is None else [average])]
-            settings = optimizer.settings_of(index)
-            known = (type(optimizer), *((n, _hashable(v)) for n, v in vars(settings).items()))
+            settings = part.settings_of(variable)
+            known = (type(part.optimizer), *((n, _hashable(v)) for n, v in vars(settings).items()))
             key = (known, _kind(variables, gradient), average is None)
             if key not in self._updates:
-                kind = Kind(optimizer.rule, settings, tuple(slots), average is not None)
+                kind = Kind(part.rule, settings, tuple(slots), average is not None)
                 self._updates[key] = update_of(kind, variables)
-            rate = optimizer.rate_of(vars(settings), scalars["learning_rate"])
+            rate = part.rate_of(variable, scalars["learning_rate"])
             factor = factors.of(gradient)
             for device, (run, copies) in enumerate(zip(runs, by_device(variables), strict=True)):
                 values = _with_shape(gradient.on(device), variable.shape)
@@ -94,21 +92,20 @@ class FusedUpdates:
 
     @staticmethod
     def _parted(
-        optimizer: RuleOptimizer,
+        part: RulePart,
         pairs: Pairs,
         averages: Mapping[int, Any],
-        shared: Mapping[str, Any],
     ) -> tuple[list[tuple[Scaled, Any]], list[tuple[Any, Any]]]:
         """Returns the pairs that can be updated here, and the others."""
         counts = collections.Counter(id(variable) for _, variable in pairs)
-        devices = _devices(optimizer._iterations)
-        if any(_devices(variable) != devices for variable in shared.values()):
+        devices = _devices(part.optimizer._iterations)
+        if any(_devices(variable) != devices for variable in part.shared.values()):
             return [], list(pairs)
 
         def fits_in(gradient: Any, variable: Any) -> bool:
             if not isinstance(gradient, Scaled) or not isinstance(variable, keras.Variable):
                 return False
-            slots = optimizer.state_of(optimizer._get_variable_index(variable)).values()
+            slots = part.state_of(variable).values()
             average = averages.get(id(variable), variable)
             own = [variable, *slots, average]
             return counts[id(variable)] == 1 and all(_devices(v) == devices for v in own)

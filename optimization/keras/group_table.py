@@ -141,7 +141,7 @@ def table_row(
         averaged: Whether it has an average.
         highest: The highest rate of each member with a schedule, by its name.
     """
-    rate = 0.0 if member is None else float(ops.convert_to_numpy(member.optimizer.learning_rate))
+    rate = 0.0 if member is None else float(ops.convert_to_numpy(member.learning_rate))
     return GroupRow(
         path=path,
         group=group.name if group else DEFAULT,
@@ -161,7 +161,7 @@ def table_row(
 def _is_orthogonalized(member: Member | None, variable: Any) -> bool | None:
     optimizer = None if member is None else member.optimizer
     if isinstance(optimizer, RuleOptimizer):
-        return optimizer.is_orthogonalized(variable)
+        return optimizer.part_of(variable).own_of(variable).get("orthogonalized")
     if isinstance(optimizer, keras.optimizers.Muon):
         return not optimizer._should_use_adamw(variable)
     return None

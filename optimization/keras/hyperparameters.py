@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from optimization.keras.inner import argument_of
-from optimization.keras.rule_optimizer import RuleOptimizer
+from optimization.keras.rule_part import RulePart
 
 _ON_TORCH = keras.backend.backend() == "torch"
 
@@ -39,7 +39,7 @@ class HyperparameterSchedules:
     ):
         self.schedules = dict(schedules or {})
         self._targets: list[tuple[str, keras.optimizers.Optimizer, str]] = []
-        self._followed: dict[int, dict[str, str]] = {}  # of a rule's optimizer, by its `id`
+        self._followed: dict[int, dict[str, str]] = {}  # by the `id` of a `RulePart`
         for name, schedule in self.schedules.items():
             if not callable(schedule):
                 raise TypeError(
@@ -68,23 +68,25 @@ class HyperparameterSchedules:
                 "than 0: with 0 the optimizer leaves out what belongs to it."
             )
 
-    def build(self, optimizers: Sequence[tuple[keras.optimizers.Optimizer, set[str]]]) -> None:
-        """Takes the optimizers, each with the names of what it has replaced and so keeps."""
-        for optimizer, replaced in optimizers:
+    def build(
+        self, optimizers: Sequence[tuple[keras.optimizers.Optimizer, RulePart | None, set[str]]]
+    ) -> None:
+        """Takes the optimizers, or parts of them, with the names of what is replaced there."""
+        for optimizer, part, replaced in optimizers:
             for name in self.schedules:
                 attribute = _attribute(optimizer, name)
                 if not attribute or argument_of(optimizer, name) in replaced:
                     continue
                 if not getattr(optimizer, attribute):
                     continue
-                if isinstance(optimizer, RuleOptimizer):
-                    self._followed.setdefault(id(optimizer), {})[attribute] = name
+                if part is not None:
+                    self._followed.setdefault(id(part), {})[attribute] = name
                 else:
                     self._targets.append((name, optimizer, attribute))
 
-    def followed(self, optimizer: RuleOptimizer, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what an optimizer of a rule takes of `values`, by its own names."""
-        return {own: values[name] for own, name in self._followed.get(id(optimizer), {}).items()}
+    def followed(self, part: RulePart | None, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what a part of an optimizer of a rule takes of `values`, by its own names."""
+        return {own: values[name] for own, name in self._followed.get(id(part), {}).items()}
 
     def values(self, step: Any) -> dict[str, Any]:
         """Returns the value of each hyperparameter after `step` updates, float32 scalars."""

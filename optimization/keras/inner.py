@@ -92,7 +92,8 @@ def _hyperparameters(cls: type) -> list[str]:
 
 def has_rules_of_decay(optimizer: keras.optimizers.Optimizer) -> bool:
     """Says whether an optimizer has arguments of its own for which variables decay."""
-    return any(hasattr(optimizer, name) for name in _DECAY_PATTERNS)
+    # Arguments, no attributes: Keras' own `exclude_from_weight_decay` is a method.
+    return any(name in _hyperparameters(type(optimizer)) for name in _DECAY_PATTERNS)
 
 
 def is_decayed(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:

@@ -9,9 +9,9 @@ from keras import ops
 
 from optimization.keras import distribution
 from optimization.keras.control import is_traced
+from optimization.keras.copies import CopiesWeights
 from optimization.keras.masters import MasterWeights
 from optimization.keras.members import Members
-from optimization.keras.paths import path_of
 from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.keras.state import by_unique_name
 from optimization.keras.swapping import Swappable, copied
@@ -37,10 +37,10 @@ class _Entry(NamedTuple):
 
     def _known(self, dtype: Any) -> tuple[State, Numbers]:
         """Returns the state and the numbers of what is trained."""
-        index = self.optimizer._get_variable_index(self.target)
-        kept = self.optimizer.state_of(index).items()
+        part = self.optimizer.part_of(self.target)
+        kept = part.state_of(self.target).items()
         state = State({name: ops.cast(slot, dtype) for name, slot in kept})
-        return state, self.optimizer.settings_of(index)
+        return state, part.settings_of(self.target)
 
 
 def averages_iterates(optimizer: keras.optimizers.Optimizer) -> bool:
@@ -73,13 +73,13 @@ class IterateAverage(Swappable):
         """Returns None: it follows from the optimizers."""
         return
 
-    def build(self, optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
+    def build(self, optimizer: CopiesWeights, variables: Sequence[Any]) -> None:
         """Finds the weights whose optimizer is schedule-free."""
         self.add_flag(optimizer)
         for weight, target in zip(variables, self._masters.of(variables), strict=True):
             owner = self._members.optimizer_of(target)
             if averages_iterates(owner):
-                self._entries.append(_Entry(weight, path_of(weight), target, owner))
+                self._entries.append(_Entry(weight, optimizer.path_of(weight), target, owner))
 
     @property
     def weights(self) -> list[Any]:

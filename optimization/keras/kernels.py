@@ -12,13 +12,8 @@ from optimization.keras.compiling import compiled, is_small
 from optimization.keras.ema import move
 from optimization.keras.functions import FUNCTIONS, KerasArrays
 from optimization.keras.norms import sum_of_squares
-from optimization.keras.rule_optimizer import (
-    as_kept,
-    decayed,
-    numbers_now,
-    state_as_in,
-    updated,
-)
+from optimization.keras.rule_optimizer import as_kept, decayed, state_as_in, updated
+from optimization.keras.rule_part import numbers_now
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers, Rule, given
 

@@ -1,4 +1,4 @@
-"""The inner optimizers of `PipelineOptimizer`: one for each group and multiplier."""
+"""Who updates what in `PipelineOptimizer`: groups, and the inner optimizers that they share."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -10,14 +10,10 @@ from optimization.keras import distribution, state
 from optimization.keras.groups import DEFAULT, ParamGroup, assigned, named
 from optimization.keras.inner import argument_of, has_rules_of_decay, share_iterations
 from optimization.keras.paths import path_of
-from optimization.keras.patterns import (
-    as_pattern_list,
-    matches_any,
-    matching_among,
-    require_matches,
-)
-from optimization.keras.rates import ScaledRate
-from optimization.keras.rule_optimizer import RuleOptimizer
+from optimization.keras.patterns import Among, as_pattern_list, matches_any
+from optimization.keras.rates import rate_now
+from optimization.keras.rule_optimizer import RuleOptimizer, checked
+from optimization.keras.rule_part import RulePart
 from optimization.matching.layer_decay import LayerDecay
 
 # What `exclude_from_weight_decay` of Keras remembers, outside the config.
@@ -26,12 +22,16 @@ _EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern
 
 @dataclasses.dataclass
 class Member:
-    """One inner optimizer, and the positions of the variables that it updates."""
+    """A group, or a layer of it: its inner optimizer, and the positions of its variables.
+
+    An optimizer of a rule is shared: the `part` is what the group has of it. Others are not.
+    """
 
     name: str
     group: ParamGroup | None
     multiplier: float
     optimizer: keras.optimizers.Optimizer
+    part: RulePart | None
     positions: list[int] = dataclasses.field(default_factory=list)
 
     @property
@@ -39,9 +39,28 @@ class Member:
         """Whether this is the optimizer that the pipeline was given."""
         return self.name == DEFAULT
 
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate now."""
+        return (self.part or self.optimizer).learning_rate
+
+    def named(self, paths: Sequence[str]) -> dict[str, keras.Variable]:
+        """Returns its state by names, in the order in which it was made.
+
+        Args:
+            paths: The paths of the variables, in the order of `positions`.
+        """
+        optimizer = self.optimizer
+        if self.part is None:
+            named = state.inner_variables_by_path(optimizer, paths)
+            return {n: v for n, v in named.items() if v is not optimizer._iterations}
+        rate = optimizer._learning_rate
+        own = [("learning_rate", rate)] if isinstance(rate, keras.Variable) else []
+        return state.by_unique_name([*(own if self.is_default else []), *self.part.named])
+
 
 class Members:
-    """Makes the inner optimizers and passes each its gradients.
+    """Makes the groups, and passes each its gradients.
 
     Args:
         default: The optimizer of the default group.
@@ -64,7 +83,9 @@ class Members:
         self.layer_decay = None if layer_decay is None else LayerDecay(**layer_decay)
         for group in self.groups:
             _replaced(group.optimizer or default, group)  # so that a wrong name is an error here
-        self.members = [Member(DEFAULT, None, 1.0, default)]
+        part = RulePart(default) if isinstance(default, RuleOptimizer) else None
+        self.members = [Member(DEFAULT, None, 1.0, default, part)]
+        self._shared = {id(default): default}  # those of rules, by the `id` of what was given
         self._by_variable: dict[int, Member] = {}
         self._rates: dict[str, Any] = {}
         self.frozen: set[int] = set()
@@ -132,17 +153,22 @@ class Members:
                 member = self._member(pipeline, self.owners[position], layer, multiplier)
                 member.positions.append(position)
                 self._by_variable[id(targets[position])] = member
-        with matching_among(paths, variables):
-            require_matches(self.excluded_names, variables, "var_names")
-            spared = [
-                target
-                for target, path in zip(targets, paths, strict=True)
-                if path in self.excluded_paths or matches_any(path, self.excluded_names)
-            ]
-            for member in self.members:
-                _exclude_copies(member.optimizer, variables, targets)
-                _exclude(member.optimizer, spared)
-                member.optimizer.build([targets[position] for position in member.positions])
+        among = Among.of(paths, variables)
+        among.require(self.excluded_names, "var_names")
+        spared = [
+            target
+            for target, path in zip(targets, paths, strict=True)
+            if path in self.excluded_paths or matches_any(path, self.excluded_names)
+        ]
+        for optimizer in {id(m.optimizer): m.optimizer for m in self.members}.values():
+            _exclude(optimizer, list(zip(variables, targets, strict=True)), spared)
+            members = [member for member in self.members if member.optimizer is optimizer]
+            own = [[targets[position] for position in m.positions] for m in members]
+            if isinstance(optimizer, RuleOptimizer):
+                built = zip(members, own, strict=True)
+                optimizer.build_parts([(m.part, vs, _at(paths, m)) for m, vs in built], among)
+            else:
+                optimizer.build(own[0])
 
     def _member(
         self,
@@ -159,12 +185,33 @@ class Members:
         name = group.name if group else DEFAULT
         if layer is not None and layer_multiplier != 1:
             name = f"{name}/layer_{layer}"
-        source, constant = self._rate_source(pipeline, group)
-        optimizer = _clone(self._default, group, ScaledRate(source, multiplier, constant))
-        share_iterations(optimizer, pipeline._iterations)
-        distribution.reduce_only_once(optimizer)
-        self.members.append(Member(name, group, multiplier, optimizer))
+        optimizer, part = self._updater(pipeline, group, multiplier)
+        self.members.append(Member(name, group, multiplier, optimizer, part))
         return self.members[-1]
+
+    def _updater(
+        self, pipeline: keras.optimizers.Optimizer, group: ParamGroup | None, multiplier: float
+    ) -> tuple[keras.optimizers.Optimizer, RulePart | None]:
+        """Returns the optimizer of a group, and the part of it if it is one of a rule."""
+        given = (group and group.optimizer) or self._default
+        replaced = _replaced(given, group) if group else {}
+        rate = self._rate_source(pipeline, group)
+        if group is not None and group.learning_rate is not None:
+            # The rates of SGDTorch's biases and others give way to the group's too.
+            replaced |= {n: None for n in given.get_config() if n.endswith("_learning_rate")}
+        if not isinstance(given, RuleOptimizer):
+            replaced["learning_rate"] = lambda: rate_now(self._default, rate, multiplier)
+            return _taken(pipeline, given, replaced), None
+        if id(given) not in self._shared:
+            usual = given._learning_rate
+            changed = {"learning_rate": usual} if callable(usual) else {}
+            self._shared[id(given)] = _taken(pipeline, given, changed)
+        own = set(given.rule.own_rates.values()) & replaced.keys()
+        own_rates = {name: replaced.pop(name) for name in own}
+        fields = {n: getattr(given.rule, n) for n in given.rule.argument_names()}
+        rule = checked(type(given.rule), {**fields, **replaced})
+        optimizer = self._shared[id(given)]
+        return optimizer, RulePart(optimizer, rule, rate, multiplier, own_rates)
 
     def rate_of(self, group: ParamGroup | None) -> Any:
         """Returns the learning rate of a group before its multiplier: a number or a schedule."""
@@ -173,17 +220,15 @@ class Members:
         own = group and group.optimizer
         return (own or self._default)._learning_rate
 
-    def _rate_source(
-        self, pipeline: keras.optimizers.Optimizer, group: ParamGroup | None
-    ) -> tuple[Callable[[], Any], bool]:
-        """Returns a function for the rate before multiplication, and whether it is a constant."""
+    def _rate_source(self, pipeline: keras.optimizers.Optimizer, group: ParamGroup | None) -> Any:
+        """Returns the rate before multiplication, as `rate_now` takes it."""
         rate = self.rate_of(group)
         if rate is self._default._learning_rate:
-            return lambda: self._default.learning_rate, not callable(rate)
+            return None
         if isinstance(rate, keras.Variable):
             rate = float(keras.ops.convert_to_numpy(rate))
         if callable(rate):
-            return lambda: rate(pipeline._iterations), False
+            return rate
         if group.name not in self._rates:
             self._rates[group.name] = pipeline.add_variable(
                 (),
@@ -191,17 +236,11 @@ class Members:
                 aggregation="only_first_replica",
                 name=f"learning_rate_{len(self._rates)}",
             )
-        variable = self._rates[group.name]
-        return lambda: variable, True
+        return self._rates[group.name]
 
     def variables(self) -> list[keras.Variable]:
         """Returns the variables of the inner optimizers, without the count of updates."""
-        return [
-            variable
-            for member in self.members
-            for variable in member.optimizer.variables
-            if variable is not member.optimizer._iterations
-        ]
+        return [variable for member in self.members for variable in member.named(()).values()]
 
     def variables_by_path(self, paths: Sequence[str]) -> dict[str, keras.Variable]:
         """Returns these, and learning rates of groups, by path.
@@ -213,32 +252,28 @@ class Members:
         named = {f"groups/{name}/learning_rate": rate for name, rate in items}
         for member in self.members:
             start = "optimizer" if member.is_default else f"groups/{member.name}"
-            own_paths = [paths[position] for position in member.positions]
-            inner = state.inner_variables_by_path(member.optimizer, own_paths)
-            named.update(
-                (f"{start}/{path}", variable)
-                for path, variable in inner.items()
-                if variable is not member.optimizer._iterations
-            )
+            own = member.named(_at(paths, member)).items()
+            named.update((f"{start}/{path}", variable) for path, variable in own)
         return named
 
     def update(
         self,
         grads: Sequence[Any],
         variables: Sequence[Any],
-        followed: Callable[[RuleOptimizer], Mapping[str, Any]],
+        followed: Callable[[RulePart], Mapping[str, Any]],
     ) -> None:
         """Updates variables, each by its optimizer; weight decay comes first, as in Keras.
 
         Args:
             grads: The gradients.
             variables: The variables.
-            followed: Returns the scheduled numbers of an optimizer of a rule.
+            followed: Returns the scheduled numbers of a part of an optimizer of a rule.
         """
         for member, own_grads, own_variables in self.split(grads, variables):
-            optimizer, rate = member.optimizer, member.optimizer.learning_rate
-            if isinstance(optimizer, RuleOptimizer):
-                rate = optimizer.counted(rate, followed(optimizer))
+            if member.part is not None:
+                member.part.update(own_grads, own_variables, followed(member.part))
+                continue
+            optimizer, rate = member.optimizer, member.learning_rate
             optimizer._apply_weight_decay(own_variables)
             optimizer._backend_update_step(own_grads, own_variables, rate)
 
@@ -266,12 +301,12 @@ class Members:
 
     def rates(self) -> dict[str, Any]:
         """Returns the learning rate now of each member that has variables, by name."""
-        return {m.name: m.optimizer.learning_rate for m in self.members if m.positions}
+        return {m.name: m.learning_rate for m in self.members if m.positions}
 
-    def scheduled(self) -> list[tuple[keras.optimizers.Optimizer, set[str]]]:
-        """Returns the optimizers, each with the hyperparameters that its group has replaced."""
+    def scheduled(self) -> list[tuple[keras.optimizers.Optimizer, RulePart | None, set[str]]]:
+        """Returns the optimizers, or parts, and the hyperparameters that a group has replaced."""
         return [
-            (m.optimizer, set(_replaced(m.optimizer, m.group)) if m.group else set())
+            (m.optimizer, m.part, set(_replaced(m.optimizer, m.group)) if m.group else set())
             for m in self.members
         ]
 
@@ -281,41 +316,32 @@ class Members:
         return [self._default, *own]
 
 
-def _clone(
-    default: keras.optimizers.Optimizer, group: ParamGroup | None, rate: ScaledRate
+def _taken(
+    pipeline: keras.optimizers.Optimizer,
+    original: keras.optimizers.Optimizer,
+    changed: Mapping[str, Any],
 ) -> keras.optimizers.Optimizer:
-    own = group is not None and group.optimizer is not None
-    original = group.optimizer if own else default
-    config = {**original.get_config(), **({} if group is None else _replaced(original, group))}
-    if group is not None and group.learning_rate is not None:
-        # The rates of SGDTorch's biases and others give way to the group's too.
-        others = [key for key in config if key.endswith("_learning_rate")]
-        config.update(dict.fromkeys(others))
-    clone = type(original).from_config({**config, "learning_rate": rate})
-    if hasattr(clone, "rate_multiplier"):
-        clone.rate_multiplier = rate.multiplier
+    """Returns one like an optimizer, with some other arguments, for the pipeline alone."""
+    clone = type(original).from_config({**original.get_config(), **changed})
     for attribute in _EXCLUSIONS:
         if hasattr(original, attribute):
             setattr(clone, attribute, getattr(original, attribute))
+    share_iterations(clone, pipeline._iterations)
+    distribution.reduce_only_once(clone)
     return clone
 
 
-def _exclude_copies(
-    optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], targets: Sequence[Any]
+def _at(paths: Sequence[str], member: Member) -> list[str]:
+    return [paths[position] for position in member.positions]
+
+
+def _exclude(
+    optimizer: keras.optimizers.Optimizer, pairs: Sequence[tuple[Any, Any]], spared: Sequence[Any]
 ) -> None:
-    """Has what Keras' `exclude_from_weight_decay(var_list=...)` excludes hold for copies too."""
-    excluded = getattr(optimizer, "_exclude_from_weight_decay", None)
-    if excluded:
-        for variable, target in zip(variables, targets, strict=True):
-            if optimizer._var_key(variable) in excluded:
-                excluded.add(optimizer._var_key(target))
-
-
-def _exclude(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
-    if variables:
-        excluded = getattr(optimizer, "_exclude_from_weight_decay", set())
-        keys = {optimizer._var_key(variable) for variable in variables}
-        optimizer._exclude_from_weight_decay = excluded | keys
+    """Spares variables the decay, and the copies of what `exclude_from_weight_decay` was given."""
+    excluded, key = getattr(optimizer, "_exclude_from_weight_decay", set()), optimizer._var_key
+    copies = [target for variable, target in pairs if key(variable) in excluded]
+    optimizer._exclude_from_weight_decay = excluded | {key(each) for each in (*copies, *spared)}
 
 
 def _replaced(optimizer: keras.optimizers.Optimizer, group: ParamGroup) -> dict[str, Any]:

@@ -5,31 +5,13 @@ makes its variables in fewer of them: `model/encoder/dense/kernel` comes back as
 two encoders come back with the same paths. So paths are stored with the optimizer, and used again.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-_known: contextvars.ContextVar[dict[int, str] | None] = contextvars.ContextVar(
-    "known", default=None
-)
 
 
 def path_of(variable: Any) -> str:
-    """Returns a variable's path: as it is known here, its own, or the name of a `tf.Variable`."""
-    known = (_known.get() or {}).get(id(variable))
-    return known or getattr(variable, "path", None) or variable.name
-
-
-@contextlib.contextmanager
-def known_as(variables: Sequence[Any], paths: Sequence[str]) -> Iterator[None]:
-    """Makes `path_of` return the given paths inside a `with` block."""
-    known = {id(variable): path for variable, path in zip(variables, paths, strict=True)}
-    token = _known.set({**(_known.get() or {}), **known})
-    try:
-        yield
-    finally:
-        _known.reset(token)
+    """Returns a variable's own path, or the name of a `tf.Variable`."""
+    return getattr(variable, "path", None) or variable.name
 
 
 def settled(variables: Sequence[Any], saved: Sequence[str] | None) -> list[str]:

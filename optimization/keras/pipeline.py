@@ -106,6 +106,7 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
         super().__init__(learning_rate=self._inner_learning_rate, name=name)
         del self.weight_decay  # Read through to the inner optimizer, which decays.
         self._paths: list[str] = []
+        self._path_by_id: dict[int, str] = {}
         self._saved_paths: list[str] | None = None
         distribution.reduce_only_once(optimizer)
         share_iterations(optimizer, self._iterations)
@@ -285,8 +286,14 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
         saved = self._saved_paths and self._saved_paths[start : start + len(variables)]
         found = paths.settled(variables, saved)
         self._paths = [*self._paths, *found]
-        with distribution.creation_scope(self), paths.known_as(variables, found):
+        known = {id(variable): path for variable, path in zip(variables, found, strict=True)}
+        self._path_by_id = {**self._path_by_id, **known}
+        with distribution.creation_scope(self):
             yield
+
+    def path_of(self, variable: Any) -> str:
+        """Returns the path of a variable of the model that `naming` was given."""
+        return self._path_by_id[id(variable)]
 
     @property
     def variable_paths(self) -> list[str]:

@@ -13,12 +13,12 @@ from optimization.configs.documentation import complete
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
 from optimization.keras.paths import path_of
-from optimization.keras.patterns import all_shapes, require_matches
-from optimization.keras.rates import ScaledRate, is_schedule
+from optimization.keras.patterns import Among
+from optimization.keras.rule_part import RulePart, rule_arguments
 from optimization.keras.slots import as_dense, compute_dtype
 from optimization.keras.texts import optimizer_text
 from optimization.rules.arrays import State
-from optimization.rules.rule import Numbers, Rule, Slot, given
+from optimization.rules.rule import Numbers, Rule, given
 from optimization.schedules.keras_schedules import build_schedule
 
 _BASE = {
@@ -27,6 +27,7 @@ _BASE = {
     if "__init__" in vars(cls) and cls is not object
     for name in inspect.signature(cls.__init__).parameters
 } - {"self", "args", "kwargs"}
+Built = tuple[RulePart, Sequence[Any], Sequence[str]]
 _ARGUMENTS = """
     Besides, it takes the arguments of `keras.optimizers.Optimizer`.
 
@@ -61,7 +62,6 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=rate, name=base.pop("name", rule.name), **base)
         del self.weight_decay  # The rule has it.
         self.rule = rule
-        self.rate_multiplier = 1.0  # that of a group, in `learning_rate` already
         for name, value in rates.items():
             setattr(self, name, value)
 
@@ -70,7 +70,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         cls, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the fields of the rule, and what Keras' base class takes."""
-        names = _argument_order(cls.rule_class)
+        names = rule_arguments(cls.rule_class)
         if len(args) > len(names):
             raise TypeError(f"{cls.__name__} takes at most {len(names) + 1} positional arguments")
         fields = dict(zip(names, args, strict=False))
@@ -88,13 +88,13 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     def __getattr__(self, name: str) -> Any:
         rule = self.__dict__.get("rule")
-        if rule is not None and name in _argument_order(self.rule_class):
+        if rule is not None and name in rule_arguments(self.rule_class):
             return getattr(rule, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         rule = self.__dict__.get("rule")
-        if rule is not None and name in _argument_order(self.rule_class):
+        if rule is not None and name in rule_arguments(self.rule_class):
             setattr(rule, name, _plain(self.rule_class, name, value))
         else:
             super().__setattr__(name, value)
@@ -110,117 +110,48 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         Raises:
             ValueError: For regular expressions of which none matches a variable.
         """
+        paths = [path_of(variable) for variable in variables]
+        self.build_parts([(RulePart(self), variables, paths)], Among.of(paths, variables))
+
+    def build_parts(self, parts: Sequence[Built], among: Among) -> None:
+        """Does what `build` does, for variables with different numbers and rates.
+
+        Args:
+            parts: What variables have in common, the variables, and their paths.
+            among: All variables that are trained, also by other optimizers.
+
+        Raises:
+            ValueError: For regular expressions of which none matches a variable.
+        """
         if self.built:
             return
-        for argument, patterns in self.rule.patterns().items():
-            require_matches(patterns, variables, argument)
-        super().build(variables)
-        paths = [path_of(variable) for variable in variables]
-        own = self.rule.all_settings(paths, all_shapes(variables))
-        self._own = [{**self.rule.variable_settings, **each} for each in own]
-        self._by_path = [self.rule.decays(path) for path in paths]
-        self._kept: dict[str, list[keras.Variable | None]] = {}
-        for number, slots in enumerate(self.rule.slots):
-            self._make_slots(variables, slots)
-            if number == 0:
-                self._make_shared()
+        for part, _, _ in parts:
+            for argument, patterns in part.rule.patterns().items():
+                among.require(patterns, argument)
+        super().build([variable for _, variables, _ in parts for variable in variables])
+        self._parts = tuple(part for part, variables, _ in parts for _ in variables)
+        for part, variables, paths in parts:
+            part.build(variables, paths, among.shapes)
+        # As Keras' optimizers have them, for whoever asks for `_momentums`.
+        states = [self.state_of(index) for index in range(len(self._parts))]
+        for slot in (slot for slots in self.rule.slots for slot in slots):
+            if any(slot.name in state for state in states):
+                setattr(self, f"_{slot.plural}", [state.get(slot.name) for state in states])
+        for name, variable in parts[0][0].shared.items():
+            setattr(self, f"_{name}", variable)
 
-    def _make_slots(self, variables: Sequence[keras.Variable], slots: Sequence[Slot]) -> None:
-        made = {slot.name: [None] * len(variables) for slot in slots}
-        for index, variable in enumerate(variables):
-            h = self.settings_of(index)
-            for slot in slots:
-                if slot.when(h) and not self._overwrite_variable_with_gradient(variable):
-                    made[slot.name][index] = self._slot(slot, variable, h)
-        for slot in slots:
-            self._kept[slot.name] = made[slot.name]
-            if any(each is not None for each in made[slot.name]):
-                setattr(self, f"_{slot.plural}", made[slot.name])
-
-    def _slot(self, slot: Slot, variable: keras.Variable, h: Numbers) -> keras.Variable:
-        shape = tuple(variable.shape)
-        return self.add_variable(
-            shape=shape if slot.shape is None else slot.shape(shape, h),
-            initializer=keras.initializers.Constant(slot.first(h)),
-            dtype=slot.dtype or compute_dtype(variable),
-            layout=getattr(variable, "_layout", None) if slot.shape is None else None,
-            name=f"{path_of(variable).replace('/', '_')}_{slot.name}",
-        )
-
-    def _make_shared(self) -> None:
-        for slot in self.rule.shared:
-            start = keras.initializers.Constant(slot.start)
-            variable = self.add_variable((), start, dtype="float32", name=slot.name)
-            setattr(self, f"_{slot.name}", variable)
+    def part_of(self, variable: Any) -> RulePart:
+        """Returns what belongs to a variable."""
+        return self._parts[self._get_variable_index(variable)]
 
     def state_of(self, index: int) -> dict[str, keras.Variable]:
         """Returns the state of a variable, by the names of the slots."""
-        found = {name: kept[index] for name, kept in self._kept.items()}
-        return {name: kept for name, kept in found.items() if kept is not None}
-
-    def shared_state(self) -> dict[str, keras.Variable]:
-        """Returns the state that belongs to no single variable."""
-        return {slot.name: getattr(self, f"_{slot.name}") for slot in self.rule.shared}
-
-    # Numbers
-
-    def settings_of(self, index: int) -> Numbers:
-        """Returns the numbers of a variable that do not change."""
-        values = {name: getattr(self.rule, name) for name in _argument_order(self.rule_class)}
-        if not self._decays(index):
-            values.update(dict.fromkeys(self.rule.decay_arguments, 0.0))
-        if self.rule.asks_if_constant:
-            values["constant_rate"] = not is_schedule(self._learning_rate)
-        return Numbers(**values, **self._own[index])
-
-    def _decays(self, index: int) -> bool:
-        return self._by_path[index] and self._use_weight_decay(self._trainable_variables[index])
+        return self._parts[index].state_of(self._trainable_variables[index])
 
     def is_decayed(self, variable: Any) -> bool:
         """Says whether weight decay acts on a variable."""
-        index = self._get_variable_index(variable)
-        return any(self.rule.decay_rates(self.settings_of(index)))
-
-    def is_orthogonalized(self, variable: Any) -> bool | None:
-        """Says whether a variable's updates are orthogonalized; None where none are."""
-        return self._own[self._get_variable_index(variable)].get("orthogonalized")
-
-    def rate_of(self, own: Mapping[str, Any], learning_rate: Any) -> Any:
-        """Returns the learning rate of a variable that has these settings of its own."""
-        rate = getattr(self, self.rule.own_rates.get(own.get("kind"), ""), None)
-        if rate is None:
-            return learning_rate
-        return (rate(self.iterations) if callable(rate) else rate) * self.rate_multiplier
-
-    def counted(self, learning_rate: Any, scheduled: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what is the same for all variables in an update.
-
-        Args:
-            learning_rate: The rate.
-            scheduled: Values of numbers that follow a schedule.
-
-        Returns:
-            The rate, the updates done, these values, and those of `Rule.curves`, as tensors.
-        """
-        done = ops.convert_to_tensor(self.iterations)
-        curves = self.rule.curves()
-        along = {n: f(ops.cast(done, "float32"), FUNCTIONS) for n, f in curves.items()}
-        if self.rule.own_learning_rate() is not None:
-            along["multiplier"] = ops.convert_to_tensor(self.rate_multiplier, "float32")
-        scheduled = dict(scheduled)
-        return {
-            "learning_rate": learning_rate,
-            "done": done,
-            "scheduled": scheduled,
-            "along": along,
-        }
-
-    def numbers_of(self, variable: Any, counted: Mapping[str, Any]) -> Numbers:
-        """Returns the numbers of a variable in an update, of what `counted` returned."""
-        index = self._get_variable_index(variable)
-        rate = self.rate_of(self._own[index], counted["learning_rate"])
-        now = {**counted, "learning_rate": rate, "shared": self.shared_state()}
-        return numbers_now(self.settings_of(index), now, compute_dtype(variable))
+        part = self.part_of(variable)
+        return any(part.rule.decay_rates(part.settings_of(variable)))
 
     # The step
 
@@ -229,33 +160,22 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     def _backend_update_step(self, grads: Any, variables: Any, learning_rate: Any) -> None:
         counted = learning_rate
-        if not isinstance(counted, Mapping):
-            counted = self.counted(learning_rate, {})
-        self.prepare(counted)
+        if not isinstance(counted, Mapping):  # There is one part: Keras knows of no others.
+            part = self._parts[0]
+            counted = part.counted(learning_rate, {})
+            part.prepare(counted)
         super()._backend_update_step(grads, variables, counted)
-
-    def prepare(self, counted: Mapping[str, Any]) -> None:
-        """Moves what is shared, once in an update."""
-        shared = self.shared_state()
-        if not shared:
-            return
-        values = {name: getattr(self.rule, name) for name in _argument_order(self.rule_class)}
-        h = numbers_now(Numbers(**values), counted, "float32")
-        c = State({name: ops.convert_to_tensor(variable) for name, variable in shared.items()})
-        self.rule.prepare(c, h, FUNCTIONS)
-        for name, value in c.moved().items():
-            self.assign(shared[name], value)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its state."""
-        counted = learning_rate
+        counted, part = learning_rate, self.part_of(variable)
         if not isinstance(counted, Mapping):
-            counted = self.counted(learning_rate, {})
-        dtype, h = compute_dtype(variable), self.numbers_of(variable, counted)
-        kept = self.state_of(self._get_variable_index(variable))
+            counted = part.counted(learning_rate, {})
+        dtype, h = compute_dtype(variable), part.numbers_of(variable, counted)
+        kept = part.state_of(variable)
         values = {name: ops.convert_to_tensor(slot) for name, slot in kept.items()}
         gradient, weight = as_dense(gradient, dtype), ops.cast(variable, dtype)
-        weight, moved = updated(self.rule, gradient, weight, values, h)
+        weight, moved = updated(part.rule, gradient, weight, values, h)
         for name, value in moved.items():
             self.assign(kept[name], value)
         self.assign(variable, ops.cast(weight, variable.dtype))
@@ -287,19 +207,6 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         return super().from_config(config, custom_objects=custom_objects)
 
 
-def _argument_order(rule: type[Rule]) -> list[str]:
-    return _ordered(rule)
-
-
-@functools.cache
-def _ordered(rule: type[Rule]) -> list[str]:
-    """Returns the fields that are arguments; the decay that all have comes last."""
-    names = rule.argument_names()
-    first = [name for name in rule.argument_order if name in names]
-    others = [name for name in names if name not in first]
-    return first + sorted(others, key=lambda name: name == "weight_decay")
-
-
 def _plain(rule: type[Rule], name: str, value: Any) -> Any:
     """Returns a value as configs have it: no number of NumPy, no expression without a list."""
     if isinstance(value, str) and name in rule.pattern_fields():
@@ -312,8 +219,7 @@ def _rate_for(rule: Rule, learning_rate: Any) -> Any:
     own = rule.own_learning_rate()
     if learning_rate is None:
         return rule.usual_rate if own is None else build_schedule(own)
-    # A group's or layer's part of the rule's own rate is as right.
-    if own is None or isinstance(learning_rate, ScaledRate):
+    if own is None:
         return learning_rate
     config = getattr(learning_rate, "config", None)
     if isinstance(config, type(own)) and config.replace(name=own.name) == own:
@@ -336,23 +242,6 @@ def checked(rule: type[Rule], fields: Mapping[str, Any]) -> Rule:
         raise ConfigError(problems)
     arguments = {n: v for n, v in made.arguments().items() if n != "name"}
     return rule({**arguments, "name": made.name})
-
-
-def numbers_now(settings: Numbers, counted: Mapping[str, Any], dtype: Any) -> Numbers:
-    """Returns the numbers of a variable in an update.
-
-    Args:
-        settings: Those that do not change. One of them that is 0 or None stays so, where it follows
-            a schedule: what belongs to it is left out.
-        counted: What `RuleOptimizer.counted` returned, and perhaps what is shared.
-        dtype: That of the numbers.
-    """
-    known = vars(settings)
-    followed = {n: v for n, v in counted["scheduled"].items() if given(known.get(n))}
-    changing = {**followed, **counted["along"], **counted.get("shared", {})}
-    changing |= {"t": counted["done"] + 1, "lr": counted["learning_rate"]}
-    now = {name: ops.cast(value, dtype) for name, value in changing.items()}
-    return Numbers(**{**known, **now, "done": counted["done"]})
 
 
 def updated(
@@ -402,7 +291,7 @@ def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
     rate = origin.usual_rate
     parameters.append(inspect.Parameter("learning_rate", kind, default=rate))
     usual = origin()
-    for field in _argument_order(origin):
+    for field in rule_arguments(origin):
         parameters.append(inspect.Parameter(field, kind, default=getattr(usual, field)))
     for rate_name in origin.own_rates.values():
         parameters.append(

@@ -14,8 +14,7 @@ from optimization.keras import compiling, distribution
 from optimization.keras.fused import FusedUpdates
 from optimization.keras.gradients import Scaled, bare, densify, is_sparse
 from optimization.keras.hyperparameters import HyperparameterSchedules
-from optimization.keras.members import Members
-from optimization.keras.rule_optimizer import RuleOptimizer
+from optimization.keras.members import Member, Members
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -118,9 +117,9 @@ class Updates:
         left: list[tuple[Any, Any]] = []
         for member, *own in self._members.split(*zip(*pairs, strict=True)):
             own_pairs = list(zip(*own, strict=True))
-            if isinstance(member.optimizer, RuleOptimizer):
-                scheduled = self._schedules.followed(member.optimizer, hyperparameters)
-                which = (member.optimizer, own_pairs, scheduled)
+            if member.part is not None:
+                scheduled = self._schedules.followed(member.part, hyperparameters)
+                which = (member.part, own_pairs, scheduled)
                 left += self._fused.update(*which, following, share)
             else:
                 left += own_pairs
@@ -135,7 +134,7 @@ class Updates:
         if self.jit_compile is not True or keras.backend.backend() != "tensorflow":
             self._take_plainly(grads, variables, steps)
             return
-        settings = tuple(_settings(member.optimizer) for member in self._members.members)
+        settings = tuple(_settings(member) for member in self._members.members)
         key = (settings, *(id(variable) for variable in variables))
         if key not in self.compiled:
             self.compiled[key] = tf.function(
@@ -147,19 +146,20 @@ class Updates:
         values = self._schedules.values(steps)
         with self._schedules.applied(values):
             self._members.update(
-                grads, variables, lambda optimizer: self._schedules.followed(optimizer, values)
+                grads, variables, lambda part: self._schedules.followed(part, values)
             )
 
 
-def _settings(optimizer: keras.optimizers.Optimizer) -> tuple:
+def _settings(member: Member) -> tuple:
     """Returns all plain values and functions that an optimizer has, but its learning rate.
 
     Functions are compared by what they are, and stay alive with whoever keeps the settings.
     """
-    if isinstance(optimizer, RuleOptimizer):
-        rates = optimizer.rule.own_rates.values()
-        return repr(optimizer.rule), *(_Same(getattr(optimizer, rate)) for rate in rates)
-    known = {k: v for k, v in vars(optimizer).items() if k not in ("name", "_learning_rate")}
+    part = member.part
+    if part is not None:
+        rates = part.rule.own_rates.values()
+        return repr(part.rule), *(_Same(part.own_rate(rate)) for rate in rates)
+    known = {k: v for k, v in vars(member.optimizer).items() if k not in ("name", "_learning_rate")}
     plain = {k: repr(v) for k, v in known.items() if isinstance(v, _PLAIN)}
     functions = {k: _Same(v) for k, v in known.items() if callable(v)}
     return tuple({**plain, **functions}.items())

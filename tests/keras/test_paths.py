@@ -1,6 +1,6 @@
 import pytest
 
-from optimization.keras.paths import known_as, path_of, settled
+from optimization.keras.paths import path_of, settled
 from tests.golden_cases import make_variable
 
 
@@ -18,15 +18,6 @@ def test_what_has_no_path_has_its_name():
         name = "kernel"
 
     assert path_of(Named()) == "kernel"
-
-
-def test_a_variable_can_be_known_by_another_path_for_a_while():
-    first, second = variables("a", "b")
-    with known_as([first], ["x/a"]):
-        with known_as([second], ["x/b"]):
-            assert [path_of(first), path_of(second)] == ["x/a", "x/b"]
-        assert [path_of(first), path_of(second)] == ["x/a", "b"]
-    assert path_of(first) == "a"
 
 
 @pytest.mark.parametrize(

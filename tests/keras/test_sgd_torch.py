@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from optimization.keras.rule_part import RulePart
 from optimization.optimizers import SGDTorch
 from tests.keras.common import (
     STEPS,
@@ -111,7 +112,7 @@ def test_momentum_warmup_at_its_boundaries(step, expected):
     optimizer = SGDTorch(momentum=0.8, momentum_start=0.5, warmup_steps=10)
     optimizer.iterations.assign(step)
     # One float32 rounding.
-    momentum = optimizer.counted(0.1, {})["along"]["momentum"]
+    momentum = RulePart(optimizer).counted(0.1, {})["along"]["momentum"]
     assert float(momentum) == pytest.approx(expected, rel=1e-6)
 
 

@@ -11,7 +11,6 @@ from optimization.keras import distribution, gradients
 from optimization.keras.compiling import Clearing, copies_of
 from optimization.keras.control import conditionally
 from optimization.keras.gradients import Scaled
-from optimization.keras.paths import path_of
 from optimization.keras.slots import compute_dtype
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument, is_overwritten
 from optimization.keras.state import by_unique_name
@@ -63,7 +62,7 @@ class Accumulate(Stage):
         add = self.pipeline.add_variable
         self._micro_step = add((), dtype="int", name="micro_step")
         self._variables = list(variables)
-        self._paths = [path_of(variable) for variable in variables]
+        self._paths = [self.pipeline.path_of(variable) for variable in variables]
         self._sums = [
             add(
                 variable.shape,

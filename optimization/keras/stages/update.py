@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import keras
 
-from optimization.keras import distribution, paths
+from optimization.keras import distribution
 from optimization.keras.group_table import (
     GroupRow,
     format_group_table,
@@ -31,7 +31,7 @@ class Update(Stage):
     """Decays and updates weights, and counts the update.
 
     Attributes:
-        members: The inner optimizers, one for each group and multiplier.
+        members: The groups, each with its inner optimizer.
         masters: The float32 copies that are updated in place of low-precision weights.
         hyperparameters: Those of the inner optimizers that follow a schedule.
         updates: Runs the updates.
@@ -112,7 +112,7 @@ class Update(Stage):
     def build(self, variables: Sequence[Any]) -> None:
         """Finds the group of each variable; creates the copies and the inner optimizers' state."""
         self._variables = list(variables)
-        names = [paths.path_of(variable) for variable in variables]
+        names = [self.pipeline.path_of(variable) for variable in variables]
         types = [
             self._layer_types.get(id(variable), self._saved_layer_types.get(name))
             for variable, name in zip(variables, names, strict=True)
@@ -120,8 +120,7 @@ class Update(Stage):
         self._saved_layer_types = {n: t for n, t in zip(names, types, strict=True) if t}
         self.members.resolve(variables, names, types)
         targets = self.masters.build(self.pipeline, variables, names, self.members.frozen)
-        with paths.known_as(targets, names):
-            self.members.build(self.pipeline, variables, targets, names)
+        self.members.build(self.pipeline, variables, targets, names)
         self.hyperparameters.build(self.members.scheduled())
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
@@ -182,7 +181,7 @@ class Update(Stage):
         for position, target in enumerate(targets):  # averages have paths too
             member = self.members.member_at(position)
             if member:
-                followed = self.hyperparameters.followed(member.optimizer, values)
+                followed = self.hyperparameters.followed(member.part, values)
                 yield names[position], member.optimizer, target, followed
 
     def frozen_variables(self) -> set[int]:

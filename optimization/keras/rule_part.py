@@ -1,0 +1,208 @@
+"""What some of the variables of an optimizer of a rule have in common: numbers, rate and state."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from optimization.keras.functions import FUNCTIONS
+from optimization.keras.rates import rate_now
+from optimization.keras.slots import compute_dtype
+from optimization.rules.arrays import State
+from optimization.rules.rule import Numbers, Rule, Slot, given
+
+
+class RulePart:
+    """Some of the variables of an optimizer of a rule: those of one group and multiplier, or all.
+
+    Args:
+        optimizer: Whose variables they are, a `RuleOptimizer`.
+        rule: Its rule with what the group has replaced; None for that of the optimizer.
+        rate: Their learning rate, as `rate_now` takes it.
+        multiplier: A factor on it.
+        own_rates: What the group has in place of the optimizer's `Rule.own_rates`, by argument.
+
+    Attributes:
+        shared: The state that belongs to no single variable.
+        named: All state, each by its name in `variables_by_path()`, in the order of `variables`.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        rule: Rule | None = None,
+        rate: Any = None,
+        multiplier: float = 1.0,
+        own_rates: Mapping[str, Any] | None = None,
+    ):
+        self.optimizer = optimizer
+        self.rule = optimizer.rule if rule is None else rule
+        self.shared: dict[str, keras.Variable] = {}
+        self.named: list[tuple[str, keras.Variable]] = []
+        self._rate, self._multiplier = rate, multiplier
+        self._own_rates = dict(own_rates or {})
+
+    # State
+
+    def build(
+        self,
+        variables: Sequence[keras.Variable],
+        paths: Sequence[str],
+        shapes: Mapping[str, Sequence[int]],
+    ) -> None:
+        """Creates the state.
+
+        Args:
+            variables: The variables; the optimizer knows them.
+            paths: Their paths.
+            shapes: The shapes of all variables of the model, by path.
+        """
+        index, usual = self.optimizer._get_variable_index, self.rule.variable_settings
+        own = self.rule.all_settings(paths, shapes)
+        places = [index(variable) for variable in variables]
+        self._own = {n: {**usual, **each} for n, each in zip(places, own, strict=True)}
+        self._decays = {n: self.rule.decays(p) for n, p in zip(places, paths, strict=True)}
+        self._state: dict[int, dict[str, keras.Variable]] = {n: {} for n in places}
+        for number, slots in enumerate(self.rule.slots):
+            for variable, path in zip(variables, paths, strict=True):
+                if not self.optimizer._overwrite_variable_with_gradient(variable):
+                    self._make_slots(variable, path, slots)
+            if number == 0:
+                self._make_shared()
+
+    def _make_slots(self, variable: keras.Variable, path: str, slots: Sequence[Slot]) -> None:
+        h, shape, kept = self.settings_of(variable), tuple(variable.shape), self.state_of(variable)
+        for slot in (slot for slot in slots if slot.when(h)):
+            kept[slot.name] = self.optimizer.add_variable(
+                shape=shape if slot.shape is None else slot.shape(shape, h),
+                initializer=keras.initializers.Constant(slot.first(h)),
+                dtype=slot.dtype or compute_dtype(variable),
+                layout=getattr(variable, "_layout", None) if slot.shape is None else None,
+                name=f"{path.replace('/', '_')}_{slot.name}",
+            )
+            self.named.append((f"{slot.plural}/{path}", kept[slot.name]))
+
+    def _make_shared(self) -> None:
+        for slot in self.rule.shared:
+            start = keras.initializers.Constant(slot.start)
+            variable = self.optimizer.add_variable((), start, dtype="float32", name=slot.name)
+            self.shared[slot.name] = variable
+            self.named.append((slot.name, variable))
+
+    def state_of(self, variable: Any) -> dict[str, keras.Variable]:
+        """Returns the state of a variable, by the names of the slots."""
+        return self._state[self.optimizer._get_variable_index(variable)]
+
+    # Numbers
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate now."""
+        return rate_now(self.optimizer, self._rate, self._multiplier)
+
+    def own_of(self, variable: Any) -> dict[str, Any]:
+        """Returns what a variable has of `Rule.variable_settings`."""
+        return self._own[self.optimizer._get_variable_index(variable)]
+
+    def settings_of(self, variable: Any) -> Numbers:
+        """Returns the numbers of a variable that do not change."""
+        index, optimizer = self.optimizer._get_variable_index(variable), self.optimizer
+        values = _fields(self.rule)
+        trained = optimizer._trainable_variables[index]
+        if not (self._decays[index] and optimizer._use_weight_decay(trained)):
+            values.update(dict.fromkeys(self.rule.decay_arguments, 0.0))
+        if self.rule.asks_if_constant:
+            rate = optimizer._learning_rate if self._rate is None else self._rate
+            values["constant_rate"] = not callable(rate)
+        return Numbers(**values, **self._own[index])
+
+    def own_rate(self, argument: str) -> Any:
+        """Returns the rate of some variables, by the argument that it is; None for the usual."""
+        return self._own_rates.get(argument, getattr(self.optimizer, argument))
+
+    def rate_of(self, variable: Any, learning_rate: Any) -> Any:
+        """Returns the learning rate of a variable; `learning_rate` if it is the usual one."""
+        argument = self.rule.own_rates.get(self.own_of(variable).get("kind"))
+        rate = None if argument is None else self.own_rate(argument)
+        if rate is None:
+            return learning_rate
+        return (rate(self.optimizer.iterations) if callable(rate) else rate) * self._multiplier
+
+    def counted(self, learning_rate: Any, scheduled: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what is the same for all variables in an update.
+
+        Args:
+            learning_rate: The rate.
+            scheduled: Values of numbers that follow a schedule.
+
+        Returns:
+            The rate, the updates done, these values, and those of `Rule.curves`, as tensors.
+        """
+        done = ops.convert_to_tensor(self.optimizer.iterations)
+        curves = self.rule.curves()
+        along = {n: f(ops.cast(done, "float32"), FUNCTIONS) for n, f in curves.items()}
+        if self.rule.own_learning_rate() is not None:
+            along["multiplier"] = ops.convert_to_tensor(self._multiplier, "float32")
+        return {
+            "learning_rate": learning_rate,
+            "done": done,
+            "scheduled": dict(scheduled),
+            "along": along,
+        }
+
+    def numbers_of(self, variable: Any, counted: Mapping[str, Any]) -> Numbers:
+        """Returns the numbers of a variable in an update, of what `counted` returned."""
+        rate = self.rate_of(variable, counted["learning_rate"])
+        now = {**counted, "learning_rate": rate, "shared": self.shared}
+        return numbers_now(self.settings_of(variable), now, compute_dtype(variable))
+
+    # The step
+
+    def update(self, grads: Any, variables: Any, scheduled: Mapping[str, Any]) -> None:
+        """Updates variables and their state, one by one."""
+        counted = self.counted(self.learning_rate, scheduled)
+        self.prepare(counted)
+        self.optimizer._backend_update_step(grads, variables, counted)
+
+    def prepare(self, counted: Mapping[str, Any]) -> None:
+        """Moves what is shared, once in an update."""
+        if not self.shared:
+            return
+        h = numbers_now(Numbers(**_fields(self.rule)), counted, "float32")
+        values = {name: ops.convert_to_tensor(variable) for name, variable in self.shared.items()}
+        c = State(values)
+        self.rule.prepare(c, h, FUNCTIONS)
+        for name, value in c.moved().items():
+            self.optimizer.assign(self.shared[name], value)
+
+
+def _fields(rule: Rule) -> dict[str, Any]:
+    return {name: getattr(rule, name) for name in rule_arguments(type(rule))}
+
+
+def numbers_now(settings: Numbers, counted: Mapping[str, Any], dtype: Any) -> Numbers:
+    """Returns the numbers of a variable in an update.
+
+    Args:
+        settings: Those that do not change. One of them that is 0 or None stays so, where it follows
+            a schedule: what belongs to it is left out.
+        counted: What `RulePart.counted` returned, and perhaps what is shared.
+        dtype: That of the numbers.
+    """
+    known = vars(settings)
+    followed = {n: v for n, v in counted["scheduled"].items() if given(known.get(n))}
+    changing = {**followed, **counted["along"], **counted.get("shared", {})}
+    changing |= {"t": counted["done"] + 1, "lr": counted["learning_rate"]}
+    now = {name: ops.cast(value, dtype) for name, value in changing.items()}
+    return Numbers(**{**known, **now, "done": counted["done"]})
+
+
+@functools.cache
+def rule_arguments(rule: type[Rule]) -> list[str]:
+    """Returns the fields that are arguments; the decay that all have comes last."""
+    names = rule.argument_names()
+    first = [name for name in rule.argument_order if name in names]
+    others = [name for name in names if name not in first]
+    return first + sorted(others, key=lambda name: name == "weight_decay")
