@@ -22,6 +22,7 @@ DECAYING = {
 }
 CORRECTED = {"epsilon_placement": "corrected"}
 EXCLUDED = {"exclude_from_weight_decay": ["norm", "bias"]}
+LAYERS = {"rate": 0.8, "depth": r"layer_(\d+)\."}
 
 
 def keras_weights(config, initial, gradients):
