@@ -84,7 +84,7 @@ class Members:
                 f"{type(self._default).__name__} has rules of its own for what decays: give them "
                 "to its constructor, or use a parameter group."
             )
-        self.excluded_names = as_pattern_list(patterns, "var_names")
+        self.excluded_names = as_pattern_list(patterns, "var_names") or []
         self.excluded_paths = [path_of(variable) for variable in variables]
 
     def resolve(
@@ -156,7 +156,7 @@ class Members:
         for member in self.members:
             if member.group is group and member.multiplier == multiplier:
                 return member
-        name = group.name if group else DEFAULT
+        name = group.label if group else DEFAULT
         if layer is not None and layer_multiplier != 1:
             name = f"{name}/layer_{layer}"
         source, constant = self._rate_source(pipeline, group)
@@ -184,14 +184,15 @@ class Members:
             rate = float(keras.ops.convert_to_numpy(rate))
         if callable(rate):
             return lambda: rate(pipeline._iterations), False
-        if group.name not in self._rates:
-            self._rates[group.name] = pipeline.add_variable(
+        name = DEFAULT if group is None else group.label
+        if name not in self._rates:
+            self._rates[name] = pipeline.add_variable(
                 (),
                 initializer=keras.initializers.Constant(rate),
                 aggregation="only_first_replica",
                 name=f"learning_rate_{len(self._rates)}",
             )
-        variable = self._rates[group.name]
+        variable = self._rates[name]
         return lambda: variable, True
 
     def variables(self) -> list[keras.Variable]:
@@ -249,7 +250,7 @@ class Members:
         if len(self.members) == 1:
             return [(self.members[0], grads, variables)]
         pairs = list(zip(grads, variables, strict=True))
-        parts = []
+        parts: list[tuple[Member, Sequence[Any], Sequence[Any]]] = []
         for member in self.members:
             own = [(g, v) for g, v in pairs if self._by_variable[id(v)] is member]
             if own:
@@ -284,8 +285,8 @@ class Members:
 def _clone(
     default: keras.optimizers.Optimizer, group: ParamGroup | None, rate: ScaledRate
 ) -> keras.optimizers.Optimizer:
-    own = group is not None and group.optimizer is not None
-    original = group.optimizer if own else default
+    own = None if group is None else group.optimizer
+    original = default if own is None else own
     config = {**original.get_config(), **({} if group is None else _replaced(original, group))}
     if group is not None and group.learning_rate is not None:
         # The rates of SGDTorch's biases and others give way to the group's too.
@@ -313,7 +314,7 @@ def _exclude_copies(
 
 def _exclude(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
     if variables:
-        excluded = getattr(optimizer, "_exclude_from_weight_decay", set())
+        excluded: set[Any] = getattr(optimizer, "_exclude_from_weight_decay", set())
         keys = {optimizer._var_key(variable) for variable in variables}
         optimizer._exclude_from_weight_decay = excluded | keys
 

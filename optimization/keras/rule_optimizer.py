@@ -1,6 +1,5 @@
 """Optimizers of Keras that are made of rules."""
 
-import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -9,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from optimization.configs.documentation import complete
+from optimization.caching import cached
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
 from optimization.keras.paths import path_of
@@ -27,13 +26,6 @@ _BASE = {
     if "__init__" in vars(cls) and cls is not object
     for name in inspect.signature(cls.__init__).parameters
 } - {"self", "args", "kwargs"}
-_ARGUMENTS = """
-    Besides, it takes the arguments of `keras.optimizers.Optimizer`.
-
-    Raises:
-        ConfigError: For a value that the section does not take either; a `ValueError`.
-        ValueError: At build, for expressions of which none matches a variable.
-"""
 
 
 class RuleOptimizer(keras.optimizers.Optimizer):
@@ -70,7 +62,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         cls, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the fields of the rule, and what Keras' base class takes."""
-        names = _argument_order(cls.rule_class)
+        names = argument_order(cls.rule_class)
         if len(args) > len(names):
             raise TypeError(f"{cls.__name__} takes at most {len(names) + 1} positional arguments")
         fields = dict(zip(names, args, strict=False))
@@ -88,13 +80,13 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     def __getattr__(self, name: str) -> Any:
         rule = self.__dict__.get("rule")
-        if rule is not None and name in _argument_order(self.rule_class):
+        if rule is not None and name in argument_order(self.rule_class):
             return getattr(rule, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         rule = self.__dict__.get("rule")
-        if rule is not None and name in _argument_order(self.rule_class):
+        if rule is not None and name in argument_order(self.rule_class):
             setattr(rule, name, _plain(self.rule_class, name, value))
         else:
             super().__setattr__(name, value)
@@ -166,7 +158,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     def settings_of(self, index: int) -> Numbers:
         """Returns the numbers of a variable that do not change."""
-        values = {name: getattr(self.rule, name) for name in _argument_order(self.rule_class)}
+        values = {name: getattr(self.rule, name) for name in argument_order(self.rule_class)}
         if not self._decays(index):
             values.update(dict.fromkeys(self.rule.decay_arguments, 0.0))
         if self.rule.asks_if_constant:
@@ -187,7 +179,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     def rate_of(self, own: Mapping[str, Any], learning_rate: Any) -> Any:
         """Returns the learning rate of a variable that has these settings of its own."""
-        rate = getattr(self, self.rule.own_rates.get(own.get("kind"), ""), None)
+        rate = getattr(self, self.rule.own_rates.get(own.get("kind", ""), ""), None)
         if rate is None:
             return learning_rate
         return (rate(self.iterations) if callable(rate) else rate) * self.rate_multiplier
@@ -239,7 +231,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         shared = self.shared_state()
         if not shared:
             return
-        values = {name: getattr(self.rule, name) for name in _argument_order(self.rule_class)}
+        values = {name: getattr(self.rule, name) for name in argument_order(self.rule_class)}
         h = numbers_now(Numbers(**values), counted, "float32")
         c = State({name: ops.convert_to_tensor(variable) for name, variable in shared.items()})
         self.rule.prepare(c, h, FUNCTIONS)
@@ -287,12 +279,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         return super().from_config(config, custom_objects=custom_objects)
 
 
-def _argument_order(rule: type[Rule]) -> list[str]:
-    return _ordered(rule)
-
-
-@functools.cache
-def _ordered(rule: type[Rule]) -> list[str]:
+@cached
+def argument_order(rule: type[Rule]) -> list[str]:
     """Returns the fields that are arguments; the decay that all have comes last."""
     names = rule.argument_names()
     first = [name for name in rule.argument_order if name in names]
@@ -316,7 +304,7 @@ def _rate_for(rule: Rule, learning_rate: Any) -> Any:
     if own is None or isinstance(learning_rate, ScaledRate):
         return learning_rate
     config = getattr(learning_rate, "config", None)
-    if isinstance(config, type(own)) and config.replace(name=own.name) == own:
+    if isinstance(config, type(own)) and config.replace(name=getattr(own, "name", None)) == own:
         return learning_rate
     raise ValueError(
         'Argument `learning_rate` must be None with step_size="relative", which makes the rate '
@@ -388,39 +376,3 @@ def as_kept(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the state as Keras keeps it, of what the formula knows, or the other way round."""
     other_sign = {slot.name for slots in rule.slots for slot in slots if slot.negative}
     return {name: -x if name in other_sign else x for name, x in values.items()}
-
-
-@functools.cache
-def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
-    """Returns the class of Keras that is made of a rule."""
-    origin = rule.origin()
-    if origin is not rule:
-        return keras_class(origin)
-    name = origin.class_name
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("self", kind)]
-    rate = origin.usual_rate
-    parameters.append(inspect.Parameter("learning_rate", kind, default=rate))
-    usual = origin()
-    for field in _argument_order(origin):
-        parameters.append(inspect.Parameter(field, kind, default=getattr(usual, field)))
-    for rate_name in origin.own_rates.values():
-        parameters.append(
-            inspect.Parameter(rate_name, inspect.Parameter.KEYWORD_ONLY, default=None)
-        )
-    parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
-
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  a method
-        RuleOptimizer.__init__(self, *args, **kwargs)
-
-    __init__.__signature__ = inspect.Signature(parameters)
-    members = {
-        "rule_class": origin,
-        "__init__": __init__,
-        "__doc__": complete(origin).rstrip() + "\n" + _ARGUMENTS,
-        "__module__": "optimization.optimizers",
-        "__qualname__": name,
-    }
-    made = type(name, (RuleOptimizer,), members)
-    keras.saving.register_keras_serializable("optimization", name)(made)
-    return made

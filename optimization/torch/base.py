@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from optimization.torch.by_name import load_in_our_words
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
@@ -31,7 +30,7 @@ _RANGES = {
 }
 
 
-class ForeachOptimizer(ExactState, Optimizer):
+class ForeachOptimizer(ExactState):
     """An optimizer that updates lists of tensors by `torch._foreach_*` operations.
 
     With `foreach` True or None a list holds all parameters of one device and dtype, with False a
@@ -186,7 +185,7 @@ class ForeachOptimizer(ExactState, Optimizer):
             ]
             grads = [gradient.float() for gradient in grads]
         if group["maximize"]:
-            grads = torch._foreach_neg(grads)
+            grads = list(torch._foreach_neg(grads))
         torch._foreach_add_(steps, 1)
         self._update(kind, group, weights, grads, [number(step) for step in steps], *states)
         if params[0].dtype in LOW_PRECISION:
@@ -195,13 +194,13 @@ class ForeachOptimizer(ExactState, Optimizer):
     def _before_groups(self) -> None:
         """Runs at each step, when there are gradients."""
 
-    def kind_of(self, parameter: Tensor, group: dict[str, Any]) -> str:
+    def kind_of(self, parameter: Tensor, group: Mapping[str, Any]) -> str:
         """Returns the kind of a parameter, a key of `state_names`."""
         del parameter, group
         return "all"
 
     def initial_state(
-        self, parameter: Tensor, kind: str, group: dict[str, Any]
+        self, parameter: Tensor, kind: str, group: Mapping[str, Any]
     ) -> dict[str, Tensor]:
         """Returns the state of a parameter before its first update, apart from `step`."""
         del group
@@ -240,7 +239,7 @@ def _is_in(value: Any, least: float, limit: float) -> bool:
     """Says whether this is a number, or a tensor of one, in a range."""
     if isinstance(value, Tensor):
         return value.numel() == 1 and bool(least <= value < limit)
-    return isinstance(value, numbers.Real) and least <= value < limit
+    return isinstance(value, numbers.Real) and value < limit and not value < least
 
 
 def _of_numbers(group: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`OptimizerFactory`: from a config to an optimizer and a scheduler of PyTorch."""
 
 import importlib
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,19 +11,24 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from optimization.configs import printing
-from optimization.configs.base import Config
-from optimization.configs.errors import ConfigError, Problem
+from optimization.configs.errors import ConfigError
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.resolution import resolved
 from optimization.matching.rules import DEFAULT
-from optimization.rules.rule import Rule
+from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
 from optimization.schedules.steps import telling_steps
 from optimization.torch import ema, extended
+from optimization.torch.checks import (
+    check_options,
+    native_problems,
+    type_of,
+    unknown_hyperparameters,
+)
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
 from optimization.torch.metric import following, go_on
@@ -38,20 +42,6 @@ from optimization.torch.schedule import (
     set_rate,
     set_scheduled,
 )
-
-_REFUSED = {
-    "gradient_accumulation_steps": (
-        "is the training loop's in PyTorch: call `backward()` that often, on the loss divided by "
-        "it, before each `step()`"
-    ),
-    "max_consecutive_nonfinite": "is not there natively: `torch.amp.GradScaler` skips such steps",
-    "jit_compile": "is for XLA; in PyTorch it is `torch.compile(optimizer.step)`",
-    "loss_scale_factor": "is `torch.amp.GradScaler(init_scale=...)` in PyTorch",
-    "ema_overwrite_frequency": (
-        "is the training loop's in PyTorch: copy the average's parameters into the model"
-    ),
-}
-"""What belongs to the training loop of PyTorch, and what does it there."""
 
 
 class OptimizerFactory:
@@ -84,11 +74,11 @@ class OptimizerFactory:
         global_batch_size: int | None = None,
     ):
         self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
-        problems = list(_problems(self._config))
+        problems = list(native_problems(self._config))
         if problems:
             raise ConfigError(problems)
         self._recipe = _recipe(self._config)
-        problems = list(_unknown_hyperparameters(self._config, self._recipe))
+        problems = list(unknown_hyperparameters(self._config, self._recipe))
         if problems:
             raise ConfigError(problems)
 
@@ -146,7 +136,7 @@ class OptimizerFactory:
             "differentiable": differentiable or None,
         }
         options = {name: value for name, value in options.items() if value is not None}
-        _check_options(recipe.cls, options)
+        check_options(recipe.cls, options)
         groups = build_groups(
             self._config,
             recipe,
@@ -345,7 +335,9 @@ class OptimizerFactory:
         return key, follows
 
 
-def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], float]:
+def _function(
+    learning_rate: BaseLrConfig, warmup: BaseWarmupConfig | None
+) -> Callable[[int], float]:
     values = curve_function(learning_rate, warmup)  # the config is read-only
     return lambda step: float(values(step))
 
@@ -355,73 +347,9 @@ def _recipe(config: OptimizationConfig) -> Recipe:
     changing = {name for name in config.schedules if name != "weight_decay"}
     if any(rule.weight_decay for rule in config.param_groups):
         changing.add("weight_decay")
-    own = OPTIMIZERS_CLS.entry(config.optimizer.type).torch
+    own = OPTIMIZERS_CLS.entry(type_of(config)).torch
     if own is None:
         return of_rule(section, changing)
     module, _, name = own.partition(":")
     recipe = getattr(importlib.import_module(module), name)(section)
     return next((recipe.instead[name] for name in changing if name in recipe.instead), recipe)
-
-
-def _is_native(name: str) -> bool:
-    entry = OPTIMIZERS_CLS.entry(name)
-    return entry.torch is not None or issubclass(entry.config_class, Rule)
-
-
-def _unknown_hyperparameters(config: OptimizationConfig, recipe: Recipe) -> Iterable[Problem]:
-    """Yields schedules of what the class, as PyTorch has it, does not have."""
-    known = {**inspect.signature(recipe.cls).parameters, **recipe.arguments}
-    section = config.optimizer.get()
-    for name in config.schedules:
-        argument = section.argument_name(name)
-        is_decay = argument == section.argument_name("weight_decay")
-        if not is_decay and place_of(known, argument) is None:
-            message = f"the class of `{config.optimizer.type}` in PyTorch has no `{argument}`"
-            yield config._problem("conflict", f"schedules.{name}", message)
-
-
-def _problems(config: OptimizationConfig) -> Iterable[Problem]:
-    """Yields what PyTorch does not have natively."""
-    oneof = config.optimizer
-    if not _is_native(oneof.type):
-        having = ", ".join(filter(_is_native, OPTIMIZERS_CLS))
-        message = f"`{oneof.type}` has no native PyTorch implementation; these have: {having}"
-        yield oneof._problem("conflict", "type", message)
-        return
-    section = oneof.get()
-    defaults = type(section)()
-    for name in section.pipeline_fields():
-        value = getattr(section, name)
-        compiles_nothing = name == "jit_compile" and value in ("auto", False)
-        if name in _REFUSED and value != getattr(defaults, name) and not compiles_nothing:
-            yield section._problem("conflict", name, _REFUSED[name])
-    if section.on_nonfinite == "skip":
-        message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"
-        yield section._problem("conflict", "on_nonfinite", message)
-    yield from _followed(config)
-    for group in config.param_groups:
-        if group.optimizer.type is not None:
-            message = "a torch.optim.Optimizer has one algorithm for all groups"
-            yield group._problem("conflict", "optimizer", message)
-
-
-def _followed(config: OptimizationConfig) -> Iterable[Problem]:
-    """Yields what a scheduler that follows a metric, and counts no steps, cannot set."""
-    rate = config.learning_rate
-    if not isinstance(rate.get(), MetricLrConfig):
-        return
-    for group in config.param_groups:
-        if group.learning_rate.type is not None:
-            message = f"`{rate.type}` changes the rates of all groups of a torch.optim.Optimizer"
-            yield group._problem("conflict", "learning_rate", message)
-    section = config.optimizer.get()
-    if config.schedules or section.own_schedules():
-        message = "follows a metric in PyTorch, and nothing then sets what follows the steps"
-        yield rate._problem("conflict", "type", message)
-
-
-def _check_options(cls: type[Optimizer], options: dict[str, Any]) -> None:
-    known = inspect.signature(cls).parameters
-    for name in options:
-        if name not in known:
-            raise ValueError(f"Argument `{name}`: {cls.__name__} does not have it")
