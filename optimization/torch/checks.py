@@ -15,7 +15,7 @@ from optimization.schedules.metric import MetricLrConfig
 from optimization.torch.recipes import Recipe
 from optimization.torch.schedule import place_of
 
-_REFUSED = {
+REFUSED = {
     "gradient_accumulation_steps": (
         "is the training loop's in PyTorch: call `backward()` that often, on the loss divided by "
         "it, before each `step()`"
@@ -65,8 +65,8 @@ def native_problems(config: OptimizationConfig) -> Iterable[Problem]:
     for name in section.pipeline_fields():
         value = getattr(section, name)
         compiles_nothing = name == "jit_compile" and value in ("auto", False)
-        if name in _REFUSED and value != getattr(defaults, name) and not compiles_nothing:
-            yield section._problem("conflict", name, _REFUSED[name])
+        if name in REFUSED and value != getattr(defaults, name) and not compiles_nothing:
+            yield section._problem("conflict", name, REFUSED[name])
     if section.on_nonfinite == "skip":
         message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"
         yield section._problem("conflict", "on_nonfinite", message)
