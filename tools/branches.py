@@ -70,7 +70,7 @@ def _branches() -> str:
 def _types(registry: Registry) -> dict[str, type]:
     """Returns the config class of each type of this package's own."""
     classes = {name: entry.config_class for name, entry in registry.entries()}
-    return {name: cls for name, cls in classes.items() if _is_own(cls)}
+    return {name: cls for name, cls in sorted(classes.items()) if _is_own(cls)}
 
 
 def _is_own(cls: type) -> bool:
