@@ -19,6 +19,8 @@ from .configs.optimizer_config import EMAConfig as EMAConfig
 from .configs.optimizer_config import OptimizerConfig as OptimizerConfig
 from .configs.overrides import parse_override as parse_override
 from .configs.types import REQUIRED as REQUIRED
+from .keras.callbacks import EvaluateAverages as EvaluateAverages
+from .keras.metric_rate import MetricLearningRate as MetricLearningRate
 from .optimizer_factory import LR_CLS as LR_CLS
 from .optimizer_factory import OPTIMIZERS_CLS as OPTIMIZERS_CLS
 from .optimizer_factory import WARMUP_CLS as WARMUP_CLS
@@ -26,7 +28,5 @@ from .optimizer_factory import OptimizerFactory as OptimizerFactory
 from .optimizer_factory import register_learning_rate as register_learning_rate
 from .optimizer_factory import register_optimizer as register_optimizer
 from .optimizer_factory import register_warmup as register_warmup
-from .optimizers.callbacks import EvaluateAverages as EvaluateAverages
-from .optimizers.metric_rate import MetricLearningRate as MetricLearningRate
 from .schedules import LrConfig as LrConfig
 from .schedules import WarmupConfig as WarmupConfig

@@ -9,9 +9,11 @@ import optimization
 
 START = """\
 import optimization
+import optimization.torch
 from optimization import OptimizationConfig, OptimizerFactory
 from optimization.configs.base import config_dataclass
-from optimization.configs.optimizers.adam import AdamWeightDecayConfig
+from optimization.optimizers import LAMB
+from optimization.rules.adamw import AdamWeightDecayConfig
 from optimization.schedules.base import BaseLrConfig
 from optimization.schedules.cosine import CosineLrConfig
 from optimization.schedules.warmups import LinearWarmupConfig
@@ -53,6 +55,10 @@ formula(1.0, rate=0.1).hex()
 optimizer = factory.build_optimizer(factory.build_learning_rate())
 table: str = optimizer.format_group_table()
 count: int = factory.build_optimizer(0.1, postprocessor=lambda made: 3)
+
+def average(lamb: LAMB, native: optimization.torch.ScheduleFreeSGD) -> float:
+    native.eval()
+    return lamb.rule_class.usual_rate
 """
 
 WRONG = {
@@ -66,6 +72,8 @@ WRONG = {
     "LinearWarmupConfig(warmup_steps=[3])": 'expected "int | str"',
     "config.learning_rate.cosine.decay_step = 3": '"CosineLrConfig" has no attribute "decay_step"',
     "config.ema.start_step": 'Item "None" of "EMAConfig | None" has no attribute "start_step"',
+    "optimization.torch.LAMB([], foreach=3)": 'incompatible type "int"; expected "bool | None"',
+    "LAMB().rule_class.usual_rat": '"type[Rule]" has no attribute "usual_rat"',
     # Not a mistake: a class that derives from an untyped one, as Keras' are, passes for anything.
     "reveal_type(factory.build_optimizer(0.1))": '.PipelineOptimizer"',
 }

@@ -1,17 +1,19 @@
-"""Writes `optimization/configs/branches.pyi`: the types of every oneof, for type checkers.
+"""Writes what the registries know and type checkers can't ask: stub files.
 
     python -m tools.branches
 
-Run it after a type was added; a test says so if you forget. Which types there are, the registries
-know; type checkers can't ask them.
+Run it after a type was added; a test says so if you forget. `configs/branches.pyi` has the types
+of every oneof, `optimizers.pyi` of Keras and of PyTorch the classes that are made of rules.
 """
 
 import pathlib
 
 import optimization
 from optimization.configs.registry import Registry
+from optimization.rules.rule import Rule
 
-PATH = pathlib.Path(optimization.__file__).parent / "configs" / "branches.pyi"
+_PACKAGE = pathlib.Path(optimization.__file__).parent
+_WRITTEN = "# Written by `python -m tools.branches`.\n"
 
 _CLASSES = {
     "OptimizerBranches": optimization.OPTIMIZERS_CLS,
@@ -25,12 +27,39 @@ _IMPORTS = {
 }
 
 
-def text() -> str:
-    """Returns the text of the stub file."""
+def texts() -> dict[pathlib.Path, str]:
+    """Returns the text of each stub file, by its path."""
+    entries = optimization.OPTIMIZERS_CLS.entries()
+    classes = {entry.config_class for _, entry in entries}
+    rules = {cls.origin() for cls in classes if issubclass(cls, Rule) and _is_own(cls)}
+    keras = {rule.class_name: "rule_optimizer.RuleOptimizer" for rule in rules}
+    torch = {
+        rule.native_name or rule.class_name: (
+            "schedule_free.ScheduleFree" if rule.schedule_free else "rule_optimizer.RuleOptimizer"
+        )
+        for rule in rules
+        if rule.native_name != ""
+    }
+    return {
+        _PACKAGE / "configs" / "branches.pyi": _branches(),
+        _PACKAGE / "keras" / "optimizers.pyi": _derived("optimization.keras", keras),
+        _PACKAGE / "torch" / "optimizers.pyi": _derived("optimization.torch", torch),
+    }
+
+
+def _derived(package: str, bases: dict[str, str]) -> str:
+    """Returns the stub of classes, each with the base that it has in a package."""
+    imports = [base.split(".") for base in sorted({*bases.values()})]
+    lines = [f"from {package}.{module} import {name}" for module, name in imports]
+    lines += [f"\nclass {name}({bases[name].split('.')[1]}): ..." for name in sorted(bases)]
+    return "\n".join([_WRITTEN, *lines]).replace(": ...\n\n", ": ...\n") + "\n"
+
+
+def _branches() -> str:
     types = {name: _types(registry) for name, registry in _CLASSES.items()}
     classes = {cls for branches in types.values() for cls in branches.values()}
     imports = _IMPORTS | {(cls.__module__, cls.__name__) for cls in classes}
-    parts = ["# Written by `python -m tools.branches`.\n"]
+    parts = [_WRITTEN]
     parts += [f"from {module} import {name}" for module, name in sorted(imports)]
     for name, branches in types.items():
         parts.append(f"\n@config_dataclass\nclass {name}(OneOfConfig):")
@@ -41,8 +70,13 @@ def text() -> str:
 def _types(registry: Registry) -> dict[str, type]:
     """Returns the config class of each type of this package's own."""
     classes = {name: entry.config_class for name, entry in registry.entries()}
-    return {k: cls for k, cls in classes.items() if cls.__module__.startswith("optimization.")}
+    return {name: cls for name, cls in sorted(classes.items()) if _is_own(cls)}
+
+
+def _is_own(cls: type) -> bool:
+    return cls.__module__.startswith("optimization.")
 
 
 if __name__ == "__main__":
-    PATH.write_text(text(), encoding="utf-8")
+    for path, text in texts().items():
+        path.write_text(text, encoding="utf-8")

@@ -1,5 +1,6 @@
 """State that starts as a copy of a weight, as averages do, and float32 copies to train."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -23,6 +24,7 @@ class CopiesWeights:
     """
 
     _unfilled: "_Unfilled | None" = None
+    add_variable: Callable[..., Any]
 
     def add_copy(self, weight: Any, name: str, aggregation: str = "none") -> keras.Variable:
         """Adds a variable, float32 at least, that starts as a copy of a weight."""

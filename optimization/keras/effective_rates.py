@@ -57,11 +57,14 @@ def _is_adafactor(optimizer: Any) -> bool:
     return isinstance(optimizer, RuleOptimizer) and isinstance(optimizer.rule, AdafactorFormula)
 
 
-def _effective_rate(optimizer: RuleOptimizer, variable: Any, followed: Mapping[str, Any]) -> Any:
+def _effective_rate(
+    optimizer: RuleOptimizer, rule: AdafactorFormula, variable: Any, followed: Mapping[str, Any]
+) -> Any:
     """Returns alpha of the update to come.
 
     Args:
         optimizer: An Adafactor.
+        rule: Its rule.
         variable: One of its own.
         followed: The scheduled numbers of the optimizer.
     """
@@ -75,7 +78,7 @@ def _effective_rate(optimizer: RuleOptimizer, variable: Any, followed: Mapping[s
 
 def _rates(updated: Any) -> dict[str, float]:
     rates = {
-        path: ops.cast(_effective_rate(optimizer, variable, followed), "float32")
+        path: ops.cast(_effective_rate(optimizer, optimizer.rule, variable, followed), "float32")
         for path, optimizer, variable, followed in updated
         if _is_adafactor(optimizer) and not optimizer._overwrite_variable_with_gradient(variable)
     }

@@ -110,7 +110,8 @@ class FusedUpdates:
             own = [variable, *slots, average]
             return counts[id(variable)] == 1 and all(_devices(v) == devices for v in own)
 
-        here, others = [], []
+        here: list[tuple[Any, Any]] = []
+        others: list[tuple[Any, Any]] = []
         for pair in pairs:
             (here if fits_in(*pair) else others).append(pair)
         return here, others

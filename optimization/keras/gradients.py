@@ -130,6 +130,10 @@ def map_values(function: Callable[[Any], Any], gradient: Any) -> Any:
     return function(densify(gradient))
 
 
+def _with_values(gradient: Any, values: Any) -> Any:
+    return map_values(lambda _: values, gradient)
+
+
 def scale(gradient: Any, factor: Any) -> Any:
     """Returns g * factor, in the dtype of g."""
     if isinstance(gradient, Scaled):
@@ -171,12 +175,10 @@ def _divided(gradients: Sequence[Any], divisors: Sequence[Any]) -> list[Any]:
     values = [ops.convert_to_tensor(values_of(gradients[i])) for i in places]
     if values:
         own = ops.stack([divisors[i] for i in places])
-        values = either(ops.all(ops.equal(own, 1.0)), _same, _quotients, [own, *values])
+        values = [*either(ops.all(ops.equal(own, 1.0)), _same, _quotients, [own, *values])]
     found = dict(zip(places, values, strict=True))
     return [
-        map_values(lambda _, i=i: found[i], gradient)
-        if i in found
-        else gradient.divided_by(divisors[i])
+        _with_values(gradient, found[i]) if i in found else gradient.divided_by(divisors[i])
         for i, gradient in enumerate(gradients)
     ]
 

@@ -107,7 +107,7 @@ def highest_rates(members: Members) -> dict[str, float | None]:
     rates = {m.name: (m.multiplier, members.rate_of(m.group)) for m in members.members}
     peaks = {id(rate): _highest(rate) for _, rate in rates.values() if callable(rate)}
     return {
-        name: None if peaks[id(rate)] is None else multiplier * peaks[id(rate)]
+        name: None if (peak := peaks[id(rate)]) is None else multiplier * peak
         for name, (multiplier, rate) in rates.items()
         if id(rate) in peaks
     }
@@ -144,7 +144,7 @@ def table_row(
     rate = 0.0 if member is None else float(ops.convert_to_numpy(member.learning_rate))
     return GroupRow(
         path=path,
-        group=group.name if group else DEFAULT,
+        group=group.label if group else DEFAULT,
         rule=group.matcher if group else "",
         optimizer="" if member is None else type(member.optimizer).__name__,
         multiplier=0.0 if member is None else member.multiplier,

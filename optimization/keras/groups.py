@@ -136,7 +136,7 @@ def named(groups: Sequence[ParamGroup]) -> list[ParamGroup]:
         if not isinstance(group, ParamGroup):
             raise TypeError(f"Argument `param_groups` must hold ParamGroup, received: {group!r}")
     groups = [dataclasses.replace(group, name=group.label) for group in groups]
-    names = [DEFAULT, *(group.name for group in groups)]
+    names = [DEFAULT, *(group.label for group in groups)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"Parameter groups must have names of their own, received: {repeated}")

@@ -80,7 +80,7 @@ def argument_of(optimizer: keras.optimizers.Optimizer, name: str) -> str:
     raise ValueError(f"{type(optimizer).__name__} has no hyperparameter {name!r} ({hint})")
 
 
-def _hyperparameters(cls: type) -> list[str]:
+def _hyperparameters(cls: Any) -> list[str]:
     """Returns the names that the constructor writes out and that are no business of the step."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     # Of `__init__`: on PyTorch Keras' `__new__` takes anything.

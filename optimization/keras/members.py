@@ -105,7 +105,7 @@ class Members:
                 f"{type(self._default).__name__} has rules of its own for what decays: give them "
                 "to its constructor, or use a parameter group."
             )
-        self.excluded_names = as_pattern_list(patterns, "var_names")
+        self.excluded_names = as_pattern_list(patterns, "var_names") or []
         self.excluded_paths = [path_of(variable) for variable in variables]
 
     def resolve(
@@ -182,7 +182,7 @@ class Members:
         for member in self.members:
             if member.group is group and member.multiplier == multiplier:
                 return member
-        name = group.name if group else DEFAULT
+        name = group.label if group else DEFAULT
         if layer is not None and layer_multiplier != 1:
             name = f"{name}/layer_{layer}"
         optimizer, part = self._updater(pipeline, group, multiplier)
@@ -284,7 +284,7 @@ class Members:
         if len(self.members) == 1:
             return [(self.members[0], grads, variables)]
         pairs = list(zip(grads, variables, strict=True))
-        parts = []
+        parts: list[tuple[Member, Sequence[Any], Sequence[Any]]] = []
         for member in self.members:
             own = [(g, v) for g, v in pairs if self._by_variable[id(v)] is member]
             if own:

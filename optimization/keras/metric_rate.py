@@ -147,6 +147,8 @@ class MetricLearningRate(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Takes the results of the epoch's validation; reports the epoch's learning rate."""
         logs = {} if logs is None else logs
+        if self._rate is None:
+            raise RuntimeError("an epoch ends, but no training has begun")
         logs["learning_rate"] = self._rate.value
         if (epoch + 1) % self._validation_freq == 0:
             self._rate.step(logs, "val_")

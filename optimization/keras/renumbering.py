@@ -8,7 +8,6 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
-_NUMBERED = re.compile(r"(.*?)(?:_(\d+))?$")
 _REPEATED = re.compile(r"#\d+$")
 
 Stems = tuple[str, ...]
@@ -90,8 +89,14 @@ def _by_stems(paths: Collection[str]) -> dict[Stems, list[str]]:
 
 
 def _stems(path: str) -> Stems:
-    return tuple(_NUMBERED.match(part)[1] for part in path.split("/"))
+    return tuple(_numbered(part)[0] for part in path.split("/"))
 
 
 def _numbers(path: str) -> list[int]:
-    return [int(_NUMBERED.match(part)[2] or -1) for part in path.split("/")]
+    return [_numbered(part)[1] for part in path.split("/")]
+
+
+def _numbered(part: str) -> tuple[str, int]:
+    """Returns a part of a path without the number at its end, and the number; -1 for none."""
+    stem, separator, number = part.rpartition("_")
+    return (stem, int(number)) if separator and number.isdecimal() else (part, -1)

@@ -1,6 +1,5 @@
 """Optimizers of Keras that are made of rules."""
 
-import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -9,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from optimization.configs.documentation import complete
+from optimization.caching import cached
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
 from optimization.keras.paths import path_of
@@ -222,7 +221,7 @@ def _rate_for(rule: Rule, learning_rate: Any) -> Any:
     if own is None:
         return learning_rate
     config = getattr(learning_rate, "config", None)
-    if isinstance(config, type(own)) and config.replace(name=own.name) == own:
+    if isinstance(config, type(own)) and config.replace(name=getattr(own, "name", None)) == own:
         return learning_rate
     raise ValueError(
         'Argument `learning_rate` must be None with step_size="relative", which makes the rate '

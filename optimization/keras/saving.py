@@ -1,8 +1,8 @@
 """How `PipelineOptimizer` saves its variables: by path."""
 
 import warnings
-from collections.abc import Collection, Sequence, Set
-from typing import Any
+from collections.abc import Callable, Collection, Sequence, Set
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -13,7 +13,19 @@ from optimization.keras.stages.stage import Stage
 class SavedByPath:
     """Mixin for an optimizer of stages: saves and loads all variables under their names."""
 
-    stages: tuple[Stage, ...]
+    name: str
+    built: bool
+    iterations: Any
+    copies_are_filled: Callable[[], None]
+    if TYPE_CHECKING:
+
+        @property
+        def stages(self) -> tuple[Stage, ...]: ...
+        @property
+        def variables(self) -> list[keras.Variable]: ...
+        @property
+        def variable_paths(self) -> list[str]: ...
+
     _early_names: Set[str] = frozenset()  # Of what there is before `build`
     _loaded: dict[str, Any] | None = None
 

@@ -21,6 +21,7 @@ class Staged:
     """
 
     stage_types: ClassVar[tuple[type[Stage], ...]] = ()
+    __signature__: ClassVar[inspect.Signature]
     _owners: ClassVar[dict[str, type[Stage]]] = {}
     _stages: tuple[Stage, ...] = ()
 

@@ -23,7 +23,7 @@ SWAPPED = (
 class Swappable:
     """Mixin that knows, in a variable that is saved too, whether the weights are swapped."""
 
-    swapped: keras.Variable | None = None
+    swapped: Any = None  # the variable, once there is one
     # What a second swap restores that no variable can hold, by number.
     _aside: dict[int, Any]
 

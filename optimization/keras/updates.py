@@ -108,7 +108,8 @@ class Updates:
             return set()
         pairs = self.postponed(list(zip(grads, targets, strict=True)))
         if not self.are_fused:
-            self._take_others(*zip(*pairs, strict=True), steps)
+            dense, own_targets = zip(*pairs, strict=True)
+            self._take_others(dense, own_targets, steps)
             return set()
         following, share = {}, None
         if average is not None:

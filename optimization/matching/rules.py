@@ -17,7 +17,7 @@ class Rule:
 
     match: str | None
     layer_type: str | None
-    ndim: tuple[int, ...] | None
+    ndim: Sequence[int] | None
     name: str | None
 
     @property

@@ -1,5 +1,6 @@
 """Adadelta."""
 
+from collections.abc import Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -46,7 +47,7 @@ class AdadeltaConfig(KerasOptimizerConfig, Rule):
         s.lerp_square("accumulated_delta_var", u, 1 - h.rho)
         return h.lr * u
 
-    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's, without decay, which torch has in the gradient."""
         if self.weight_decay or "weight_decay" in changing:
             return None

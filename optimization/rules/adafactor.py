@@ -177,7 +177,7 @@ class AdafactorConfig(AdafactorFormula):
         clamps = self.epsilon1_mode == "clamp"
         if self.epsilon1 is None and not clamps:
             yield "epsilon1", "null, the dtype's epsilon, needs `epsilon1_mode: clamp`"
-        elif not clamps and self.epsilon1 < _LEAST:
+        elif not clamps and self.epsilon1 is not None and self.epsilon1 < _LEAST:
             message = f"{self.epsilon1} is 0 in float32, by which a gradient of 0 is divided"
             yield "epsilon1", f"{message}: give at least {_LEAST}"
         elif clamps and self.epsilon1 is not None and self.epsilon1 < _SQUARED_IS_NONE:

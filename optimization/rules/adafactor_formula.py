@@ -45,7 +45,7 @@ class AdafactorFormula(Rule):
         (Slot("momentum", "momentums", "exp_avg", when=lambda h: h.beta1 is not None),),
         (
             Slot(
-                *("count", "counts", None),
+                *("count", "counts", ""),
                 when=lambda h: h.step_count == "per_parameter",
                 shape=lambda shape, h: (),
                 dtype="int",

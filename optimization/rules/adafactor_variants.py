@@ -45,44 +45,43 @@ _T5X = {
     "min_dim_size_to_factor": 128,
 }
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    name: {**_COMMON, **differences}
-    for name, differences in {
-        "paper": {},
-        "hf": {"weight_decay_kind": "step_size", "step_count": "per_parameter"},
-        "torch": {
-            "step_size": "capped",
-            "epsilon1": None,
-            "epsilon1_mode": "clamp",
-            "weight_decay_kind": "learning_rate",
-            "step_count": "per_parameter",
-        },
-        "keras": {
-            "step_size": "capped",
-            "weight_decay_kind": "learning_rate",
-            "weight_decay_first": True,
-        },
-        "optax": _T5X,
-        "t5x": _T5X,
-        "timm": {
-            "factored_axes": "timm",
-            "min_dim_size_to_factor": 16,
-            "weight_decay_kind": "step_size",
-            "step_count": "per_parameter",
-        },
-        "big_vision": {
-            "step_size": "absolute",
-            "multiply_by_parameter_scale": False,
-            "factored_axes": "two_largest",
-            "min_dim_size_to_factor": 32,
-            "beta1": 0.9,
-            "momentum_of": "update",
-            "beta_2_cap": 0.999,
-            "clipping_threshold": None,
-            "weight_decay_kind": "learning_rate",
-        },
-    }.items()
+_DIFFERENCES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "hf": {"weight_decay_kind": "step_size", "step_count": "per_parameter"},
+    "torch": {
+        "step_size": "capped",
+        "epsilon1": None,
+        "epsilon1_mode": "clamp",
+        "weight_decay_kind": "learning_rate",
+        "step_count": "per_parameter",
+    },
+    "keras": {
+        "step_size": "capped",
+        "weight_decay_kind": "learning_rate",
+        "weight_decay_first": True,
+    },
+    "optax": _T5X,
+    "t5x": _T5X,
+    "timm": {
+        "factored_axes": "timm",
+        "min_dim_size_to_factor": 16,
+        "weight_decay_kind": "step_size",
+        "step_count": "per_parameter",
+    },
+    "big_vision": {
+        "step_size": "absolute",
+        "multiply_by_parameter_scale": False,
+        "factored_axes": "two_largest",
+        "min_dim_size_to_factor": 32,
+        "beta1": 0.9,
+        "momentum_of": "update",
+        "beta_2_cap": 0.999,
+        "clipping_threshold": None,
+        "weight_decay_kind": "learning_rate",
+    },
 }
+
+VARIANTS = {name: {**_COMMON, **differences} for name, differences in _DIFFERENCES.items()}
 """Variant -> the value of each of Adafactor's switches."""
 
 

@@ -1,5 +1,6 @@
 """Adagrad."""
 
+from collections.abc import Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -49,7 +50,7 @@ class AdagradConfig(Rule):
             return h.lr * (g / xp.sqrt(total + h.epsilon))
         return h.lr * (g / (xp.sqrt(total) + h.epsilon))
 
-    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's in its own form, without decay, which torch has in the gradient."""
         if self.epsilon_in_sqrt or self.weight_decay or "weight_decay" in changing:
             return None

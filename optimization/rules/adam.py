@@ -1,6 +1,6 @@
 """Adam, and what is built of its moments."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any, ClassVar, Literal
 
 from optimization.configs.base import Config, config_dataclass
@@ -77,7 +77,7 @@ class AdamForms(AdamFields, Rule):
                 epsilon = epsilon * root
         return rate * (m / (xp.sqrt(v) + epsilon))
 
-    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's AdamW where epsilon is added as there."""
         if self.epsilon_placement != "corrected":
             return None

@@ -1,5 +1,6 @@
 """Adamax, Adam with the infinity norm."""
 
+from collections.abc import Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -54,7 +55,7 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig, Rule):
         rate = h.lr / xp.one_minus_power(h.beta_1, h.t)
         return rate * (m / u) if h.epsilon_in_norm else rate * (m / (u + h.epsilon))
 
-    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's in its own form, without decay, which torch has in the gradient."""
         if not self.epsilon_in_norm or self.weight_decay or "weight_decay" in changing:
             return None

@@ -1,5 +1,6 @@
 """Adam with decoupled weight decay."""
 
+from collections.abc import Set
 from dataclasses import field
 from typing import Any, ClassVar, Literal
 
@@ -100,7 +101,7 @@ class AdamWeightDecayConfig(AdamForms):
         u = xp.keep(u)
         return u + h.lr * h.weight_decay_rate * (w - u)
 
-    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's AdamW where epsilon and the decay act as there."""
         return None if self.weight_decay_order == "after" else super().native_equivalent(changing)
 

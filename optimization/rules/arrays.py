@@ -1,15 +1,12 @@
 """The functions that formulas compute with, over arrays that do not change."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from optimization.matching.matrices import flattened
 
-_SHARED = (
-    *("abs", "sqrt", "sign", "square", "power", "maximum", "minimum", "where", "clip"),
-    *("expm1", "mean", "expand_dims", "reshape", "matmul", "swapaxes"),
-)
+Function = Callable[..., Any]
 
 
 class Arrays:
@@ -19,9 +16,25 @@ class Arrays:
         module: Has the functions.
     """
 
+    abs: Function
+    sqrt: Function
+    sign: Function
+    square: Function
+    power: Function
+    maximum: Function
+    minimum: Function
+    where: Function
+    clip: Function
+    expm1: Function
+    mean: Function
+    expand_dims: Function
+    reshape: Function
+    matmul: Function
+    swapaxes: Function
+
     def __init__(self, module: Any):
         self.module = module
-        for name in _SHARED:
+        for name in Arrays.__annotations__:
             setattr(self, name, getattr(module, name))
 
     def rsqrt(self, x: Any) -> Any:

@@ -99,7 +99,7 @@ class BaseOptimizerConfig(Float32Config):
         if len(clips) > 1:
             message = f"at most one kind of clip may be set, got {' and '.join(clips)}"
             yield clips[-1], f"{message}; set the others to null"
-        if getattr(self, "nesterov", False) and not self.momentum:
+        if getattr(self, "nesterov", False) and not getattr(self, "momentum", 0):
             yield "nesterov", "needs `momentum` > 0, got momentum 0"
         if self.max_consecutive_nonfinite is not None and self.on_nonfinite != "skip":
             yield "max_consecutive_nonfinite", "needs `on_nonfinite: skip`"
@@ -151,7 +151,7 @@ class BaseOptimizerConfig(Float32Config):
             for n, v in values
             if (isinstance(v, float) or v is None)
             and n not in fixed
-            and _takes_float(self._find_spec(n).annotation)
+            and _takes_float(self._spec_of(n).annotation)
         ]
 
     def argument_name(self, name: str) -> str | None:
@@ -208,7 +208,7 @@ def _implementation(name: str, entry: Entry) -> type:
     """Returns the class of Keras: what is registered, or what is made of a rule."""
     if entry.target is not entry.config_class:
         return import_target(name, entry)
-    return extras.require("optimization.keras.rule_optimizer").keras_class(entry.config_class)
+    return extras.require("optimization.keras.derived").keras_class(entry.config_class)
 
 
 OPTIMIZERS_CLS = Registry(

@@ -1,5 +1,6 @@
 """Nadam, Adam with Nesterov momentum."""
 
+from collections.abc import Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -61,7 +62,7 @@ class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
         root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
         return h.lr * ((of_m * m + of_g * g) / (xp.sqrt(v) / root + h.epsilon))
 
-    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's, which is the same."""
         arguments = {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon}
         decay = {"weight_decay": self.weight_decay or 0.0, "decoupled_weight_decay": True}

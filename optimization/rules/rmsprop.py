@@ -1,6 +1,6 @@
 """RMSProp."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -85,7 +85,7 @@ class RMSPropConfig(Rule):
             return s.scale_add("momentum", h.momentum, h.lr * (g / root))
         return h.lr * s.scale_add("momentum", h.momentum, g / root)
 
-    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's in its own form, without decay, which torch has in the gradient."""
         if self.epsilon_in_sqrt or (self.momentum and self.classic_momentum):
             return None

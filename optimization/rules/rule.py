@@ -7,7 +7,7 @@ function of JAX are made of it.
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -33,6 +33,13 @@ class Numbers:
     multiplier: That of a group, which is in `lr`; where `Rule.own_learning_rate` makes the rate.
     constant_rate: Whether the rate is a constant; see `Rule.asks_if_constant`.
     """
+
+    lr: Any
+    done: Any
+    t: Any
+    means: Any
+    multiplier: Any
+    constant_rate: Any
 
     def __init__(self, **values: Any):
         for name, value in values.items():
@@ -63,7 +70,7 @@ class Slot:
     Attributes:
         name: What the formula calls it, and what the name of Keras' variable ends with.
         plural: Its name in `variables_by_path()`.
-        native: Its key in the state of a `torch.optim.Optimizer`; None for none there.
+        native: Its key in the state of a `torch.optim.Optimizer`; "" for none there.
         start: The number that it starts from, or the name of the field that says it.
         when: Says of a variable's numbers whether there is such a slot.
         shape: Returns its shape from that of the variable and its numbers; None: the same.
@@ -74,7 +81,7 @@ class Slot:
 
     name: str
     plural: str
-    native: str | None
+    native: str
     start: float | str = 0.0
     when: Callable[[Numbers], bool] = _always
     shape: Callable[[Sequence[int], Numbers], Sequence[int]] | None = None
@@ -163,7 +170,7 @@ class Rule(BaseOptimizerConfig):
         yield from self.check()
 
     @classmethod
-    def problems_of(cls, fields: Mapping[str, Any]) -> list[Problem]:
+    def problems_of(cls, fields: Mapping[str, Any]) -> Sequence[Problem]:
         """Returns what is wrong with arguments of the classes, by name."""
         try:
             made = cls(fields)
@@ -175,7 +182,7 @@ class Rule(BaseOptimizerConfig):
     def pattern_fields(cls) -> list[str]:
         """Returns the arguments that are regular expressions for the paths of weights."""
         names = cls.argument_names()
-        return [name for name in names if _are_patterns(cls._find_spec(name).annotation)]
+        return [name for name in names if _are_patterns(cls._spec_of(name).annotation)]
 
     def patterns(self) -> dict[str, Sequence[str] | None]:
         """Returns the lists of regular expressions of which one must match, by their fields."""
@@ -228,7 +235,7 @@ class Rule(BaseOptimizerConfig):
         """Returns the numbers that change by themselves, as functions of `done` and xp."""
         return {}
 
-    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's own class that has the same algorithm, and its arguments.
 
         Args:
@@ -240,6 +247,14 @@ class Rule(BaseOptimizerConfig):
         """
         del changing
         return None
+
+    def to_evaluate(self, y: Any, s: Any, h: Numbers) -> Any:
+        """Returns the weight to evaluate, given the one that trains; of a `schedule_free` rule."""
+        raise NotImplementedError
+
+    def to_train(self, x: Any, s: Any, h: Numbers) -> Any:
+        """Returns the weight that trains, given the one to evaluate; of a `schedule_free` rule."""
+        raise NotImplementedError
 
     def prepare(self, c: Any, h: Numbers, xp: Any) -> None:
         """Moves what is shared, once in an update."""

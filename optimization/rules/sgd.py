@@ -1,6 +1,6 @@
 """Stochastic gradient descent, as Keras has it and as PyTorch does."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import field
 from typing import Any, ClassVar
 
@@ -75,7 +75,7 @@ class SGDFields(SGDFormula):
     momentum: Decay = 0.0
     nesterov: bool = False
 
-    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's where there is neither momentum nor decay: the same in all forms."""
         changes = self.momentum or self.weight_decay or changing & {"momentum", "weight_decay"}
         return None if changes else ("SGD", {})
@@ -212,7 +212,7 @@ class SGDTorchConfig(SGDFormula):
 
         return {"momentum": momentum}
 
-    def native_equivalent(self, changing: set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's, unless the momentum may grow from 0, which torch takes for none."""
         if "momentum" in changing or self.warmup_steps:
             return None

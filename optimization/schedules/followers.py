@@ -76,6 +76,10 @@ class MetricFollower:
 
     __repr__ = by_arguments
 
+    def step(self, value: float) -> None:
+        """Takes the next value of the metric, and changes the rates."""
+        raise NotImplementedError
+
     def _forget(self) -> None:
         self.best = math.inf if self.mode == "min" else -math.inf
         self.num_bad_epochs = 0

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,11 +12,17 @@ from optimization.rules.adafactor import AdafactorConfig
 from optimization.rules.adafactor_variants import axes_to_factor
 from optimization.rules.rule import Numbers
 from optimization.torch.base import number, zeros_like
-from optimization.torch.lists import FUNCTIONS, ListState, Scalars, Tensors
-from optimization.torch.rule_optimizer import RuleOptimizer, native_class
+from optimization.torch.derived import native_class
+from optimization.torch.functions import FUNCTIONS
+from optimization.torch.lists import ListState, Scalars, Tensors
+from optimization.torch.rule_optimizer import RuleOptimizer
 
-_Derived: type[RuleOptimizer] = native_class(AdafactorConfig)
 _axes = functools.lru_cache(maxsize=None)(axes_to_factor)
+
+if TYPE_CHECKING:
+    _Derived = RuleOptimizer
+else:
+    _Derived = native_class(AdafactorConfig)
 
 
 class Adafactor(_Derived):
@@ -38,6 +44,8 @@ class Adafactor(_Derived):
         ValueError: For a switch that is unknown or out of its range, switches that contradict each
             other, or a learning rate that is missing or does not count.
     """
+
+    rule: ClassVar[AdafactorConfig]
 
     def __init__(
         self,

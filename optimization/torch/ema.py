@@ -1,7 +1,7 @@
 """The average of a model's weights, as an `AveragedModel` of torch."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -49,7 +49,9 @@ class WeightAverage:
         )
 
     @torch.no_grad()
-    def __call__(self, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+    def __call__(
+        self, averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int
+    ) -> None:
         """Moves averages towards weights, in place; integers are copied."""
         share = 1 - self.decay(int(steps))
         for average, weight in zip(averages, weights, strict=True):
@@ -74,6 +76,8 @@ class Average(AveragedModel):
         optimizer: What trains the model, if averages are to be those of its float32 copies.
     """
 
+    multi_avg_fn: WeightAverage
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -85,7 +89,7 @@ class Average(AveragedModel):
         # It holds the first weights already: with 0 torch would take those after the first update.
         self.n_averaged.fill_(1)
         self._copies: dict[str, Tensor] = {}
-        self._optimizer = optimizer and weakref.ref(optimizer)
+        self._optimizer = None if optimizer is None else weakref.ref(optimizer)
         self._exact_averages()
 
     @torch.no_grad()
@@ -106,7 +110,7 @@ class Average(AveragedModel):
                 buffer.copy_(own)
         self.n_averaged += 1
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the state, with averages in float32."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")

@@ -1,6 +1,5 @@
 """Optimizers of the factory: a class of torch, or of this package, that keeps its hooks."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optimization.caching import cached
 from optimization.torch import foreign
 from optimization.torch.gradients import GradientRules
 from optimization.torch.masters import ExactState, ThroughCopies
@@ -20,7 +20,7 @@ _KEPT = ("gradient_rules", "factory", "order", "schedule_step")
 _HOOKED = Optimizer.profile_hook_step(lambda optimizer: None).__code__
 
 
-class Extended:
+class Extended(ExactState):
     """Gives an optimizer what the factory adds to it, as hooks of torch.
 
     torch does not keep hooks when an optimizer is copied or pickled; without its clips the copy
@@ -93,11 +93,11 @@ class Extended:
         return blank, (self.base,), self.__getstate__()
 
 
-@functools.cache
-def extended(base: type[Optimizer]) -> type[Optimizer]:
+@cached
+def extended(base: type[Optimizer]) -> type[Extended]:
     """Returns the class `base` with what the factory adds, under the same name."""
     names = ("__doc__", "__module__", "__qualname__")
-    members = {name: getattr(base, name) for name in names}
+    members: dict[str, Any] = {name: getattr(base, name) for name in names}
     members["base"] = base
     if issubclass(base, ExactState):
         return type(base.__name__, (Extended, base), members)
@@ -114,7 +114,7 @@ def build(
     order: Sequence[str],
     master_weights: bool,
     **arguments: Any,
-) -> Optimizer:
+) -> Extended:
     """Returns an optimizer of the class `base`.
 
     Args:

@@ -11,8 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from optimization.configs import printing
-from optimization.configs.base import Config
-from optimization.configs.errors import ConfigError, Problem
+from optimization.configs.errors import ConfigError
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
@@ -25,6 +24,12 @@ from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
 from optimization.schedules.steps import telling_steps
 from optimization.torch import ema, extended
+from optimization.torch.checks import (
+    check_options,
+    native_problems,
+    type_of,
+    unknown_hyperparameters,
+)
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
 from optimization.torch.metric import following, go_on
@@ -39,20 +44,6 @@ from optimization.torch.schedule import (
     set_rate,
     set_scheduled,
 )
-
-_REFUSED = {
-    "gradient_accumulation_steps": (
-        "is the training loop's in PyTorch: call `backward()` that often, on the loss divided by "
-        "it, before each `step()`"
-    ),
-    "max_consecutive_nonfinite": "is not there natively: `torch.amp.GradScaler` skips such steps",
-    "jit_compile": "is for XLA; in PyTorch it is `torch.compile(optimizer.step)`",
-    "loss_scale_factor": "is `torch.amp.GradScaler(init_scale=...)` in PyTorch",
-    "ema_overwrite_frequency": (
-        "is the training loop's in PyTorch: copy the average's parameters into the model"
-    ),
-}
-"""What belongs to the training loop of PyTorch, and what does it there."""
 
 
 class OptimizerFactory:
@@ -85,7 +76,7 @@ class OptimizerFactory:
         global_batch_size: int | None = None,
     ):
         self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
-        problems = list(_problems(self._config))
+        problems = list(native_problems(self._config))
         if problems:
             raise ConfigError(problems)
         self._parts = parts_of(self._config)
@@ -378,7 +369,9 @@ class OptimizerFactory:
         return key, follows
 
 
-def _function(learning_rate: Config, warmup: Config | None) -> Callable[[int], float]:
+def _function(
+    learning_rate: BaseLrConfig, warmup: BaseWarmupConfig | None
+) -> Callable[[int], float]:
     values = curve_function(learning_rate, warmup)  # the config is read-only
     return lambda step: float(values(step))
 

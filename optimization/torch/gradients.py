@@ -99,7 +99,7 @@ class GradientRules:
         self._clip(params)
 
     def _clip(self, params: list[Tensor]) -> None:
-        grads = [parameter.grad for parameter in params]
+        grads = [p.grad for p in params if p.grad is not None]
         for bound in (self.gradient_clip_norm, self.global_clipnorm):
             if bound and grads:
                 clip_by_global_norm(grads, bound)
@@ -110,12 +110,12 @@ class GradientRules:
             torch._foreach_clamp_min_(grads, -self.clipvalue)
             torch._foreach_clamp_max_(grads, self.clipvalue)
         if self.adaptive_clip_factor:
-            for parameter in params:
-                bound = self.adaptive_clip_factor * unitwise_norm(parameter).clamp_(
+            for parameter, gradient in zip(params, grads, strict=True):
+                longest = self.adaptive_clip_factor * unitwise_norm(parameter).clamp_(
                     min=self.adaptive_clip_epsilon
                 )
-                factors = _factors(unitwise_norm(parameter.grad), bound)
-                _scale([parameter.grad], [factors])
+                factors = _factors(unitwise_norm(gradient), longest)
+                _scale([gradient], [factors])
 
 
 def clip_by_global_norm(grads: list[Tensor], bound: float) -> Tensor:
@@ -230,12 +230,12 @@ def _after_first_step(batch: list[Tensor], factors: Any) -> Any:
     return rest.unbind()
 
 
-def _unscale(optimizer: Optimizer, params: list[Tensor]) -> None:
+def _unscale(optimizer: Any, params: list[Tensor]) -> None:
     """Undoes the loss scale that `GradScaler` leaves to fused optimizers."""
     scale = getattr(optimizer, "grad_scale", None)
     if scale is None:
         return
-    for (batch,) in batches([[parameter.grad for parameter in params]]):
+    for (batch,) in batches([[p.grad for p in params if p.grad is not None]]):
         _scale(batch, scale.to(batch[0].device).reciprocal())
     # `GradScaler` deletes the attribute after the step, so it must stay.
     optimizer.grad_scale = None

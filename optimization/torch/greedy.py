@@ -121,7 +121,10 @@ class GreedyLR(LRScheduler):
             set_rate(group, rate)
         self._machine.rates = self._rates()  # a tensor may be of float32
 
-    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:
+    # As torch's own scheduler that follows a metric: others need none.
+    def step(  # type: ignore[override, unused-ignore]
+        self, metrics: SupportsFloat, epoch: int | None = None
+    ) -> None:
         """Takes the next value of the metric, and sets the rates.
 
         Args:
@@ -134,7 +137,7 @@ class GreedyLR(LRScheduler):
             self._machine.last_epoch = epoch
         self._set_rates(self._machine.rates)
 
-    def get_last_lr(self) -> list[float]:
+    def get_last_lr(self) -> list[Any]:
         """Returns the rate of each group, as the last step has left it."""
         return list(self._machine.rates)
 

@@ -47,9 +47,8 @@ def named_parameters(
         for part in module.modules():
             for parameter in part.parameters(recurse=False):
                 owners.setdefault(id(parameter), type(part).__name__)
-        model = module.named_parameters()
     try:
-        pairs = list(model)
+        pairs = list(model.named_parameters() if isinstance(model, torch.nn.Module) else model)
     except TypeError:
         raise TypeError(
             "Argument `model` must be a torch.nn.Module, or its `named_parameters()`, "
@@ -151,7 +150,7 @@ def _rules(
 def _layers(config: OptimizationConfig, names: list[str]) -> list[tuple[int | None, float]]:
     if config.layer_decay is None:
         return [(None, 1.0)] * len(names)
-    return LayerDecay(**config.layer_decay.as_dict()).multipliers(names)
+    return [*LayerDecay(**config.layer_decay.as_dict()).multipliers(names)]
 
 
 def _settings(

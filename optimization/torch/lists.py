@@ -6,14 +6,11 @@ number times a list waits for what is done with it; and so does a quotient. What
 can't be used again: a formula passes what it uses twice through `xp.keep`.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from optimization.torch.gradients import norms
 
 _SPENT = (
     "a value is used twice in a formula, and its memory has been used again; pass it through "
@@ -51,10 +48,10 @@ class Scalars:
         return self.map(lambda a, b: b - a, other)
 
     def __mul__(self, other: Any) -> Any:
-        return NotImplemented if isinstance(other, Tensors) else self.map(_times, other)
+        return NotImplemented if isinstance(other, Tensors) else self.map(times, other)
 
     def __rmul__(self, other: Any) -> Any:
-        return self.map(_times, other)
+        return self.map(times, other)
 
     def __truediv__(self, other: Any) -> Any:
         return self.map(lambda a, b: a / b, other)
@@ -72,7 +69,7 @@ class Scalars:
         return self.map(lambda a: -a)
 
 
-def _times(a: Any, b: Any) -> Any:
+def times(a: Any, b: Any) -> Any:
     return a * b
 
 
@@ -132,11 +129,9 @@ class Tensors:
         else:
             self._tensors, self._own = list(new(tensors, other)), True
 
-    def take(self) -> list[Tensor] | None:
-        """Returns the tensors, which may be changed; None where that must not be."""
+    def take(self) -> list[Tensor]:
+        """Returns the tensors, to be changed: only where they are its own."""
         tensors = self.tensors()
-        if not self._own:
-            return None
         self._tensors = None
         return tensors
 
@@ -176,15 +171,16 @@ class Tensors:
 
     def _with(self, new: Any, in_place: Any, other: Any) -> "Tensors":
         """Returns what an operation with a number, numbers or plain tensors makes of these."""
+        tensors = self.tensors()
+        if not self._own:
+            return Tensors(list(new(tensors, other)), own=True)
         own = self.take()
-        if own is None:
-            return Tensors(list(new(self.tensors(), other)), own=True)
         in_place(own, other)
         return Tensors(own, own=True)
 
     def _plus(self, other: Any, sign: float) -> "Tensors":
         if not isinstance(other, Tensors):
-            other = _plain(other)
+            other = as_plain(other)
             other = [sign * x for x in other] if isinstance(other, list) else sign * other
             return self._with(torch._foreach_add, torch._foreach_add_, other)
         if other._divisors is not None:
@@ -222,7 +218,7 @@ class Tensors:
         if isinstance(other, int | float):
             return self._lazy(other)
         if not isinstance(other, Tensors):
-            return self._with(torch._foreach_mul, torch._foreach_mul_, _plain(other))
+            return self._with(torch._foreach_mul, torch._foreach_mul_, as_plain(other))
         if other is self:
             return Tensors(list(torch._foreach_mul(self.tensors(), self.tensors())), own=True)
         first, second = (self, other) if self._own or not other._own else (other, self)
@@ -234,7 +230,7 @@ class Tensors:
         if isinstance(other, int | float):
             return self._lazy(1.0 / other)
         if not isinstance(other, Tensors):
-            return self._with(torch._foreach_div, torch._foreach_div_, _plain(other))
+            return self._with(torch._foreach_div, torch._foreach_div_, as_plain(other))
         if self._divisors is not None:
             self.tensors()
         return self._lazy(1.0, other)
@@ -244,9 +240,10 @@ class Tensors:
 
     def apply(self, new: Any, in_place: Any, *arguments: Any) -> "Tensors":
         """Returns a function of each tensor."""
+        tensors = self.tensors()
+        if not self._own:
+            return Tensors(list(new(tensors, *arguments)), own=True)
         own = self.take()
-        if own is None:
-            return Tensors(list(new(self.tensors(), *arguments)), own=True)
         in_place(own, *arguments)
         return Tensors(own, own=True)
 
@@ -265,7 +262,7 @@ class Tensors:
             torch._foreach_add_(target, self.raw(), alpha=factor)
 
 
-def _plain(other: Any) -> Any:
+def as_plain(other: Any) -> Any:
     """Returns a number, or a list of numbers or tensors, for torch's functions of lists."""
     return other.values if isinstance(other, Scalars) else other
 
@@ -285,7 +282,7 @@ class ListState:
         self.__dict__["_slots"] = {name: Slots(tensors) for name, tensors in slots.items()}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._slots
+        return name in self.__dict__["_slots"]
 
     def __getattr__(self, name: str) -> Slots:
         try:
@@ -335,189 +332,6 @@ class ListState:
         """Multiplies a slot, and adds a value."""
         slot = self._moving(name)
         if not (isinstance(factor, int | float) and factor == 1):
-            torch._foreach_mul_(slot.raw(), _plain(factor))
+            torch._foreach_mul_(slot.raw(), as_plain(factor))
         value.add_to(slot.raw())
         return slot
-
-
-class Lists:
-    """What a formula calls `xp`, for lists of tensors, numbers, and numbers of each tensor."""
-
-    @staticmethod
-    def keep(x: Any) -> Any:
-        """Returns x, which may be used more than once."""
-        return x.keep() if isinstance(x, Tensors) else x
-
-    @staticmethod
-    def abs(x: Any) -> Any:
-        """Returns |x|."""
-        if isinstance(x, Tensors):
-            return x.apply(torch._foreach_abs, torch._foreach_abs_)
-        return x.map(abs) if isinstance(x, Scalars) else abs(x)
-
-    @staticmethod
-    def sqrt(x: Any) -> Any:
-        """Returns the square root."""
-        if isinstance(x, Tensors):
-            return x.apply(torch._foreach_sqrt, torch._foreach_sqrt_)
-        return x.map(_sqrt) if isinstance(x, Scalars) else _sqrt(x)
-
-    @classmethod
-    def rsqrt(cls, x: Any) -> Any:
-        """Returns 1 / sqrt(x)."""
-        if isinstance(x, Tensors):
-            return x.apply(torch._foreach_rsqrt, torch._foreach_rsqrt_)
-        return 1 / cls.sqrt(x)
-
-    @staticmethod
-    def sign(x: Tensors) -> Tensors:
-        """Returns -1, 0 or 1."""
-        return x.apply(torch._foreach_sign, torch._foreach_sign_)
-
-    @staticmethod
-    def square(x: Any) -> Any:
-        """Returns x * x."""
-        return x * x
-
-    @staticmethod
-    def power(x: Any, y: Any) -> Any:
-        """Returns x ** y, of which one may be tensors."""
-        if isinstance(x, Tensors):
-            return x.apply(torch._foreach_pow, torch._foreach_pow_, y)
-        return x**y
-
-    @staticmethod
-    def maximum(x: Any, y: Any) -> Any:
-        """Returns the larger of two."""
-        return _extreme(x, y, "maximum", max)
-
-    @staticmethod
-    def minimum(x: Any, y: Any) -> Any:
-        """Returns the smaller of two."""
-        return _extreme(x, y, "minimum", min)
-
-    @staticmethod
-    def mean(x: Tensors, axis: int, keepdims: bool = False) -> Tensors:
-        """Returns the means along an axis."""
-        return x.map(lambda tensor: tensor.mean(axis, keepdim=keepdims))
-
-    @staticmethod
-    def expand_dims(x: Tensors, axis: int) -> Tensors:
-        """Returns x with one more axis."""
-        return Tensors([tensor.unsqueeze(axis) for tensor in x.tensors()])  # views
-
-    @staticmethod
-    def size(x: Tensors) -> Scalars:
-        """Returns how many entries each tensor has."""
-        return Scalars([tensor.numel() for tensor in x.tensors()])
-
-    @staticmethod
-    def resolution(x: Tensors) -> float:
-        """Returns the distance from 1 to the next number of the dtype of x."""
-        return torch.finfo(x.raw()[0].dtype).eps
-
-    @staticmethod
-    def steps_since(count: Any, start: int, like: Tensors) -> Any:
-        """Returns count - start: a float64, which is exact."""
-        del like
-        return count - start
-
-    @staticmethod
-    def clip(x: Tensors, least: float, most: float) -> Tensors:
-        """Returns x within bounds."""
-        low = x.apply(torch._foreach_clamp_min, torch._foreach_clamp_min_, least)
-        return low.apply(torch._foreach_clamp_max, torch._foreach_clamp_max_, most)
-
-    @staticmethod
-    def lerp(x: Tensors, y: Tensors, share: float) -> Tensors:
-        """Returns what is a share of the way from x to y."""
-        return Tensors(list(torch._foreach_lerp(x.tensors(), y.tensors(), share)), own=True)
-
-    @staticmethod
-    def one_minus_power(beta: Any, t: Any) -> Any:
-        """Returns 1 - beta^t, exact to the last bits where that is a small difference."""
-
-        def of(t: Any) -> Any:
-            if beta == 0 or isinstance(t, Tensor) or isinstance(beta, Tensor):
-                return 1 - beta**t
-            return -math.expm1(t * math.log(beta))
-
-        return t.map(of) if isinstance(t, Scalars) else of(t)
-
-    @staticmethod
-    def where(condition: Any, x: Any, y: Any) -> Any:
-        """Returns one of two numbers."""
-        if isinstance(condition, Tensor):
-            return torch.where(condition, x, y)
-        return x if condition else y
-
-    @staticmethod
-    def matmul(x: Tensors, y: Tensors) -> Tensors:
-        """Returns the product of matrices."""
-        pairs = zip(x.tensors(), y.tensors(), strict=True)
-        return Tensors([a @ b for a, b in pairs], own=True)
-
-    @staticmethod
-    def swapaxes(x: Tensors, first: int, second: int) -> Tensors:
-        """Returns tensors with two axes exchanged, which share the memory of these."""
-        return Tensors([each.swapaxes(first, second) for each in x.keep().tensors()])
-
-    @staticmethod
-    def to_matrix(x: Tensors, outputs_first: bool) -> Tensors:
-        """Returns matrices, or kernels as such, with their shorter axis first."""
-        del outputs_first  # so it is in PyTorch
-        matrices = [each.flatten(1) for each in x.keep().tensors()]
-        return Tensors([m if m.shape[0] <= m.shape[1] else m.mT for m in matrices])
-
-    @staticmethod
-    def from_matrix(x: Tensors, like: Tensors, outputs_first: bool) -> Tensors:
-        """Returns what `to_matrix` returned in the form that it had, that of other tensors."""
-        del outputs_first
-        pairs = zip(x.keep().tensors(), like.tensors(), strict=True)
-        return Tensors([(m if len(w) == m.shape[0] else m.mT).reshape(w.shape) for m, w in pairs])
-
-    @staticmethod
-    def width(x: Tensors) -> Scalars:
-        """Returns the length of the last axis of each."""
-        return Scalars([each.shape[-1] for each in x.tensors()])
-
-    @staticmethod
-    def norm(x: Tensors, wide: bool = False) -> Scalars:
-        """Returns the L2 norm of each tensor."""
-        del wide  # None is infinite or 0 that is not.
-        return Scalars(norms(x.tensors()))
-
-    @staticmethod
-    def ratio(a: Scalars, b: Scalars, coefficient: Any = 1.0) -> Scalars:
-        """Returns coefficient * a / b, or 1 where one of the two norms is 0."""
-        above, below = torch.stack(a.values), torch.stack(b.values)
-        ratios = torch.where((above > 0) & (below > 0), coefficient * above / below, 1.0)
-        return Scalars(ratios.unbind())
-
-
-def _sqrt(x: Any) -> Any:
-    return x.sqrt() if isinstance(x, Tensor) else math.sqrt(x)
-
-
-def _extreme(x: Any, y: Any, name: str, of_numbers: Callable[[Any, Any], Any]) -> Any:
-    if not isinstance(x, Tensors) and isinstance(y, Tensors):
-        x, y = y, x
-    if isinstance(x, Tensors):
-        other = y.tensors() if isinstance(y, Tensors) else _plain(y)
-        new = getattr(torch, f"_foreach_{name}")
-        return x.apply(new, getattr(torch, f"_foreach_{name}_"), other)
-
-    def of(a: Any, b: Any) -> Any:
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            return getattr(torch, name)(a, b)
-        if isinstance(a, Tensor) or isinstance(b, Tensor):
-            tensor, bound = (a, b) if isinstance(a, Tensor) else (b, a)
-            return tensor.clamp(**{"min" if name == "maximum" else "max": bound})
-        return of_numbers(a, b)
-
-    if isinstance(x, Scalars):
-        return x.map(of, y)
-    return y.map(of, x) if isinstance(y, Scalars) else of(x, y)
-
-
-FUNCTIONS = Lists()

@@ -12,7 +12,7 @@ MASTER = "master"
 """Under this key the state of a parameter has its copy."""
 
 
-class ExactState:
+class ExactState(Optimizer):
     """Mixin for a `torch.optim.Optimizer`: state of low precision weights is float32, and stays so.
 
     A step smaller than half the distance to the next number of a weight's dtype would be lost. So
@@ -53,7 +53,7 @@ class ExactState:
         # torch has cast to the dtype of the parameters.
         before = self.register_load_state_dict_pre_hook(lambda _, saved: loaded.update(saved))
         after = self.register_load_state_dict_post_hook(
-            lambda optimizer: optimizer._restore_exactly(loaded), prepend=True
+            lambda _: self._restore_exactly(loaded), prepend=True
         )
         try:
             super().load_state_dict(state_dict)
@@ -117,7 +117,7 @@ class ThroughCopies(ExactState):
 class _Copies:
     """The copies of an optimizer's parameters while they are in the place of these."""
 
-    def __init__(self, optimizer: Optimizer):
+    def __init__(self, optimizer: ExactState):
         self._optimizer = optimizer
         self._taken: list[tuple[list[Tensor], int, Tensor]] = []
 

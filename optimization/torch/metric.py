@@ -15,12 +15,12 @@ from optimization.torch.schedule import set_rate
 _OF_OLD_VERSIONS = ("verbose",)  # of torch; it changes nothing
 
 
-class _Configured:
+class _Configured(LRScheduler):
     """Has the settings of the config, also where state with others is loaded."""
 
     settings: ClassVar[tuple[str, ...]] = SETTINGS
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` returned, or a part of it; the rest stays as it is.
 
         Raises:

@@ -41,12 +41,10 @@ def is_wrapper(module: Any) -> bool:
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """Returns the model inside what compiles it or runs it on several devices."""
     while True:
-        if is_wrapper(model):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), torch.nn.Module):
-            model = model._orig_mod
-        else:
+        inner = model.module if is_wrapper(model) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, torch.nn.Module):
             return model
+        model = inner
 
 
 def _wrapped(model: torch.nn.Module) -> list[list[str]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule
-from optimization.torch.rule_optimizer import native_class
+from optimization.torch.derived import native_class
 
 
 def __getattr__(name: str) -> Any:

@@ -21,12 +21,12 @@ from optimization.matching.rules import DEFAULT
 from optimization.rules.adafactor import AdafactorConfig
 from optimization.rules.adafactor_variants import preset
 from optimization.rules.base import BaseOptimizerConfig
-from optimization.rules.muon import MuonConfig
 from optimization.rules.rule import Rule, native_argument
 from optimization.torch.adafactor import Adafactor
-from optimization.torch.lists import FUNCTIONS
+from optimization.torch.arguments import native_arguments
+from optimization.torch.derived import native_class
+from optimization.torch.functions import FUNCTIONS
 from optimization.torch.routing import hidden_matrices
-from optimization.torch.rule_optimizer import native_arguments, native_class
 
 Settings = Callable[[str, Tensor], Mapping[str, Any]]
 
@@ -161,8 +161,8 @@ def of_rule(section: Rule, changing: set[str] = frozenset()) -> Recipe:
     )
 
 
-def _by_matrices(section: MuonConfig) -> Callable[..., Settings]:
-    """Returns what finds the hidden matrices of a model, and tells its parameters."""
+def _by_matrices(section: Any) -> Callable[..., Settings]:
+    """Returns what finds a model's hidden matrices for a rule that treats them otherwise."""
 
     def route(parameters: list[tuple[str, Tensor]], model: torch.nn.Module | None) -> Settings:
         matrices = hidden_matrices(parameters, model, section.exclude_embeddings)
@@ -171,19 +171,17 @@ def _by_matrices(section: MuonConfig) -> Callable[..., Settings]:
     return route
 
 
-def adafactor(section: BaseOptimizerConfig) -> Recipe:
+def adafactor(section: AdafactorConfig) -> Recipe:
     """`adafactor`: torch's where all switches are as torch has them."""
     arguments = section.arguments()
     arguments.pop("name", None)
     include = arguments.pop("include_in_weight_decay")
     arguments["weight_decay"] = section.weight_decay or 0.0
-    names = {"decays": None, "patterns": {"include_in_weight_decay": include}}
-    if include is not None:
-        names["decays"] = lambda name: matches_any(name, include)
+    decays = None if include is None else lambda name: matches_any(name, include)
+    patterns = {"include_in_weight_decay": include}
     takes_rate = section.own_learning_rate() is None
-    own = Recipe(
-        Adafactor, {"variant": section.variant, **arguments}, takes_rate=takes_rate, **names
-    )
+    switches = {"variant": section.variant, **arguments}
+    own = Recipe(Adafactor, switches, decays, patterns=patterns, takes_rate=takes_rate)
     if _is_torchs_adafactor(section):
         torchs = {
             "beta2_decay": -section.decay_rate,
@@ -192,11 +190,11 @@ def adafactor(section: BaseOptimizerConfig) -> Recipe:
             "weight_decay": section.weight_decay or 0.0,
         }
         instead = dict.fromkeys(set(section.numbers()) - {"weight_decay"}, own)
-        return Recipe(torch.optim.Adafactor, torchs, **names, instead=instead)
+        return Recipe(torch.optim.Adafactor, torchs, decays, patterns=patterns, instead=instead)
     return own
 
 
-def adafactor_keras(section: BaseOptimizerConfig) -> Recipe:
+def adafactor_keras(section: AdafactorKerasConfig) -> Recipe:
     """`adafactor_keras`, whose step size depends on the learning rate."""
 
     def switches(constant: bool) -> dict[str, Any]:

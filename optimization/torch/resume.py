@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from optimization.configs.errors import Problem, warn
 from optimization.matching.rules import DEFAULT
 from optimization.torch import foreign
 from optimization.torch.by_name import check_names
 from optimization.torch.names import bare_names
+
+if TYPE_CHECKING:
+    from optimization.torch.extended import Extended
 
 TYPE = "optimizer_type"
 STEP = "schedule_step"
@@ -34,7 +36,7 @@ class _Saved(NamedTuple):
     state: dict[str, Any]
 
 
-def resume(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+def resume(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Returns a state dict in the optimizer's order, with the settings that the optimizer has.
 
     It is a hook for `Optimizer.register_load_state_dict_pre_hook`. State is matched by the names of
@@ -94,7 +96,7 @@ def _check_form(state_dict: Mapping[str, Any]) -> None:
         )
 
 
-def _check_type(groups: list[Group], saved: list[Group]) -> Iterable[str]:
+def _check_type(groups: Sequence[Group], saved: Sequence[Group]) -> Iterable[str]:
     """Raises if another type was saved; yields what is not sure."""
     kinds = _types(groups)
     here, types = ", ".join(kinds), _types(saved)
@@ -140,12 +142,13 @@ def _other_type(saved: str, here: str, where: str = "") -> str:
     )
 
 
-def _matched(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, _Saved]:
+def _matched(optimizer: "Extended", saved: dict[str, Any]) -> dict[str, _Saved]:
     """Returns what was saved of each parameter, by the name that it has here."""
     names = [name for group in optimizer.param_groups for name in group["param_names"]]
     groups = saved["param_groups"]
-    listed = [_names(group) for group in groups]
-    if None in listed:
+    saved_names = [_names(group) for group in groups]
+    listed = [own for own in saved_names if own is not None]
+    if len(listed) < len(groups):
         listed = _by_position(optimizer, groups)
     # A model may have been compiled or wrapped on one side only.
     here = dict(zip(bare_names(names), names, strict=True))
@@ -164,7 +167,7 @@ def _names(group: Group) -> Sequence[str] | None:
     return group["params"] if by_name else group.get("param_names")
 
 
-def _by_position(optimizer: Optimizer, saved: list[Group]) -> list[Sequence[str]]:
+def _by_position(optimizer: "Extended", saved: list[Group]) -> list[Sequence[str]]:
     """Returns names for groups that were saved without: of the groups here, as torch does.
 
     One group for all has the order of the model.
@@ -220,7 +223,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _states(
-    optimizer: Optimizer, found: dict[str, _Saved]
+    optimizer: "Extended", found: dict[str, _Saved]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the state of each parameter, and what is new or left out."""
     states, problems = [], []
@@ -248,7 +251,7 @@ def _states(
 
 
 def _fitted(
-    optimizer: Optimizer, parameter: Tensor, group: Group, state: dict[str, Any]
+    optimizer: "Extended", parameter: Tensor, group: Group, state: dict[str, Any]
 ) -> tuple[dict[str, Any], str, str]:
     """Returns what a parameter has here of the state; what is new or left out; what is wrong."""
     kept = optimizer.kept_state(parameter, group)
@@ -298,7 +301,7 @@ def _sources(group: Group, found: dict[str, _Saved]) -> list[tuple[Group, list[s
 
 
 def _take_over(
-    optimizer: Optimizer, group: dict[str, Any], sources: list[tuple[Group, list[str]]]
+    optimizer: "Extended", group: dict[str, Any], sources: list[tuple[Group, list[str]]]
 ) -> None:
     """Gives a group what was saved of it that is no setting: counts, and what others put there."""
     saved = sources[0][0]

@@ -41,8 +41,8 @@ def hidden_matrices(
     known = parameters
     if model is not None:  # The head may be what is not trained, or have two names.
         named = list(model.named_parameters(remove_duplicate=False))
-        names = bare_names([name for name, _ in named], model)
-        known = [(name, parameter) for name, (_, parameter) in zip(names, named, strict=True)]
+        bare = bare_names([name for name, _ in named], model)
+        known = [(name, parameter) for name, (_, parameter) in zip(bare, named, strict=True)]
     shaped = {name: p for name, p in known if _may_be_matrix(name, p, modules)}
     embedded = {n for n, p in known if id(p) in modules.embeddings or is_embedding(n)}
     by_id = {id(parameter): name for name, parameter in reversed(known)}

@@ -1,7 +1,5 @@
 """Optimizers of PyTorch that are made of rules."""
 
-import functools
-import inspect
 import numbers
 import types
 from collections.abc import Callable, Mapping
@@ -10,37 +8,22 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from optimization.configs.documentation import complete
 from optimization.configs.errors import did_you_mean
 from optimization.rules.rule import Numbers, Rule, Slot, given, native_argument
+from optimization.torch.arguments import native_defaults
 from optimization.torch.base import batches, number, zeros_like
 from optimization.torch.by_name import load_in_our_words
-from optimization.torch.lists import FUNCTIONS, ListState, Tensors, together
+from optimization.torch.functions import FUNCTIONS
+from optimization.torch.lists import ListState, Tensors, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
-from optimization.torch.schedule_free import ScheduleFree
 from optimization.torch.texts import optimizer_text
 
 _FLOAT32_END = 2.0**128  # what float32 holds is below
 _USUAL: Any = object()  # stands for the rate that is usual
-_ARGUMENTS = """
-    In PyTorch `beta_1` and `beta_2` are `betas`, and `epsilon` is `eps`; groups call them so.
-
-    Args:
-        params: Parameters, (name, parameter) pairs, or groups of either.
-        lr: The learning rate.
-        foreach: Whether all parameters are updated at once; None for yes.
-        maximize: Whether the loss is maximized.
-        **arguments: The fields above, by either name, and what groups may have of their own.
-
-    Raises:
-        TypeError: For an argument that there is not.
-        ValueError: For a value that the section does not take either.
-"""
 
 
-class RuleOptimizer(ExactState, Optimizer):
+class RuleOptimizer(ExactState):
     """An optimizer of PyTorch that takes its arguments, its state and its step from a rule.
 
     It updates lists of tensors by `torch._foreach_*` operations: all parameters of one device,
@@ -65,15 +48,13 @@ class RuleOptimizer(ExactState, Optimizer):
 
     rule_class: ClassVar[type[Rule]]
     rule: ClassVar[Rule]  # one of the class, which has the formula
-    places: ClassVar[
-        list[tuple[str, str, int | None]]
-    ]  # of fields: key in groups, place in what holds several
+    places: ClassVar[list[tuple[str, str, int | None]]]  # of fields: see `arguments.places`
     _before_loading = staticmethod(load_in_our_words)
 
     def __init__(
         self,
         params: Any,
-        lr: float | Tensor = _USUAL,
+        lr: float | Tensor | None = _USUAL,
         *,
         foreach: bool | None = None,
         maximize: bool = False,
@@ -93,7 +74,7 @@ class RuleOptimizer(ExactState, Optimizer):
     @classmethod
     def _in_native_words(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Returns arguments by the names that groups have for them."""
-        known, named = native_defaults(cls.rule_class), {}
+        known, named = native_defaults(cls.rule_class), dict[str, Any]()
         fields = {name: (key, place) for name, key, place in cls.places}
         for name, value in arguments.items():
             key, place = (name, None) if name in known else fields.get(name, (name, None))
@@ -160,7 +141,7 @@ class RuleOptimizer(ExactState, Optimizer):
 
     def _may_be_none(self, name: str) -> bool:
         decays = name in ("weight_decay", *self.rule_class.decay_arguments)  # 0 for none
-        return self.rule_class._find_spec(name).optional and not decays
+        return self.rule_class._spec_of(name).optional and not decays
 
     def _native_text(self, problem: Any) -> str:
         key = native_argument(self.rule_class, problem.path).partition(".")[0]
@@ -246,7 +227,7 @@ class RuleOptimizer(ExactState, Optimizer):
 
     def _state_to_update(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         """Returns the state of a parameter; makes it at the first update."""
-        if parameter.grad.is_sparse:
+        if parameter.grad is not None and parameter.grad.is_sparse:
             raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
         if parameter.is_complex():
             raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
@@ -268,7 +249,7 @@ class RuleOptimizer(ExactState, Optimizer):
             ]
             grads = [gradient.float() for gradient in grads]
         if group["maximize"]:
-            grads = torch._foreach_neg(grads)
+            grads = list(torch._foreach_neg(grads))
         torch._foreach_add_(steps, 1)
         h, rule = self.numbers(group, dict(own)), self.rule
         h.t = group["k"] if rule.shared else together([number(step) for step in steps])
@@ -367,74 +348,3 @@ def _one_number(key: str, value: Any) -> Any:
             raise ValueError(f"Argument `{key}` must be a number, received: {key}={value}")
         return value.item()
     return value
-
-
-@functools.cache
-def _fields(rule: type[Rule]) -> list[str]:
-    """Returns the fields of a rule that PyTorch's class has: not what is about names."""
-    names = [
-        name
-        for name in rule.argument_names()
-        if name not in (*rule.curve_fields, *rule.settings_fields, *rule.pattern_fields())
-    ]
-    # Keras' name for the decay that has another one here.
-    twice = [native_argument(rule, name) for name in names].count("weight_decay") > 1
-    return [name for name in names if not twice or name != "weight_decay"]
-
-
-def _place(rule: type[Rule], name: str) -> tuple[str, int | None]:
-    """Returns the key that a field has in groups, and its place if that holds several."""
-    key, _, place = native_argument(rule, name).partition(".")
-    return key, int(place) if place else None
-
-
-@functools.cache
-def _native_defaults(rule: type[Rule]) -> dict[str, Any]:
-    return {**rule.variable_settings, **native_arguments(rule())}
-
-
-def native_arguments(section: Rule) -> dict[str, Any]:
-    """Returns the arguments of PyTorch's class that a section means."""
-    rule, found = type(section), {}
-    values = section.arguments()
-    for name in _fields(rule):
-        key, place = _place(rule, name)
-        value = values.get(name, getattr(section, name))
-        value = 0.0 if value is None and name in ("weight_decay", *rule.decay_arguments) else value
-        if place is not None:
-            value = (*found.get(key, ()), value)
-        found[key] = value
-    return found
-
-
-def native_defaults(rule: type[Rule]) -> dict[str, Any]:
-    """Returns what the groups of PyTorch's class have, with what is usual."""
-    return dict(_native_defaults(rule))
-
-
-@functools.cache
-def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
-    """Returns the class of PyTorch that is made of a rule."""
-    origin = rule.origin()
-    if origin is not rule:
-        return native_class(origin)
-    name = origin.native_name or origin.class_name
-    members = {
-        "rule_class": origin,
-        "rule": origin(),
-        "places": [(name, *_place(origin, name)) for name in _fields(origin)],
-        "__doc__": complete(origin).rstrip() + "\n" + _ARGUMENTS,
-        "__module__": "optimization.torch",
-        "__qualname__": name,
-    }
-    kind = inspect.Parameter.KEYWORD_ONLY
-    first = [*inspect.signature(RuleOptimizer.__init__).parameters.values()][:-1]
-    first = [p.replace(default=origin.usual_rate) if p.name == "lr" else p for p in first]
-    own = [inspect.Parameter(k, kind, default=v) for k, v in native_defaults(origin).items()]
-
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  a method
-        RuleOptimizer.__init__(self, *args, **kwargs)
-
-    __init__.__signature__ = inspect.Signature([*first, *own])
-    bases = (ScheduleFree, RuleOptimizer) if origin.schedule_free else (RuleOptimizer,)
-    return type(name, bases, {**members, "__init__": __init__})

@@ -57,6 +57,8 @@ class ConfiguredScheduler(LRScheduler):
             step 0, or where an optimizer of the factory is: it also goes where that is loaded.
     """
 
+    _step_count: int
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -82,7 +84,7 @@ class ConfiguredScheduler(LRScheduler):
         if isinstance(self.optimizer, Extended):
             self.optimizer.register_load_state_dict_post_hook(self._after_load)
 
-    def _after_load(self, optimizer: Extended) -> None:
+    def _after_load(self, optimizer: Any) -> None:
         """Goes to the step that the optimizer's state is of."""
         step = optimizer.schedule_step
         if step is None and self.last_epoch == 0:  # else the scheduler was loaded, and knows better

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from optimization.torch.lists import ListState, Tensors
+from optimization.torch.rule_optimizer import RuleOptimizer
 
 
-class ScheduleFree:
-    """Mixin for a class that is made of a rule which averages weights by itself.
+class ScheduleFree(RuleOptimizer):
+    """An optimizer of PyTorch that is made of a rule which averages weights by itself.
 
     Parameters hold y while they train, z is state, and x is computed from both: call `eval()`
     before an evaluation, or before the weights are saved, and `train()` before training goes on.

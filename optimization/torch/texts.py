@@ -58,7 +58,7 @@ def _row(optimizer: Optimizer, number: int, highest: Mapping[str, float]) -> tup
         f"{group.get('group_name', f'group {number}')}:",
         f"{count},",
         f"{size:,} number{'' if size == 1 else 's'},",
-        f"lr {_rate_text(group, highest.get(group.get('rule')))}",
+        f"lr {_rate_text(group, highest.get(group.get('rule', '')))}",
         ", ".join(own),
     )
 

@@ -266,7 +266,7 @@ def test_low_precision_without_copies_is_updated_in_float32_and_rounded_once(cas
     state = optimizer.state[low["embedding.weight"]]
     dtypes = {name: value.dtype for name, value in state.items()}
     assert dtypes.pop("step") == torch.float64
-    assert set(dtypes.values()) == {torch.float32}
+    assert set(dtypes.values()) <= {torch.float32}  # SGD has none
 
 
 @every_optimizer

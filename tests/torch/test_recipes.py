@@ -7,7 +7,7 @@ import pytest
 from optimization import OPTIMIZERS_CLS, ConfigError
 from tests.torch.common import OptimizerFactory, config_of, parameters, problem
 
-from optimization.torch.factory import _REFUSED  # isort: skip
+from optimization.torch.checks import REFUSED  # isort: skip
 from optimization.torch.gradients import GradientRules  # isort: skip
 
 NATIVE = [name for name, entry in OPTIMIZERS_CLS.entries() if entry.torch]
@@ -100,7 +100,7 @@ def test_every_setting_of_a_class_reaches_it(kind, name):
 
 @pytest.mark.parametrize("kind", NATIVE)
 def test_every_setting_of_the_step_is_carried_out_or_refused(kind):
-    known = {*GradientRules.__dataclass_fields__, *_REFUSED, "decay", "use_ema", "ema_momentum"}
+    known = {*GradientRules.__dataclass_fields__, *REFUSED, "decay", "use_ema", "ema_momentum"}
     assert set(OPTIMIZERS_CLS.config_class(kind).pipeline_fields()) <= known
 
 

@@ -44,7 +44,7 @@ class Accumulate(Stage):
                 f"received: gradient_accumulation_steps={steps!r}"
             )
         self.gradient_accumulation_steps = steps if steps > 1 else None
-        self._micro_step: keras.Variable | None = None
+        self._micro_step: Any = None  # the variable, once there is one
         self._variables: list[Any] = []
         self._paths: list[str] = []
         self._sums: list[keras.Variable] = []
@@ -131,7 +131,7 @@ class Accumulate(Stage):
             return self._mean(index)
         # The sum itself, which is cleared after the update: no other tensor is made.
         copies = copies_of(total)
-        return Scaled(copies[0], copies=copies).times(1 / self.gradient_accumulation_steps)
+        return Scaled(copies[0], copies=copies).times(1 / (self.gradient_accumulation_steps or 1))
 
     def _mean(self, index: int) -> Any:
         total = ops.copy(ops.convert_to_tensor(self._sums[index]))  # PyTorch clears it in place

@@ -74,8 +74,9 @@ class Average(Stage):
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Returns the averages, and the variable that says whether they are swapped."""
-        exists = self._average is not None and self._average.swapped is not None
-        return self._average.variables_by_path() if exists else {}
+        if self._average is None or self._average.swapped is None:
+            return {}
+        return self._average.variables_by_path()
 
     @property
     def loads_later(self) -> str | None:
@@ -145,7 +146,7 @@ class Average(Stage):
         if not model.built:
             raise ValueError("`shadow_copy` needs a built model: its weights must exist.")
         self.pipeline.build(model.trainable_variables)
-        if not average.trainable_weights_only:
+        if isinstance(average, WeightAverage) and not average.trainable_weights_only:
             others = average.other_weights(model)
             with self.pipeline.naming(others):
                 average.add(self.pipeline, others)

@@ -61,8 +61,8 @@ class FiniteCheck(Stage):
                 "Argument `max_consecutive_nonfinite` must be >= 0 and needs on_nonfinite='skip', "
                 f"received: max_consecutive_nonfinite={most}, on_nonfinite={choice!r}"
             )
-        self._total: keras.Variable | None = None
-        self._consecutive: keras.Variable | None = None
+        self._total: Any = None  # variables, once they are built
+        self._consecutive: Any = None
 
     @property
     def may_raise(self) -> bool:
@@ -137,7 +137,7 @@ def _raising(
 
     def check(wrong: Any, flags: Any) -> None:
         if wrong:
-            bad = np.flatnonzero(~np.asarray(flags))
+            bad = np.flatnonzero(~np.asarray(flags)).tolist()
             raise NonFiniteGradientError(f"{_MESSAGE} {', '.join(paths[i] for i in bad)}")
 
     if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():

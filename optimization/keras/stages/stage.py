@@ -205,7 +205,8 @@ class Stage:
         """
         if not self.settable or name not in {field.name for field in fields(self)}:
             raise AttributeError(f"`{name}` can't be set: it is an argument of the constructor.")
-        changed = dataclasses.replace(self, **{name: value})
+        this: Any = self  # a subclass is a dataclass
+        changed = dataclasses.replace(this, **{name: value})
         setattr(self, name, getattr(changed, name))
 
     def require_positive(self, *names: str) -> None:

@@ -91,7 +91,8 @@ class Update(Stage):
         own = self.members.own_optimizers()
         self.hyperparameters = HyperparameterSchedules(self.schedules, own)
         self.param_groups, self.schedules = self.members.groups, self.hyperparameters.schedules
-        self.layer_decay = self.members.layer_decay and self.members.layer_decay.get_config()
+        decay = self.members.layer_decay
+        self.layer_decay = None if decay is None else decay.get_config()
         self.updates = Updates(self.members, self.hyperparameters, self.jit_compile)
 
     # State

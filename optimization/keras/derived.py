@@ -1,0 +1,56 @@
+"""The classes of Keras that are made of rules."""
+
+import inspect
+from typing import Any
+
+import keras
+
+from optimization.caching import cached
+from optimization.configs.documentation import complete
+from optimization.keras.rule_optimizer import RuleOptimizer, argument_order
+from optimization.rules.rule import Rule
+
+_ARGUMENTS = """
+    Besides, it takes the arguments of `keras.optimizers.Optimizer`.
+
+    Raises:
+        ConfigError: For a value that the section does not take either; a `ValueError`.
+        ValueError: At build, for expressions of which none matches a variable.
+"""
+
+
+@cached
+def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
+    """Returns the class of Keras that is made of a rule."""
+    origin = rule.origin()
+    if origin is not rule:
+        return keras_class(origin)
+    name = origin.class_name
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("self", kind)]
+    rate = origin.usual_rate
+    parameters.append(inspect.Parameter("learning_rate", kind, default=rate))
+    usual = origin()
+    for field in argument_order(origin):
+        parameters.append(inspect.Parameter(field, kind, default=getattr(usual, field)))
+    for rate_name in origin.own_rates.values():
+        parameters.append(
+            inspect.Parameter(rate_name, inspect.Parameter.KEYWORD_ONLY, default=None)
+        )
+    parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  a method
+        RuleOptimizer.__init__(self, *args, **kwargs)
+
+    written: Any = __init__
+    written.__signature__ = inspect.Signature(parameters)
+    members = {
+        "rule_class": origin,
+        "__init__": __init__,
+        "__doc__": complete(origin).rstrip() + "\n" + _ARGUMENTS,
+        "__module__": "optimization.optimizers",
+        "__qualname__": name,
+    }
+    made = type(name, (RuleOptimizer,), members)
+    keras.saving.register_keras_serializable("optimization", name)(made)
+    return made

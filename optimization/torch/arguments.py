@@ -1,0 +1,51 @@
+"""The arguments of PyTorch's optimizers that are made of rules, as groups have them."""
+
+from typing import Any
+
+from optimization.caching import cached
+from optimization.rules.rule import Rule, native_argument
+
+
+@cached
+def _fields(rule: type[Rule]) -> list[str]:
+    """Returns the fields of a rule that PyTorch's class has: not what is about names."""
+    names = [
+        name
+        for name in rule.argument_names()
+        if name not in (*rule.curve_fields, *rule.settings_fields, *rule.pattern_fields())
+    ]
+    # Keras' name for the decay that has another one here.
+    twice = [native_argument(rule, name) for name in names].count("weight_decay") > 1
+    return [name for name in names if not twice or name != "weight_decay"]
+
+
+def places(rule: type[Rule]) -> list[tuple[str, str, int | None]]:
+    """Returns the fields, with the key that each has in groups, its place if that holds several."""
+    found = []
+    for name in _fields(rule):
+        key, _, place = native_argument(rule, name).partition(".")
+        found.append((name, key, int(place) if place else None))
+    return found
+
+
+@cached
+def _native_defaults(rule: type[Rule]) -> dict[str, Any]:
+    return {**rule.variable_settings, **native_arguments(rule())}
+
+
+def native_arguments(section: Rule) -> dict[str, Any]:
+    """Returns the arguments of PyTorch's class that a section means."""
+    rule, values = type(section), section.arguments()
+    found: dict[str, Any] = {}
+    for name, key, place in places(rule):
+        value = values.get(name, getattr(section, name))
+        value = 0.0 if value is None and name in ("weight_decay", *rule.decay_arguments) else value
+        if place is not None:
+            value = (*found.get(key, ()), value)
+        found[key] = value
+    return found
+
+
+def native_defaults(rule: type[Rule]) -> dict[str, Any]:
+    """Returns what the groups of PyTorch's class have, with what is usual."""
+    return dict(_native_defaults(rule))

@@ -1,0 +1,194 @@
+"""The functions that formulas compute with, over lists of tensors."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimization.torch.gradients import norms
+from optimization.torch.lists import Scalars, Tensors, as_plain
+
+
+class Lists:
+    """What a formula calls `xp`, for lists of tensors, numbers, and numbers of each tensor."""
+
+    @staticmethod
+    def keep(x: Any) -> Any:
+        """Returns x, which may be used more than once."""
+        return x.keep() if isinstance(x, Tensors) else x
+
+    @staticmethod
+    def abs(x: Any) -> Any:
+        """Returns |x|."""
+        if isinstance(x, Tensors):
+            return x.apply(torch._foreach_abs, torch._foreach_abs_)
+        return x.map(abs) if isinstance(x, Scalars) else abs(x)
+
+    @staticmethod
+    def sqrt(x: Any) -> Any:
+        """Returns the square root."""
+        if isinstance(x, Tensors):
+            return x.apply(torch._foreach_sqrt, torch._foreach_sqrt_)
+        return x.map(_sqrt) if isinstance(x, Scalars) else _sqrt(x)
+
+    @classmethod
+    def rsqrt(cls, x: Any) -> Any:
+        """Returns 1 / sqrt(x)."""
+        if isinstance(x, Tensors):
+            return x.apply(torch._foreach_rsqrt, torch._foreach_rsqrt_)
+        return 1 / cls.sqrt(x)
+
+    @staticmethod
+    def sign(x: Tensors) -> Tensors:
+        """Returns -1, 0 or 1."""
+        return x.apply(torch._foreach_sign, torch._foreach_sign_)
+
+    @staticmethod
+    def square(x: Any) -> Any:
+        """Returns x * x."""
+        return x * x
+
+    @staticmethod
+    def power(x: Any, y: Any) -> Any:
+        """Returns x ** y, of which one may be tensors."""
+        if isinstance(x, Tensors):
+            return x.apply(torch._foreach_pow, torch._foreach_pow_, y)
+        return x**y
+
+    @staticmethod
+    def maximum(x: Any, y: Any) -> Any:
+        """Returns the larger of two."""
+        return _extreme(x, y, "maximum", max)
+
+    @staticmethod
+    def minimum(x: Any, y: Any) -> Any:
+        """Returns the smaller of two."""
+        return _extreme(x, y, "minimum", min)
+
+    @staticmethod
+    def mean(x: Tensors, axis: int, keepdims: bool = False) -> Tensors:
+        """Returns the means along an axis."""
+        return x.map(lambda tensor: tensor.mean(axis, keepdim=keepdims))
+
+    @staticmethod
+    def expand_dims(x: Tensors, axis: int) -> Tensors:
+        """Returns x with one more axis."""
+        return Tensors([tensor.unsqueeze(axis) for tensor in x.tensors()])  # views
+
+    @staticmethod
+    def size(x: Tensors) -> Scalars:
+        """Returns how many entries each tensor has."""
+        return Scalars([tensor.numel() for tensor in x.tensors()])
+
+    @staticmethod
+    def resolution(x: Tensors) -> float:
+        """Returns the distance from 1 to the next number of the dtype of x."""
+        return torch.finfo(x.raw()[0].dtype).eps
+
+    @staticmethod
+    def steps_since(count: Any, start: int, like: Tensors) -> Any:
+        """Returns count - start: a float64, which is exact."""
+        del like
+        return count - start
+
+    @staticmethod
+    def clip(x: Tensors, least: float, most: float) -> Tensors:
+        """Returns x within bounds."""
+        low = x.apply(torch._foreach_clamp_min, torch._foreach_clamp_min_, least)
+        return low.apply(torch._foreach_clamp_max, torch._foreach_clamp_max_, most)
+
+    @staticmethod
+    def lerp(x: Tensors, y: Tensors, share: float) -> Tensors:
+        """Returns what is a share of the way from x to y."""
+        return Tensors(list(torch._foreach_lerp(x.tensors(), y.tensors(), share)), own=True)
+
+    @staticmethod
+    def one_minus_power(beta: Any, t: Any) -> Any:
+        """Returns 1 - beta^t, exact to the last bits where that is a small difference."""
+
+        def of(t: Any) -> Any:
+            if beta == 0 or isinstance(t, Tensor) or isinstance(beta, Tensor):
+                return 1 - beta**t
+            return -math.expm1(t * math.log(beta))
+
+        return t.map(of) if isinstance(t, Scalars) else of(t)
+
+    @staticmethod
+    def where(condition: Any, x: Any, y: Any) -> Any:
+        """Returns one of two numbers."""
+        if isinstance(condition, Tensor):
+            return torch.where(condition, x, y)
+        return x if condition else y
+
+    @staticmethod
+    def matmul(x: Tensors, y: Tensors) -> Tensors:
+        """Returns the product of matrices."""
+        pairs = zip(x.tensors(), y.tensors(), strict=True)
+        return Tensors([a @ b for a, b in pairs], own=True)
+
+    @staticmethod
+    def swapaxes(x: Tensors, first: int, second: int) -> Tensors:
+        """Returns tensors with two axes exchanged, which share the memory of these."""
+        return Tensors([each.swapaxes(first, second) for each in x.keep().tensors()])
+
+    @staticmethod
+    def to_matrix(x: Tensors, outputs_first: bool) -> Tensors:
+        """Returns matrices, or kernels as such, with their shorter axis first."""
+        del outputs_first  # so it is in PyTorch
+        matrices = [each.flatten(1) for each in x.keep().tensors()]
+        return Tensors([m if m.shape[0] <= m.shape[1] else m.mT for m in matrices])
+
+    @staticmethod
+    def from_matrix(x: Tensors, like: Tensors, outputs_first: bool) -> Tensors:
+        """Returns what `to_matrix` returned in the form that it had, that of other tensors."""
+        del outputs_first
+        pairs = zip(x.keep().tensors(), like.tensors(), strict=True)
+        return Tensors([(m if len(w) == m.shape[0] else m.mT).reshape(w.shape) for m, w in pairs])
+
+    @staticmethod
+    def width(x: Tensors) -> Scalars:
+        """Returns the length of the last axis of each."""
+        return Scalars([each.shape[-1] for each in x.tensors()])
+
+    @staticmethod
+    def norm(x: Tensors, wide: bool = False) -> Scalars:
+        """Returns the L2 norm of each tensor."""
+        del wide  # None is infinite or 0 that is not.
+        return Scalars(norms(x.tensors()))
+
+    @staticmethod
+    def ratio(a: Scalars, b: Scalars, coefficient: Any = 1.0) -> Scalars:
+        """Returns coefficient * a / b, or 1 where one of the two norms is 0."""
+        above, below = torch.stack(a.values), torch.stack(b.values)
+        ratios = torch.where((above > 0) & (below > 0), coefficient * above / below, 1.0)
+        return Scalars(ratios.unbind())
+
+
+def _sqrt(x: Any) -> Any:
+    return x.sqrt() if isinstance(x, Tensor) else math.sqrt(x)
+
+
+def _extreme(x: Any, y: Any, name: str, of_numbers: Callable[[Any, Any], Any]) -> Any:
+    if not isinstance(x, Tensors) and isinstance(y, Tensors):
+        x, y = y, x
+    if isinstance(x, Tensors):
+        other = y.tensors() if isinstance(y, Tensors) else as_plain(y)
+        new = getattr(torch, f"_foreach_{name}")
+        return x.apply(new, getattr(torch, f"_foreach_{name}_"), other)
+
+    def of(a: Any, b: Any) -> Any:
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            return getattr(torch, name)(a, b)
+        if isinstance(a, Tensor) or isinstance(b, Tensor):
+            tensor, bound = (a, b) if isinstance(a, Tensor) else (b, a)
+            return tensor.clamp(**{"min" if name == "maximum" else "max": bound})
+        return of_numbers(a, b)
+
+    if isinstance(x, Scalars):
+        return x.map(of, y)
+    return y.map(of, x) if isinstance(y, Scalars) else of(x, y)
+
+
+FUNCTIONS = Lists()
