@@ -25,6 +25,7 @@ class CopiesWeights:
 
     _unfilled: "_Unfilled | None" = None
     add_variable: Callable[..., Any]
+    path_of: Callable[[Any], str]
 
     def add_copy(self, weight: Any, name: str, aggregation: str = "none") -> keras.Variable:
         """Adds a variable, float32 at least, that starts as a copy of a weight."""

@@ -7,7 +7,8 @@ import keras
 
 from optimization.caching import cached
 from optimization.configs.documentation import complete
-from optimization.keras.rule_optimizer import RuleOptimizer, argument_order
+from optimization.keras.rule_optimizer import RuleOptimizer
+from optimization.keras.rule_part import rule_arguments
 from optimization.rules.rule import Rule
 
 _ARGUMENTS = """
@@ -31,7 +32,7 @@ def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
     rate = origin.usual_rate
     parameters.append(inspect.Parameter("learning_rate", kind, default=rate))
     usual = origin()
-    for field in argument_order(origin):
+    for field in rule_arguments(origin):
         parameters.append(inspect.Parameter(field, kind, default=getattr(usual, field)))
     for rate_name in origin.own_rates.values():
         parameters.append(

@@ -1,5 +1,6 @@
 """The steps that Adafactor takes relative to the weights, to be looked at."""
 
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,28 +58,26 @@ def _is_adafactor(optimizer: Any) -> bool:
     return isinstance(optimizer, RuleOptimizer) and isinstance(optimizer.rule, AdafactorFormula)
 
 
-def _effective_rate(
-    optimizer: RuleOptimizer, rule: AdafactorFormula, variable: Any, followed: Mapping[str, Any]
-) -> Any:
+def _effective_rate(optimizer: RuleOptimizer, variable: Any, followed: Mapping[str, Any]) -> Any:
     """Returns alpha of the update to come.
 
     Args:
         optimizer: An Adafactor.
-        rule: Its rule.
         variable: One of its own.
         followed: The scheduled numbers of the optimizer.
     """
     part = optimizer.part_of(variable)
+    rule = typing.cast(AdafactorFormula, part.rule)
     h = part.numbers_of(variable, part.counted(part.learning_rate, followed))
     kept = part.state_of(variable).items()
     state = State({name: ops.convert_to_tensor(slot) for name, slot in kept})
     w = ops.cast(variable, compute_dtype(variable))
-    return part.rule.rates(w, state, Numbers(w=FUNCTIONS.norm(w)), h, FUNCTIONS)[1]
+    return rule.rates(w, state, Numbers(w=FUNCTIONS.norm(w)), h, FUNCTIONS)[1]
 
 
 def _rates(updated: Any) -> dict[str, float]:
     rates = {
-        path: ops.cast(_effective_rate(optimizer, optimizer.rule, variable, followed), "float32")
+        path: ops.cast(_effective_rate(optimizer, variable, followed), "float32")
         for path, optimizer, variable, followed in updated
         if _is_adafactor(optimizer) and not optimizer._overwrite_variable_with_gradient(variable)
     }

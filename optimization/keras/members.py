@@ -166,7 +166,8 @@ class Members:
             own = [[targets[position] for position in m.positions] for m in members]
             if isinstance(optimizer, RuleOptimizer):
                 built = zip(members, own, strict=True)
-                optimizer.build_parts([(m.part, vs, _at(paths, m)) for m, vs in built], among)
+                parts = [(m.part, vs, _at(paths, m)) for m, vs in built if m.part is not None]
+                optimizer.build_parts(parts, among)
             else:
                 optimizer.build(own[0])
 
@@ -229,14 +230,15 @@ class Members:
             rate = float(keras.ops.convert_to_numpy(rate))
         if callable(rate):
             return rate
-        if group.name not in self._rates:
-            self._rates[group.name] = pipeline.add_variable(
+        name = DEFAULT if group is None else group.label
+        if name not in self._rates:
+            self._rates[name] = pipeline.add_variable(
                 (),
                 initializer=keras.initializers.Constant(rate),
                 aggregation="only_first_replica",
                 name=f"learning_rate_{len(self._rates)}",
             )
-        return self._rates[group.name]
+        return self._rates[name]
 
     def variables(self) -> list[keras.Variable]:
         """Returns the variables of the inner optimizers, without the count of updates."""
@@ -339,7 +341,8 @@ def _exclude(
     optimizer: keras.optimizers.Optimizer, pairs: Sequence[tuple[Any, Any]], spared: Sequence[Any]
 ) -> None:
     """Spares variables the decay, and the copies of what `exclude_from_weight_decay` was given."""
-    excluded, key = getattr(optimizer, "_exclude_from_weight_decay", set()), optimizer._var_key
+    excluded: set[Any] = getattr(optimizer, "_exclude_from_weight_decay", set())
+    key = optimizer._var_key
     copies = [target for variable, target in pairs if key(variable) in excluded]
     optimizer._exclude_from_weight_decay = excluded | {key(each) for each in (*copies, *spared)}
 

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from optimization.caching import cached
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
 from optimization.keras.paths import path_of
@@ -27,13 +26,6 @@ _BASE = {
     for name in inspect.signature(cls.__init__).parameters
 } - {"self", "args", "kwargs"}
 Built = tuple[RulePart, Sequence[Any], Sequence[str]]
-_ARGUMENTS = """
-    Besides, it takes the arguments of `keras.optimizers.Optimizer`.
-
-    Raises:
-        ConfigError: For a value that the section does not take either; a `ValueError`.
-        ValueError: At build, for expressions of which none matches a variable.
-"""
 
 
 class RuleOptimizer(keras.optimizers.Optimizer):
@@ -276,39 +268,3 @@ def as_kept(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the state as Keras keeps it, of what the formula knows, or the other way round."""
     other_sign = {slot.name for slots in rule.slots for slot in slots if slot.negative}
     return {name: -x if name in other_sign else x for name, x in values.items()}
-
-
-@functools.cache
-def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
-    """Returns the class of Keras that is made of a rule."""
-    origin = rule.origin()
-    if origin is not rule:
-        return keras_class(origin)
-    name = origin.class_name
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("self", kind)]
-    rate = origin.usual_rate
-    parameters.append(inspect.Parameter("learning_rate", kind, default=rate))
-    usual = origin()
-    for field in rule_arguments(origin):
-        parameters.append(inspect.Parameter(field, kind, default=getattr(usual, field)))
-    for rate_name in origin.own_rates.values():
-        parameters.append(
-            inspect.Parameter(rate_name, inspect.Parameter.KEYWORD_ONLY, default=None)
-        )
-    parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
-
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  a method
-        RuleOptimizer.__init__(self, *args, **kwargs)
-
-    __init__.__signature__ = inspect.Signature(parameters)
-    members = {
-        "rule_class": origin,
-        "__init__": __init__,
-        "__doc__": complete(origin).rstrip() + "\n" + _ARGUMENTS,
-        "__module__": "optimization.optimizers",
-        "__qualname__": name,
-    }
-    made = type(name, (RuleOptimizer,), members)
-    keras.saving.register_keras_serializable("optimization", name)(made)
-    return made

@@ -1,12 +1,12 @@
 """What some of the variables of an optimizer of a rule have in common: numbers, rate and state."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from optimization.caching import cached
 from optimization.keras.functions import FUNCTIONS
 from optimization.keras.rates import rate_now
 from optimization.keras.slots import compute_dtype
@@ -124,7 +124,7 @@ class RulePart:
 
     def rate_of(self, variable: Any, learning_rate: Any) -> Any:
         """Returns the learning rate of a variable; `learning_rate` if it is the usual one."""
-        argument = self.rule.own_rates.get(self.own_of(variable).get("kind"))
+        argument = self.rule.own_rates.get(self.own_of(variable).get("kind", ""))
         rate = None if argument is None else self.own_rate(argument)
         if rate is None:
             return learning_rate
@@ -199,7 +199,7 @@ def numbers_now(settings: Numbers, counted: Mapping[str, Any], dtype: Any) -> Nu
     return Numbers(**{**known, **now, "done": counted["done"]})
 
 
-@functools.cache
+@cached
 def rule_arguments(rule: type[Rule]) -> list[str]:
     """Returns the fields that are arguments; the decay that all have comes last."""
     names = rule.argument_names()

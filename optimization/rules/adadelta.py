@@ -1,6 +1,6 @@
 """Adadelta."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -28,6 +28,7 @@ class AdadeltaConfig(KerasOptimizerConfig, Rule):
 
     class_name: ClassVar[str] = "Adadelta"
     elementwise: ClassVar[bool] = True
+    native_usual: ClassVar[Mapping[str, Any]] = {"lr": 1.0, "rho": 0.9, "epsilon": 1e-6}
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (
             Slot("accumulated_grad", "accumulated_grads", "square_avg"),

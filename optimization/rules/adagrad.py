@@ -1,6 +1,6 @@
 """Adagrad."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -34,6 +34,11 @@ class AdagradConfig(Rule):
         "weight_decay",
     )
     elementwise: ClassVar[bool] = True
+    native_usual: ClassVar[Mapping[str, Any]] = {
+        "lr": 1e-2,
+        "epsilon": 1e-10,
+        "initial_accumulator_value": 0.0,
+    }
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (Slot("accumulator", "accumulators", "sum", start="initial_accumulator_value"),),
     )

@@ -1,6 +1,6 @@
 """Adam, and what is built of its moments."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, ClassVar, Literal
 
 from optimization.configs.base import Config, config_dataclass
@@ -38,6 +38,7 @@ class AdamForms(AdamFields, Rule):
     """
 
     elementwise: ClassVar[bool] = True
+    native_usual: ClassVar[Mapping[str, Any]] = {"epsilon": 1e-8}
     argument_order: ClassVar[tuple[str, ...]] = (
         "beta_1",
         "beta_2",

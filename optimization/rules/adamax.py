@@ -1,6 +1,6 @@
 """Adamax, Adam with the infinity norm."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -37,6 +37,7 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig, Rule):
         "weight_decay",
     )
     elementwise: ClassVar[bool] = True
+    native_usual: ClassVar[Mapping[str, Any]] = {"lr": 2e-3, "epsilon": 1e-8}
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (
             Slot("momentum", "m", "exp_avg"),

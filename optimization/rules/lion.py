@@ -1,5 +1,6 @@
 """Lion."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Interval
@@ -30,6 +31,7 @@ class LionConfig(KerasOptimizerConfig, Rule):
 
     class_name: ClassVar[str] = "Lion"
     elementwise: ClassVar[bool] = True
+    native_usual: ClassVar[Mapping[str, Any]] = {"lr": 1e-4}
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((Slot("momentum", "momentums", "exp_avg"),),)
 
     name: str | None = "Lion"

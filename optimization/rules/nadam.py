@@ -1,6 +1,6 @@
 """Nadam, Adam with Nesterov momentum."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -37,6 +37,11 @@ class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
         "weight_decay",
     )
     elementwise: ClassVar[bool] = True
+    native_usual: ClassVar[Mapping[str, Any]] = {
+        "lr": 2e-3,
+        "epsilon": 1e-8,
+        "momentum_decay": 4e-3,
+    }
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (
             Slot("momentum", "momentums", "exp_avg"),

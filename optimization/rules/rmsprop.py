@@ -47,6 +47,7 @@ class RMSPropConfig(Rule):
         "weight_decay",
     )
     elementwise: ClassVar[bool] = True
+    native_usual: ClassVar[Mapping[str, Any]] = {"lr": 1e-2, "rho": 0.99, "epsilon": 1e-8}
     native_arguments: ClassVar[Mapping[str, str]] = {"rho": "alpha"}
     slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
         (Slot("velocity", "velocities", "square_avg"),),

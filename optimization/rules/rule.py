@@ -131,6 +131,8 @@ class Rule(BaseOptimizerConfig):
         finds_matrices: Whether the hidden matrices of a model are updated in another way.
         settings_fields: The fields that `all_settings` alone reads, and PyTorch's class has not.
         curve_fields: The fields that `curves` alone reads.
+        native_usual: The fields, and `lr`, of which PyTorch's class has another default, as torch's
+            own class has.
         native_arguments: What PyTorch's class calls a field; those in `NATIVE` need no mention.
     """
 
@@ -152,6 +154,7 @@ class Rule(BaseOptimizerConfig):
     finds_matrices: ClassVar[bool] = False
     settings_fields: ClassVar[tuple[str, ...]] = ()
     curve_fields: ClassVar[tuple[str, ...]] = ()
+    native_usual: ClassVar[Mapping[str, Any]] = {}
     native_arguments: ClassVar[Mapping[str, str]] = {}
 
     @classmethod

@@ -30,7 +30,13 @@ def places(rule: type[Rule]) -> list[tuple[str, str, int | None]]:
 
 @cached
 def _native_defaults(rule: type[Rule]) -> dict[str, Any]:
-    return {**rule.variable_settings, **native_arguments(rule())}
+    usual = {name: value for name, value in rule.native_usual.items() if name != "lr"}
+    return {**rule.variable_settings, **native_arguments(rule(usual))}
+
+
+def usual_rate(rule: type[Rule]) -> float:
+    """Returns the learning rate of PyTorch's class, where none is given."""
+    return rule.native_usual.get("lr", rule.usual_rate)
 
 
 def native_arguments(section: Rule) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """What a config asks for that PyTorch does not have natively."""
 
 import inspect
-import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch.optim import Optimizer
@@ -12,7 +11,7 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule
 from optimization.schedules.metric import MetricLrConfig
-from optimization.torch.recipes import Recipe
+from optimization.torch.recipes import Part, type_of
 from optimization.torch.schedule import place_of
 
 REFUSED = {
@@ -30,37 +29,30 @@ REFUSED = {
 """What belongs to the training loop of PyTorch, and what does it there."""
 
 
-def type_of(config: OptimizationConfig) -> str:
-    """Returns the type of the optimizer."""
-    return typing.cast(str, config.optimizer.type)  # a validated config has one
-
-
 def _is_native(name: str) -> bool:
     entry = OPTIMIZERS_CLS.entry(name)
     return entry.torch is not None or issubclass(entry.config_class, Rule)
 
 
-def unknown_hyperparameters(config: OptimizationConfig, recipe: Recipe) -> Iterable[Problem]:
+def unknown_hyperparameters(
+    config: OptimizationConfig, parts: Mapping[str, Part]
+) -> Iterable[Problem]:
     """Yields schedules of what the class, as PyTorch has it, does not have."""
-    known = {**inspect.signature(recipe.cls).parameters, **recipe.arguments}
-    section = config.optimizer.get()
-    for name in config.schedules:
-        argument = section.argument_name(name)
-        is_decay = argument == section.argument_name("weight_decay")
-        if not is_decay and place_of(known, argument) is None:
-            message = f"the class of `{config.optimizer.type}` in PyTorch has no `{argument}`"
-            yield config._problem("conflict", f"schedules.{name}", message)
+    for kind, section, recipe, schedules in parts.values():
+        known = {**inspect.signature(recipe.cls).parameters, **recipe.arguments}
+        for name, argument in schedules.items():
+            is_decay = argument == section.argument_name("weight_decay")
+            if not is_decay and place_of(known, argument) is None:
+                message = f"the class of `{kind}` in PyTorch has no `{argument}`"
+                yield config._problem("conflict", f"schedules.{name}", message)
 
 
 def native_problems(config: OptimizationConfig) -> Iterable[Problem]:
     """Yields what PyTorch does not have natively."""
-    oneof = config.optimizer
-    if not _is_native(type_of(config)):
-        having = ", ".join(filter(_is_native, OPTIMIZERS_CLS))
-        message = f"`{oneof.type}` has no native PyTorch implementation; these have: {having}"
-        yield oneof._problem("conflict", "type", message)
+    section = config.optimizer.get()
+    yield from _not_native(config)
+    if not _is_native(type_of(config.optimizer)):
         return
-    section = oneof.get()
     defaults = type(section)()
     for name in section.pipeline_fields():
         value = getattr(section, name)
@@ -71,10 +63,14 @@ def native_problems(config: OptimizationConfig) -> Iterable[Problem]:
         message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"
         yield section._problem("conflict", "on_nonfinite", message)
     yield from _followed(config)
-    for group in config.param_groups:
-        if group.optimizer.type is not None:
-            message = "a torch.optim.Optimizer has one algorithm for all groups"
-            yield group._problem("conflict", "optimizer", message)
+
+
+def _not_native(config: OptimizationConfig) -> Iterable[Problem]:
+    having = ", ".join(filter(_is_native, OPTIMIZERS_CLS))
+    for oneof in (config.optimizer, *(group.optimizer for group in config.param_groups)):
+        if oneof.type is not None and not _is_native(oneof.type):
+            message = f"`{oneof.type}` has no native PyTorch implementation; these have: {having}"
+            yield oneof._problem("conflict", "type", message)
 
 
 def _followed(config: OptimizationConfig) -> Iterable[Problem]:
@@ -86,8 +82,9 @@ def _followed(config: OptimizationConfig) -> Iterable[Problem]:
         if group.learning_rate.type is not None:
             message = f"`{rate.type}` changes the rates of all groups of a torch.optim.Optimizer"
             yield group._problem("conflict", "learning_rate", message)
-    section = config.optimizer.get()
-    if config.schedules or section.own_schedules():
+    own = (group.optimizer.get() for group in config.param_groups)
+    sections = [config.optimizer.get(), *filter(None, own)]
+    if config.schedules or any(section.own_schedules() for section in sections):
         message = "follows a metric in PyTorch, and nothing then sets what follows the steps"
         yield rate._problem("conflict", "type", message)
 

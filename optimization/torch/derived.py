@@ -6,7 +6,7 @@ from typing import Any
 from optimization.caching import cached
 from optimization.configs.documentation import complete
 from optimization.rules.rule import Rule
-from optimization.torch.arguments import native_defaults, places
+from optimization.torch.arguments import native_defaults, places, usual_rate
 from optimization.torch.rule_optimizer import RuleOptimizer
 from optimization.torch.schedule_free import ScheduleFree
 
@@ -43,7 +43,7 @@ def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
     }
     kind = inspect.Parameter.KEYWORD_ONLY
     first = [*inspect.signature(RuleOptimizer.__init__).parameters.values()][:-1]
-    first = [p.replace(default=origin.usual_rate) if p.name == "lr" else p for p in first]
+    first = [p.replace(default=usual_rate(origin)) if p.name == "lr" else p for p in first]
     own = [inspect.Parameter(k, kind, default=v) for k, v in native_defaults(origin).items()]
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  a method

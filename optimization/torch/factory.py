@@ -1,6 +1,5 @@
 """`OptimizerFactory`: from a config to an optimizer and a scheduler of PyTorch."""
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,27 +13,21 @@ from optimization.configs import printing
 from optimization.configs.errors import ConfigError
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
-from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.resolution import resolved
 from optimization.matching.rules import DEFAULT
 from optimization.rules.base import BaseOptimizerConfig
-from optimization.rules.rule import Rule
+from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
 from optimization.schedules.steps import telling_steps
 from optimization.torch import ema, extended
-from optimization.torch.checks import (
-    check_options,
-    native_problems,
-    type_of,
-    unknown_hyperparameters,
-)
+from optimization.torch.checks import check_options, native_problems, unknown_hyperparameters
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
 from optimization.torch.metric import following, go_on
 from optimization.torch.mixed import Algorithm, MixedOptimizer
-from optimization.torch.recipes import Part, parts_of
+from optimization.torch.recipes import parts_of
 from optimization.torch.resume import STEP, TYPE
 from optimization.torch.schedule import (
     ConfiguredScheduler,
@@ -80,7 +73,7 @@ class OptimizerFactory:
         if problems:
             raise ConfigError(problems)
         self._parts = parts_of(self._config)
-        problems = list(_unknown_hyperparameters(self._config, self._parts))
+        problems = list(unknown_hyperparameters(self._config, self._parts))
         if problems:
             raise ConfigError(problems)
 
@@ -138,7 +131,7 @@ class OptimizerFactory:
         }
         options = {name: value for name, value in options.items() if value is not None}
         for part in self._parts.values():
-            _check_options(part.recipe.cls, options)
+            check_options(part.recipe.cls, options)
         groups = build_groups(
             self._config,
             self._parts,
@@ -285,10 +278,11 @@ class OptimizerFactory:
         """Returns what else is scheduled, and the groups that follow."""
         functions: list[Any] = []
         for label, part in self._parts.items():
-            own = {
-                name: (function, lambda group, label=label: self._part_of(group) == label)
-                for name, function in part.recipe.schedules.items()
-            }
+
+            def is_of(group: dict[str, Any], label: str = label) -> bool:
+                return self._part_of(group) == label
+
+            own: dict[str, Any] = {n: (f, is_of) for n, f in part.recipe.schedules.items()}
             for name in part.schedules:
                 key, follows = self._followers(label, name)
                 own[key] = (_function(self._config.schedules[name].get(), None), follows)
@@ -337,7 +331,7 @@ class OptimizerFactory:
     def _rate_owner(self, rule: ParamGroupConfig | None) -> BaseOptimizerConfig:
         """Returns the section of the optimizer whose learning rate a rule has."""
         has_own = rule is not None and self._config.learning_rate_of(rule) is not None
-        own = rule.optimizer.get() if has_own else None
+        own = rule.optimizer.get() if rule is not None and has_own else None
         return own or self._config.optimizer.get()
 
     def _is_constant(self, rule: ParamGroupConfig | None) -> bool:
@@ -374,70 +368,3 @@ def _function(
 ) -> Callable[[int], float]:
     values = curve_function(learning_rate, warmup)  # the config is read-only
     return lambda step: float(values(step))
-
-
-def _is_native(name: str) -> bool:
-    entry = OPTIMIZERS_CLS.entry(name)
-    return entry.torch is not None or issubclass(entry.config_class, Rule)
-
-
-def _unknown_hyperparameters(
-    config: OptimizationConfig, parts: Mapping[str, Part]
-) -> Iterable[Problem]:
-    """Yields schedules of what the class, as PyTorch has it, does not have."""
-    for kind, section, recipe, schedules in parts.values():
-        known = {**inspect.signature(recipe.cls).parameters, **recipe.arguments}
-        for name, argument in schedules.items():
-            is_decay = argument == section.argument_name("weight_decay")
-            if not is_decay and place_of(known, argument) is None:
-                message = f"the class of `{kind}` in PyTorch has no `{argument}`"
-                yield config._problem("conflict", f"schedules.{name}", message)
-
-
-def _problems(config: OptimizationConfig) -> Iterable[Problem]:
-    """Yields what PyTorch does not have natively."""
-    section = config.optimizer.get()
-    yield from _not_native(config)
-    if not _is_native(config.optimizer.type):
-        return
-    defaults = type(section)()
-    for name in section.pipeline_fields():
-        value = getattr(section, name)
-        compiles_nothing = name == "jit_compile" and value in ("auto", False)
-        if name in _REFUSED and value != getattr(defaults, name) and not compiles_nothing:
-            yield section._problem("conflict", name, _REFUSED[name])
-    if section.on_nonfinite == "skip":
-        message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"
-        yield section._problem("conflict", "on_nonfinite", message)
-    yield from _followed(config)
-
-
-def _not_native(config: OptimizationConfig) -> Iterable[Problem]:
-    having = ", ".join(filter(_is_native, OPTIMIZERS_CLS))
-    for oneof in (config.optimizer, *(group.optimizer for group in config.param_groups)):
-        if oneof.type is not None and not _is_native(oneof.type):
-            message = f"`{oneof.type}` has no native PyTorch implementation; these have: {having}"
-            yield oneof._problem("conflict", "type", message)
-
-
-def _followed(config: OptimizationConfig) -> Iterable[Problem]:
-    """Yields what a scheduler that follows a metric, and counts no steps, cannot set."""
-    rate = config.learning_rate
-    if not isinstance(rate.get(), MetricLrConfig):
-        return
-    for group in config.param_groups:
-        if group.learning_rate.type is not None:
-            message = f"`{rate.type}` changes the rates of all groups of a torch.optim.Optimizer"
-            yield group._problem("conflict", "learning_rate", message)
-    own = (group.optimizer.get() for group in config.param_groups)
-    sections = [config.optimizer.get(), *filter(None, own)]
-    if config.schedules or any(section.own_schedules() for section in sections):
-        message = "follows a metric in PyTorch, and nothing then sets what follows the steps"
-        yield rate._problem("conflict", "type", message)
-
-
-def _check_options(cls: type[Optimizer], options: dict[str, Any]) -> None:
-    known = inspect.signature(cls).parameters
-    for name in options:
-        if name not in known:
-            raise ValueError(f"Argument `{name}`: {cls.__name__} does not have it")

@@ -1,5 +1,6 @@
 """An optimizer of PyTorch whose groups have algorithms of their own."""
 
+import builtins
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ class Algorithm(NamedTuple):
     """
 
     type: str
-    cls: type[Optimizer]
+    cls: "builtins.type[Optimizer]"
     arguments: Mapping[str, Any]
 
 

@@ -5,7 +5,8 @@ torch's own classes are used wherever torch has the algorithm; see docs/torch.md
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
 from optimization.matching.patterns import matches_any
 from optimization.matching.rules import DEFAULT
-from optimization.rules.adafactor import AdafactorConfig
+from optimization.rules.adafactor import AdafactorConfig, AdafactorKerasConfig
 from optimization.rules.adafactor_variants import preset
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.rules.rule import Rule, native_argument
@@ -85,6 +86,11 @@ class Part(NamedTuple):
     schedules: Mapping[str, str]
 
 
+def type_of(oneof: OptimizerConfig) -> str:
+    """Returns the type of an optimizer."""
+    return typing.cast(str, oneof.type)  # a validated config has one
+
+
 def parts_of(config: OptimizationConfig) -> dict[str, Part]:
     """Returns what updates parameters, by the name of the rule; the default one first."""
     rules = config.param_groups
@@ -102,7 +108,7 @@ def _part(
     changing = set(schedules) - {"weight_decay"}
     if any(rule.weight_decay for rule in rules):
         changing.add("weight_decay")
-    return Part(oneof.type, section, _recipe(oneof, changing), schedules)
+    return Part(type_of(oneof), section, _recipe(oneof, changing), schedules)
 
 
 def _followed(config: OptimizationConfig, oneof: OptimizerConfig) -> dict[str, str]:
@@ -115,8 +121,8 @@ def _followed(config: OptimizationConfig, oneof: OptimizerConfig) -> dict[str, s
     return {name: argument for name, argument in own.items() if section.arguments().get(argument)}
 
 
-def _recipe(oneof: OptimizerConfig, changing: set[str]) -> Recipe:
-    section, own = oneof.get(), OPTIMIZERS_CLS.entry(oneof.type).torch
+def _recipe(oneof: OptimizerConfig, changing: Set[str]) -> Recipe:
+    section, own = oneof.get(), OPTIMIZERS_CLS.entry(type_of(oneof)).torch
     if own is None:
         return of_rule(section, changing)
     module, _, name = own.partition(":")
@@ -124,7 +130,7 @@ def _recipe(oneof: OptimizerConfig, changing: set[str]) -> Recipe:
     return next((recipe.instead[name] for name in changing if name in recipe.instead), recipe)
 
 
-def of_rule(section: Rule, changing: set[str] = frozenset()) -> Recipe:
+def of_rule(section: Rule, changing: Set[str] = frozenset()) -> Recipe:
     """Returns the recipe of a rule: torch's own class where that is the same, else the derived one.
 
     Args:

@@ -105,7 +105,7 @@ def _check_type(groups: Sequence[Group], saved: Sequence[Group]) -> Iterable[str
             raise ValueError(_other_type(f"`{', '.join(types)}`", here))
         return
     own = {foreign.algorithm_of(foreign.settings_in_our_words(group)) for group in groups}
-    known = {foreign.algorithm_of(group) for group in saved} - {None, *own}
+    known = set(filter(None, map(foreign.algorithm_of, saved))) - own
     if known:
         raise ValueError(_other_type(f"{', '.join(sorted(known))}, by its settings", here))
     yield f"it does not say of which type it is, and was taken for `{here}`, which it fits"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optimization.configs.errors import did_you_mean
 from optimization.rules.rule import Numbers, Rule, Slot, given, native_argument
-from optimization.torch.arguments import native_defaults
+from optimization.torch.arguments import native_defaults, usual_rate
 from optimization.torch.base import batches, number, zeros_like
 from optimization.torch.by_name import load_in_our_words
 from optimization.torch.functions import FUNCTIONS
@@ -62,7 +62,7 @@ class RuleOptimizer(ExactState):
     ):
         rule = self.rule_class
         defaults = {
-            "lr": rule.usual_rate if lr is _USUAL else lr,
+            "lr": usual_rate(rule) if lr is _USUAL else lr,
             **native_defaults(rule),
             **self._in_native_words(arguments),
             **self.counts,
