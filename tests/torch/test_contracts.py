@@ -6,7 +6,7 @@ from optimization import OPTIMIZERS_CLS, OptimizationConfig
 from tests.rules import contracts
 from tests.torch.common import OptimizerFactory, parameters, torch, train
 
-from optimization.torch.rule_optimizer import native_class  # isort: skip
+from optimization.torch.derived import native_class  # isort: skip
 
 # A schedule-free optimizer under a rate that changes is doubtful, and yet what it is.
 pytestmark = pytest.mark.filterwarnings("ignore::optimization.ConfigWarning")
