@@ -33,7 +33,8 @@ def translation() -> Any:
     """Returns whether `tf.function` translates Python here, for `translated`; None elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return None
-    return tf.__internal__.autograph.control_status_ctx()
+    context = tf.__internal__.autograph.control_status_ctx()
+    return context if context.status.name == "ENABLED" else None
 
 
 def translated(function: Callable[..., Any], translation: Any) -> Callable[..., Any]:

@@ -79,6 +79,11 @@ def is_sparse(gradient: Any) -> bool:
     return keras.backend.backend() == "tensorflow" and isinstance(gradient, tf.IndexedSlices)
 
 
+def with_rows(gradient: Any, values: Any) -> Any:
+    """Returns a sparse gradient with other values for its rows."""
+    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+
+
 def tensor_or_slices(gradient: Any) -> Any:
     """Returns a sparse tensor of JAX or PyTorch as a dense one; any other gradient as it is."""
     backend = keras.backend.backend()

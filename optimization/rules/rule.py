@@ -225,6 +225,14 @@ class Rule(BaseOptimizerConfig):
         del shape, group
         return {}
 
+    def moves_by_gradient_alone(self, h: Numbers) -> bool:
+        """Says of a variable's numbers whether its step is linear in the gradient, and all of it.
+
+        Rows that a sparse gradient has not looked up are not read then.
+        """
+        del h
+        return False
+
     def is_elementwise(self, h: Numbers) -> bool:
         """Says of a variable's numbers whether its entries are updated each by itself."""
         del h

@@ -38,6 +38,10 @@ class SGDFormula(Rule):
         """Returns the rate at which weights decay before the step."""
         return h.weight_decay if h.decoupled_weight_decay else 0.0
 
+    def moves_by_gradient_alone(self, h: Any) -> bool:
+        """Says whether there is neither momentum nor decay."""
+        return not _has_momentum(h) and not given(h.weight_decay)
+
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns the step: the gradient's, or that of the momentum."""
         if given(h.weight_decay) and not h.decoupled_weight_decay:

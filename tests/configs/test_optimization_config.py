@@ -64,7 +64,7 @@ def test_values_without_a_type_are_an_error(tmp_path):
         untyped.validate()
     text = str(error.value)
     assert "`linear.warmup_steps`, `cosine.warmup_steps`, none was given; write `type: linear` or"
-    assert "optimizer.type: a type is required, none was given; the types are sgd" in text
+    assert "optimizer.type: a type is required, none was given; the types are ada" in text
 
 
 def test_a_factor_on_a_rate_of_zero_is_a_contradiction():
