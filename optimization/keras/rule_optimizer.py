@@ -92,7 +92,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        return optimizer_text(self)
+        return f"{optimizer_text(self)}"
 
     # State
 

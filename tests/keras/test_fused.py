@@ -284,10 +284,11 @@ def test_settings_of_any_kind_of_number_are_not_stale(kind, of_small):
 def test_functions_among_the_settings_are_not_taken_for_each_other():
     """Even if one is made where another was, with the same address."""
     settings = set()
-    optimizer = SGDTorch(0.1, momentum=0.9)
+    optimizer = PipelineOptimizer(SGDTorch(0.1, momentum=0.9))
+    (member,) = optimizer.stage(Update).members.members
     for step in range(8):
-        optimizer.bias_learning_rate = TableSchedule([0.1 * step])
-        settings.add(_settings(optimizer))
+        optimizer.optimizer.bias_learning_rate = TableSchedule([0.1 * step])
+        settings.add(_settings(member))
     assert len(settings) == 8
 
 
