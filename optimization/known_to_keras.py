@@ -50,7 +50,9 @@ def _tell(keras: ModuleType) -> None:
         known.setdefault(name, _Later(name, module))
 
     def add_optimizer(name: str, entry: Any) -> None:
-        if not isinstance(entry.target, str):  # a class that a user registered
+        if entry.target is entry.config_class:  # a rule, of which the class is made
+            add(f"optimization>{entry.config_class.origin().class_name}")
+        elif not isinstance(entry.target, str):  # a class that a user registered
             add(f"optimization>Optimizer.{name}")
         elif entry.target.startswith("optimization."):
             add(f"optimization>{entry.target.partition(':')[2]}")

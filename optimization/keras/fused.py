@@ -17,7 +17,7 @@ from typing import Any
 import keras
 
 from optimization.keras.compiling import by_device, copies_of, unconverted
-from optimization.keras.gradients import Scaled
+from optimization.keras.gradients import Scaled, shaped
 from optimization.keras.kernels import Kind, Row, Scalars, StackedUpdate, Update, update_of
 from optimization.keras.rule_part import RulePart
 
@@ -83,7 +83,7 @@ class FusedUpdates:
             rate = part.rate_of(variable, scalars["learning_rate"])
             factor = factors.of(gradient)
             for device, (run, copies) in enumerate(zip(runs, by_device(variables), strict=True)):
-                values = _with_shape(gradient.on(device), variable.shape)
+                values = shaped(gradient.on(device), variable.shape)
                 row = Row(copies, values, factor, gradient.divisor)
                 run.take(self._updates[key], row, {**scalars, "learning_rate": rate})
         for run in runs:
@@ -161,11 +161,6 @@ def _kind(variables: Sequence[Any], gradient: Scaled) -> tuple:
 
 def _devices(variable: Any) -> list[str]:
     return [copy.device for copy in copies_of(variable)]
-
-
-def _with_shape(values: Any, shape: Any) -> Any:
-    # A function is traced once, for gradients whose shapes are known when a graph is made.
-    return values if values.shape.is_fully_defined() else tf.ensure_shape(values, shape)
 
 
 class _Factors:

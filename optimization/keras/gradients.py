@@ -79,6 +79,13 @@ def is_sparse(gradient: Any) -> bool:
     return keras.backend.backend() == "tensorflow" and isinstance(gradient, tf.IndexedSlices)
 
 
+def shaped(gradient: Any, shape: Any) -> Any:
+    """Returns a dense gradient with its variable's shape, if a graph does not know it."""
+    if keras.backend.backend() != "tensorflow" or gradient.shape.is_fully_defined():
+        return gradient
+    return tf.ensure_shape(gradient, shape)
+
+
 def with_rows(gradient: Any, values: Any) -> Any:
     """Returns a sparse gradient with other values for its rows."""
     return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)

@@ -10,7 +10,7 @@ from keras import ops
 
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
-from optimization.keras.gradients import is_sparse, with_rows
+from optimization.keras.gradients import is_sparse, shaped, with_rows
 from optimization.keras.paths import path_of
 from optimization.keras.patterns import Among
 from optimization.keras.rule_part import RulePart, rule_arguments
@@ -170,7 +170,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             return
         kept = part.state_of(variable)
         values = {name: ops.convert_to_tensor(slot) for name, slot in kept.items()}
-        gradient, weight = as_dense(gradient, dtype), ops.cast(variable, dtype)
+        gradient = shaped(as_dense(gradient, dtype), variable.shape)
+        weight = ops.cast(variable, dtype)
         weight, moved = updated(part.rule, gradient, weight, values, h)
         for name, value in moved.items():
             self.assign(kept[name], value)

@@ -81,8 +81,8 @@ KERAS = {
     "muon": lambda: keras.optimizers.Muon(0.01, weight_decay=0.1, exclude_layers=["conv"]),
 }
 ALL = {**OWN, **RULES, **KERAS}
-# FTRL computes each weight anew as a difference of large sums.
-TOLERANCE = {"ftrl": 3e-6}
+# FTRL makes each weight anew of its sums, whose rounding is that of larger numbers.
+TOLERANCE = {"ftrl": 6e-6}
 
 
 @pytest.mark.parametrize("cls", [*(type(make()) for make in OWN.values()), PipelineOptimizer])
