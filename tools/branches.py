@@ -10,7 +10,7 @@ import pathlib
 
 import optimization
 from optimization.configs.registry import Registry
-from optimization.rules.rule import Rule
+from optimization.rules.rule import native_name, origins
 
 _PACKAGE = pathlib.Path(optimization.__file__).parent
 _WRITTEN = "# Written by `python -m tools.branches`.\n"
@@ -29,16 +29,14 @@ _IMPORTS = {
 
 def texts() -> dict[pathlib.Path, str]:
     """Returns the text of each stub file, by its path."""
-    entries = optimization.OPTIMIZERS_CLS.entries()
-    classes = {entry.config_class for _, entry in entries}
-    rules = {cls.origin() for cls in classes if issubclass(cls, Rule) and _is_own(cls)}
+    rules = [rule for rule in origins() if _is_own(rule)]
     keras = {rule.class_name: "rule_optimizer.RuleOptimizer" for rule in rules}
     torch = {
-        rule.native_name or rule.class_name: (
+        native_name(rule): (
             "schedule_free.ScheduleFree" if rule.schedule_free else "rule_optimizer.RuleOptimizer"
         )
         for rule in rules
-        if rule.native_name != ""
+        if native_name(rule)
     }
     return {
         _PACKAGE / "configs" / "branches.pyi": _branches(),

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+import optimization.configs.optimizer_config  # noqa: F401  registers the types
 from optimization.keras.derived import keras_class
-from optimization.rules.rule import Rule
+from optimization.rules.rule import origins
 
 
 def __getattr__(name: str) -> Any:
-    for _, entry in OPTIMIZERS_CLS.entries():
-        rule = entry.config_class
-        if issubclass(rule, Rule) and rule.origin().class_name == name:
+    for rule in origins():
+        if rule.class_name == name:
             return keras_class(rule)
     raise AttributeError(f"{__name__} has no attribute {name!r}")

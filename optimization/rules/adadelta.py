@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.rule import Rule, Slot, Slots
 
 
 @OPTIMIZERS_CLS.register("adadelta")
@@ -29,7 +29,7 @@ class AdadeltaConfig(KerasOptimizerConfig, Rule):
     class_name: ClassVar[str] = "Adadelta"
     elementwise: ClassVar[bool] = True
     native_usual: ClassVar[Mapping[str, Any]] = {"lr": 1.0, "rho": 0.9, "epsilon": 1e-6}
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+    slots: ClassVar[Slots] = (
         (
             Slot("accumulated_grad", "accumulated_grads", "square_avg"),
             Slot("accumulated_delta_var", "accumulated_delta_vars", "acc_delta"),

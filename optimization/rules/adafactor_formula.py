@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from optimization.configs.base import config_dataclass
 from optimization.matching.patterns import matches_any
 from optimization.rules.adafactor_variants import axes_to_factor
-from optimization.rules.rule import Numbers, Rule, Slot, given
+from optimization.rules.rule import Numbers, Rule, Slot, Slots, given
 from optimization.schedules.relative_step import RelativeStepLrConfig
 
 
@@ -28,7 +28,7 @@ class AdafactorFormula(Rule):
     """
 
     is_layerwise: ClassVar[bool] = True
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+    slots: ClassVar[Slots] = (
         (
             Slot(
                 *("row", "rows", "exp_avg_sq_row"),

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.rule import Rule, Slot, Slots
 
 
 @OPTIMIZERS_CLS.register("adagrad")
@@ -39,7 +39,7 @@ class AdagradConfig(Rule):
         "epsilon": 1e-10,
         "initial_accumulator_value": 0.0,
     }
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+    slots: ClassVar[Slots] = (
         (Slot("accumulator", "accumulators", "sum", start="initial_accumulator_value"),),
     )
 

@@ -6,7 +6,18 @@ from typing import Any, ClassVar, Literal
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.types import Decay, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS, ExperimentalConfig, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.rule import Rule, Slot, Slots
+
+MOMENTS = (
+    Slot("momentum", "momentums", "exp_avg"),
+    Slot("velocity", "velocities", "exp_avg_sq"),
+)
+"""The means of the gradient and of its square."""
+
+
+def corrected_root(v: Any, h: Any, xp: Any) -> Any:
+    """Returns the root of a second moment, corrected for its start from zero."""
+    return xp.sqrt(v) / xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
 
 
 @config_dataclass
@@ -46,11 +57,8 @@ class AdamForms(AdamFields, Rule):
         "amsgrad",
         "weight_decay",
     )
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
-        (
-            Slot("momentum", "momentums", "exp_avg"),
-            Slot("velocity", "velocities", "exp_avg_sq"),
-        ),
+    slots: ClassVar[Slots] = (
+        MOMENTS,
         (Slot("velocity_hat", "velocity_hats", "max_exp_avg_sq", when=lambda h: h.amsgrad),),
     )
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from optimization.configs.base import config_dataclass
 from optimization.rules.adam import AdamFields
 from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.rule import Rule, Slot, Slots
 
 
 @OPTIMIZERS_CLS.register("adamax")
@@ -38,7 +38,7 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig, Rule):
     )
     elementwise: ClassVar[bool] = True
     native_usual: ClassVar[Mapping[str, Any]] = {"lr": 2e-3, "epsilon": 1e-8}
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+    slots: ClassVar[Slots] = (
         (
             Slot("momentum", "m", "exp_avg"),
             Slot("norm", "u", "exp_inf"),

@@ -8,7 +8,7 @@ from annotated_types import Lt
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat
 from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.rule import Rule, Slot, Slots
 
 
 @OPTIMIZERS_CLS.register("ftrl")
@@ -45,7 +45,7 @@ class FtrlConfig(KerasOptimizerConfig, Rule):
         "l2_regularization_strength": "l2",
         "l2_shrinkage_regularization_strength": "l2_shrinkage",
     }
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+    slots: ClassVar[Slots] = (
         (
             Slot("accumulator", "accumulators", "accumulator", start="initial_accumulator_value"),
             Slot("linear", "linears", "linear"),

@@ -4,10 +4,10 @@ from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import PositiveFloat
-from optimization.rules.adam import AdamFields
+from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.layer_adaptation import LayerAdaptationFields
-from optimization.rules.rule import Slot
+from optimization.rules.rule import Slots
 
 
 @OPTIMIZERS_CLS.register("lamb")
@@ -24,12 +24,7 @@ class LAMBConfig(LayerAdaptationFields, AdamFields):
     """
 
     class_name: ClassVar[str] = "LAMB"
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
-        (
-            Slot("momentum", "momentums", "exp_avg"),
-            Slot("velocity", "velocities", "exp_avg_sq"),
-        ),
-    )
+    slots: ClassVar[Slots] = (MOMENTS,)
 
     name: str | None = "LAMB"
     epsilon: PositiveFloat = 1e-6
@@ -41,9 +36,8 @@ class LAMBConfig(LayerAdaptationFields, AdamFields):
 
     def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns Adam's direction, with the decay in it."""
-        root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
         correction = 1 / xp.one_minus_power(h.beta_1, h.t)
-        u = correction * (s.momentum / (xp.sqrt(s.velocity) / root + h.epsilon))
+        u = correction * (s.momentum / (corrected_root(s.velocity, h, xp) + h.epsilon))
         return self.decayed(u, w, h)
 
     def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:

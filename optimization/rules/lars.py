@@ -6,7 +6,7 @@ from optimization.configs.base import Config, config_dataclass
 from optimization.configs.types import Decay, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.layer_adaptation import LayerAdaptationFields
-from optimization.rules.rule import Slot
+from optimization.rules.rule import Slot, Slots
 
 
 @config_dataclass
@@ -51,9 +51,7 @@ class LARSConfig(LayerAdaptationFields, LARSFields):
     )
     usual_rate: ClassVar[float] = 0.01
     is_wide: ClassVar[bool] = True
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
-        (Slot("momentum", "momentums", "momentum_buffer"),),
-    )
+    slots: ClassVar[Slots] = ((Slot("momentum", "momentums", "momentum_buffer"),),)
 
     name: str | None = "LARS"
     nesterov: bool = False

@@ -8,7 +8,7 @@ from annotated_types import Interval
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay
 from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.rule import Rule, Slot, Slots
 
 
 @OPTIMIZERS_CLS.register("lion")
@@ -32,7 +32,7 @@ class LionConfig(KerasOptimizerConfig, Rule):
     class_name: ClassVar[str] = "Lion"
     elementwise: ClassVar[bool] = True
     native_usual: ClassVar[Mapping[str, Any]] = {"lr": 1e-4}
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((Slot("momentum", "momentums", "exp_avg"),),)
+    slots: ClassVar[Slots] = ((Slot("momentum", "momentums", "exp_avg"),),)
 
     name: str | None = "Lion"
     beta_1: Annotated[float, Interval(gt=0, lt=1)] = 0.9

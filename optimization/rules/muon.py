@@ -14,7 +14,7 @@ from optimization.configs.types import (
 from optimization.matching.matrices import hidden_matrices, outputs_first
 from optimization.matching.patterns import matches_any
 from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.rule import Rule, Slot, Slots
 
 
 def _by_muon(h: Any) -> bool:
@@ -69,7 +69,7 @@ class MuonConfig(KerasOptimizerConfig, Rule):
         "epsilon",
         "weight_decay",
     )
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+    slots: ClassVar[Slots] = (
         (
             Slot("momentum", "momentums", "momentum_buffer", when=_by_muon),
             Slot("momentum", "momentums", "exp_avg", when=_by_adamw),

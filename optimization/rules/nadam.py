@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat
-from optimization.rules.adam import AdamFields
+from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.rule import Rule, Slot, Slots
 
 
 @OPTIMIZERS_CLS.register("nadam")
@@ -42,12 +42,7 @@ class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
         "epsilon": 1e-8,
         "momentum_decay": 4e-3,
     }
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
-        (
-            Slot("momentum", "momentums", "exp_avg"),
-            Slot("velocity", "velocities", "exp_avg_sq"),
-        ),
-    )
+    slots: ClassVar[Slots] = (MOMENTS,)
     shared: ClassVar[tuple[Slot, ...]] = (Slot("u_product", "u_product", "mu_product", start=1.0),)
 
     name: str | None = "Nadam"
@@ -64,8 +59,7 @@ class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
         now, following = _momentum(h, h.t, xp), _momentum(h, h.t + 1, xp)
         of_m = following / (1 - h.u_product * following)
         of_g = (1 - now) / (1 - h.u_product)
-        root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
-        return h.lr * ((of_m * m + of_g * g) / (xp.sqrt(v) / root + h.epsilon))
+        return h.lr * ((of_m * m + of_g * g) / (corrected_root(v, h, xp) + h.epsilon))
 
     def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
         """Returns torch's, which is the same."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.rule import Rule, Slot, Slots
 
 
 @OPTIMIZERS_CLS.register("rmsprop")
@@ -49,7 +49,7 @@ class RMSPropConfig(Rule):
     elementwise: ClassVar[bool] = True
     native_usual: ClassVar[Mapping[str, Any]] = {"lr": 1e-2, "rho": 0.99, "epsilon": 1e-8}
     native_arguments: ClassVar[Mapping[str, str]] = {"rho": "alpha"}
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+    slots: ClassVar[Slots] = (
         (Slot("velocity", "velocities", "square_avg"),),
         (Slot("momentum", "momentums", "momentum_buffer", when=lambda h: h.momentum > 0),),
         (Slot("average_gradient", "average_gradients", "grad_avg", when=lambda h: h.centered),),

@@ -14,7 +14,7 @@ from optimization.configs.base import config_dataclass
 from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.types import Patterns
 from optimization.matching.patterns import matches_any
-from optimization.rules.base import BaseOptimizerConfig
+from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
 
 
 class Numbers:
@@ -94,6 +94,10 @@ class Slot:
         return getattr(h, self.start) if isinstance(self.start, str) else self.start
 
 
+Slots = tuple[tuple[Slot, ...], ...]
+"""Slots in the order in which they are made; see `Rule.slots`."""
+
+
 @config_dataclass
 class Rule(BaseOptimizerConfig):
     """An optimizer: its fields, what it keeps, and its formula.
@@ -139,8 +143,8 @@ class Rule(BaseOptimizerConfig):
     class_name: ClassVar[str] = ""
     native_name: ClassVar[str | None] = None
     usual_rate: ClassVar[float] = 0.001
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ()
-    native_slots: ClassVar[tuple[tuple[Slot, ...], ...] | None] = None
+    slots: ClassVar[Slots] = ()
+    native_slots: ClassVar[Slots | None] = None
     shared: ClassVar[tuple[Slot, ...]] = ()
     elementwise: ClassVar[bool] = False
     is_layerwise: ClassVar[bool] = False
@@ -332,6 +336,17 @@ NATIVE = {
 """What PyTorch's classes call fields; "betas.0" is the first of a pair."""
 
 
+def native_name(rule: type[Rule]) -> str:
+    """Returns the name of PyTorch's class of a rule; "" for none."""
+    return rule.class_name if rule.native_name is None else rule.native_name
+
+
 def native_argument(rule: type[Rule], name: str) -> str:
     """Returns what PyTorch's class of a rule calls a field."""
     return rule.native_arguments.get(name, NATIVE.get(name, name))
+
+
+def origins() -> list[type[Rule]]:
+    """Returns the rules that name classes, of all optimizers that are registered now."""
+    classes = (entry.config_class for _, entry in OPTIMIZERS_CLS.entries())
+    return list(dict.fromkeys(cls.origin() for cls in classes if issubclass(cls, Rule)))

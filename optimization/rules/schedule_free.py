@@ -7,16 +7,16 @@ from annotated_types import Interval
 
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.types import FirstSteps, NonNegativeFloat, PositiveFloat
-from optimization.rules.adam import AdamFields
+from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS
-from optimization.rules.rule import Rule, Slot, given
+from optimization.rules.rule import Rule, Slot, Slots, given
 
 Interpolation = Annotated[float, Interval(gt=0, lt=1)]
 """A share of two sequences, both of which count."""
 
 _DISTANCE = Slot("distance", "distances", "distance")
 _Z = Slot("z", "zs", "z", of_weight=True)
-_VELOCITY = Slot("velocity", "velocities", "exp_avg_sq")
+_VELOCITY = MOMENTS[1]
 
 
 @config_dataclass
@@ -145,11 +145,11 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
     class_name: ClassVar[str] = "ScheduleFreeAdamW"
     usual_rate: ClassVar[float] = 0.0025
     argument_order: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon", "weight_decay")
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+    slots: ClassVar[Slots] = (
         (_DISTANCE,),
         (_VELOCITY,),
     )
-    native_slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((_Z, _VELOCITY),)
+    native_slots: ClassVar[Slots] = ((_Z, _VELOCITY),)
 
     name: str | None = "ScheduleFreeAdamW"
     beta_1: Interpolation = 0.9
@@ -158,8 +158,7 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
     def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns the gradient over the root of the second moment."""
         v = s.lerp_square("velocity", g, 1 - h.beta_2)
-        root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
-        return g / (xp.sqrt(v) / root + h.epsilon)
+        return g / (corrected_root(v, h, xp) + h.epsilon)
 
 
 @config_dataclass
@@ -196,8 +195,8 @@ class ScheduleFreeSGDConfig(ScheduleFreeFields, ScheduleFreeSGDFields):
     class_name: ClassVar[str] = "ScheduleFreeSGD"
     usual_rate: ClassVar[float] = 1.0
     argument_order: ClassVar[tuple[str, ...]] = ("momentum", "weight_decay")
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((_DISTANCE,),)
-    native_slots: ClassVar[tuple[tuple[Slot, ...], ...]] = ((_Z,),)
+    slots: ClassVar[Slots] = ((_DISTANCE,),)
+    native_slots: ClassVar[Slots] = ((_Z,),)
     share_of_average: ClassVar[str] = "momentum"
 
     name: str | None = "ScheduleFreeSGD"

@@ -13,7 +13,7 @@ from optimization.rules.base import (
     ExperimentalConfig,
     KerasOptimizerConfig,
 )
-from optimization.rules.rule import Rule, Slot, given
+from optimization.rules.rule import Rule, Slot, Slots, given
 
 
 def _has_momentum(h: Any) -> bool:
@@ -30,7 +30,7 @@ class SGDFormula(Rule):
         "classic_momentum": True,
         "decoupled_weight_decay": True,
     }
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+    slots: ClassVar[Slots] = (
         (Slot("momentum", "momentums", "momentum_buffer", when=_has_momentum),),
     )
 
@@ -66,7 +66,7 @@ class SGDFields(SGDFormula):
     """
 
     class_name: ClassVar[str] = "SGD"
-    slots: ClassVar[tuple[tuple[Slot, ...], ...]] = (
+    slots: ClassVar[Slots] = (
         (
             Slot(
                 *("momentum", "momentums", "momentum_buffer"),

@@ -5,7 +5,7 @@ from typing import Any
 
 from optimization.caching import cached
 from optimization.configs.documentation import complete
-from optimization.rules.rule import Rule
+from optimization.rules.rule import Rule, native_name
 from optimization.torch.arguments import native_defaults, places, usual_rate
 from optimization.torch.rule_optimizer import RuleOptimizer
 from optimization.torch.schedule_free import ScheduleFree
@@ -32,7 +32,7 @@ def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
     origin = rule.origin()
     if origin is not rule:
         return native_class(origin)
-    name = origin.native_name or origin.class_name
+    name = native_name(origin) or origin.class_name
     members = {
         "rule_class": origin,
         "rule": origin(),

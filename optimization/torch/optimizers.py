@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from optimization.configs.optimizer_config import OPTIMIZERS_CLS
-from optimization.rules.rule import Rule
+import optimization.configs.optimizer_config  # noqa: F401  registers the types
+from optimization.rules.rule import native_name, origins
 from optimization.torch.derived import native_class
 
 
 def __getattr__(name: str) -> Any:
-    for _, entry in OPTIMIZERS_CLS.entries():
-        if issubclass(entry.config_class, Rule) and entry.config_class.native_name != "":
-            made = native_class(entry.config_class)
-            if made.__name__ == name:
-                return made
+    for rule in origins():
+        if native_name(rule) == name:
+            return native_class(rule)
     raise AttributeError(f"{__name__} has no attribute {name!r}")
