@@ -32,7 +32,8 @@ class BaseLrConfig(Float32Config):
 
     A subclass is a dataclass with a method `value`. If it has a field `offset`, its formula
     receives `max(step - offset, 0)`: the schedule starts at step `offset` and until then holds its
-    first value. (Model Garden extrapolates the formula to negative steps there.)
+    first value. (Model Garden extrapolates the formula to negative steps there, and loses `offset`
+    when the schedule is saved.)
 
     >>> from optimization.schedules import curve
     >>> @config_dataclass
@@ -42,6 +43,10 @@ class BaseLrConfig(Float32Config):
     ...         return 0.5 ** xp.floor(step / self.every)
     >>> curve(Halved(every=50), None, [0, 49, 50, 100])
     array([1.  , 1.  , 0.5 , 0.25])
+
+    Attributes:
+        name: The name of the schedule.
+        offset: The optimizer step at which the schedule starts; the first value holds until then.
     """
 
     offset = 0  # not annotated: a field only where a subclass makes it one
@@ -63,10 +68,7 @@ class BaseLrConfig(Float32Config):
     def end(self) -> tuple[str, int] | None:
         """Returns the field that says when the rate has come to its end, and that step.
 
-        Steps count from the start of the formula, `offset` not included.
-
-        Returns:
-            None for a rate that goes on and on, such as one with a period.
+        Steps count from `offset`. None: the rate goes on and on, as one with a period does.
         """
         return None
 
@@ -97,8 +99,9 @@ class BaseWarmupConfig(Float32Config):
     array([0.  , 0.25, 1.  ])
 
     Attributes:
-        warmup_steps: The length of the warmup in optimizer steps, 0 for none.
-        mode: See above.
+        name: The name of the schedule.
+        warmup_steps: W, the length of the warmup, 0 for none.
+        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
     """
 
     warmup_learning_rate = 0.0  # as `offset` above

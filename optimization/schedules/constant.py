@@ -25,19 +25,16 @@ class ConstantLrConfig(BaseLrConfig):
     Source: as in Model Garden's `constant`.
 
     Attributes:
-        name: The name of the schedule.
-        learning_rate: The learning rate, >= 0.
+        learning_rate: The learning rate.
     """
 
     name: ScopeName = "Constant"
     learning_rate: NonNegativeFloat = 0.1
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate for each step."""
         return xp.full_like(step, self.learning_rate)
 
     def constant_value(self) -> float:
-        """Returns the learning rate."""
         return self.learning_rate
 
 
@@ -49,7 +46,7 @@ class StepwiseLrConfig(BaseLrConfig):
         lr(s) = values[i],  i = the number of boundaries < s
 
     At a boundary exactly the value before it holds, as in Model Garden and Keras (optax already has
-    the next one there). Model Garden loses `offset` when the schedule is saved; it is kept here.
+    the next one there).
 
     >>> from optimization.schedules import curve
     >>> rate = StepwiseLrConfig(boundaries=[50, 80], values=[1.0, 0.1, 0.01])
@@ -59,7 +56,6 @@ class StepwiseLrConfig(BaseLrConfig):
     Source: as in Keras' PiecewiseConstantDecay.
 
     Attributes:
-        name: The name of the schedule.
         boundaries: Optimizer steps, strictly increasing.
         values: Learning rates, >= 0, one more than `boundaries`.
         offset: The optimizer step at which the schedule starts; boundaries count from there.
@@ -71,14 +67,10 @@ class StepwiseLrConfig(BaseLrConfig):
     offset: int = 0
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields an error if the numbers of values and boundaries do not fit."""
         wanted = len(self.boundaries) + 1
         if len(self.values) != wanted:
-            message = (
-                f"must have one value more than `boundaries`, {wanted}, got {len(self.values)}"
-            )
-            yield "values", message
+            message = f"must have one value more than `boundaries`, {wanted}"
+            yield "values", f"{message}, got {len(self.values)}"
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate of the interval that each step is in."""
         return lookup(step, self.boundaries, [self.values], "left", xp)[0]

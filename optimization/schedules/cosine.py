@@ -30,10 +30,9 @@ class CosineLrConfig(BaseLrConfig):
 
         lr(s) = lr0 * (alpha + (1 - alpha) * (1 + cos(pi * s / T)) / 2),  s at most T = decay_steps
 
-    From step T on it is lr0 * alpha. SGDR without restarts (Loshchilov and Hutter 2017,
-    arXiv:1608.03983). A cosine term below 2**-26 counts as 0, as in Model Garden and Keras, whose
-    float32 sum 1 + cos loses it: this concerns the last T / 12868 steps. Model Garden extrapolates
-    to steps before `offset`, and loses `offset` when the schedule is saved.
+    From step T on it is lr0 * alpha. This is SGDR without restarts. A cosine term below 2**-26
+    counts as 0, as in Model Garden and Keras, whose float32 sum 1 + cos loses it: this concerns the
+    last T / 12868 steps.
 
     >>> from optimization.schedules import curve
     >>> rate = CosineLrConfig(initial_learning_rate=1.0, decay_steps=100)
@@ -43,12 +42,9 @@ class CosineLrConfig(BaseLrConfig):
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983; as in Keras' CosineDecay.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the
-            end of the training.
+        decay_steps: The length of the decay; left out, it lasts to the end of the training.
         alpha: The last rate as a fraction of the first.
-        offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "CosineDecay"
@@ -58,11 +54,9 @@ class CosineLrConfig(BaseLrConfig):
     offset: int = 0
 
     def end(self) -> tuple[str, int]:
-        """Returns `decay_steps` and the step at which the decay is over."""
         return "decay_steps", self.decay_steps
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
         remaining = xp.maximum(self.decay_steps - step, 0.0) / self.decay_steps
         weight = half_cosine(remaining, xp)
         weight = xp.where(weight < 2.0**-26, 0.0, weight)
@@ -94,10 +88,9 @@ class CosineRestartsLrConfig(BaseLrConfig):
         lr(s) = lr0 * (alpha + (1 - alpha) * m_mul**i * (1 + cos(pi * u)) / 2)
 
     where i counts the restarts up to step s, and u is the part of the cycle i that is done. A cycle
-    of T steps that starts at step a ends before the step a + T, which is the first of the next.
-
-    Loshchilov and Hutter 2017, arXiv:1608.03983; the fields are those of Keras'
-    CosineDecayRestarts, which finds i by a float32 logarithm and may be a step late.
+    of T steps that starts at step a ends before the step a + T, which is the first of the next. The
+    fields are those of Keras' CosineDecayRestarts, which finds i by a float32 logarithm and may be
+    a step late.
 
     >>> from optimization.schedules import curve
     >>> rate = CosineRestartsLrConfig(initial_learning_rate=1.0, first_decay_steps=100, m_mul=0.5)
@@ -107,13 +100,11 @@ class CosineRestartsLrConfig(BaseLrConfig):
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
-        first_decay_steps: The length of the first cycle in optimizer steps, > 0.
+        first_decay_steps: The length of the first cycle.
         t_mul: The length of a cycle relative to the one before: 1, or at least 1.001.
         m_mul: The height of a cycle relative to the one before, in [0, 1].
         alpha: The lowest rate as a fraction of lr0.
-        offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "CosineDecayRestarts"
@@ -125,12 +116,10 @@ class CosineRestartsLrConfig(BaseLrConfig):
     offset: int = 0
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields an error for cycles that grow too slowly to be worked out one by one."""
-        if 1 < self.t_mul < 1.001:
+        if 1 < self.t_mul < 1.001:  # too many cycles to be worked out one by one
             yield "t_mul", f"must be 1 or at least 1.001, got {self.t_mul!r}"
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
         if self.t_mul == 1:
             cycle, done = whole_and_rest(step, self.first_decay_steps, xp)
             remaining = (self.first_decay_steps - done) / self.first_decay_steps
@@ -164,7 +153,6 @@ class StepCosineLrConfig(BaseLrConfig):
     Source: as in Model Garden's StepCosineDecayWithOffset.
 
     Attributes:
-        name: The name of the schedule.
         boundaries: Optimizer steps, strictly increasing; the first is usually 0.
         values: The learning rate at each boundary, >= 0.
         offset: The optimizer step at which the schedule starts; boundaries count from there.
@@ -176,7 +164,6 @@ class StepCosineLrConfig(BaseLrConfig):
     offset: int = 0
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields an error if the numbers of values and boundaries do not fit."""
         if not self.boundaries:
             yield "boundaries", "must have at least one step"
         wanted = len(self.boundaries)
@@ -185,11 +172,9 @@ class StepCosineLrConfig(BaseLrConfig):
             yield "values", message
 
     def end(self) -> tuple[str, int]:
-        """Returns `boundaries` and the last of them."""
         return "boundaries", self.boundaries[-1]
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
         # The intervals before the first and after the last boundary go from a value to itself.
         ends = (*self.boundaries, self.boundaries[-1])
         lengths = [1, *(end - start for start, end in pairwise(self.boundaries)), 1]

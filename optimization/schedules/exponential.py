@@ -27,8 +27,7 @@ class ExponentialLrConfig(BaseLrConfig):
 
         lr(s) = lr0 * decay_rate ** (s / decay_steps),  the exponent rounded down if `staircase`
 
-    With `staircase` the step `decay_steps` itself already has the lower rate. Model Garden
-    extrapolates to steps before `offset`, and loses `offset` when the schedule is saved.
+    With `staircase` the step `decay_steps` itself already has the lower rate.
 
     >>> from optimization.schedules import curve
     >>> rate = ExponentialLrConfig(initial_learning_rate=1.0, decay_steps=100, decay_rate=0.5)
@@ -38,12 +37,10 @@ class ExponentialLrConfig(BaseLrConfig):
     Source: as in Keras' ExponentialDecay.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
         decay_steps: The optimizer steps in which the rate falls once by `decay_rate`, > 0.
         decay_rate: The factor, > 0; above 1 the rate grows without bound.
         staircase: Whether the rate falls in jumps; None means no.
-        offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "ExponentialDecay"
@@ -54,7 +51,6 @@ class ExponentialLrConfig(BaseLrConfig):
     offset: int = 0
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
         periods = _periods(step, self.decay_steps, self.staircase, xp)
         # The logarithm, taken in float64, keeps the error of a float32 `decay_rate` from growing
         # with the exponent; base 2 keeps a rate of 0.5 exact.
@@ -65,10 +61,9 @@ class ExponentialLrConfig(BaseLrConfig):
 @LR_CLS.register("inverse_time")
 @config_dataclass
 class InverseTimeLrConfig(BaseLrConfig):
-    """Lowers the rate as the inverse of the steps done, as Keras' InverseTimeDecay.
+    """Lowers the rate as the inverse of the steps done.
 
-        lr(s) = lr0 / (1 + decay_rate * s / decay_steps),  s / decay_steps rounded down if
-        `staircase`
+        lr(s) = lr0 / (1 + decay_rate * p),  p = s / decay_steps, rounded down if `staircase`
 
     With `staircase` the step `decay_steps` itself already has the lower rate.
 
@@ -80,12 +75,10 @@ class InverseTimeLrConfig(BaseLrConfig):
     Source: as in Keras' InverseTimeDecay.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
         decay_steps: The optimizer steps that count as one unit of time, > 0.
         decay_rate: By how much the divisor grows in one unit of time, >= 0.
         staircase: Whether the rate falls in jumps; None means no.
-        offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "InverseTimeDecay"
@@ -96,6 +89,5 @@ class InverseTimeLrConfig(BaseLrConfig):
     offset: int = 0
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
         periods = _periods(step, self.decay_steps, self.staircase, xp)
         return self.initial_learning_rate / (1.0 + self.decay_rate * periods)

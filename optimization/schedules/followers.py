@@ -3,6 +3,7 @@
 `optimization.schedules.metric` has their configs.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -10,14 +11,50 @@ from typing import Any, ClassVar
 from optimization.configs.printing import by_arguments
 
 Rates = float | Sequence[float]
-_MODES = ("min", "max")
-_THRESHOLD_MODES = ("rel", "abs")
+
+
+@dataclasses.dataclass(repr=False)
+class StreamingAverage:
+    """The mean of the last `window_size` values, as in transformers.
+
+    Args:
+        window_size: How many values count.
+
+    Attributes:
+        values: These values, the oldest first.
+        sum: Their running sum.
+    """
+
+    window_size: int
+    values: list[float] = dataclasses.field(default_factory=list, init=False)
+    sum: float = dataclasses.field(default=0.0, init=False)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.window_size})"
+
+    def streamavg(self, value: float) -> float:
+        """Takes the next value and returns the mean."""
+        self.values.append(value)
+        self.sum += value
+        if len(self.values) > self.window_size:
+            self.sum -= self.values.pop(0)
+        return self.sum / len(self.values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state as numbers and lists."""
+        return {"window_size": self.window_size, "values": list(self.values), "sum": self.sum}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Sets the state to what `state_dict` returned; what is missing stays as it is."""
+        self.window_size = state_dict.get("window_size", self.window_size)
+        self.values = list(state_dict.get("values", self.values))
+        self.sum = state_dict.get("sum", self.sum)
 
 
 class MetricFollower:
     """Changes rates when a metric has, or has not, got better for a while.
 
-    What both kinds share. A value is better than `best` by more than a threshold: relative,
+    A value is better than `best` by more than a threshold: relative,
     `value < best * (1 - threshold)`, or absolute, `value < best - threshold`; above it, with `+`,
     where `mode` is "max". NaN is never better.
 
@@ -44,24 +81,23 @@ class MetricFollower:
     def __init__(
         self,
         rates: Sequence[float],
-        mode: str,
-        factor: float,
-        patience: int,
-        threshold: float,
-        threshold_mode: str,
-        cooldown: int,
-        min_lr: Rates,
-        eps: float,
+        *,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: Rates = 0.0,
+        eps: float = 1e-8,
     ):
         if not factor < 1:
             raise ValueError(f"Argument `factor` must be < 1.0, received: factor={factor}")
-        if mode not in _MODES:
-            raise ValueError(f"Argument `mode` must be one of {_MODES}, received: mode={mode!r}")
-        if threshold_mode not in _THRESHOLD_MODES:
-            raise ValueError(
-                f"Argument `threshold_mode` must be one of {_THRESHOLD_MODES}, "
-                f"received: threshold_mode={threshold_mode!r}"
-            )
+        modes = {"mode": (mode, ("min", "max")), "threshold_mode": (threshold_mode, ("rel", "abs"))}
+        for name, (value, known) in modes.items():
+            if value not in known:
+                message = f"Argument `{name}` must be one of {known}, received: {name}={value!r}"
+                raise ValueError(message)
         self.rates = [float(rate) for rate in rates]
         self.mode = mode
         self.factor = factor
@@ -69,7 +105,7 @@ class MetricFollower:
         self.threshold = threshold
         self.threshold_mode = threshold_mode
         self.cooldown = cooldown
-        self.min_lrs = one_for_each(min_lr, len(self.rates), "min_lr")
+        self.min_lrs = _one_for_each(min_lr, len(self.rates), "min_lr")
         self.eps = eps
         self.last_epoch = 0
         self._forget()
@@ -127,27 +163,10 @@ class ReduceOnPlateau(MetricFollower):
     After more than `patience` values in a row that are no better than the best one, the rates are
     multiplied by `factor`, and `cooldown` values count for nothing. During the cooldown a better
     value still becomes the best. Arguments, defaults and behavior are those of
-    `torch.optim.lr_scheduler.ReduceLROnPlateau` 2.13; see `MetricFollower`.
+    `torch.optim.lr_scheduler.ReduceLROnPlateau` 2.13.
     """
 
-    def __init__(
-        self,
-        rates: Sequence[float],
-        mode: str = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        threshold_mode: str = "rel",
-        cooldown: int = 0,
-        min_lr: Rates = 0.0,
-        eps: float = 1e-8,
-    ):
-        super().__init__(
-            rates, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps
-        )
-
     def step(self, value: float) -> None:
-        """Takes the next value of the metric."""
         self.last_epoch += 1
         if self.is_better(value):
             self.best = value
@@ -179,50 +198,46 @@ class Greedy(MetricFollower):
         smooth: Whether the mean of the last values stands for each.
         window_size: The number of values in that mean.
         reset_start: See above.
-
-    The others are those of `MetricFollower`.
+        **others: Those of `MetricFollower`; some have other defaults here.
     """
 
     _STATE = (
         *MetricFollower._STATE,
-        "num_good_epochs",
-        "warmup_counter",
-        "reset_start",
-        "initial_rates",
-        "window",
-        "window_sum",
+        *("num_good_epochs", "warmup_counter", "reset_start", "initial_rates"),
+        *("window", "window_sum"),
     )
 
     def __init__(
         self,
         rates: Sequence[float],
-        mode: str = "min",
+        *,
         factor: float = 0.95,
-        patience: int = 10,
         threshold: float = 1e-6,
         threshold_mode: str = "abs",
-        cooldown: int = 0,
         warmup: int = 0,
         min_lr: Rates = 1e-3,
         max_lr: Rates = 1.0,
-        eps: float = 1e-8,
         smooth: bool = False,
         window_size: int = 50,
         reset_start: int = 500,
+        **others: Any,
     ):
         self.reset_start_original = reset_start
         self.window_size = window_size
         super().__init__(
-            rates, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps
+            rates,
+            factor=factor,
+            threshold=threshold,
+            threshold_mode=threshold_mode,
+            min_lr=min_lr,
+            **others,
         )
-        self.max_lrs = one_for_each(max_lr, len(self.rates), "max_lr")
+        self.max_lrs = _one_for_each(max_lr, len(self.rates), "max_lr")
         self.warmup = warmup
         self.smooth = smooth
         self.initial_rates = list(self.rates)
 
     def _forget(self) -> None:
-        from optimization.schedules.streaming_average import StreamingAverage
-
         super()._forget()
         self.num_good_epochs = 0
         self.warmup_counter = 0
@@ -233,13 +248,11 @@ class Greedy(MetricFollower):
     window_sum = property(lambda self: self.average.sum)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Sets the state, as every `MetricFollower` does."""
         names = {"window": "values", "window_sum": "sum"}
         super().load_state_dict({k: v for k, v in state.items() if k not in names})
         self.average.load_state_dict({names[k]: v for k, v in state.items() if k in names})
 
     def step(self, value: float) -> None:
-        """Takes the next value of the metric."""
         value = self.average.streamavg(value) if self.smooth else value
         self.last_epoch += 1
         if self.cooldown_counter > 0 or self.warmup_counter > 0:
@@ -278,12 +291,8 @@ class Greedy(MetricFollower):
                 self._forget()
 
 
-def one_for_each(value: Rates, count: int, name: str) -> list[float]:
-    """Returns a bound for each of `count` rates.
-
-    Raises:
-        ValueError: If there are more or fewer.
-    """
+def _one_for_each(value: Rates, count: int, name: str) -> list[float]:
+    """Returns a bound for each of `count` rates."""
     if isinstance(value, int | float):
         return [value] * count
     if len(value) != count:

@@ -32,7 +32,7 @@ class MetricLrConfig(BaseLrConfig):
         metric: What the validation reports: "loss" or the name of a metric.
         mode: Whether the least or the greatest value is the best.
         factor: What the rate is multiplied with.
-        patience: Evaluations in a row that are let pass.
+        patience: Evaluations in a row, not better than the best, that are let pass.
         threshold: By how much a value must be better.
         threshold_mode: Whether that is relative to the best value.
         cooldown: Evaluations after a reduction that count for nothing.
@@ -43,16 +43,15 @@ class MetricLrConfig(BaseLrConfig):
     initial_learning_rate: PositiveFloat = REQUIRED
     metric: str = "loss"
     mode: Literal["min", "max"] = "min"
-    factor: Annotated[float, Interval(gt=0, lt=1)] = REQUIRED
+    factor: Annotated[float, Interval(gt=0, lt=1)] = 0.1
     patience: NonNegativeInt = 10
-    threshold: NonNegativeFloat = REQUIRED
-    threshold_mode: Literal["rel", "abs"] = REQUIRED
+    threshold: NonNegativeFloat = 1e-4
+    threshold_mode: Literal["rel", "abs"] = "rel"
     cooldown: NonNegativeInt = 0
-    min_lr: NonNegativeFloat = REQUIRED
+    min_lr: NonNegativeFloat = 0.0
     eps: NonNegativeFloat = 1e-8
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the initial rate for each step: it is no function of the step."""
         return xp.full_like(step, self.initial_learning_rate)
 
     def constant_value(self) -> float:
@@ -60,7 +59,6 @@ class MetricLrConfig(BaseLrConfig):
         return self.initial_learning_rate
 
     def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yields an error: a warmup is a function of the step."""
         yield "metric", "the rate follows a metric and can have no warmup"
 
     def settings(self) -> dict[str, Any]:
@@ -80,9 +78,8 @@ class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
 
         lr <- max(lr * factor, min_lr)
 
-    after more than `patience` evaluations that were no better than the best.
-
-    `ReduceOnPlateau` says more. Its curve over the steps is the initial rate.
+    after more than `patience` evaluations that were no better than the best. `ReduceOnPlateau` says
+    more. Its curve over the steps is the initial rate.
 
     >>> follower = HfReduceLrOnPlateauLrConfig(
     ...     initial_learning_rate=1.0, patience=0, factor=0.5).follower([1.0]
@@ -93,35 +90,16 @@ class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
     [0.5]
 
     Source: as in PyTorch's `ReduceLROnPlateau`, which transformers takes.
-
-    Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: The rate at the start, > 0.
-        metric: What the validation reports: "loss" or the name of a metric.
-        mode: Whether the least or the greatest value is the best.
-        factor: What the rate is multiplied with, in (0, 1).
-        patience: Evaluations in a row, not better than the best, that are let pass.
-        threshold: By how much a value must be better.
-        threshold_mode: Whether that is relative to the best value.
-        cooldown: Evaluations after a reduction that count for nothing.
-        min_lr: The least rate.
-        eps: Smaller changes are left out.
     """
 
     name: ScopeName = "ReduceLROnPlateau"
-    factor: Annotated[float, Interval(gt=0, lt=1)] = 0.1
-    threshold: NonNegativeFloat = 1e-4
-    threshold_mode: Literal["rel", "abs"] = "rel"
-    min_lr: NonNegativeFloat = 0.0
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields a least rate from which nothing can be reduced."""
         if self.min_lr > self.initial_learning_rate:
             message = f"must be <= `initial_learning_rate` {self.initial_learning_rate}"
             yield "min_lr", f"{message}, got {self.min_lr}"
 
     def follower(self, rates: Sequence[float]) -> ReduceOnPlateau:
-        """Returns the state machine, at its start."""
         return ReduceOnPlateau(rates, **self.settings())
 
 
@@ -146,19 +124,10 @@ class HfGreedyLrConfig(MetricLrConfig):
     Source: arXiv:2512.14527; as in transformers' `GreedyLR`.
 
     Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: The rate at the start, > 0.
-        metric: What the validation reports: "loss" or the name of a metric.
-        mode: Whether the least or the greatest value is the best.
-        factor: What the rate is multiplied with or divided by, in (0, 1).
+        factor: What the rate is multiplied with or divided by.
         patience: Evaluations in a row, all better or none, that are let pass.
-        threshold: By how much a value must be better.
-        threshold_mode: Whether that is relative to the best value.
-        cooldown: Evaluations after a reduction that count for nothing.
         warmup: Evaluations after a raise that count for nothing.
-        min_lr: The least rate.
         max_lr: The greatest rate.
-        eps: Smaller changes are left out.
         smooth: Whether the mean of the last values stands for each.
         window_size: The number of values in that mean.
         reset_start: Reductions at the least rate after which everything starts anew.
@@ -176,12 +145,10 @@ class HfGreedyLrConfig(MetricLrConfig):
     reset_start: PositiveInt = 500
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields contradictions: bounds that cross, a window that is not used."""
         if self.min_lr > self.max_lr:
             yield "min_lr", f"must be <= `max_lr` {self.max_lr}, got {self.min_lr}"
         if self.window_size != 50 and not self.smooth:
             yield "window_size", "needs `smooth: true`"
 
     def follower(self, rates: Sequence[float]) -> Greedy:
-        """Returns the state machine, at its start."""
         return Greedy(rates, **self.settings())

@@ -34,24 +34,20 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
     `1-sqrt`. From step S + decay_steps on it is lr0 * r. The warmup is that of the warmup section;
     with its `mode: replace` the stable phase counts from step 0 and contains the warmup.
 
-    Hu et al. 2024 (MiniCPM), arXiv:2404.06395; `1-sqrt`: Hägele et al. 2024, arXiv:2405.18392.
-
     >>> from optimization.schedules import curve
     >>> rate = WarmupStableDecayLrConfig(initial_learning_rate=1.0, stable_steps=80, decay_steps=20)
     >>> curve(rate, None, [0, 80, 90, 100]).round(4)
     array([1. , 1. , 0.5, 0. ])
 
-    Source: Hu et al. 2024, arXiv:2404.06395; Hägele et al. 2024, arXiv:2405.18392.
+    Source: Hu et al. 2024 (MiniCPM), arXiv:2404.06395; `1-sqrt`: Hägele et al. 2024,
+    arXiv:2405.18392.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, >= 0.
         stable_steps: The length of the stable phase in optimizer steps, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the
-            end of the training.
+        decay_steps: The length of the decay; left out, it lasts to the end of the training.
         min_lr_ratio: r, the last rate as a fraction of lr0.
         decay_type: The form of the decay.
-        offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "WarmupStableDecay"
@@ -63,11 +59,9 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
     offset: int = 0
 
     def end(self) -> tuple[str, int]:
-        """Returns `decay_steps` and the step at which the decay is over."""
         return "decay_steps", self.stable_steps + self.decay_steps
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
         length = self.decay_steps
         done = xp.clip(step - self.stable_steps, 0.0, length) / length
         remaining = xp.clip(self.stable_steps + length - step, 0.0, length) / length
@@ -83,7 +77,7 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
 @LR_CLS.register("one_cycle")
 @config_dataclass
 class OneCycleLrConfig(BaseLrConfig):
-    """Raises the rate to a maximum and lowers it again, as PyTorch's OneCycleLR.
+    """Raises the rate to a maximum and lowers it again.
 
     With T = total_steps, P = pct_start * T - 1, first = max_learning_rate / div_factor and
     last = first / final_div_factor, the rate goes from first at step 0 to max_learning_rate at step
@@ -104,7 +98,6 @@ class OneCycleLrConfig(BaseLrConfig):
     Source: Smith and Topin 2018, arXiv:1708.07120; as in PyTorch's OneCycleLR.
 
     Attributes:
-        name: The name of the schedule.
         max_learning_rate: The highest rate, > 0.
         total_steps: T, in optimizer steps, > 1.
         pct_start: The part of the steps in which the rate goes up, in (0, 1).
@@ -112,7 +105,6 @@ class OneCycleLrConfig(BaseLrConfig):
         final_div_factor: first / last, > 0.
         anneal_strategy: The form of each phase: half a cosine, or a line.
         three_phase: Whether the rate goes down to `first` as fast as it came up.
-        offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "OneCycle"
@@ -126,7 +118,6 @@ class OneCycleLrConfig(BaseLrConfig):
     offset: int = 0
 
     def end(self) -> tuple[str, int]:
-        """Returns `total_steps` and the step at which the decay is over."""
         return "total_steps", self.total_steps
 
     def _phases(self) -> tuple[list[float], list[float]]:
@@ -140,7 +131,6 @@ class OneCycleLrConfig(BaseLrConfig):
         return [0.0, peak, self.total_steps - 1.0], [first, top, last]
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields an error if a phase has no steps."""
         if self.total_steps < 2:
             yield "total_steps", f"must be > 1, got {self.total_steps}"
             return
@@ -153,7 +143,6 @@ class OneCycleLrConfig(BaseLrConfig):
             yield "pct_start", message
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
         ends, rates = self._phases()
         lengths = [end - start for start, end in pairwise(ends)]
         rises = [start - end for start, end in pairwise(rates)]

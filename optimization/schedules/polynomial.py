@@ -23,8 +23,7 @@ class PolynomialLrConfig(BaseLrConfig):
 
     From step T on it is `end_learning_rate`. With `cycle`, T is instead the first multiple of
     `decay_steps` that is >= s (and > 0): the rate jumps up again after each multiple of
-    `decay_steps`, each time less, as in Keras. Model Garden extrapolates to steps before `offset`,
-    and loses `offset` when the schedule is saved.
+    `decay_steps`, each time less, as in Keras.
 
     >>> from optimization.schedules import curve
     >>> rate = PolynomialLrConfig(
@@ -36,14 +35,11 @@ class PolynomialLrConfig(BaseLrConfig):
     Source: as in Keras' PolynomialDecay.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the
-            end of the training.
+        decay_steps: The length of the decay; left out, it lasts to the end of the training.
         end_learning_rate: The rate at the end of the decay, >= 0.
         power: The power of the polynomial, > 0.
         cycle: Whether the rate comes up again after `decay_steps` steps.
-        offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "PolynomialDecay"
@@ -55,11 +51,9 @@ class PolynomialLrConfig(BaseLrConfig):
     offset: int = 0
 
     def end(self) -> tuple[str, int] | None:
-        """Returns `decay_steps` and its value; None where the rate comes up again."""
         return None if self.cycle else ("decay_steps", self.decay_steps)
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
         end, total = self.end_learning_rate, self.decay_steps
         if self.cycle:
             cycles, rest = whole_and_rest(step, total, xp)
@@ -85,12 +79,9 @@ class LinearLrConfig(BaseLrConfig):
     Source: as in Keras' PolynomialDecay of power 1.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step 0, >= 0.
-        decay_steps: The length of the decay in optimizer steps, > 0; left out, it lasts to the
-            end of the training.
+        decay_steps: The length of the decay; left out, it lasts to the end of the training.
         end_learning_rate: The rate at the end of the decay, >= 0.
-        offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "LinearDecay"
@@ -100,11 +91,9 @@ class LinearLrConfig(BaseLrConfig):
     offset: int = 0
 
     def end(self) -> tuple[str, int]:
-        """Returns `decay_steps` and the step at which the decay is over."""
         return "decay_steps", self.decay_steps
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
         end = self.end_learning_rate
         remaining = xp.maximum(self.decay_steps - step, 0.0) / self.decay_steps
         return (self.initial_learning_rate - end) * remaining + end

@@ -33,7 +33,6 @@ class DirectPowerLrConfig(BaseLrConfig):
     Source: as in Model Garden's DirectPowerDecay.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, >= 0.
         power: The power; above 0 the rate grows without bound.
     """
@@ -45,7 +44,6 @@ class DirectPowerLrConfig(BaseLrConfig):
     power: float = -0.5
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate after `step` steps."""
         return self.initial_learning_rate * xp.power(xp.maximum(step, 1.0), self.power)
 
 
@@ -69,12 +67,10 @@ class PowerAndLinearDecayLrConfig(BaseLrConfig):
     Source: as in Model Garden's PowerAndLinearDecay.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, the rate at steps 0 and 1, >= 0.
         total_decay_steps: The length of the whole decay in optimizer steps, > 0.
         power: The power.
         linear_decay_fraction: The part of `total_decay_steps` in which the line acts.
-        offset: The optimizer step at which the schedule starts.
     """
 
     peak_is_asked: ClassVar[bool] = False
@@ -87,13 +83,11 @@ class PowerAndLinearDecayLrConfig(BaseLrConfig):
     offset: int = 0
 
     def end(self) -> tuple[str, int] | None:
-        """Returns `total_decay_steps` and its value; None where there is no line to zero."""
         if self.linear_decay_fraction == 0:
             return None
         return "total_decay_steps", self.total_decay_steps
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
         rate = self.initial_learning_rate * xp.power(xp.maximum(step, 1.0), self.power)
         linear_steps = self.total_decay_steps * self.linear_decay_fraction
         if linear_steps == 0:
@@ -119,7 +113,6 @@ class PowerDecayWithOffsetLrConfig(BaseLrConfig):
     Source: as in Model Garden's PowerDecayWithOffset.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, the rate at step `offset` + 1, >= 0.
         power: The power.
         offset: The last optimizer step that has the constant rate.
@@ -137,7 +130,6 @@ class PowerDecayWithOffsetLrConfig(BaseLrConfig):
     pre_offset_learning_rate: NonNegativeFloat = 1.0e6
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after `offset`."""
         before = self.pre_offset_learning_rate
         after = self.initial_learning_rate * xp.power(xp.maximum(step, 1.0), self.power)
         return xp.where(step > 0, xp.minimum(after, before), xp.full_like(step, before))
@@ -150,9 +142,9 @@ class InverseSqrtLrConfig(BaseLrConfig):
 
         lr(s) = lr0 * sqrt(timescale / max(s, timescale))
 
-    Up to step `timescale` the rate is lr0; at four times that it is lr0 / 2. This is T5's schedule
-    (Raffel et al. 2020, arXiv:1910.10683), scaled so that lr0 is the highest rate; the schedule of
-    that name in transformers is this one with `timescale` equal to the steps of a linear warmup.
+    Up to step `timescale` the rate is lr0; at four times that it is lr0 / 2. This is T5's schedule,
+    scaled so that lr0 is the highest rate; the schedule of that name in transformers is this one
+    with `timescale` equal to the steps of a linear warmup.
 
     >>> from optimization.schedules import curve
     >>> rate = InverseSqrtLrConfig(initial_learning_rate=1.0, timescale=100)
@@ -162,10 +154,8 @@ class InverseSqrtLrConfig(BaseLrConfig):
     Source: Raffel et al. 2020, arXiv:1910.10683.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: lr0, >= 0.
         timescale: Optimizer steps, > 0.
-        offset: The optimizer step at which the schedule starts.
     """
 
     name: ScopeName = "InverseSqrtDecay"
@@ -174,7 +164,5 @@ class InverseSqrtLrConfig(BaseLrConfig):
     offset: int = 0
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate `step` steps after the start."""
-        return self.initial_learning_rate * xp.sqrt(
-            self.timescale / xp.maximum(step, self.timescale)
-        )
+        done = xp.maximum(step, self.timescale)
+        return self.initial_learning_rate * xp.sqrt(self.timescale / done)

@@ -8,7 +8,7 @@ from optimization.schedules.registry import LR_CLS
 @LR_CLS.register("relative_step")
 @config_dataclass
 class RelativeStepLrConfig(BaseLrConfig):
-    """The relative step size of Adafactor (Shazeer and Stern 2018, arXiv:1804.04235).
+    """The relative step size of Adafactor.
 
         lr(s) = min(1e-2, 1 / sqrt(s + 1))
         lr(s) = min(1e-6 * (s + 1), 1 / sqrt(s + 1))   with `warmup_init`
@@ -25,7 +25,6 @@ class RelativeStepLrConfig(BaseLrConfig):
     Source: Shazeer and Stern 2018, arXiv:1804.04235.
 
     Attributes:
-        name: The name of the schedule.
         warmup_init: Whether the rate comes up from 1e-6.
     """
 
@@ -33,7 +32,6 @@ class RelativeStepLrConfig(BaseLrConfig):
     warmup_init: bool = False
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate after `step` steps."""
         t = step + 1.0
         bound = 1e-6 * t if self.warmup_init else 1e-2
         return xp.minimum(bound, 1.0 / xp.sqrt(t))

@@ -35,7 +35,6 @@ class _CosineLrConfig(EndingLrConfig):
     num_cycles: NonNegativeFloat = 0.5
 
     def factor(self, done: Array, xp: Namespace) -> Array:
-        """Returns the factor `done` steps after the warmup."""
         return waves(done, self._length, self.num_cycles, xp, self.steps_ahead)
 
 
@@ -52,7 +51,6 @@ class _MinLrConfig(_CosineLrConfig):
     min_lr_rate: Fraction | None = None
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields also: not exactly one of the two; a least rate that is the highest."""
         yield from super().check()
         if (self.min_lr is None) == (self.min_lr_rate is None):
             yield "min_lr", "exactly one of `min_lr` and `min_lr_rate` must be set"
@@ -61,7 +59,6 @@ class _MinLrConfig(_CosineLrConfig):
             yield "min_lr", f"{message}, got {self.min_lr}"
 
     def factor(self, done: Array, xp: Namespace) -> Array:
-        """Returns the factor `done` steps after the warmup."""
         rate = self.min_lr_rate
         if rate is None:
             rate = self.min_lr / self.initial_learning_rate if self.min_lr else 0.0
@@ -83,7 +80,6 @@ class HfConstantLrConfig(BaseLrConfig):
     Source: as in transformers' `get_constant_schedule`.
 
     Attributes:
-        name: The name of the schedule.
         initial_learning_rate: The learning rate, >= 0.
     """
 
@@ -91,11 +87,9 @@ class HfConstantLrConfig(BaseLrConfig):
     initial_learning_rate: NonNegativeFloat = REQUIRED
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate for each step."""
         return xp.full_like(step, self.initial_learning_rate)
 
     def constant_value(self) -> float:
-        """Returns the learning rate."""
         return self.initial_learning_rate
 
 
@@ -112,17 +106,11 @@ class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
     array([0. , 0.5, 1. , 1. ])
 
     Source: as in transformers' `get_constant_schedule_with_warmup`.
-
-    Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: lr0, >= 0.
-        num_warmup_steps: W, in optimizer steps; 0 for none.
     """
 
     name: ScopeName = "ConstantScheduleWithWarmup"
 
     def factor(self, done: Array, xp: Namespace) -> Array:
-        """Returns the factor `done` steps after the warmup."""
         return xp.ones_like(done)
 
 
@@ -142,19 +130,11 @@ class HfLinearLrConfig(EndingLrConfig):
     array([0. , 0.5, 1. , 0.5, 0. ])
 
     Source: as in transformers' `get_linear_schedule_with_warmup`.
-
-    Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: lr0, the rate at step W, >= 0.
-        num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
-            training.
     """
 
     name: ScopeName = "LinearScheduleWithWarmup"
 
     def factor(self, done: Array, xp: Namespace) -> Array:
-        """Returns the factor `done` steps after the warmup."""
         left = self.num_training_steps - self.num_warmup_steps - done
         return xp.maximum(left, 0.0) / self._length
 
@@ -179,11 +159,6 @@ class HfCosineLrConfig(_CosineLrConfig):
     Source: as in transformers' `get_cosine_schedule_with_warmup`.
 
     Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: lr0, the rate at step W, >= 0.
-        num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
-            training.
         num_cycles: c, how many waves there are up to step N; 0.5 ends at 0.
     """
 
@@ -212,11 +187,6 @@ class HfCosineWithRestartsLrConfig(EndingLrConfig):
     Source: as in transformers' `get_cosine_with_hard_restarts_schedule_with_warmup`.
 
     Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: lr0, the rate at step W and at each restart, >= 0.
-        num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
-            training.
         num_cycles: c, the number of half cosines, >= 1.
     """
 
@@ -224,7 +194,6 @@ class HfCosineWithRestartsLrConfig(EndingLrConfig):
     num_cycles: PositiveInt = 1
 
     def factor(self, done: Array, xp: Namespace) -> Array:
-        """Returns the factor `done` steps after the warmup."""
         period = self._length / self.num_cycles
         _, rest = whole_and_rest(done, period, xp)
         wave = half_cosine((period - rest) / period, xp)
@@ -247,11 +216,6 @@ class HfPolynomialLrConfig(EndingLrConfig):
     Source: as in transformers' `get_polynomial_decay_schedule_with_warmup`.
 
     Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: lr0, the rate at step W, > `lr_end`.
-        num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
-            training.
         lr_end: The rate from step N on, >= 0.
         power: p, > 0.
     """
@@ -261,14 +225,12 @@ class HfPolynomialLrConfig(EndingLrConfig):
     power: PositiveFloat = 1.0
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields also: an end that is not below the start."""
         yield from super().check()
         if self.lr_end >= self.initial_learning_rate:
             message = f"must be < `initial_learning_rate` {self.initial_learning_rate}"
             yield "lr_end", f"{message}, got {self.lr_end}"
 
     def factor(self, done: Array, xp: Namespace) -> Array:
-        """Returns the factor `done` steps after the warmup."""
         left = xp.maximum(self.num_training_steps - self.num_warmup_steps - done, 0.0)
         end = self.lr_end / self.initial_learning_rate
         return (1.0 - end) * xp.power(left / self._length, self.power) + end
@@ -290,9 +252,6 @@ class HfInverseSqrtLrConfig(WarmedUpLrConfig):
     Source: as in transformers' `get_inverse_sqrt_schedule`.
 
     Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: lr0, the rate at step W, >= 0.
-        num_warmup_steps: W, in optimizer steps; 0 for none.
         timescale: ts, in optimizer steps, > 0; None for W, or 10000 without warmup.
     """
 
@@ -300,7 +259,6 @@ class HfInverseSqrtLrConfig(WarmedUpLrConfig):
     timescale: PositiveFloat | None = None
 
     def factor(self, done: Array, xp: Namespace) -> Array:
-        """Returns the factor `done` steps after the warmup."""
         timescale = float(self.timescale or self.num_warmup_steps or 10000)
         return xp.sqrt(timescale / (timescale + done))
 
@@ -325,11 +283,6 @@ class HfCosineWithMinLrConfig(_MinLrConfig):
     Source: as in transformers' `get_cosine_with_min_lr_schedule_with_warmup`.
 
     Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: lr0, the rate at step W, >= 0.
-        num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
-            training.
         num_cycles: c, how many waves there are up to step N; 0.5 ends at the least rate.
         min_lr: The least rate, r * lr0; exactly one of this and the next is set.
         min_lr_rate: r, the least rate as a fraction of lr0.
@@ -360,11 +313,6 @@ class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
     Source: as in transformers' `get_cosine_with_min_lr_schedule_with_warmup_lr_rate`.
 
     Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: lr0, the rate at step W - 1, >= 0.
-        num_warmup_steps: W, in optimizer steps; 0 for none.
-        num_training_steps: N, in optimizer steps from step 0; left out, the length of the
-            training.
         num_cycles: c, how many waves there are up to step N; 0.5 ends at the least rate.
         min_lr: The least rate, r * lr0; exactly one of this and the next is set.
         min_lr_rate: r, the least rate as a fraction of lr0.
@@ -377,13 +325,11 @@ class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
     warmup_lr_rate: Fraction | None = None
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields also: the start of a warmup that there is not."""
         yield from super().check()
         if self.warmup_lr_rate is not None and not self.num_warmup_steps:
             yield "warmup_lr_rate", "needs `num_warmup_steps` > 0"
 
     def ramp(self, step: Array, xp: Namespace) -> Array:
-        """Returns the factor at a step of the warmup."""
         del xp
         start = self.warmup_lr_rate
         if start is None:

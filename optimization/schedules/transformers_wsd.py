@@ -44,9 +44,6 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
     Source: as in transformers' `get_wsd_schedule`.
 
     Attributes:
-        name: The name of the schedule.
-        initial_learning_rate: lr0, >= 0.
-        num_warmup_steps: W, in optimizer steps; 0 for none.
         num_decay_steps: D, in optimizer steps, >= 0.
         num_training_steps: W + S + D, where `num_stable_steps` is not set; left out, the length
             of the training. With `num_stable_steps` it may be more than that sum, or null.
@@ -67,7 +64,6 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
     num_cycles: NonNegativeFloat = 0.5
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields parts that do not fit into the whole, a whole that is not known, unused forms."""
         parts = self.num_warmup_steps + self.num_decay_steps + (self.num_stable_steps or 0)
         if self.num_training_steps is None:
             if self.num_stable_steps is None:
@@ -81,7 +77,6 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
             yield "num_cycles", "needs `decay_type: cosine`"
 
     def end(self) -> tuple[str, int]:
-        """Returns the field that says how long the whole is, and the step at which it is over."""
         name = "num_training_steps" if self.num_stable_steps is None else "num_decay_steps"
         return name, self.num_warmup_steps + self._stable_steps + self.num_decay_steps
 
@@ -92,7 +87,6 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
         return self.num_training_steps - self.num_warmup_steps - self.num_decay_steps
 
     def ramp(self, step: Array, xp: Namespace) -> Array:
-        """Returns the factor at a step of the warmup."""
         up = step / self.num_warmup_steps
         if self.warmup_type == "cosine":
             up = half_cosine(up, xp)
@@ -102,7 +96,6 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
         return (1.0 - self.min_lr_ratio) * up + self.min_lr_ratio
 
     def factor(self, done: Array, xp: Namespace) -> Array:
-        """Returns the factor `done` steps after the warmup."""
         length = max(1, self.num_decay_steps)
         gone = xp.clip(done - self._stable_steps, 0.0, length)
         left = (length - gone) / length

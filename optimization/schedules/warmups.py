@@ -25,17 +25,13 @@ class LinearWarmupConfig(BaseWarmupConfig):
     Source: Goyal et al. 2017, arXiv:1706.02677; as in Model Garden's LinearWarmup.
 
     Attributes:
-        name: The name of the schedule.
         warmup_learning_rate: w0, the rate at step 0, >= 0.
-        warmup_steps: W, the length of the warmup in optimizer steps, 0 for none.
-        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
     """
 
     name: ScopeName = "linear"
     warmup_learning_rate: NonNegativeFloat = 0.0
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
-        """Returns the rate at `step` on the way to `target`."""
         start = self.warmup_learning_rate
         return start + (target - start) * (step / self.warmup_steps)
 
@@ -58,17 +54,13 @@ class PolynomialWarmupConfig(BaseWarmupConfig):
     Source: as in Model Garden's PolynomialWarmUp.
 
     Attributes:
-        name: The name of the schedule.
         power: The power, > 0.
-        warmup_steps: W, the length of the warmup in optimizer steps, 0 for none.
-        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
     """
 
     name: ScopeName = "polynomial"
     power: PositiveFloat = 1.0
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
-        """Returns the rate at `step` on the way to `target`."""
         return target * xp.power(xp.maximum(step, 1.0) / self.warmup_steps, self.power)
 
 
@@ -88,17 +80,13 @@ class ConstantWarmupConfig(BaseWarmupConfig):
     Source: He et al. 2016, arXiv:1512.03385, section 4.2.
 
     Attributes:
-        name: The name of the schedule.
         warmup_learning_rate: w0, the rate for s < W, >= 0.
-        warmup_steps: W, the length of the warmup in optimizer steps, 0 for none.
-        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
     """
 
     name: ScopeName = "constant"
     warmup_learning_rate: NonNegativeFloat = 0.0
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
-        """Returns the warmup's rate for each step."""
         del target
         return xp.full_like(step, self.warmup_learning_rate)
 
@@ -119,17 +107,13 @@ class CosineWarmupConfig(BaseWarmupConfig):
     Source: as the first phase of PyTorch's OneCycleLR.
 
     Attributes:
-        name: The name of the schedule.
         warmup_learning_rate: w0, the rate at step 0, >= 0.
-        warmup_steps: W, the length of the warmup in optimizer steps, 0 for none.
-        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
     """
 
     name: ScopeName = "cosine"
     warmup_learning_rate: NonNegativeFloat = 0.0
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
-        """Returns the rate at `step` on the way to `target`."""
         start = self.warmup_learning_rate
         return start + (target - start) * half_cosine(step / self.warmup_steps, xp)
 
@@ -150,17 +134,13 @@ class ExponentialWarmupConfig(BaseWarmupConfig):
     Source: as PyTorch's ExponentialLR, with a factor above 1.
 
     Attributes:
-        name: The name of the schedule.
         warmup_learning_rate: w0, the rate at step 0, > 0.
-        warmup_steps: W, the length of the warmup in optimizer steps, 0 for none.
-        mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
     """
 
     name: ScopeName = "exponential"
     warmup_learning_rate: PositiveFloat = REQUIRED
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
-        """Returns the rate at `step` on the way to `target`."""
         start = self.warmup_learning_rate
         ratio = xp.full_like(step, target / start)
         return start * xp.power(ratio, step / self.warmup_steps)

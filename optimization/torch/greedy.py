@@ -7,8 +7,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optimization.configs import printing
-from optimization.schedules.followers import Greedy
-from optimization.schedules.streaming_average import StreamingAverage
+from optimization.schedules.followers import Greedy, StreamingAverage
 from optimization.torch.schedule import set_rate
 
 # What transformers' class calls otherwise in its state.

@@ -1,5 +1,5 @@
 """`StreamingAverage` of transformers."""
 
-from optimization.schedules.streaming_average import StreamingAverage
+from optimization.schedules.followers import StreamingAverage
 
 __all__ = ["StreamingAverage"]
