@@ -25,7 +25,7 @@ class _Entry(NamedTuple):
     weight: Any
     path: str
     target: Any
-    optimizer: RuleOptimizer
+    optimizer: Any
 
     def to_evaluate(self, y: Any) -> Any:
         """Returns x, given y."""

@@ -15,7 +15,8 @@ from optimization.keras.norms import sum_of_squares
 from optimization.keras.rule_optimizer import as_kept, decayed, state_as_in, updated
 from optimization.keras.rule_part import numbers_now
 from optimization.rules.arrays import State
-from optimization.rules.rule import Numbers, Rule, given
+from optimization.rules.layerwise import LayerwiseRule
+from optimization.rules.rule import Numbers, given
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -54,13 +55,13 @@ class Kind:
     """What the variables of a kind have in common.
 
     Attributes:
-        rule: The formula.
+        rule: The formula, a `Rule`.
         settings: The numbers that do not change.
         slots: The names of the slots.
         averages: Whether there is an average.
     """
 
-    rule: Rule
+    rule: Any
     settings: Numbers
     slots: tuple[str, ...]
     averages: bool
@@ -300,11 +301,12 @@ def update_of(kind: Kind, variables: Sequence[Any]) -> Update:
     """
     rule, shape = kind.rule, tuple(variables[0].shape)
     alike = all(tuple(variable.shape) in (shape, ()) for variable in variables)
-    averages = rule.is_layerwise and bool(rule.averaged_axes(kind.settings))
-    stacks = rule.is_elementwise(kind.settings) or (rule.is_layerwise and not averages)
+    layerwise = isinstance(rule, LayerwiseRule)
+    averages = layerwise and bool(rule.averaged_axes(kind.settings))
+    stacks = rule.is_elementwise(kind.settings) or (layerwise and not averages)
     if is_small(variables[0]) and alike and stacks:
         return StackedUpdate(kind)
-    asks = rule.is_layerwise and (averages or rule.norms_of(kind.settings))
+    asks = layerwise and (averages or rule.norms_of(kind.settings))
     return LayerwiseUpdate(kind) if asks else Update(kind)
 
 

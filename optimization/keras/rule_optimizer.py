@@ -126,8 +126,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             part.build(variables, paths, among.shapes)
         # As Keras' optimizers have them, for whoever asks for `_momentums`.
         states = [self.state_of(index) for index in range(len(self._parts))]
-        for slot in (slot for slots in self.rule.slots for slot in slots):
-            if any(slot.name in state for state in states):
+        for slot in self.rule.slots:
+            if slot.plural and any(slot.name in state for state in states):
                 setattr(self, f"_{slot.plural}", [state.get(slot.name) for state in states])
         for name, variable in parts[0][0].shared.items():
             setattr(self, f"_{name}", variable)
@@ -272,5 +272,5 @@ def state_as_in(rule: Rule, values: Mapping[str, Any]) -> State:
 
 def as_kept(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the state as Keras keeps it, of what the formula knows, or the other way round."""
-    other_sign = {slot.name for slots in rule.slots for slot in slots if slot.negative}
+    other_sign = {slot.name for slot in rule.slots if slot.negative}
     return {name: -x if name in other_sign else x for name, x in values.items()}

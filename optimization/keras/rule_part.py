@@ -65,11 +65,12 @@ class RulePart:
         self._own = {n: {**usual, **each} for n, each in zip(places, own, strict=True)}
         self._decays = {n: self.rule.decays(p) for n, p in zip(places, paths, strict=True)}
         self._state: dict[int, dict[str, keras.Variable]] = {n: {} for n in places}
-        for number, slots in enumerate(self.rule.slots):
+        slots = [slot for slot in self.rule.slots if slot.plural]
+        for turn in sorted({slot.turn for slot in slots}):
             for variable, path in zip(variables, paths, strict=True):
                 if not self.optimizer._overwrite_variable_with_gradient(variable):
-                    self._make_slots(variable, path, slots)
-            if number == 0:
+                    self._make_slots(variable, path, [s for s in slots if s.turn == turn])
+            if turn == 0:
                 self._make_shared()
 
     def _make_slots(self, variable: keras.Variable, path: str, slots: Sequence[Slot]) -> None:
@@ -113,10 +114,8 @@ class RulePart:
         trained = optimizer._trainable_variables[index]
         if not (self._decays[index] and optimizer._use_weight_decay(trained)):
             values.update(dict.fromkeys(self.rule.decay_arguments, 0.0))
-        if self.rule.asks_if_constant:
-            rate = optimizer._learning_rate if self._rate is None else self._rate
-            values["constant_rate"] = not callable(rate)
-        return Numbers(**values, **self._own[index])
+        rate = optimizer._learning_rate if self._rate is None else self._rate
+        return Numbers(**values, **self._own[index], constant_rate=not callable(rate))
 
     def own_rate(self, argument: str) -> Any:
         """Returns the rate of some variables, by the argument that it is; None for the usual."""

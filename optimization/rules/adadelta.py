@@ -1,17 +1,17 @@
 """Adadelta."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Sequence, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay, PositiveFloat
-from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot, Slots
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("adadelta")
 @config_dataclass
-class AdadeltaConfig(KerasOptimizerConfig, Rule):
+class AdadeltaConfig(Rule):
     """Adadelta: steps of the size of the past ones, with a rate that is usually 1.
 
         v <- rho v + (1 - rho) g^2
@@ -26,14 +26,12 @@ class AdadeltaConfig(KerasOptimizerConfig, Rule):
         epsilon: Keeps both roots from 0.
     """
 
-    class_name: ClassVar[str] = "Adadelta"
-    elementwise: ClassVar[bool] = True
-    native_usual: ClassVar[Mapping[str, Any]] = {"lr": 1.0, "rho": 0.9, "epsilon": 1e-6}
-    slots: ClassVar[Slots] = (
-        (
-            Slot("accumulated_grad", "accumulated_grads", "square_avg"),
-            Slot("accumulated_delta_var", "accumulated_delta_vars", "acc_delta"),
-        ),
+    class_name = "Adadelta"
+    elementwise = True
+    native_usual: ClassVar = {"lr": 1.0, "rho": 0.9, "epsilon": 1e-6}
+    slots = (
+        Slot("accumulated_grad", "accumulated_grads", "square_avg"),
+        Slot("accumulated_delta_var", "accumulated_delta_vars", "acc_delta"),
     )
 
     name: str | None = "Adadelta"
@@ -48,8 +46,6 @@ class AdadeltaConfig(KerasOptimizerConfig, Rule):
         s.lerp_square("accumulated_delta_var", u, 1 - h.rho)
         return h.lr * u
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
         """Returns torch's, without decay, which torch has in the gradient."""
-        if self.weight_decay or "weight_decay" in changing:
-            return None
-        return "Adadelta", {"rho": self.rho, "eps": self.epsilon}
+        return self.equivalent_without_decay("Adadelta", changing)

@@ -28,12 +28,6 @@ OneOrMorePatterns = Annotated[
 ]
 """Regular expressions, searched for in a variable's path; a single one needs no list."""
 
-# The switches that Keras' hyperparameters do not mean.
-_FIXED = (
-    *("factored", "multiply_by_parameter_scale", "beta1", "step_offset", "factored_axes"),
-    *("min_dim_size_to_factor", "epsilon1_mode", "beta_2_cap", "momentum_of"),
-    *("weight_decay_kind", "weight_decay_first", "step_count"),
-)
 _LEAST = 1.2e-38  # the least normal number of float32, rounded up
 _SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is about that number
 
@@ -91,9 +85,9 @@ class AdafactorConfig(AdafactorFormula):
             gradient (`per_parameter`).
     """
 
-    class_name: ClassVar[str] = "Adafactor"
-    section_only: ClassVar[tuple[str, ...]] = ("variant",)
-    argument_order: ClassVar[tuple[str, ...]] = tuple(VARIANTS["t5x"])
+    class_name = "Adafactor"
+    section_only = ("variant",)
+    argument_order = tuple(VARIANTS["t5x"])
 
     name: str | None = "Adafactor"
     factored: bool = True
@@ -204,10 +198,6 @@ class AdafactorConfig(AdafactorFormula):
             if not present and getattr(self, name) != usual[name]:
                 yield name, f"needs {what}"
 
-    def arguments(self) -> dict[str, Any]:
-        """Returns the arguments of the class, the switches; the variant is but their start."""
-        return {k: v for k, v in super().arguments().items() if k != "variant"}
-
 
 @OPTIMIZERS_CLS.register("adafactor_keras", torch="optimization.torch.recipes:adafactor_keras")
 @config_dataclass
@@ -235,12 +225,12 @@ class AdafactorKerasConfig(AdafactorFormula):
         relative_step: Whether a constant learning rate is capped by 1 / sqrt(t).
     """
 
-    class_name: ClassVar[str] = "AdafactorKeras"
-    native_name: ClassVar[str | None] = ""  # that of `adafactor` has all of it
-    section_only: ClassVar[tuple[str, ...]] = ("learning_rate",)
-    asks_if_constant: ClassVar[bool] = True
-    variable_settings: ClassVar[Mapping[str, Any]] = {
-        name: preset("keras")[name] for name in _FIXED
+    class_name = "AdafactorKeras"
+    native_name = ""  # that of `adafactor` has all of it
+    section_only = ("learning_rate",)
+    # All switches but the one that is an argument here too.
+    variable_settings: ClassVar = {
+        k: v for k, v in VARIANTS["keras"].items() if k != "weight_decay"
     }
 
     name: str | None = "Adafactor"
@@ -258,55 +248,24 @@ class AdafactorKerasConfig(AdafactorFormula):
             message = "the rate is set by the `learning_rate` section: use its type `constant`"
             yield "learning_rate", message
 
-    def arguments(self) -> dict[str, Any]:
-        """Returns the arguments of the class; the factory supplies the learning rate."""
-        return {k: v for k, v in super().arguments().items() if k != "learning_rate"}
-
     def switched(self, h: Numbers) -> Numbers:
         """Returns the numbers by the names of the switches."""
-        if hasattr(h, "decay_rate"):
-            return h
-        names = ("beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step")
-        own = {name: getattr(h, name) for name in (*names, "constant_rate", "weight_decay")}
-        return Numbers(**{**vars(h), **keras_switches(**own)})
-
-    def switches(self, constant_rate: bool) -> dict[str, Any]:
-        """Returns what the section is as arguments of `Adafactor`.
-
-        Args:
-            constant_rate: Whether the learning rate is a constant, not a schedule.
-        """
-        arguments = self.arguments()
-        name = {key: arguments.pop(key) for key in ("name",) if key in arguments}
-        return {**name, **keras_switches(**arguments, constant_rate=constant_rate)}
+        return Numbers(**{**vars(h), **keras_switches(h, h.constant_rate)})
 
 
-def keras_switches(
-    beta_2_decay: float,
-    epsilon_1: float,
-    epsilon_2: float,
-    clip_threshold: float,
-    relative_step: bool,
-    constant_rate: bool,
-    weight_decay: float | None = None,
-) -> dict[str, Any]:
-    """Returns the switches of Adafactor that Keras' hyperparameters mean.
+def keras_switches(h: Any, constant_rate: bool) -> dict[str, Any]:
+    """Returns the switches of `adafactor` that Keras' hyperparameters mean.
 
     Args:
-        beta_2_decay: As in `AdafactorKerasConfig`, and all others but the last.
-        epsilon_1: See there.
-        epsilon_2: See there.
-        clip_threshold: See there.
-        relative_step: See there.
+        h: What has the hyperparameters: numbers, or a section.
         constant_rate: Whether the learning rate is a constant, not a schedule.
-        weight_decay: See there.
     """
     return {
-        **preset("keras"),
-        "weight_decay": weight_decay,
-        "decay_rate": -beta_2_decay,
-        "epsilon1": epsilon_1,
-        "epsilon2": epsilon_2,
-        "clipping_threshold": clip_threshold,
-        "step_size": "capped" if relative_step and constant_rate else "absolute",
+        **VARIANTS["keras"],
+        "weight_decay": h.weight_decay,
+        "decay_rate": -h.beta_2_decay,
+        "epsilon1": h.epsilon_1,
+        "epsilon2": h.epsilon_2,
+        "clipping_threshold": h.clip_threshold,
+        "step_size": "capped" if h.relative_step and constant_rate else "absolute",
     }

@@ -1,12 +1,13 @@
 """The formula of Adafactor, whose switches are the fields of `adafactor`."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from optimization.configs.base import config_dataclass
 from optimization.matching.patterns import matches_any
 from optimization.rules.adafactor_variants import axes_to_factor
-from optimization.rules.rule import Numbers, Rule, Slot, Slots, given
+from optimization.rules.layerwise import LayerwiseRule
+from optimization.rules.rule import Numbers, Slot, given
 from optimization.schedules.relative_step import RelativeStepLrConfig
 
 
@@ -19,7 +20,7 @@ def _is_factored(h: Any) -> bool:
 
 
 @config_dataclass
-class AdafactorFormula(Rule):
+class AdafactorFormula(LayerwiseRule):
     """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235), its memory factored for real.
 
     A factored variable has row and column means, and nothing of its own size, unless there is a
@@ -27,29 +28,24 @@ class AdafactorFormula(Rule):
     nothing has to be corrected.
     """
 
-    is_layerwise: ClassVar[bool] = True
-    slots: ClassVar[Slots] = (
-        (
-            Slot(
-                *("row", "rows", "exp_avg_sq_row"),
-                when=_is_factored,
-                shape=lambda shape, h: _without(shape, h.axes[0]),
-            ),
-            Slot(
-                *("column", "columns", "exp_avg_sq_col"),
-                when=_is_factored,
-                shape=lambda shape, h: _without(shape, h.axes[1]),
-            ),
-            Slot("velocity", "velocities", "exp_avg_sq", when=lambda h: h.axes is None),
+    slots = (
+        Slot(
+            *("row", "rows", "exp_avg_sq_row"),
+            when=_is_factored,
+            shape=lambda shape, h: _without(shape, h.axes[0]),
         ),
-        (Slot("momentum", "momentums", "exp_avg", when=lambda h: h.beta1 is not None),),
-        (
-            Slot(
-                *("count", "counts", ""),
-                when=lambda h: h.step_count == "per_parameter",
-                shape=lambda shape, h: (),
-                dtype="int",
-            ),
+        Slot(
+            *("column", "columns", "exp_avg_sq_col"),
+            when=_is_factored,
+            shape=lambda shape, h: _without(shape, h.axes[1]),
+        ),
+        Slot("velocity", "velocities", "exp_avg_sq", when=lambda h: h.axes is None),
+        Slot("momentum", "momentums", "exp_avg", 0.0, 1, lambda h: h.beta1 is not None),
+        Slot(
+            *("count", "counts", "", 0.0, 2),
+            when=lambda h: h.step_count == "per_parameter",
+            shape=lambda shape, h: (),
+            dtype="int",
         ),
     )
 
@@ -76,11 +72,14 @@ class AdafactorFormula(Rule):
 
     def settings(self, path: str, shape: Sequence[int]) -> dict[str, Any]:
         """Returns which axes of a variable are factored, (d0, d1)."""
-        axes = None
-        if self._switch("factored"):
-            names = ("factored_axes", "min_dim_size_to_factor")
-            axes = axes_to_factor(shape, *map(self._switch, names))
-        return {"axes": axes}
+        names = ("factored", "factored_axes", "min_dim_size_to_factor")
+        return self.shape_settings(shape, {name: self._switch(name) for name in names})
+
+    def shape_settings(self, shape: Sequence[int], group: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns which axes of a tensor of this shape are factored."""
+        names = ("factored_axes", "min_dim_size_to_factor")
+        axes = axes_to_factor(tuple(shape), *(group[name] for name in names))
+        return {"axes": axes if group["factored"] else None}
 
     def averaged_axes(self, h: Numbers) -> Sequence[int]:
         """Returns the axes that are factored."""

@@ -14,7 +14,8 @@ Each row was read from the code that it names, which is what its defaults are:
                 momentum
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 _COMMON: dict[str, Any] = {
@@ -99,8 +100,9 @@ def preset(variant: str, written: Mapping[str, Any] | None = None) -> dict[str, 
     return values
 
 
+@functools.cache
 def axes_to_factor(
-    shape: Sequence[int], factored_axes: str, min_dim_size_to_factor: int
+    shape: tuple[int, ...], factored_axes: str, min_dim_size_to_factor: int
 ) -> tuple[int, int] | None:
     """Returns which two axes of a tensor are factored.
 

@@ -1,12 +1,12 @@
 """Adagrad."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Sequence, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS
-from optimization.rules.rule import Rule, Slot, Slots
+from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("adagrad")
@@ -27,21 +27,11 @@ class AdagradConfig(Rule):
         epsilon: Keeps the divisor from 0.
     """
 
-    class_name: ClassVar[str] = "Adagrad"
-    argument_order: ClassVar[tuple[str, ...]] = (
-        "initial_accumulator_value",
-        "epsilon",
-        "weight_decay",
-    )
-    elementwise: ClassVar[bool] = True
-    native_usual: ClassVar[Mapping[str, Any]] = {
-        "lr": 1e-2,
-        "epsilon": 1e-10,
-        "initial_accumulator_value": 0.0,
-    }
-    slots: ClassVar[Slots] = (
-        (Slot("accumulator", "accumulators", "sum", start="initial_accumulator_value"),),
-    )
+    class_name = "Adagrad"
+    argument_order = ("initial_accumulator_value", "epsilon", "weight_decay")
+    elementwise = True
+    native_usual: ClassVar = {"lr": 1e-2, "epsilon": 1e-10, "initial_accumulator_value": 0.0}
+    slots = (Slot("accumulator", "accumulators", "sum", start="initial_accumulator_value"),)
 
     name: str | None = "Adagrad"
     initial_accumulator_value: NonNegativeFloat = 0.1
@@ -55,9 +45,8 @@ class AdagradConfig(Rule):
             return h.lr * (g / xp.sqrt(total + h.epsilon))
         return h.lr * (g / (xp.sqrt(total) + h.epsilon))
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
         """Returns torch's in its own form, without decay, which torch has in the gradient."""
-        if self.epsilon_in_sqrt or self.weight_decay or "weight_decay" in changing:
+        if self.epsilon_in_sqrt:
             return None
-        start = {"initial_accumulator_value": self.initial_accumulator_value}
-        return "Adagrad", {"eps": self.epsilon, **start}
+        return self.equivalent_without_decay("Adagrad", changing)

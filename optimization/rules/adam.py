@@ -1,12 +1,12 @@
 """Adam, and what is built of its moments."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, ClassVar, Literal
 
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay, PositiveFloat
-from optimization.rules.base import OPTIMIZERS_CLS, ExperimentalConfig, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot, Slots
+from optimization.rules.base import OPTIMIZERS_CLS, ExperimentalConfig
+from optimization.rules.rule import Rule, Slot
 
 MOMENTS = (
     Slot("momentum", "momentums", "exp_avg"),
@@ -21,7 +21,7 @@ def corrected_root(v: Any, h: Any, xp: Any) -> Any:
 
 
 @config_dataclass
-class AdamFields(Config):
+class AdamFields(Rule):
     """The hyperparameters of Adam.
 
     Attributes:
@@ -36,7 +36,7 @@ class AdamFields(Config):
 
 
 @config_dataclass
-class AdamForms(AdamFields, Rule):
+class AdamForms(AdamFields):
     """Adam's hyperparameters, and the forms in which its implementations differ.
 
     Attributes:
@@ -48,8 +48,8 @@ class AdamForms(AdamFields, Rule):
             PyTorch and optax.
     """
 
-    elementwise: ClassVar[bool] = True
-    native_usual: ClassVar[Mapping[str, Any]] = {"epsilon": 1e-8}
+    elementwise = True
+    native_usual: ClassVar = {"epsilon": 1e-8}
     argument_order: ClassVar[tuple[str, ...]] = (
         "beta_1",
         "beta_2",
@@ -57,9 +57,9 @@ class AdamForms(AdamFields, Rule):
         "amsgrad",
         "weight_decay",
     )
-    slots: ClassVar[Slots] = (
-        MOMENTS,
-        (Slot("velocity_hat", "velocity_hats", "max_exp_avg_sq", when=lambda h: h.amsgrad),),
+    slots = (
+        *MOMENTS,
+        Slot("velocity_hat", "velocity_hats", "max_exp_avg_sq", 0.0, 1, lambda h: h.amsgrad),
     )
 
     amsgrad: bool = False
@@ -86,21 +86,9 @@ class AdamForms(AdamFields, Rule):
                 epsilon = epsilon * root
         return rate * (m / (xp.sqrt(v) + epsilon))
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
         """Returns torch's AdamW where epsilon is added as there."""
-        if self.epsilon_placement != "corrected":
-            return None
-        arguments = {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon}
-        return "AdamW", {
-            **arguments,
-            "amsgrad": self.amsgrad,
-            "weight_decay": self.native_decay or 0.0,
-        }
-
-    @property
-    def native_decay(self) -> float | None:
-        """The decay of weights, under the name that the section has for it."""
-        return self.weight_decay
+        return ("AdamW", ()) if self.epsilon_placement == "corrected" else None
 
 
 @OPTIMIZERS_CLS.register("adam")
@@ -120,14 +108,14 @@ class AdamConfig(AdamForms):
     Source: Kingma and Ba 2015, arXiv:1412.6980.
     """
 
-    class_name: ClassVar[str] = "Adam"
+    class_name = "Adam"
 
     name: str | None = "Adam"
 
 
 @OPTIMIZERS_CLS.register("adam_experimental")
 @config_dataclass
-class AdamExperimentalConfig(ExperimentalConfig, KerasOptimizerConfig, AdamConfig):
+class AdamExperimentalConfig(ExperimentalConfig, AdamConfig):
     """`adam` under Keras' names.
 
     With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:

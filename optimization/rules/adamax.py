@@ -1,17 +1,17 @@
 """Adamax, Adam with the infinity norm."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Sequence, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.rules.adam import AdamFields
-from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot, Slots
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("adamax")
 @config_dataclass
-class AdamaxConfig(AdamFields, KerasOptimizerConfig, Rule):
+class AdamaxConfig(AdamFields):
     """Adamax, Adam with the infinity norm.
 
     With t the updates, this one included:
@@ -29,21 +29,11 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig, Rule):
             PyTorch, or to the norm where it divides, as in Keras and TensorFlow.
     """
 
-    class_name: ClassVar[str] = "Adamax"
-    argument_order: ClassVar[tuple[str, ...]] = (
-        "beta_1",
-        "beta_2",
-        "epsilon",
-        "weight_decay",
-    )
-    elementwise: ClassVar[bool] = True
-    native_usual: ClassVar[Mapping[str, Any]] = {"lr": 2e-3, "epsilon": 1e-8}
-    slots: ClassVar[Slots] = (
-        (
-            Slot("momentum", "m", "exp_avg"),
-            Slot("norm", "u", "exp_inf"),
-        ),
-    )
+    class_name = "Adamax"
+    argument_order = ("beta_1", "beta_2", "epsilon", "weight_decay")
+    elementwise = True
+    native_usual: ClassVar = {"lr": 2e-3, "epsilon": 1e-8}
+    slots = (Slot("momentum", "m", "exp_avg"), Slot("norm", "u", "exp_inf"))
 
     name: str | None = "Adamax"
     epsilon_in_norm: bool = False
@@ -56,8 +46,8 @@ class AdamaxConfig(AdamFields, KerasOptimizerConfig, Rule):
         rate = h.lr / xp.one_minus_power(h.beta_1, h.t)
         return rate * (m / u) if h.epsilon_in_norm else rate * (m / (u + h.epsilon))
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
         """Returns torch's in its own form, without decay, which torch has in the gradient."""
-        if not self.epsilon_in_norm or self.weight_decay or "weight_decay" in changing:
+        if not self.epsilon_in_norm:
             return None
-        return "Adamax", {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon}
+        return self.equivalent_without_decay("Adamax", changing)

@@ -1,19 +1,14 @@
 """Adam with decoupled weight decay."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat, Patterns, PositiveFloat
 from optimization.matching.patterns import matches_any
 from optimization.rules.adam import AdamConfig, AdamForms
-from optimization.rules.base import (
-    OPTIMIZERS_CLS,
-    PIPELINE,
-    ExperimentalConfig,
-    KerasOptimizerConfig,
-)
+from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig
 from optimization.rules.rule import given
 
 
@@ -47,8 +42,8 @@ class AdamWeightDecayConfig(AdamForms):
             before any of the other clips.
     """
 
-    class_name: ClassVar[str] = "AdamWeightDecay"
-    argument_order: ClassVar[tuple[str, ...]] = (
+    class_name = "AdamWeightDecay"
+    argument_order = (
         "beta_1",
         "beta_2",
         "epsilon",
@@ -57,9 +52,9 @@ class AdamWeightDecayConfig(AdamForms):
         "include_in_weight_decay",
         "exclude_from_weight_decay",
     )
-    native_name: ClassVar[str | None] = "AdamW"
-    decay_argument: ClassVar[str] = "weight_decay_rate"
-    decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay_rate",)
+    native_name = "AdamW"
+    not_native = ("weight_decay",)  # it calls `weight_decay_rate` so
+    decay_arguments = ("weight_decay_rate", "weight_decay")
 
     name: str | None = "AdamWeightDecay"
     weight_decay_rate: NonNegativeFloat = 0.0
@@ -73,14 +68,6 @@ class AdamWeightDecayConfig(AdamForms):
         values = super().arguments()
         rate = values.pop("weight_decay", None) or self.weight_decay_rate
         return {**values, "weight_decay_rate": rate}
-
-    def _decays_outside(self) -> bool:
-        return False
-
-    @property
-    def native_decay(self) -> float | None:
-        """The decay of weights, under either name."""
-        return self.weight_decay or self.weight_decay_rate
 
     def decay_before(self, h: Any) -> Any:
         """Returns the rate at which weights decay before the step."""
@@ -101,14 +88,14 @@ class AdamWeightDecayConfig(AdamForms):
         u = xp.keep(u)
         return u + h.lr * h.weight_decay_rate * (w - u)
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
         """Returns torch's AdamW where epsilon and the decay act as there."""
         return None if self.weight_decay_order == "after" else super().native_equivalent(changing)
 
 
 @OPTIMIZERS_CLS.register("adamw_experimental")
 @config_dataclass
-class AdamWeightDecayExperimentalConfig(ExperimentalConfig, KerasOptimizerConfig, AdamConfig):
+class AdamWeightDecayExperimentalConfig(ExperimentalConfig, AdamConfig):
     """AdamW under Keras' names.
 
     With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:

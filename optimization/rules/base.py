@@ -71,7 +71,10 @@ class BaseOptimizerConfig(Float32Config):
             compiles the step does it, and on PyTorch true is an error.
     """
 
-    decay_argument: ClassVar[str | None] = "weight_decay"  # None for a class that takes none
+    # The arguments of the class that decay weights, the usual one first; none for none.
+    decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay",)
+    # Those that are read once, at the start, though they are numbers.
+    fixed_numbers: ClassVar[tuple[str, ...]] = ("initial_accumulator_value",)
     schedule_free: ClassVar[bool] = False  # whether it averages weights by itself
     divides_by_rate: ClassVar[bool] = False  # so that a rate of 0 makes weights NaN
 
@@ -115,10 +118,10 @@ class BaseOptimizerConfig(Float32Config):
         """Yields weight decay that the class does not know, or that is set twice."""
         if not self.weight_decay:
             return
-        if self.decay_argument is None:
+        if not self.decay_arguments:
             yield "weight_decay", "the class of this type takes none"
-        elif self.decay_argument != "weight_decay" and getattr(self, self.decay_argument):
-            yield "weight_decay", f"at most one of it and `{self.decay_argument}` may be set"
+        elif self.decay_arguments[0] != "weight_decay" and getattr(self, self.decay_arguments[0]):
+            yield "weight_decay", f"at most one of it and `{self.decay_arguments[0]}` may be set"
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the optimizer's class, apart from the learning rate."""
@@ -144,25 +147,19 @@ class BaseOptimizerConfig(Float32Config):
 
     def numbers(self) -> list[str]:
         """Returns the arguments of the class that can change while it trains."""
-        values = self.arguments().items()
-        fixed = ("initial_accumulator_value",)  # read once, at the start
         return [
             n
-            for n, v in values
+            for n, v in self.arguments().items()
             if (isinstance(v, float) or v is None)
-            and n not in fixed
+            and n not in self.fixed_numbers
             and _takes_float(self._spec_of(n).annotation)
         ]
 
     def argument_name(self, name: str) -> str | None:
         """Returns what the class calls the number `name`; None if it has none of that name."""
-        if name == "weight_decay":
-            return "weight_decay" if self._decays_outside() else self.decay_argument
+        if name == "weight_decay" and not self.arguments().get(name):
+            return next(iter(self.decay_arguments), None)
         return name if name in self.numbers() else None
-
-    def _decays_outside(self) -> bool:
-        """Says whether Keras' decay is used in place of a decay of the class' own."""
-        return self.decay_argument is not None and bool(self.weight_decay)
 
     def pipeline_arguments(self) -> dict[str, Any]:
         """Returns what the shared step is told, but for the average."""
@@ -201,7 +198,7 @@ def _optimizer_members(decorated: Any) -> dict[str, Any]:
         raise TypeError(f"{decorated!r} is not a subclass of keras.optimizers.Optimizer")
     parameters = inspect.signature(decorated.__init__).parameters.values()
     takes_decay = any(p.name == "weight_decay" or p.kind is p.VAR_KEYWORD for p in parameters)
-    return {} if takes_decay else {"decay_argument": None}
+    return {} if takes_decay else {"decay_arguments": ()}
 
 
 def _implementation(name: str, entry: Entry) -> type:
@@ -245,12 +242,3 @@ class ExperimentalConfig(Config):
     """
 
     jit_compile: bool | Literal["auto"] = field(default=False, metadata=PIPELINE)
-
-
-@config_dataclass
-class KerasOptimizerConfig(BaseOptimizerConfig):
-    """What the sections with Keras' own names share."""
-
-    def arguments(self) -> dict[str, Any]:
-        """Returns the arguments of the class; a decay of 0 is none."""
-        return {**super().arguments(), "weight_decay": self.weight_decay or None}

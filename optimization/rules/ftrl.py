@@ -1,19 +1,18 @@
 """FTRL-proximal."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Lt
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat
-from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot, Slots
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("ftrl")
 @config_dataclass
-class FtrlConfig(KerasOptimizerConfig, Rule):
+class FtrlConfig(Rule):
     """FTRL-proximal, which makes weights exactly 0 by `l1_regularization_strength`.
 
     With p = `learning_rate_power`, l1, l2 and shrinkage the regularization strengths:
@@ -36,20 +35,18 @@ class FtrlConfig(KerasOptimizerConfig, Rule):
         beta: The paper's beta: a larger one makes the first steps smaller.
     """
 
-    divides_by_rate: ClassVar[bool] = True
-    class_name: ClassVar[str] = "Ftrl"
-    elementwise: ClassVar[bool] = True
-    native_arguments: ClassVar[Mapping[str, str]] = {
+    divides_by_rate = True
+    class_name = "Ftrl"
+    elementwise = True
+    native_arguments: ClassVar = {
         "learning_rate_power": "lr_power",
         "l1_regularization_strength": "l1",
         "l2_regularization_strength": "l2",
         "l2_shrinkage_regularization_strength": "l2_shrinkage",
     }
-    slots: ClassVar[Slots] = (
-        (
-            Slot("accumulator", "accumulators", "accumulator", start="initial_accumulator_value"),
-            Slot("linear", "linears", "linear"),
-        ),
+    slots = (
+        Slot("accumulator", "accumulators", "accumulator", start="initial_accumulator_value"),
+        Slot("linear", "linears", "linear"),
     )
 
     name: str | None = "Ftrl"

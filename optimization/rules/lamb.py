@@ -1,13 +1,12 @@
 """LAMB: Adam's direction, each layer's step in proportion to its weights' norm."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import PositiveFloat
 from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS
-from optimization.rules.layer_adaptation import LayerAdaptationFields
-from optimization.rules.rule import Slots
+from optimization.rules.layerwise import LayerAdaptationFields
 
 
 @OPTIMIZERS_CLS.register("lamb")
@@ -23,8 +22,8 @@ class LAMBConfig(LayerAdaptationFields, AdamFields):
     Source: You et al. 2020, arXiv:1904.00962.
     """
 
-    class_name: ClassVar[str] = "LAMB"
-    slots: ClassVar[Slots] = (MOMENTS,)
+    class_name = "LAMB"
+    slots = MOMENTS
 
     name: str | None = "LAMB"
     epsilon: PositiveFloat = 1e-6

@@ -1,30 +1,17 @@
 """LARS: momentum, each layer's rate in proportion to its weights' norm."""
 
-from typing import Any, ClassVar
+from typing import Any
 
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS
-from optimization.rules.layer_adaptation import LayerAdaptationFields
-from optimization.rules.rule import Slot, Slots
-
-
-@config_dataclass
-class LARSFields(Config):
-    """What is LARS' own, and comes first.
-
-    Attributes:
-        momentum: The share of the last step in the next; 0 for none.
-        eeta: The trust coefficient.
-    """
-
-    momentum: Decay = 0.9
-    eeta: PositiveFloat = 0.001
+from optimization.rules.layerwise import LayerAdaptationFields
+from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("lars")
 @config_dataclass
-class LARSConfig(LayerAdaptationFields, LARSFields):
+class LARSConfig(LayerAdaptationFields):
     """LARS: momentum whose rate is scaled for each layer to a part of the weights' norm.
 
     With g <- g + weight_decay_rate * w, mu the momentum and ratio(x) = eeta * |w| / |x|, which is 1
@@ -36,24 +23,22 @@ class LARSConfig(LayerAdaptationFields, LARSFields):
     Source: You et al. 2017, arXiv:1708.03888.
 
     Attributes:
+        momentum: The share of the last step in the next; 0 for none.
+        eeta: The trust coefficient.
         classic_momentum: Whether the learning rate is applied before the momentum, as in the
             paper, or after it.
         nesterov: Whether the gradient is taken ahead of the step (Nesterov 1983).
     """
 
-    class_name: ClassVar[str] = "LARS"
-    argument_order: ClassVar[tuple[str, ...]] = (
-        "momentum",
-        "eeta",
-        "weight_decay_rate",
-        "nesterov",
-        "classic_momentum",
-    )
-    usual_rate: ClassVar[float] = 0.01
-    is_wide: ClassVar[bool] = True
-    slots: ClassVar[Slots] = ((Slot("momentum", "momentums", "momentum_buffer"),),)
+    class_name = "LARS"
+    argument_order = ("momentum", "eeta", "weight_decay_rate", "nesterov", "classic_momentum")
+    usual_rate = 0.01
+    is_wide = True
+    slots = (Slot("momentum", "momentums", "momentum_buffer"),)
 
     name: str | None = "LARS"
+    momentum: Decay = 0.9
+    eeta: PositiveFloat = 0.001
     nesterov: bool = False
     classic_momentum: bool = True
 

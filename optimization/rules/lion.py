@@ -1,19 +1,18 @@
 """Lion."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Interval
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay
-from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot, Slots
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("lion")
 @config_dataclass
-class LionConfig(KerasOptimizerConfig, Rule):
+class LionConfig(Rule):
     """Lion: steps of one size, by the sign of an average of the gradient.
 
         w <- w - lr * weight_decay * w
@@ -29,10 +28,10 @@ class LionConfig(KerasOptimizerConfig, Rule):
         beta_2: The decay of the average.
     """
 
-    class_name: ClassVar[str] = "Lion"
-    elementwise: ClassVar[bool] = True
-    native_usual: ClassVar[Mapping[str, Any]] = {"lr": 1e-4}
-    slots: ClassVar[Slots] = ((Slot("momentum", "momentums", "exp_avg"),),)
+    class_name = "Lion"
+    elementwise = True
+    native_usual: ClassVar = {"lr": 1e-4}
+    slots = (Slot("momentum", "momentums", "exp_avg"),)
 
     name: str | None = "Lion"
     beta_1: Annotated[float, Interval(gt=0, lt=1)] = 0.9

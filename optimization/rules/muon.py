@@ -13,8 +13,8 @@ from optimization.configs.types import (
 )
 from optimization.matching.matrices import hidden_matrices, outputs_first
 from optimization.matching.patterns import matches_any
-from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot, Slots
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Rule, Slot
 
 
 def _by_muon(h: Any) -> bool:
@@ -25,9 +25,9 @@ def _by_adamw(h: Any) -> bool:
     return not h.orthogonalized
 
 
-@OPTIMIZERS_CLS.register("muon")
+@OPTIMIZERS_CLS.register("muon", torch="optimization.torch.recipes:muon")
 @config_dataclass
-class MuonConfig(KerasOptimizerConfig, Rule):
+class MuonConfig(Rule):
     """Muon: momentum whose matrices are made orthogonal; all else is AdamW's.
 
         m <- momentum m + g;  u = m               with `nesterov`: u = g + momentum m
@@ -61,25 +61,16 @@ class MuonConfig(KerasOptimizerConfig, Rule):
         nesterov: Whether Muon's gradient is taken ahead of the step.
     """
 
-    class_name: ClassVar[str] = "Muon"
-    argument_order: ClassVar[tuple[str, ...]] = (
-        "adam_beta_1",
-        "adam_beta_2",
-        "adam_weight_decay",
-        "epsilon",
-        "weight_decay",
+    class_name = "Muon"
+    argument_order = ("adam_beta_1", "adam_beta_2", "adam_weight_decay", "epsilon", "weight_decay")
+    slots = (
+        Slot("momentum", "momentums", "momentum_buffer", when=_by_muon),
+        Slot("momentum", "momentums", "exp_avg", when=_by_adamw),
+        Slot("velocity", "adam_velocities", "exp_avg_sq", when=_by_adamw),
     )
-    slots: ClassVar[Slots] = (
-        (
-            Slot("momentum", "momentums", "momentum_buffer", when=_by_muon),
-            Slot("momentum", "momentums", "exp_avg", when=_by_adamw),
-            Slot("velocity", "adam_velocities", "exp_avg_sq", when=_by_adamw),
-        ),
-    )
-    decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay", "adam_weight_decay")
-    finds_matrices: ClassVar[bool] = True
-    variable_settings: ClassVar[Mapping[str, Any]] = {"use_muon": True, "flatten": False}
-    native_arguments: ClassVar[Mapping[str, str]] = {
+    decay_arguments = ("weight_decay", "adam_weight_decay")
+    variable_settings: ClassVar = {"use_muon": True, "flatten": False}
+    native_arguments: ClassVar = {
         "adam_beta_1": "adam_betas.0",
         "adam_beta_2": "adam_betas.1",
         "epsilon": "adam_eps",
@@ -87,7 +78,7 @@ class MuonConfig(KerasOptimizerConfig, Rule):
         "muon_b": "ns_coefficients.1",
         "muon_c": "ns_coefficients.2",
     }
-    settings_fields: ClassVar[tuple[str, ...]] = ("exclude_embeddings",)
+    not_native = ("exclude_embeddings",)
 
     name: str | None = "Muon"
     weight_decay: NonNegativeFloat | None = 0.004

@@ -1,18 +1,18 @@
 """Nadam, Adam with Nesterov momentum."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Sequence, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat
 from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
-from optimization.rules.base import OPTIMIZERS_CLS, KerasOptimizerConfig
-from optimization.rules.rule import Rule, Slot, Slots
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("nadam")
 @config_dataclass
-class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
+class NadamConfig(AdamFields):
     """Nadam, Adam with Nesterov momentum.
 
     With t the updates, this one included, and mu_t = beta_1 (1 - 0.96^(t * momentum_decay) / 2):
@@ -29,21 +29,12 @@ class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
             1 in Keras, 0.004 in PyTorch unless set otherwise.
     """
 
-    class_name: ClassVar[str] = "Nadam"
-    argument_order: ClassVar[tuple[str, ...]] = (
-        "beta_1",
-        "beta_2",
-        "epsilon",
-        "weight_decay",
-    )
-    elementwise: ClassVar[bool] = True
-    native_usual: ClassVar[Mapping[str, Any]] = {
-        "lr": 2e-3,
-        "epsilon": 1e-8,
-        "momentum_decay": 4e-3,
-    }
-    slots: ClassVar[Slots] = (MOMENTS,)
-    shared: ClassVar[tuple[Slot, ...]] = (Slot("u_product", "u_product", "mu_product", start=1.0),)
+    class_name = "Nadam"
+    argument_order = ("beta_1", "beta_2", "epsilon", "weight_decay")
+    elementwise = True
+    native_usual: ClassVar = {"lr": 2e-3, "epsilon": 1e-8, "momentum_decay": 4e-3}
+    slots = MOMENTS
+    shared = (Slot("u_product", "u_product", "mu_product", start=1.0),)
 
     name: str | None = "Nadam"
     momentum_decay: NonNegativeFloat = 1.0
@@ -61,11 +52,9 @@ class NadamConfig(AdamFields, KerasOptimizerConfig, Rule):
         of_g = (1 - now) / (1 - h.u_product)
         return h.lr * ((of_m * m + of_g * g) / (corrected_root(v, h, xp) + h.epsilon))
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
         """Returns torch's, which is the same."""
-        arguments = {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon}
-        decay = {"weight_decay": self.weight_decay or 0.0, "decoupled_weight_decay": True}
-        return "NAdam", {**arguments, "momentum_decay": self.momentum_decay, **decay}
+        return "NAdam", ()
 
 
 def _momentum(h: Any, t: Any, xp: Any) -> Any:

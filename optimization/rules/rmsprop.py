@@ -1,12 +1,12 @@
 """RMSProp."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS
-from optimization.rules.rule import Rule, Slot, Slots
+from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("rmsprop")
@@ -38,21 +38,15 @@ class RMSPropConfig(Rule):
             squares.
     """
 
-    class_name: ClassVar[str] = "RMSprop"
-    argument_order: ClassVar[tuple[str, ...]] = (
-        "rho",
-        "momentum",
-        "epsilon",
-        "centered",
-        "weight_decay",
-    )
-    elementwise: ClassVar[bool] = True
-    native_usual: ClassVar[Mapping[str, Any]] = {"lr": 1e-2, "rho": 0.99, "epsilon": 1e-8}
-    native_arguments: ClassVar[Mapping[str, str]] = {"rho": "alpha"}
-    slots: ClassVar[Slots] = (
-        (Slot("velocity", "velocities", "square_avg"),),
-        (Slot("momentum", "momentums", "momentum_buffer", when=lambda h: h.momentum > 0),),
-        (Slot("average_gradient", "average_gradients", "grad_avg", when=lambda h: h.centered),),
+    class_name = "RMSprop"
+    argument_order = ("rho", "momentum", "epsilon", "centered", "weight_decay")
+    elementwise = True
+    native_usual: ClassVar = {"lr": 1e-2, "rho": 0.99, "epsilon": 1e-8}
+    native_arguments: ClassVar = {"rho": "alpha"}
+    slots = (
+        Slot("velocity", "velocities", "square_avg"),
+        Slot("momentum", "momentums", "momentum_buffer", 0.0, 1, lambda h: h.momentum > 0),
+        Slot("average_gradient", "average_gradients", "grad_avg", 0.0, 2, lambda h: h.centered),
     )
 
     name: str | None = "RMSprop"
@@ -86,11 +80,10 @@ class RMSPropConfig(Rule):
             return s.scale_add("momentum", h.momentum, h.lr * (g / root))
         return h.lr * s.scale_add("momentum", h.momentum, g / root)
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
         """Returns torch's in its own form, without decay, which torch has in the gradient."""
         if self.epsilon_in_sqrt or (self.momentum and self.classic_momentum):
             return None
-        if self.weight_decay or changing & {"weight_decay", "momentum"}:
+        if "momentum" in changing:
             return None
-        arguments = {"alpha": self.rho, "eps": self.epsilon}
-        return "RMSprop", {**arguments, "momentum": self.momentum, "centered": self.centered}
+        return self.equivalent_without_decay("RMSprop", changing)

@@ -27,11 +27,11 @@ class Numbers:
     done: The updates before this one, an integer.
     t: The updates, this one included, a float.
 
-    Where a rule asks for them, also
+    Where they are known, also
 
-    means: Those of the gradient's squares; see `Rule.averaged_axes`.
+    means: Those of the gradient's squares; see `LayerwiseRule.averaged_axes`.
     multiplier: That of a group, which is in `lr`; where `Rule.own_learning_rate` makes the rate.
-    constant_rate: Whether the rate is a constant; see `Rule.asks_if_constant`.
+    constant_rate: Whether the rate is a constant; on Keras.
     """
 
     lr: Any
@@ -69,9 +69,10 @@ class Slot:
 
     Attributes:
         name: What the formula calls it, and what the name of Keras' variable ends with.
-        plural: Its name in `variables_by_path()`.
+        plural: Its name in `variables_by_path()` on Keras; "" for none there.
         native: Its key in the state of a `torch.optim.Optimizer`; "" for none there.
         start: The number that it starts from, or the name of the field that says it.
+        turn: Keras makes slots variable by variable, first those of turn 0, then those of turn 1.
         when: Says of a variable's numbers whether there is such a slot.
         shape: Returns its shape from that of the variable and its numbers; None: the same.
         dtype: None: that of the variable, float32 at least.
@@ -83,6 +84,7 @@ class Slot:
     plural: str
     native: str
     start: float | str = 0.0
+    turn: int = 0
     when: Callable[[Numbers], bool] = _always
     shape: Callable[[Sequence[int], Numbers], Sequence[int]] | None = None
     dtype: str | None = None
@@ -94,17 +96,12 @@ class Slot:
         return getattr(h, self.start) if isinstance(self.start, str) else self.start
 
 
-Slots = tuple[tuple[Slot, ...], ...]
-"""Slots in the order in which they are made; see `Rule.slots`."""
-
-
 @config_dataclass
 class Rule(BaseOptimizerConfig):
     """An optimizer: its fields, what it keeps, and its formula.
 
-    A subclass is a section (see `BaseOptimizerConfig`) that is registered by its name. It has the
-    method `step`; or, where norms or means scale the step, `is_layerwise` and the methods `move`,
-    `direction` and `finish`, and says by `norms_of` and `averaged_axes` what these need.
+    A subclass is a section (see `BaseOptimizerConfig`) that is registered by its name, and has the
+    method `step`. Where norms or means scale the step it is a `LayerwiseRule`.
 
     Formulas get the gradient g, the weight w, the state s, the numbers h and the functions xp.
     Arrays are NumPy's, JAX's or TensorFlow's, or lists of PyTorch's tensors: a formula computes
@@ -117,49 +114,33 @@ class Rule(BaseOptimizerConfig):
         class_name: The name of the classes that are made of the rule.
         native_name: That of PyTorch's class, where it is another one; "" for none of its own.
         usual_rate: The learning rate of these classes, where none is given.
-        slots: What is kept of each variable, in the order in which it is made: those of a tuple
-            variable by variable, one tuple after the other. Two of one name are for different
-            variables.
-        native_slots: Those of PyTorch's class, where they are others.
+        slots: What is kept of each variable. Two of one name are for different variables.
         shared: What is kept once, scalars: `prepare` moves them.
         elementwise: Whether a step of each entry depends on that entry alone.
-        is_layerwise: Whether `step` is means, `move`, `direction`, norms and `finish`.
-        is_wide: Whether directions may be so long or short that their squares are infinite or 0.
-        asks_if_constant: Whether the formula asks if the learning rate is a constant.
         argument_order: The arguments in their order, where that is not the fields'.
         section_only: Fields that are the section's alone, no arguments of the classes.
-        decay_arguments: The fields that decay weights.
         variable_settings: What variables may have of their own, with what is usual.
         own_rates: The arguments of Keras' class that are rates, by the `kind` of the variables that
             they are for.
-        finds_matrices: Whether the hidden matrices of a model are updated in another way.
-        settings_fields: The fields that `all_settings` alone reads, and PyTorch's class has not.
-        curve_fields: The fields that `curves` alone reads.
         native_usual: The fields, and `lr`, of which PyTorch's class has another default, as torch's
             own class has.
         native_arguments: What PyTorch's class calls a field; those in `NATIVE` need no mention.
+        not_native: The fields that PyTorch's class has not, beside patterns.
     """
 
     class_name: ClassVar[str] = ""
     native_name: ClassVar[str | None] = None
     usual_rate: ClassVar[float] = 0.001
-    slots: ClassVar[Slots] = ()
-    native_slots: ClassVar[Slots | None] = None
+    slots: ClassVar[tuple[Slot, ...]] = ()
     shared: ClassVar[tuple[Slot, ...]] = ()
     elementwise: ClassVar[bool] = False
-    is_layerwise: ClassVar[bool] = False
-    is_wide: ClassVar[bool] = False
-    asks_if_constant: ClassVar[bool] = False
     argument_order: ClassVar[tuple[str, ...]] = ()
     section_only: ClassVar[tuple[str, ...]] = ()
-    decay_arguments: ClassVar[tuple[str, ...]] = ("weight_decay",)
     variable_settings: ClassVar[Mapping[str, Any]] = {}
     own_rates: ClassVar[Mapping[str, str]] = {}
-    finds_matrices: ClassVar[bool] = False
-    settings_fields: ClassVar[tuple[str, ...]] = ()
-    curve_fields: ClassVar[tuple[str, ...]] = ()
     native_usual: ClassVar[Mapping[str, Any]] = {}
     native_arguments: ClassVar[Mapping[str, str]] = {}
+    not_native: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def origin(cls) -> "type[Rule]":
@@ -171,6 +152,10 @@ class Rule(BaseOptimizerConfig):
         """Returns the fields that are arguments of the classes."""
         others = (*cls.pipeline_fields(), *cls.section_only, "name")
         return [name for name in cls.field_names() if name not in others]
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the optimizer's class, apart from the learning rate."""
+        return {k: v for k, v in super().arguments().items() if k not in self.section_only}
 
     def impossible(self) -> Iterator[tuple[str, str]]:
         """Yields contradictions that the classes refuse; a section may refuse more."""
@@ -192,8 +177,13 @@ class Rule(BaseOptimizerConfig):
         return [name for name in names if _are_patterns(cls._spec_of(name).annotation)]
 
     def patterns(self) -> dict[str, Sequence[str] | None]:
-        """Returns the lists of regular expressions of which one must match, by their fields."""
-        return {name: getattr(self, name) for name in self.pattern_fields()}
+        """Returns the lists of regular expressions of which one must match, by their fields.
+
+        Those by default are for many models.
+        """
+        usual = type(self)()
+        names = self.pattern_fields()
+        return {n: getattr(self, n) for n in names if getattr(self, n) != getattr(usual, n)}
 
     def decays(self, path: str) -> bool:
         """Says whether the weight of a path decays, if any does."""
@@ -250,81 +240,32 @@ class Rule(BaseOptimizerConfig):
         """Returns the numbers that change by themselves, as functions of `done` and xp."""
         return {}
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
-        """Returns torch's own class that has the same algorithm, and its arguments.
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
+        """Returns torch's own class that has the same algorithm.
 
         Args:
             changing: The numbers that follow a schedule, or that groups replace.
 
         Returns:
-            The name of a class of `torch.optim`, and arguments but the learning rate; None for
-            none.
+            The name of a class of `torch.optim`, and those of its arguments that it is not given,
+            though the rule has them; None for no such class.
         """
         del changing
         return None
 
-    def to_evaluate(self, y: Any, s: Any, h: Numbers) -> Any:
-        """Returns the weight to evaluate, given the one that trains; of a `schedule_free` rule."""
-        raise NotImplementedError
-
-    def to_train(self, x: Any, s: Any, h: Numbers) -> Any:
-        """Returns the weight that trains, given the one to evaluate; of a `schedule_free` rule."""
-        raise NotImplementedError
+    def equivalent_without_decay(
+        self, name: str, changing: Set[str]
+    ) -> tuple[str, Sequence[str]] | None:
+        """Returns a class of torch, unless weights may decay: it has the decay in the gradient."""
+        decays = self.weight_decay or "weight_decay" in changing
+        return None if decays else (name, ("weight_decay",))
 
     def prepare(self, c: Any, h: Numbers, xp: Any) -> None:
         """Moves what is shared, once in an update."""
 
     def step(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> Any:
         """Returns what is subtracted from a weight, and moves its state."""
-        if not self.is_layerwise:
-            raise NotImplementedError
-        axes = self.averaged_axes(h)
-        if axes:
-            h = Numbers(**{**vars(h), "means": _means_of_squares(g, axes, xp)})
-        self.move(g, w, s, h, xp)
-        u = self.direction(g, w, s, h, xp)  # not to be kept: norms leave it as it is
-        names, norms = self.norms_of(h), {}
-        if "w" in names:
-            norms["w"] = xp.norm(w)
-        if "u" in names:
-            norms["u"] = xp.norm(u, self.is_wide)
-        return self.finish(u, w, s, Numbers(**norms), h, xp)
-
-    # In parts, where norms and means are between them
-
-    def averaged_axes(self, h: Numbers) -> Sequence[int]:
-        """Returns the axes of which `move` gets the means of the gradient's squares."""
-        del h
-        return ()
-
-    def norms_of(self, h: Numbers) -> Sequence[str]:
-        """Returns of what `finish` gets the norm: "w", the weight, "u", the direction, or both."""
-        return ("w", "u") if h.adapt else ()
-
-    def move(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> None:
-        """Moves the state, before norms are taken; `h.means` are those of `averaged_axes`."""
-
-    def direction(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> Any:
-        """Returns the direction whose norm counts, of the state as it is."""
         raise NotImplementedError
-
-    def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Numbers, xp: Any) -> Any:
-        """Returns what is subtracted from a weight.
-
-        Args:
-            u: What `direction` returned.
-            w: The weight.
-            s: Its state.
-            norms: Those that `norms_of` asks for, as attributes.
-            h: The numbers.
-            xp: The functions.
-        """
-        raise NotImplementedError
-
-
-def _means_of_squares(g: Any, axes: Sequence[int], xp: Any) -> list[Any]:
-    squares = xp.keep(xp.square(g))
-    return [xp.mean(squares, axis) for axis in axes]
 
 
 NATIVE = {

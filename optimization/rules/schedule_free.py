@@ -1,22 +1,19 @@
 """Schedule-free SGD and AdamW: averages in the place of a learning rate schedule."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Interval
 
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import config_dataclass
 from optimization.configs.types import FirstSteps, NonNegativeFloat, PositiveFloat
 from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS
-from optimization.rules.rule import Rule, Slot, Slots, given
+from optimization.rules.rule import Rule, Slot, given
 
 Interpolation = Annotated[float, Interval(gt=0, lt=1)]
 """A share of two sequences, both of which count."""
-
-_DISTANCE = Slot("distance", "distances", "distance")
-_Z = Slot("z", "zs", "z", of_weight=True)
-_VELOCITY = MOMENTS[1]
 
 
 @config_dataclass
@@ -44,13 +41,19 @@ class ScheduleFreeFields(Rule):
         weight_lr_power: Power of the largest rate so far in them.
     """
 
-    schedule_free: ClassVar[bool] = True
-    elementwise: ClassVar[bool] = True
-    shared: ClassVar[tuple[Slot, ...]] = (
+    schedule_free = True
+    elementwise = True
+    fixed_numbers = ("beta_1", "momentum", "r", "weight_lr_power")  # the average is made of them
+    # PyTorch keeps z itself.
+    slots: ClassVar[tuple[Slot, ...]] = (
+        Slot("distance", "distances", ""),
+        Slot("z", "", "z", of_weight=True),
+    )
+    shared = (
         Slot("largest_rate", "largest_rate", "lr_max"),
         Slot("sum_of_weights", "sum_of_weights", "weight_sum"),
     )
-    share_of_average: ClassVar[str] = "beta_1"  # the field that is b
+    share_of_average = "beta_1"  # the field that is b
 
     weight_decay: NonNegativeFloat = 0.0
     warmup_steps: FirstSteps = 0
@@ -62,11 +65,6 @@ class ScheduleFreeFields(Rule):
         yield from super().check()
         if self.use_ema:
             yield "use_ema", "the method averages by itself: evaluation and export use its average"
-
-    def numbers(self) -> list[str]:
-        """Returns the arguments of the class that can change while it trains."""
-        fixed = ("beta_1", "momentum", "r", "weight_lr_power")  # the average is made of them
-        return [name for name in super().numbers() if name not in fixed]
 
     def decay_before(self, h: Any) -> Any:
         """Returns that weights decay in the step, if they do."""
@@ -142,14 +140,10 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
         beta_1: The share of the average in the weights that train, in (0, 1).
     """
 
-    class_name: ClassVar[str] = "ScheduleFreeAdamW"
-    usual_rate: ClassVar[float] = 0.0025
-    argument_order: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon", "weight_decay")
-    slots: ClassVar[Slots] = (
-        (_DISTANCE,),
-        (_VELOCITY,),
-    )
-    native_slots: ClassVar[Slots] = ((_Z, _VELOCITY),)
+    class_name = "ScheduleFreeAdamW"
+    usual_rate = 0.0025
+    argument_order = ("beta_1", "beta_2", "epsilon", "weight_decay")
+    slots = (*ScheduleFreeFields.slots, replace(MOMENTS[1], turn=1))
 
     name: str | None = "ScheduleFreeAdamW"
     beta_1: Interpolation = 0.9
@@ -161,20 +155,9 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
         return g / (corrected_root(v, h, xp) + h.epsilon)
 
 
-@config_dataclass
-class ScheduleFreeSGDFields(Config):
-    """What is schedule-free SGD's own, and comes first.
-
-    Attributes:
-        momentum: The share of the average in the weights that train, in (0, 1).
-    """
-
-    momentum: Interpolation = 0.9
-
-
 @OPTIMIZERS_CLS.register("schedule_free_sgd")
 @config_dataclass
-class ScheduleFreeSGDConfig(ScheduleFreeFields, ScheduleFreeSGDFields):
+class ScheduleFreeSGDConfig(ScheduleFreeFields):
     """Schedule-free SGD: an average of the weights in the place of a falling rate.
 
     With b = momentum, t the updates, this one included, and u the direction of the step at y:
@@ -190,16 +173,18 @@ class ScheduleFreeSGDConfig(ScheduleFreeFields, ScheduleFreeSGDFields):
     The model's weights are y while it trains, and x, the average, in evaluation and export.
 
     Source: Defazio et al. 2024, arXiv:2405.15682.
+
+    Attributes:
+        momentum: The share of the average in the weights that train, in (0, 1).
     """
 
-    class_name: ClassVar[str] = "ScheduleFreeSGD"
-    usual_rate: ClassVar[float] = 1.0
-    argument_order: ClassVar[tuple[str, ...]] = ("momentum", "weight_decay")
-    slots: ClassVar[Slots] = ((_DISTANCE,),)
-    native_slots: ClassVar[Slots] = ((_Z,),)
-    share_of_average: ClassVar[str] = "momentum"
+    class_name = "ScheduleFreeSGD"
+    usual_rate = 1.0
+    argument_order = ("momentum", "weight_decay")
+    share_of_average = "momentum"
 
     name: str | None = "ScheduleFreeSGD"
+    momentum: Interpolation = 0.9
 
     def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns the gradient."""

@@ -1,19 +1,14 @@
 """Stochastic gradient descent, as Keras has it and as PyTorch does."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import field
+from collections.abc import Callable, Sequence, Set
+from dataclasses import field, replace
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay, FirstSteps, NonNegativeFloat, Patterns
 from optimization.matching.patterns import matches_any
-from optimization.rules.base import (
-    OPTIMIZERS_CLS,
-    PIPELINE,
-    ExperimentalConfig,
-    KerasOptimizerConfig,
-)
-from optimization.rules.rule import Rule, Slot, Slots, given
+from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig
+from optimization.rules.rule import Rule, Slot, given
 
 
 def _has_momentum(h: Any) -> bool:
@@ -24,15 +19,10 @@ def _has_momentum(h: Any) -> bool:
 class SGDFormula(Rule):
     """Stochastic gradient descent, with the forms of its momentum and of its decay."""
 
-    usual_rate: ClassVar[float] = 0.01
-    elementwise: ClassVar[bool] = True
-    variable_settings: ClassVar[Mapping[str, Any]] = {
-        "classic_momentum": True,
-        "decoupled_weight_decay": True,
-    }
-    slots: ClassVar[Slots] = (
-        (Slot("momentum", "momentums", "momentum_buffer", when=_has_momentum),),
-    )
+    usual_rate = 0.01
+    elementwise = True
+    variable_settings: ClassVar = {"classic_momentum": True, "decoupled_weight_decay": True}
+    slots = (Slot("momentum", "momentums", "momentum_buffer", when=_has_momentum),)
 
     def decay_before(self, h: Any) -> Any:
         """Returns the rate at which weights decay before the step."""
@@ -65,24 +55,17 @@ class SGDFields(SGDFormula):
         nesterov: Whether the gradient is taken ahead of the step (Nesterov 1983).
     """
 
-    class_name: ClassVar[str] = "SGD"
-    slots: ClassVar[Slots] = (
-        (
-            Slot(
-                *("momentum", "momentums", "momentum_buffer"),
-                when=_has_momentum,
-                negative=True,  # Keras adds it
-            ),
-        ),
-    )
+    class_name = "SGD"
+    # Keras adds it.
+    slots = (replace(SGDFormula.slots[0], negative=True),)
 
     momentum: Decay = 0.0
     nesterov: bool = False
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
         """Returns torch's where there is neither momentum nor decay: the same in all forms."""
-        changes = self.momentum or self.weight_decay or changing & {"momentum", "weight_decay"}
-        return None if changes else ("SGD", {})
+        acts = self.momentum or self.weight_decay or changing & {"momentum", "weight_decay"}
+        return None if acts else ("SGD", ("momentum", "nesterov", "weight_decay"))
 
 
 @OPTIMIZERS_CLS.register("sgd")
@@ -109,7 +92,7 @@ class SGDConfig(SGDFields):
 
 @OPTIMIZERS_CLS.register("sgd_experimental")
 @config_dataclass
-class SGDExperimentalConfig(ExperimentalConfig, KerasOptimizerConfig, SGDFields):
+class SGDExperimentalConfig(ExperimentalConfig, SGDFields):
     """`sgd` under Keras' names.
 
     With g the gradient and mu = `momentum`:
@@ -152,8 +135,8 @@ class SGDTorchConfig(SGDFormula):
             optimizer, or their group in PyTorch. By a config alone, `param_groups` does that.
     """
 
-    class_name: ClassVar[str] = "SGDTorch"
-    argument_order: ClassVar[tuple[str, ...]] = (
+    class_name = "SGDTorch"
+    argument_order = (
         "momentum",
         "momentum_start",
         "warmup_steps",
@@ -161,16 +144,14 @@ class SGDTorchConfig(SGDFormula):
         "weight_decay",
         "weight_keys",
     )
-    variable_settings: ClassVar[Mapping[str, Any]] = {
+    variable_settings: ClassVar = {
         "classic_momentum": False,
         "decoupled_weight_decay": False,
         "kind": "",
     }
-    own_rates: ClassVar[Mapping[str, str]] = {
-        "bias": "bias_learning_rate",
-        "other": "other_learning_rate",
-    }
-    curve_fields: ClassVar[tuple[str, ...]] = ("momentum_start", "warmup_steps")
+    own_rates: ClassVar = {"bias": "bias_learning_rate", "other": "other_learning_rate"}
+    not_native = ("momentum_start", "warmup_steps")  # `curves` has them
+    fixed_numbers = ("momentum_start",)
 
     name: str | None = "SGD"
     decay: NonNegativeFloat = field(default=0.0, metadata=PIPELINE)
@@ -186,18 +167,9 @@ class SGDTorchConfig(SGDFormula):
         """Returns what the warmup of the momentum changes."""
         return {"momentum": "warmup_steps"} if self.warmup_steps else {}
 
-    def numbers(self) -> list[str]:
-        """Returns the arguments that can change, which where the momentum starts can't."""
-        return [name for name in super().numbers() if name != "momentum_start"]
-
     def decays(self, path: str) -> bool:
         """Says whether a weight decays: what `weight_keys` match."""
         return matches_any(path, self.weight_keys)
-
-    def patterns(self) -> dict[str, Sequence[str] | None]:
-        """Returns the keys that must match; those by default are for many models."""
-        usual = type(self)()
-        return {k: v for k, v in super().patterns().items() if v != getattr(usual, k)}
 
     def settings(self, path: str, shape: Sequence[int]) -> dict[str, Any]:
         """Returns whether the variable is a bias or another, which may have rates of their own."""
@@ -216,9 +188,6 @@ class SGDTorchConfig(SGDFormula):
 
         return {"momentum": momentum}
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, dict[str, Any]] | None:
+    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
         """Returns torch's, unless the momentum may grow from 0, which torch takes for none."""
-        if "momentum" in changing or self.warmup_steps:
-            return None
-        names = ("momentum", "nesterov", "weight_decay")
-        return "SGD", {name: getattr(self, name) for name in names}
+        return None if "momentum" in changing or self.warmup_steps else ("SGD", ())

@@ -1,6 +1,5 @@
 """Adafactor in every variant that is in use, chosen by switches."""
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,15 +8,12 @@ from torch import Tensor
 
 from optimization.configs.errors import ConfigError
 from optimization.rules.adafactor import AdafactorConfig
-from optimization.rules.adafactor_variants import axes_to_factor
 from optimization.rules.rule import Numbers
 from optimization.torch.base import number, zeros_like
 from optimization.torch.derived import native_class
 from optimization.torch.functions import FUNCTIONS
 from optimization.torch.lists import ListState, Scalars, Tensors
 from optimization.torch.rule_optimizer import RuleOptimizer
-
-_axes = functools.lru_cache(maxsize=None)(axes_to_factor)
 
 if TYPE_CHECKING:
     _Derived = RuleOptimizer
@@ -72,14 +68,6 @@ class Adafactor(_Derived):
 
     def _makes_rate(self, group: Mapping[str, Any]) -> bool:
         return group["step_size"] == "relative"
-
-    def kind_of(self, parameter: Tensor, group: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-        """Returns the axes of a parameter that are factored."""
-        axes = None
-        if group["factored"]:
-            least = group["min_dim_size_to_factor"]
-            axes = _axes(tuple(parameter.shape), group["factored_axes"], least)
-        return (("axes", axes),)
 
     def numbers(self, group: Mapping[str, Any], own: Mapping[str, Any]) -> Numbers:
         """Returns the numbers of a group, with what multiplies a rate that is made here."""

@@ -9,14 +9,8 @@ from optimization.rules.rule import Rule, native_argument
 @cached
 def _fields(rule: type[Rule]) -> list[str]:
     """Returns the fields of a rule that PyTorch's class has: not what is about names."""
-    names = [
-        name
-        for name in rule.argument_names()
-        if name not in (*rule.curve_fields, *rule.settings_fields, *rule.pattern_fields())
-    ]
-    # Keras' name for the decay that has another one here.
-    twice = [native_argument(rule, name) for name in names].count("weight_decay") > 1
-    return [name for name in names if not twice or name != "weight_decay"]
+    others = (*rule.not_native, *rule.pattern_fields())
+    return [name for name in rule.argument_names() if name not in others]
 
 
 def places(rule: type[Rule]) -> list[tuple[str, str, int | None]]:
@@ -45,7 +39,7 @@ def native_arguments(section: Rule) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, key, place in places(rule):
         value = values.get(name, getattr(section, name))
-        value = 0.0 if value is None and name in ("weight_decay", *rule.decay_arguments) else value
+        value = 0.0 if value is None and name in rule.decay_arguments else value
         if place is not None:
             value = (*found.get(key, ()), value)
         found[key] = value

@@ -5,6 +5,7 @@ torch's own classes are used wherever torch has the algorithm; see docs/torch.md
 
 import dataclasses
 import importlib
+import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
@@ -19,9 +20,10 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
 from optimization.matching.patterns import matches_any
 from optimization.matching.rules import DEFAULT
-from optimization.rules.adafactor import AdafactorConfig, AdafactorKerasConfig
+from optimization.rules.adafactor import AdafactorConfig, AdafactorKerasConfig, keras_switches
 from optimization.rules.adafactor_variants import preset
 from optimization.rules.base import BaseOptimizerConfig
+from optimization.rules.muon import MuonConfig
 from optimization.rules.rule import Rule, native_argument
 from optimization.torch.adafactor import Adafactor
 from optimization.torch.arguments import native_arguments
@@ -148,13 +150,15 @@ def of_rule(section: Rule, changing: Set[str] = frozenset()) -> Recipe:
 
     equivalent = section.native_equivalent(changing)
     if equivalent is not None:
-        cls, arguments = getattr(torch.optim, equivalent[0]), equivalent[1]
+        name, unused = equivalent
+        cls = getattr(torch.optim, name)
+        known = inspect.signature(cls).parameters.keys() - set(unused)
+        given = {**arguments, "decoupled_weight_decay": True}  # as wherever torch asks
+        arguments = {name: value for name, value in given.items() if name in known}
     curves = {
         name: lambda step, f=function: float(f(step, FUNCTIONS))
         for name, function in section.curves().items()
     }
-    if rule.finds_matrices:
-        arguments["flatten"] = True
     return Recipe(
         cls,
         arguments,
@@ -163,18 +167,19 @@ def of_rule(section: Rule, changing: Set[str] = frozenset()) -> Recipe:
         native_argument(rule, section.argument_name("weight_decay") or "weight_decay"),
         section.patterns(),
         schedules=curves,
-        route=_by_matrices(section) if rule.finds_matrices else None,
     )
 
 
-def _by_matrices(section: Any) -> Callable[..., Settings]:
-    """Returns what finds a model's hidden matrices for a rule that treats them otherwise."""
+def muon(section: MuonConfig) -> Recipe:
+    """`muon`, which finds the hidden matrices of a model."""
 
     def route(parameters: list[tuple[str, Tensor]], model: torch.nn.Module | None) -> Settings:
         matrices = hidden_matrices(parameters, model, section.exclude_embeddings)
         return lambda name, parameter: {"use_muon": section.takes(name, matrices)}
 
-    return route
+    recipe = of_rule(section)
+    arguments = {**recipe.arguments, "flatten": True}
+    return dataclasses.replace(recipe, arguments=arguments, route=route)
 
 
 def adafactor(section: AdafactorConfig) -> Recipe:
@@ -204,8 +209,8 @@ def adafactor_keras(section: AdafactorKerasConfig) -> Recipe:
     """`adafactor_keras`, whose step size depends on the learning rate."""
 
     def switches(constant: bool) -> dict[str, Any]:
-        values = section.switches(constant_rate=constant)
-        return {k: v for k, v in values.items() if k not in ("name", "include_in_weight_decay")}
+        values = keras_switches(section, constant)
+        return {k: v for k, v in values.items() if k != "include_in_weight_decay"}
 
     arguments = {**switches(False), "variant": "keras", "weight_decay": _decoupled(section)}
 

@@ -140,7 +140,7 @@ class RuleOptimizer(ExactState):
         return False
 
     def _may_be_none(self, name: str) -> bool:
-        decays = name in ("weight_decay", *self.rule_class.decay_arguments)  # 0 for none
+        decays = name in self.rule_class.decay_arguments  # 0 for none
         return self.rule_class._spec_of(name).optional and not decays
 
     def _native_text(self, problem: Any) -> str:
@@ -284,9 +284,8 @@ class RuleOptimizer(ExactState):
         """
         h, usual = self.numbers(group, dict(own)), self.numbers(self.defaults, dict(own))
         # A number that a schedule has at 0 for now needs its slot then, too.
-        made = self.rule_class.native_slots or self.rule_class.slots
-        slots = [slot for together in made for slot in together]
-        return [s for s in slots if s.native and (s.when(h) or s.when(usual))]
+        made = self.rule_class.slots
+        return [s for s in made if s.native and (s.when(h) or s.when(usual))]
 
     def initial_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Returns the state of a parameter before its first update, apart from `step`."""

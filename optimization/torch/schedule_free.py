@@ -2,10 +2,11 @@
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
+from optimization.rules.schedule_free import ScheduleFreeFields
 from optimization.torch.lists import ListState, Tensors
 from optimization.torch.rule_optimizer import RuleOptimizer
 
@@ -19,6 +20,8 @@ class ScheduleFree(RuleOptimizer):
     batches through the model with x first. Counts and sums are numbers of the groups, as in the
     authors' package: `torch.compile` lets `step` run as it is, and does not compile it.
     """
+
+    rule: ClassVar[ScheduleFreeFields]
 
     @property
     def counts(self) -> dict[str, Any]:

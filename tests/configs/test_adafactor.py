@@ -11,7 +11,7 @@ from optimization import (
     OptimizerFactory,
     parse_override,
 )
-from optimization.rules.adafactor import AdafactorConfig, AdafactorKerasConfig
+from optimization.rules.adafactor import AdafactorConfig, AdafactorKerasConfig, keras_switches
 from optimization.rules.adafactor_variants import VARIANTS, axes_to_factor
 
 CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.1}}
@@ -274,10 +274,10 @@ def test_each_group_learns_at_its_rate():
 def test_keras_names_mean_the_same_switches():
     section = AdafactorKerasConfig(beta_2_decay=-0.6, clip_threshold=2.0)
     expected = {**VARIANTS["keras"], "decay_rate": 0.6, "clipping_threshold": 2.0}
-    assert section.switches(constant_rate=True) == {**expected, "name": "Adafactor"}
-    assert section.switches(constant_rate=False)["step_size"] == "absolute"
+    assert keras_switches(section, constant_rate=True) == expected
+    assert keras_switches(section, constant_rate=False)["step_size"] == "absolute"
     section.relative_step = False
-    assert section.switches(constant_rate=True)["step_size"] == "absolute"
+    assert keras_switches(section, constant_rate=True)["step_size"] == "absolute"
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def train_one(rule, path, own, w, gradients, rate, constant=False):
         values.update(dict.fromkeys(rule.decay_arguments, 0.0))
     settings = {**values, **rule.variable_settings, **own, "constant_rate": constant}
     h = Numbers(**settings)
-    slots = [slot for slots in rule.slots for slot in slots if slot.when(h)]
+    slots = [slot for slot in rule.slots if slot.plural and slot.when(h)]
     kept = {slot.name: _first(slot, w.shape, h) for slot in slots}
     shared = {slot.name: np.float64(slot.start) for slot in rule.shared}
     own_rate = rule.own_learning_rate()
@@ -290,19 +290,19 @@ def _acts(rule, name):
             if problems(rule, others):
                 continue
             tried = True
-            if _outcome(rule(fields)) != _outcome(rule(others)):
+            rates = (False, True)  # constants or not
+            if any(_outcome(rule(fields), c) != _outcome(rule(others), c) for c in rates):
                 return True
     return not tried and name in rule.section_only
 
 
-def _outcome(section):
+def _outcome(section, constant):
     rule, found = as_class(section), []
     initial, gradients = problem(steps=4)
     own = settings_of(rule, SHAPES)
-    for constant in (False, True) if rule.asks_if_constant else (False,):
-        for path, w in initial.items():
-            grads = [g[path] for g in gradients]
-            rate = (lambda t: 1.0) if constant else stepped
-            weight, kept = train_one(rule, path, own[path], w, grads, rate, constant)
-            found.append((weight.tobytes(), kept, own[path].get("kind")))
+    for path, w in initial.items():
+        grads = [g[path] for g in gradients]
+        rate = (lambda t: 1.0) if constant else stepped
+        weight, kept = train_one(rule, path, own[path], w, grads, rate, constant)
+        found.append((weight.tobytes(), kept, own[path].get("kind")))
     return found

@@ -14,8 +14,6 @@ ROOT = Path(__file__).parents[2]
 
 RULE = '''"""An optimizer of a test."""
 
-from typing import ClassVar
-
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import Decay
 from optimization.rules.base import OPTIMIZERS_CLS
@@ -35,9 +33,9 @@ class ToyConfig(Rule):
         beta: The toy's share of the mean that stays.
     """
 
-    class_name: ClassVar[str] = "Toy"
-    elementwise: ClassVar[bool] = True
-    slots: ClassVar = ((Slot("momentum", "momentums", "exp_avg"),),)
+    class_name = "Toy"
+    elementwise = True
+    slots = (Slot("momentum", "momentums", "exp_avg"),)
 
     name: str | None = "Toy"
     beta: Decay = 0.9
