@@ -180,16 +180,16 @@ class AdafactorConfig(AdafactorFormula):
 
     def _without_effect(self) -> Iterator[tuple[str, str]]:
         """Yields switches that were changed from the variant's, and have nothing to act on."""
+        decays = (self.weight_decay, "`weight_decay` > 0")
+        factors = (self.factored, "`factored: true`")
+        scales = (self.multiply_by_parameter_scale, "`multiply_by_parameter_scale: true`")
         needs = {
             "momentum_of": (self.beta1 is not None, "`beta1`"),
-            "weight_decay_kind": (self.weight_decay, "`weight_decay` > 0"),
-            "weight_decay_first": (self.weight_decay, "`weight_decay` > 0"),
-            "factored_axes": (self.factored, "`factored: true`"),
-            "min_dim_size_to_factor": (self.factored, "`factored: true`"),
-            "epsilon2": (
-                self.multiply_by_parameter_scale,
-                "`multiply_by_parameter_scale: true`",
-            ),
+            "weight_decay_kind": decays,
+            "weight_decay_first": decays,
+            "factored_axes": factors,
+            "min_dim_size_to_factor": factors,
+            "epsilon2": scales,
         }
         if self.include_in_weight_decay is not None and not self.weight_decay:
             yield "include_in_weight_decay", "needs `weight_decay` > 0"
@@ -254,12 +254,7 @@ class AdafactorKerasConfig(AdafactorFormula):
 
 
 def keras_switches(h: Any, constant_rate: bool) -> dict[str, Any]:
-    """Returns the switches of `adafactor` that Keras' hyperparameters mean.
-
-    Args:
-        h: What has the hyperparameters: numbers, or a section.
-        constant_rate: Whether the learning rate is a constant, not a schedule.
-    """
+    """Returns the switches of `adafactor` that Keras' hyperparameters, as attributes, mean."""
     return {
         **VARIANTS["keras"],
         "weight_decay": h.weight_decay,

@@ -88,10 +88,7 @@ class AdafactorFormula(LayerwiseRule):
     def norms_of(self, h: Numbers) -> list[str]:
         """Returns that of the weight for its scale, and that of the direction for its clip."""
         h = self.switched(h)
-        wanted = {
-            "w": h.multiply_by_parameter_scale,
-            "u": h.clipping_threshold is not None,
-        }
+        wanted = {"w": h.multiply_by_parameter_scale, "u": h.clipping_threshold is not None}
         return [name for name, is_wanted in wanted.items() if is_wanted]
 
     def move(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> None:
@@ -113,9 +110,9 @@ class AdafactorFormula(LayerwiseRule):
     def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns g / sqrt(V), with V factored or whole."""
         h = self.switched(h)
-        floor = None
-        if h.epsilon1_mode == "clamp":
-            floor = xp.resolution(g) if h.epsilon1 is None else h.epsilon1
+        floor = h.epsilon1 if h.epsilon1_mode == "clamp" else None
+        if h.epsilon1 is None:
+            floor = xp.resolution(g)
         if h.axes is None:
             v = s.velocity
             return g * xp.rsqrt(v if floor is None else xp.maximum(v, floor * floor))
@@ -147,15 +144,7 @@ class AdafactorFormula(LayerwiseRule):
         return u + _decay(lr, alpha, h) * w if given(h.weight_decay) else u
 
     def rates(self, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> tuple[Any, Any]:
-        """Returns the learning rate, and alpha: the size of the step.
-
-        Args:
-            w: The weight.
-            s: Its state.
-            norms: That of w, if `norms_of` asks for it.
-            h: The numbers.
-            xp: The functions.
-        """
+        """Returns the learning rate, and alpha: the size of the step; see `finish`."""
         h = self.switched(h)
         t, lr = _next_step(s, h, w, xp), h.lr
         if h.step_size == "relative" and (h.step_count == "per_parameter" or lr is None):

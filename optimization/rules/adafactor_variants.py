@@ -40,11 +40,7 @@ _COMMON: dict[str, Any] = {
     "weight_decay_first": False,
     "step_count": "global",
 }
-_T5X = {
-    "step_size": "absolute",
-    "factored_axes": "two_largest",
-    "min_dim_size_to_factor": 128,
-}
+_T5X = {"step_size": "absolute", "factored_axes": "two_largest", "min_dim_size_to_factor": 128}
 
 _DIFFERENCES: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -87,14 +83,9 @@ VARIANTS = {name: {**_COMMON, **differences} for name, differences in _DIFFERENC
 
 
 def preset(variant: str, written: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Returns the switches of a variant.
-
-    Args:
-        variant: A key of `VARIANTS`.
-        written: What is set together with the variant. timm scales by the parameters only a rate
-            that is relative, so with another `step_size` its parameter scale is off.
-    """
+    """Returns the switches of a variant, given what is `written` together with it."""
     values = dict(VARIANTS[variant])
+    # It scales by the parameters only a rate that is relative.
     if variant == "timm" and (written or {}).get("step_size", "relative") != "relative":
         values["multiply_by_parameter_scale"] = False
     return values
@@ -104,19 +95,12 @@ def preset(variant: str, written: Mapping[str, Any] | None = None) -> dict[str, 
 def axes_to_factor(
     shape: tuple[int, ...], factored_axes: str, min_dim_size_to_factor: int
 ) -> tuple[int, int] | None:
-    """Returns which two axes of a tensor are factored.
+    """Returns which two axes of a tensor are factored, (d0, d1); None for none.
 
-    Among axes of equal size the last counts as the larger, as in Flax and optax.
-
-    Args:
-        shape: The tensor's shape.
-        factored_axes: `two_largest`, `last_two`, or `timm`: the first two of more than two if they
-            are large enough, as PyTorch's convolutions have their channels there, else the last.
-        min_dim_size_to_factor: The least size of both axes; for `timm` both must be larger.
-
-    Returns:
-        (d0, d1): the row means are those over d0, the column means those over d1. None for a
-        tensor that is not factored: one of fewer than two axes, or of small ones.
+    The row means are those over d0, the column means those over d1. Among axes of equal size the
+    last counts as the larger, as in Flax and optax. `timm` takes the first two of more than two if
+    both are larger than the least size, as PyTorch's convolutions have their channels there, else
+    the last.
     """
     last = len(shape) - 1
     if last < 1:

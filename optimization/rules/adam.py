@@ -118,14 +118,10 @@ class AdamConfig(AdamForms):
 class AdamExperimentalConfig(ExperimentalConfig, AdamConfig):
     """`adam` under Keras' names.
 
-    With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:
+    With m and v the moments, and c1 and c2 their corrections, as in `adam`:
 
-        m <- beta_1 m + (1 - beta_1) g
-        v <- beta_2 v + (1 - beta_2) g^2
         w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
         w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
-
-    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
 
     Source: Kingma and Ba 2015, arXiv:1412.6980; the names as in Keras' Adam.
     """

@@ -76,9 +76,8 @@ class AdamWeightDecayConfig(AdamForms):
     def decays(self, path: str) -> bool:
         """Says whether a weight decays: inclusion wins, alone it means "only these"."""
         include, exclude = self.include_in_weight_decay, self.exclude_from_weight_decay
-        if matches_any(path, include):
-            return True
-        return not matches_any(path, exclude) if exclude else not include
+        spared = matches_any(path, exclude) if exclude else bool(include)
+        return matches_any(path, include) or not spared
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns the step, and the decay that comes after it."""
@@ -98,15 +97,11 @@ class AdamWeightDecayConfig(AdamForms):
 class AdamWeightDecayExperimentalConfig(ExperimentalConfig, AdamConfig):
     """AdamW under Keras' names.
 
-    With t the updates, this one included, g the gradient, c1 = 1 - beta_1^t, c2 = 1 - beta_2^t:
+    With m and v the moments, and c1 and c2 their corrections, as in `adam`:
 
-        w <- w - lr * weight_decay * w           before the following
-        m <- beta_1 m + (1 - beta_1) g
-        v <- beta_2 v + (1 - beta_2) g^2
+        w <- w - lr * weight_decay * w                           before the following
         w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
         w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
-
-    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
 
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101; the names as in Keras' AdamW.
 

@@ -10,11 +10,7 @@ Function = Callable[..., Any]
 
 
 class Arrays:
-    """What a formula calls `xp`: the functions of NumPy, `jax.numpy` or `keras.ops`.
-
-    Args:
-        module: Has the functions.
-    """
+    """What a formula calls `xp`: the functions of NumPy, `jax.numpy` or `keras.ops`."""
 
     abs: Function
     sqrt: Function
@@ -50,14 +46,10 @@ class Arrays:
         return x + (y - x) * share
 
     def one_minus_power(self, beta: Any, t: Any) -> Any:
-        """Returns 1 - beta^t, exact to the last bits where that is a small difference.
+        """Returns 1 - beta^t, exact to the last bits where beta is a number, not an array.
 
         With beta 0.999 the difference itself would be wrong by 6e-5 of its value at the first step,
         in float32.
-
-        Args:
-            beta: A number in [0, 1); an array where it follows a schedule.
-            t: The updates, >= 1.
         """
         if isinstance(beta, float) and beta > 0:
             return -self.expm1(t * math.log(beta))
@@ -79,13 +71,7 @@ class Arrays:
         return x.shape[-1]
 
     def steps_since(self, count: Any, start: int, like: Any) -> Any:
-        """Returns count - start, exact near the start, however late that is.
-
-        Args:
-            count: Of steps, an integer.
-            start: From where to count.
-            like: An array of the dtype of the result.
-        """
+        """Returns count - start in the dtype of `like`, exact near the start, however late."""
         return self.module.asarray(count - start, dtype=like.dtype)
 
     def size(self, x: Any) -> Any:
@@ -97,12 +83,7 @@ class Arrays:
         return float(self.module.finfo(x.dtype).eps)
 
     def norm(self, x: Any, wide: bool = False) -> Any:
-        """Returns the L2 norm, a scalar.
-
-        Args:
-            x: An array.
-            wide: Whether its entries may be so large or small that their squares are infinite or 0.
-        """
+        """Returns the L2 norm, a scalar; `wide` where squares may be infinite or 0."""
         if wide:
             largest = self.module.max(self.abs(x))
             unit = self.where(largest > 0, largest, self.module.ones_like(largest))
@@ -117,11 +98,7 @@ class Arrays:
 
 
 class State:
-    """What a formula calls `s`: the state of a variable, by the names of the slots.
-
-    Args:
-        values: Arrays, by name.
-    """
+    """What a formula calls `s`: the state of a variable, by the names of the slots."""
 
     def __init__(self, values: Mapping[str, Any]):
         self.__dict__["_values"] = dict(values)

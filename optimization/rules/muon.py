@@ -17,10 +17,6 @@ from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
 
-def _by_muon(h: Any) -> bool:
-    return h.orthogonalized
-
-
 def _by_adamw(h: Any) -> bool:
     return not h.orthogonalized
 
@@ -64,7 +60,7 @@ class MuonConfig(Rule):
     class_name = "Muon"
     argument_order = ("adam_beta_1", "adam_beta_2", "adam_weight_decay", "epsilon", "weight_decay")
     slots = (
-        Slot("momentum", "momentums", "momentum_buffer", when=_by_muon),
+        Slot("momentum", "momentums", "momentum_buffer", when=lambda h: h.orthogonalized),
         Slot("momentum", "momentums", "exp_avg", when=_by_adamw),
         Slot("velocity", "adam_velocities", "exp_avg_sq", when=_by_adamw),
     )

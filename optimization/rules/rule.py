@@ -49,11 +49,6 @@ class Numbers:
         raise AttributeError(f"there is no number {name!r}")
 
 
-def _always(h: Numbers) -> bool:
-    del h
-    return True
-
-
 def _are_patterns(annotation: Any) -> bool:
     return annotation == Patterns or any(map(_are_patterns, typing.get_args(annotation)))
 
@@ -85,7 +80,7 @@ class Slot:
     native: str
     start: float | str = 0.0
     turn: int = 0
-    when: Callable[[Numbers], bool] = _always
+    when: Callable[[Numbers], bool] = lambda h: True
     shape: Callable[[Sequence[int], Numbers], Sequence[int]] | None = None
     dtype: str | None = None
     negative: bool = False
@@ -201,21 +196,11 @@ class Rule(BaseOptimizerConfig):
     def all_settings(
         self, paths: Sequence[str], shapes: Mapping[str, Sequence[int]]
     ) -> list[dict[str, Any]]:
-        """Returns what each of some variables has of its own.
-
-        Args:
-            paths: Their paths.
-            shapes: The shapes of all variables of the model, by path.
-        """
+        """Returns what each of `paths` has of its own, given the shapes of the whole model."""
         return [self.settings(path, shapes[path]) for path in paths]
 
     def shape_settings(self, shape: Sequence[int], group: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what a parameter of PyTorch's has of its own, beside what its group has.
-
-        Args:
-            shape: Its shape.
-            group: Its group, with `variable_settings`.
-        """
+        """Returns what a parameter of PyTorch's has of its own, beside what its group has."""
         del shape, group
         return {}
 

@@ -160,16 +160,10 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
 class ScheduleFreeSGDConfig(ScheduleFreeFields):
     """Schedule-free SGD: an average of the weights in the place of a falling rate.
 
-    With b = momentum, t the updates, this one included, and u the direction of the step at y:
+    With b = momentum, u = g + weight_decay * y, and the rate and c of `schedule_free_adamw`:
 
-        rate = lr * min(1, t / warmup_steps)
-        weight = t^r * (largest rate so far)^weight_lr_power
-        c = weight / (sum of the weights so far)
-        z <- z - rate * u
-        x <- (1 - c) x + c z
-        y <- (1 - b) z + b x
+        z <- z - rate * u;  x <- (1 - c) x + c z;  y <- (1 - b) z + b x
 
-    u is g + weight_decay * y.
     The model's weights are y while it trains, and x, the average, in evaluation and export.
 
     Source: Defazio et al. 2024, arXiv:2405.15682.

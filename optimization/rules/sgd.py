@@ -93,13 +93,9 @@ class SGDConfig(SGDFields):
 @OPTIMIZERS_CLS.register("sgd_experimental")
 @config_dataclass
 class SGDExperimentalConfig(ExperimentalConfig, SGDFields):
-    """`sgd` under Keras' names.
+    """`sgd` under Keras' names, without `decay`.
 
-    With g the gradient and mu = `momentum`:
-
-        w <- w - lr g                                   mu = 0
-        v <- mu v - lr g;  w <- w + v                   mu > 0
-        v <- mu v - lr g;  w <- w + mu v - lr g         `nesterov`
+        v <- momentum v - lr g;  w <- w + v             `nesterov`: w + momentum v - lr g
 
     Source: Robbins and Monro 1951, doi:10.1214/aoms/1177729586; as in Keras' SGD.
     """
