@@ -15,18 +15,19 @@ _SMALL = 2**14  # Fewer entries are copied in less time than a call takes.
 
 
 def acts(setting: bool | str) -> bool:
-    """Says whether updates are to be fused here and now.
+    """Says whether updates are to be fused here and now, by the setting of `jit_compile`.
 
-    Args:
-        setting: `jit_compile`: "auto" is for graphs, where tracing is paid once. A graph that XLA
-            compiles as a whole needs no functions inside.
+    "auto" is for graphs, where tracing is paid once. A graph that XLA compiles as a whole needs no
+    functions inside.
     """
     if not setting or keras.backend.backend() != "tensorflow" or distribution.in_replica():
         return False
-    if tf.executing_eagerly():
-        return setting is True
-    graph = tf.compat.v1.get_default_graph()
-    return not control_flow_util.GraphOrParentsInXlaContext(graph)
+    return setting is True if tf.executing_eagerly() else not in_xla()
+
+
+def in_xla() -> bool:
+    """Says whether XLA compiles the graph that is being made as a whole."""
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def translation() -> Any:
@@ -91,19 +92,17 @@ class Clearing:
     @unconverted
     def __call__(self, variables: Sequence[keras.Variable]) -> None:
         """Clears variables."""
-        for variable in variables:
-            for copy in copies_of(variable):
-                with tf.device(copy.device):
-                    self._clear(copy)
+        for copy in (copy for variable in variables for copy in copies_of(variable)):
+            with tf.device(copy.device):
+                self._function(copy)(copy)
 
-    def _clear(self, copy: Any) -> None:
+    def _function(self, copy: Any) -> Callable[[Any], Any]:
         if is_small(copy):
-            _clear(copy)
-            return
+            return _clear
         key = (tuple(copy.shape), copy.dtype, copy.trainable)
         if key not in self._functions:
             self._functions[key] = (compiled(_clear, copy), copy)
-        self._functions[key][0](copy)
+        return self._functions[key][0]
 
 
 def _clear(variable: Any) -> None:

@@ -1,4 +1,7 @@
-"""A step that is taken on a condition known only when it runs, on every backend."""
+"""What happens on a condition known only when it runs, on every backend.
+
+Only what is chosen acts, inside functions compiled by TensorFlow or JAX too.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,36 +11,8 @@ import keras
 from optimization.keras import distribution
 
 _BACKEND = keras.backend.backend()
-
-
-def conditionally(
-    predicate: Any,
-    function: Callable[..., None],
-    args: Sequence[Any],
-    variables: Sequence[keras.Variable],
-    otherwise: Callable[..., None] | None = None,
-) -> None:
-    """Calls `function(*args)` if a predicate holds, else `otherwise(*args)`.
-
-    Only the chosen function acts, inside functions compiled by TensorFlow or JAX too.
-
-    Args:
-        predicate: A boolean scalar, the same on every replica.
-        function: Assigns to variables and returns nothing. What differs between replicas must
-            come from `args` or from variables.
-        args: Tensors, or lists of them.
-        variables: All variables that the functions may read or assign.
-        otherwise: The same for the other case; None: nothing happens then.
-    """
-    otherwise = otherwise or _nothing
-    if _BACKEND == "tensorflow":
-        distribution.conditionally(predicate, function, otherwise, args)
-    elif is_traced(predicate):
-        _in_jax(predicate, function, otherwise, args, variables)
-    elif bool(predicate):
-        function(*args)
-    else:
-        otherwise(*args)
+if _BACKEND == "tensorflow":
+    import tensorflow as tf
 
 
 def is_traced(value: Any) -> bool:
@@ -50,30 +25,111 @@ def is_traced(value: Any) -> bool:
 
 
 def _nothing(*args: Any) -> None:
-    return None
+    pass
 
 
-def _in_jax(
+def conditionally(
     predicate: Any,
     function: Callable[..., None],
-    otherwise: Callable[..., None],
     args: Sequence[Any],
     variables: Sequence[keras.Variable],
+    otherwise: Callable[..., None] = _nothing,
 ) -> None:
-    import jax
+    """Calls `function(*args)` if a predicate holds, else `otherwise(*args)`.
 
-    values = [variable.value for variable in variables]
+    Args:
+        predicate: A boolean scalar, the same on every replica.
+        function: Assigns to variables and returns nothing. What differs between replicas must
+            come from `args` or from variables.
+        args: Tensors, or lists of them.
+        variables: All variables that the functions may read or assign.
+        otherwise: The same for the other case.
+    """
+    if _BACKEND == "tensorflow":
+        _in_tensorflow(predicate, function, otherwise, args)
+    elif is_traced(predicate):
+        values = [variable.value for variable in variables]
 
-    def branch(function: Callable[..., None]) -> Callable[[], list[Any]]:
-        def new_values() -> list[Any]:
+        def new_values(function: Callable[..., None]) -> list[Any]:
             # A scope of its own: what a branch assigns must leave it as a result.
             mapping = zip(variables, values, strict=True)
             with keras.StatelessScope(state_mapping=mapping) as scope:
                 function(*args)
             return [scope.get_current_value(variable) for variable in variables]
 
-        return new_values
+        branches = [lambda: new_values(function), lambda: new_values(otherwise)]
+        for variable, value in zip(variables, either(predicate, *branches, ()), strict=True):
+            variable.assign(value)
+    else:
+        (function if bool(predicate) else otherwise)(*args)
 
-    chosen = jax.lax.cond(predicate, branch(function), branch(otherwise))
-    for variable, value in zip(variables, chosen, strict=True):
-        variable.assign(value)
+
+def _in_tensorflow(
+    predicate: Any,
+    function: Callable[..., None],
+    otherwise: Callable[..., None],
+    args: Sequence[Any],
+) -> None:
+    def branch(call: Callable[[], Any]) -> Callable[[], None]:
+        def silent() -> None:
+            call()  # Both branches must return the same, and assignments return something.
+
+        return silent
+
+    if (
+        not distribution.in_replica()
+        or tf.__internal__.distribute.strategy_supports_no_merge_call()
+    ):
+        tf.cond(predicate, branch(lambda: function(*args)), branch(lambda: otherwise(*args)))
+        return
+
+    def merged(strategy: Any, predicates: Any, args: Any) -> None:
+        # Replicas may not meet inside a branch that each of them enters by itself, so they enter
+        # it together: the conditional is outside, the replicas are inside.
+        each = strategy.extended.call_for_each_replica
+        first = strategy.experimental_local_results(predicates)[0]
+        tf.cond(
+            first,
+            branch(lambda: each(function, args=args)),
+            branch(lambda: each(otherwise, args=args)),
+        )
+
+    tf.distribute.get_replica_context().merge_call(merged, args=(predicate, tuple(args)))
+
+
+def either(
+    predicate: Any,
+    then: Callable[..., Sequence[Any]],
+    otherwise: Callable[..., Sequence[Any]],
+    tensors: Sequence[Any],
+) -> Sequence[Any]:
+    """Returns `then(*tensors)` if a predicate holds, else `otherwise(*tensors)`.
+
+    Args:
+        predicate: A boolean scalar.
+        then: A function of nothing but its arguments.
+        otherwise: Another, which returns tensors of the same shapes and dtypes.
+        tensors: The arguments.
+    """
+    if is_traced(predicate):
+        import jax
+
+        return jax.lax.cond(predicate, then, otherwise, *tensors)
+    if _BACKEND != "tensorflow" or tf.executing_eagerly():
+        return then(*tensors) if bool(predicate) else otherwise(*tensors)
+    # `tf.cond` makes operations for each argument, and runs those of both functions as no-ops.
+    kinds = [tf.TensorSpec(x.shape, x.dtype) for x in tensors]
+    functions = [
+        tf.function(function, autograph=False).get_concrete_function(*kinds)
+        for function in (then, otherwise)
+    ]
+    outputs = tf.nest.flatten(functions[0].structured_outputs)
+    results = tf.raw_ops.StatelessIf(
+        cond=predicate,
+        input=list(tensors),
+        Tout=[output.dtype for output in outputs],
+        then_branch=functions[0],
+        else_branch=functions[1],
+        output_shapes=[output.shape for output in outputs],
+    )
+    return list(results)

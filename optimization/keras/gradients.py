@@ -22,7 +22,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.keras.norms import Norm, either, half_sum_of_squares, root_of_squares, times
+from optimization.keras.control import either
+from optimization.keras.norms import Norm, half_sum_of_squares, root_of_squares, times
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -86,8 +87,10 @@ def shaped(gradient: Any, shape: Any) -> Any:
     return tf.ensure_shape(gradient, shape)
 
 
-def with_rows(gradient: Any, values: Any) -> Any:
-    """Returns a sparse gradient with other values for its rows."""
+def with_values(gradient: Any, values: Any) -> Any:
+    """Returns other values: as rows of a sparse gradient in place of its own, else as they are."""
+    if not is_sparse(gradient):
+        return values
     return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
 
 
@@ -137,13 +140,11 @@ def bare(gradient: Any) -> Any:
 
 def map_values(function: Callable[[Any], Any], gradient: Any) -> Any:
     """Applies a function to a gradient's values, those of its rows if it is sparse."""
-    if is_sparse(gradient):
-        return tf.IndexedSlices(function(gradient.values), gradient.indices, gradient.dense_shape)
-    return function(densify(gradient))
+    return with_values(gradient, function(_entries(gradient)))
 
 
-def _with_values(gradient: Any, values: Any) -> Any:
-    return map_values(lambda _: values, gradient)
+def _entries(gradient: Any) -> Any:
+    return gradient.values if is_sparse(gradient) else densify(gradient)
 
 
 def scale(gradient: Any, factor: Any) -> Any:
@@ -153,10 +154,6 @@ def scale(gradient: Any, factor: Any) -> Any:
     if isinstance(factor, float):  # of which a cast would make a float32 tensor first
         return map_values(lambda values: values * factor, gradient)
     return map_values(lambda values: values * ops.cast(factor, values.dtype), gradient)
-
-
-def _is_marked(gradient: Any) -> bool:
-    return isinstance(gradient, Scaled) or is_sparse(gradient)
 
 
 def _identity(factor: Any) -> Any:
@@ -169,51 +166,48 @@ def scale_all(gradients: Sequence[Any], factor: Any, divisor: Any = None) -> lis
     if divisor is not None:
         gradients = _divided(gradients, [divisor] * len(gradients))
     products: dict[Any, Any] = {}
-    scaled = []
-    for gradient in gradients:
-        if isinstance(gradient, Scaled):
-            known = _identity(gradient.factor)
-            if known not in products:
-                products[known] = gradient.times(factor).factor
-            scaled.append(dataclasses.replace(gradient, factor=products[known]))
-        else:
-            scaled.append(scale(gradient, factor))
-    return scaled
+
+    def product(gradient: Any) -> Any:
+        if not isinstance(gradient, Scaled):
+            return scale(gradient, factor)
+        known = _identity(gradient.factor)
+        if known not in products:
+            products[known] = gradient.times(factor).factor
+        return dataclasses.replace(gradient, factor=products[known])
+
+    return [product(gradient) for gradient in gradients]
 
 
 def _divided(gradients: Sequence[Any], divisors: Sequence[Any]) -> list[Any]:
     """Returns gradients divided by what is almost always 1."""
+
+    def same(divisors: Any, *values: Any) -> list[Any]:
+        return list(values)
+
+    def quotients(divisors: Any, *values: Any) -> list[Any]:
+        pairs = zip(values, ops.unstack(divisors, len(values)), strict=True)
+        return [x / ops.cast(divisor, x.dtype) for x, divisor in pairs]
+
     places = [i for i, gradient in enumerate(gradients) if not isinstance(gradient, Scaled)]
     values = [ops.convert_to_tensor(values_of(gradients[i])) for i in places]
     if values:
         own = ops.stack([divisors[i] for i in places])
-        values = [*either(ops.all(ops.equal(own, 1.0)), _same, _quotients, [own, *values])]
+        values = [*either(ops.all(ops.equal(own, 1.0)), same, quotients, [own, *values])]
     found = dict(zip(places, values, strict=True))
     return [
-        _with_values(gradient, found[i]) if i in found else gradient.divided_by(divisors[i])
+        with_values(gradient, found[i]) if i in found else gradient.divided_by(divisors[i])
         for i, gradient in enumerate(gradients)
     ]
 
 
-def _same(divisors: Any, *values: Any) -> list[Any]:
-    return list(values)
-
-
-def _quotients(divisors: Any, *values: Any) -> list[Any]:
-    divisors = ops.unstack(divisors, len(values))
-    return [x / ops.cast(divisor, x.dtype) for x, divisor in zip(values, divisors, strict=True)]
-
-
 def values_of(gradient: Any) -> Any:
     """Returns the tensor of a gradient's values, without what they are still to be scaled by."""
-    return gradient.values if _is_marked(gradient) else gradient
+    is_marked = isinstance(gradient, Scaled) or is_sparse(gradient)
+    return gradient.values if is_marked else gradient
 
 
 def global_norm(gradients: Sequence[Any]) -> Norm:
-    """Returns the norm over all gradients.
-
-    Sparse gradients must not repeat an index.
-    """
+    """Returns the norm over all gradients; sparse ones must not repeat an index."""
     # Those with one factor share its operations.
     parts: dict[Any, tuple[Any, list[Any]]] = {}
     for gradient in gradients:
@@ -282,15 +276,11 @@ def is_finite(gradient: Any) -> Any:
 
 def largest(gradient: Any) -> Any:
     """Returns the largest absolute value of an entry."""
-    return ops.max(ops.abs(gradient.values if is_sparse(gradient) else densify(gradient)))
+    return ops.max(ops.abs(_entries(gradient)))
 
 
 def clip_by_norm(gradients: Sequence[Any], bound: float) -> tuple[list[Any], Any]:
-    """Clips the norm of each gradient.
-
-    Returns:
-        Each g * min(bound / |g|, 1), and which norms were above the bound.
-    """
+    """Returns each g * min(bound / |g|, 1), and which norms were above the bound."""
     found = norms(gradients, large_only=bound > 1e-12)
     divisors, factors = (ops.unstack(each, len(gradients)) for each in found.clip(bound))
     divided = _divided(gradients, divisors)

@@ -12,6 +12,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.keras.control import either
+
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
@@ -101,9 +103,9 @@ def times(x: Any, factor: Any) -> Any:
     return x if factor is None else x * ops.cast(factor, x.dtype)
 
 
-def sum_of_squares(x: Any, axis: int | None = None) -> Any:
-    """Returns sum(x^2) over an axis, or over all, of a dense tensor, in its dtype."""
-    return 2 * half_sum_of_squares(x) if axis is None else ops.sum(ops.square(x), axis=axis)
+def sum_of_squares(x: Any) -> Any:
+    """Returns sum(x^2) of a dense tensor, in its dtype."""
+    return 2 * half_sum_of_squares(x)
 
 
 def half_sum_of_squares(x: Any) -> Any:
@@ -111,54 +113,3 @@ def half_sum_of_squares(x: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         return tf.nn.l2_loss(x)  # in parallel, and without a tensor of all squares
     return ops.sum(ops.square(x)) / 2
-
-
-def either(
-    predicate: Any,
-    then: Callable[..., Sequence[Any]],
-    otherwise: Callable[..., Sequence[Any]],
-    tensors: Sequence[Any],
-) -> Sequence[Any]:
-    """Returns `then(*tensors)` if a predicate holds, else `otherwise(*tensors)`.
-
-    Only one is computed, inside functions compiled by TensorFlow or JAX too.
-
-    Args:
-        predicate: A boolean scalar.
-        then: A function of nothing but its arguments.
-        otherwise: Another, which returns tensors of the same shapes and dtypes.
-        tensors: The arguments.
-    """
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        if isinstance(predicate, jax.core.Tracer):
-            return jax.lax.cond(predicate, then, otherwise, *tensors)
-    if backend == "tensorflow" and not tf.executing_eagerly():
-        return _either_in_graph(predicate, then, otherwise, tensors)
-    return then(*tensors) if bool(predicate) else otherwise(*tensors)
-
-
-def _either_in_graph(
-    predicate: Any,
-    then: Callable[..., Sequence[Any]],
-    otherwise: Callable[..., Sequence[Any]],
-    tensors: Sequence[Any],
-) -> Sequence[Any]:
-    # `tf.cond` makes operations for each argument, and runs those of both functions as no-ops.
-    kinds = [tf.TensorSpec(x.shape, x.dtype) for x in tensors]
-    functions = [
-        tf.function(function, autograph=False).get_concrete_function(*kinds)
-        for function in (then, otherwise)
-    ]
-    outputs = tf.nest.flatten(functions[0].structured_outputs)
-    results = tf.raw_ops.StatelessIf(
-        cond=predicate,
-        input=list(tensors),
-        Tout=[output.dtype for output in outputs],
-        then_branch=functions[0],
-        else_branch=functions[1],
-        output_shapes=[output.shape for output in outputs],
-    )
-    return list(results)

@@ -136,7 +136,7 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
     def _apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None, translation: Any
     ) -> None:
-        if distribution.in_cross_replica():
+        if distribution.has_strategy() and not distribution.in_replica():
             raise RuntimeError(
                 "`apply` must be called outside `strategy.scope()`, or inside `strategy.run`."
             )

@@ -10,7 +10,7 @@ from keras import ops
 
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
-from optimization.keras.gradients import is_sparse, shaped, with_rows
+from optimization.keras.gradients import is_sparse, shaped, with_values
 from optimization.keras.paths import path_of
 from optimization.keras.patterns import Among
 from optimization.keras.rule_part import RulePart, rule_arguments
@@ -166,7 +166,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         dtype, h = compute_dtype(variable), part.numbers_of(variable, counted)
         if is_sparse(gradient) and part.rule.moves_by_gradient_alone(h):
             step = part.rule.step(ops.cast(gradient.values, dtype), None, State({}), h, FUNCTIONS)
-            self.assign_sub(variable, with_rows(gradient, ops.cast(step, variable.dtype)))
+            self.assign_sub(variable, with_values(gradient, ops.cast(step, variable.dtype)))
             return
         kept = part.state_of(variable)
         values = {name: ops.convert_to_tensor(slot) for name, slot in kept.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from optimization.keras import compiling, distribution
+from optimization.keras import compiling
 from optimization.keras.fused import FusedUpdates
 from optimization.keras.gradients import Scaled, bare, densify, is_sparse
 from optimization.keras.hyperparameters import HyperparameterSchedules
@@ -63,7 +63,7 @@ class Updates:
 
     def local_gradient(self, pipeline: keras.optimizers.Optimizer, gradient: Any) -> Any:
         """Returns this process' gradient of what `strategy.run` returned."""
-        copies = distribution.local_values(pipeline, gradient)
+        copies = pipeline._distribution_strategy.experimental_local_results(gradient)
         if len(copies) > 1 and self.are_fused and not is_sparse(copies[0]):
             return Scaled(copies[0], copies=copies)
         return copies[0]

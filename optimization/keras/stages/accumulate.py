@@ -122,8 +122,12 @@ class Accumulate(Stage):
         gradient = gradients.map_values(lambda values: ops.cast(values, total.dtype), gradient)
         if is_overwritten(variable):
             total.assign(ops.maximum(total, gradient))
-        else:
-            distribution.add(total, gradient)
+        elif keras.backend.backend() != "tensorflow" or distribution.strategy_of(total) is not None:
+            total.assign_add(gradients.densify(gradient))
+        elif gradients.is_sparse(gradient):
+            total._value.scatter_add(gradient)
+        else:  # In place, where Keras' `assign_add` makes a tensor of the sum first.
+            total._value.assign_add(gradient)
 
     def _postponed_mean(self, index: int) -> Any:
         total = self._sums[index]

@@ -9,12 +9,12 @@ import numpy as np
 from keras import ops
 
 from optimization.keras import gradients
+from optimization.keras.compiling import in_xla
 from optimization.keras.control import conditionally, is_traced
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
-    from tensorflow.python.ops import control_flow_util  # the public API has no such question
 
 CHOICES = ("propagate", "skip", "raise")
 _MESSAGE = "The gradients of these variables are not finite:"
@@ -121,15 +121,6 @@ class FiniteCheck(Stage):
         conditionally(finite, update, args, self.pipeline.all_variables(), otherwise=skip)
 
 
-def _refuse_xla() -> None:
-    """Raises inside a function that XLA compiles: it leaves out every assertion."""
-    if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
-        raise ValueError(
-            "on_nonfinite='raise' and `max_consecutive_nonfinite` cannot act inside a function "
-            "that XLA compiles: use on_nonfinite='skip', or `model.compile(jit_compile=False)`."
-        )
-
-
 def _raising(
     wrong: Any, flags: Any, paths: Sequence[str]
 ) -> contextlib.AbstractContextManager[Any]:
@@ -141,7 +132,11 @@ def _raising(
             raise NonFiniteGradientError(f"{_MESSAGE} {', '.join(paths[i] for i in bad)}")
 
     if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
-        _refuse_xla()
+        if in_xla():  # which leaves out every assertion
+            raise ValueError(
+                "on_nonfinite='raise' and `max_consecutive_nonfinite` cannot act inside a function "
+                "that XLA compiles: use on_nonfinite='skip', or `model.compile(jit_compile=False)`."
+            )
         bad = tf.boolean_mask(tf.constant(list(paths)), tf.logical_not(flags))
         right = tf.logical_not(wrong)
         assertion = tf.debugging.Assert(right, [_MESSAGE, bad], summarize=len(paths))

@@ -7,6 +7,8 @@ import keras
 
 from optimization.keras import distribution
 from optimization.keras.compiling import translated
+from optimization.keras.gradients import convert
+from optimization.keras.slots import compute_dtype
 from optimization.keras.stages.stage import Batch, GradsAndVars, Rest, Stage, argument
 
 GradientFunction = Callable[[GradsAndVars], GradsAndVars]
@@ -76,7 +78,9 @@ class Reduce(Stage):
         if self.gradient_aggregator is not None:
             present = list(translated(self.gradient_aggregator, translation)(present))
         elif distribution.in_replica():
-            sums = distribution.sum_over_replicas([gradient for gradient, _ in present])
+            # TensorFlow can't sum bfloat16 over devices; float16 would overflow or lose digits.
+            wide = [convert(gradient, compute_dtype(gradient)) for gradient, _ in present]
+            sums = distribution.sum_over_replicas(wide)
             present = [
                 (total, variable) for total, (_, variable) in zip(sums, present, strict=True)
             ]
