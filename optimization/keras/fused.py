@@ -118,12 +118,7 @@ class FusedUpdates:
 
 
 class _Run:
-    """One update of all variables on one device.
-
-    Args:
-        device: Its name.
-        shared: The state there that belongs to no single variable.
-    """
+    """One update of all variables on one device."""
 
     def __init__(self, device: str, shared: Mapping[str, Any]):
         self._device = device

@@ -21,12 +21,7 @@ _PIPELINE_ARGUMENTS = (
 
 
 def check_wrappable(optimizer: Any) -> None:
-    """Raises if an optimizer can't be wrapped.
-
-    Raises:
-        TypeError: If it is not a Keras optimizer, or takes its steps in a way of its own.
-        ValueError: If it is built, or does itself what the pipeline does.
-    """
+    """Raises if an optimizer can't be wrapped."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(
             f"Argument `optimizer` must be a keras.optimizers.Optimizer, received: {optimizer!r}"
@@ -65,9 +60,6 @@ def argument_of(optimizer: keras.optimizers.Optimizer, name: str) -> str:
 
     "weight_decay" stands for `weight_decay_rate` where the optimizer has that, unless it was given
     Keras' own argument, which would decay a second time.
-
-    Raises:
-        ValueError: If the optimizer has no such hyperparameter, with the nearest names.
     """
     names = _hyperparameters(type(optimizer))
     decays_outside = "weight_decay" in names and optimizer.weight_decay

@@ -76,11 +76,7 @@ class Kind:
 
 
 class Update:
-    """The update of one kind of variable, a function of tensors.
-
-    Args:
-        kind: Of which the variables are.
-    """
+    """The update of one kind of variable, a function of tensors."""
 
     def __init__(self, kind: Kind):
         self.kind = kind
@@ -88,12 +84,7 @@ class Update:
         self._function: tuple[Any, list[Any]] | None = None
 
     def run(self, row: Row, scalars: Scalars) -> None:
-        """Updates a variable of this kind on one device.
-
-        Args:
-            row: The variable.
-            scalars: What is the same for all variables.
-        """
+        """Updates a variable of this kind on one device."""
         if self._function is None:
             self._function = compiled(self._whole, row, scalars), row.copies
         self._function[0](row, scalars)
@@ -243,12 +234,7 @@ class StackedUpdate(Update):
     """
 
     def run_all(self, rows: Sequence[Row], scalars: Scalars) -> None:
-        """Updates variables on one device.
-
-        Args:
-            rows: The variables.
-            scalars: What is the same for all variables.
-        """
+        """Updates variables on one device."""
         gradients = tf.stack([row.values for row in rows])
         rank = len(gradients.shape)
         kind = self.kind
@@ -293,12 +279,7 @@ class _Stacked(KerasArrays):
 
 
 def update_of(kind: Kind, variables: Sequence[Any]) -> Update:
-    """Returns the update of a kind.
-
-    Args:
-        kind: The kind.
-        variables: A weight of it, its state, and its average if any.
-    """
+    """Returns the update of a kind."""
     rule, shape = kind.rule, tuple(variables[0].shape)
     alike = all(tuple(variable.shape) in (shape, ()) for variable in variables)
     layerwise = isinstance(rule, LayerwiseRule)

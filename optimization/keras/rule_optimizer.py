@@ -106,15 +106,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         self.build_parts([(RulePart(self), variables, paths)], Among.of(paths, variables))
 
     def build_parts(self, parts: Sequence[Built], among: Among) -> None:
-        """Does what `build` does, for variables with different numbers and rates.
-
-        Args:
-            parts: What variables have in common, the variables, and their paths.
-            among: All variables that are trained, also by other optimizers.
-
-        Raises:
-            ValueError: For regular expressions of which none matches a variable.
-        """
+        """Does what `build` does, for variables with different numbers and rates."""
         if self.built:
             return
         for part, _, _ in parts:
@@ -228,11 +220,7 @@ def _rate_for(rule: Rule, learning_rate: Any) -> Any:
 
 
 def checked(rule: type[Rule], fields: Mapping[str, Any]) -> Rule:
-    """Returns a rule with these fields.
-
-    Raises:
-        ConfigError: For what is wrong with them.
-    """
+    """Returns a rule with these fields."""
     made = rule({name: _plain(rule, name, value) for name, value in fields.items()})
     problems = [made._problem("conflict", *contradiction) for contradiction in made.impossible()]
     if problems:
@@ -244,16 +232,7 @@ def checked(rule: type[Rule], fields: Mapping[str, Any]) -> Rule:
 def updated(
     rule: Rule, g: Any, w: Any, values: Mapping[str, Any], h: Numbers, xp: Any = FUNCTIONS
 ) -> tuple[Any, dict[str, Any]]:
-    """Returns a weight after an update, and what has moved of its state.
-
-    Args:
-        rule: The formula.
-        g: The gradient.
-        w: The weight.
-        values: Its state, by the names of the slots, as Keras keeps it.
-        h: The numbers.
-        xp: The functions.
-    """
+    """Returns a weight after an update, and what has moved of its state."""
     w, state = decayed(rule, w, h), state_as_in(rule, values)
     w = w - rule.step(g, w, state, h, xp)
     return w, as_kept(rule, state.moved())

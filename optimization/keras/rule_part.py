@@ -52,13 +52,7 @@ class RulePart:
         paths: Sequence[str],
         shapes: Mapping[str, Sequence[int]],
     ) -> None:
-        """Creates the state.
-
-        Args:
-            variables: The variables; the optimizer knows them.
-            paths: Their paths.
-            shapes: The shapes of all variables of the model, by path.
-        """
+        """Creates the state."""
         index, usual = self.optimizer._get_variable_index, self.rule.variable_settings
         own = self.rule.all_settings(paths, shapes)
         places = [index(variable) for variable in variables]

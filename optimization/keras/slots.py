@@ -36,13 +36,7 @@ def as_dense(gradient: Any, dtype: str) -> Any:
 
 
 def steps_since(steps: Any, start: int, dtype: str = "float32") -> Any:
-    """Returns steps - start, a scalar; it is exact near the start, however late that is.
-
-    Args:
-        steps: A count of steps, integers.
-        start: From where to count.
-        dtype: That of the result.
-    """
+    """Returns steps - start, a scalar; it is exact near the start, however late that is."""
     steps = ops.convert_to_tensor(steps)
     if keras.backend.standardize_dtype(steps.dtype) == "int32":
         start = min(start, 2**31 - 1)

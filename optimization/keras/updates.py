@@ -23,11 +23,7 @@ _PLAIN = (bool, int, float, str, tuple, type(None), np.generic)
 
 
 def checked_jit_compile(jit_compile: bool | str) -> bool | str:
-    """Returns the setting.
-
-    Raises:
-        ValueError: If it is not True, False or "auto", or True on PyTorch.
-    """
+    """Returns the setting."""
     if not isinstance(jit_compile, bool) and jit_compile != "auto":
         raise ValueError(
             f'Argument `jit_compile` must be True, False or "auto", received: {jit_compile=}'

@@ -44,7 +44,6 @@ class Accumulate(Stage):
                 f"received: gradient_accumulation_steps={steps!r}"
             )
         self.gradient_accumulation_steps = steps if steps > 1 else None
-        self._micro_step: Any = None  # the variable, once there is one
         self._variables: list[Any] = []
         self._paths: list[str] = []
         self._sums: list[keras.Variable] = []
@@ -53,18 +52,17 @@ class Accumulate(Stage):
     @property
     def micro_step(self) -> Any:
         """Micro-batches added up since the last update; always 0 without accumulation."""
-        return 0 if self._micro_step is None else self._micro_step
+        return self.made.get("micro_step", 0)
 
     def build(self, variables: Sequence[Any]) -> None:
         """Creates the sums."""
         if self.gradient_accumulation_steps is None:
             return
-        add = self.pipeline.add_variable
-        self._micro_step = add((), dtype="int", name="micro_step")
+        self.make("micro_step", "int")
         self._variables = list(variables)
         self._paths = [self.pipeline.path_of(variable) for variable in variables]
         self._sums = [
-            add(
+            self.pipeline.add_variable(
                 variable.shape,
                 dtype=compute_dtype(variable),
                 layout=getattr(variable, "_layout", None),
@@ -75,11 +73,9 @@ class Accumulate(Stage):
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Returns the sums by the paths of the weights they belong to, and their count."""
-        if self._micro_step is None:
-            return {}
         pairs = zip(self._paths, self._sums, strict=True)
         named = [(f"accumulator/{path}", total) for path, total in pairs]
-        return by_unique_name([("micro_step", self._micro_step), *named])
+        return by_unique_name([*self.made.items(), *named])
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
         """Adds the gradients; every k-th time goes on with the means, and starts anew."""
@@ -89,7 +85,7 @@ class Accumulate(Stage):
         places = {id(variable): index for index, variable in enumerate(self._variables)}
         for gradient, variable in batch.pairs:
             self._add(self._sums[places[id(variable)]], gradient, variable)
-        self._micro_step.assign((self._micro_step + 1) % self.gradient_accumulation_steps)
+        self.micro_step.assign((self.micro_step + 1) % self.gradient_accumulation_steps)
         # What has a gradient may differ from one micro-batch, and one traced function, to the
         # next: all variables take part. One that is overwritten has no gradient 0, however.
         present = {places[id(variable)] for variable in batch.variables}
@@ -115,7 +111,7 @@ class Accumulate(Stage):
         may_raise = any(stage.may_raise for stage in self.pipeline.stages)
         lazily = batch.updates.are_fused and not may_raise
         variables = self.pipeline.all_variables()
-        is_last = ops.equal(self._micro_step, 0)
+        is_last = ops.equal(self.micro_step, 0)
         conditionally(is_last, update_lazily if lazily else update, (), variables)
 
     def _add(self, total: keras.Variable, gradient: Any, variable: Any) -> None:

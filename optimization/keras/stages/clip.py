@@ -14,7 +14,6 @@ errors.
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from optimization.keras import gradients
@@ -49,7 +48,6 @@ class Clip(Stage):
     adaptive_clip_epsilon: float = argument(1e-3, "Least norm of weights in that.")
 
     def __post_init__(self) -> None:
-        self._count: keras.Variable | None = None
         self.require_positive(*ALTERNATIVES, "adaptive_clip_epsilon")
         if len(self._set()) > 1:
             among = ", ".join(f"`{clip}`" for clip in ALTERNATIVES)
@@ -70,27 +68,23 @@ class Clip(Stage):
     def build(self, variables: Sequence[Any]) -> None:
         """Creates the count, if there is a clip."""
         if is_clipping(self.pipeline):
-            self._count = self.pipeline.add_variable((), dtype="int", name="clipped_steps")
-
-    def variables_by_path(self) -> dict[str, keras.Variable]:
-        """Returns the count."""
-        return {} if self._count is None else {"clipped_steps": self._count}
+            self.make("clipped_steps", "int")
 
     @property
     def clipped_share(self) -> Any:
         """Share of the updates in which a clip changed something; None without a clip."""
-        if self._count is None:
+        if not self.made:
             return None
         updates = ops.maximum(self.pipeline.iterations, 1)
-        return ops.cast(self._count, "float32") / ops.cast(updates, "float32")
+        return ops.cast(self.made["clipped_steps"], "float32") / ops.cast(updates, "float32")
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
         """Clips."""
         if batch.norm is not None and batch.grads:
             grads, exceeded = self._clipped(list(batch.grads), batch.variables, batch.norm)
-            if self._count is not None:
+            for count in self.made.values():
                 excess = ops.any(ops.stack([*batch.exceeded, *exceeded]))
-                self._count.assign_add(ops.cast(excess, self._count.dtype))
+                count.assign_add(ops.cast(excess, count.dtype))
             batch = batch.with_grads(grads)
         rest(batch)
 

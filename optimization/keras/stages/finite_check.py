@@ -61,8 +61,6 @@ class FiniteCheck(Stage):
                 "Argument `max_consecutive_nonfinite` must be >= 0 and needs on_nonfinite='skip', "
                 f"received: max_consecutive_nonfinite={most}, on_nonfinite={choice!r}"
             )
-        self._total: Any = None  # variables, once they are built
-        self._consecutive: Any = None
 
     @property
     def may_raise(self) -> bool:
@@ -72,25 +70,18 @@ class FiniteCheck(Stage):
     @property
     def nonfinite_steps(self) -> Any:
         """Updates skipped so far because of a gradient that was not finite."""
-        return 0 if self._total is None else self._total
+        return self.made.get("nonfinite_steps", 0)
 
     @property
     def consecutive_nonfinite(self) -> Any:
         """Those of them since the last update that was taken."""
-        return 0 if self._consecutive is None else self._consecutive
+        return self.made.get("consecutive_nonfinite", 0)
 
     def build(self, variables: Sequence[Any]) -> None:
         """Creates the counters."""
         if self.on_nonfinite == "skip":
-            add = self.pipeline.add_variable
-            self._total = add((), dtype="int", name="nonfinite_steps")
-            self._consecutive = add((), dtype="int", name="consecutive_nonfinite")
-
-    def variables_by_path(self) -> dict[str, keras.Variable]:
-        """Returns the counters."""
-        if self._total is None:
-            return {}
-        return {"nonfinite_steps": self._total, "consecutive_nonfinite": self._consecutive}
+            self.make("nonfinite_steps", "int")
+            self.make("consecutive_nonfinite", "int")
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
         """Goes on, unless a gradient is not finite."""
@@ -106,14 +97,14 @@ class FiniteCheck(Stage):
             return
 
         def update(grads: list[Any], flags: Any) -> None:
-            self._consecutive.assign(0)
+            self.consecutive_nonfinite.assign(0)
             rest(batch.with_grads(grads))
 
         def skip(grads: list[Any], flags: Any) -> None:
-            self._total.assign_add(1)
-            self._consecutive.assign_add(1)
+            self.nonfinite_steps.assign_add(1)
+            self.consecutive_nonfinite.assign_add(1)
             if self.max_consecutive_nonfinite is not None:
-                too_many = ops.greater(self._consecutive, self.max_consecutive_nonfinite)
+                too_many = ops.greater(self.consecutive_nonfinite, self.max_consecutive_nonfinite)
                 with _raising(too_many, flags, paths):
                     pass
 

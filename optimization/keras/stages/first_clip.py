@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import keras
-
 from optimization.keras import gradients
 from optimization.keras.stages.clip import is_clipping
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
@@ -27,30 +25,25 @@ class FirstClip(Stage):
     )
 
     def __post_init__(self) -> None:
-        self._norm: keras.Variable | None = None
         self.gradient_clip_norm = self.gradient_clip_norm or None
         self.require_positive("gradient_clip_norm")
 
     def build(self, variables: Sequence[Any]) -> None:
         """Creates the variable of the norm, if there is a clip."""
         if is_clipping(self.pipeline):
-            self._norm = self.pipeline.add_variable((), dtype="float32", name="gradient_norm")
-
-    def variables_by_path(self) -> dict[str, keras.Variable]:
-        """Returns the norm."""
-        return {} if self._norm is None else {"gradient_norm": self._norm}
+            self.make("gradient_norm", "float32")
 
     @property
     def last_gradient_norm(self) -> Any:
         """Norm over all gradients of the last update, before clips; None without a clip."""
-        return self._norm
+        return self.made.get("gradient_norm")
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
         """Clips; the batch gets the norm that it has then."""
         if is_clipping(self.pipeline) and batch.grads:
             norm, bound = gradients.global_norm(batch.grads), self.gradient_clip_norm
-            if self._norm is not None:
-                self._norm.assign(norm.value)
+            if self.made:
+                self.last_gradient_norm.assign(norm.value)
             if bound is None:
                 batch = replace(batch, norm=norm)
             else:

@@ -8,6 +8,7 @@ and saves. It acts once it is in the tuple `pipeline.STAGES`; docs/pipeline.md h
 import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, dataclass_transform
 
 import keras
@@ -112,6 +113,7 @@ class Stage:
         kept_under: How the names begin of what it saves beside variables, or None for nothing.
         loads_later: How names of variables begin that may be loaded before they exist, or None.
         pipeline: The optimizer that it is a stage of.
+        made: The scalars that `make` has made, by name.
     """
 
     title: ClassVar[str]
@@ -125,6 +127,7 @@ class Stage:
     kept_under: ClassVar[str | None] = None
     loads_later: Any = None
     pipeline: Any = None
+    made: Any = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -153,7 +156,11 @@ class Stage:
 
         The stages before it are attached already.
         """
-        self.pipeline = pipeline
+        self.pipeline, self.made = pipeline, {}
+
+    def make(self, name: str, dtype: str) -> None:
+        """Makes a scalar, which it keeps in `made` under its name."""
+        self.made[name] = self.pipeline.add_variable((), dtype=dtype, name=name)
 
     def set_model(self, model: keras.Model) -> None:
         """Takes from a built model what it needs to know."""
@@ -168,7 +175,7 @@ class Stage:
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Returns its variables by unique names that are the same in every process."""
-        return {}
+        return dict(self.made)
 
     def inner_variables(self) -> list[keras.Variable]:
         """Returns variables that `pipeline.add_variable` did not make."""
