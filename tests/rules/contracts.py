@@ -1,9 +1,10 @@
 """What must hold for every rule: functions that raise, and cases that are derived from fields.
 
 A rule that is registered is tested as it stands: its fields say by their types and ranges what
-else they may be.
+else they may be. `CONTRACTS_OF="lamb lars" pytest ...` tests these types alone.
 """
 
+import os
 import typing
 
 import numpy as np
@@ -39,8 +40,10 @@ FLOATS, INTEGERS, PATTERNS = (0.1, 0.5, 2.0, -0.3), (2, 3), (("dense",), ("bias"
 
 
 def rules():
-    """Returns the types that are rules."""
-    return [k for k, entry in OPTIMIZERS_CLS.entries() if issubclass(entry.config_class, Rule)]
+    """Returns the types that are rules, or those of them that the environment names."""
+    found = [k for k, entry in OPTIMIZERS_CLS.entries() if issubclass(entry.config_class, Rule)]
+    only = os.environ.get("CONTRACTS_OF", "").split()
+    return [kind for kind in found if not only or kind in only]
 
 
 def problem(shapes=None, steps=STEPS):
@@ -117,16 +120,21 @@ def completed(rule, change):
 def cases(kind):
     """Returns the fields of sections of a type, by which it is tested.
 
-    These are the usual ones, each switch in each of its positions, all that can act together, and
-    other numbers. Of a number that is 0 or None by default the first value stands for all.
+    These are `few`, and each switch in each of its positions. Of a number that is 0 or None by
+    default the first value stands for all.
     """
-    rule = OPTIMIZERS_CLS.config_class(kind)
-    found = [{}, busiest(kind), _at_once(rule, False)]
+    rule, found = OPTIMIZERS_CLS.config_class(kind), few(kind)
     for name in filter(lambda name: is_switch(rule, name), field_names(rule)):
         is_choice = any(_kinds(rule._find_spec(name).annotation)[1])
         values = list(other_values(rule, name))
         for value in values if is_choice else values[:1]:
             found += list(completed(rule, {name: value}))[:1]
+    return [fields for i, fields in enumerate(found) if fields not in found[:i]]
+
+
+def few(kind):
+    """Returns the usual fields, all switches that can act together, and other numbers."""
+    found = [{}, busiest(kind), _at_once(OPTIMIZERS_CLS.config_class(kind), False)]
     return [fields for i, fields in enumerate(found) if fields not in found[:i]]
 
 
@@ -153,12 +161,30 @@ def section_of(kind, fields):
     return OPTIMIZERS_CLS.config_class(kind)(fields)
 
 
-def every_case():
-    """Runs a test of `kind` and `fields` over all cases of all types."""
-    found = [(kind, fields) for kind in rules() for fields in cases(kind)]
+def all_cases(of_type=cases, once_a_class=False):
+    """Returns types and fields, by a name.
+
+    Args:
+        of_type: Which of a type, a function: `cases` or `few`.
+        once_a_class: Whether those of two types that are the same class with the same arguments
+            are one, for what has nothing to do with sections.
+    """
+    found, seen = {}, []
+    for kind in rules():
+        for fields in of_type(kind):
+            section = section_of(kind, fields)
+            same = (section.origin(), {**section.arguments(), "name": None})
+            if not once_a_class or same not in seen:
+                found[f"{kind} {fields or ''}".strip()] = (kind, fields)
+            seen.append(same)
     assert found
-    ids = [f"{kind} {fields or ''}" for kind, fields in found]
-    return pytest.mark.parametrize(("kind", "fields"), found, ids=ids)
+    return found
+
+
+def every_case(of_type=cases, once_a_class=False):
+    """Runs a test of `kind` and `fields` over cases of all types; see `all_cases`."""
+    found = all_cases(of_type, once_a_class)
+    return pytest.mark.parametrize(("kind", "fields"), found.values(), ids=found)
 
 
 # Training in NumPy
