@@ -12,7 +12,7 @@ from optimization.keras.compiling import compiled, is_small
 from optimization.keras.ema import move
 from optimization.keras.functions import FUNCTIONS, KerasArrays
 from optimization.keras.norms import sum_of_squares
-from optimization.keras.rule_optimizer import as_kept, decayed, state_as_in, updated
+from optimization.keras.rule_optimizer import decayed, state_as_in, updated
 from optimization.keras.rule_part import numbers_now
 from optimization.rules.arrays import State
 from optimization.rules.layerwise import LayerwiseRule
@@ -172,7 +172,7 @@ class LayerwiseUpdate(Update):
         if w is not value:
             weight.assign(w)
         rule.move(g, w, s, _with_means(h, means), FUNCTIONS)
-        for name, moved in as_kept(rule, s.moved()).items():
+        for name, moved in s.moved().items():
             slots[name].assign(moved)
         if "u" not in self._norms:
             return ()
@@ -221,7 +221,7 @@ class LayerwiseUpdate(Update):
         # Computed twice, so that it need not be kept.
         u = rule.direction(g, w, s, h, FUNCTIONS)
         step = rule.finish(u, w, s, Numbers(**norms), h, FUNCTIONS)
-        self._assign(row, as_kept(rule, s.moved()), w - step, scalars)
+        self._assign(row, s.moved(), w - step, scalars)
 
 
 class StackedUpdate(Update):

@@ -235,7 +235,7 @@ def updated(
     """Returns a weight after an update, and what has moved of its state."""
     w, state = decayed(rule, w, h), state_as_in(rule, values)
     w = w - rule.step(g, w, state, h, xp)
-    return w, as_kept(rule, state.moved())
+    return w, state.moved()
 
 
 def decayed(rule: Rule, w: Any, h: Numbers) -> Any:
@@ -246,10 +246,4 @@ def decayed(rule: Rule, w: Any, h: Numbers) -> Any:
 
 def state_as_in(rule: Rule, values: Mapping[str, Any]) -> State:
     """Returns the state as the formula knows it, of what Keras keeps."""
-    return State(as_kept(rule, values))
-
-
-def as_kept(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the state as Keras keeps it, of what the formula knows, or the other way round."""
-    other_sign = {slot.name for slot in rule.slots if slot.negative}
-    return {name: -x if name in other_sign else x for name, x in values.items()}
+    return State(values, {slot.name for slot in rule.slots if slot.negative})

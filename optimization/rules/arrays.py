@@ -1,7 +1,7 @@
 """The functions that formulas compute with, over arrays that do not change."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from optimization.matching.matrices import flattened
@@ -98,33 +98,40 @@ class Arrays:
 
 
 class State:
-    """What a formula calls `s`: the state of a variable, by the names of the slots."""
+    """What a formula calls `s`: the state of a variable, by the names of the slots.
 
-    def __init__(self, values: Mapping[str, Any]):
+    Args:
+        values: Arrays, by name.
+        negative: The names of those that are kept with the other sign.
+    """
+
+    def __init__(self, values: Mapping[str, Any], negative: Collection[str] = ()):
         self.__dict__["_values"] = dict(values)
         self.__dict__["_moved"] = {}
+        self.__dict__["_negative"] = negative
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self._values[name]
+            value = self._values[name]
         except KeyError:
             raise AttributeError(f"there is no slot {name!r}") from None
+        return -value if name in self._negative else value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._values[name] = self._moved[name] = value
+        self._values[name] = self._moved[name] = -value if name in self._negative else value
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
     def moved(self) -> dict[str, Any]:
-        """Returns the values that were set, by name."""
+        """Returns the values that were set, by name, as they are kept."""
         return self._moved
 
     def lerp(self, name: str, value: Any, share: Any) -> Any:
         """Moves a slot a share of the way to a value; returns what it is then."""
-        old = self._values[name]
+        old = getattr(self, name)
         setattr(self, name, old + (value - old) * share)
-        return self._values[name]
+        return getattr(self, name)
 
     def lerp_square(self, name: str, value: Any, share: Any) -> Any:
         """Moves a slot a share of the way to the square of a value."""
@@ -132,10 +139,13 @@ class State:
 
     def add_square(self, name: str, value: Any) -> Any:
         """Adds the square of a value to a slot."""
-        setattr(self, name, self._values[name] + value * value)
-        return self._values[name]
+        setattr(self, name, getattr(self, name) + value * value)
+        return getattr(self, name)
 
     def scale_add(self, name: str, factor: Any, value: Any) -> Any:
         """Multiplies a slot, and adds a value."""
-        setattr(self, name, factor * self._values[name] + value)
-        return self._values[name]
+        kept = factor * self._values[name]
+        # XLA moves what is kept in place where the step is computed from it.
+        kept = kept - value if name in self._negative else kept + value
+        self._values[name] = self._moved[name] = kept
+        return getattr(self, name)
