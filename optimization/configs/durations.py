@@ -1,10 +1,9 @@
 """Turns epochs, shares and remainders of a training into numbers of optimizer steps."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
@@ -16,17 +15,10 @@ from optimization.configs.types import Duration, is_pending
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 _RATE = "learning rate"
-_UNKNOWN = "takes `{}`, which is not known: give it, or write a number"
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingLength:
-    """Says how long is trained.
-
-    Attributes:
-        train_steps: Optimizer steps; None if it is not known.
-        steps_per_epoch: Optimizer steps in one pass over the data; None if it is not known.
-    """
+class TrainingLength(NamedTuple):
+    """Says how long is trained, and one pass over the data, in optimizer steps; None: unknown."""
 
     train_steps: int | None = None
     steps_per_epoch: int | None = None
@@ -37,19 +29,16 @@ class _UnknownLengthError(ValueError):
 
 
 def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[Problem]]:
-    """Returns a copy of `config` in which steps are numbers.
+    """Returns a copy, not locked, in which steps are numbers, and what cannot be made a number.
 
     "5 epochs" are 5 * `steps_per_epoch` steps, "10%" a tenth of `train_steps`, each rounded to the
     nearest step; the fields that a config lists in `rounds_up` are rounded up. "remaining", in a
     learning rate, is what is left of `train_steps` after its `offset`, after the warmup if that
-    delays it, and after `stable_steps`; it is what a decay's length is where nothing else is said.
-
-    Returns:
-        The copy, not locked, and a problem for each duration that cannot be made a number.
+    delays it, and after `stable_steps`.
     """
     twin = config.replace()
     problems: list[Problem] = []
-    _resolve(twin, length, None, problems)
+    _fill_in(twin, length, None, problems)
     return twin, problems
 
 
@@ -62,10 +51,7 @@ def unknown_lengths(config: Config) -> list[Problem]:
 
 def shares(config: Config) -> Iterator[str]:
     """Yields the path of each value that is written as a share of the training, such as "10%"."""
-    for path, value in _durations(config):
-        values = value if isinstance(value, tuple) else (value,)
-        if not any("epoch" in str(item) for item in values):
-            yield path
+    return (path for path, value in _durations(config) if "epoch" not in repr(value))
 
 
 def _durations(config: Node) -> Iterator[tuple[str, Any]]:
@@ -76,27 +62,19 @@ def _durations(config: Node) -> Iterator[tuple[str, Any]]:
         yield from _durations(child)
 
 
-def _branch(config: Node, name: str) -> Any:
-    section = config.__dict__.get(name)
-    return section.get() if isinstance(section, OneOfConfig) else None
-
-
-def _resolve(
+def _fill_in(
     config: Node, length: TrainingLength, remaining: int | None, problems: list[Problem]
 ) -> None:
-    warmup = _branch(config, "warmup")
-    if warmup is not None:
-        _resolve(warmup, length, None, problems)
-    for child in config.selected():
-        own_warmup = warmup if child is config.__dict__.get("learning_rate") else None
+    # What "remaining" leaves out is to be a number before: a warmup, and other fields.
+    warmup, rate_of_all = (config.__dict__.get(name) for name in ("warmup", "learning_rate"))
+    for child in sorted(config.selected(), key=lambda child: child is not warmup):
         if isinstance(child, OneOfConfig) and getattr(child.registry, "kind", "") == _RATE:
-            rate = child.get()
-            if rate is not None:
-                _resolve(rate, length, _steps_left(rate, own_warmup, length), problems)
-        elif child is not config.__dict__.get("warmup"):
-            _resolve(child, length, None, problems)
+            own_warmup = warmup.get() if warmup and child is rate_of_all else None
+            for rate in child.selected():
+                _fill_in(rate, length, _steps_left(rate, own_warmup, length), problems)
+        else:
+            _fill_in(child, length, None, problems)
     names = [name for name, value in config._items() if is_pending(value)]
-    # What "remaining" leaves out is to be a number before.
     for name in sorted(names, key=lambda name: config.__dict__[name] == "remaining"):
         _set_steps(config, name, length, remaining, problems)
 
@@ -111,11 +89,7 @@ def _steps_left(rate: Node, warmup: Any, length: TrainingLength) -> int | None:
 
 
 def _set_steps(
-    config: Node,
-    name: str,
-    length: TrainingLength,
-    remaining: int | None,
-    problems: list[Problem],
+    config: Node, name: str, length: TrainingLength, remaining: int | None, problems: list[Problem]
 ) -> None:
     value: Any = getattr(config, name)
     stable = getattr(config, "stable_steps", 0)
@@ -143,16 +117,17 @@ def _number(
 ) -> Any:
     if not isinstance(value, Duration):
         return value
-    form = value.form()
-    if form["epochs"] is not None:
-        if length.steps_per_epoch is None:
-            raise _UnknownLengthError(_UNKNOWN.format("steps_per_epoch"))
-        return rounded(float(form["epochs"]) * length.steps_per_epoch)
-    if length.train_steps is None:
-        raise _UnknownLengthError(_UNKNOWN.format("train_steps"))
-    if form["percent"] is not None:
+    epochs, percent = value.FORM.fullmatch(value).groups()  # type: ignore[union-attr]
+    taken = "steps_per_epoch" if epochs else "train_steps"
+    steps = getattr(length, taken)
+    if steps is None:
+        message = f"takes `{taken}`, which is not known: give it, or write a number"
+        raise _UnknownLengthError(message)
+    if epochs:
+        return rounded(float(epochs) * steps)
+    if percent:
         # By the float that "0.07" is, as whoever writes a share as a fraction has it.
-        return rounded(float(Decimal(form["percent"]) / 100) * length.train_steps)
+        return rounded(float(Decimal(percent) / 100) * steps)
     if remaining is None:
         raise _UnknownLengthError("means something in a learning rate only")
     return remaining

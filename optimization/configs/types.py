@@ -7,11 +7,12 @@ other way round.
 """
 
 import copy
+import enum
 import itertools
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -32,26 +33,19 @@ if typing.TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-class _Required:
+class _Required(enum.Enum):
     """The default of a field that has none: it must be set before the config is used."""
 
+    REQUIRED = False
+
     def __repr__(self) -> str:
-        return "REQUIRED"
+        return self.name
 
     def __bool__(self) -> bool:
         return False
 
-    def __reduce__(self) -> str:
-        return "REQUIRED"
 
-    def __copy__(self) -> "_Required":
-        return self
-
-    def __deepcopy__(self, memo: dict) -> "_Required":
-        return self
-
-
-REQUIRED: Any = _Required()
+REQUIRED: Any = _Required.REQUIRED
 
 
 def _strictly_increasing(values: tuple) -> tuple:
@@ -95,11 +89,8 @@ class _ReadOnly:
     append = extend = insert = remove = reverse = sort = _refuse
     update = setdefault = popitem = pop = clear = _refuse
 
-    def _plain(self) -> Any:
-        return type(self).__mro__[2](self)
-
     def __reduce__(self) -> tuple[Any, tuple[Any]]:
-        return type(self), (self._plain(),)
+        return type(self), (type(self).__mro__[2](self),)
 
     def __deepcopy__(self, memo: dict) -> Any:
         make, (values,) = self.__reduce__()
@@ -120,17 +111,6 @@ class Duration(str):
     FORM = re.compile(
         r"(?P<epochs>\d+(?:\.\d+)?)\s*epochs?|(?P<percent>\d+(?:\.\d+)?)\s*%|remaining"
     )
-
-    def form(self) -> re.Match[str]:
-        """Returns the parts of the text, `epochs` or `percent`.
-
-        Raises:
-            ValueError: If the text is no duration.
-        """
-        form = self.FORM.fullmatch(self)
-        if form is None:
-            raise ValueError(f"{self!r} is no duration")
-        return form
 
     def __repr__(self) -> str:
         return repr(str(self))
@@ -153,13 +133,12 @@ def _steps(value: Any, check: Any) -> Any:
     if not isinstance(value, str) or _NUMBER.fullmatch(value):
         return check(value)
     form = Duration.FORM.fullmatch(value.strip())
-    if form and form["percent"] is not None and float(form["percent"]) > 100:
+    if form is None:
+        expected = "expected steps, such as 500, '5 epochs', '10%' or 'remaining'"
+        raise ValueError(f"{expected}, got {describe(value)}")
+    if form["percent"] and float(form["percent"]) > 100:
         raise ValueError(f"must be at most 100%, got {describe(value)}")
-    if form:
-        return Duration(value.strip())
-    raise ValueError(
-        f"expected steps, such as 500, '5 epochs', '10%' or 'remaining', got {describe(value)}"
-    )
+    return Duration(value.strip())
 
 
 def _not_remaining(value: Any) -> Any:
@@ -201,11 +180,6 @@ def _as(kind: type) -> BeforeValidator:
     return BeforeValidator(lambda value: kind(value) if isinstance(value, list | tuple) else value)
 
 
-def _annotated(annotation: Any, *metadata: Any) -> Any:
-    form: Any = Annotated  # a value here, whose arguments no type checker knows
-    return form[(annotation, *metadata)]
-
-
 def _ease(annotation: Any) -> Any:
     """Returns `annotation` with the three lossless conversions allowed, at any depth."""
     if annotation is int:
@@ -213,19 +187,18 @@ def _ease(annotation: Any) -> Any:
     if annotation is float:
         return Annotated[float, BeforeValidator(_bounded)]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    form: Any = Annotated  # a value here, whose arguments no type checker knows
     if origin is Annotated:
-        return _annotated(_ease(args[0]), *args[1:])
+        return form[(_ease(args[0]), *args[1:])]
+    eased = tuple(map(_ease, args))
     if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(_ease(arg) for arg in args)]  # noqa: UP007
+        return typing.Union[eased]  # noqa: UP007
     if origin is tuple:
-        eased = types.GenericAlias(tuple, tuple(_ease(arg) for arg in args))
-        return _annotated(eased, _as(tuple))
+        return form[types.GenericAlias(tuple, eased), _as(tuple)]
     if origin in (list, Sequence):
-        eased = types.GenericAlias(list, (_ease(args[0]),))
-        return _annotated(eased, _as(list), AfterValidator(ReadOnlyList))
+        return form[types.GenericAlias(list, eased), _as(list), AfterValidator(ReadOnlyList)]
     if origin in (dict, Mapping):
-        eased = types.GenericAlias(dict, (args[0], _ease(args[1])))
-        return _annotated(eased, AfterValidator(ReadOnlyDict))
+        return form[types.GenericAlias(dict, eased), AfterValidator(ReadOnlyDict)]
     return annotation
 
 
@@ -233,34 +206,26 @@ _STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=T
 
 
 @cache
-def adapter(annotation: Any) -> TypeAdapter:
-    """Returns the strict validator of `annotation`."""
+def _adapter(annotation: Any) -> TypeAdapter:
     return TypeAdapter(_ease(annotation), config=_STRICT)
 
 
-def plain(value: Any) -> Any:
-    """Returns `value` with NumPy scalars and arrays as the Python numbers and lists they hold."""
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        return value.tolist()
-    return value
-
-
-_EXPECTED: dict[str, Callable[[dict], str]] = {
-    "float_type": lambda ctx: "expected a number",
-    "int_type": lambda ctx: "expected an integer",
-    "int_from_float": lambda ctx: "expected an integer",
-    "bool_type": lambda ctx: "expected true or false",
-    "string_type": lambda ctx: "expected text",
-    "tuple_type": lambda ctx: "expected a list",
-    "list_type": lambda ctx: "expected a list",
-    "dict_type": lambda ctx: "expected a mapping",
-    "none_required": lambda ctx: "expected null",
-    "finite_number": lambda ctx: "must be a finite number",
-    "greater_than": lambda ctx: f"must be > {ctx['gt']:g}",
-    "greater_than_equal": lambda ctx: f"must be >= {ctx['ge']:g}",
-    "less_than": lambda ctx: f"must be < {ctx['lt']:g}",
-    "less_than_equal": lambda ctx: f"must be <= {ctx['le']:g}",
-    "literal_error": lambda ctx: f"must be one of {ctx['expected']}",
+_EXPECTED = {
+    "float_type": "expected a number",
+    "int_type": "expected an integer",
+    "int_from_float": "expected an integer",
+    "bool_type": "expected true or false",
+    "string_type": "expected text",
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+    "dict_type": "expected a mapping",
+    "none_required": "expected null",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be > {gt:g}",
+    "greater_than_equal": "must be >= {ge:g}",
+    "less_than": "must be < {lt:g}",
+    "less_than_equal": "must be <= {le:g}",
+    "literal_error": "must be one of {expected}",
 }
 
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)([eE][-+]?\d+)?")
@@ -281,7 +246,7 @@ def _is_union(annotation: Any) -> bool:
 
 def _phrase(error: "ErrorDetails") -> str:
     expected = _EXPECTED.get(error["type"])
-    return expected(error.get("ctx", {})) if expected else error["msg"]
+    return expected.format(**error.get("ctx", {})) if expected else error["msg"]
 
 
 def _list_to_write(value: Any, annotation: Any) -> str:
@@ -314,19 +279,11 @@ def _message(error: "ErrorDetails", annotation: Any) -> str:
 
 
 def check_value(annotation: Any, value: Any, path: str) -> tuple[Any, list[Problem]]:
-    """Checks one value against its type and range.
-
-    Args:
-        annotation: The type, with its range as `Annotated` metadata.
-        value: The value as it was written.
-        path: The dotted path of the value, for messages.
-
-    Returns:
-        The value as it is to be stored, and the problems (none if the value is right).
-    """
-    value = plain(value)
+    """Returns a value as it is to be stored, and what is wrong with it by its type and range."""
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        value = value.tolist()
     try:
-        return adapter(annotation).validate_python(value), []
+        return _adapter(annotation).validate_python(value), []
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
     if _is_union(annotation):
@@ -338,18 +295,13 @@ def check_value(annotation: Any, value: Any, path: str) -> tuple[Any, list[Probl
         return value, [Problem("type", path, message)]
     problems = []
     for error in errors:
-        nested = getattr(error.get("ctx", {}).get("error"), "problems", None)
-        place = path + "".join(
-            f"[{part}]" if isinstance(part, int) else f".{part}"
-            for part in error["loc"]
-            if part != "[key]"
-        )
-        if nested:  # a config inside a list or a mapping
-            problems += [
-                problem._replace(path=f"{place}.{problem.path}" if problem.path else place)
-                for problem in nested
-            ]
-            continue
+        parts = [part for part in error["loc"] if part != "[key]"]
+        place = path + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts)
         code = "type" if error["type"].endswith("_type") else "value"
-        problems.append(Problem(code, place, _message(error, annotation)))
+        # A config inside a list or a mapping says by itself what is wrong with it.
+        nested = getattr(error.get("ctx", {}).get("error"), "problems", None)
+        if nested:
+            problems += [p._replace(path=f"{place}.{p.path}".rstrip(".")) for p in nested]
+        else:
+            problems.append(Problem(code, place, _message(error, annotation)))
     return value, problems

@@ -63,25 +63,22 @@ for _name, _pattern, _first in _RESOLVERS:
 
 _BOOLEANS = {"true": True, "false": False}
 _PYTHON_TAGS = {
-    f"{_TAG}python/{name}": _TAG + plain
-    for name, plain in {
-        "tuple": "seq",
-        "list": "seq",
-        "dict": "map",
-        "str": "str",
-        "unicode": "str",
-        "int": "int",
-        "long": "int",
-        "float": "float",
-        "bool": "bool",
-        "none": "null",
-    }.items()
+    "seq": ("tuple", "list"),
+    "map": ("dict",),
+    "str": ("str", "unicode"),
+    "int": ("int", "long"),
+    "float": ("float",),
+    "bool": ("bool",),
+    "null": ("none",),
 }
-"""PyYAML's tags for values that YAML has itself, and the tags that YAML has for them."""
+"""PyYAML's tags for values that YAML has itself, by the tags that YAML has for them."""
+_PLAIN_TAGS = {
+    f"{_TAG}python/{name}": _TAG + tag for tag, names in _PYTHON_TAGS.items() for name in names
+}
 
 
 def _plain_tag(node: Node) -> str:
-    return _PYTHON_TAGS.get(node.tag, node.tag)
+    return _PLAIN_TAGS.get(node.tag, node.tag)
 
 
 class SourcedDict(dict):
@@ -105,6 +102,10 @@ class Elements(SourcedDict):
     """Changes to single elements of a list, by their index; only an override writes them."""
 
 
+class _BeyondBoundsError(Exception):
+    """A document is too deep, or expands to too many values."""
+
+
 class _Reader:
     """Turns the nodes of one document into values."""
 
@@ -116,35 +117,29 @@ class _Reader:
 
     def read(self, node: Node) -> Any:
         self.values += 1
+        message = ""
         if self.values > MAX_VALUES:
-            raise ConfigError(
-                [self._problem(node, f"expands to more than {MAX_VALUES:,} values; aliases?")]
-            )
-        if self.depth >= MAX_DEPTH:
-            raise ConfigError([self._problem(node, f"nested more than {MAX_DEPTH} levels deep")])
+            message = f"expands to more than {MAX_VALUES:,} values; aliases?"
+        elif self.depth >= MAX_DEPTH:
+            message = f"nested more than {MAX_DEPTH} levels deep"
+        if message:
+            self._refuse(node, message)
+            raise _BeyondBoundsError
+        read = {MappingNode: self._mapping, SequenceNode: self._sequence, ScalarNode: self._scalar}
         self.depth += 1
-        try:
-            if isinstance(node, MappingNode):
-                return self._mapping(node)
-            if isinstance(node, SequenceNode):
-                return self._sequence(node)
-            if isinstance(node, ScalarNode):
-                return self._scalar(node)
-            raise TypeError(f"{type(node).__name__} is no node of YAML")
-        finally:
-            self.depth -= 1
+        value = read[type(node)](node)
+        self.depth -= 1
+        return value
 
-    def _problem(self, node: Node, message: str, path: str = "") -> Problem:
-        return Problem("syntax", path, message, self._origin(node))
+    def _refuse(self, node: Node, message: str) -> None:
+        self.problems.append(Problem("syntax", "", message, self._origin(node)))
 
     def _origin(self, node: Node) -> Origin:
         return Origin(self.source, node.start_mark.line + 1)
 
     def _refuse_tag(self, node: Node) -> None:
         tag = node.tag.replace(_TAG, "!!")
-        self.problems.append(
-            self._problem(node, f"the tag {tag} is not allowed; write plain values")
-        )
+        self._refuse(node, f"the tag {tag} is not allowed; write plain values")
 
     def _sequence(self, node: SequenceNode) -> list:
         if _plain_tag(node) != f"{_TAG}seq":
@@ -160,12 +155,12 @@ class _Reader:
         for key_node, value_node in node.value:
             key = self.read(key_node)
             if not isinstance(key, Hashable):
-                self.problems.append(self._problem(key_node, "a key must be text, not a list"))
+                self._refuse(key_node, "a key must be text, not a list")
                 continue
             line = key_node.start_mark.line + 1
             if key in lines:
-                message = f"duplicate key {key!r}, first on line {lines[key]}, again on line {line}"
-                self.problems.append(self._problem(key_node, message))
+                first = f"first on line {lines[key]}"
+                self._refuse(key_node, f"duplicate key {key!r}, {first}, again on line {line}")
                 continue
             lines[key] = line
             if key_node.tag == f"{_TAG}merge":
@@ -183,7 +178,7 @@ class _Reader:
         parts = node.value if isinstance(node, SequenceNode) else [node]
         for part in parts:
             if not isinstance(part, MappingNode):
-                self.problems.append(self._problem(part, "`<<` takes a mapping or a list of them"))
+                self._refuse(part, "`<<` takes a mapping or a list of them")
                 continue
             for key, value in (source := self.read(part)).items():
                 if key not in result:
@@ -202,8 +197,7 @@ class _Reader:
                 try:
                     return _number(text, kind)
                 except ValueError:
-                    message = f"{describe(text)} is not a number"
-                    self.problems.append(self._problem(node, message))
+                    self._refuse(node, f"{describe(text)} is not a number")
                     return None
         self._refuse_tag(node)
         return None
@@ -218,40 +212,25 @@ def _number(text: str, kind: str) -> int | float:
 
 
 def read(text: str, source: str = "<text>") -> tuple[Any, list[Problem]]:
-    """Reads one YAML (or JSON) document from `text`, as far as it can be read.
-
-    Args:
-        text: The document.
-        source: What to call it in messages, usually a file name.
+    """Reads one YAML (or JSON) document, called `source` in messages, as far as it can be read.
 
     Returns:
         Plain values, each mapping a `SourcedDict`, None for an empty document or one that is not
         YAML; and the problems, with their lines.
     """
-    loader = None
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        node = yaml.compose(text, _Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         return None, [_syntax_problem(error, text, source)]
-    finally:
-        if loader is not None:
-            loader.dispose()
-    if node is None:
-        return None, []
     reader = _Reader(source)
     try:
-        return reader.read(node), reader.problems
-    except ConfigError as error:  # beyond bounds
-        return None, [*reader.problems, *error.problems]
+        return None if node is None else reader.read(node), reader.problems
+    except _BeyondBoundsError:
+        return None, reader.problems
 
 
 def parse(text: str, source: str = "<text>") -> Any:
-    """Reads one YAML (or JSON) document from `text`; see `read`.
-
-    Raises:
-        ConfigError: With the line of each mistake.
-    """
+    """Reads one YAML (or JSON) document; raises a `ConfigError` with the line of each mistake."""
     value, problems = read(text, source)
     if problems:
         raise ConfigError(problems)
@@ -272,42 +251,24 @@ def _syntax_problem(error: Exception, text: str, source: str) -> Problem:
 
 
 def read_file(path: str | os.PathLike) -> tuple[SourcedDict, list[Problem]]:
-    """Reads the mapping in the YAML file `path`, as far as it can be read.
-
-    Returns:
-        The mapping, empty if there is none; and the problems, one of them for a file that cannot
-        be read, is not UTF-8, or holds something else than a mapping.
-    """
+    """Reads the mapping in a YAML file, empty if there is none, as far as it can be read."""
     source = os.fspath(path)
+    problems: list[Problem] = []
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
+            value, problems = read(file.read(), source)
+        if isinstance(value, SourcedDict) or value is None:
+            return value or SourcedDict(), problems
+        message = f"must hold a mapping of settings, holds {describe(value)}"
     except OSError as error:
         message = f"cannot be read: {error.strerror or error}"
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text: {error}"
-    else:
-        return read_mapping(text, source)
-    return SourcedDict(), [Problem("syntax", "", message, Origin(source))]
-
-
-def read_mapping(text: str, source: str) -> tuple[SourcedDict, list[Problem]]:
-    """Reads the mapping that is the one document in `text`; see `read`."""
-    value, problems = read(text, source)
-    if value is None:
-        return SourcedDict(), problems
-    if isinstance(value, SourcedDict):
-        return value, problems
-    message = f"must hold a mapping of settings, holds {describe(value)}"
     return SourcedDict(), [*problems, Problem("syntax", "", message, Origin(source))]
 
 
 def load(path: str | os.PathLike) -> SourcedDict:
-    """Reads the mapping in the YAML file `path`; see `read_file`.
-
-    Raises:
-        ConfigError: With the line of each mistake.
-    """
+    """Reads the mapping in a YAML file; raises a `ConfigError` with the line of each mistake."""
     value, problems = read_file(path)
     if problems:
         raise ConfigError(problems)

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from optimization.configs.errors import ConfigError, Origin
-from optimization.configs.yaml_file import MAX_DEPTH, dump, load, parse, read_mapping
+from optimization.configs.yaml_file import MAX_DEPTH, dump, load, parse, read_file
 
 
 @pytest.mark.parametrize(
@@ -138,13 +138,15 @@ def test_load_reports_files_that_cannot_be_read(tmp_path):
     assert load(tmp_path / "empty.yaml") == {}
 
 
-def test_what_can_be_read_is_read_beside_the_problems():
-    value, problems = read_mapping("a: 1\na: 2\nb: !x 3\nc: {d: 4, d: 5}\n", "f")
+def test_what_can_be_read_is_read_beside_the_problems(tmp_path):
+    (tmp_path / "f").write_text("a: 1\na: 2\nb: !x 3\nc: {d: 4, d: 5}\n")
+    value, problems = read_file(tmp_path / "f")
     assert value == {"a": 1, "c": {"d": 4}}
     assert [problem.origin.line for problem in problems] == [2, 3, 4]
-    value, problems = read_mapping("3", "f")
+    (tmp_path / "f").write_text("3")
+    value, problems = read_file(tmp_path / "f")
     assert value == {}
-    assert str(problems[0]) == "f: must hold a mapping of settings, holds 3"
+    assert str(problems[0]) == f"{tmp_path / 'f'}: must hold a mapping of settings, holds 3"
 
 
 def test_long_digits_take_no_time_to_refuse():
