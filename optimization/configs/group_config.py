@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval, MinLen
@@ -19,6 +19,7 @@ from optimization.configs.types import (
     PositiveInt,
     Regex,
 )
+from optimization.matching.patterns import find, nearest
 from optimization.matching.rules import MATCHERS, Rule
 from optimization.schedules import LrConfig, WarmupConfig
 
@@ -30,10 +31,6 @@ def _one_group(pattern: str) -> str:
             f"must have one group, the number of the block, got {groups} in {pattern!r}"
         )
     return pattern
-
-
-BlockNumber = Annotated[Regex, AfterValidator(_one_group)]
-"""A regular expression whose one group is a number."""
 
 
 @config_dataclass
@@ -100,17 +97,19 @@ class ParamGroupConfig(Rule, Float32Config):
 class LayerDecayConfig(Config):
     """Lowers the learning rate from the head of a network to its first layers, for fine-tuning.
 
-    A variable of block i, of n blocks, has the multiplier
+    A variable of layer l, of L = (number of the last block) + 2, has the multiplier
 
-        multiplier = max(rate^(n - i), min_multiplier)
+        multiplier = max(rate^(L - l), min_multiplier)
 
-    and what comes before the blocks has rate^(n + 1), what comes after them 1.
+    A variable in whose path `depth` is found is of layer (number of its block) + 1, one that comes
+    before the first of these of layer 0, any other of layer L: the head.
 
     Source: Clark et al. 2020, arXiv:2003.10555; layers are numbered as in BEiT and timm.
 
     Attributes:
         rate: In (0, 1].
-        depth: A regular expression whose one group is the number of the block in a path.
+        depth: A regular expression whose one group is the number of the block in a path. Blocks
+            that are not trained count.
         min_multiplier: The least multiplier.
         with_last_block: A regular expression for variables behind the blocks that count as of
             the last one, such as the last norm, as in timm; None for none.
@@ -119,9 +118,45 @@ class LayerDecayConfig(Config):
     _MAIN: ClassVar[str] = "rate"
 
     rate: Annotated[float, Interval(gt=0, le=1)] = 0.75
-    depth: Annotated[Regex, AfterValidator(lambda pattern: _one_group(pattern))] = r"layer_(\d+)/"
+    depth: Annotated[Regex, AfterValidator(_one_group)] = r"layer_(\d+)/"
     min_multiplier: Fraction = 0.0
     with_last_block: Regex | None = None
+
+    def multipliers(self, paths: Sequence[str]) -> list[tuple[int, float]]:
+        """Returns the layer and the multiplier of each variable.
+
+        Raises:
+            ValueError: If an expression is found in no path, or `depth` finds what is no number.
+        """
+        blocks = [self._block(path) for path in paths]
+        inside = [index for index, block in enumerate(blocks) if block is not None]
+        last = self.with_last_block
+        late = [last is not None and find(last, path) is not None for path in paths]
+        for name, found in (("depth", bool(inside)), ("with_last_block", not last or any(late))):
+            if not found:
+                pattern = getattr(self, name)
+                raise ValueError(
+                    f"Argument `{name}` of layer_decay matches no trainable variable: {pattern!r} "
+                    f"(nearest: {nearest(pattern, paths)})"
+                )
+        top = max(block for block in blocks if block is not None) + 2
+        layers = [0 if index < inside[0] else top for index in range(len(paths))]
+        for index, block in enumerate(blocks):
+            if block is not None:
+                layers[index] = block + 1
+            elif late[index]:
+                layers[index] = top - 1
+        return [(layer, max(self.rate ** (top - layer), self.min_multiplier)) for layer in layers]
+
+    def _block(self, path: str) -> int | None:
+        found = find(self.depth, path)
+        try:
+            return found and int(found[1])
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"Argument `depth` of layer_decay must find a number, received: depth="
+                f"{self.depth!r}, which finds {found[1]!r} in {path!r}"
+            ) from None
 
 
 @config_dataclass

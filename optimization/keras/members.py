@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from optimization.configs.group_config import LayerDecayConfig
 from optimization.keras import distribution, state
 from optimization.keras.groups import DEFAULT, ParamGroup, assigned, named
 from optimization.keras.inner import argument_of, has_rules_of_decay, share_iterations
@@ -14,7 +15,6 @@ from optimization.keras.patterns import Among, as_pattern_list, matches_any
 from optimization.keras.rates import rate_now
 from optimization.keras.rule_optimizer import RuleOptimizer, checked
 from optimization.keras.rule_part import RulePart
-from optimization.matching.layer_decay import LayerDecay
 
 # What `exclude_from_weight_decay` of Keras remembers, outside the config.
 _EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
@@ -65,7 +65,7 @@ class Members:
     Args:
         default: The optimizer of the default group.
         groups: Rules, in the order in which they are asked.
-        layer_decay: Arguments of `LayerDecay`, or None.
+        layer_decay: Settings of `LayerDecayConfig`, or None.
 
     Raises:
         TypeError: If a group is not a `ParamGroup`.
@@ -80,7 +80,7 @@ class Members:
     ):
         self._default = default
         self.groups = named(groups)
-        self.layer_decay = None if layer_decay is None else LayerDecay(**layer_decay)
+        self.layer_decay = None if layer_decay is None else LayerDecayConfig(layer_decay)
         for group in self.groups:
             _replaced(group.optimizer or default, group)  # so that a wrong name is an error here
         part = RulePart(default) if isinstance(default, RuleOptimizer) else None
@@ -143,7 +143,7 @@ class Members:
             paths: Their paths.
 
         Raises:
-            ValueError: As `LayerDecay.layers` and the inner optimizers do.
+            ValueError: As `LayerDecayConfig.multipliers` and the inner optimizers do.
         """
         layers: Sequence[tuple[int | None, float]] = [(None, 1.0)] * len(paths)
         if self.layer_decay is not None:

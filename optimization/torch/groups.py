@@ -8,7 +8,6 @@ from torch import Tensor
 
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
-from optimization.matching.layer_decay import LayerDecay
 from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
 from optimization.torch.names import bare_names
@@ -150,7 +149,7 @@ def _rules(
 def _layers(config: OptimizationConfig, names: list[str]) -> list[tuple[int | None, float]]:
     if config.layer_decay is None:
         return [(None, 1.0)] * len(names)
-    return [*LayerDecay(**config.layer_decay.as_dict()).multipliers(names)]
+    return [*config.layer_decay.multipliers(names)]
 
 
 def _settings(

@@ -12,6 +12,26 @@ from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.1}}
 
 
+PATHS = [
+    "vit/cls_token",
+    "vit/patch_embed/kernel",
+    "vit/patch_embed/bias",
+    "vit/blocks_0/norm1/gamma",
+    "vit/blocks_0/attn/qkv/kernel",
+    "vit/blocks_1/mlp/fc1/kernel",
+    "vit/blocks_2/mlp/fc2/bias",
+    "vit/norm/gamma",
+    "vit/norm/beta",
+    "vit/head/kernel",
+    "vit/head/bias",
+]
+# timm 1.0.31: group_with_matcher with the VisionTransformer's group_matcher(coarse=False), on these
+# names with "." for "/" and "blocks.0" for "blocks_0", then rate ** (layer_max - layer_id).
+TIMM_LAYERS = [0, 0, 0, 1, 1, 2, 3, 3, 3, 4, 4]
+TIMM_SCALES = [0.31640625] * 3 + [0.421875] * 2 + [0.5625] + [0.75] * 3 + [1.0] * 2
+DEPTH = r"blocks_(\d+)/"
+
+
 def config(**sections):
     return OptimizationConfig(
         {"optimizer": {"type": "adamw"}, "learning_rate": CONSTANT, **sections}
@@ -185,6 +205,47 @@ def test_groups_that_contradict(groups, message):
 def test_wrong_layer_decay(values, message):
     with pytest.raises(ConfigError, match=message):
         LayerDecayConfig(values)
+
+
+def test_multipliers_are_timms():
+    decay = LayerDecayConfig(rate=0.75, depth=DEPTH, with_last_block=r"vit/norm/")
+    assert decay.multipliers(PATHS) == list(zip(TIMM_LAYERS, TIMM_SCALES, strict=True))
+
+
+def test_by_default_the_last_norm_goes_with_the_head_as_in_beit():
+    multipliers = dict(
+        zip(PATHS, LayerDecayConfig(rate=0.5, depth=DEPTH).multipliers(PATHS), strict=True)
+    )
+    assert multipliers["vit/norm/gamma"] == multipliers["vit/head/bias"] == (4, 1.0)
+    assert multipliers["vit/blocks_2/mlp/fc2/bias"] == (3, 0.5)
+    assert multipliers["vit/cls_token"] == (0, 0.0625)
+
+
+def test_the_least_multiplier():
+    multipliers = LayerDecayConfig(rate=0.5, depth=DEPTH, min_multiplier=0.2).multipliers(PATHS)
+    assert sorted({m for _, m in multipliers}) == [0.2, 0.25, 0.5, 1.0]
+
+
+def test_blocks_that_are_not_trained_count():
+    paths = [path for path in PATHS if "blocks_0" not in path and "blocks_1" not in path]
+    multipliers = dict(
+        zip(paths, LayerDecayConfig(rate=0.5, depth=DEPTH).multipliers(paths), strict=True)
+    )
+    assert multipliers["vit/blocks_2/mlp/fc2/bias"] == (3, 0.5)
+    assert multipliers["vit/cls_token"] == (0, 0.0625)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": r"block/(\d+)"}, "matches no trainable variable: .*nearest"),
+        ({"depth": r"vit/(\w+)/"}, "must find a number.*'patch_embed'"),
+        ({"with_last_block": "final"}, "`with_last_block`.*nearest"),
+    ],
+)
+def test_expressions_that_find_nothing_of_use(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LayerDecayConfig(**{"rate": 0.75, "depth": DEPTH, **arguments}).multipliers(PATHS)
 
 
 def test_the_factor_of_the_batch_size():

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import keras
 
+from optimization.configs.group_config import LayerDecayConfig
 from optimization.keras import distribution
 from optimization.keras.group_table import (
     GroupRow,
@@ -19,7 +20,6 @@ from optimization.keras.masters import MasterWeights
 from optimization.keras.members import Members
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.updates import Updates, checked_jit_compile
-from optimization.matching.layer_decay import LayerDecay
 from optimization.schedules.scaled import rate_text
 
 
@@ -57,8 +57,8 @@ class Update(Stage):
     )
     layer_decay: Mapping[str, Any] | None = argument(
         None,
-        "Arguments of `LayerDecay`, or None.",
-        text=lambda decay: decay and LayerDecay(**decay),
+        "Settings of `LayerDecayConfig`, or None.",
+        text=lambda decay: decay and LayerDecayConfig(decay),
     )
     schedules: Mapping[str, Callable[[Any], Any]] | None = argument(
         None,
@@ -92,7 +92,7 @@ class Update(Stage):
         self.hyperparameters = HyperparameterSchedules(self.schedules, own)
         self.param_groups, self.schedules = self.members.groups, self.hyperparameters.schedules
         decay = self.members.layer_decay
-        self.layer_decay = None if decay is None else decay.get_config()
+        self.layer_decay = None if decay is None else decay.as_dict()
         self.updates = Updates(self.members, self.hyperparameters, self.jit_compile)
 
     # State
