@@ -6,7 +6,9 @@ Run it after a type was added; a test says so if you forget. `configs/branches.p
 of every oneof, `optimizers.pyi` of Keras and of PyTorch the classes that are made of rules.
 """
 
+import itertools
 import pathlib
+import textwrap
 
 import optimization
 from optimization.configs.registry import Registry
@@ -56,9 +58,12 @@ def _derived(package: str, bases: dict[str, str]) -> str:
 def _branches() -> str:
     types = {name: _types(registry) for name, registry in _CLASSES.items()}
     classes = {cls for branches in types.values() for cls in branches.values()}
-    imports = _IMPORTS | {(cls.__module__, cls.__name__) for cls in classes}
+    imports = sorted(_IMPORTS | {(cls.__module__, cls.__name__) for cls in classes})
     parts = [_WRITTEN]
-    parts += [f"from {module} import {name}" for module, name in sorted(imports)]
+    for module, found in itertools.groupby(imports, key=lambda pair: pair[0]):
+        start, names = f"from {module} import ", ", ".join(name for _, name in found)
+        lines = textwrap.wrap(names, 100 - len(start))
+        parts += [start + line.removesuffix(",") for line in lines]
     for name, branches in types.items():
         parts.append(f"\n@config_dataclass\nclass {name}(OneOfConfig):")
         parts += [f"    {kind}: Section[{cls.__name__}] = ..." for kind, cls in branches.items()]

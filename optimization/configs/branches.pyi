@@ -4,14 +4,11 @@ from optimization.configs.base import config_dataclass
 from optimization.configs.fields import Section
 from optimization.configs.oneof import OneOfConfig
 from optimization.rules.adadelta import AdadeltaConfig
-from optimization.rules.adafactor import AdafactorConfig
-from optimization.rules.adafactor import AdafactorKerasConfig
+from optimization.rules.adafactor import AdafactorConfig, AdafactorKerasConfig
 from optimization.rules.adagrad import AdagradConfig
-from optimization.rules.adam import AdamConfig
-from optimization.rules.adam import AdamExperimentalConfig
+from optimization.rules.adam import AdamConfig, AdamExperimentalConfig
 from optimization.rules.adamax import AdamaxConfig
-from optimization.rules.adamw import AdamWeightDecayConfig
-from optimization.rules.adamw import AdamWeightDecayExperimentalConfig
+from optimization.rules.adamw import AdamWeightDecayConfig, AdamWeightDecayExperimentalConfig
 from optimization.rules.ftrl import FtrlConfig
 from optimization.rules.lamb import LAMBConfig
 from optimization.rules.lars import LARSConfig
@@ -19,43 +16,25 @@ from optimization.rules.lion import LionConfig
 from optimization.rules.muon import MuonConfig
 from optimization.rules.nadam import NadamConfig
 from optimization.rules.rmsprop import RMSPropConfig
-from optimization.rules.schedule_free import ScheduleFreeAdamWConfig
-from optimization.rules.schedule_free import ScheduleFreeSGDConfig
-from optimization.rules.sgd import SGDConfig
-from optimization.rules.sgd import SGDExperimentalConfig
-from optimization.rules.sgd import SGDTorchConfig
-from optimization.schedules.constant import ConstantLrConfig
-from optimization.schedules.constant import StepwiseLrConfig
-from optimization.schedules.cosine import CosineLrConfig
-from optimization.schedules.cosine import CosineRestartsLrConfig
-from optimization.schedules.cosine import StepCosineLrConfig
-from optimization.schedules.exponential import ExponentialLrConfig
-from optimization.schedules.exponential import InverseTimeLrConfig
-from optimization.schedules.metric import HfGreedyLrConfig
-from optimization.schedules.metric import HfReduceLrOnPlateauLrConfig
-from optimization.schedules.phases import OneCycleLrConfig
-from optimization.schedules.phases import WarmupStableDecayLrConfig
-from optimization.schedules.polynomial import LinearLrConfig
-from optimization.schedules.polynomial import PolynomialLrConfig
-from optimization.schedules.power import DirectPowerLrConfig
-from optimization.schedules.power import InverseSqrtLrConfig
-from optimization.schedules.power import PowerAndLinearDecayLrConfig
-from optimization.schedules.power import PowerDecayWithOffsetLrConfig
+from optimization.rules.schedule_free import ScheduleFreeAdamWConfig, ScheduleFreeSGDConfig
+from optimization.rules.sgd import SGDConfig, SGDExperimentalConfig, SGDTorchConfig
+from optimization.schedules.constant import ConstantLrConfig, StepwiseLrConfig
+from optimization.schedules.cosine import CosineLrConfig, CosineRestartsLrConfig, StepCosineLrConfig
+from optimization.schedules.exponential import ExponentialLrConfig, InverseTimeLrConfig
+from optimization.schedules.metric import HfGreedyLrConfig, HfReduceLrOnPlateauLrConfig
+from optimization.schedules.phases import OneCycleLrConfig, WarmupStableDecayLrConfig
+from optimization.schedules.polynomial import LinearLrConfig, PolynomialLrConfig
+from optimization.schedules.power import DirectPowerLrConfig, InverseSqrtLrConfig
+from optimization.schedules.power import PowerAndLinearDecayLrConfig, PowerDecayWithOffsetLrConfig
 from optimization.schedules.relative_step import RelativeStepLrConfig
-from optimization.schedules.transformers import HfConstantLrConfig
-from optimization.schedules.transformers import HfConstantWithWarmupLrConfig
-from optimization.schedules.transformers import HfCosineLrConfig
-from optimization.schedules.transformers import HfCosineWarmupWithMinLrConfig
+from optimization.schedules.transformers import HfConstantLrConfig, HfConstantWithWarmupLrConfig
+from optimization.schedules.transformers import HfCosineLrConfig, HfCosineWarmupWithMinLrConfig
 from optimization.schedules.transformers import HfCosineWithMinLrConfig
-from optimization.schedules.transformers import HfCosineWithRestartsLrConfig
-from optimization.schedules.transformers import HfInverseSqrtLrConfig
-from optimization.schedules.transformers import HfLinearLrConfig
-from optimization.schedules.transformers import HfPolynomialLrConfig
+from optimization.schedules.transformers import HfCosineWithRestartsLrConfig, HfInverseSqrtLrConfig
+from optimization.schedules.transformers import HfLinearLrConfig, HfPolynomialLrConfig
 from optimization.schedules.transformers_wsd import HfWarmupStableDecayLrConfig
-from optimization.schedules.warmups import ConstantWarmupConfig
-from optimization.schedules.warmups import CosineWarmupConfig
-from optimization.schedules.warmups import ExponentialWarmupConfig
-from optimization.schedules.warmups import LinearWarmupConfig
+from optimization.schedules.warmups import ConstantWarmupConfig, CosineWarmupConfig
+from optimization.schedules.warmups import ExponentialWarmupConfig, LinearWarmupConfig
 from optimization.schedules.warmups import PolynomialWarmupConfig
 
 @config_dataclass

@@ -10,13 +10,28 @@ from optimization.configs.base import Config, config_dataclass
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.fields import Section, field
-from optimization.configs.garden_keys import GARDEN_KEYS
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
 from optimization.schedules.metric import MetricLrConfig
 
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 """What NumPy takes as a seed."""
+
+_OF_GARDEN = """
+    restrictions train_tf_while_loop train_tf_function eval_tf_function eval_tf_while_loop
+    allow_tpu_summary loss_upper_bound recovery_begin_steps recovery_max_trials
+    preemption_on_demand_checkpoint gpu_thread_mode dataset_num_private_threads
+    per_gpu_thread_count tpu num_gpus worker_hosts task_index all_reduce_alg num_packs
+    batchnorm_spatial_persistent tpu_enable_xla_dynamic_padder num_cores_per_replica
+    default_shard_dim use_tpu_mp_strategy
+    eval_tasks trainer_type task_sampler callbacks use_orbit enable_metrics_in_training
+    time_history pipeline_sparse_and_dense_execution accumulation_steps
+    best_ema_checkpoint_export_subdir best_ema_checkpoint_eval_metric
+    best_ema_checkpoint_metric_comp
+"""
+GARDEN_KEYS = frozenset(_OF_GARDEN.split())
+"""Keys of experiment files that only Model Garden's own trainer has: those of its 2.20, and then
+those that its projects add."""
 
 MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 

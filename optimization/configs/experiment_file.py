@@ -11,8 +11,12 @@ from typing import Any
 
 from optimization.configs.base import Config
 from optimization.configs.errors import PYTHON, Problem, did_you_mean
-from optimization.configs.experiment_config import ExperimentConfig, RuntimeConfig, TrainerConfig
-from optimization.configs.garden_keys import GARDEN_KEYS
+from optimization.configs.experiment_config import (
+    GARDEN_KEYS,
+    ExperimentConfig,
+    RuntimeConfig,
+    TrainerConfig,
+)
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.planning import Plan
 from optimization.configs.yaml_file import SourcedDict
