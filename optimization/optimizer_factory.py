@@ -8,13 +8,12 @@ from optimization import extras
 from optimization.configs import printing
 from optimization.configs.float32 import in_float32
 from optimization.configs.group_config import ParamGroupConfig
-from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.optimization_config import OptimizationConfig, resolved
 from optimization.configs.optimizer_config import (
     OPTIMIZERS_CLS,
     BaseOptimizerConfig,
     OptimizerConfig,
 )
-from optimization.configs.resolution import resolved
 from optimization.schedules import LR_CLS, WARMUP_CLS
 
 if typing.TYPE_CHECKING:

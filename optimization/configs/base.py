@@ -2,11 +2,10 @@
 
 import copy
 import dataclasses
-import inspect
 import json
 import os
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
 from optimization.configs import yaml_file
@@ -81,18 +80,16 @@ class Config(Node):
 
     def to_dict(self, encode_json: bool = False) -> dict[str, Any]:
         """Returns `as_dict()`; the name under which dataclasses-json asks for it."""
-        del encode_json  # every value is already plain
         return self.as_dict()
 
     @classmethod
     def from_dict(cls, params: Mapping[str, Any], *, infer_missing: bool = False) -> Self:
         """Returns `cls(params)`; the name under which dataclasses-json asks for it."""
-        del infer_missing  # a missing value has its default, or is reported by validate()
         return cls(params)
 
     def to_json(self, **kwargs: Any) -> str:
         """Returns the config as JSON text; keyword arguments go to `json.dumps`."""
-        return _dataclasses_json("to_json")(self, **kwargs)
+        return _with_json().to_json(self, **kwargs)
 
     @classmethod
     def from_json(cls, text: str | bytes, **kwargs: Any) -> Self:
@@ -103,7 +100,7 @@ class Config(Node):
         """
         kwargs.setdefault("object_pairs_hook", _unique)
         try:
-            return _dataclasses_json("from_json")(cls, text, **kwargs)
+            return _with_json().from_json.__func__(cls, text, **kwargs)
         except json.JSONDecodeError as error:
             raise ConfigError([Problem("syntax", "", f"not JSON: {error}")]) from None
 
@@ -120,8 +117,7 @@ class Config(Node):
         """Builds a config from the YAML file `path`.
 
         Raises:
-            ConfigError: For a file that cannot be read or is not YAML, and as the constructor does,
-                with the line of each mistake.
+            ConfigError: For a file that cannot be read, and as the constructor does, with lines.
         """
         config = cls()
         config._update(*yaml_file.read_file(path))
@@ -164,11 +160,10 @@ class Config(Node):
     # ---- writing -------------------------------------------------------------------------------
 
     def override(self, params: Mapping[str, Any]) -> None:
-        """Sets the values named in `params`, and leaves all others as they are.
+        """Sets the values named in `params`, a nested mapping, and leaves all others as they are.
 
-        Args:
-            params: A nested mapping. A list replaces the list that was there. Only part of a
-                oneof may be given, and branches that are not selected may be written to.
+        A list replaces the list that was there. Only part of a oneof may be given, and branches
+        that are not selected may be written to.
 
         Raises:
             ConfigError: All mistakes at once, in which case nothing was changed.
@@ -204,7 +199,7 @@ class Config(Node):
         raise AttributeError(f"{name!r} is a field and cannot be deleted")
 
     def _update(self, params: Mapping[str, Any], known: Iterable[Problem] = ()) -> None:
-        """Makes all changes; or none, and raises what is wrong, `known` problems included."""
+        """Makes all changes; or none, and raises what is wrong, what is `known` to be included."""
         plan = Plan(known)
         plan.add(self, params)
         if plan.problems:
@@ -241,12 +236,11 @@ class Config(Node):
         return core_schema.no_info_plain_validator_function(decode)
 
 
-def _dataclasses_json(method: str) -> Callable[..., Any]:
-    """Returns a method of dataclasses-json, which asks for `to_dict` and `from_dict` alone."""
+def _with_json() -> Any:
+    """Returns the mixin of dataclasses-json, which asks for `to_dict` and `from_dict` alone."""
     from dataclasses_json import DataClassJsonMixin
 
-    found = inspect.getattr_static(DataClassJsonMixin, method)
-    return getattr(found, "__func__", found)
+    return DataClassJsonMixin
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

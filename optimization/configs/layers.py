@@ -1,8 +1,9 @@
 """Applies layers of settings, from files and flags, in order; a later one wins."""
 
 import copy
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from optimization.configs import yaml_file
@@ -18,15 +19,10 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 def layered(
     base: ConfigT, layers: Iterable[Mapping], path: str | None = None
 ) -> tuple[ConfigT, list[Problem]]:
-    """Applies layers of settings to a copy of `base`, without validating the whole.
-
-    Args:
-        base: The config to start from.
-        layers: Mappings, or the `SourcedDict`s of files and flags; later ones win.
-        path: The dotted path of the config in its file, for messages.
+    """Applies layers to a copy of `base` that is called `path`, as far as they are right.
 
     Returns:
-        A new config, with all that was right, and the problems of all that was not.
+        The copy, not validated as a whole, and what is wrong with the layers.
     """
     config = copy.deepcopy(base)
     config._set_locked(False)
@@ -42,25 +38,20 @@ def layered(
 
 
 def findings(config: Config, problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
-    """Checks the whole config, and adds what is wrong with it to the problems of its layers.
+    """Returns all errors, those of the layers and of the whole, and the warnings.
 
-    Returns:
-        All errors, and the warnings. A value that is wrong is not reported as missing too, nor what
-        is in a section that is none, and nothing is where a layer could not be read in full.
+    A value that is wrong is not reported as missing too, nor what is in a section that is none, and
+    nothing is where a layer could not be read in full.
     """
     reported = {problem.path for problem in problems}
     unread = any(problem.code == "syntax" for problem in problems)
     found, doubts = config.problems()
-    errors = [
-        problem
-        for problem in found
-        if problem.path not in reported
-        and not (
-            problem.code == "missing"
-            and (unread or not reported.isdisjoint(_sections_of(problem.path)))
-        )
-    ]
-    return problems + errors, doubts
+    for problem in found:
+        above = itertools.accumulate(problem.path.split(".")[:-1], "{}.{}".format)
+        is_hidden = problem.code == "missing" and (unread or not reported.isdisjoint(above))
+        if problem.path not in reported and not is_hidden:
+            problems = [*problems, problem]
+    return problems, doubts
 
 
 def of_the_layers(doubts: Iterable[Problem]) -> list[Problem]:
@@ -68,27 +59,21 @@ def of_the_layers(doubts: Iterable[Problem]) -> list[Problem]:
     return [doubt for doubt in doubts if doubt.code != "unselected" or doubt.origin is not None]
 
 
-def _sections_of(path: str) -> Iterator[str]:
-    """Yields the path of each section that the value at `path` is in."""
-    while path := path.rpartition(".")[0]:
-        yield path
-
-
-def settle(config: ConfigT, problems: Iterable[Problem]) -> ConfigT:
+def settle(config: ConfigT, problems: list[Problem], again: bool = True) -> ConfigT:
     """Returns `config` if nothing is wrong with it, and warns of what is doubtful.
 
     Args:
         config: The config with all of its layers.
         problems: What is known to be wrong already.
-
-    Raises:
-        ConfigError: Every mistake of every layer, and of the whole.
+        again: Whether to warn of what was told before too, and of branches that are not selected,
+            which concern whoever reads the files.
     """
-    errors, doubts = findings(config, list(problems))
+    errors, doubts = findings(config, problems)
     if errors:
         raise ConfigError(errors)
     for doubt in doubts:
-        warn(doubt)
+        if again or (doubt.code != "unselected" and str(doubt) not in config._told):
+            warn(doubt)
     config._tell(doubts)
     return config
 
@@ -107,9 +92,6 @@ def resolve(base: ConfigT, layers: Iterable[Mapping], problems: Iterable[Problem
         layers: Mappings, or the `SourcedDict`s of files and flags; later ones win.
         problems: What is known to be wrong already, such as a file that cannot be read.
 
-    Returns:
-        A new config.
-
     Raises:
         ConfigError: Every mistake of every layer, and of the result.
     """
@@ -120,13 +102,10 @@ def resolve(base: ConfigT, layers: Iterable[Mapping], problems: Iterable[Problem
 def read_layers(
     config_files: Iterable[str | os.PathLike] = (), overrides: Iterable[str] = ()
 ) -> tuple[list[SourcedDict], list[Problem]]:
-    """Reads `--config_file` and `--params_override` flags, in this order.
+    """Reads `--config_file` and `--params_override` flags, in this order, as far as they are right.
 
     >>> read_layers(overrides=["optimizer.type=sgd", "optimizer.sgd.momentum=0.9"])
     ([{'optimizer': {'type': 'sgd'}}, {'optimizer': {'sgd': {'momentum': 0.9}}}], [])
-
-    Returns:
-        The layers, as far as they can be read, and the problems.
     """
     read = [yaml_file.read_file(path) for path in config_files]
     read += [read_override(text) for text in overrides]

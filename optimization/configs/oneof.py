@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.errors import Problem, did_you_mean, known
-from optimization.configs.tree import FieldSpec, Node, declared_specs
+from optimization.configs.tree import FieldSpec, declared_specs
 
 
 @config_dataclass
@@ -65,7 +65,11 @@ class OneOfConfig(Config):
         if spec is None:
             near = "" if name.startswith("_") else did_you_mean(name, self.field_names())
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{near}")
-        return self._child(name, spec)
+        branch = spec.default()
+        branch._move(self._join(name))
+        branch._set_locked(self._locked)
+        self.__dict__[name] = branch
+        return branch
 
     def _relevant(self, params: Mapping[str, Any], problems: list[Problem]) -> list[Problem]:
         """Leaves out that the section of an unknown type is unknown."""
@@ -79,14 +83,6 @@ class OneOfConfig(Config):
         """Leaves what an earlier layer wrote under the type that it selected: no mistake."""
         if name == "type" and self.type not in (None, value):
             self.get()._leave()
-
-    def _child(self, name: str, spec: FieldSpec) -> Node:
-        if name not in self.__dict__:
-            branch = spec.default()
-            branch._move(self._join(name))
-            branch._set_locked(self._locked)
-            self.__dict__[name] = branch
-        return self.__dict__[name]
 
     def _items(self) -> Iterator[tuple[str, Any]]:
         yield "type", self.type
@@ -129,7 +125,7 @@ class OneOfConfig(Config):
         """
         if self.registry is None or self.type is not None or "type" in self._origins:
             return []
-        return [name for name, branch in self._children().items() if branch._written()]
+        return [name for name, branch in self._children().items() if any(branch._written_at())]
 
     def _untyped(self, names: list[str]) -> Problem:
         fields = [f"`{name}.{field}`" for name in names for field in self.__dict__[name]._origins]

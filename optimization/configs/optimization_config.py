@@ -1,5 +1,6 @@
 """`OptimizationConfig`: the optimizer, its learning rate, its warmup, and weight averaging."""
 
+import numbers
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar, overload
@@ -7,18 +8,9 @@ from typing import Any, ClassVar, Self, TypeVar, overload
 from optimization.configs import conflicts, curve_checks, yaml_file
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.durations import TrainingLength, shares, with_length
-from optimization.configs.errors import (
-    ConfigError,
-    Origin,
-    Problem,
-    describe,
-)
+from optimization.configs.errors import ConfigError, Origin, Problem, describe
 from optimization.configs.fields import Section, SectionMap, Sections, field
-from optimization.configs.group_config import (
-    LayerDecayConfig,
-    LrScalingConfig,
-    ParamGroupConfig,
-)
+from optimization.configs.group_config import LayerDecayConfig, LrScalingConfig, ParamGroupConfig
 from optimization.configs.layers import layered, settle
 from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
 from optimization.configs.types import ReadOnlyDict
@@ -215,3 +207,50 @@ def load_optimization_config(
         config, found = layered(config, [section], place)
         problems += found
     return settle(config, problems)
+
+
+def _is_count(value: Any) -> bool:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return number and value > 0 and value == value // 1
+
+
+def resolved(
+    config: OptimizationConfig,
+    train_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    global_batch_size: int | None = None,
+) -> OptimizationConfig:
+    """Returns a locked copy in which every number of steps is a number, and nothing is wrong.
+
+    What is doubtful and was not said before, such as what is known only now that there are
+    numbers, is issued as a `ConfigWarning`.
+
+    Args:
+        config: What the user wrote.
+        train_steps: The length of the training in optimizer steps, for "10%" and "remaining".
+        steps_per_epoch: Optimizer steps in one pass over the data, for "5 epochs".
+        global_batch_size: Examples in one update, for an `lr_scaling` that does not say it.
+
+    Raises:
+        ConfigError: All that is wrong with the config.
+        TypeError: If it is no `OptimizationConfig`.
+        ValueError: For a length that is no whole number above 0.
+    """
+    if not isinstance(config, OptimizationConfig):
+        raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}")
+    lengths = {"train_steps": train_steps, "steps_per_epoch": steps_per_epoch}
+    for name, value in {**lengths, "global_batch_size": global_batch_size}.items():
+        if value is not None and not _is_count(value):
+            raise ValueError(
+                f"Argument `{name}` must be an integer > 0, received: {name}={value!r}"
+            )
+    config, problems = config.sized(TrainingLength(train_steps, steps_per_epoch))
+    scaling = config.lr_scaling
+    if scaling is not None and scaling.global_batch_size is None:
+        if global_batch_size is None:
+            message = "is not known: give it, or write it"
+            problems.append(scaling._problem("missing", "global_batch_size", message))
+        else:
+            scaling.global_batch_size = global_batch_size
+    settle(config, problems, again=False).lock()
+    return config

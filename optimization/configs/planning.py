@@ -30,23 +30,16 @@ class Change(NamedTuple):
 
 
 class Plan:
-    """Collects the changes to a config that are right, and what is wrong with the others.
-
-    Args:
-        known: What is known to be wrong already.
-    """
+    """Collects the changes to a config that are right, and what is wrong with the others."""
 
     def __init__(self, known: Iterable[Problem] = ()):
         self.problems = list(known)
         self._changes: list[Change] = []
 
     def add(self, config: Node, params: Any, origin: Origin = PYTHON) -> None:
-        """Checks what is written to a config.
+        """Checks what is written to a config, which is right if it is a mapping.
 
-        Args:
-            config: The config.
-            params: A mapping from field name to value; anything else is wrong.
-            origin: Where it was written, for values that do not know it themselves.
+        `origin` is that of values that do not know by themselves where they were written.
         """
         refused = _refusal(config, params)
         if refused is not None:
@@ -118,7 +111,7 @@ class Plan:
         if value is None and spec.optional:
             self._changes.append(change)
             return
-        child = config._child(name, spec)
+        child = getattr(config, name)
         if isinstance(value, config_class):
             # A copy, so that no two configs share a part that one of them locks or moves.
             value = copy.deepcopy(value)
@@ -161,13 +154,7 @@ def _single_path(value: Any) -> str:
 
 
 def _with_elements(values: Any, elements: Elements, path: str) -> tuple[list, list[Problem]]:
-    """Returns the list `values` with some of its elements changed, and what is wrong with that.
-
-    Args:
-        values: The list.
-        elements: What its elements become, by their index.
-        path: The place of the list.
-    """
+    """Returns `values`, the list at `path`, with some elements changed, and what is wrong there."""
     result = list(values)
     problems: list[Problem] = []
     for index, value in elements.items():

@@ -15,30 +15,13 @@ from optimization.configs.types import REQUIRED, Duration, check_value, is_pendi
 
 
 class FieldSpec(typing.NamedTuple):
-    """How one field of a config is checked and what it starts as.
+    """How one field of a config is checked and what it starts as."""
 
-    Attributes:
-        annotation: Its type, with the range.
-        config_class: The class of the section that it holds; None for a plain value.
-        optional: Whether None is a value of it.
-        default: Makes what it starts as.
-        null: Whether it was declared that null means the default.
-    """
-
-    annotation: Any
-    config_class: "type[Node] | None"
-    optional: bool
-    default: Callable[[], Any]
-    null: bool = False
-
-    def takes_null(self) -> bool:
-        """Whether null, where it is no value, can only mean the default.
-
-        So it is where the default is none, or stands for it: a required value, 0, false, nothing,
-        the whole training. Elsewhere null might mean none as well as the default.
-        """
-        default = self.default()
-        return self.null or not default or isinstance(default, Duration)
+    annotation: Any  # its type, with the range
+    config_class: "type[Node] | None"  # of the section that it holds; None for a plain value
+    optional: bool  # whether None is a value of it
+    default: Callable[[], Any]  # makes what it starts as
+    null: bool = False  # whether it was declared that null means the default
 
 
 def _spec(annotation: Any, field: dataclasses.Field) -> FieldSpec:
@@ -47,16 +30,12 @@ def _spec(annotation: Any, field: dataclasses.Field) -> FieldSpec:
         members = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
     optional = type(None) in typing.get_args(annotation)
     is_config = len(members) == 1 and isinstance(members[0], type) and issubclass(members[0], Node)
-    config_class = members[0] if is_config else None
+    make: Any = field.default_factory
+    if make is dataclasses.MISSING:
+        default = REQUIRED if field.default is dataclasses.MISSING else field.default
+        make = lambda: default  # noqa: E731
     null = field.metadata.get("null", False)
-    return FieldSpec(annotation, config_class, optional, _default(field), null)
-
-
-def _default(field: dataclasses.Field) -> Callable[[], Any]:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory
-    default = REQUIRED if field.default is dataclasses.MISSING else field.default
-    return lambda: default
+    return FieldSpec(annotation, members[0] if is_config else None, optional, make, null)
 
 
 _specs: dict[type, dict[str, FieldSpec]] = {}
@@ -102,11 +81,7 @@ class Node:
 
     @classmethod
     def _spec_of(cls, name: str) -> FieldSpec:
-        """Returns the spec of a field that is there.
-
-        Raises:
-            KeyError: If it is not.
-        """
+        """Returns the spec of a field; a KeyError where there is none."""
         spec = cls._find_spec(name)
         if spec is None:
             raise KeyError(f"{cls.__name__} has no field {name!r}")
@@ -134,11 +109,6 @@ class Node:
         for _, value in self._items():
             yield from (config for _, config in configs_in(value))
 
-    def _child(self, name: str, spec: FieldSpec) -> "Node | None":
-        """Returns the section `name`; None where it is optional and not there."""
-        del spec
-        return self.__dict__[name]
-
     # ---- where it stands -----------------------------------------------------------------------
 
     def _join(self, name: str) -> str:
@@ -156,10 +126,6 @@ class Node:
             child._set_locked(locked)
 
     # ---- what was written where ----------------------------------------------------------------
-
-    def _written(self) -> bool:
-        """Whether any value here or below was set, as opposed to left at its default."""
-        return any(True for _ in self._written_at())
 
     def _written_at(self) -> Iterator[Origin]:
         """Yields where values here or below were set, but for those that `_leave` has left."""
@@ -221,20 +187,15 @@ class Node:
     # ---- hooks of what is written --------------------------------------------------------------
 
     def _expanded(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A hook for a value that stands for several: returns `params` with all of them.
-
-        It is called before anything is checked, so it leaves what is wrong as it is.
-        """
+        """A hook for a value that stands for several: returns `params`, unchecked, with them."""
         return params
 
     def _check_field(self, name: str, value: Any) -> list[Problem]:
         """A hook for checks of one value that its type cannot express."""
-        del name, value
         return []
 
     def _relevant(self, params: Mapping[str, Any], problems: list[Problem]) -> list[Problem]:
         """A hook that leaves out what is wrong with `params` only because of something else."""
-        del params
         return problems
 
     def _before_change(self, name: str, value: Any) -> None:
@@ -245,7 +206,11 @@ class Node:
         spec = self._find_spec(name)
         if value is not None or spec is None or spec.config_class is not None:
             return False
-        return bool(check_value(spec.annotation, None, name)[1]) and spec.takes_null()
+        # Null can only mean the default where that is none or stands for it: a required value, 0,
+        # false, nothing, the whole training. Elsewhere it might mean none as well.
+        default = spec.default()
+        is_clear = spec.null or not default or isinstance(default, Duration)
+        return is_clear and bool(check_value(spec.annotation, None, name)[1])
 
     def _section_to_write(self, value: Any) -> str:
         """A hook for the message about a value where a section is expected: what to write."""

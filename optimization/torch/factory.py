@@ -12,8 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from optimization.configs import printing
 from optimization.configs.errors import ConfigError
 from optimization.configs.group_config import ParamGroupConfig
-from optimization.configs.optimization_config import OptimizationConfig
-from optimization.configs.resolution import resolved
+from optimization.configs.optimization_config import OptimizationConfig, resolved
 from optimization.matching.rules import DEFAULT
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig

@@ -108,7 +108,7 @@ def test_null_is_not_set_where_it_can_only_mean_the_default():
     placeholders = ["steps", "decay_steps", "offset", "names", "nesterov", "count"]
     empty = Nullable(dict.fromkeys(placeholders))
     assert empty == Nullable()
-    assert not empty._written()
+    assert not any(empty._written_at())
     assert Nullable.from_json('{"offset": null, "count": null}') == Nullable()
     layered = Nullable(steps=3, decay_steps=4, offset=5, names=["a"], nesterov=True, count=6)
     layered.override(parse("\n".join(f"{name}: null" for name in placeholders), "f.yaml"))
