@@ -23,12 +23,7 @@ _NAMES = {bool: "true or false", int: "integer", float: "number", str: "text"}
 
 
 class CompleteDoc:
-    """The docstring of a config class, completed when it is read.
-
-    Args:
-        cls: The class.
-        text: What is written in it.
-    """
+    """The docstring of a config class, of which `text` is written, completed when it is read."""
 
     def __init__(self, cls: type, text: str | None):
         self.cls = cls

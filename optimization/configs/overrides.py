@@ -23,14 +23,11 @@ _EXPECTED = "expected `path.to.value=value`"
 
 
 def read_override(text: str, flag: str = "--params_override") -> tuple[SourcedDict, list[Problem]]:
-    """Reads one value of a `--params_override` flag, as far as it can be read.
+    """Reads one value of a `--params_override` flag, called `flag`, as far as it can be read.
 
-    Args:
-        text: `a.b=1,c[0].d=[1,2]`; or YAML or JSON text; or the path of a file, which ends in
-            .yaml, .yml or .json and holds no `=`. In the first form values are YAML: a comma inside
-            of brackets or quotes belongs to the value; `c[0]`, or `c.0`, is the first element of a
-            list that is there already.
-        flag: What to call it in messages.
+    In `a.b=1,c[0].d=[1,2]` values are YAML: a comma inside of brackets or quotes belongs to the
+    value; `c[0]`, or `c.0`, is the first element of a list that is there already. A file ends in
+    .yaml, .yml or .json, and its path holds no `=`.
 
     Returns:
         The settings, nested, each of which remembers where it was written; and the problems.
@@ -89,11 +86,9 @@ def _parted(text: str) -> tuple[str, str | None]:
 
 
 def _written(path: str, value: Any) -> str:
-    """Returns, in back quotes, how `path` is set to `value`; "" if `path` tells no path.
+    """Returns, in back quotes, how `path` is set to `value`, None if nothing says to what.
 
-    Args:
-        path: What stands for the path, such as `+a.b` (Hydra), `--a.b`, `a/b`, `a-b`, `'a'`, `a:b`.
-        value: What it is set to; None if nothing says.
+    A path may be written as `+a.b` (Hydra), `--a.b`, `a/b`, `a-b`, `'a'`, `a:b`; "" for no path.
     """
     deleted = path.startswith("~")
     path = re.sub(r"\[['\"]?([A-Za-z_]\w*)['\"]?\]", r".\1", path.lstrip("+-~"))

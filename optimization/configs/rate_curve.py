@@ -22,19 +22,12 @@ _FAR = 10**7  # as far as a rate whose end is not known is looked at
 
 
 class RateCurve(typing.NamedTuple):
-    """A learning rate, and all that acts on it.
-
-    Attributes:
-        learning_rate: Its section.
-        warmup: The section of its warmup; None for none.
-        factor: What the whole curve is multiplied with.
-        decay: The `decay` of an optimizer, by 1 + which * step the curve is divided.
-    """
+    """A learning rate, and all that acts on it."""
 
     learning_rate: BaseLrConfig
     warmup: BaseWarmupConfig | None = None
-    factor: float = 1.0
-    decay: float = 0.0
+    factor: float = 1.0  # what the whole curve is multiplied with
+    decay: float = 0.0  # of an optimizer: the curve is divided by 1 + decay * step
 
     def values(self, steps: list[int]) -> list[float]:
         """Returns the rate at each of `steps`."""
@@ -77,13 +70,10 @@ class RateCurve(typing.NamedTuple):
     def steps(self, train_steps: int | None = None, far: bool = False) -> list[int]:
         """Returns the steps at which to look at the curve, increasing.
 
-        Those are the steps at which it may bend, each with the one before and the one after it,
-        and others between them: evenly, and by powers of 2.
-
-        Args:
-            train_steps: The length of the training; None to look up to where the last bend is, and
-                for a formula that is not ours, which need not go on, up to its largest number.
-            far: Whether to look on from there.
+        Those are the steps at which it may bend, each with the one before and the one after it, and
+        others between them: evenly, and by powers of 2. They end with `train_steps`, else with the
+        last bend, or, for a formula that is not ours and need not go on, with its largest number;
+        `far` looks on from there.
         """
         bends = self._bends()
         last = train_steps - 1 if train_steps else max(bends) + 1

@@ -17,7 +17,6 @@ from optimization.configs.types import REQUIRED
 REPLACEABLE = {"replaceable": True}
 """Metadata of a base config's field that a class with a parameter of that name has as its own."""
 
-
 ConfigT = typing.TypeVar("ConfigT", bound=Config)
 DecoratedT = typing.TypeVar("DecoratedT")
 
@@ -42,15 +41,14 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         resolve: Makes the class from an `Entry`.
         supplied: Parameters that the factory passes itself, and that are no config fields.
         unavailable: Names that have no implementation, with the message that says why.
-        members: Makes, from an implementation that is registered without a config, what its config
-            class has besides the fields, such as methods.
+        members: Makes what a config class that is made for an implementation has beside fields.
     """
 
     def __init__(
         self,
         kind: str,
         config_base: type[ConfigT],
-        resolve: Callable[[str, Entry[ConfigT]], type[Any]],
+        resolve: Callable[[Entry[ConfigT]], type[Any]],
         supplied: tuple[str, ...] = (),
         unavailable: Mapping[str, str] | None = None,
         members: Callable[[Any], Mapping[str, Any]] | None = None,
@@ -110,11 +108,7 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         return self.entry(name).config_class
 
     def entry(self, name: str) -> Entry[ConfigT]:
-        """Returns what is registered under `name`.
-
-        Raises:
-            KeyError: If nothing is.
-        """
+        """Returns what is registered under `name`; a KeyError where nothing is."""
         if name in self._entries:
             return self._entries[name]
         if name in self.unavailable:
@@ -127,7 +121,7 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         yield from self._entries.items()
 
     def __getitem__(self, name: str) -> type[Any]:
-        return self._resolve(name, self.entry(name))
+        return self._resolve(self.entry(name))
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -158,9 +152,7 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         try:
             parameters = inspect.signature(decorated).parameters.values()
         except (TypeError, ValueError):
-            raise TypeError(
-                f"the {self.kind} {name!r} cannot be registered: {decorated!r} has no signature"
-            ) from None
+            raise self._refused(name, f"{decorated!r} has no signature") from None
         members = self._members(decorated)
         is_class = isinstance(decorated, type)
         function = inspect.getattr_static(decorated, "__init__") if is_class else decorated
@@ -170,21 +162,17 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
             for field in dataclasses.fields(self.config_base)
             if not field.metadata.get("replaceable")
         ]
-        fields = []
-        for parameter in parameters:
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                continue
-            if parameter.name in self._supplied or parameter.name in inherited:
-                continue
-            fields.append(self._field(name, parameter, hints.get(parameter.name)))
+        fields = [
+            self._field(name, parameter, hints.get(parameter.name))
+            for parameter in parameters
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            and parameter.name not in (*self._supplied, *inherited)
+        ]
         config_class = dataclasses.make_dataclass(
             f"{decorated.__name__}Config",
             fields,
             bases=(self.config_base,),
-            namespace={
-                "__doc__": decorated.__doc__,
-                **members,
-            },
+            namespace={"__doc__": decorated.__doc__, **members},
         )
         # Where pickle finds it. Python 3.12 takes no module from the namespace.
         config_class.__module__ = decorated.__module__
@@ -192,19 +180,19 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         config_class.__qualname__ = f"{decorated.__qualname__}.registered_config"
         return config_class
 
+    def _refused(self, name: str, why: str) -> TypeError:
+        return TypeError(f"the {self.kind} {name!r} cannot be registered: {why}")
+
     def _field(self, name: str, parameter: inspect.Parameter, hint: Any) -> tuple[str, Any, Any]:
         attribute = getattr(self.config_base, parameter.name, None)
         if callable(attribute) or isinstance(attribute, property):
-            raise TypeError(
-                f"the {self.kind} {name!r} cannot be registered: its parameter "
-                f"`{parameter.name}` has the name of a method of {self.config_base.__name__}"
-            )
+            owner = f"has the name of a method of {self.config_base.__name__}"
+            raise self._refused(name, f"its parameter `{parameter.name}` {owner}")
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
         if hint is None:
             if default is REQUIRED or default is None:
-                raise TypeError(
-                    f"the {self.kind} {name!r} cannot be registered: its parameter "
-                    f"`{parameter.name}` needs a type annotation"
+                raise self._refused(
+                    name, f"its parameter `{parameter.name}` needs a type annotation"
                 )
             # A bare `power=1` is more often a number than an integer.
             hint = float if type(default) is int else type(default)
@@ -214,9 +202,8 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         return parameter.name, hint, dataclasses.field(default=default)
 
 
-def import_target(name: str, entry: Entry[Any]) -> type[Any]:
+def import_target(entry: Entry[Any]) -> type[Any]:
     """Returns the implementation of an entry, importing it if it is given by name."""
-    del name
     if not isinstance(entry.target, str):
         return entry.target
     module, _, attribute = entry.target.partition(":")

@@ -201,10 +201,10 @@ def _optimizer_members(decorated: Any) -> dict[str, Any]:
     return {} if takes_decay else {"decay_arguments": ()}
 
 
-def _implementation(name: str, entry: Entry) -> type:
+def _implementation(entry: Entry) -> type:
     """Returns the class of Keras: what is registered, or what is made of a rule."""
     if entry.target is not entry.config_class:
-        return import_target(name, entry)
+        return import_target(entry)
     return extras.require("optimization.keras.derived").keras_class(entry.config_class)
 
 

@@ -12,10 +12,9 @@ from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 _WRAPPED = "after_warmup_lr_sched"
 
 
-def _keras_class(name: str, entry: Entry) -> type:
+def _keras_class(entry: Entry) -> type:
     from optimization.schedules.keras_schedules import schedule_class
 
-    del name
     return schedule_class(entry.config_class)
 
 
