@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from optimization import OPTIMIZERS_CLS, OptimizationConfig, OptimizerFactory
-from optimization.rules.adafactor_variants import VARIANTS
+from optimization.rules.adafactor import VARIANTS
 from tests.golden_cases import make_variable
 
 DOCS = Path(__file__).parent.parent / "docs"

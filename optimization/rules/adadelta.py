@@ -1,6 +1,5 @@
 """Adadelta."""
 
-from collections.abc import Sequence, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -28,6 +27,8 @@ class AdadeltaConfig(Rule):
 
     class_name = "Adadelta"
     elementwise = True
+    torch_class = "Adadelta"
+    torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 1.0, "rho": 0.9, "epsilon": 1e-6}
     slots = (
         Slot("accumulated_grad", "accumulated_grads", "square_avg"),
@@ -39,13 +40,8 @@ class AdadeltaConfig(Rule):
     epsilon: PositiveFloat = 1e-7
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step, without decay."""
         v = s.lerp_square("accumulated_grad", g, 1 - h.rho)
         of_steps = xp.sqrt(s.accumulated_delta_var + h.epsilon)
         u = xp.keep(of_steps / xp.sqrt(v + h.epsilon) * g)
         s.lerp_square("accumulated_delta_var", u, 1 - h.rho)
         return h.lr * u
-
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
-        """Returns torch's, without decay, which torch has in the gradient."""
-        return self.equivalent_without_decay("Adadelta", changing)

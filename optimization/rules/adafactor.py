@@ -1,5 +1,6 @@
 """Adafactor: one section whose switches select every variant, and one with Keras' names."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,7 +19,6 @@ from optimization.configs.types import (
 )
 from optimization.configs.yaml_file import SourcedDict
 from optimization.rules.adafactor_formula import AdafactorFormula
-from optimization.rules.adafactor_variants import VARIANTS, preset
 from optimization.rules.base import CLIPS, OPTIMIZERS_CLS
 from optimization.rules.rule import Numbers
 from optimization.schedules.relative_step import RelativeStepLrConfig
@@ -87,7 +87,6 @@ class AdafactorConfig(AdafactorFormula):
 
     class_name = "Adafactor"
     section_only = ("variant",)
-    argument_order = tuple(VARIANTS["t5x"])
 
     name: str | None = "Adafactor"
     factored: bool = True
@@ -133,13 +132,11 @@ class AdafactorConfig(AdafactorFormula):
         return usual
 
     def own_learning_rate(self) -> RelativeStepLrConfig | None:
-        """Returns the relative step as a learning rate; None where the section asks for one."""
         if self.step_size != "relative":
             return None
         return RelativeStepLrConfig(warmup_init=self.warmup_init)
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
-        """Returns also, as warnings, what transformers' documentation advises against."""
         problems, doubts = super().problems()
         return problems, doubts + [self._problem("advice", *advice) for advice in self._advice()]
 
@@ -156,7 +153,6 @@ class AdafactorConfig(AdafactorFormula):
             yield "multiply_by_parameter_scale", message
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields also: switches without what they act on."""
         yield from super().check()
         yield from self.impossible()
         yield from self._without_effect()
@@ -197,6 +193,76 @@ class AdafactorConfig(AdafactorFormula):
         for name, (present, what) in needs.items():
             if not present and getattr(self, name) != usual[name]:
                 yield name, f"needs {what}"
+
+
+_PAPER = {"step_size": "relative", "factored_axes": "last_two", "min_dim_size_to_factor": 1}
+_DIFFERENCES: dict[str, dict[str, Any]] = {
+    "paper": _PAPER,
+    "hf": {**_PAPER, "weight_decay_kind": "step_size", "step_count": "per_parameter"},
+    "torch": {
+        **_PAPER,
+        "step_size": "capped",
+        "epsilon1": None,
+        "epsilon1_mode": "clamp",
+        "weight_decay_kind": "learning_rate",
+        "step_count": "per_parameter",
+    },
+    "keras": {
+        **_PAPER,
+        "step_size": "capped",
+        "weight_decay_kind": "learning_rate",
+        "weight_decay_first": True,
+    },
+    "optax": {},
+    "t5x": {},
+    "timm": {
+        **_PAPER,
+        "factored_axes": "timm",
+        "min_dim_size_to_factor": 16,
+        "weight_decay_kind": "step_size",
+        "step_count": "per_parameter",
+    },
+    "big_vision": {
+        "multiply_by_parameter_scale": False,
+        "min_dim_size_to_factor": 32,
+        "beta1": 0.9,
+        "momentum_of": "update",
+        "beta_2_cap": 0.999,
+        "clipping_threshold": None,
+        "weight_decay_kind": "learning_rate",
+    },
+}
+_SWITCHES = [
+    name for name in inspect.get_annotations(AdafactorConfig) if name not in ("name", "variant")
+]
+AdafactorConfig.argument_order = tuple(_SWITCHES)
+_DEFAULTS = {name: AdafactorConfig.__dataclass_fields__[name].default for name in _SWITCHES}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    name: {**_DEFAULTS, **differences} for name, differences in _DIFFERENCES.items()
+}
+"""Variant -> the value of each of Adafactor's switches, read from the code that it names:
+
+    paper       Shazeer and Stern 2018 (arXiv:1804.04235), algorithms 4 to 6 and section 9
+    hf          transformers 5.23, `transformers.optimization.Adafactor`
+    torch       torch 2.13, `torch.optim.Adafactor`
+    keras       Keras 3.15, `keras.optimizers.Adafactor`
+    optax       optax 0.2.8, `optax.adafactor`
+    t5x         T5X and Flax, `adafactor.Adafactor`; Model Garden announces its hyperparameters
+    timm        timm 1.0, `timm.optim.Adafactor`
+    big_vision  Big Vision (Zhai et al. 2021, arXiv:2106.04560), `scale_by_adafactor`; also
+                `timm.optim.AdafactorBigVision`, which factors from 16 on and has a low-precision
+                momentum
+"""
+
+
+def preset(variant: str, written: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the switches of a variant, given what is `written` together with it."""
+    values = dict(VARIANTS[variant])
+    # It scales by the parameters only a rate that is relative.
+    if variant == "timm" and (written or {}).get("step_size", "relative") != "relative":
+        values["multiply_by_parameter_scale"] = False
+    return values
 
 
 @OPTIMIZERS_CLS.register("adafactor_keras", torch="optimization.torch.recipes:adafactor_keras")
@@ -242,7 +308,6 @@ class AdafactorKerasConfig(AdafactorFormula):
     relative_step: bool = True
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields also: a learning rate that would be ignored."""
         yield from super().check()
         if self.learning_rate != 0.001:
             message = "the rate is set by the `learning_rate` section: use its type `constant`"

@@ -1,11 +1,11 @@
 """The formula of Adafactor, whose switches are the fields of `adafactor`."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optimization.configs.base import config_dataclass
 from optimization.matching.patterns import matches_any
-from optimization.rules.adafactor_variants import axes_to_factor
 from optimization.rules.layerwise import LayerwiseRule
 from optimization.rules.rule import Numbers, Slot, given
 from optimization.schedules.relative_step import RelativeStepLrConfig
@@ -54,11 +54,9 @@ class AdafactorFormula(LayerwiseRule):
         return h
 
     def decay_before(self, h: Numbers) -> float:
-        """Returns 0: the decay is one of the switches."""
         return 0.0
 
     def decays(self, path: str) -> bool:
-        """Says whether the weight of a path decays, if any does."""
         included = getattr(self, "include_in_weight_decay", None)
         return included is None or matches_any(path, included)
 
@@ -71,28 +69,23 @@ class AdafactorFormula(LayerwiseRule):
         return self.variable_settings.get(name, getattr(self, name, None))
 
     def settings(self, path: str, shape: Sequence[int]) -> dict[str, Any]:
-        """Returns which axes of a variable are factored, (d0, d1)."""
         names = ("factored", "factored_axes", "min_dim_size_to_factor")
         return self.shape_settings(shape, {name: self._switch(name) for name in names})
 
     def shape_settings(self, shape: Sequence[int], group: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns which axes of a tensor of this shape are factored."""
         names = ("factored_axes", "min_dim_size_to_factor")
         axes = axes_to_factor(tuple(shape), *(group[name] for name in names))
         return {"axes": axes if group["factored"] else None}
 
     def averaged_axes(self, h: Numbers) -> Sequence[int]:
-        """Returns the axes that are factored."""
         return h.axes or ()
 
     def norms_of(self, h: Numbers) -> list[str]:
-        """Returns that of the weight for its scale, and that of the direction for its clip."""
         h = self.switched(h)
         wanted = {"w": h.multiply_by_parameter_scale, "u": h.clipping_threshold is not None}
         return [name for name, is_wanted in wanted.items() if is_wanted]
 
     def move(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> None:
-        """Moves the second moments."""
         h = self.switched(h)
         steps = _next_step(s, h, g, xp, h.step_offset)
         share = xp.maximum(steps, 1.0) ** -h.decay_rate
@@ -108,7 +101,6 @@ class AdafactorFormula(LayerwiseRule):
         s.scale_add("column", 1 - share, share * (of_columns + added))
 
     def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns g / sqrt(V), with V factored or whole."""
         h = self.switched(h)
         floor = h.epsilon1 if h.epsilon1_mode == "clamp" else None
         if h.epsilon1 is None:
@@ -129,7 +121,6 @@ class AdafactorFormula(LayerwiseRule):
         return g * xp.rsqrt(xp.maximum(v, floor * floor))
 
     def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
-        """Returns the direction, clipped, times the step's size, with momentum and decay."""
         h = self.switched(h)
         lr, alpha = self.rates(w, s, norms, h, xp)
         if h.clipping_threshold is not None:
@@ -175,3 +166,27 @@ def _decay(lr: Any, alpha: Any, h: Any) -> Any:
     """Returns the share of itself that a weight loses."""
     factors = {"plain": 1.0, "learning_rate": lr, "step_size": alpha}
     return h.weight_decay * factors[h.weight_decay_kind]
+
+
+@functools.cache
+def axes_to_factor(
+    shape: tuple[int, ...], factored_axes: str, min_dim_size_to_factor: int
+) -> tuple[int, int] | None:
+    """Returns which two axes of a tensor are factored, (d0, d1); None for none.
+
+    The row means are those over d0, the column means those over d1. Among axes of equal size the
+    last counts as the larger, as in Flax and optax. `timm` takes the first two of more than two if
+    both are larger than the least size, as PyTorch's convolutions have their channels there, else
+    the last.
+    """
+    last = len(shape) - 1
+    if last < 1:
+        return None
+    if factored_axes == "timm":
+        pairs = [(1, 0), (last, last - 1)] if last > 1 else [(1, 0)]
+        large = [pair for pair in pairs if min(shape[d] for d in pair) > min_dim_size_to_factor]
+        return large[0] if large else None
+    d0, d1 = last, last - 1
+    if factored_axes == "two_largest":
+        *_, d1, d0 = sorted(range(len(shape)), key=shape.__getitem__)
+    return (d0, d1) if min(shape[d0], shape[d1]) >= min_dim_size_to_factor else None

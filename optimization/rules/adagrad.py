@@ -1,6 +1,6 @@
 """Adagrad."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -30,6 +30,8 @@ class AdagradConfig(Rule):
     class_name = "Adagrad"
     argument_order = ("initial_accumulator_value", "epsilon", "weight_decay")
     elementwise = True
+    torch_class = "Adagrad"
+    torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 1e-2, "epsilon": 1e-10, "initial_accumulator_value": 0.0}
     slots = (Slot("accumulator", "accumulators", "sum", start="initial_accumulator_value"),)
 
@@ -39,14 +41,10 @@ class AdagradConfig(Rule):
     epsilon_in_sqrt: bool = True
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step, without decay."""
         total = s.add_square("accumulator", g)
         if h.epsilon_in_sqrt:
             return h.lr * (g / xp.sqrt(total + h.epsilon))
         return h.lr * (g / (xp.sqrt(total) + h.epsilon))
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
-        """Returns torch's in its own form, without decay, which torch has in the gradient."""
-        if self.epsilon_in_sqrt:
-            return None
-        return self.equivalent_without_decay("Adagrad", changing)
+    def is_torchs(self, changing: Set[str]) -> bool:
+        return not self.epsilon_in_sqrt

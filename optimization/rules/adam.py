@@ -1,6 +1,6 @@
 """Adam, and what is built of its moments."""
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from typing import Any, ClassVar, Literal
 
 from optimization.configs.base import config_dataclass
@@ -49,6 +49,7 @@ class AdamForms(AdamFields):
     """
 
     elementwise = True
+    torch_class = "AdamW"
     native_usual: ClassVar = {"epsilon": 1e-8}
     argument_order: ClassVar[tuple[str, ...]] = (
         "beta_1",
@@ -67,13 +68,11 @@ class AdamForms(AdamFields):
     epsilon_placement: Literal["uncorrected", "corrected"] = "uncorrected"
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields also: epsilon at a corrected moment where none is corrected."""
         yield from super().check()
         if self.epsilon_placement == "corrected" and not self.correct_bias:
             yield "epsilon_placement", "cannot be 'corrected' without `correct_bias`"
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step, without decay."""
         m = s.lerp("momentum", g, 1 - h.beta_1)
         v = s.lerp_square("velocity", g, 1 - h.beta_2)
         if h.amsgrad:
@@ -86,9 +85,8 @@ class AdamForms(AdamFields):
                 epsilon = epsilon * root
         return rate * (m / (xp.sqrt(v) + epsilon))
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
-        """Returns torch's AdamW where epsilon is added as there."""
-        return ("AdamW", ()) if self.epsilon_placement == "corrected" else None
+    def is_torchs(self, changing: Set[str]) -> bool:
+        return self.epsilon_placement == "corrected"
 
 
 @OPTIMIZERS_CLS.register("adam")

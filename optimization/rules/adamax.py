@@ -1,6 +1,6 @@
 """Adamax, Adam with the infinity norm."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -32,6 +32,8 @@ class AdamaxConfig(AdamFields):
     class_name = "Adamax"
     argument_order = ("beta_1", "beta_2", "epsilon", "weight_decay")
     elementwise = True
+    torch_class = "Adamax"
+    torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 2e-3, "epsilon": 1e-8}
     slots = (Slot("momentum", "m", "exp_avg"), Slot("norm", "u", "exp_inf"))
 
@@ -39,15 +41,11 @@ class AdamaxConfig(AdamFields):
     epsilon_in_norm: bool = False
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step, without decay."""
         m = s.lerp("momentum", g, 1 - h.beta_1)
         size = xp.abs(g) + h.epsilon if h.epsilon_in_norm else xp.abs(g)
         u = s.norm = xp.maximum(h.beta_2 * s.norm, size)
         rate = h.lr / xp.one_minus_power(h.beta_1, h.t)
         return rate * (m / u) if h.epsilon_in_norm else rate * (m / (u + h.epsilon))
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
-        """Returns torch's in its own form, without decay, which torch has in the gradient."""
-        if not self.epsilon_in_norm:
-            return None
-        return self.equivalent_without_decay("Adamax", changing)
+    def is_torchs(self, changing: Set[str]) -> bool:
+        return self.epsilon_in_norm

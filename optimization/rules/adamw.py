@@ -1,6 +1,6 @@
 """Adam with decoupled weight decay."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import field
 from typing import Any, Literal
 
@@ -64,32 +64,27 @@ class AdamWeightDecayConfig(AdamForms):
     gradient_clip_norm: NonNegativeFloat = field(default=1.0, metadata=PIPELINE)
 
     def arguments(self) -> dict[str, Any]:
-        """Returns the arguments of the class, which has one name for the decay."""
         values = super().arguments()
         rate = values.pop("weight_decay", None) or self.weight_decay_rate
         return {**values, "weight_decay_rate": rate}
 
     def decay_before(self, h: Any) -> Any:
-        """Returns the rate at which weights decay before the step."""
         return h.weight_decay_rate if h.weight_decay_order == "before" else 0.0
 
     def decays(self, path: str) -> bool:
-        """Says whether a weight decays: inclusion wins, alone it means "only these"."""
         include, exclude = self.include_in_weight_decay, self.exclude_from_weight_decay
         spared = matches_any(path, exclude) if exclude else bool(include)
         return matches_any(path, include) or not spared
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step, and the decay that comes after it."""
         u = super().step(g, w, s, h, xp)
         if h.weight_decay_order == "before" or not given(h.weight_decay_rate):
             return u
         u = xp.keep(u)
         return u + h.lr * h.weight_decay_rate * (w - u)
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
-        """Returns torch's AdamW where epsilon and the decay act as there."""
-        return None if self.weight_decay_order == "after" else super().native_equivalent(changing)
+    def is_torchs(self, changing: Set[str]) -> bool:
+        return self.weight_decay_order == "before" and super().is_torchs(changing)
 
 
 @OPTIMIZERS_CLS.register("adamw_experimental")

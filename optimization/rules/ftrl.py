@@ -58,7 +58,6 @@ class FtrlConfig(Rule):
     beta: NonNegativeFloat = 0.0
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step: the weight less what its sums say that it is."""
         before = xp.power(s.accumulator, -h.learning_rate_power)
         total = s.add_square("accumulator", g)
         after = xp.keep(xp.power(total, -h.learning_rate_power))

@@ -29,16 +29,13 @@ class LAMBConfig(LayerAdaptationFields, AdamFields):
     epsilon: PositiveFloat = 1e-6
 
     def move(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> None:
-        """Moves the moments."""
         s.lerp("momentum", g, 1 - h.beta_1)
         s.lerp_square("velocity", g, 1 - h.beta_2)
 
     def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns Adam's direction, with the decay in it."""
         correction = 1 / xp.one_minus_power(h.beta_1, h.t)
         u = correction * (s.momentum / (corrected_root(s.velocity, h, xp) + h.epsilon))
         return self.decayed(u, w, h)
 
     def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
-        """Returns the direction, in proportion to the weight's norm."""
         return h.lr * xp.ratio(norms.w, norms.u) * u if h.adapt else h.lr * u

@@ -43,12 +43,10 @@ class LARSConfig(LayerAdaptationFields):
     classic_momentum: bool = True
 
     def move(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> None:
-        """Moves the momentum where that has no rate in it."""
         if not h.classic_momentum:
             s.scale_add("momentum", h.momentum, self.decayed(g, w, h))
 
     def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the gradient with its decay, or the momentum."""
         if h.classic_momentum:
             return self.decayed(g, w, h)
         if not h.nesterov:
@@ -56,7 +54,6 @@ class LARSConfig(LayerAdaptationFields):
         return h.momentum * s.momentum + self.decayed(g, w, h)
 
     def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
-        """Returns the direction, or the momentum of it, in proportion to the weight's norm."""
         rate = h.lr * xp.ratio(norms.w, norms.u, h.eeta) if h.adapt else h.lr
         if not h.classic_momentum:
             return rate * u

@@ -79,7 +79,6 @@ class LayerAdaptationFields(LayerwiseRule):
     exclude_from_layer_adaptation: Patterns | None = None
 
     def settings(self, path: str, shape: Sequence[int]) -> dict[str, Any]:
-        """Returns whether the variable's steps are scaled by its norms."""
         spared = self.exclude_from_layer_adaptation
         spared = self.exclude_from_weight_decay if spared is None else spared
         return {"adapt": not matches_any(path, spared)}

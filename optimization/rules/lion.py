@@ -38,7 +38,6 @@ class LionConfig(Rule):
     beta_2: Decay = 0.99
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step, without decay."""
         u = xp.sign(h.beta_1 * s.momentum + (1 - h.beta_1) * g)
         s.lerp("momentum", g, 1 - h.beta_2)
         return h.lr * u

@@ -96,7 +96,6 @@ class MuonConfig(Rule):
     def all_settings(
         self, paths: Sequence[str], shapes: Mapping[str, Sequence[int]]
     ) -> list[dict[str, Any]]:
-        """Returns which variables are orthogonalized: the last layer of a group may be hidden."""
         matrices = hidden_matrices(shapes, self.exclude_embeddings)
         return [
             {"orthogonalized": self.takes(path, matrices), "outputs_first": outputs_first(path)}
@@ -108,24 +107,19 @@ class MuonConfig(Rule):
         return path in matrices and not matches_any(path, self.exclude_layers)
 
     def shape_settings(self, shape: Sequence[int], group: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns whether a parameter of PyTorch's is orthogonalized, by its group and shape."""
         is_matrix = len(shape) == 2 or (group["flatten"] and len(shape) > 2)
         return {"orthogonalized": group["use_muon"] and is_matrix, "outputs_first": True}
 
     def is_elementwise(self, h: Any) -> bool:
-        """Says whether the entries of a variable are updated each by itself: AdamW's are."""
         return not h.orthogonalized
 
     def decay_before(self, h: Any) -> Any:
-        """Returns the rate at which weights decay before the step."""
         return h.weight_decay if h.orthogonalized else h.adam_weight_decay
 
     def decay_rates(self, h: Any) -> list[Any]:
-        """Returns the rate at which a variable decays."""
         return [self.decay_before(h)]
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step, without decay."""
         if not h.orthogonalized:
             return _adamw_step(g, s, h, xp)
         m = s.scale_add("momentum", h.momentum, g)

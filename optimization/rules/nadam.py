@@ -1,6 +1,5 @@
 """Nadam, Adam with Nesterov momentum."""
 
-from collections.abc import Sequence, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -32,6 +31,7 @@ class NadamConfig(AdamFields):
     class_name = "Nadam"
     argument_order = ("beta_1", "beta_2", "epsilon", "weight_decay")
     elementwise = True
+    torch_class = "NAdam"
     native_usual: ClassVar = {"lr": 2e-3, "epsilon": 1e-8, "momentum_decay": 4e-3}
     slots = MOMENTS
     shared = (Slot("u_product", "u_product", "mu_product", start=1.0),)
@@ -40,21 +40,15 @@ class NadamConfig(AdamFields):
     momentum_decay: NonNegativeFloat = 1.0
 
     def prepare(self, c: Any, h: Any, xp: Any) -> None:
-        """Multiplies the product of the momentums by that of this update."""
         c.u_product = c.u_product * _momentum(h, h.t, xp)
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step, without decay."""
         m = s.lerp("momentum", g, 1 - h.beta_1)
         v = s.lerp_square("velocity", g, 1 - h.beta_2)
         now, following = _momentum(h, h.t, xp), _momentum(h, h.t + 1, xp)
         of_m = following / (1 - h.u_product * following)
         of_g = (1 - now) / (1 - h.u_product)
         return h.lr * ((of_m * m + of_g * g) / (corrected_root(v, h, xp) + h.epsilon))
-
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
-        """Returns torch's, which is the same."""
-        return "NAdam", ()
 
 
 def _momentum(h: Any, t: Any, xp: Any) -> Any:

@@ -1,6 +1,6 @@
 """RMSProp."""
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
@@ -41,6 +41,8 @@ class RMSPropConfig(Rule):
     class_name = "RMSprop"
     argument_order = ("rho", "momentum", "epsilon", "centered", "weight_decay")
     elementwise = True
+    torch_class = "RMSprop"
+    torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 1e-2, "rho": 0.99, "epsilon": 1e-8}
     native_arguments: ClassVar = {"rho": "alpha"}
     slots = (
@@ -58,13 +60,11 @@ class RMSPropConfig(Rule):
     classic_momentum: bool = True
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields also: a form of momentum where there is none."""
         yield from super().check()
         if not self.classic_momentum and not self.momentum:
             yield "classic_momentum", "is about the momentum: needs `momentum` > 0, got momentum 0"
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step, without decay."""
         variance = s.lerp_square("velocity", g, 1 - h.rho)
         if h.centered:
             mean = s.lerp("average_gradient", g, 1 - h.rho)
@@ -80,10 +80,6 @@ class RMSPropConfig(Rule):
             return s.scale_add("momentum", h.momentum, h.lr * (g / root))
         return h.lr * s.scale_add("momentum", h.momentum, g / root)
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
-        """Returns torch's in its own form, without decay, which torch has in the gradient."""
-        if self.epsilon_in_sqrt or (self.momentum and self.classic_momentum):
-            return None
-        if "momentum" in changing:
-            return None
-        return self.equivalent_without_decay("RMSprop", changing)
+    def is_torchs(self, changing: Set[str]) -> bool:
+        form = not self.epsilon_in_sqrt and not (self.momentum and self.classic_momentum)
+        return form and "momentum" not in changing

@@ -121,6 +121,8 @@ class Rule(BaseOptimizerConfig):
             own class has.
         native_arguments: What PyTorch's class calls a field; those in `NATIVE` need no mention.
         not_native: The fields that PyTorch's class has not, beside patterns.
+        torch_class: The class of `torch.optim` that has the same algorithm; "" for none.
+        torch_lacks: The fields that it has not, or not with their meaning: they may not act.
     """
 
     class_name: ClassVar[str] = ""
@@ -136,6 +138,8 @@ class Rule(BaseOptimizerConfig):
     native_usual: ClassVar[Mapping[str, Any]] = {}
     native_arguments: ClassVar[Mapping[str, str]] = {}
     not_native: ClassVar[tuple[str, ...]] = ()
+    torch_class: ClassVar[str] = ""
+    torch_lacks: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def origin(cls) -> "type[Rule]":
@@ -225,25 +229,17 @@ class Rule(BaseOptimizerConfig):
         """Returns the numbers that change by themselves, as functions of `done` and xp."""
         return {}
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
-        """Returns torch's own class that has the same algorithm.
+    def is_torchs(self, changing: Set[str]) -> bool:
+        """Says whether the fields have `torch_class` in the form that torch has."""
+        return True
 
-        Args:
-            changing: The numbers that follow a schedule, or that groups replace.
+    def native_equivalent(self, changing: Set[str]) -> str:
+        """Returns the class of `torch.optim` to take for these fields; "" for none.
 
-        Returns:
-            The name of a class of `torch.optim`, and those of its arguments that it is not given,
-            though the rule has them; None for no such class.
+        `changing` are the numbers that follow a schedule, or that groups replace.
         """
-        del changing
-        return None
-
-    def equivalent_without_decay(
-        self, name: str, changing: Set[str]
-    ) -> tuple[str, Sequence[str]] | None:
-        """Returns a class of torch, unless weights may decay: it has the decay in the gradient."""
-        decays = self.weight_decay or "weight_decay" in changing
-        return None if decays else (name, ("weight_decay",))
+        lacks = any(getattr(self, name) or name in changing for name in self.torch_lacks)
+        return "" if lacks or not self.is_torchs(changing) else self.torch_class
 
     def prepare(self, c: Any, h: Numbers, xp: Any) -> None:
         """Moves what is shared, once in an update."""

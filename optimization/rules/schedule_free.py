@@ -61,17 +61,14 @@ class ScheduleFreeFields(Rule):
     weight_lr_power: NonNegativeFloat = 2.0
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields also: a second average."""
         yield from super().check()
         if self.use_ema:
             yield "use_ema", "the method averages by itself: evaluation and export use its average"
 
     def decay_before(self, h: Any) -> Any:
-        """Returns that weights decay in the step, if they do."""
         return 0.0
 
     def prepare(self, c: Any, h: Any, xp: Any) -> None:
-        """Brings the sum of the weights of the average up to date."""
         before, now = c.largest_rate, xp.maximum(c.largest_rate, _rate(h, xp))
         some = xp.where(now > 0, now, 1.0)
         # The last step's weight over this one's.
@@ -82,7 +79,6 @@ class ScheduleFreeFields(Rule):
         c.largest_rate, c.sum_of_weights = now, total
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step of y, decay included."""
         u = self.gradient_step(g, s, h, xp)
         if given(h.weight_decay):
             u = u + h.weight_decay * w
@@ -99,7 +95,6 @@ class ScheduleFreeFields(Rule):
         return step
 
     def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns u, without weight decay."""
         raise NotImplementedError
 
     def to_evaluate(self, y: Any, s: Any, h: Any) -> Any:
@@ -150,7 +145,6 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
     epsilon: PositiveFloat = 1e-8
 
     def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the gradient over the root of the second moment."""
         v = s.lerp_square("velocity", g, 1 - h.beta_2)
         return g / (corrected_root(v, h, xp) + h.epsilon)
 
@@ -181,5 +175,4 @@ class ScheduleFreeSGDConfig(ScheduleFreeFields):
     momentum: Interpolation = 0.9
 
     def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the gradient."""
         return g

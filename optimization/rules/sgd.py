@@ -21,19 +21,17 @@ class SGDFormula(Rule):
 
     usual_rate = 0.01
     elementwise = True
+    torch_class = "SGD"
     variable_settings: ClassVar = {"classic_momentum": True, "decoupled_weight_decay": True}
     slots = (Slot("momentum", "momentums", "momentum_buffer", when=_has_momentum),)
 
     def decay_before(self, h: Any) -> Any:
-        """Returns the rate at which weights decay before the step."""
         return h.weight_decay if h.decoupled_weight_decay else 0.0
 
     def moves_by_gradient_alone(self, h: Any) -> bool:
-        """Says whether there is neither momentum nor decay."""
         return not _has_momentum(h) and not given(h.weight_decay)
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns the step: the gradient's, or that of the momentum."""
         if given(h.weight_decay) and not h.decoupled_weight_decay:
             g = xp.keep(g + h.weight_decay * w)
         if "momentum" not in s:
@@ -56,16 +54,12 @@ class SGDFields(SGDFormula):
     """
 
     class_name = "SGD"
+    torch_lacks = ("momentum", "nesterov", "weight_decay")  # of another form
     # Keras adds it.
     slots = (replace(SGDFormula.slots[0], negative=True),)
 
     momentum: Decay = 0.0
     nesterov: bool = False
-
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
-        """Returns torch's where there is neither momentum nor decay: the same in all forms."""
-        acts = self.momentum or self.weight_decay or changing & {"momentum", "weight_decay"}
-        return None if acts else ("SGD", ("momentum", "nesterov", "weight_decay"))
 
 
 @OPTIMIZERS_CLS.register("sgd")
@@ -160,21 +154,17 @@ class SGDTorchConfig(SGDFormula):
     bias_keys: Patterns | None = ("bias", "beta")
 
     def own_schedules(self) -> dict[str, str]:
-        """Returns what the warmup of the momentum changes."""
         return {"momentum": "warmup_steps"} if self.warmup_steps else {}
 
     def decays(self, path: str) -> bool:
-        """Says whether a weight decays: what `weight_keys` match."""
         return matches_any(path, self.weight_keys)
 
     def settings(self, path: str, shape: Sequence[int]) -> dict[str, Any]:
-        """Returns whether the variable is a bias or another, which may have rates of their own."""
         if self.decays(path):
             return {}
         return {"kind": "bias" if matches_any(path, self.bias_keys) else "other"}
 
     def curves(self) -> dict[str, Callable[[Any, Any], Any]]:
-        """Returns the momentum where it grows."""
         if not self.warmup_steps:
             return {}
 
@@ -184,6 +174,6 @@ class SGDTorchConfig(SGDFormula):
 
         return {"momentum": momentum}
 
-    def native_equivalent(self, changing: Set[str]) -> tuple[str, Sequence[str]] | None:
-        """Returns torch's, unless the momentum may grow from 0, which torch takes for none."""
-        return None if "momentum" in changing or self.warmup_steps else ("SGD", ())
+    def is_torchs(self, changing: Set[str]) -> bool:
+        # The momentum may not grow from 0, which torch takes for none.
+        return "momentum" not in changing and not self.warmup_steps

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimization.rules.adafactor_variants import axes_to_factor, preset
+from optimization.rules.adafactor import preset
+from optimization.rules.adafactor_formula import axes_to_factor
 
 Settings = Mapping[str, Any]
 _ROW, _COLUMN = "exp_avg_sq_row", "exp_avg_sq_col"

@@ -20,8 +20,12 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
 from optimization.matching.patterns import matches_any
 from optimization.matching.rules import DEFAULT
-from optimization.rules.adafactor import AdafactorConfig, AdafactorKerasConfig, keras_switches
-from optimization.rules.adafactor_variants import preset
+from optimization.rules.adafactor import (
+    AdafactorConfig,
+    AdafactorKerasConfig,
+    keras_switches,
+    preset,
+)
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.rules.muon import MuonConfig
 from optimization.rules.rule import Rule, native_argument
@@ -149,10 +153,9 @@ def of_rule(section: Rule, changing: Set[str] = frozenset()) -> Recipe:
             return section.settings(name, tuple(parameter.shape))
 
     equivalent = section.native_equivalent(changing)
-    if equivalent is not None:
-        name, unused = equivalent
-        cls = getattr(torch.optim, name)
-        known = inspect.signature(cls).parameters.keys() - set(unused)
+    if equivalent:
+        cls = getattr(torch.optim, equivalent)
+        known = inspect.signature(cls).parameters.keys() - set(rule.torch_lacks)
         given = {**arguments, "decoupled_weight_decay": True}  # as wherever torch asks
         arguments = {name: value for name, value in given.items() if name in known}
     curves = {

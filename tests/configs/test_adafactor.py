@@ -11,8 +11,13 @@ from optimization import (
     OptimizerFactory,
     parse_override,
 )
-from optimization.rules.adafactor import AdafactorConfig, AdafactorKerasConfig, keras_switches
-from optimization.rules.adafactor_variants import VARIANTS, axes_to_factor
+from optimization.rules.adafactor import (
+    VARIANTS,
+    AdafactorConfig,
+    AdafactorKerasConfig,
+    keras_switches,
+)
+from optimization.rules.adafactor_formula import axes_to_factor
 
 CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.1}}
 

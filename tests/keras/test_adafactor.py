@@ -4,7 +4,7 @@ import pytest
 
 from optimization.optimizers import Adafactor, ParamGroup, PipelineOptimizer
 from optimization.rules.adafactor import AdafactorConfig
-from optimization.rules.adafactor_variants import axes_to_factor
+from optimization.rules.adafactor_formula import axes_to_factor
 from tests.golden_cases import make_variable, make_variables
 from tests.keras.common import (
     BACKEND,

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from optimization.optimizers import Adafactor
-from optimization.rules.adafactor import AdafactorConfig
-from optimization.rules.adafactor_variants import VARIANTS
+from optimization.rules.adafactor import VARIANTS, AdafactorConfig
 from tests import adafactor_cases
 from tests.adafactor_cases import PEER_CASES, RATES
 from tests.golden_cases import make_variables

@@ -1,7 +1,7 @@
 import pytest
 
 from optimization import ConfigError
-from optimization.rules.adafactor_variants import VARIANTS
+from optimization.rules.adafactor import VARIANTS
 from tests.torch.common import OptimizerFactory, config_of, parameters, problem, torch, train
 
 from optimization.torch import Adafactor  # isort: skip

@@ -30,8 +30,8 @@ def weights_of(kind, fields, foreach):
     optimizer = factory.build_optimizer(params.items())
     section = contracts.section_of(kind, fields)
     equivalent = section.native_equivalent(set())
-    if equivalent is not None:
-        assert isinstance(optimizer, getattr(torch.optim, equivalent[0]))
+    if equivalent:
+        assert isinstance(optimizer, getattr(torch.optim, equivalent))
     elif section.origin().native_name != "" and kind != "adafactor":  # by recipes of their own
         assert isinstance(optimizer, native_class(type(section)))
     for group in optimizer.param_groups:
