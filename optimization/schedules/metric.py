@@ -55,14 +55,12 @@ class MetricLrConfig(BaseLrConfig):
         return xp.full_like(step, self.initial_learning_rate)
 
     def constant_value(self) -> float:
-        """Returns the initial rate, from which an optimizer makes a variable."""
         return self.initial_learning_rate
 
     def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
         yield "metric", "the rate follows a metric and can have no warmup"
 
     def settings(self) -> dict[str, Any]:
-        """Returns the arguments of the follower, apart from the rates."""
         others = ("name", "initial_learning_rate", "metric")
         return {name: getattr(self, name) for name in self.field_names() if name not in others}
 

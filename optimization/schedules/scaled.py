@@ -35,7 +35,6 @@ class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
         self.name = name
 
     def __call__(self, step: Any) -> Any:
-        """Returns the learning rate after `step` optimizer steps."""
         lr = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
         lr = lr * self.factor
         return lr / (1.0 + self.decay * keras.ops.cast(step, "float32")) if self.decay else lr
@@ -45,7 +44,6 @@ class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return printing.call(type(self).__name__, rate_text(self.learning_rate), **arguments)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` builds an equal schedule from."""
         return {
             "learning_rate": keras.saving.serialize_keras_object(self.learning_rate),
             "factor": self.factor,
@@ -55,7 +53,6 @@ class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ScaledLearningRate":
-        """Builds the schedule from what `get_config` returned."""
         learning_rate = keras.saving.deserialize_keras_object(config["learning_rate"])
         return cls(**{**config, "learning_rate": learning_rate})
 

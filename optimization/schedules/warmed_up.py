@@ -32,12 +32,10 @@ class WarmedUpLrConfig(BaseLrConfig):
     num_warmup_steps: Steps[FirstSteps] = field(default=0)
 
     def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yields an error if there is a warmup already."""
         if self.num_warmup_steps:
             yield "num_warmup_steps", "is a warmup, and the section `warmup` is another: use one"
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate after `step` optimizer steps."""
         length = self.num_warmup_steps
         factor = self.factor(xp.maximum(step - length, 0.0), xp)
         if length:
@@ -66,13 +64,11 @@ class EndingLrConfig(WarmedUpLrConfig):
     num_training_steps: Steps[PositiveSteps] = REMAINING
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields an error if the warmup is longer than the whole."""
         if self.num_warmup_steps > self.num_training_steps:
             message = f"must be <= `num_training_steps` {self.num_training_steps}"
             yield "num_warmup_steps", f"{message}, got {self.num_warmup_steps}"
 
     def end(self) -> tuple[str, int]:
-        """Returns `num_training_steps` and its value."""
         return "num_training_steps", self.num_training_steps
 
     @property

@@ -6,8 +6,9 @@ from .adafactor import get_adafactor_schedule as get_adafactor_schedule
 from .adam_weight_decay import AdamWeightDecay as AdamWeightDecay
 from .adamw import AdamW as AdamW
 from .create import create_optimizer as create_optimizer
-from .greedy import GreedyLR as GreedyLR
+from .lambda_scheduler import GreedyLR as GreedyLR
 from .schedulers import SchedulerType as SchedulerType
+from .schedulers import StreamingAverage as StreamingAverage
 from .schedulers import get_constant_schedule as get_constant_schedule
 from .schedulers import get_constant_schedule_with_warmup as get_constant_schedule_with_warmup
 from .schedulers import get_cosine_schedule_with_warmup as get_cosine_schedule_with_warmup
@@ -29,5 +30,4 @@ from .schedulers import (
 from .schedulers import get_reduce_on_plateau_schedule as get_reduce_on_plateau_schedule
 from .schedulers import get_scheduler as get_scheduler
 from .schedulers import get_wsd_schedule as get_wsd_schedule
-from .streaming_average import StreamingAverage as StreamingAverage
 from .warmup import WarmUp as WarmUp

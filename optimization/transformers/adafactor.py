@@ -1,6 +1,7 @@
 """`Adafactor`, `AdafactorSchedule` and `get_adafactor_schedule` of transformers, for PyTorch."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,12 +14,6 @@ from optimization.rules.rule import Numbers
 from optimization.torch.by_name import load_by_name
 from optimization.torch.rule_optimizer import check_rate
 from optimization.transformers.lambda_scheduler import FactorScheduler
-
-
-def _in_their_words(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Orders state by name, as a hook; groups stay in transformers' words."""
-    return load_by_name(optimizer, state_dict) or state_dict
-
 
 # What the switches of the other `Adafactor` are called here.
 _NAMES = {
@@ -53,7 +48,7 @@ class Adafactor(native.Adafactor):
             it none; `warmup_init` without `relative_step`.
     """
 
-    _before_loading = staticmethod(_in_their_words)
+    _before_loading = staticmethod(load_by_name)  # groups stay in transformers' words
 
     def __init__(
         self,
@@ -68,17 +63,8 @@ class Adafactor(native.Adafactor):
         relative_step: bool = True,
         warmup_init: bool = False,
     ):
-        defaults = {
-            "lr": lr,
-            "eps": eps,
-            "clip_threshold": clip_threshold,
-            "decay_rate": decay_rate,
-            "beta1": beta1,
-            "weight_decay": weight_decay,
-            "scale_parameter": scale_parameter,
-            "relative_step": relative_step,
-            "warmup_init": warmup_init,
-        }
+        others = ("self", "params", "__class__")
+        defaults = {name: value for name, value in locals().items() if name not in others}
         # Not the constructor of the base class, whose arguments have other names.
         self._latest = 0.0
         self.check_group(defaults)
@@ -121,15 +107,12 @@ class Adafactor(native.Adafactor):
             saved["RMS"] = torch.as_tensor(saved.get("RMS", 0.0))
 
     def kind_of(self, parameter: Tensor, group: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-        """Returns the axes of a parameter that are factored."""
         return super().kind_of(parameter, _HF)
 
     def numbers(self, group: Mapping[str, Any], own: Mapping[str, Any]) -> Numbers:
-        """Returns the numbers of a group, by the names of the other `Adafactor`."""
-        return super().numbers({**group, **_switches(group)}, own)
+        return super().numbers({**group, **_HF, **_renamed(group), "lr": group["lr"]}, own)
 
     def initial_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Returns the moments, and the root mean square of the weights before the last update."""
         return {**super().initial_state(parameter, group), "RMS": torch.tensor(0.0)}
 
     @staticmethod
@@ -170,12 +153,11 @@ def _renamed(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _switches(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all hyperparameters of a group by the names of the other `Adafactor`."""
-    return {**_HF, **_renamed(group), "lr": group["lr"]}
-
-
 _HF = native.checked_switches("hf", {})
+
+
+def _constant(step: int, value: float) -> float:
+    return value  # a partial function of it pickles, a lambda does not
 
 
 class AdafactorSchedule(FactorScheduler):
@@ -200,12 +182,11 @@ class AdafactorSchedule(FactorScheduler):
             )
         for group in optimizer.param_groups:
             group["initial_lr"] = initial_lr
-        super().__init__(optimizer, _One(initial_lr))
+        super().__init__(optimizer, partial(_constant, value=initial_lr))
         for group in optimizer.param_groups:
             del group["initial_lr"]
 
     def get_lr(self) -> list[Any]:
-        """Returns the rate of each group whose first parameter has a gradient."""
         optimizer: Any = self.optimizer  # ours, or another Adafactor with `_get_lr`
         first = [(group, group["params"][0]) for group in optimizer.param_groups]
         rates = [
@@ -216,22 +197,6 @@ class AdafactorSchedule(FactorScheduler):
         return rates or self.base_lrs
 
 
-class _One:
-    """A constant as a function of the step; unlike a lambda it pickles."""
-
-    def __init__(self, value: float):
-        self.value = value
-
-    def __call__(self, step: int) -> float:
-        del step
-        return self.value
-
-
 def get_adafactor_schedule(optimizer: Optimizer, initial_lr: float = 0.0) -> AdafactorSchedule:
-    """Returns an `AdafactorSchedule`.
-
-    Args:
-        optimizer: An `Adafactor`.
-        initial_lr: What it shows before the first step.
-    """
+    """Returns an `AdafactorSchedule`, which shows `initial_lr` before the first step."""
     return AdafactorSchedule(optimizer, initial_lr)

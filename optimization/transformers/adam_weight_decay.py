@@ -28,7 +28,6 @@ class _Rule(AdamWeightDecayConfig):
     exclude_from_weight_decay: tuple[str, ...] | None = None
 
     def decays(self, path: str) -> bool:
-        """Says whether a weight decays."""
         including = map(re.escape, self.include_in_weight_decay or ())
         excluding = map(re.escape, self.exclude_from_weight_decay or ())
         return matches_any(path, list(including)) or not matches_any(path, list(excluding))
@@ -72,16 +71,10 @@ class AdamWeightDecay(RuleOptimizer):
         name: str = "AdamWeightDecay",
         **kwargs: Any,
     ):
-        learning_rate = kwargs.pop("lr", learning_rate)
         super().__init__(
-            learning_rate=scaled(learning_rate, decay=kwargs.pop("decay", 0.0)),
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            amsgrad=amsgrad,
-            weight_decay_rate=weight_decay_rate,
-            include_in_weight_decay=_parts(include_in_weight_decay),
-            exclude_from_weight_decay=_parts(exclude_from_weight_decay),
+            scaled(kwargs.pop("lr", learning_rate), decay=kwargs.pop("decay", 0.0)),
+            *(beta_1, beta_2, epsilon, amsgrad, weight_decay_rate),
+            *map(_parts, (include_in_weight_decay, exclude_from_weight_decay)),
             name=name,
             **kwargs,
         )

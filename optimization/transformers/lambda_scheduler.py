@@ -1,9 +1,10 @@
-"""PyTorch's `LambdaLR` with a state that may be loaded in part."""
+"""Schedulers for PyTorch: `GreedyLR`, and `LambdaLR` with a state that may be loaded in part."""
 
 from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 
+from optimization.torch.greedy import GreedyLR as GreedyLR
 from optimization.torch.texts import rates_text
 
 

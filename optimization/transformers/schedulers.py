@@ -14,6 +14,7 @@ from typing import Any
 
 from optimization.configs.errors import did_you_mean
 from optimization.schedules import LrConfig
+from optimization.schedules.followers import StreamingAverage as StreamingAverage
 
 
 class SchedulerType(enum.StrEnum):
@@ -84,25 +85,21 @@ def get_constant_schedule(optimizer: Any, last_epoch: int = -1) -> Any:
         last_epoch: As PyTorch means it, the last step that was seen: the steps done less 1. With
             Keras only -1.
     """
-    return _scheduled(optimizer, "constant", last_epoch)
+    return _scheduled("constant", **locals())
 
 
 def get_constant_schedule_with_warmup(
     optimizer: Any, num_warmup_steps: int, last_epoch: int = -1
 ) -> Any:
     """Returns a rate that goes up in a line and stays; `hf_constant_with_warmup` in a config."""
-    return _scheduled(
-        optimizer, "constant_with_warmup", last_epoch, num_warmup_steps=num_warmup_steps
-    )
+    return _scheduled("constant_with_warmup", **locals())
 
 
 def get_linear_schedule_with_warmup(
     optimizer: Any, num_warmup_steps: int, num_training_steps: int, last_epoch: int = -1
 ) -> Any:
     """Returns a rate that goes up in a line and down to 0; `hf_linear` in a config."""
-    return _scheduled(
-        optimizer, "linear", last_epoch, **_lengths(num_warmup_steps, num_training_steps)
-    )
+    return _scheduled("linear", **locals())
 
 
 def get_cosine_schedule_with_warmup(
@@ -113,13 +110,7 @@ def get_cosine_schedule_with_warmup(
     last_epoch: int = -1,
 ) -> Any:
     """Returns a rate that goes up in a line, then in waves; `hf_cosine` in a config."""
-    return _scheduled(
-        optimizer,
-        "cosine",
-        last_epoch,
-        **_lengths(num_warmup_steps, num_training_steps),
-        num_cycles=num_cycles,
-    )
+    return _scheduled("cosine", **locals())
 
 
 def get_cosine_with_hard_restarts_schedule_with_warmup(
@@ -130,13 +121,7 @@ def get_cosine_with_hard_restarts_schedule_with_warmup(
     last_epoch: int = -1,
 ) -> Any:
     """Returns half cosines of equal length; `hf_cosine_with_restarts` in a config."""
-    return _scheduled(
-        optimizer,
-        "cosine_with_restarts",
-        last_epoch,
-        **_lengths(num_warmup_steps, num_training_steps),
-        num_cycles=num_cycles,
-    )
+    return _scheduled("cosine_with_restarts", **locals())
 
 
 def get_polynomial_decay_schedule_with_warmup(
@@ -148,27 +133,14 @@ def get_polynomial_decay_schedule_with_warmup(
     last_epoch: int = -1,
 ) -> Any:
     """Returns a rate that falls to `lr_end` as a power; `hf_polynomial` in a config."""
-    return _scheduled(
-        optimizer,
-        "polynomial",
-        last_epoch,
-        **_lengths(num_warmup_steps, num_training_steps),
-        lr_end=lr_end,
-        power=power,
-    )
+    return _scheduled("polynomial", **locals())
 
 
 def get_inverse_sqrt_schedule(
     optimizer: Any, num_warmup_steps: int, timescale: int | None = None, last_epoch: int = -1
 ) -> Any:
     """Returns a rate that falls as the inverse root; `hf_inverse_sqrt` in a config."""
-    return _scheduled(
-        optimizer,
-        "inverse_sqrt",
-        last_epoch,
-        num_warmup_steps=num_warmup_steps,
-        timescale=timescale,
-    )
+    return _scheduled("inverse_sqrt", **locals())
 
 
 def get_cosine_with_min_lr_schedule_with_warmup(
@@ -181,15 +153,7 @@ def get_cosine_with_min_lr_schedule_with_warmup(
     min_lr_rate: float | None = None,
 ) -> Any:
     """Returns waves above a least rate; `hf_cosine_with_min_lr` in a config."""
-    return _scheduled(
-        optimizer,
-        "cosine_with_min_lr",
-        last_epoch,
-        **_lengths(num_warmup_steps, num_training_steps),
-        num_cycles=num_cycles,
-        min_lr=min_lr,
-        min_lr_rate=min_lr_rate,
-    )
+    return _scheduled("cosine_with_min_lr", **locals())
 
 
 def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
@@ -203,16 +167,9 @@ def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     warmup_lr_rate: float | None = None,
 ) -> Any:
     """Returns the same a step ahead; `hf_cosine_warmup_with_min_lr` in a config."""
-    return _scheduled(
-        optimizer,
-        "cosine_warmup_with_min_lr",
-        last_epoch,
-        **_lengths(num_warmup_steps, num_training_steps),
-        num_cycles=num_cycles,
-        min_lr=min_lr,
-        min_lr_rate=min_lr_rate,
-        warmup_lr_rate=warmup_lr_rate if num_warmup_steps else None,
-    )
+    if not num_warmup_steps:
+        warmup_lr_rate = None  # as below
+    return _scheduled("cosine_warmup_with_min_lr", **locals())
 
 
 def get_wsd_schedule(
@@ -232,31 +189,22 @@ def get_wsd_schedule(
     With `num_stable_steps` the parts decide, and `num_training_steps` does nothing but warn.
     """
     if num_training_steps is not None and num_stable_steps is not None:
-        message = "`num_training_steps` is left out, since `num_stable_steps` is given"
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(
+            "`num_training_steps` is left out, since `num_stable_steps` is given", stacklevel=2
+        )
+        num_training_steps = None
+    # A config refuses what is not used, transformers does not.
     if not num_warmup_steps and warmup_type in ("cosine", "1-sqrt"):
-        warmup_type = "linear"  # a config refuses what is not used, transformers does not
-    return _scheduled(
-        optimizer,
-        "warmup_stable_decay",
-        last_epoch,
-        num_warmup_steps=num_warmup_steps,
-        num_decay_steps=num_decay_steps,
-        num_training_steps=num_training_steps if num_stable_steps is None else None,
-        num_stable_steps=num_stable_steps,
-        warmup_type=warmup_type,
-        decay_type=decay_type,
-        min_lr_ratio=min_lr_ratio,
-        num_cycles=num_cycles if decay_type == "cosine" else 0.5,
-    )
+        warmup_type = "linear"
+    if decay_type != "cosine":
+        num_cycles = 0.5
+    return _scheduled("warmup_stable_decay", **locals())
 
 
 def get_reduce_on_plateau_schedule(optimizer: Any, **kwargs: Any) -> Any:
     """Returns PyTorch's `ReduceLROnPlateau`, or a `MetricLearningRate` callback for Keras.
 
-    Args:
-        optimizer: A PyTorch or a Keras optimizer.
-        **kwargs: For PyTorch those of its class, for Keras those of `hf_reduce_lr_on_plateau`.
+    It takes the arguments of that class, or the fields of `hf_reduce_lr_on_plateau`.
     """
     if not _is_torch(optimizer):
         return _callback(optimizer, "reduce_lr_on_plateau", kwargs)
@@ -268,9 +216,7 @@ def get_reduce_on_plateau_schedule(optimizer: Any, **kwargs: Any) -> Any:
 def get_greedy_schedule(optimizer: Any, **kwargs: Any) -> Any:
     """Returns a `GreedyLR` for PyTorch, or a `MetricLearningRate` callback for Keras.
 
-    Args:
-        optimizer: A PyTorch or a Keras optimizer.
-        **kwargs: For PyTorch those of the class, for Keras those of `hf_greedy`.
+    It takes the arguments of that class, or the fields of `hf_greedy`.
     """
     if not _is_torch(optimizer):
         return _callback(optimizer, "greedy", kwargs)
@@ -296,16 +242,6 @@ _FUNCTIONS: dict[SchedulerType, Callable[..., Any]] = {
 }
 
 
-def _lengths(num_warmup_steps: int, num_training_steps: int) -> dict[str, int]:
-    """Returns both lengths, with one training step for each of the warmup at least.
-
-    A config refuses a warmup that does not end; in transformers, whose values these are, the rate
-    then has reached its end with the warmup.
-    """
-    whole = max(num_training_steps, num_warmup_steps)
-    return {"num_warmup_steps": num_warmup_steps, "num_training_steps": whole}
-
-
 def _config(kind: str, base: float, settings: dict[str, Any]) -> Any:
     name = f"hf_{kind}"
     section = LrConfig({"type": name, name: {"initial_learning_rate": base, **settings}}).get()
@@ -321,7 +257,13 @@ def _factor(step: int, section: Any) -> float:
     return float(section.value(np.float64(step), np)) / section.initial_learning_rate
 
 
-def _scheduled(optimizer: Any, kind: str, last_epoch: int, **settings: Any) -> Any:
+def _scheduled(kind: str, optimizer: Any, last_epoch: int, **settings: Any) -> Any:
+    """Returns the schedule `hf_<kind>` of an optimizer, given the arguments of a function above."""
+    if "num_training_steps" in settings and kind != "warmup_stable_decay":
+        # A config refuses a warmup that does not end; in transformers, whose values these are, the
+        # rate then has reached its end with the warmup.
+        lengths = ("num_training_steps", "num_warmup_steps")
+        settings["num_training_steps"] = max(settings[name] for name in lengths)
     if _is_torch(optimizer):
         from optimization.transformers.lambda_scheduler import FactorScheduler
 

@@ -44,7 +44,6 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         self.name = name
 
     def __call__(self, step: Any) -> Any:
-        """Returns the learning rate after `step` optimizer steps, a float32 tensor."""
         with keras.name_scope(self.name or "WarmUp"):
             step = ops.convert_to_tensor(step)
             # Both are computed: the schedule sees no step before its first.
@@ -61,7 +60,6 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         return printing.call(type(self).__name__, **printing.differing(self, values))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, in a form that JSON can hold."""
         return {
             "initial_learning_rate": self.initial_learning_rate,
             "decay_schedule_fn": keras.saving.serialize_keras_object(self.decay_schedule_fn),
@@ -72,7 +70,6 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "WarmUp":
-        """Builds the schedule from what `get_config` returned."""
         decay = config["decay_schedule_fn"]
         if not callable(decay):
             decay = keras.saving.deserialize_keras_object(decay)

@@ -1,5 +1,0 @@
-"""`StreamingAverage` of transformers."""
-
-from optimization.schedules.followers import StreamingAverage
-
-__all__ = ["StreamingAverage"]
