@@ -6,7 +6,7 @@ from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import RuntimeConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.training.errors import TrainingError
-from optimization.training.inspection import check_accumulation, innermost
+from optimization.training.inspection import innermost
 
 if typing.TYPE_CHECKING:
     import keras
@@ -47,5 +47,10 @@ def build_optimizer(
     except ValueError as error:
         # For example a pattern that matches no variable of this model.
         raise TrainingError(f"trainer.optimizer_config: {error}") from error
-    check_accumulation(optimizer, accumulation)
+    own = inner.gradient_accumulation_steps or 1 if hasattr(inner, "micro_step") else 1
+    if own != accumulation:
+        raise TrainingError(
+            f"trainer.optimizer_config: `gradient_accumulation_steps` is {accumulation}, but the "
+            f"{type(inner).__name__} that the task created makes an update of {own}"
+        )
     return optimizer

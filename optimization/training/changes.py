@@ -1,8 +1,7 @@
 """What has changed in an experiment's settings since a checkpoint was written.
 
 A checkpoint that does not fit is explained by the settings that differ; its variables say little to
-whoever changed a setting. What is compared are the exported values, so nothing here needs
-TensorFlow.
+whoever changed a setting.
 """
 
 import json
@@ -14,11 +13,10 @@ from typing import Any, NamedTuple
 from optimization.configs import yaml_file
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.matching.rules import MATCHERS
-from optimization.training.errors import CheckpointError, MisfitError
+from optimization.training.errors import CheckpointError, MisfitError, first
 
 PARAMS_FILE = "params.yaml"
 
-_LISTED = 10
 _OPTIMIZER = r"trainer\.optimizer_config\.(param_groups\[.*\]\.)?optimizer\.type"
 # Another of these is another training, even where the variables happen to have the same names.
 _IDENTITY = re.compile(rf"experiment|{_OPTIMIZER}")
@@ -71,10 +69,7 @@ def since(path: str, config: ExperimentConfig) -> list[Change]:
 
 
 def since_params(directory: str, config: ExperimentConfig) -> list[Change]:
-    """Returns what `config` sets otherwise than the run in `directory`, as far as that is known.
-
-    It needs no TensorFlow.
-    """
+    """Returns what `config` sets otherwise than `params.yaml` says; it needs no TensorFlow."""
     was, problems = yaml_file.read_file(os.path.join(directory, PARAMS_FILE))
     return [] if problems else changes(was, config)
 
@@ -118,11 +113,7 @@ def _group_name(group: Mapping[str, Any]) -> str:
 
 
 def check_identity(path: str, found: list[Change]) -> None:
-    """Checks that a checkpoint is of the same experiment and the same optimizers.
-
-    Raises:
-        CheckpointError: If it is not.
-    """
+    """Raises a `CheckpointError` if a checkpoint is of another experiment or other optimizers."""
     others = [change for change in found if _IDENTITY.fullmatch(change.path)]
     if others:
         raise CheckpointError(_message(path, others))
@@ -140,21 +131,15 @@ def explained(path: str, found: list[Change], error: MisfitError) -> CheckpointE
 
 
 def _message(path: str, causes: list[Change]) -> str:
-    lines = [f"  {change}" for change in causes[:_LISTED]]
-    if len(causes) > _LISTED:
-        lines.append(f"  and {len(causes) - _LISTED} more")
-    return "\n".join(
-        [
-            f"the checkpoint {path} was made with other settings and does not fit:",
-            *lines,
-            "Set this as it was to go on from there. To train otherwise, take another --model_dir; "
-            f"task.init_checkpoint={os.path.dirname(path) or '.'} starts from these weights",
-        ]
+    lines = "\n".join(f"  {line}" for line in first(causes))
+    return (
+        f"the checkpoint {path} was made with other settings and does not fit:\n{lines}\n"
+        "Set this as it was to go on from there. To train otherwise, take another --model_dir; "
+        f"task.init_checkpoint={os.path.dirname(path) or '.'} starts from these weights"
     )
 
 
 def summary(found: list[Change]) -> str:
     """Returns the changes on one line, the first few of them."""
-    shown = [str(change).replace(": was", " was") for change in found[:5]]
-    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
-    return f"changed since: {'; '.join(shown)}{more}"
+    shown = [line.replace(": was", " was") for line in first(found, 5)]
+    return f"changed since: {'; '.join(shown)}"

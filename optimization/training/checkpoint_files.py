@@ -1,6 +1,7 @@
 """The files of checkpoints: which there are, and which is the latest.
 
-Nothing here needs TensorFlow, so that what is missing is told before it is loaded.
+Nothing here needs TensorFlow, so that what is missing is told before it is loaded; only a place
+that is not on this machine does.
 """
 
 import os
@@ -16,12 +17,11 @@ _PART = re.compile(r"(?P<name>.+)\.(?P<part>index|data-\d+-of-\d+)")
 def whole_checkpoints(directory: str) -> list[str]:
     """Returns the names of the checkpoints in `directory` of which every part is there, sorted.
 
-    Those that are numbered come last, in the order of their steps. It needs no TensorFlow.
+    Those that are numbered come last, in the order of their steps.
     """
     parts: dict[str, set[str]] = {}
     for file in os.listdir(directory) if os.path.isdir(directory) else ():
-        match = _PART.fullmatch(file)
-        if match:
+        if match := _PART.fullmatch(file):
             parts.setdefault(match["name"], set()).add(match["part"].partition("-")[0])
     whole = (name for name, found in parts.items() if found == {"index", "data"})
     return sorted(whole, key=lambda name: (-1 if (step := step_of(name)) is None else step, name))
@@ -36,8 +36,6 @@ def step_of(path: str) -> int | None:
 def latest_checkpoint(directory: str) -> str | None:
     """Returns the path of the latest checkpoint in `directory`, None if there never was one.
 
-    It needs no TensorFlow.
-
     Raises:
         CheckpointError: If there are files of checkpoints, and none is whole.
     """
@@ -49,13 +47,10 @@ def latest_checkpoint(directory: str) -> str | None:
         if named and named[1] in whole:
             return os.path.join(directory, named[1])
     # There is no such file, it is damaged, or what it names is gone.
-    numbered = [name for name in whole if step_of(name) is not None]
-    if numbered:
-        return os.path.join(directory, numbered[-1])
-    parts = re.compile(r"ckpt-\d+\.index")
-    if os.path.isdir(directory) and any(
-        name == "checkpoint" or parts.fullmatch(name) for name in os.listdir(directory)
-    ):
+    if whole and step_of(whole[-1]) is not None:
+        return os.path.join(directory, whole[-1])
+    files = os.listdir(directory) if os.path.isdir(directory) else ()
+    if any(re.fullmatch(r"checkpoint|ckpt-\d+\.index", name) for name in files):
         raise CheckpointError(
             f"{directory!r} holds files of checkpoints, but no checkpoint that is whole; remove "
             "them to start anew"
@@ -66,17 +61,14 @@ def latest_checkpoint(directory: str) -> str | None:
 def find_checkpoint(path: str) -> str:
     """Returns the checkpoint at `path`: its name, one of its files, or the directory it is in.
 
-    It needs no TensorFlow, except for a place that is not on this machine.
-
     Raises:
         CheckpointError: If there is none.
     """
     if "://" in path:
         return _remote_checkpoint(path)
-    if os.path.isdir(path):
-        found = latest_checkpoint(path)
-        if found is not None:
-            return found
+    found = latest_checkpoint(path)
+    if found is not None:
+        return found
     directory, name = os.path.split(path)
     match = _PART.fullmatch(name)
     whole = whole_checkpoints(directory or ".")
@@ -87,7 +79,8 @@ def find_checkpoint(path: str) -> str:
     if os.path.isfile(path) and not match:
         message += ", which is a file of another kind"
     elif whole:
-        message += f"; in that directory there are {_some(whole)}"
+        more = f" and {len(whole) - 3} more" if len(whole) > 3 else ""
+        message += f"; in that directory there are {', '.join(reversed(whole[-3:]))}{more}"
     raise CheckpointError(message)
 
 
@@ -98,9 +91,3 @@ def _remote_checkpoint(path: str) -> str:
     if not tf.io.gfile.glob(f"{found}.index"):
         raise CheckpointError(f"there is no checkpoint at {path!r}")
     return found
-
-
-def _some(names: list[str]) -> str:
-    """Returns the last few names, newest first."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(reversed(names[-3:])) + more

@@ -8,19 +8,19 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 
 from optimization.training.checkpoint_files import find_checkpoint, latest_checkpoint
-from optimization.training.errors import CheckpointError, MisfitError
+from optimization.training.errors import CheckpointError, MisfitError, first
 
 if typing.TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
 Sections = Mapping[str, Mapping[str, "tf.Variable"]]
+"""Variables by section ("model", "optimizer", ...) and path."""
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SETTINGS = "settings/.ATTRIBUTES/py_state"
 # What TensorFlow writes for "/" and "." in the names of dictionary entries.
-_ESCAPE = re.compile(r"\.[.S]")
-_LISTED = 10
+_ESCAPED = {".S": "/", "..": "."}
 
 
 def by_path(variables: Iterable["keras.Variable"]) -> dict[str, "tf.Variable"]:
@@ -48,7 +48,7 @@ class CheckpointStore:
 
     Args:
         directory: Where they are.
-        sections: The variables by section ("model", "optimizer", ...) and path.
+        sections: What is saved.
         max_to_keep: How many are kept.
         writable: Whether `save` writes; of several workers, only one does.
         settings: Text that is saved too, for `saved_settings`; "" for none.
@@ -72,33 +72,22 @@ class CheckpointStore:
         self._manager = tf.train.CheckpointManager(saved, directory, max_to_keep=max_to_keep)
         self._writable = writable
 
-    def save(self, step: int) -> str | None:
-        """Writes a checkpoint and returns its path; None where this process does not write."""
-        if not self._writable:
-            return None
-        return self._manager.save(checkpoint_number=step)
+    def save(self, step: int) -> None:
+        """Writes a checkpoint, where this process is the one that writes."""
+        if self._writable:
+            self._manager.save(checkpoint_number=step)
 
     def restore(self, path: str | None = None) -> str | None:
-        """Sets all variables to their values in the checkpoint `path`, or in the latest one.
-
-        Returns:
-            The path that was read; None if the directory holds no checkpoint.
+        """Restores the checkpoint `path`, or the latest one; returns which, None if there is none.
 
         Raises:
             MisfitError: If the checkpoint lacks a variable, has one too many, or has one of
                 another shape or dtype; nothing was changed then.
             CheckpointError: If it cannot be read.
         """
-        import tensorflow as tf
-
         path = path or latest_checkpoint(self.directory)
-        if path is None:
-            return None
-        sections = _as_saved(path, self._sections)
-        _compare(path, sections, leftover_is_wrong=True)
-        with _readable(path):
-            found = tf.train.Checkpoint(**sections).restore(path)
-            found.assert_existing_objects_matched().expect_partial()
+        if path is not None:
+            _load(path, self._sections, leftover_is_wrong=True)
         return path
 
 
@@ -117,23 +106,28 @@ def _text_state(text: str) -> "tf.train.experimental.PythonState":
 
 
 def load_model(model: "keras.Model", path: str) -> None:
-    """Sets the variables of `model` to their values in a checkpoint that this package wrote.
+    """Sets the variables of `model` to those in a checkpoint, which may hold more than it needs.
 
     Args:
-        model: The model; the checkpoint may hold more than it needs.
+        model: The model.
         path: The checkpoint, or a directory of which the latest is taken.
 
     Raises:
         CheckpointError: If there is none, or a variable is missing or of another shape.
     """
+    sections = {"model": by_path(model.variables)}
+    _load(find_checkpoint(path), sections, leftover_is_wrong=False)
+
+
+def _load(path: str, sections: Sections, leftover_is_wrong: bool) -> None:
     import tensorflow as tf
 
-    found = find_checkpoint(path)
-    sections = _as_saved(found, {"model": by_path(model.variables)})
-    _compare(found, sections, leftover_is_wrong=False)
-    checkpoint = tf.train.Checkpoint(**sections)
-    with _readable(found):
-        checkpoint.read(found).expect_partial().assert_existing_objects_matched()
+    stored = _stored(path)
+    sections = _as_saved(stored, sections)
+    _compare(path, stored, sections, leftover_is_wrong)
+    with _readable(path):
+        read = tf.train.Checkpoint(**sections).read(path)
+        read.expect_partial().assert_existing_objects_matched()
 
 
 def saved_settings(path: str) -> str:
@@ -163,10 +157,6 @@ def _readable(path: str) -> Iterator[None]:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {reason}") from error
 
 
-def _unescape(match: re.Match) -> str:
-    return "/" if match[0] == ".S" else "."
-
-
 class _Kind(typing.NamedTuple):
     """What two variables must have in common."""
 
@@ -183,18 +173,17 @@ def _stored(path: str) -> dict[str, _Kind]:
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     result = {}
     for key, shape in shapes.items():
-        if not key.endswith(_VALUE) or key.startswith("save_counter"):
-            continue
-        section, _, name = key.removesuffix(_VALUE).partition("/")
-        result[f"{section}: {_ESCAPE.sub(_unescape, name)}"] = _Kind(shape, dtypes[key].name)
+        if key.endswith(_VALUE) and not key.startswith("save_counter"):
+            section, _, name = key.removesuffix(_VALUE).partition("/")
+            name = re.sub(r"\.[.S]", lambda match: _ESCAPED[match[0]], name)
+            result[f"{section}: {name}"] = _Kind(shape, dtypes[key].name)
     return result
 
 
-def _as_saved(path: str, sections: Sections) -> dict[str, dict[str, "tf.Variable"]]:
+def _as_saved(stored: Iterable[str], sections: Sections) -> dict[str, dict[str, "tf.Variable"]]:
     """Returns the variables by the paths that they had, where Keras has numbered layers anew."""
     from optimization.keras.renumbering import saved_names
 
-    stored = _stored(path)
     paths = [*sections["model"], *_of_loss_scale(sections.get("optimizer", ()))]
     result = {}
     for section, variables in sections.items():
@@ -206,12 +195,14 @@ def _as_saved(path: str, sections: Sections) -> dict[str, dict[str, "tf.Variable
 
 
 def _of_loss_scale(names: Iterable[str]) -> list[str]:
-    inner = [name for name in names if name.startswith("inner/")]
-    return [name for name in names if name not in inner] if inner else []
+    own = [name for name in names if not name.startswith("inner/")]
+    return own if len(own) < len([*names]) else []
 
 
-def _compare(path: str, sections: Sections, leftover_is_wrong: bool) -> None:
-    stored = _stored(path)
+def _compare(
+    path: str, stored: Mapping[str, _Kind], sections: Sections, leftover_is_wrong: bool
+) -> None:
+    """Raises a `MisfitError` if the variables are not those of the checkpoint."""
     wanted = {
         f"{section}: {name}": _Kind(variable.shape.as_list(), variable.dtype.name)
         for section, variables in sections.items()
@@ -223,29 +214,19 @@ def _compare(path: str, sections: Sections, leftover_is_wrong: bool) -> None:
             name for name in stored if name not in wanted and leftover_is_wrong
         ],
     }
-    for field in _Kind._fields:
-        kinds = {
-            name: (getattr(stored[name], field), getattr(kind, field))
-            for name, kind in wanted.items()
-            if name in stored
-        }
+    for position, field in enumerate(_Kind._fields):
         listings[f"of another {field}"] = [
-            f"{name}: {theirs} in the checkpoint, {mine} here"
-            for name, (theirs, mine) in kinds.items()
-            if theirs != mine
+            f"{name}: {stored[name][position]} in the checkpoint, {kind[position]} here"
+            for name, kind in wanted.items()
+            if name in stored and stored[name][position] != kind[position]
         ]
-    parts = [_listing(title, names) for title, names in listings.items() if names]
-    if parts:
-        head = f"the checkpoint {path} does not fit the model and the optimizer"
-        names = [name for names in listings.values() for name in names]
-        raise MisfitError("\n".join([head, *parts]), {name.partition(":")[0] for name in names})
-
-
-def _listing(title: str, names: list[str]) -> str:
-    lines = [f"  {title} ({len(names)}):", *(f"    {name}" for name in sorted(names)[:_LISTED])]
-    if len(names) > _LISTED:
-        lines.append(f"    and {len(names) - _LISTED} more")
-    return "\n".join(lines)
+    lines = [f"the checkpoint {path} does not fit the model and the optimizer"]
+    for title, names in listings.items():
+        if names:
+            lines += [f"  {title} ({len(names)}):", *(f"    {n}" for n in first(sorted(names)))]
+    wrong = {name.partition(":")[0] for names in listings.values() for name in names}
+    if wrong:
+        raise MisfitError("\n".join(lines), wrong)
 
 
 class BestCheckpoint:
@@ -269,13 +250,11 @@ class BestCheckpoint:
         fresh: bool,
         writable: bool = True,
     ):
-        self.directory = directory
-        self.metric = metric
+        self._metric = metric
         self._higher = higher
         self._writable = writable
-        self._store = CheckpointStore(
-            directory, {"model": by_path(model.variables)}, max_to_keep=1, writable=writable
-        )
+        sections = {"model": by_path(model.variables)}
+        self._store = CheckpointStore(directory, sections, max_to_keep=1, writable=writable)
         self._info = os.path.join(directory, "info.json")
         self.best: float | None = None
         if not fresh and os.path.exists(self._info):
@@ -284,33 +263,30 @@ class BestCheckpoint:
     def _read_best(self) -> float | None:
         try:
             with open(self._info, encoding="utf-8") as file:
-                return json.load(file)["metrics"].get(self.metric)
+                return json.load(file)["metrics"].get(self._metric)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise CheckpointError(
                 f"{self._info} is damaged; remove it to look for the best weights anew"
             ) from None
 
     def offer(self, metrics: Mapping[str, float], step: int) -> bool:
-        """Keeps the weights if `metrics` are better than the best before.
-
-        Returns:
-            Whether they are.
+        """Keeps the weights if `metrics` are better than the best before; says whether they are.
 
         Raises:
             CheckpointError: If the metric that decides is not among `metrics`.
         """
-        if self.metric not in metrics:
+        if self._metric not in metrics:
             raise CheckpointError(
-                f"trainer.best_checkpoint_eval_metric is {self.metric!r}; "
+                f"trainer.best_checkpoint_eval_metric is {self._metric!r}; "
                 f"the evaluation gives {', '.join(sorted(metrics))}"
             )
-        value = metrics[self.metric]
+        value = metrics[self._metric]
         if self.best is not None and not (value > self.best if self._higher else value < self.best):
             return False
         self.best = value
         self._store.save(step)
         if self._writable:
-            info = {"step": step, "metric": self.metric, "metrics": dict(metrics)}
+            info = {"step": step, "metric": self._metric, "metrics": dict(metrics)}
             with open(self._info, "w", encoding="utf-8") as file:
                 json.dump(info, file, indent=2)
         return True

@@ -1,5 +1,8 @@
 """Mistakes of a user that only a run brings to light."""
 
+from collections.abc import Collection, Sequence
+from typing import Any
+
 
 class TrainingError(ValueError):
     """Something that the user can put right, told by the message alone.
@@ -19,12 +22,9 @@ class MisfitError(CheckpointError):
         sections: Where they differ: "model", "optimizer", "trainer".
     """
 
-    def __init__(self, message: str, sections: set[str]):
+    def __init__(self, message: str, sections: Collection[str] = ()):
         self.sections = sections
         super().__init__(message)
-
-    def __reduce__(self):
-        return type(self), (str(self), self.sections)
 
 
 class NonFiniteLossError(TrainingError):
@@ -33,3 +33,9 @@ class NonFiniteLossError(TrainingError):
 
 class NonFiniteGradientsError(TrainingError):
     """Gradients that are infinite or not a number, where the config lets that end the run."""
+
+
+def first(things: Sequence[Any], most: int = 10) -> list[str]:
+    """Returns the first few of some things as text, and "and N more" in the place of the others."""
+    more = [f"and {len(things) - most} more"] if len(things) > most else []
+    return [*map(str, things[:most]), *more]

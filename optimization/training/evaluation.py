@@ -4,16 +4,16 @@ import contextlib
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 
-from optimization.training import metrics
 from optimization.training.checkpoints import BestCheckpoint
 from optimization.training.errors import TrainingError
 from optimization.training.inspection import averages, innermost
 from optimization.training.progress import format_values, say
+from optimization.training.summaries import SummaryWriter
 
 if typing.TYPE_CHECKING:
     import keras
@@ -27,41 +27,46 @@ class Evaluation:
 
     Args:
         steps: What runs the model.
-        means: The metrics, beside the loss.
         optimizer: The optimizer, which may hold averages of the weights.
         batches: Makes the validation data, when they are needed first.
         best: What keeps the best weights; None if nothing does.
+        writer: Where the summaries go.
         console: Where the values are written.
     """
 
     steps: "Steps"
-    means: "list[keras.metrics.Metric]"
     optimizer: "keras.optimizers.Optimizer"
     batches: Callable[[], Any]
     best: BestCheckpoint | None
+    writer: SummaryWriter
     console: Console
 
-    def run(self, step: int) -> dict[str, float]:
-        """Evaluates the averages after `step` steps, or else the weights, and keeps the best."""
-        with self._averaged_weights() as averaged:
-            values = self._values()
-            best = self.best is not None and self.best.offer(values, step)
-        self._say(values, step, averaged, best)
-        return values
+    def run(self, step: int, record: bool = True, alone: bool = False) -> dict[str, float]:
+        """Evaluates the averages after `step` steps, or else the weights.
 
-    def aside(self, step: int, as_they_are: bool) -> dict[str, float]:
-        """Evaluates and keeps nothing; the weights `as_they_are` may be averages already."""
-        with contextlib.nullcontext() if as_they_are else self._averaged_weights():
+        Args:
+            step: The training steps that are done.
+            record: Whether the summaries are written, and the best weights kept.
+            alone: Whether the weights were restored alone, and are averages already.
+        """
+        averaged = averages(self.optimizer)
+        swaps = averaged and not alone
+        with innermost(self.optimizer).averaged() if swaps else contextlib.nullcontext():
             values = self._values()
-        self._say(values, step, averages(self.optimizer))
+            best = record and self.best is not None and self.best.offer(values, step)
+        notes = [note for note, holds in (("averaged weights", averaged), ("best", best)) if holds]
+        note = f"  ({', '.join(notes)})" if notes else ""
+        say(self.console, f"validation at step {step}  {format_values(values)}{note}")
+        if record:
+            self.writer.write(values, step)
         return values
 
     def _values(self) -> dict[str, float]:
         """Returns the loss and the metrics of the weights that the model holds."""
-        self.steps.validation_means.reset()
-        metrics.reset(self.means)
+        means = self.steps.validation_means
+        means.reset()
         self.steps.validate(iter(self._data))
-        values = self.steps.validation_means.result() | metrics.results(self.means)
+        values = means.results()
         if not values or values["loss"] != values["loss"]:
             raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
         return values
@@ -70,16 +75,7 @@ class Evaluation:
     def _data(self) -> Any:
         return self.batches()
 
-    @contextlib.contextmanager
-    def _averaged_weights(self) -> Iterator[bool]:
-        """Puts the averages in the place of the weights; yields whether there are any."""
-        if not averages(self.optimizer):
-            yield False
-            return
-        with innermost(self.optimizer).averaged():
-            yield True
 
-    def _say(self, values: dict[str, float], step: int, averaged: bool, best: bool = False) -> None:
-        notes = [note for note, holds in (("averaged weights", averaged), ("best", best)) if holds]
-        note = f"  ({', '.join(notes)})" if notes else ""
-        say(self.console, f"validation at step {step}  {format_values(values)}{note}")
+def labeled(values: dict[str, float]) -> dict[str, float]:
+    """Returns the values of an evaluation under names for a place beside those of training."""
+    return {f"validation {name}": value for name, value in values.items()}

@@ -9,9 +9,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from optimization.configs.optimization_config import OptimizationConfig
 from optimization.matching.rules import DEFAULT
-from optimization.training.errors import TrainingError
 
 if typing.TYPE_CHECKING:
     import keras
@@ -32,27 +30,9 @@ def averages(optimizer: Any) -> bool:
     return getattr(innermost(optimizer), "averages_weights", False)
 
 
-def shared_options(config: OptimizationConfig) -> tuple[int, str]:
-    """Returns the batches in one update, and what is done about gradients that are not finite."""
-    section = config.optimizer.get()
-    return section.gradient_accumulation_steps, section.on_nonfinite or "propagate"
-
-
-def check_accumulation(optimizer: Any, steps: int) -> None:
-    """Checks that an optimizer makes one update of `steps` batches.
-
-    Raises:
-        TrainingError: If it does not: a task may create another optimizer than the config's.
-    """
-    inner = innermost(optimizer)
-    own = 1
-    if hasattr(inner, "micro_step"):
-        own = inner.gradient_accumulation_steps or 1
-    if own != steps:
-        raise TrainingError(
-            f"trainer.optimizer_config: `gradient_accumulation_steps` is {steps}, but the "
-            f"{type(inner).__name__} that the task created makes an update of {own}"
-        )
+def frozen_variables(optimizer: Any) -> set[int]:
+    """Returns the ids of the variables that the optimizer leaves as they are."""
+    return getattr(innermost(optimizer), "frozen_variables", set)()
 
 
 def accumulated(
@@ -83,11 +63,13 @@ def optimizer_values(optimizer: Any) -> dict[str, float]:
     `effective_learning_rate` is there where steps are relative to the weights, by Adafactor: the
     mean of `optimization.optimizers.effective_learning_rates`.
     """
+    from optimization.keras import effective_rates
+
     inner = innermost(optimizer)
     values = learning_rates(optimizer)
-    effective = _effective_learning_rate(optimizer)
-    if effective is not None:
-        values["effective_learning_rate"] = effective
+    if effective_rates.relative_to_weights(optimizer):
+        effective = effective_rates.effective_learning_rates(optimizer)
+        values["effective_learning_rate"] = statistics.fmean(effective.values())
     for attribute, name in _CLIPS.items():
         value = getattr(inner, attribute, None)
         if value is not None:
@@ -98,22 +80,6 @@ def optimizer_values(optimizer: Any) -> dict[str, float]:
     if inner is not optimizer:
         values["loss_scale"] = _number(optimizer.dynamic_scale)
     return values
-
-
-def _effective_learning_rate(optimizer: Any) -> float | None:
-    from optimization.keras.effective_rates import (
-        effective_learning_rates,
-        relative_to_weights,
-    )
-
-    if not relative_to_weights(optimizer):
-        return None
-    return statistics.fmean(effective_learning_rates(optimizer).values())
-
-
-def updates(optimizer: Any) -> int:
-    """Returns how many updates the optimizer has taken."""
-    return int(_number(optimizer.iterations))
 
 
 def _number(value: Any) -> float:
@@ -129,8 +95,3 @@ def nonfinite_variables(error: Exception) -> str | None:
     names = re.split(r"[,\s]+", match[1].strip())
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
-
-
-def frozen_variables(optimizer: Any) -> set[int]:
-    """Returns the ids of the variables that the optimizer leaves as they are."""
-    return getattr(innermost(optimizer), "frozen_variables", set)()

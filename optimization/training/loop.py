@@ -1,7 +1,7 @@
 """The compiled loops: many training steps, or one evaluation, in a single call."""
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from optimization.training.inspection import accumulated, frozen_variables, innermost
@@ -18,15 +18,19 @@ _ROOM = 1024
 
 
 class Means:
-    """Running means of named scalars, weighted by examples, kept in a TensorFlow variable.
+    """Running means of named scalars, weighted by examples, and Keras' metrics beside them.
 
     Args:
-        finite_only: Whether a batch whose loss is infinite or NaN is left out.
+        metrics: Keras' metrics, which others update.
+        finite_only: Whether a batch whose loss is infinite or NaN is left out of the means.
     """
 
-    def __init__(self, finite_only: bool = False) -> None:
+    def __init__(
+        self, metrics: "Sequence[keras.metrics.Metric]" = (), finite_only: bool = False
+    ) -> None:
         import tensorflow as tf
 
+        self.metrics = metrics
         self._finite_only = finite_only
         # Which names there are is known only when the first step is traced. Variables that were
         # made then would have TensorFlow trace the whole loop a second time, so there is one, made
@@ -52,17 +56,36 @@ class Means:
         count = sums.pop(_COUNT, 0.0)
         return {name: total / count if count else float("nan") for name, total in sums.items()}
 
+    def results(self) -> dict[str, float]:
+        """Returns the means and the metrics; one with several values has each as `name/part`."""
+        values = self.result()
+        for metric in self.metrics:
+            value = metric.result()
+            parts = value if isinstance(value, dict) else {"": value}
+            for part, number in parts.items():
+                name = f"{metric.name}/{part}" if part else metric.name
+                if getattr(number, "shape", ()) != ():
+                    raise ValueError(
+                        f"the metric {name!r} must be a scalar, or a mapping of scalars, "
+                        f"received: shape {tuple(number.shape)}"
+                    )
+                values[name] = float(number)
+        return values
+
     def reset(self) -> None:
-        """Starts the means anew."""
+        """Starts the means and the metrics anew."""
         self._sums.assign([0.0] * _ROOM)
+        for metric in self.metrics:
+            metric.reset_state()
 
 
 class Steps:
     """One training step and one validation step on all replicas, and loops of them.
 
-    A training step is one update of the weights: of one batch, or of as many as the optimizer
-    accumulates. For each batch, gradients are summed over the replicas inside `strategy.run`, and
-    `optimizer.apply` runs once, outside of it and outside of the strategy's scope.
+    A training step is one update of the weights: of one batch, or of `accumulation` of them, as
+    many as the optimizer accumulates. For each batch, gradients are summed over the replicas inside
+    `strategy.run`, and `optimizer.apply` runs once, outside of it and outside of the strategy's
+    scope. The `global_step` counts training steps.
 
     Args:
         strategy: The distribution strategy.
@@ -71,7 +94,7 @@ class Steps:
         optimizer: The optimizer, built.
         train_metrics: Updated by the training steps.
         validation_metrics: Updated by the validation steps.
-        global_step: Counts training steps.
+        global_step: A variable.
         accumulation: Batches in one training step; the optimizer makes one update of them.
         finite_means: Whether training batches whose loss is not finite are left out of the means.
         eager: Whether to do without `tf.function`.
@@ -99,14 +122,15 @@ class Steps:
         self._task = task
         self._model = model
         self._optimizer = optimizer
-        self._train_metrics = train_metrics
-        self._validation_metrics = validation_metrics
         self._global_step = global_step
-        self._aggregate = _aggregation(optimizer)
+        # The optimizer's own sum over replicas, or a plain one for other Keras optimizers.
+        own = getattr(innermost(optimizer), "aggregate_gradients", None)
+        self._aggregate: Callable[[list], list] = own or _sum_over_replicas
         self._accumulation = accumulation
         # As in Keras' own loop, an optimizer's code needs no translation, which takes its time.
         self._apply = tf.autograph.experimental.do_not_convert(optimizer.apply)
-        self.train_means, self.validation_means = Means(finite_means), Means()
+        self.train_means = Means(train_metrics, finite_means)
+        self.validation_means = Means(validation_metrics)
         compiled: Callable = (lambda function: function) if eager else tf.function
         self._forward_backward = self._train_replica
         if xla:
@@ -121,7 +145,10 @@ class Steps:
         norm = tf.constant(0.0)
         batches = steps * self._accumulation
         for index in tf.range(batches):
-            gradients, scale = self._gradients(next(iterator))
+            # What the loss is scaled by, which the update may change.
+            scale = tf.cast(self._optimizer.scale_loss(tf.constant(1.0)), tf.float32)
+            gradients, sums = self._run(self._replica_gradients, next(iterator))
+            self.train_means.add(sums)
             if index == batches - 1:
                 norm = self._norm(gradients, scale)
             self._apply(gradients, self._model.trainable_variables)
@@ -141,29 +168,18 @@ class Steps:
                 for gradient, variable in zip(gradients, variables, strict=True)
             ]
             return _global_norm(gradients) / scale
+        before = accumulated(self._optimizer, variables)
         totals = [
             total if gradient is None else total + tf.convert_to_tensor(gradient) / scale
-            for total, gradient in zip(
-                accumulated(self._optimizer, variables), gradients, strict=True
-            )
+            for total, gradient in zip(before, gradients, strict=True)
             if total is not None
         ]
         return _global_norm(totals) / self._accumulation
 
-    def _gradients(self, inputs: Any) -> tuple[list, "tf.Tensor"]:
-        """Returns the gradients summed over all replicas, and the factor they are scaled by."""
-        import tensorflow as tf
-
-        scale = tf.cast(self._optimizer.scale_loss(tf.constant(1.0)), tf.float32)
-        gradients, sums = self._run(self._replica_gradients, inputs)
-        self.train_means.add(sums)
-        return gradients, scale
-
-    def _run(self, function: Callable, inputs: Any) -> tuple:
+    def _run(self, function: Callable, inputs: Any) -> Any:
         """Runs `function` on every replica; as its results are the same on all, returns one."""
         results = self._strategy.run(function, args=(inputs,))
-        local = self._strategy.experimental_local_results
-        return _map(lambda value: local(value)[0], results)
+        return self._strategy.experimental_local_results(results)[0]
 
     def _replica_gradients(self, inputs: Any) -> tuple[list, dict]:
         gradients, logs = self._forward_backward(inputs)
@@ -172,21 +188,15 @@ class Steps:
         return gradients, _sums(logs, inputs)
 
     def _train_replica(self, inputs: Any) -> tuple[list, dict]:
-        return self._task.train_step(inputs, self._model, self._optimizer, self._train_metrics)
+        return self._task.train_step(inputs, self._model, self._optimizer, self.train_means.metrics)
 
     def _validate(self, iterator: Any) -> None:
         for inputs in iterator:
-            (sums,) = self._run(self._validation_replica, inputs)
-            self.validation_means.add(sums)
+            self.validation_means.add(self._run(self._validation_replica, inputs))
 
-    def _validation_replica(self, inputs: Any) -> tuple[dict]:
-        logs = self._task.validation_step(inputs, self._model, self._validation_metrics)
-        return (_sums(logs, inputs),)
-
-
-def _aggregation(optimizer: Any) -> Callable[[list], list]:
-    """Returns the optimizer's own sum over replicas, or a plain one for other Keras optimizers."""
-    return getattr(innermost(optimizer), "aggregate_gradients", _sum_over_replicas)
+    def _validation_replica(self, inputs: Any) -> dict:
+        logs = self._task.validation_step(inputs, self._model, self.validation_means.metrics)
+        return _sums(logs, inputs)
 
 
 def _sum_over_replicas(grads_and_vars: list) -> list:
@@ -217,15 +227,6 @@ def _sums(logs: dict, inputs: Any) -> dict:
     if context.num_replicas_in_sync == 1:
         return sums
     return context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
-
-
-def _map(function: Callable, values: Any) -> Any:
-    """Maps over tuples, lists and dicts, leaving None and keeping sparse gradients whole."""
-    if isinstance(values, dict):
-        return {name: _map(function, value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return type(values)(_map(function, value) for value in values)
-    return None if values is None else function(values)
 
 
 def _global_norm(grads: list) -> "tf.Tensor":

@@ -36,28 +36,25 @@ class StepProgress:
         self._total = total
         self._step = step
         self._timed_steps, self._timed_seconds = 0, 0.0
-        self._loops = 0
+        self._is_first = True
         self._started = 0.0
-        self._bar = None
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                console=console,
-            )
-            self._task = self._bar.add_task("", total=total, completed=step, rate="")
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total, completed=step, rate="")
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.stop()
 
     def start_loop(self) -> None:
         """Marks the start of a loop of training steps."""
@@ -65,15 +62,13 @@ class StepProgress:
 
     def end_loop(self, step: int) -> None:
         """Marks its end, after `step` steps in all."""
-        seconds = time.perf_counter() - self._started
-        self._loops += 1
-        if self._loops > 1:
+        if not self._is_first:
             self._timed_steps += step - self._step
-            self._timed_seconds += seconds
+            self._timed_seconds += time.perf_counter() - self._started
+        self._is_first = False
         self._step = step
-        if self._bar is not None:
-            rate = f"{self.rate:,.0f} steps/s" if self.rate else ""
-            self._bar.update(self._task, completed=step, rate=rate)
+        rate = f"{self.rate:,.0f} steps/s" if self.rate else ""
+        self._bar.update(self._task, completed=step, rate=rate)
 
     @property
     def rate(self) -> float:
@@ -83,7 +78,7 @@ class StepProgress:
     def show(self, values: Mapping[str, float]) -> None:
         """Writes the values of a summary on a line; without a bar, the rate and time left too."""
         line = f"step {self._step}/{self._total}  {format_values(values)}"
-        if self._bar is None and self.rate:
+        if self._bar.disable and self.rate:
             left = format_duration((self._total - self._step) / self.rate)
             line += f"  {self.rate:.3g} steps/s, {left} left"
         say(self._console, line)

@@ -14,6 +14,7 @@ from optimization.training.checkpoint_files import (
     whole_checkpoints,
 )
 from optimization.training.errors import CheckpointError, TrainingError
+from optimization.training.evaluation import labeled
 from optimization.training.progress import say
 from optimization.training.registries import get_task_class
 from optimization.training.report import best_directory, describe_run, final_report
@@ -71,7 +72,7 @@ def run_experiment(
             results = trainer.evaluate_checkpoint(path, record=checkpoint in (None, "latest"))
         else:
             results = trainer.evaluate_continuously()
-        results = {f"validation {name}": value for name, value in results.items()}
+        results = labeled(results)
     if trainer.chief:
         say(console, final_report(trainer, results, time.perf_counter() - started))
     return results
@@ -82,19 +83,11 @@ def check_run(
 ) -> str | None:
     """Finds what is wrong with a run as far as that can be told without TensorFlow.
 
-    Args:
-        config: As for `run_experiment`, as are the others.
-        mode: What to do.
-        model_dir: The directory of the run; made for a mode that trains.
-        checkpoint: What to evaluate.
-
     Returns:
         The checkpoint to evaluate, or to go on from; None if there is none.
 
     Raises:
-        ConfigError: If the config lacks what the mode needs.
-        TrainingError: If the directory or the checkpoint cannot be used.
-        ValueError: If there is no such mode.
+        ConfigError, TrainingError, ValueError: As `run_experiment`, whose arguments these are.
     """
     if mode not in MODES:
         raise ValueError(f"Argument `mode` must be one of {', '.join(MODES)}, received: {mode!r}")
@@ -104,13 +97,12 @@ def check_run(
     if checkpoint is not None and mode != "eval":
         raise TrainingError(f"--checkpoint is for --mode=eval, the mode is {mode!r}")
     task_class = get_task_class(config.task)
+    check_directory(model_dir)
     if mode == "continuous_eval":
-        check_directory(model_dir)
         return None
     if mode == "eval":
-        check_directory(model_dir)
         return _chosen_checkpoint(config, model_dir, checkpoint)
-    make_directory(model_dir)
+    _make_directory(model_dir)
     found = latest_checkpoint(model_dir)
     start = config.task.init_checkpoint
     if found is not None:
@@ -162,24 +154,15 @@ def _best_checkpoint(config: ExperimentConfig, model_dir: str) -> str:
 
 
 def check_directory(path: str) -> None:
-    """Checks that `path` may be the directory of a run, one that is there or not.
-
-    Raises:
-        TrainingError: If it cannot.
-    """
+    """Raises a `TrainingError` if `path`, there or not, cannot be the directory of a run."""
     if "://" in path:
         raise TrainingError(f"--model_dir must be a directory of this machine, got {path!r}")
     if os.path.exists(path) and not os.path.isdir(path):
         raise TrainingError(f"--model_dir {path!r} is a file, not a directory")
 
 
-def make_directory(path: str) -> None:
-    """Makes the directory of a run, in which it can write.
-
-    Raises:
-        TrainingError: If that cannot be.
-    """
-    check_directory(path)
+def _make_directory(path: str) -> None:
+    """Makes the directory of a run, in which it can write."""
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:

@@ -1,6 +1,5 @@
 """`Trainer`: builds what an experiment describes, trains it, evaluates it and keeps it."""
 
-import contextlib
 import os
 import typing
 from collections.abc import Callable
@@ -11,9 +10,10 @@ from rich.console import Console
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import DataConfig, ExperimentConfig
 from optimization.configs.printing import Text, call
-from optimization.training import changes, checkpoints, metrics
+from optimization.schedules.metric import MetricLrConfig
+from optimization.training import changes, checkpoints
 from optimization.training.building import build_model, build_optimizer
-from optimization.training.checkpoint_files import step_of
+from optimization.training.checkpoint_files import latest_checkpoint, step_of
 from optimization.training.errors import (
     CheckpointError,
     MisfitError,
@@ -21,24 +21,25 @@ from optimization.training.errors import (
     NonFiniteLossError,
     TrainingError,
 )
-from optimization.training.evaluation import Evaluation
+from optimization.training.evaluation import Evaluation, labeled
 from optimization.training.following import Follower
 from optimization.training.inspection import (
     averages,
     learning_rates,
     nonfinite_variables,
     optimizer_values,
-    shared_options,
-    updates,
 )
 from optimization.training.progress import StepProgress, say
 from optimization.training.registries import get_task_class
-from optimization.training.report import describe_checkpoint, describe_settings
+from optimization.training.report import best_directory, describe_checkpoint, describe_settings
 from optimization.training.runtime import build_strategy, dtype_policy, is_chief
 from optimization.training.summaries import SummaryWriter
 
 if typing.TYPE_CHECKING:
     from optimization.training.task import Task
+
+_HELP = "a smaller learning rate, a warmup or a gradient clip may help"
+_ADVICE = f"{_HELP}. The last checkpoint is from before"
 
 
 class Trainer:
@@ -79,6 +80,8 @@ class Trainer:
         import keras
         import tensorflow as tf
 
+        from optimization.training.loop import Steps
+
         if keras.backend.backend() != "tensorflow":
             raise TrainingError(
                 "the trainer runs on Keras' TensorFlow backend, which is set to "
@@ -89,88 +92,90 @@ class Trainer:
             raise ConfigError(errors)
         self.config = config.replace()
         self.config.lock()
+        runtime = self.config.runtime
         self.optimizer_config = self.config.sized_optimizer_config()
         self.model_dir = os.fspath(model_dir)
         self.task = task or get_task_class(config.task)(self.config.task, self.model_dir)
         keras.utils.clear_session()
-        keras.utils.set_random_seed(self.config.runtime.seed)
-        self.strategy = build_strategy(self.config.runtime)
+        keras.utils.set_random_seed(runtime.seed)
+        self.strategy = build_strategy(runtime)
         self.chief = is_chief(self.strategy)
-        self._console = console or Console()
-        if not self.chief:
-            self._console = Console(quiet=True)
-        self._resumes = checkpoints.latest_checkpoint(self.model_dir) is not None
-        self._accumulation, self._on_nonfinite = shared_options(self.optimizer_config)
-        with self.strategy.scope(), dtype_policy(self.config.runtime):
-            self.model = build_model(self.task, initialize=not self._resumes)
+        self._console = (console or Console()) if self.chief else Console(quiet=True)
+        resumes = latest_checkpoint(self.model_dir) is not None
+        shared = self.optimizer_config.optimizer.get()
+        self._accumulation = shared.gradient_accumulation_steps
+        self._skips_nonfinite = shared.on_nonfinite == "skip"
+        with self.strategy.scope(), dtype_policy(runtime):
+            self.model = build_model(self.task, initialize=not resumes)
             self.optimizer = build_optimizer(
-                self.task,
-                self.optimizer_config,
-                self.config.runtime,
-                self.model,
-                self._accumulation,
+                self.task, self.optimizer_config, runtime, self.model, self._accumulation
             )
-            self._train_metrics = self.task.build_metrics(training=True)
-            self._validation_metrics = self.task.build_metrics(training=False)
-        self._follower = Follower(self.optimizer_config, self.optimizer)
+            train_metrics = self.task.build_metrics(training=True)
+            validation_metrics = self.task.build_metrics(training=False)
         # Counted once in each process, whatever the strategy.
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._steps = self._build_steps()
+        own = {"global_step": self.global_step}
+        self._follower: Follower | None = None
+        rate = self.optimizer_config.learning_rate.get()
+        if isinstance(rate, MetricLrConfig):
+            self._follower = Follower(rate, self.optimizer)
+            own["learning_rate_state"] = self._follower.state
+        self._steps = Steps(
+            self.strategy,
+            self.task,
+            self.model,
+            self.optimizer,
+            train_metrics,
+            validation_metrics,
+            self.global_step,
+            accumulation=self._accumulation,
+            finite_means=self._skips_nonfinite,
+            eager=runtime.run_eagerly,
+            xla=runtime.enable_xla,
+        )
         self._store = checkpoints.CheckpointStore(
             self.model_dir,
             {
                 "model": checkpoints.by_path(self.model.variables),
                 "optimizer": checkpoints.optimizer_variables(self.optimizer),
-                "trainer": {"global_step": self.global_step, **self._follower.variables()},
+                "trainer": own,
             },
             max_to_keep=self.config.trainer.max_to_keep,
             writable=self.chief,
             settings=self.config.to_yaml(),
         )
-        self._evaluation = Evaluation(
-            self._steps,
-            self._validation_metrics,
-            self.optimizer,
-            self._validation_batches,
-            self._build_best(),
-            self._console,
-        )
+        # Not one of other workers, nor of a read-only run.
+        read_only = os.path.isdir(self.model_dir) and not os.access(self.model_dir, os.W_OK)
+        self._writes = self.chief and not read_only
+        self._writer = SummaryWriter(os.path.join(self.model_dir, "train"), self._writes)
+        self._evaluation = self._build_evaluation(fresh=not resumes)
         self.evaluated = ""
 
     def __repr__(self) -> str:
         steps = Text(f"{self.step} of {self.config.trainer.train_steps}")
         return call(type(self).__name__, self.task, model_dir=self.model_dir, step=steps)
 
-    # ---- building ------------------------------------------------------------------------------
-
-    def _build_steps(self) -> Any:
-        from optimization.training.loop import Steps
-
-        return Steps(
-            self.strategy,
-            self.task,
-            self.model,
-            self.optimizer,
-            self._train_metrics,
-            self._validation_metrics,
-            self.global_step,
-            accumulation=self._accumulation,
-            finite_means=self._on_nonfinite == "skip",
-            eager=self.config.runtime.run_eagerly,
-            xla=self.config.runtime.enable_xla,
-        )
-
-    def _build_best(self) -> checkpoints.BestCheckpoint | None:
+    def _build_evaluation(self, fresh: bool) -> Evaluation:
         trainer = self.config.trainer
-        if not trainer.best_checkpoint_export_subdir:
-            return None
-        return checkpoints.BestCheckpoint(
-            os.path.join(self.model_dir, trainer.best_checkpoint_export_subdir),
-            trainer.best_checkpoint_eval_metric,
-            trainer.best_checkpoint_metric_comp == "higher",
-            self.model,
-            fresh=not self._resumes,
-            writable=self._writes(),
+        best = None
+        if directory := best_directory(self.config, self.model_dir):
+            best = checkpoints.BestCheckpoint(
+                directory,
+                trainer.best_checkpoint_eval_metric,
+                trainer.best_checkpoint_metric_comp == "higher",
+                self.model,
+                fresh=fresh,
+                writable=self._writes,
+            )
+        data, count = self.config.task.validation_data, trainer.validation_steps
+        summaries = os.path.join(self.model_dir, trainer.validation_summary_subdir)
+        return Evaluation(
+            self._steps,
+            self.optimizer,
+            lambda: self._batches(data, count=count),
+            best,
+            SummaryWriter(summaries, self._writes),
+            self._console,
         )
 
     def _batches(self, data: DataConfig, first: int = 0, count: int = -1) -> Any:
@@ -185,12 +190,6 @@ class Trainer:
             return dataset if count == -1 else dataset.take(count * elements)
 
         return self.strategy.distribute_datasets_from_function(of_worker)
-
-    def _validation_batches(self) -> Any:
-        count = self.config.trainer.validation_steps
-        return self._batches(self.config.task.validation_data, count=count)
-
-    # ---- saving and restoring ------------------------------------------------------------------
 
     @property
     def step(self) -> int:
@@ -207,7 +206,7 @@ class Trainer:
             CheckpointError: If it is of another experiment or optimizer, or does not fit, telling
                 the settings that have changed, or else the variables that differ.
         """
-        path = path or checkpoints.latest_checkpoint(self.model_dir)
+        path = path or latest_checkpoint(self.model_dir)
         if path is None:
             return None
         found = changes.since(path, self.config)
@@ -220,8 +219,6 @@ class Trainer:
     def save(self) -> None:
         """Writes a checkpoint of everything that training goes on from."""
         self._store.save(self.step)
-
-    # ---- training ------------------------------------------------------------------------------
 
     def train(
         self, evaluate: bool = False, on_start: Callable[[], None] | None = None
@@ -246,19 +243,23 @@ class Trainer:
             TrainingError: If the learning rate follows a metric, and nothing is evaluated or the
                 validation does not report it.
         """
-        self._follower.check(evaluate)
+        if self._follower and not evaluate:
+            raise TrainingError(
+                "trainer.optimizer_config.learning_rate: the rate follows a metric of the "
+                "validation: train with `evaluate=True`"
+            )
         restored = self.restore()
-        total = self.config.trainer.train_steps
+        trainer = self.config.trainer
+        total = trainer.train_steps
         if self.step >= total:
             self._say(
                 f"trained already: {self.step} steps are done, trainer.train_steps is {total}; "
                 f"set it above {self.step} to train on"
             )
-            return _labeled(self.evaluate()) if evaluate else {}
+            return labeled(self.evaluate()) if evaluate else {}
         if restored:
             self._say(f"resumed at step {self.step} from {restored}")
-            found = changes.since(restored, self.config)
-            if found:
+            if found := changes.since(restored, self.config):
                 self._say(changes.summary(found))
         elif self.config.task.init_checkpoint:
             self._say(f"initialized from {self.config.task.init_checkpoint}")
@@ -267,25 +268,24 @@ class Trainer:
         for line in describe_settings(self.optimizer_config, self.optimizer):
             self._say(line)
         results: dict[str, float] = {}
-        with (
-            contextlib.closing(self._writer("train")) as writer,
-            contextlib.closing(self._validation_writer()) as validation_writer,
-            StepProgress(self._console, total, self.step) as progress,
-        ):
+        intervals = [trainer.steps_per_loop, trainer.summary_interval, trainer.checkpoint_interval]
+        if evaluate:
+            intervals.append(trainer.validation_interval)
+        with StepProgress(self._console, total, self.step) as progress:
             if self.step == 0:
-                writer.write(learning_rates(self.optimizer), 0)
+                self._writer.write(learning_rates(self.optimizer), 0)
             first = self.step * self._accumulation
             batches = iter(self._batches(self.config.task.train_data, first))
-            intervals = self._intervals(evaluate)
             while self.step < total:
                 norm = self._run_loop(batches, intervals, progress)
-                if self._due(self.config.trainer.summary_interval):
-                    results.update(self._summarize(writer, norm, progress))
-                if evaluate and self._due(self.config.trainer.validation_interval):
-                    values = self.evaluate(validation_writer)
-                    self._follower.step(values)
-                    results.update(_labeled(values))
-                if self._due(self.config.trainer.checkpoint_interval):
+                if self._due(trainer.summary_interval):
+                    results.update(self._summarize(norm, progress))
+                if evaluate and self._due(trainer.validation_interval):
+                    values = self.evaluate()
+                    if self._follower:
+                        self._follower.step(values)
+                    results.update(labeled(values))
+                if self._due(trainer.checkpoint_interval):
                     self.save()
         return results
 
@@ -293,8 +293,8 @@ class Trainer:
         """Trains to the next step at which something is due; returns the last gradient norm."""
         import tensorflow as tf
 
-        stop = min((self.step // interval + 1) * interval for interval in intervals)
-        stop = min(stop, self.config.trainer.train_steps)
+        ends = [(self.step // interval + 1) * interval for interval in intervals]
+        stop = min(*ends, self.config.trainer.train_steps)
         steps = tf.constant(stop - self.step, tf.int64)
         progress.start_loop()
         try:
@@ -309,56 +309,37 @@ class Trainer:
             variables = nonfinite_variables(error)
             if variables is None:
                 raise
-            raise self._nonfinite_gradients(variables) from error
+            raise NonFiniteGradientsError(
+                f"after {int(self.optimizer.iterations.numpy())} updates the gradients of these "
+                f"variables are not finite: {variables}; {_ADVICE}"
+            ) from error
         loss = self._steps.train_means.result()["loss"]
         progress.end_loop(self.step)
         # Checked before anything is saved: the last checkpoint is one that can be gone on from.
         # With `on_nonfinite: skip` such a batch changes no weights, and the run goes on.
-        if self._on_nonfinite != "skip" and not abs(loss) < float("inf"):
-            raise NonFiniteLossError(
-                f"the loss is {loss} after {self.step} steps; a smaller learning rate, a warmup or "
-                "a gradient clip may help. The last checkpoint is from before"
-            )
+        if not self._skips_nonfinite and not abs(loss) < float("inf"):
+            raise NonFiniteLossError(f"the loss is {loss} after {self.step} steps; {_ADVICE}")
         return norm
-
-    def _nonfinite_gradients(self, variables: str) -> NonFiniteGradientsError:
-        return NonFiniteGradientsError(
-            f"after {updates(self.optimizer)} updates the gradients of these variables are not "
-            f"finite: {variables}; a smaller learning rate, a warmup or a gradient clip may help. "
-            "The last checkpoint is from before"
-        )
-
-    def _intervals(self, evaluate: bool) -> list[int]:
-        trainer = self.config.trainer
-        intervals = [trainer.steps_per_loop, trainer.summary_interval, trainer.checkpoint_interval]
-        return [*intervals, trainer.validation_interval] if evaluate else intervals
 
     def _due(self, interval: int) -> bool:
         return self.step % interval == 0 or self.step == self.config.trainer.train_steps
 
-    def _summarize(
-        self, writer: SummaryWriter, norm: Any, progress: StepProgress
-    ) -> dict[str, float]:
+    def _summarize(self, norm: Any, progress: StepProgress) -> dict[str, float]:
         """Reports the means since the last summary, and the learning rate of the next update.
 
         The norm is that of the last update's gradient, as the clips meet it.
         """
-        values = self._steps.train_means.result() | metrics.results(self._train_metrics)
+        means = self._steps.train_means
+        values = means.results()
         values |= {"gradient_norm": float(norm)} | optimizer_values(self.optimizer)
-        self._steps.train_means.reset()
-        metrics.reset(self._train_metrics)
+        means.reset()
         rate = {"steps_per_second": progress.rate} if progress.rate else {}
-        writer.write(values | rate, self.step)
+        self._writer.write(values | rate, self.step)
         progress.show(values)
         return values
 
-    # ---- evaluating ----------------------------------------------------------------------------
-
-    def evaluate(self, writer: SummaryWriter | None = None) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """Evaluates the validation data with the averaged weights, if the optimizer averages.
-
-        Args:
-            writer: Where the summaries go; None for a new file of `validation_summary_subdir`.
 
         Returns:
             The loss and the metrics. With `best_checkpoint_*` set, weights better than the best so
@@ -367,12 +348,7 @@ class Trainer:
         Raises:
             TrainingError: If the validation data are empty.
         """
-        if writer is None:
-            with contextlib.closing(self._validation_writer()) as writer:
-                return self.evaluate(writer)
-        values = self._evaluation.run(self.step)
-        writer.write(values, self.step)
-        return values
+        return self._evaluation.run(self.step)
 
     def evaluate_checkpoint(self, path: str | None = None, record: bool = True) -> dict[str, float]:
         """Evaluates the checkpoint `path`, or the latest one of `model_dir`.
@@ -386,7 +362,7 @@ class Trainer:
         Raises:
             CheckpointError: If there is none, or it does not fit.
         """
-        path = path or checkpoints.latest_checkpoint(self.model_dir)
+        path = path or latest_checkpoint(self.model_dir)
         if path is None:
             raise CheckpointError(f"there is no checkpoint in {self.model_dir!r} to evaluate")
         alone = not record and checkpoints.holds_model_only(path)
@@ -397,9 +373,7 @@ class Trainer:
             self.restore(path)
         self.evaluated = describe_checkpoint(self, path, averages(self.optimizer))
         self._say(f"evaluating {self.evaluated}")
-        if record:
-            return self.evaluate()
-        return self._evaluation.aside(self.step, as_they_are=alone)
+        return self._evaluation.run(self.step, record, alone)
 
     def evaluate_continuously(self) -> dict[str, float]:
         """Evaluates each new checkpoint, to that of `train_steps` or until none comes in time.
@@ -412,33 +386,15 @@ class Trainer:
         """
         import tensorflow as tf
 
-        trainer = self.config.trainer
+        timeout = self.config.trainer.continuous_eval_timeout
         values: dict[str, float] | None = None
-        for path in tf.train.checkpoints_iterator(
-            self.model_dir, timeout=trainer.continuous_eval_timeout
-        ):
+        for path in tf.train.checkpoints_iterator(self.model_dir, timeout=timeout):
             values = self.evaluate_checkpoint(path)
-            if 0 < trainer.train_steps <= self.step:
-                return values
+            if 0 < self.config.trainer.train_steps <= self.step:
+                break
         if values is None:
-            waited = f"{trainer.continuous_eval_timeout} s"
-            raise CheckpointError(f"no checkpoint came to {self.model_dir!r} in {waited}")
+            raise CheckpointError(f"no checkpoint came to {self.model_dir!r} in {timeout} s")
         return values
-
-    def _writer(self, subdir: str) -> SummaryWriter:
-        return SummaryWriter(os.path.join(self.model_dir, subdir) if self._writes() else None)
-
-    def _writes(self) -> bool:
-        """Whether this process writes: not one of other workers, nor of a read-only run."""
-        read_only = os.path.isdir(self.model_dir) and not os.access(self.model_dir, os.W_OK)
-        return self.chief and not read_only
-
-    def _validation_writer(self) -> SummaryWriter:
-        return self._writer(self.config.trainer.validation_summary_subdir)
 
     def _say(self, text: str) -> None:
         say(self._console, text)
-
-
-def _labeled(values: dict[str, float]) -> dict[str, float]:
-    return {f"validation {name}": value for name, value in values.items()}

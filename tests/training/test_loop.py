@@ -5,7 +5,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from optimization.training import Trainer, array_batches
-from optimization.training.loop import Means, _global_norm, _map, _sum_over_replicas, _sums
+from optimization.training.loop import Means, _global_norm, _sum_over_replicas, _sums
 from tests.training.tiny import TinyTask, read_summaries, tiny
 
 
@@ -70,14 +70,6 @@ def test_the_global_norm_counts_each_row_once():
     sparse = tf.IndexedSlices(tf.constant([[3.0, 0.0], [0.0, 4.0]]), tf.constant([1, 1]), (5, 2))
     dense = tf.constant([12.0])
     assert float(_global_norm([sparse, None, dense])) == 13.0
-
-
-def test_mapping_keeps_the_structure():
-    sparse = tf.IndexedSlices(tf.ones((1, 2)), tf.constant([1]))
-    seen = []
-    result = _map(lambda value: seen.append(value) or 1, ([sparse, None, 3], {"a": 4}))
-    assert result == ([1, None, 1], {"a": 1})
-    assert seen == [sparse, 3, 4]
 
 
 def test_one_replica_has_nothing_to_sum():
