@@ -4,12 +4,12 @@ from .errors import CheckpointError as CheckpointError
 from .errors import NonFiniteGradientsError as NonFiniteGradientsError
 from .errors import NonFiniteLossError as NonFiniteLossError
 from .errors import TrainingError as TrainingError
+from .loss_scale import with_loss_scale as with_loss_scale
 from .registries import experiment_names as experiment_names
 from .registries import get_experiment as get_experiment
 from .registries import get_task_class as get_task_class
 from .registries import register_experiment as register_experiment
 from .registries import register_task as register_task
 from .run import run_experiment as run_experiment
-from .runtime import with_loss_scale as with_loss_scale
 from .task import Task as Task
 from .trainer import Trainer as Trainer

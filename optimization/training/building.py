@@ -1,6 +1,8 @@
-"""The model and the optimizer of a task, as the trainer takes them: whole, or with an error."""
+"""What a run is made of: the devices, the precision, the model and the optimizer."""
 
+import contextlib
 import typing
+from collections.abc import Iterator
 
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import RuntimeConfig
@@ -10,8 +12,60 @@ from optimization.training.inspection import innermost
 
 if typing.TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from optimization.training.task import Task
+
+
+def build_strategy(config: RuntimeConfig) -> "tf.distribute.Strategy":
+    """Returns the distribution strategy that `config` names.
+
+    Raises:
+        TrainingError: If `enable_xla` meets more than one replica, or TF_CONFIG is wrong.
+    """
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    if config.distribution_strategy == "multi_worker_mirrored":
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"TF_CONFIG cannot be used: {error}") from error
+    elif config.distribution_strategy == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        if len(devices) > 1:
+            strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    if config.enable_xla and strategy.num_replicas_in_sync > 1:
+        raise TrainingError(
+            "`runtime.enable_xla` works on one device only, there are "
+            f"{strategy.num_replicas_in_sync}; set runtime.distribution_strategy=one_device"
+        )
+    return strategy
+
+
+def is_chief(strategy: "tf.distribute.Strategy") -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    return resolver.task_type == "chief" or (
+        resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+    )
+
+
+@contextlib.contextmanager
+def dtype_policy(config: RuntimeConfig) -> Iterator[None]:
+    """Sets Keras' dtype policy for the layers made inside, and puts the former one back."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    dtype = config.mixed_precision_dtype
+    if dtype is not None:
+        keras.config.set_dtype_policy(dtype if dtype == "float32" else f"mixed_{dtype}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def build_model(task: "Task", initialize: bool) -> "keras.Model":
@@ -28,13 +82,9 @@ def build_model(task: "Task", initialize: bool) -> "keras.Model":
 
 
 def build_optimizer(
-    task: "Task",
-    config: OptimizationConfig,
-    runtime: RuntimeConfig,
-    model: "keras.Model",
-    accumulation: int,
+    task: "Task", config: OptimizationConfig, runtime: RuntimeConfig, model: "keras.Model"
 ) -> "keras.optimizers.Optimizer":
-    """Returns the task's optimizer, built, with `accumulation` batches in one update."""
+    """Returns the task's optimizer, built, with as many batches in one update as `config` says."""
     try:
         optimizer = task.create_optimizer(config, runtime)
         inner = innermost(optimizer)
@@ -47,6 +97,7 @@ def build_optimizer(
     except ValueError as error:
         # For example a pattern that matches no variable of this model.
         raise TrainingError(f"trainer.optimizer_config: {error}") from error
+    accumulation = config.optimizer.get().gradient_accumulation_steps
     own = inner.gradient_accumulation_steps or 1 if hasattr(inner, "micro_step") else 1
     if own != accumulation:
         raise TrainingError(

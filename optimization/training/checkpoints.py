@@ -7,7 +7,8 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 
-from optimization.training.checkpoint_files import find_checkpoint, latest_checkpoint
+from optimization.configs.experiment_config import TrainerConfig
+from optimization.training.checkpoint_files import find_checkpoint
 from optimization.training.errors import CheckpointError, MisfitError, first
 
 if typing.TYPE_CHECKING:
@@ -43,66 +44,23 @@ def optimizer_variables(optimizer: "keras.optimizers.Optimizer") -> dict[str, "t
     return {path: variable.value for path, variable in find().items()}
 
 
-class CheckpointStore:
-    """The checkpoints `ckpt-<step>` of one directory.
-
-    Args:
-        directory: Where they are.
-        sections: What is saved.
-        max_to_keep: How many are kept.
-        writable: Whether `save` writes; of several workers, only one does.
-        settings: Text that is saved too, for `saved_settings`; "" for none.
-    """
-
-    def __init__(
-        self,
-        directory: str,
-        sections: Sections,
-        max_to_keep: int = 5,
-        writable: bool = True,
-        settings: str = "",
-    ):
-        import tensorflow as tf
-
-        self.directory = directory
-        self._sections = sections
-        saved = tf.train.Checkpoint(**{k: dict(v) for k, v in sections.items()})
-        if settings:
-            saved.settings = _text_state(settings)
-        self._manager = tf.train.CheckpointManager(saved, directory, max_to_keep=max_to_keep)
-        self._writable = writable
-
-    def save(self, step: int) -> None:
-        """Writes a checkpoint, where this process is the one that writes."""
-        if self._writable:
-            self._manager.save(checkpoint_number=step)
-
-    def restore(self, path: str | None = None) -> str | None:
-        """Restores the checkpoint `path`, or the latest one; returns which, None if there is none.
-
-        Raises:
-            MisfitError: If the checkpoint lacks a variable, has one too many, or has one of
-                another shape or dtype; nothing was changed then.
-            CheckpointError: If it cannot be read.
-        """
-        path = path or latest_checkpoint(self.directory)
-        if path is not None:
-            _load(path, self._sections, leftover_is_wrong=True)
-        return path
-
-
-def _text_state(text: str) -> "tf.train.experimental.PythonState":
-    """Returns what saves `text` and takes nothing back."""
+def manager_of(
+    directory: str, sections: Sections, max_to_keep: int = 5, settings: str = ""
+) -> "tf.train.CheckpointManager":
+    """Returns what writes `ckpt-<step>` to a directory, with `settings` for `saved_settings`."""
     import tensorflow as tf
 
     class Text(tf.train.experimental.PythonState):
         def serialize(self) -> str:
-            return text
+            return settings
 
         def deserialize(self, string_value: bytes) -> None:
             del string_value
 
-    return Text()
+    saved = tf.train.Checkpoint(**{k: dict(v) for k, v in sections.items()})
+    if settings:
+        saved.settings = Text()
+    return tf.train.CheckpointManager(saved, directory, max_to_keep=max_to_keep)
 
 
 def load_model(model: "keras.Model", path: str) -> None:
@@ -115,16 +73,22 @@ def load_model(model: "keras.Model", path: str) -> None:
     Raises:
         CheckpointError: If there is none, or a variable is missing or of another shape.
     """
-    sections = {"model": by_path(model.variables)}
-    _load(find_checkpoint(path), sections, leftover_is_wrong=False)
+    load(find_checkpoint(path), {"model": by_path(model.variables)}, partly=True)
 
 
-def _load(path: str, sections: Sections, leftover_is_wrong: bool) -> None:
+def load(path: str, sections: Sections, partly: bool = False) -> None:
+    """Sets variables to those in the checkpoint `path`, to all of them or only `partly`.
+
+    Raises:
+        MisfitError: If the checkpoint lacks a variable, has one too many, or has one of another
+            shape or dtype; nothing was changed then.
+        CheckpointError: If it cannot be read.
+    """
     import tensorflow as tf
 
     stored = _stored(path)
     sections = _as_saved(stored, sections)
-    _compare(path, stored, sections, leftover_is_wrong)
+    _compare(path, stored, sections, partly)
     with _readable(path):
         read = tf.train.Checkpoint(**sections).read(path)
         read.expect_partial().assert_existing_objects_matched()
@@ -199,9 +163,7 @@ def _of_loss_scale(names: Iterable[str]) -> list[str]:
     return own if len(own) < len([*names]) else []
 
 
-def _compare(
-    path: str, stored: Mapping[str, _Kind], sections: Sections, leftover_is_wrong: bool
-) -> None:
+def _compare(path: str, stored: Mapping[str, _Kind], sections: Sections, partly: bool) -> None:
     """Raises a `MisfitError` if the variables are not those of the checkpoint."""
     wanted = {
         f"{section}: {name}": _Kind(variable.shape.as_list(), variable.dtype.name)
@@ -210,9 +172,7 @@ def _compare(
     }
     listings = {
         "missing from the checkpoint": [name for name in wanted if name not in stored],
-        "left over in the checkpoint": [
-            name for name in stored if name not in wanted and leftover_is_wrong
-        ],
+        "left over in the checkpoint": [n for n in stored if n not in wanted and not partly],
     }
     for position, field in enumerate(_Kind._fields):
         listings[f"of another {field}"] = [
@@ -234,27 +194,24 @@ class BestCheckpoint:
 
     Args:
         directory: Where they are kept.
-        metric: The name of the metric that decides.
-        higher: Whether a higher value is better.
+        config: Says which metric decides.
         model: The model; it holds the weights to be kept when `offer` is called.
         fresh: Whether the run starts anew, so that what the directory holds does not count.
-        writable: As for `CheckpointStore`.
+        writable: Whether anything is written; of several workers, only one does.
     """
 
     def __init__(
         self,
         directory: str,
-        metric: str,
-        higher: bool,
+        config: TrainerConfig,
         model: "keras.Model",
         fresh: bool,
         writable: bool = True,
     ):
-        self._metric = metric
-        self._higher = higher
+        self._metric = config.best_checkpoint_eval_metric
+        self._higher = config.best_checkpoint_metric_comp == "higher"
         self._writable = writable
-        sections = {"model": by_path(model.variables)}
-        self._store = CheckpointStore(directory, sections, max_to_keep=1, writable=writable)
+        self._manager = manager_of(directory, {"model": by_path(model.variables)}, max_to_keep=1)
         self._info = os.path.join(directory, "info.json")
         self.best: float | None = None
         if not fresh and os.path.exists(self._info):
@@ -284,8 +241,8 @@ class BestCheckpoint:
         if self.best is not None and not (value > self.best if self._higher else value < self.best):
             return False
         self.best = value
-        self._store.save(step)
         if self._writable:
+            self._manager.save(checkpoint_number=step)
             info = {"step": step, "metric": self._metric, "metrics": dict(metrics)}
             with open(self._info, "w", encoding="utf-8") as file:
                 json.dump(info, file, indent=2)

@@ -10,8 +10,7 @@ if typing.TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from optimization.training.task import Task
-
+    from optimization.training.trainer import Trainer
 
 _COUNT = "number of examples"
 _ROOM = 1024
@@ -82,58 +81,38 @@ class Means:
 class Steps:
     """One training step and one validation step on all replicas, and loops of them.
 
-    A training step is one update of the weights: of one batch, or of `accumulation` of them, as
-    many as the optimizer accumulates. For each batch, gradients are summed over the replicas inside
+    A training step is one update of the weights: of one batch, or of as many as the optimizer
+    accumulates. For each batch, gradients are summed over the replicas inside
     `strategy.run`, and `optimizer.apply` runs once, outside of it and outside of the strategy's
     scope. The `global_step` counts training steps.
 
     Args:
-        strategy: The distribution strategy.
-        task: What a replica does.
-        model: The model.
-        optimizer: The optimizer, built.
+        trainer: What has the strategy, the task, the model, the optimizer and the configs.
         train_metrics: Updated by the training steps.
         validation_metrics: Updated by the validation steps.
-        global_step: A variable.
-        accumulation: Batches in one training step; the optimizer makes one update of them.
-        finite_means: Whether training batches whose loss is not finite are left out of the means.
-        eager: Whether to do without `tf.function`.
-        xla: Whether XLA compiles the replica's training step.
     """
 
-    def __init__(
-        self,
-        strategy: "tf.distribute.Strategy",
-        task: "Task",
-        model: "keras.Model",
-        optimizer: "keras.optimizers.Optimizer",
-        train_metrics: list,
-        validation_metrics: list,
-        global_step: "tf.Variable",
-        *,
-        accumulation: int = 1,
-        finite_means: bool = False,
-        eager: bool = False,
-        xla: bool = False,
-    ):
+    def __init__(self, trainer: "Trainer", train_metrics: list, validation_metrics: list):
         import tensorflow as tf
 
-        self._strategy = strategy
-        self._task = task
-        self._model = model
-        self._optimizer = optimizer
-        self._global_step = global_step
+        self._strategy = trainer.strategy
+        self._task = trainer.task
+        self._model = trainer.model
+        self._optimizer = optimizer = trainer.optimizer
+        self._global_step = trainer.global_step
+        section = trainer.optimizer_config.optimizer.get()
+        self._accumulation = section.gradient_accumulation_steps
         # The optimizer's own sum over replicas, or a plain one for other Keras optimizers.
         own = getattr(innermost(optimizer), "aggregate_gradients", None)
         self._aggregate: Callable[[list], list] = own or _sum_over_replicas
-        self._accumulation = accumulation
         # As in Keras' own loop, an optimizer's code needs no translation, which takes its time.
         self._apply = tf.autograph.experimental.do_not_convert(optimizer.apply)
-        self.train_means = Means(train_metrics, finite_means)
+        self.train_means = Means(train_metrics, finite_only=section.on_nonfinite == "skip")
         self.validation_means = Means(validation_metrics)
-        compiled: Callable = (lambda function: function) if eager else tf.function
+        runtime = trainer.config.runtime
+        compiled: Callable = (lambda function: function) if runtime.run_eagerly else tf.function
         self._forward_backward = self._train_replica
-        if xla:
+        if runtime.enable_xla:
             self._forward_backward = tf.function(self._train_replica, jit_compile=True)
         self.train = compiled(self._train)
         self.validate = compiled(self._validate)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from optimization.configs.experiment_config import RuntimeConfig
 from optimization.configs.printing import call
 from optimization.keras import gradients
 
@@ -85,3 +86,22 @@ class DynamicLossScale(keras.optimizers.LossScaleOptimizer):
 def skips_nonfinite(optimizer: Any) -> bool:
     """Says whether an optimizer leaves out updates whose gradients are not finite."""
     return getattr(optimizer, "on_nonfinite", None) == "skip"
+
+
+def with_loss_scale(
+    optimizer: keras.optimizers.Optimizer, config: RuntimeConfig | None
+) -> keras.optimizers.Optimizer:
+    """Returns the optimizer with the loss scaling that `config` asks for.
+
+    A number is the optimizer's own `loss_scale_factor`. "dynamic", and None with float16, wraps it:
+    in a `DynamicLossScale` if it skips updates that are not finite, as the factory's do with
+    `on_nonfinite: skip`, in Keras' own `LossScaleOptimizer` otherwise.
+    """
+    if config is None or config.mixed_precision_dtype != "float16":
+        return optimizer
+    if not config.scales_dynamically:
+        optimizer.loss_scale_factor = config.loss_scale
+        return optimizer
+    if skips_nonfinite(optimizer):
+        return DynamicLossScale(optimizer)
+    return keras.optimizers.LossScaleOptimizer(optimizer)

@@ -87,3 +87,8 @@ class StepProgress:
 def say(console: Console, text: str) -> None:
     """Writes plain text, not wrapped and not interpreted."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def labeled(values: Mapping[str, float]) -> dict[str, float]:
+    """Returns the values of an evaluation under names for a place beside those of training."""
+    return {f"validation {name}": value for name, value in values.items()}

@@ -14,8 +14,7 @@ from optimization.training.checkpoint_files import (
     whole_checkpoints,
 )
 from optimization.training.errors import CheckpointError, TrainingError
-from optimization.training.evaluation import labeled
-from optimization.training.progress import say
+from optimization.training.progress import labeled, say
 from optimization.training.registries import get_task_class
 from optimization.training.report import best_directory, describe_run, final_report
 from optimization.training.task import Task

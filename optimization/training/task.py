@@ -59,7 +59,7 @@ class Task(abc.ABC):
             A Keras optimizer, not built.
         """
         from optimization.optimizer_factory import OptimizerFactory
-        from optimization.training.runtime import with_loss_scale
+        from optimization.training.loss_scale import with_loss_scale
 
         if runtime_config is not None and runtime_config.mixed_precision_dtype == "float16":
             optimizer_config = optimizer_config.replace()

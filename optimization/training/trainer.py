@@ -1,5 +1,7 @@
 """`Trainer`: builds what an experiment describes, trains it, evaluates it and keeps it."""
 
+import contextlib
+import functools
 import os
 import typing
 from collections.abc import Callable
@@ -12,7 +14,13 @@ from optimization.configs.experiment_config import DataConfig, ExperimentConfig
 from optimization.configs.printing import Text, call
 from optimization.schedules.metric import MetricLrConfig
 from optimization.training import changes, checkpoints
-from optimization.training.building import build_model, build_optimizer
+from optimization.training.building import (
+    build_model,
+    build_optimizer,
+    build_strategy,
+    dtype_policy,
+    is_chief,
+)
 from optimization.training.checkpoint_files import latest_checkpoint, step_of
 from optimization.training.errors import (
     CheckpointError,
@@ -21,18 +29,17 @@ from optimization.training.errors import (
     NonFiniteLossError,
     TrainingError,
 )
-from optimization.training.evaluation import Evaluation, labeled
 from optimization.training.following import Follower
 from optimization.training.inspection import (
     averages,
+    innermost,
     learning_rates,
     nonfinite_variables,
     optimizer_values,
 )
-from optimization.training.progress import StepProgress, say
+from optimization.training.progress import StepProgress, format_values, labeled, say
 from optimization.training.registries import get_task_class
 from optimization.training.report import best_directory, describe_checkpoint, describe_settings
-from optimization.training.runtime import build_strategy, dtype_policy, is_chief
 from optimization.training.summaries import SummaryWriter
 
 if typing.TYPE_CHECKING:
@@ -101,82 +108,45 @@ class Trainer:
         self.strategy = build_strategy(runtime)
         self.chief = is_chief(self.strategy)
         self._console = (console or Console()) if self.chief else Console(quiet=True)
-        resumes = latest_checkpoint(self.model_dir) is not None
-        shared = self.optimizer_config.optimizer.get()
-        self._accumulation = shared.gradient_accumulation_steps
-        self._skips_nonfinite = shared.on_nonfinite == "skip"
+        self._section = self.optimizer_config.optimizer.get()
+        fresh = latest_checkpoint(self.model_dir) is None
         with self.strategy.scope(), dtype_policy(runtime):
-            self.model = build_model(self.task, initialize=not resumes)
-            self.optimizer = build_optimizer(
-                self.task, self.optimizer_config, runtime, self.model, self._accumulation
-            )
-            train_metrics = self.task.build_metrics(training=True)
-            validation_metrics = self.task.build_metrics(training=False)
+            self.model = build_model(self.task, initialize=fresh)
+            self.optimizer = build_optimizer(self.task, self.optimizer_config, runtime, self.model)
+            metrics = [self.task.build_metrics(training=training) for training in (True, False)]
         # Counted once in each process, whatever the strategy.
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._steps = Steps(self, *metrics)
         own = {"global_step": self.global_step}
         self._follower: Follower | None = None
         rate = self.optimizer_config.learning_rate.get()
         if isinstance(rate, MetricLrConfig):
             self._follower = Follower(rate, self.optimizer)
             own["learning_rate_state"] = self._follower.state
-        self._steps = Steps(
-            self.strategy,
-            self.task,
-            self.model,
-            self.optimizer,
-            train_metrics,
-            validation_metrics,
-            self.global_step,
-            accumulation=self._accumulation,
-            finite_means=self._skips_nonfinite,
-            eager=runtime.run_eagerly,
-            xla=runtime.enable_xla,
-        )
-        self._store = checkpoints.CheckpointStore(
-            self.model_dir,
-            {
-                "model": checkpoints.by_path(self.model.variables),
-                "optimizer": checkpoints.optimizer_variables(self.optimizer),
-                "trainer": own,
-            },
-            max_to_keep=self.config.trainer.max_to_keep,
-            writable=self.chief,
-            settings=self.config.to_yaml(),
+        self._sections = {
+            "model": checkpoints.by_path(self.model.variables),
+            "optimizer": checkpoints.optimizer_variables(self.optimizer),
+            "trainer": own,
+        }
+        trainer = self.config.trainer
+        self._checkpoints = checkpoints.manager_of(
+            self.model_dir, self._sections, trainer.max_to_keep, settings=self.config.to_yaml()
         )
         # Not one of other workers, nor of a read-only run.
         read_only = os.path.isdir(self.model_dir) and not os.access(self.model_dir, os.W_OK)
-        self._writes = self.chief and not read_only
-        self._writer = SummaryWriter(os.path.join(self.model_dir, "train"), self._writes)
-        self._evaluation = self._build_evaluation(fresh=not resumes)
+        writes = self.chief and not read_only
+        self._summaries, self._validation_summaries = (
+            SummaryWriter(os.path.join(self.model_dir, subdir), writes)
+            for subdir in ("train", trainer.validation_summary_subdir)
+        )
+        self._best: checkpoints.BestCheckpoint | None = None
+        if best := best_directory(self.config, self.model_dir):
+            self._best = checkpoints.BestCheckpoint(best, trainer, self.model, fresh, writes)
         self.evaluated = ""
 
     def __repr__(self) -> str:
         steps = Text(f"{self.step} of {self.config.trainer.train_steps}")
         return call(type(self).__name__, self.task, model_dir=self.model_dir, step=steps)
-
-    def _build_evaluation(self, fresh: bool) -> Evaluation:
-        trainer = self.config.trainer
-        best = None
-        if directory := best_directory(self.config, self.model_dir):
-            best = checkpoints.BestCheckpoint(
-                directory,
-                trainer.best_checkpoint_eval_metric,
-                trainer.best_checkpoint_metric_comp == "higher",
-                self.model,
-                fresh=fresh,
-                writable=self._writes,
-            )
-        data, count = self.config.task.validation_data, trainer.validation_steps
-        summaries = os.path.join(self.model_dir, trainer.validation_summary_subdir)
-        return Evaluation(
-            self._steps,
-            self.optimizer,
-            lambda: self._batches(data, count=count),
-            best,
-            SummaryWriter(summaries, self._writes),
-            self._console,
-        )
 
     def _batches(self, data: DataConfig, first: int = 0, count: int = -1) -> Any:
         """Returns the distributed batches from number `first` on, `count` of them if not -1."""
@@ -212,13 +182,15 @@ class Trainer:
         found = changes.since(path, self.config)
         changes.check_identity(path, found)
         try:
-            return self._store.restore(path)
+            checkpoints.load(path, self._sections)
         except MisfitError as error:
             raise changes.explained(path, found, error) from error
+        return path
 
     def save(self) -> None:
         """Writes a checkpoint of everything that training goes on from."""
-        self._store.save(self.step)
+        if self.chief:
+            self._checkpoints.save(checkpoint_number=self.step)
 
     def train(
         self, evaluate: bool = False, on_start: Callable[[], None] | None = None
@@ -273,8 +245,8 @@ class Trainer:
             intervals.append(trainer.validation_interval)
         with StepProgress(self._console, total, self.step) as progress:
             if self.step == 0:
-                self._writer.write(learning_rates(self.optimizer), 0)
-            first = self.step * self._accumulation
+                self._summaries.write(learning_rates(self.optimizer), 0)
+            first = self.step * self._section.gradient_accumulation_steps
             batches = iter(self._batches(self.config.task.train_data, first))
             while self.step < total:
                 norm = self._run_loop(batches, intervals, progress)
@@ -317,7 +289,7 @@ class Trainer:
         progress.end_loop(self.step)
         # Checked before anything is saved: the last checkpoint is one that can be gone on from.
         # With `on_nonfinite: skip` such a batch changes no weights, and the run goes on.
-        if not self._skips_nonfinite and not abs(loss) < float("inf"):
+        if self._section.on_nonfinite != "skip" and not abs(loss) < float("inf"):
             raise NonFiniteLossError(f"the loss is {loss} after {self.step} steps; {_ADVICE}")
         return norm
 
@@ -334,7 +306,7 @@ class Trainer:
         values |= {"gradient_norm": float(norm)} | optimizer_values(self.optimizer)
         means.reset()
         rate = {"steps_per_second": progress.rate} if progress.rate else {}
-        self._writer.write(values | rate, self.step)
+        self._summaries.write(values | rate, self.step)
         progress.show(values)
         return values
 
@@ -348,7 +320,33 @@ class Trainer:
         Raises:
             TrainingError: If the validation data are empty.
         """
-        return self._evaluation.run(self.step)
+        return self._evaluate()
+
+    def _evaluate(self, record: bool = True, alone: bool = False) -> dict[str, float]:
+        """Evaluates; without `record`, as a look aside that leaves nothing behind.
+
+        Weights that were restored `alone` are the averages already.
+        """
+        averaged, means = averages(self.optimizer), self._steps.validation_means
+        swaps = averaged and not alone
+        with innermost(self.optimizer).averaged() if swaps else contextlib.nullcontext():
+            means.reset()
+            self._steps.validate(iter(self._validation_data))
+            values = means.results()
+            if not values or values["loss"] != values["loss"]:
+                raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
+            best = record and self._best is not None and self._best.offer(values, self.step)
+        notes = [note for note, holds in (("averaged weights", averaged), ("best", best)) if holds]
+        note = f"  ({', '.join(notes)})" if notes else ""
+        self._say(f"validation at step {self.step}  {format_values(values)}{note}")
+        if record:
+            self._validation_summaries.write(values, self.step)
+        return values
+
+    @functools.cached_property
+    def _validation_data(self) -> Any:
+        count = self.config.trainer.validation_steps
+        return self._batches(self.config.task.validation_data, count=count)
 
     def evaluate_checkpoint(self, path: str | None = None, record: bool = True) -> dict[str, float]:
         """Evaluates the checkpoint `path`, or the latest one of `model_dir`.
@@ -373,7 +371,7 @@ class Trainer:
             self.restore(path)
         self.evaluated = describe_checkpoint(self, path, averages(self.optimizer))
         self._say(f"evaluating {self.evaluated}")
-        return self._evaluation.run(self.step, record, alone)
+        return self._evaluate(record, alone)
 
     def evaluate_continuously(self) -> dict[str, float]:
         """Evaluates each new checkpoint, to that of `train_steps` or until none comes in time.

@@ -23,6 +23,7 @@ import gc
 import itertools
 import os
 import sys
+import types
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ import numpy as np
 from optimization import (
     OPTIMIZERS_CLS,
     DataConfig,
+    ExperimentConfig,
     OptimizationConfig,
     RuntimeConfig,
     TaskConfig,
@@ -135,7 +137,7 @@ class Setting:
     """A strategy, a model and endless batches, for one combination after another."""
 
     def __init__(self, runtime):
-        from optimization.training.runtime import build_strategy
+        from optimization.training.building import build_strategy
 
         self.task = MatrixTask(TaskConfig())
         self.strategy = build_strategy(runtime)
@@ -166,13 +168,15 @@ class Setting:
 
         from optimization.training.loop import Steps
 
-        accumulation = combination.accumulation
         optimizer = self.optimizer(combination)
-        step = tf.Variable(0, dtype=tf.int64)
-        steps = Steps(
-            self.strategy, self.task, self.model, optimizer, [], [], step, accumulation=accumulation
+        trainer = types.SimpleNamespace(
+            **{name: getattr(self, name) for name in ("strategy", "task", "model")},
+            optimizer=optimizer,
+            optimizer_config=optimization_config(combination),
+            config=ExperimentConfig(),
+            global_step=tf.Variable(0, dtype=tf.int64),
         )
-        steps.train(self.batches[accumulation], tf.constant(UPDATES))
+        Steps(trainer, [], []).train(self.batches[combination.accumulation], tf.constant(UPDATES))
         if averages_by_itself(combination.name):
             optimizer.swap()  # as `fit` leaves them
         return self.results(combination, optimizer)

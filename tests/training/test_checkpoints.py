@@ -5,13 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from optimization import TrainerConfig
 from optimization.training import CheckpointError
+from optimization.training.checkpoint_files import latest_checkpoint
 from optimization.training.checkpoints import (
     BestCheckpoint,
-    CheckpointStore,
     by_path,
     holds_model_only,
+    load,
     load_model,
+    manager_of,
     optimizer_variables,
     saved_settings,
 )
@@ -25,6 +28,16 @@ def section(**values):
     return {name.replace("__", "/"): tf.Variable(value) for name, value in values.items()}
 
 
+def save(directory, sections, step=1, **settings):
+    manager_of(str(directory), sections, **settings).save(checkpoint_number=step)
+
+
+def restore(directory, sections):
+    path = latest_checkpoint(str(directory))
+    load(path, sections)
+    return path
+
+
 def test_a_path_used_twice_gets_a_number():
     first, second, third = (variable(0.0, "a/b") for _ in range(3))
     assert by_path([first, second, third]) == {
@@ -35,9 +48,9 @@ def test_a_path_used_twice_gets_a_number():
 
 
 def test_values_come_back_by_path_whatever_the_order(tmp_path):
-    CheckpointStore(str(tmp_path), {"model": section(a=1.0, b__c=2.0)}).save(3)
+    save(tmp_path, {"model": section(a=1.0, b__c=2.0)}, 3)
     other = section(b__c=0.0, a=0.0)
-    path = CheckpointStore(str(tmp_path), {"model": other}).restore()
+    path = restore(tmp_path, {"model": other})
     assert path == str(tmp_path / "ckpt-3")
     assert float(other["a"]) == 1.0
     assert float(other["b/c"]) == 2.0
@@ -45,12 +58,12 @@ def test_values_come_back_by_path_whatever_the_order(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.b", "a.S", "a/b.c/.S", ".a", "a..", "a b", "a#2", "{}"])
 def test_any_name_is_kept(tmp_path, name):
-    CheckpointStore(str(tmp_path), {"model": {name: tf.Variable(5.0)}}).save(1)
+    save(tmp_path, {"model": {name: tf.Variable(5.0)}})
     mine = {name: tf.Variable(0.0)}
-    CheckpointStore(str(tmp_path), {"model": mine}).restore()
+    restore(tmp_path, {"model": mine})
     assert float(mine[name]) == 5.0
     with pytest.raises(CheckpointError) as error:
-        CheckpointStore(str(tmp_path), {"model": {"other": tf.Variable(0.0)}}).restore()
+        restore(tmp_path, {"model": {"other": tf.Variable(0.0)}})
     assert f"    model: {name}" in str(error.value).splitlines()
 
 
@@ -60,12 +73,12 @@ def test_layers_that_keras_numbered_anew_are_found_in_their_order(tmp_path):
         "model": section(dense__kernel=1.0, dense_1__kernel=2.0, head__kernel=3.0),
         "optimizer": section(iteration=4, m__dense__kernel=5.0, m__dense_1__kernel=6.0),
     }
-    CheckpointStore(str(tmp_path), saved).save(1)
+    save(tmp_path, saved)
     mine = {
         "model": section(dense_1__kernel=0.0, dense_10__kernel=0.0, head__kernel=0.0),
         "optimizer": section(m__dense_10__kernel=0.0, iteration=0, m__dense_1__kernel=0.0),
     }
-    CheckpointStore(str(tmp_path), mine).restore()
+    restore(tmp_path, mine)
     assert [float(v) for v in mine["model"].values()] == [1, 2, 3]
     assert [float(v) for v in mine["optimizer"].values()] == [6, 4, 5]
     model = types.SimpleNamespace(
@@ -75,16 +88,12 @@ def test_layers_that_keras_numbered_anew_are_found_in_their_order(tmp_path):
     assert [float(v.value) for v in model.variables] == [1, 2]
 
 
-def test_no_checkpoint_restores_nothing(tmp_path):
-    assert CheckpointStore(str(tmp_path), {"model": section(a=1.0)}).restore() is None
-
-
 def test_what_does_not_fit_is_listed_and_nothing_changes(tmp_path):
     saved = section(same=1.0, gone=1.0, shape=[1.0, 2.0])
-    CheckpointStore(str(tmp_path), {"model": saved}).save(1)
+    save(tmp_path, {"model": saved})
     mine = section(same=9.0, new=9.0, shape=[9.0])
     with pytest.raises(CheckpointError) as error:
-        CheckpointStore(str(tmp_path), {"model": mine}).restore()
+        restore(tmp_path, {"model": mine})
     assert str(error.value).splitlines()[1:] == [
         "  missing from the checkpoint (1):",
         "    model: new",
@@ -97,42 +106,33 @@ def test_what_does_not_fit_is_listed_and_nothing_changes(tmp_path):
 
 
 def test_another_dtype_does_not_fit(tmp_path):
-    CheckpointStore(str(tmp_path), {"model": {"a": tf.Variable([1.0])}}).save(1)
+    save(tmp_path, {"model": {"a": tf.Variable([1.0])}})
     with pytest.raises(CheckpointError, match="model: a: float32 in the checkpoint, bfloat16 here"):
-        CheckpointStore(
-            str(tmp_path), {"model": {"a": tf.Variable([1.0], dtype=tf.bfloat16)}}
-        ).restore()
+        restore(tmp_path, {"model": {"a": tf.Variable([1.0], dtype=tf.bfloat16)}})
 
 
 def test_settings_are_saved_and_are_no_variables(tmp_path):
-    CheckpointStore(str(tmp_path), {"model": section(a=1.0)}, settings="a: é\n").save(3)
+    save(tmp_path, {"model": section(a=1.0)}, 3, settings="a: é\n")
     values = section(a=0.0)
-    path = CheckpointStore(str(tmp_path), {"model": values}, settings="other").restore()
+    path = restore(tmp_path, {"model": values})
     assert float(values["a"]) == 1.0
     assert saved_settings(path) == "a: é\n"
     assert holds_model_only(path)
-    CheckpointStore(str(tmp_path), {"model": values}).save(4)
+    save(tmp_path, {"model": values}, 4)
     assert saved_settings(str(tmp_path / "ckpt-4")) == ""
 
 
 def test_a_long_list_is_cut(tmp_path):
-    CheckpointStore(str(tmp_path), {"model": section(a=1.0)}).save(1)
+    save(tmp_path, {"model": section(a=1.0)})
     many = section(a=1.0, **{f"x{i:02d}": 0.0 for i in range(14)})
     with pytest.raises(CheckpointError, match=r"\(14\):(?s:.*)model: x09\n    and 4 more"):
-        CheckpointStore(str(tmp_path), {"model": many}).restore()
+        restore(tmp_path, {"model": many})
 
 
 def test_a_checkpoint_that_cannot_be_read_is_an_error(tmp_path):
     (tmp_path / "ckpt-1.index").write_bytes(b"not an index")
-    store = CheckpointStore(str(tmp_path), {"model": section(a=1.0)})
     with pytest.raises(CheckpointError, match="cannot be read"):
-        store.restore(str(tmp_path / "ckpt-1"))
-
-
-def test_a_process_that_does_not_write_writes_nothing(tmp_path):
-    store = CheckpointStore(str(tmp_path), {"model": section(a=1.0)}, writable=False)
-    assert store.save(1) is None
-    assert list(tmp_path.iterdir()) == []
+        load(str(tmp_path / "ckpt-1"), {"model": section(a=1.0)})
 
 
 def test_optimizers_of_every_kind_give_all_their_variables():
@@ -155,7 +155,12 @@ def model(seed):
 
 
 def best(directory, a_model, fresh=True, higher=True, **kwargs):
-    return BestCheckpoint(str(directory), "f1", higher, a_model, fresh=fresh, **kwargs)
+    config = TrainerConfig(
+        best_checkpoint_export_subdir="best",
+        best_checkpoint_eval_metric="f1",
+        best_checkpoint_metric_comp="higher" if higher else "lower",
+    )
+    return BestCheckpoint(str(directory), config, a_model, fresh, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -197,15 +202,15 @@ def test_another_worker_decides_alike_and_writes_nothing(tmp_path):
 
 def save_two(directory):
     values = section(a=1.0)
-    store = CheckpointStore(str(directory), {"model": values})
-    store.save(1)
+    manager = manager_of(str(directory), {"model": values})
+    manager.save(checkpoint_number=1)
     values["a"].assign(2.0)
-    store.save(2)
+    manager.save(checkpoint_number=2)
 
 
 def restored(directory):
     values = section(a=0.0)
-    CheckpointStore(str(directory), {"model": values}).restore()
+    restore(directory, {"model": values})
     return float(values["a"])
 
 
@@ -234,11 +239,11 @@ def test_files_without_a_whole_checkpoint_are_no_fresh_start(tmp_path):
 
 def test_a_truncated_checkpoint_is_an_error(tmp_path):
     values = {"weights": tf.Variable(tf.ones((1000,)))}
-    CheckpointStore(str(tmp_path), {"model": values}).save(1)
+    save(tmp_path, {"model": values})
     data = next(tmp_path.glob("ckpt-1.data-*"))
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"ckpt-1 cannot be read"):
-        CheckpointStore(str(tmp_path), {"model": values}).restore()
+        restore(tmp_path, {"model": values})
 
 
 @pytest.mark.parametrize("text", ["{bad", "{}", "[]", '{"metrics": 3}'])
@@ -246,4 +251,4 @@ def test_a_damaged_record_of_the_best_is_an_error(tmp_path, text):
     (tmp_path / "info.json").write_text(text)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     with pytest.raises(CheckpointError, match=r"info.json is damaged; remove it"):
-        BestCheckpoint(str(tmp_path), "loss", False, model, fresh=False)
+        best(tmp_path, model, fresh=False)

@@ -4,9 +4,9 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from optimization import ConfigError, RuntimeConfig
+from optimization import ConfigError, OptimizationConfig, RuntimeConfig
 from optimization.optimizers import PipelineOptimizer
-from optimization.training import Trainer, array_batches, with_loss_scale
+from optimization.training import Task, Trainer, array_batches, with_loss_scale
 from optimization.training.loss_scale import DynamicLossScale
 from tests.training.tiny import (
     BATCH,
@@ -184,3 +184,22 @@ def test_an_overflow_is_skipped_where_nothing_else_is_said(scale, written, expec
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     assert inner.get_config()["on_nonfinite"] == expected
     assert config.sized_optimizer_config().optimizer.get().on_nonfinite == expected
+
+
+def test_the_loss_scaling_that_a_config_asks_for():
+    config = OptimizationConfig(
+        optimizer={"type": "sgd"},
+        learning_rate={"type": "constant", "constant": {"learning_rate": 0.1}},
+    )
+    static = RuntimeConfig(mixed_precision_dtype="float16", loss_scale=128)
+    optimizer = Task.create_optimizer(config, static)
+    assert optimizer.loss_scale_factor == 128.0
+    assert float(optimizer.scale_loss(2.0)) == 256.0
+    for scale in ("dynamic", None):
+        runtime = RuntimeConfig(mixed_precision_dtype="float16", loss_scale=scale)
+        optimizer = Task.create_optimizer(config, runtime)
+        assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    for runtime in (None, RuntimeConfig(), RuntimeConfig(mixed_precision_dtype="bfloat16")):
+        optimizer = keras.optimizers.SGD()
+        assert with_loss_scale(optimizer, runtime) is optimizer
+        assert optimizer.loss_scale_factor is None

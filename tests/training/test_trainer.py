@@ -515,3 +515,10 @@ def test_the_written_params_replay_the_run_exactly(tmp_path):
     run_experiment(replayed, "train_and_eval", tmp_path / "b", console=Console(quiet=True))
     assert_same_bits(stored(tmp_path / "b/ckpt-9"), stored(tmp_path / "a/ckpt-9"))
     assert (tmp_path / "b/params.yaml").read_text() == (tmp_path / "a/params.yaml").read_text()
+
+
+def test_a_process_that_is_not_the_chief_saves_nothing(tmp_path):
+    one = trainer(tmp_path / "run")
+    one.chief = False
+    one.save()
+    assert list(tmp_path.iterdir()) == []

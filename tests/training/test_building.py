@@ -2,14 +2,9 @@ import keras
 import pytest
 import tensorflow as tf
 
-from optimization import OptimizationConfig, RuntimeConfig
-from optimization.training import Task, TrainingError, with_loss_scale
-from optimization.training.runtime import build_strategy, dtype_policy, is_chief
-
-CONFIG = OptimizationConfig(
-    optimizer={"type": "sgd"},
-    learning_rate={"type": "constant", "constant": {"learning_rate": 0.1}},
-)
+from optimization import RuntimeConfig
+from optimization.training import TrainingError
+from optimization.training.building import build_strategy, dtype_policy, is_chief
 
 
 @pytest.mark.parametrize("name", ["one_device", "mirrored"])
@@ -72,21 +67,6 @@ def test_the_policy_comes_back_after_an_error():
     ):
         raise RuntimeError("inside")
     assert keras.config.dtype_policy().name == "float32"
-
-
-def test_loss_scaling():
-    static = RuntimeConfig(mixed_precision_dtype="float16", loss_scale=128)
-    optimizer = Task.create_optimizer(CONFIG, static)
-    assert optimizer.loss_scale_factor == 128.0
-    assert float(optimizer.scale_loss(2.0)) == 256.0
-    for scale in ("dynamic", None):
-        runtime = RuntimeConfig(mixed_precision_dtype="float16", loss_scale=scale)
-        optimizer = Task.create_optimizer(CONFIG, runtime)
-        assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    for runtime in (None, RuntimeConfig(), RuntimeConfig(mixed_precision_dtype="bfloat16")):
-        optimizer = keras.optimizers.SGD()
-        assert with_loss_scale(optimizer, runtime) is optimizer
-        assert optimizer.loss_scale_factor is None
 
 
 def test_a_broken_cluster_description_is_told(monkeypatch):
