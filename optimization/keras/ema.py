@@ -2,19 +2,18 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from optimization.configs.printing import by_arguments
-from optimization.keras import distribution
 from optimization.keras.control import is_traced
 from optimization.keras.copies import CopiesWeights
 from optimization.keras.slots import steps_since
 from optimization.keras.state import by_unique_name, load
-from optimization.keras.swapping import SWAPPED, Swappable, copied
+from optimization.keras.swapping import SWAPPED, Swappable, assign_values, values_of
 
 _AVERAGE = "average/"
 
@@ -60,6 +59,7 @@ class WeightAverage(Swappable):
     overwrite_at_end: bool = False
 
     def __post_init__(self) -> None:
+        super().__init__()
         if not 0 <= self.average_decay < 1:
             raise ValueError(
                 "Argument `average_decay` must be in [0, 1), received: average_decay="
@@ -69,12 +69,9 @@ class WeightAverage(Swappable):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"Argument `{name}` must be >= {least}, received: {name}={value}")
-        self._weights: list[Any] = []
-        self._paths: list[str] = []
+        self.loads_later = None if self.trainable_weights_only else _AVERAGE
+        self._averages: dict[str, keras.Variable] = {}  # by path, in the order of `weights`
         self._waiting: dict[str, Any] = {}
-        self._averages: list[keras.Variable] = []
-        self._aside: dict[int, Any] = {}
-        self._has_all_weights = self.trainable_weights_only
 
     __repr__ = by_arguments
     get_config = dataclasses.asdict
@@ -88,14 +85,16 @@ class WeightAverage(Swappable):
             decay = ops.minimum(decay, (1 + n) / ops.maximum(10 + n, 1.0))
         return ops.where(n < 0, 0.0, decay)
 
+    # State
+
     def build(self, optimizer: CopiesWeights, variables: Sequence[Any]) -> None:
         """Creates the averages of the trainable variables, as variables of `optimizer`."""
-        self.add_flag(optimizer)
+        super().build(optimizer, variables)
         self._add(optimizer, variables)
 
     def other_weights(self, model: keras.Model) -> list[Any]:
         """Returns the weights of the model that have no average yet, but need one."""
-        known = {id(weight) for weight in self._weights}
+        known = {id(weight) for weight in self.weights}
         return [w for w in model.weights if id(w) not in known and _is_averaged(w)]
 
     def add(self, optimizer: CopiesWeights, weights: Sequence[Any]) -> None:
@@ -104,46 +103,35 @@ class WeightAverage(Swappable):
         Raises:
             ValueError: If averages were loaded before, and not for these weights.
         """
+        before = len(self.variables_by_path())
         self._add(optimizer, weights)
-        self._has_all_weights = True
+        self.loads_later = None
         if self._waiting:
-            added = list(self.variables_by_path().items())[-len(weights) :]
-            load(dict(added), self._waiting, self._paths)
+            added = list(self.variables_by_path().items())[before:]
+            load(dict(added), self._waiting, list(self._averages))
             self._waiting = {}
 
     def load(self, waiting: dict[str, Any]) -> None:
         """Takes loaded values of averages that do not exist yet."""
         self._waiting = waiting
 
-    @property
-    def weights(self) -> list[Any]:
-        """The weights that are averaged."""
-        return list(self._weights)
-
-    @property
-    def loads_later(self) -> str | None:
-        """How names of averages begin that may be loaded before they exist, or None."""
-        return None if self._has_all_weights else _AVERAGE
-
     def _add(self, optimizer: CopiesWeights, weights: Sequence[Any]) -> None:
-        for weight in weights:
-            if _is_averaged(weight):
-                self._weights.append(weight)
-                path = optimizer.path_of(weight)
-                self._paths.append(path)
-                # Statistics differ from replica to replica until they are read as their mean.
-                aggregation = "none" if weight.trainable else "mean"
-                name = f"{path.replace('/', '_')}_{self.name}"
-                self._averages.append(optimizer.add_copy(weight, name, aggregation))
+        named = list(self._averages.items())
+        for weight in filter(_is_averaged, weights):
+            path = optimizer.path_of(weight)
+            # Statistics differ from replica to replica until they are read as their mean.
+            aggregation = "none" if weight.trainable else "mean"
+            name = f"{path.replace('/', '_')}_{self.name}"
+            named.append((path, optimizer.add_copy(weight, name, aggregation)))
+            self.weights.append(weight)
+        self._averages = by_unique_name(named)
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Returns its variables by the paths of the weights they belong to."""
-        named = [("swapped", self.swapped)]
-        named += [
-            (f"{_AVERAGE}{path}", average)
-            for path, average in zip(self._paths, self._averages, strict=True)
-        ]
-        return by_unique_name(named)
+        averages = {f"{_AVERAGE}{path}": average for path, average in self._averages.items()}
+        return {"swapped": self.swapped, **averages}
+
+    # Its part of a step
 
     def guard(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context for a step, which raises where a step must not be taken.
@@ -151,9 +139,9 @@ class WeightAverage(Swappable):
         Raises:
             ValueError: If the model's other weights are to be averaged but were never given, or
                 are constants inside a function compiled by JAX.
-            RuntimeError: As `Swappable.unswapped`.
+            RuntimeError: As `Swappable.guard`.
         """
-        if not self._has_all_weights:
+        if self.loads_later is not None:
             raise ValueError(
                 "The average was made with trainable_weights_only=False: call "
                 "`optimizer.shadow_copy(model)` before the first step, so that it knows them all."
@@ -163,38 +151,23 @@ class WeightAverage(Swappable):
                 "An average with trainable_weights_only=False can't be kept inside a function "
                 "compiled by JAX, such as `fit`: it is given the trainable weights only."
             )
-        return self.unswapped()
+        return super().guard()
 
     def update(self, steps: Any, moved: Collection[int] = ()) -> None:
-        """Moves the averages towards the weights, `steps` steps having been taken.
-
-        Args:
-            steps: Number of steps taken.
-            moved: The `id` of each weight whose average has been moved already.
-        """
+        """Moves the averages towards the weights; see `Swappable.update`."""
         share = 1 - self.decay(steps)
-        for weight, average in zip(self._weights, self._averages, strict=True):
+        for weight, average in zip(self.weights, self._averages.values(), strict=True):
             if id(weight) not in moved:
                 move(average, weight, share)
 
     def following(
         self, variables: Sequence[Any], targets: Sequence[Any], steps: Any
     ) -> tuple[dict[int, keras.Variable], Any]:
-        """Returns what an update that moves averages in the same pass needs.
+        """Returns the averages that can move in an update; see `Swappable.following`.
 
-        Only those can be moved so where nothing comes between: no copy in another dtype, and no
-        constraint.
-
-        Args:
-            variables: The weights.
-            targets: What is trained in their place.
-            steps: Number of steps that will have been taken.
-
-        Returns:
-            The averages by `id` of the weight, and the share for `move`.
+        Those where nothing comes between: no copy in another dtype, and no constraint.
         """
-        pairs = zip(self._weights, self._averages, strict=True)
-        averages = {id(weight): average for weight, average in pairs}
+        averages = dict(zip(map(id, self.weights), self._averages.values(), strict=True))
         found = {
             id(variable): averages[id(variable)]
             for variable, target in zip(variables, targets, strict=True)
@@ -203,16 +176,12 @@ class WeightAverage(Swappable):
         return found, 1 - self.decay(steps)
 
     def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
-        """Has the weights become their averages, if that is due after `steps` steps.
-
-        Args:
-            steps: Number of steps taken.
-            copies: What is trained in the weights' place, in the order of `weights`.
-        """
+        """Has the weights become their averages where it is due; see `Swappable.overwrite`."""
         if self.overwrite_frequency is None:
             return
         due = ops.equal(ops.mod(steps, self.overwrite_frequency), 0)
-        for weight, copy, average in zip(self._weights, copies, self._averages, strict=True):
+        averages = self._averages.values()
+        for weight, copy, average in zip(self.weights, copies, averages, strict=True):
             for variable in (copy,) if copy is weight else (copy, weight):
                 value = ops.cast(average, variable.dtype)
                 variable.assign(ops.where(due, value, ops.convert_to_tensor(variable)))
@@ -227,46 +196,22 @@ class WeightAverage(Swappable):
             return
         if self.is_swapped():
             raise RuntimeError(SWAPPED)
-        for weight, average in self._pairs_of_copies():
-            weight.assign(ops.cast(copied(average), weight.dtype))
+        for weight, average in zip(self.weights, self._averages.values(), strict=True):
+            assign_values(weight, values_of(average))
 
-    def swap(self) -> None:
-        """Exchanges weights and averages; a second call restores both bit for bit.
+    # The swap
 
-        Raises:
-            RuntimeError: Inside a `tf.function`, where it would run once, while tracing.
-        """
-        self.check_eager()
-        restoring = self.is_swapped()
-        exact_averages = self._aside if restoring else {}
-        self._aside = {}
-        for i, (weight, average) in enumerate(self._pairs_of_copies()):
-            old_weight, old_average = copied(weight), copied(average)
-            weight.assign(ops.cast(old_average, weight.dtype))
-            average.assign(exact_averages.get(i, ops.cast(old_weight, average.dtype)))
+    def _exchange(self, restoring: bool, kept: Mapping[str, Sequence[Any]]) -> None:
+        for weight, (path, average) in zip(self.weights, self._averages.items(), strict=True):
+            weights, averages = values_of(weight), values_of(average)
+            assign_values(weight, averages)
+            assign_values(average, kept.get(path, weights))
             if _dtype(weight) != _dtype(average) and not restoring:
                 # A weight of lower precision can't hold the average: it is kept aside.
-                self._aside[i] = old_average
-        self.swapped.assign(not restoring)
+                self._aside[path] = averages
 
-    def _places(self) -> dict[str, list[int]]:
-        first, places = 0, []
-        for path, weight in zip(self._paths, self._weights, strict=True):
-            count = len(distribution.local_copies(weight))
-            places.append((path, list(range(first, first + count))))
-            first += count
-        return by_unique_name(places)
-
-    def _pairs_of_copies(self) -> list[tuple[Any, Any]]:
-        # Each device's copies are exchanged by themselves: Keras lets statistics of batch
-        # normalization differ between replicas, and a second swap must restore each.
-        return [
-            pair
-            for weight, average in zip(self._weights, self._averages, strict=True)
-            for pair in zip(
-                distribution.local_copies(weight), distribution.local_copies(average), strict=True
-            )
-        ]
+    def _saved_aside(self) -> Collection[str]:
+        return self._averages
 
 
 def move(average: Any, weight: Any, share: Any) -> None:

@@ -1,42 +1,43 @@
 """The average x that schedule-free optimizers keep, for `PipelineOptimizer`."""
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
-from optimization.keras import distribution
 from optimization.keras.control import is_traced
 from optimization.keras.copies import CopiesWeights
 from optimization.keras.masters import MasterWeights
 from optimization.keras.members import Members
 from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.keras.state import by_unique_name
-from optimization.keras.swapping import Swappable, copied
+from optimization.keras.swapping import Swappable, assign_values, copied, values_of
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers
 
 
 class _Entry(NamedTuple):
-    """A weight, its path, what is trained in its place (itself or a copy), and its optimizer."""
+    """A weight, what is trained in its place (itself or a copy), and the optimizer of that."""
 
     weight: Any
-    path: str
     target: Any
     optimizer: Any
 
-    def to_evaluate(self, y: Any) -> Any:
-        """Returns x, given y."""
+    def evaluated(self) -> Any:
+        """Returns x, where y is trained."""
+        y = copied(self.target)
         return self.optimizer.rule.to_evaluate(y, *self._known(y.dtype))
 
-    def to_train(self, x: Any) -> Any:
-        """Returns y, given x."""
-        return self.optimizer.rule.to_train(x, *self._known(x.dtype))
+    def trained(self) -> Any:
+        """Returns y, where the weight holds x."""
+        value = ops.convert_to_tensor(self.target)
+        if self.target is not self.weight:
+            return ops.cast(value, self.weight.dtype)  # the copy held y all the time
+        return self.optimizer.rule.to_train(value, *self._known(value.dtype))
 
     def _known(self, dtype: Any) -> tuple[State, Numbers]:
-        """Returns the state and the numbers of what is trained."""
         part = self.optimizer.part_of(self.target)
         kept = part.state_of(self.target).items()
         state = State({name: ops.cast(slot, dtype) for name, slot in kept})
@@ -53,38 +54,30 @@ class IterateAverage(Swappable):
 
     It has no variables but a flag: x is computed from y and z - x, and y from x and z - x. While
     the weights are swapped y is kept aside, so that a second swap restores it bit for bit; what
-    Keras saves has it too. Only from a checkpoint of variables it is computed.
+    Keras saves has it too. Only from a checkpoint of variables it is computed. A step of the
+    optimizers moves x.
 
     Args:
         members: The optimizers, of which some are schedule-free.
         masters: The float32 copies of low-precision weights.
     """
 
-    trainable_weights_only = True
-    loads_later = None
-
     def __init__(self, members: Members, masters: MasterWeights):
+        super().__init__()
         self._members = members
         self._masters = masters
-        self._entries: list[_Entry] = []
-        self._kept: dict[int, list[Any]] = {}
-
-    def get_config(self) -> None:
-        """Returns None: it follows from the optimizers."""
-        return
+        self._entries: dict[str, _Entry] = {}  # by path, in the order of `weights`
 
     def build(self, optimizer: CopiesWeights, variables: Sequence[Any]) -> None:
         """Finds the weights whose optimizer is schedule-free."""
-        self.add_flag(optimizer)
+        super().build(optimizer, variables)
+        named = []
         for weight, target in zip(variables, self._masters.of(variables), strict=True):
             owner = self._members.optimizer_of(target)
             if averages_iterates(owner):
-                self._entries.append(_Entry(weight, optimizer.path_of(weight), target, owner))
-
-    @property
-    def weights(self) -> list[Any]:
-        """The weights that are averaged."""
-        return [entry.weight for entry in self._entries]
+                named.append((optimizer.path_of(weight), _Entry(weight, target, owner)))
+                self.weights.append(weight)
+        self._entries = by_unique_name(named)
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Returns its variable."""
@@ -97,81 +90,30 @@ class IterateAverage(Swappable):
         and the gradient of this one step was taken at x.
 
         Raises:
-            RuntimeError: As `Swappable.unswapped`.
+            RuntimeError: As `Swappable.guard`.
         """
         if is_traced(self.swapped.value):
             swapped = ops.convert_to_tensor(self.swapped)
-            for entry in self._entries:
+            for entry in self._entries.values():
                 weight = ops.convert_to_tensor(entry.weight)
-                entry.weight.assign(ops.where(swapped, self._to_train(entry), weight))
+                entry.weight.assign(ops.where(swapped, entry.trained(), weight))
             self.swapped.assign(False)
             return contextlib.nullcontext()
-        return self.unswapped()
-
-    def _to_train(self, entry: _Entry) -> Any:
-        target = ops.convert_to_tensor(entry.target)
-        if entry.target is entry.weight:
-            return entry.to_train(target)
-        return ops.cast(target, entry.weight.dtype)  # the copy held y all the time
-
-    def following(
-        self, variables: Sequence[Any], targets: Sequence[Any], steps: Any
-    ) -> tuple[dict[int, keras.Variable], Any]:
-        """Returns no averages that are to be moved, as those of `WeightAverage` are."""
-        del variables, targets, steps
-        return {}, None
-
-    def update(self, steps: Any, moved: Collection[int] = ()) -> None:
-        """Does nothing: a step of the optimizers has moved x."""
-        del steps, moved
-
-    def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
-        """Does nothing: the weights stay y while they train."""
-        del steps, copies
+        return super().guard()
 
     def finalize(self) -> None:
         """Ends a training: the weights become x. A `swap()` makes them y again, to go on."""
         if not self.is_swapped():
             self.swap()
 
-    def swap(self) -> None:
-        """Exchanges y and x; a second call restores y bit for bit.
-
-        Raises:
-            RuntimeError: Inside a `tf.function`, where it would run once, while tracing.
-        """
-        self.check_eager()
-        restoring = self.is_swapped()
-        kept, self._kept = self._kept, {}
-        for number, entry in enumerate(self._entries):
-            if not restoring:
-                target = copied(entry.target)
-                values = entry.to_evaluate(target)
-                own = entry.target is entry.weight
-                copies = distribution.local_copies(entry.weight)
-                self._kept[number] = [copied(copy) for copy in copies]
-                _assign(entry.weight, [values if own else ops.cast(values, entry.weight.dtype)])
-            elif number in kept:
-                _assign(entry.weight, kept[number])
+    def _exchange(self, restoring: bool, kept: Mapping[str, Sequence[Any]]) -> None:
+        for path, entry in self._entries.items():
+            if restoring:
+                assign_values(entry.weight, kept.get(path) or [entry.trained()])
             else:
-                _assign(entry.weight, [self._to_train(entry)])
-        self.swapped.assign(not restoring)
+                self._aside[path] = values_of(entry.weight)
+                assign_values(entry.weight, [entry.evaluated()])
 
-    def _places(self) -> dict[str, list[int]]:
+    def _saved_aside(self) -> Collection[str]:
         # A weight with a copy has y in that.
-        numbered = enumerate(self._entries)
-        return by_unique_name((e.path, [n]) for n, e in numbered if e.target is e.weight)
-
-    @property
-    def _aside(self) -> dict[int, Any]:
-        return {number: copies[0] for number, copies in self._kept.items()}
-
-    @_aside.setter
-    def _aside(self, values: dict[int, Any]) -> None:
-        self._kept = {number: [value] for number, value in values.items()}
-
-
-def _assign(weight: Any, values: Sequence[Any]) -> None:
-    # On every device; the copies of a trainable weight are the same.
-    for number, copy in enumerate(distribution.local_copies(weight)):
-        copy.assign(values[number % len(values)])
+        return [path for path, e in self._entries.items() if e.target is e.weight]

@@ -1,12 +1,13 @@
-"""A model that holds the weights to evaluate for a while, instead of those that train."""
+"""Averages of weights, for which a model can swap the weights that train for a while."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from optimization.keras import distribution
 from optimization.keras.control import is_traced
 from optimization.keras.renumbering import saved_names
 
@@ -21,44 +22,82 @@ SWAPPED = (
 
 
 class Swappable:
-    """Mixin that knows, in a variable that is saved too, whether the weights are swapped."""
+    """Averages of weights; a variable, which is saved too, says whether they are swapped.
 
-    swapped: Any = None  # the variable, once there is one
-    # What a second swap restores that no variable can hold, by number.
-    _aside: dict[int, Any]
+    Attributes:
+        swapped: That variable, once there is one.
+        weights: The weights that are averaged.
+        loads_later: How names of averages begin that may be loaded before they exist, or None.
+    """
 
-    def _places(self) -> dict[str, list[int]]:
-        """Returns under which numbers something may be kept aside, by the path of a weight."""
+    swapped: Any = None
+    loads_later: str | None = None
+
+    def __init__(self) -> None:
+        self.weights: list[Any] = []
+        # What a second swap restores that no variable can hold: on each device, by path.
+        self._aside: dict[str, list[Any]] = {}
+
+    # What a subclass has of its own
+
+    def _exchange(self, restoring: bool, kept: Mapping[str, Sequence[Any]]) -> None:
+        """Exchanges weights and averages, of which some were kept aside if `restoring`."""
         raise NotImplementedError
 
-    def kept(self) -> dict[str, Any]:
-        """Returns what is kept aside while the weights are swapped, by `kept/` and path."""
-        places = self._places().items()
-        found = {f"{KEPT}{path}": self._aside.get(numbers[0]) for path, numbers in places}
-        return {
-            name: ops.convert_to_numpy(value) for name, value in found.items() if value is not None
-        }
+    def _saved_aside(self) -> Collection[str]:
+        """Returns the paths of the weights of which what is kept aside is saved."""
+        raise NotImplementedError
 
-    def keep(self, values: Mapping[str, Any], paths: Sequence[str]) -> None:
-        """Takes what `kept` returned, of a model with these paths, instead of what is kept."""
-        places = {f"{KEPT}{path}": numbers for path, numbers in self._places().items()}
-        names = saved_names(places, values, paths)
-        self._aside = {
-            number: ops.convert_to_tensor(values[names[name]])
-            for name, numbers in places.items()
-            for number in numbers
-            if names[name] in values
-        }
+    def following(
+        self, variables: Sequence[Any], targets: Sequence[Any], steps: Any
+    ) -> tuple[dict[int, keras.Variable], Any]:
+        """Returns what an update that moves averages in the same pass needs.
 
-    def add_flag(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Creates the variable, as one of `optimizer`."""
+        Args:
+            variables: The weights.
+            targets: What is trained in their place.
+            steps: Number of steps that will have been taken.
+
+        Returns:
+            The averages by `id` of the weight, and the share for `move`.
+        """
+        return {}, None
+
+    def update(self, steps: Any, moved: Collection[int] = ()) -> None:
+        """Moves the averages after `steps` steps, but those of weights whose `id` is in `moved`."""
+
+    def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
+        """Has the weights become their averages, if that is due after `steps` steps.
+
+        Args:
+            steps: Number of steps taken.
+            copies: What is trained in the weights' place, in the order of `weights`.
+        """
+
+    # The swap
+
+    def build(self, optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
+        """Creates its variables, as those of `optimizer`, for trainable variables."""
         self.swapped = optimizer.add_variable((), dtype="bool", name="swapped")
 
     def is_swapped(self) -> bool:
         """Says whether the weights are swapped with their averages at present."""
         return self.swapped is not None and bool(ops.convert_to_numpy(self.swapped))
 
-    def unswapped(self) -> contextlib.AbstractContextManager[Any]:
+    def swap(self) -> None:
+        """Exchanges weights and averages; a second call restores both bit for bit.
+
+        Raises:
+            RuntimeError: Inside a `tf.function`, where it would run once, while tracing.
+        """
+        if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
+            raise RuntimeError("`swap()` must be called eagerly, outside any `tf.function`.")
+        restoring = self.is_swapped()
+        kept, self._aside = self._aside if restoring else {}, {}
+        self._exchange(restoring, kept)
+        self.swapped.assign(not restoring)
+
+    def guard(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context for a step, which raises where weights are swapped.
 
         Raises:
@@ -74,16 +113,35 @@ class Swappable:
             raise RuntimeError(SWAPPED)
         return contextlib.nullcontext()
 
-    def check_eager(self) -> None:
-        """Checks that weights can be swapped here.
+    # What is saved beside the variables
 
-        Raises:
-            RuntimeError: Inside a `tf.function`, where it would run once, while tracing.
-        """
-        if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
-            raise RuntimeError("`swap()` must be called eagerly, outside any `tf.function`.")
+    def kept(self) -> dict[str, Any]:
+        """Returns what is kept aside while the weights are swapped, by `kept/` and path."""
+        paths = [path for path in self._saved_aside() if path in self._aside]
+        return {f"{KEPT}{path}": ops.convert_to_numpy(self._aside[path][0]) for path in paths}
+
+    def keep(self, values: Mapping[str, Any], paths: Sequence[str]) -> None:
+        """Takes what `kept` returned, of a model with these paths, instead of what is kept."""
+        places = {f"{KEPT}{path}": path for path in self._saved_aside()}
+        names = saved_names(places, values, paths)
+        self._aside = {
+            path: [ops.convert_to_tensor(values[names[name]])]
+            for name, path in places.items()
+            if names[name] in values
+        }
 
 
 def copied(variable: Any) -> Any:
     """Returns a variable's value, not its own buffer, which JAX may donate and PyTorch changes."""
     return ops.copy(ops.convert_to_tensor(variable))
+
+
+def values_of(variable: Any) -> list[Any]:
+    """Returns the value on each device: Keras lets statistics differ between replicas."""
+    return [copied(copy) for copy in distribution.local_copies(variable)]
+
+
+def assign_values(variable: Any, values: Sequence[Any]) -> None:
+    """Assigns on each device its value; or the one there is, to all."""
+    for number, copy in enumerate(distribution.local_copies(variable)):
+        copy.assign(ops.cast(values[number % len(values)], copy.dtype))
