@@ -4,25 +4,18 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import lazy_loader
 
-
-class _Optional(NamedTuple):
-    """How people call a package, and the extra that brings it."""
-
-    title: str
-    extra: str
-
-
+# How people call a package, and the extra that brings it.
 OPTIONAL = {
-    "keras": _Optional("Keras", "tensorflow"),
-    "tensorflow": _Optional("TensorFlow", "tensorflow"),
-    "tensorboard": _Optional("TensorBoard", "tensorflow"),
-    "torch": _Optional("PyTorch", "torch"),
-    "jax": _Optional("JAX", "jax"),
-    "sklearn": _Optional("scikit-learn", "experiments"),
+    "keras": ("Keras", "tensorflow"),
+    "tensorflow": ("TensorFlow", "tensorflow"),
+    "tensorboard": ("TensorBoard", "tensorflow"),
+    "torch": ("PyTorch", "torch"),
+    "jax": ("JAX", "jax"),
+    "sklearn": ("scikit-learn", "experiments"),
 }
 
 
@@ -31,16 +24,7 @@ class MissingExtraError(ImportError):
 
 
 def require(module: str) -> ModuleType:
-    """Imports and returns an optional package.
-
-        keras = require("keras")
-
-    Args:
-        module: The name of a package that an extra brings, such as `keras`.
-
-    Raises:
-        MissingExtraError: If it, or another optional package that it imports, is not installed.
-    """
+    """Imports and returns an optional package, or raises a `MissingExtraError`."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -86,9 +86,10 @@ class OptimizerFactory:
         """
         extras.require("keras")
         from optimization.schedules.keras_schedules import build_schedule
+        from optimization.schedules.scaled import scaled
 
         lr = build_schedule(*self._config.learning_rate_of())
-        return self._scaled(lr, self._decay)
+        return scaled(lr, self.learning_rate_factor, _decay_of(self._config.optimizer.get()))
 
     def learning_rate_curve(self, steps: "Sequence[int] | np.ndarray") -> "np.ndarray":
         """Returns the learning rate at each of `steps`, computed by NumPy alone.
@@ -105,7 +106,7 @@ class OptimizerFactory:
 
         steps = np.asarray(steps)
         values = curve(*self._config.learning_rate_of(), steps)
-        decay = self._decay
+        decay = _decay_of(self._config.optimizer.get())
         return self.learning_rate_factor * values / (1 + decay * steps if decay else 1)
 
     @property
@@ -187,10 +188,14 @@ class OptimizerFactory:
         return processed
 
     def _inner_optimizer(self, config: OptimizerConfig, lr: Any) -> "keras.optimizers.Optimizer":
+        from optimization.schedules.scaled import ScaledLearningRate, scaled
+
         section = config.get()
-        decayed = self._decayed(lr, _decay_of(section))
+        decay = _decay_of(section)
+        if not isinstance(lr, ScaledLearningRate) or lr.decay != decay:
+            lr = scaled(lr, decay=decay)
         kind = typing.cast(str, config.type)  # a validated config has one
-        return OPTIMIZERS_CLS[kind](learning_rate=decayed, **section.arguments())
+        return OPTIMIZERS_CLS[kind](learning_rate=lr, **section.arguments())
 
     def _step_arguments(self, section: BaseOptimizerConfig) -> dict[str, Any]:
         arguments = section.pipeline_arguments()
@@ -201,6 +206,8 @@ class OptimizerFactory:
         return arguments
 
     def _group_arguments(self, lr: Any) -> dict[str, Any]:
+        from optimization.schedules.keras_schedules import schedule_class
+
         config = self._config
         arguments: dict[str, Any] = {}
         if config.param_groups:
@@ -208,28 +215,30 @@ class OptimizerFactory:
         if config.layer_decay is not None:
             arguments["layer_decay"] = config.layer_decay.as_dict()
         if config.schedules:
-            from optimization.schedules.keras_schedules import schedule_class
-
             section = config.optimizer.get()
+            sections = {name: choice.get() for name, choice in config.schedules.items()}
             arguments["schedules"] = {
-                section.argument_name(name): schedule_class(type(rate.get()))(
-                    **rate.get().as_dict()
-                )
-                for name, rate in config.schedules.items()
+                section.argument_name(name): schedule_class(type(rate))(**rate.as_dict())
+                for name, rate in sections.items()
             }
         return arguments
 
     def _group(self, group: ParamGroupConfig, lr: Any) -> "ParamGroup":
         from optimization.keras.groups import ParamGroup
+        from optimization.schedules.keras_schedules import build_schedule
+        from optimization.schedules.scaled import scaled
 
         section = group.optimizer.get() or self._config.optimizer.get()
-        own_rate = self._group_rate(group, section)
+        has_rate = section.own_learning_rate() is not None
+        found = self._config.learning_rate_of(group)
+        own_rate = None if found is None else build_schedule(*found)
+        if found is not None and not has_rate:  # the optimizer's own knows nothing of batches
+            own_rate = scaled(own_rate, self.learning_rate_factor, _decay_of(section))
         hyperparameters = {}
         if group.weight_decay is not None:
             hyperparameters[section.argument_name("weight_decay")] = group.weight_decay
         own_optimizer = None
         if group.optimizer.type is not None:
-            has_rate = section.own_learning_rate() is not None
             own_optimizer = self._inner_optimizer(group.optimizer, own_rate if has_rate else lr)
         return ParamGroup(
             match=group.match,
@@ -242,34 +251,6 @@ class OptimizerFactory:
             optimizer=own_optimizer,
             freeze=group.freeze,
         )
-
-    def _group_rate(self, group: ParamGroupConfig, section: BaseOptimizerConfig) -> Any:
-        """Returns the learning rate of a group's own; None for that of all."""
-        from optimization.schedules.keras_schedules import build_schedule
-
-        found = self._config.learning_rate_of(group)
-        if found is None:
-            return None
-        rate = build_schedule(*found)
-        if section.own_learning_rate() is not None:  # it knows nothing of batches
-            return rate
-        return self._scaled(rate, _decay_of(section))
-
-    @property
-    def _decay(self) -> float:
-        return _decay_of(self._config.optimizer.get())
-
-    def _scaled(self, lr: Any, decay: float) -> Any:
-        from optimization.schedules.scaled import scaled
-
-        return scaled(lr, self.learning_rate_factor, decay)
-
-    def _decayed(self, lr: Any, decay: float) -> Any:
-        """Divides a rate by 1 + decay * step where the optimizer asks for it, once."""
-        from optimization.schedules.scaled import ScaledLearningRate, scaled
-
-        already = isinstance(lr, ScaledLearningRate) and lr.decay == decay
-        return lr if already else scaled(lr, decay=decay)
 
 
 def _decay_of(section: BaseOptimizerConfig) -> float:

@@ -6,57 +6,50 @@ from optimization import extras
 
 extras.require("keras")
 
-import optimization.keras.registration
+import keras
+
 import optimization.schedules.keras_schedules  # noqa: F401
-from optimization.keras import optimizers as _made
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+from optimization.configs.registry import Entry
 from optimization.keras.callbacks import EvaluateAverages
+from optimization.keras.derived import keras_class
 from optimization.keras.effective_rates import effective_learning_rates
 from optimization.keras.group_table import GroupRow, format_group_table
 from optimization.keras.groups import ParamGroup
-from optimization.keras.optimizers import (
-    LAMB,
-    LARS,
-    Adafactor,
-    AdafactorKeras,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamWeightDecay,
-    Muon,
-    Nadam,
-    RMSprop,
-    ScheduleFreeAdamW,
-    ScheduleFreeSGD,
-    SGDTorch,
-)
 from optimization.keras.pipeline import PipelineOptimizer
 from optimization.keras.stages.finite_check import NonFiniteGradientError
-
-
-def __getattr__(name: str) -> Any:
-    return getattr(_made, name)  # that of a rule which was registered
-
+from optimization.rules.rule import origins
 
 __all__ = [
-    "LAMB",
-    "LARS",
-    "Adafactor",
-    "AdafactorKeras",
-    "Adagrad",
-    "Adam",
-    "AdamWeightDecay",
-    "Adamax",
     "EvaluateAverages",
     "GroupRow",
-    "Muon",
-    "Nadam",
     "NonFiniteGradientError",
     "ParamGroup",
     "PipelineOptimizer",
-    "RMSprop",
-    "SGDTorch",
-    "ScheduleFreeAdamW",
-    "ScheduleFreeSGD",
     "effective_learning_rates",
     "format_group_table",
+    *(rule.class_name for rule in origins()),
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Returns the class that is made of a rule: `Adam`, for example, or that of a user's rule."""
+    for rule in origins():
+        if rule.class_name == name:
+            return keras_class(rule)
+    raise AttributeError(f"{__name__} has no attribute {name!r}")
+
+
+def _make_known(name: str, entry: Entry) -> None:
+    """Makes an optimizer known to Keras, so that models saved with it load."""
+    cls = entry.target
+    if cls is entry.config_class:  # a rule, of which the class is made, and made known
+        OPTIMIZERS_CLS[name]
+        return
+    if not isinstance(cls, type) or cls.__module__.startswith("keras."):
+        return
+    if keras.saving.get_registered_name(cls) == cls.__name__:  # not known to Keras yet
+        keras.saving.register_keras_serializable("optimization", f"Optimizer.{name}")(cls)
+
+
+OPTIMIZERS_CLS.subscribe(_make_known)

@@ -5,7 +5,6 @@ registered later follow at once.
 """
 
 import inspect
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -55,13 +54,19 @@ class ConfiguredSchedule(LearningRateSchedule):
         """Returns the learning rate after `step` optimizer steps, by the formula."""
         raise NotImplementedError
 
+    def curve(self, steps: Any) -> np.ndarray:
+        """Returns the learning rate at each of `steps`, in float64, computed by NumPy.
+
+        A Keras schedule of another kind that is wrapped is called for one step after the other.
+        """
+        return np.asarray(self.value(np.asarray(steps, np.float64), np))
+
     @property
     def config(self) -> Any:
         """The config, read-only."""
         return self._config
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments from which `from_config` builds an equal schedule."""
         return self._config.as_dict()
 
     def __repr__(self) -> str:
@@ -69,7 +74,8 @@ class ConfiguredSchedule(LearningRateSchedule):
 
     def __reduce__(self) -> tuple:
         # The class is made at run time, where pickle cannot find it by name.
-        return _deserialize, (keras.optimizers.schedules.serialize(self),)
+        schedules = keras.optimizers.schedules
+        return schedules.deserialize, (schedules.serialize(self),)
 
 
 class _ConfiguredLearningRate(ConfiguredSchedule):
@@ -79,13 +85,8 @@ class _ConfiguredLearningRate(ConfiguredSchedule):
     _config: BaseLrConfig
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate after `step` optimizer steps, by the formula."""
         with keras.name_scope(self.name):
             return self._config.at(step, xp)
-
-    def curve(self, steps: Any) -> np.ndarray:
-        """Returns the learning rate at each of `steps`, in float64, computed by NumPy."""
-        return np.asarray(self._config.at(np.asarray(steps, np.float64), np))
 
 
 class _ConfiguredWarmup(ConfiguredSchedule):
@@ -97,47 +98,33 @@ class _ConfiguredWarmup(ConfiguredSchedule):
     def __init__(self, after_warmup_lr_sched: Any, **kwargs: Any):
         super().__init__(**kwargs)
         self.after_warmup_lr_sched = _as_schedule(after_warmup_lr_sched)
-        self._target = warmup_target(self._config, lambda step: float(self._after_curve(step)))
+        self._target = warmup_target(
+            self._config, lambda step: float(curve_of(self.after_warmup_lr_sched, step))
+        )
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        """Returns the learning rate after `step` optimizer steps, by the formulas."""
         after = self.after_warmup_lr_sched
 
         def rate(step: Array) -> Array:
-            own = isinstance(after, ConfiguredSchedule)
-            return after.value(step, xp) if own else exact.called(after, step)
+            if isinstance(after, ConfiguredSchedule):
+                return after.value(step, xp)
+            return curve_of(after, step) if xp is np else exact.called(after, step)
 
         with keras.name_scope(self.name):
-            return self._with_warmup(rate, step, xp)
-
-    def curve(self, steps: Any) -> np.ndarray:
-        """Returns the learning rate at each of `steps`, in float64.
-
-        NumPy computes it; where a Keras schedule of another kind is wrapped, that is called for one
-        step after the other.
-        """
-        return np.asarray(self._with_warmup(self._after_curve, np.asarray(steps, np.float64), np))
-
-    def _with_warmup(self, rate: Callable[[Any], Any], step: Any, xp: Any) -> Any:
-        if self._config.warmup_steps == 0:
-            return rate(step)
-        return with_warmup(self._config, rate, self._target, step, xp)
-
-    def _after_curve(self, steps: Any) -> np.ndarray:
-        return curve_of(self.after_warmup_lr_sched, steps)
+            if self._config.warmup_steps == 0:
+                return rate(step)
+            return with_warmup(self._config, rate, self._target, step, xp)
 
     def __repr__(self) -> str:
         after, changed = self.after_warmup_lr_sched, self._config._changed()
         return printing.call(type(self).__name__, rate_text(after), **dict(changed))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments from which `from_config` builds an equal schedule."""
         after = keras.optimizers.schedules.serialize(self.after_warmup_lr_sched)
         return {"after_warmup_lr_sched": after, **super().get_config()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "_ConfiguredWarmup":
-        """Builds the schedule from what `get_config` returned."""
         after = keras.optimizers.schedules.deserialize(config["after_warmup_lr_sched"])
         return cls(**{**config, "after_warmup_lr_sched": after})
 
@@ -153,34 +140,23 @@ def _as_schedule(learning_rate: Any) -> LearningRateSchedule:
     return schedule_class(ConstantLrConfig)(learning_rate=learning_rate)
 
 
-def _deserialize(config: dict[str, Any]) -> LearningRateSchedule:
-    return keras.optimizers.schedules.deserialize(config)
-
-
 _classes: dict[type[Config], type[LearningRateSchedule]] = {}
-
-
-def _class_name(name: str, config_class: type[Config], kind: str) -> str:
-    """Returns the default of the field `name` if it is a class's name, as `CosineDecay` is."""
-    default = getattr(config_class, "name", None) or ""
-    if default.isidentifier() and default[0].isupper():
-        return default
-    return "".join(part.capitalize() for part in name.split("_")) + kind
 
 
 def _add(name: str, entry: Entry) -> None:
     """Makes the class of a registered type, or takes it, and tells Keras of it."""
     config_class = entry.config_class
-    warmup = issubclass(config_class, BaseWarmupConfig)
-    base = _ConfiguredWarmup if warmup else _ConfiguredLearningRate
+    is_warmup = issubclass(config_class, BaseWarmupConfig)
+    base = _ConfiguredWarmup if is_warmup else _ConfiguredLearningRate
     cls = config_class.keras_class
     if cls is None:
-        members = {
-            "config_class": config_class,
-            "__doc__": vars(config_class).get("__doc__"),
-            "__module__": __name__,
-        }
-        cls = type(_class_name(name, config_class, base.kind), (base,), members)
+        doc = vars(config_class).get("__doc__")
+        members = {"config_class": config_class, "__doc__": doc, "__module__": __name__}
+        # The default of the field `name` may be a class's name, as `CosineDecay` is.
+        class_name = getattr(config_class, "name", None) or ""
+        if not class_name.isidentifier() or not class_name[0].isupper():
+            class_name = "".join(part.capitalize() for part in name.split("_")) + base.kind
+        cls = type(class_name, (base,), members)
     _classes[config_class] = cls
     if keras.saving.get_registered_name(cls) == cls.__name__:  # not known to Keras yet
         # By its type, which is unique; a user's class may have the name of another.
@@ -201,14 +177,7 @@ def schedule_class(config_class: type[Config]) -> type[LearningRateSchedule]:
 def build_schedule(
     lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None = None
 ) -> LearningRateSchedule | float:
-    """Builds a learning rate with its warmup.
-
-    Args:
-        lr_config: A learning rate, such as `LrConfig.get()` returns.
-        warmup_config: A warmup, or None for none.
-
-    Returns:
-        A Keras schedule of the optimizer steps done; a float where the rate is constant.
+    """Builds a learning rate with its warmup: a float where the rate is constant.
 
     Raises:
         ConfigError: If the configs are not complete and right.
