@@ -25,7 +25,7 @@ from optimization.rules.lamb import LAMBConfig
 from optimization.rules.rule import Rule
 from tests.golden_cases import make_variable
 from tests.keras.common import TableSchedule, problem
-from tests.keras.test_own_optimizers import ALL, EXCLUDED, KERAS, TOLERANCE, adafactor
+from tests.keras.test_contracts import maker
 
 BACKEND = keras.backend.backend()
 pytestmark = [
@@ -35,10 +35,23 @@ pytestmark = [
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
-    from optimization.keras import compiling, sums
+    from optimization.keras import compiling
 
 SGD = OPTIMIZERS_CLS["sgd"]
 STEPS = 6
+EXCLUDED = {"weight_decay_rate": 0.1, "exclude_from_weight_decay": ["bias", "norm"]}
+SOME = {
+    "adamw": maker("adamw", EXCLUDED),
+    "lamb": maker("lamb", EXCLUDED),
+    "lars": maker("lars", EXCLUDED, 1.0),
+    "nadam": maker("nadam", {"momentum_decay": 0.004}),
+    "schedule_free_adamw": maker("schedule_free_adamw", {"weight_decay": 0.1}),
+    "adafactor": maker("adafactor", {"beta1": 0.9, "min_dim_size_to_factor": 4}),
+    "adafactor torch": maker("adafactor", {"variant": "torch"}),
+    "adafactor per parameter": maker(
+        "adafactor", {"variant": "torch", "step_count": "per_parameter"}
+    ),
+}
 
 
 def adamw(lr=0.01, **arguments):
@@ -101,50 +114,12 @@ def _sort(path):
     return tuple(path.split("/")[: 2 if path.startswith("optimizer") else 1])
 
 
-PIPELINES = {
-    "global clip, average": {"global_clipnorm": 0.5, "ema": {}, "loss_scale_factor": 8.0},
-    "accumulation, clip, skip": {
-        "gradient_accumulation_steps": 2,
-        "clipnorm": 0.3,
-        "on_nonfinite": "skip",
-        "ema": {"dynamic_decay": False},
-    },
-}
-
-
-WAYS = ["stacked", "compiled"]
-
-
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=["stacked", "compiled"])
 def of_small(request, monkeypatch):
     """How the updates are done, which depends on the variables' sizes."""
     if request.param == "compiled":
         monkeypatch.setattr(compiling, "_SMALL", 1)
     return request.param
-
-
-# Each optimizer in both ways and with both pipelines; with the next one, they meet the other way
-# round.
-PAIRINGS = [
-    (name, pipeline, of_small)
-    for number, name in enumerate(ALL)
-    for pipeline, of_small in zip(PIPELINES, WAYS[:: 1 - 2 * (number % 2)], strict=True)
-]
-
-
-@pytest.mark.parametrize(("name", "pipeline", "of_small"), PAIRINGS, indirect=["of_small"])
-def test_it_equals_the_plain_update(name, pipeline, of_small):
-    arguments = dict(PIPELINES[pipeline])
-    if name.startswith("schedule_free"):
-        del arguments["ema"]  # it averages by itself
-    plain = Training(ALL[name], jit_compile=False, **arguments).run()
-    actual = Training(ALL[name], **arguments).run()
-    # The same float32 operations, in another order; factors on the gradient are multiplied first.
-    assert error(actual, plain) < TOLERANCE.get(name, 1e-6)
-    fits = name not in KERAS
-    # A kernel, a filter, an embedding, and vectors: of one length and, for some, of two kinds.
-    assert actual.functions in ((4, 5) if fits else (0,))
-    assert plain.functions == 0
 
 
 SETTINGS = {
@@ -259,7 +234,7 @@ def test_a_variable_that_comes_twice_is_updated_twice(of_small):
 @pytest.mark.parametrize("name", ["lars", "lamb", "adafactor", "adamw"])
 def test_gradients_of_lower_precision_than_their_weights(name, of_small):
     def trained(jit_compile):
-        training = Training(ALL[name], jit_compile=jit_compile, global_clipnorm=0.5)
+        training = Training(SOME[name], jit_compile=jit_compile, global_clipnorm=0.5)
         step = training.step
         training.step = lambda grads: step([tf.cast(g, "float16") for g in grads])
         return training.run()
@@ -327,9 +302,9 @@ def test_a_skipped_update_clears_what_was_accumulated():
 @pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor"])
 def test_a_run_that_is_resumed_is_the_same_to_the_last_bit(name, tmp_path):
     arguments = {"ema": {}, "global_clipnorm": 0.5, "gradient_accumulation_steps": 2}
-    whole = Training(ALL[name], **arguments).run()
-    first = Training(ALL[name], **arguments).run(range(3))  # in the middle of an update
-    second = Training(ALL[name], **arguments)
+    whole = Training(SOME[name], **arguments).run()
+    first = Training(SOME[name], **arguments).run(range(3))  # in the middle of an update
+    second = Training(SOME[name], **arguments)
     second.optimizer.build(second.variables)
     store = {}
     first.optimizer.save_own_variables(_Store(store))
@@ -461,7 +436,7 @@ def test_gradients_whose_shapes_are_not_known_in_the_graph():
 
 def test_a_trace_that_fails_can_be_repeated(monkeypatch):
     monkeypatch.setattr(compiling, "_SMALL", 1)
-    training = Training(ALL["lamb"])
+    training = Training(SOME["lamb"])
 
     def failing(*arguments):
         raise RuntimeError("halfway")
@@ -470,7 +445,7 @@ def test_a_trace_that_fails_can_be_repeated(monkeypatch):
         patched.setattr(LAMBConfig, "finish", failing)
         with pytest.raises(RuntimeError, match="halfway"):
             training.run()
-    plain = Training(ALL["lamb"], jit_compile=False)
+    plain = Training(SOME["lamb"], jit_compile=False)
     training.retrace()
     assert error(training.run(), plain.run()) < 1e-6  # rounding of float32, as above
 
@@ -523,46 +498,14 @@ def test_a_class_of_the_users_is_updated_plainly():
     assert error(actual, plain) < 1e-6  # rounding of float32, as above
 
 
-STAGED = {
-    "lamb": ALL["lamb"],
-    "lars": ALL["lars"],
-    "popular lars": lambda: LARS(0.1, classic_momentum=False, nesterov=True, **EXCLUDED),
-    "popular lars without nesterov": lambda: LARS(0.1, classic_momentum=False),
-    **{name: make for name, make in ALL.items() if name.startswith("adafactor")},
-    "adafactor per parameter": lambda: adafactor(
-        "torch", 0.01, step_count="per_parameter", weight_decay=0.1
-    ),
-    "adafactor, first decay": lambda: adafactor(
-        "t5x", 0.01, weight_decay=0.1, weight_decay_first=True, beta1=0.9
-    ),
-}
-
-
-@pytest.mark.parametrize("name", STAGED)
-def test_large_variables_are_updated_in_parts(name, monkeypatch):
-    make = STAGED[name]
-    arguments = {"gradient_accumulation_steps": 2, "global_clipnorm": 0.5, "ema": {}}
-    plain = Training(make, jit_compile=False, **arguments).run()
-    # All of these variables, and with folds of 2 some of their axes, count as large.
-    monkeypatch.setattr(compiling, "_SMALL", 1)
-    monkeypatch.setattr(sums, "_FOLDS", 2)
-    actual = Training(make, **arguments).run()
-    assert error(actual, plain) < 1e-6  # rounding of float32, as above
-    for update in actual.optimizer.stage(Update).updates._fused._updates.values():
-        for part in getattr(update, "_compiled", {}).values():
-            # What passes from one to the next is smaller than the variable.
-            sizes = [output.shape.num_elements() for output in part.outputs]
-            assert all(size < update._copies[0].shape.num_elements() for size in sizes)
-
-
 @pytest.mark.parametrize(
-    ("name", "slots"), [("adamw", 2), ("lamb", 2), ("own_nadam", 2), ("schedule_free_adamw", 2)]
+    ("name", "slots"), [("adamw", 2), ("lamb", 2), ("nadam", 2), ("schedule_free_adamw", 2)]
 )
 def test_small_variables_of_a_kind_are_updated_together(name, slots):
     shapes = {f"layer_{i}/bias": (3,) for i in range(11)}
     shapes |= {"layer_norm/gamma": (3,), "layer_0/kernel": (4, 3)}
-    plain = Training(ALL[name], shapes=shapes, jit_compile=False).run()
-    actual = Training(ALL[name], shapes=shapes).run()
+    plain = Training(SOME[name], shapes=shapes, jit_compile=False).run()
+    actual = Training(SOME[name], shapes=shapes).run()
     assert error(actual, plain) < 1e-6  # rounding of float32, as above
     # The 12 vectors and the kernel: gradients, weights and slots of each kind.
     assert _types(actual).count("Pack") == 2 * (2 + slots)
@@ -590,8 +533,8 @@ def test_norms_of_stacked_variables_are_those_of_each():
     ("make", "stacks"),
     [
         (lambda: SGD(0.1), True),
-        (lambda: adafactor("torch", 0.01), True),
-        (lambda: adafactor("torch", 0.01, step_count="per_parameter"), True),
+        (SOME["adafactor torch"], True),
+        (SOME["adafactor per parameter"], True),
         (lambda: keras_class(NormalizedConfig)(0.1), False),  # it is not elementwise
     ],
 )

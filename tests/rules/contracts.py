@@ -124,18 +124,34 @@ def cases(kind):
     default the first value stands for all.
     """
     rule, found = OPTIMIZERS_CLS.config_class(kind), few(kind)
-    for name in filter(lambda name: is_switch(rule, name), field_names(rule)):
-        is_choice = any(_kinds(rule._find_spec(name).annotation)[1])
+    return _distinct([*found, *_positions(rule, lambda name: is_switch(rule, name))])
+
+
+def forms(kind):
+    """Returns the usual fields, all switches that can act together, and each choice of a word."""
+    rule, found = OPTIMIZERS_CLS.config_class(kind), [{}, busiest(kind)]
+    return _distinct([*found, *_positions(rule, lambda name: _choices(rule, name))])
+
+
+def _positions(rule, is_meant):
+    """Yields a change for each position of the switches that are meant, with what it needs."""
+    for name in filter(is_meant, field_names(rule)):
         values = list(other_values(rule, name))
-        for value in values if is_choice else values[:1]:
-            found += list(completed(rule, {name: value}))[:1]
+        for value in values if _choices(rule, name) else values[:1]:
+            yield from list(completed(rule, {name: value}))[:1]
+
+
+def _choices(rule, name):
+    return _kinds(rule._find_spec(name).annotation)[1]
+
+
+def _distinct(found):
     return [fields for i, fields in enumerate(found) if fields not in found[:i]]
 
 
 def few(kind):
     """Returns the usual fields, all switches that can act together, and other numbers."""
-    found = [{}, busiest(kind), _at_once(OPTIMIZERS_CLS.config_class(kind), False)]
-    return [fields for i, fields in enumerate(found) if fields not in found[:i]]
+    return _distinct([{}, busiest(kind), _at_once(OPTIMIZERS_CLS.config_class(kind), False)])
 
 
 def busiest(kind):
@@ -165,7 +181,7 @@ def all_cases(of_type=cases, once_a_class=False):
     """Returns types and fields, by a name.
 
     Args:
-        of_type: Which of a type, a function: `cases` or `few`.
+        of_type: Which of a type, a function: `cases`, `forms` or `few`.
         once_a_class: Whether those of two types that are the same class with the same arguments
             are one, for what has nothing to do with sections.
     """

@@ -1,0 +1,159 @@
+"""What must hold for every registered rule with Keras, beside `tests/rules/test_contracts.py`."""
+
+import keras
+import numpy as np
+import pytest
+
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+from optimization.keras.derived import keras_class
+from optimization.optimizers import PipelineOptimizer
+from optimization.rules.rule import origins
+from tests.golden_cases import make_variables
+from tests.keras.common import (
+    TableSchedule,
+    final_weights,
+    problem,
+    relative_error,
+    tensorflow_only,
+)
+from tests.rules import contracts
+
+pytestmark = pytest.mark.slow
+
+# By twos, of which one is small and one is large.
+SHAPES = {
+    "embedding/embeddings": (4, 3),
+    "head/kernel": (4, 3),
+    "conv/kernel": (3, 2, 4, 5),
+    "dense/kernel": (6, 5),
+    "dense/bias": (26,),
+    "norm/beta": (5,),
+    "norm/gamma": (5,),
+}
+SMALL = 25
+PIPELINES = (
+    {"global_clipnorm": 0.5, "ema": {}, "loss_scale_factor": 8.0},
+    {"gradient_accumulation_steps": 2, "clipnorm": 0.3, "on_nonfinite": "skip", "ema": {}},
+)
+# FTRL makes each weight anew of its sums, whose rounding is that of larger numbers.
+TOLERANCE = {"ftrl": 6e-6}
+
+
+def pipeline_of(kind, fields, *pipelines):
+    """Returns one of them for a case, by turns, without an average where the rule has its own."""
+    arguments = dict(pipelines[contracts.cases(kind).index(fields) % len(pipelines)])
+    if contracts.section_of(kind, fields).schedule_free:
+        arguments.pop("ema", None)
+    return arguments
+
+
+def maker(kind, fields, rate=0.01):
+    """Returns a function that makes the optimizer of a case."""
+    section = contracts.section_of(kind, fields)
+    if section.own_learning_rate() is not None:
+        rate = None
+    return lambda: OPTIMIZERS_CLS[kind](rate, **section.arguments())
+
+
+@tensorflow_only
+@contracts.every_case(contracts.forms, once_a_class=True)
+def test_compiled_is_plain(kind, fields, monkeypatch):
+    from optimization.keras import compiling, sums
+    from optimization.keras.stages.update import Update
+    from tests.keras.test_fused import Training, error
+
+    # So that some are stacked and some compiled, of which axes are summed in parts.
+    monkeypatch.setattr(compiling, "_SMALL", SMALL)
+    monkeypatch.setattr(sums, "_FOLDS", 2)
+    arguments = pipeline_of(kind, fields, *PIPELINES)
+    make = maker(kind, fields)
+    plain = Training(make, shapes=SHAPES, jit_compile=False, **arguments).run()
+    actual = Training(make, shapes=SHAPES, **arguments).run()
+    # The same float32 operations, in another order; factors on the gradient are multiplied first.
+    assert error(actual, plain) < TOLERANCE.get(kind, 1e-6)
+    assert plain.functions == 0
+    assert actual.functions >= len(set(SHAPES.values()))
+    for update in actual.optimizer.stage(Update).updates._fused._updates.values():
+        for part in getattr(update, "_compiled", {}).values():
+            # What passes from one to the next is smaller than the variable.
+            sizes = [output.shape.num_elements() for output in part.outputs]
+            assert all(size < update._copies[0].shape.num_elements() for size in sizes)
+
+
+@pytest.mark.parametrize("rule", origins(), ids=lambda rule: rule.class_name)
+def test_importing_the_package_registers_it(rule):
+    cls = keras_class(rule)
+    assert keras.saving.get_registered_object(f"optimization>{rule.class_name}") is cls
+
+
+@contracts.every_case(contracts.few, once_a_class=True)
+def test_serialization_keeps_everything(kind, fields):
+    optimizer = maker(kind, fields, TableSchedule([0.1, 0.2]))()
+    for serialize, deserialize in (
+        (keras.saving.serialize_keras_object, keras.saving.deserialize_keras_object),
+        (keras.optimizers.serialize, keras.optimizers.deserialize),
+    ):
+        again = deserialize(serialize(optimizer))
+        assert type(again) is type(optimizer)
+        assert again.get_config() == optimizer.get_config()
+
+
+@contracts.every_case(contracts.few, once_a_class=True)
+def test_moments_are_float32_and_low_precision_weights_learn(kind, fields):
+    make = maker(kind, fields)
+    # Both for each type.
+    turn = contracts.few(kind).index(fields) % 2
+    dtype, digits = ("bfloat16", 8) if turn else ("float16", 11)
+    optimizer = make()
+    initial, gradients = problem()
+    # Small gradients: their squares, or 1 - beta_2, vanish in low precision.
+    gradients = [{path: np.abs(g) * 1e-4 for path, g in step.items()} for step in gradients]
+    weights = final_weights(optimizer, initial, gradients, dtype=dtype)
+    slots = [v for v in optimizer.variables if len(v.shape) > 0]
+    assert {v.dtype for v in slots} <= {"float32"}
+    expected = final_weights(make(), initial, gradients)
+    moved = {path: expected[path] - initial[path] for path in expected}
+    actual = {path: weights[path].astype("float32") - initial[path] for path in weights}
+    # A weight is rounded at each of 10 steps; steps that are smaller than that are all lost.
+    rounding = 10 * 2.0**-digits
+    scale = max(np.abs(value).max() for value in initial.values())
+    for path in moved:
+        assert np.isfinite(actual[path]).all()
+        assert np.abs(actual[path] - moved[path]).max() < rounding * scale
+
+
+@contracts.every_case(contracts.few, once_a_class=True)
+def test_state_has_unique_names_and_nothing_else(kind, fields):
+    check_names(maker(kind, fields))
+
+
+def check_names(make):
+    """Raises unless the state of an optimizer has the same names again, each once."""
+    optimizer = PipelineOptimizer(make())
+    initial, _ = problem(steps=1)
+    optimizer.build(make_variables(initial))
+    named = optimizer.variables_by_path()
+    assert {id(v) for v in named.values()} == {id(v) for v in optimizer.variables}
+    assert len(optimizer.variables) == len(named)
+    # The same names in the same process, after other optimizers: none is counted up.
+    again = PipelineOptimizer(make())
+    with keras.name_scope("another_scope"):
+        again.build(make_variables(initial))
+    assert list(again.variables_by_path()) == [
+        name.replace("/" + path, "/another_scope/" + path)
+        for name in named
+        for path in [next((p for p in initial if name.endswith("/" + p)), "?")]
+    ]
+
+
+@contracts.every_case(contracts.few, once_a_class=True)
+def test_the_pipeline_adds_nothing_to_the_inner_optimizer(kind, fields):
+    check_pipeline(maker(kind, fields))
+
+
+def check_pipeline(make):
+    """Raises unless an optimizer moves weights as it does within an empty pipeline."""
+    initial, gradients = problem(steps=4)
+    expected = final_weights(make(), initial, gradients)
+    actual = final_weights(PipelineOptimizer(make()), initial, gradients)
+    assert relative_error(actual, expected) == 0
