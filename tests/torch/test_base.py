@@ -1,4 +1,4 @@
-"""What PyTorch's users expect of every optimizer: one table of contracts over all classes."""
+"""What PyTorch's users expect of every optimizer: contracts over all classes."""
 
 import copy
 import pickle
@@ -6,6 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
+from optimization.rules.rule import native_name
+from tests.rules import contracts
 from tests.torch.common import (
     largest_difference,
     parameters,
@@ -16,46 +18,44 @@ from tests.torch.common import (
     weights_of,
 )
 
+import optimization.torch as native  # isort: skip
+from optimization.torch.arguments import native_arguments  # isort: skip
 from optimization.torch import (  # isort: skip
     LAMB,
     LARS,
-    SGD,
-    Adadelta,
     Adafactor,
-    Adagrad,
-    Adamax,
     AdamW,
-    Ftrl,
     Lion,
     Muon,
-    RMSprop,
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
 )
 
 NAN = float("nan")
-CASES = {
-    "AdamW": (AdamW, {"weight_decay": 0.1}),
-    "AdamW, amsgrad": (AdamW, {"amsgrad": True, "weight_decay_order": "after"}),
-    "AdamW, BERT": (AdamW, {"correct_bias": False}),
-    "SGD": (SGD, {"momentum": 0.9}),
-    "SGD, L2": (SGD, {"weight_decay": 0.1, "decoupled_weight_decay": False}),
-    "RMSprop": (RMSprop, {"momentum": 0.9, "centered": True}),
-    "Adagrad": (Adagrad, {"initial_accumulator_value": 0.1}),
-    "Adadelta": (Adadelta, {"weight_decay": 0.1}),
-    "Adamax": (Adamax, {}),
-    "Ftrl": (Ftrl, {"l1": 0.01}),
-    "LAMB": (LAMB, {"weight_decay": 0.1}),
-    "LARS": (LARS, {"weight_decay": 0.1, "nesterov": True}),
-    "Lion": (Lion, {"weight_decay": 0.1}),
-    "Muon": (Muon, {}),
-    "ScheduleFreeSGD": (ScheduleFreeSGD, {"warmup_steps": 2, "weight_decay": 0.1}),
-    "ScheduleFreeAdamW": (ScheduleFreeAdamW, {"r": 1.0}),
-    "Adafactor": (Adafactor, {"min_dim_size_to_factor": 3, "beta1": 0.9}),
-    "Adafactor, torch": (Adafactor, {"variant": "torch", "weight_decay": 0.1}),
-}
+
+
+def cases(of_type):
+    """Returns classes and arguments of all registered rules that have a class natively.
+
+    A rule that makes its own rate has one too; here rates are given.
+    """
+    found = {}
+    for label, (kind, fields) in contracts.all_cases(of_type, once_a_class=True).items():
+        section = contracts.section_of(kind, fields)
+        name = native_name(section.origin())
+        if name and section.own_learning_rate() is None:
+            found[label] = (getattr(native, name), native_arguments(section))
+    return found
+
+
+def every(of_type):
+    """Runs a test of `case` over them."""
+    found = cases(of_type)
+    return pytest.mark.parametrize("case", found.values(), ids=found)
+
+
+every_optimizer = every(contracts.few)
 LR = 0.01
-every_optimizer = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 # Of numbers in float64, over a few steps that are computed in another order.
 EXACT = 1e-12
 
@@ -414,7 +414,8 @@ def test_tied_weights_are_updated_once(case):
     assert [int(state["step"]) for state in optimizer.state.values()] == [1]
 
 
-@every_optimizer
+# Not the usual fields, since compiling takes seconds.
+@every(lambda kind: contracts.few(kind)[1:])
 def test_a_compiled_step_is_the_step(case):
     initial, gradients = problem(steps=4)
     torch._dynamo.reset()
