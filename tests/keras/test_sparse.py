@@ -1,4 +1,4 @@
-"""Sparse gradients: the same as dense ones in every registered optimizer, and what they cost."""
+"""Sparse gradients: the same as dense ones in every registered rule, and what they cost."""
 
 import keras
 import numpy as np
@@ -8,20 +8,19 @@ from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.optimizers import ParamGroup, PipelineOptimizer
 from tests.golden_cases import make_variables
 from tests.keras.common import final_weights, problem, relative_error, tensorflow_only
+from tests.keras.test_contracts import TOLERANCE, maker
+from tests.rules import contracts
 
 pytestmark = pytest.mark.slow
 
 ROWS, TABLE = 7, "embedding/embeddings"
-ARGUMENTS = {
-    "plain": {},
-    "clip": {"global_clipnorm": 2.0, "on_nonfinite": "skip"},
-    "group": {"param_groups": [ParamGroup(match="embedding", learning_rate_multiplier=0.5)]},
-}
-# Every optimizer with one of them, another one than the next optimizer has.
-NAMES = sorted(OPTIMIZERS_CLS)
-TURNS = [(name, list(ARGUMENTS)[number % len(ARGUMENTS)]) for number, name in enumerate(NAMES)]
-# FTRL computes each weight anew as a difference of large sums.
-TOLERANCE = {"ftrl": 3e-6}
+# Every rule has cases with another one each.
+PIPELINES = (
+    {},
+    {"global_clipnorm": 2.0, "on_nonfinite": "skip"},
+    {"param_groups": [ParamGroup(match="embedding", learning_rate_multiplier=0.5)]},
+)
+every_case = contracts.every_case(contracts.few, once_a_class=True)
 # Where a row without a gradient is as if it were not there. The others' moments decay in every row.
 ONLY_TOUCHED_ROWS = {"sgd", "sgd_experimental", "adagrad"}
 
@@ -41,6 +40,13 @@ def sparse_problem(steps=6):
     return initial, gradients, sparse
 
 
+def pipeline(kind, fields):
+    """Returns a function that makes the optimizer of a case within a pipeline."""
+    arguments = PIPELINES[contracts.few(kind).index(fields)]
+    make = maker(kind, fields)
+    return lambda: PipelineOptimizer(make(), **arguments)
+
+
 def run_sparse(optimizer, initial, sparse):
     import tensorflow as tf
 
@@ -58,17 +64,15 @@ def run_sparse(optimizer, initial, sparse):
 
 
 @tensorflow_only
-@pytest.mark.parametrize(("name", "arguments"), TURNS)
-def test_repeated_indices_equal_the_dense_gradient(name, arguments):
+@every_case
+def test_repeated_indices_equal_the_dense_gradient(kind, fields):
     initial, dense, sparse = sparse_problem()
 
-    def make():
-        return PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.01), **ARGUMENTS[arguments])
-
+    make = pipeline(kind, fields)
     expected = final_weights(make(), initial, dense)
     actual = run_sparse(make(), initial, sparse)
     # The same sums in another order, rounded to float32 at each of 6 steps.
-    assert relative_error(actual, expected) < TOLERANCE.get(name, 1e-6)
+    assert relative_error(actual, expected) < TOLERANCE.get(kind, 1e-6)
 
 
 @tensorflow_only
@@ -116,26 +120,24 @@ def sparse_tensor(indices, values):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="it has `tf.IndexedSlices`")
-@pytest.mark.parametrize(("name", "arguments"), TURNS)
-def test_sparse_tensors_of_jax_and_pytorch_are_taken(name, arguments):
+@every_case
+def test_sparse_tensors_of_jax_and_pytorch_are_taken(kind, fields):
     initial, dense, sparse = sparse_problem(steps=2)
 
-    def make():
-        return PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.05), **ARGUMENTS[arguments])
-
+    make = pipeline(kind, fields)
     optimizer, variables = make(), make_variables(initial)
     for indices, values, kernel in sparse:
         grads = [sparse_tensor(indices, values), keras.ops.convert_to_tensor(kernel)]
         optimizer.apply(grads, variables)
     actual = {v.path: keras.ops.convert_to_numpy(v) for v in variables}
     # In float32, in another order of sums.
-    assert relative_error(actual, final_weights(make(), initial, dense)) < TOLERANCE.get(name, 1e-6)
+    assert relative_error(actual, final_weights(make(), initial, dense)) < TOLERANCE.get(kind, 1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_gradients_in_another_dtype_are_cast(name):
+@contracts.every_case(lambda kind: [{}], once_a_class=True)
+def test_gradients_in_another_dtype_are_cast(kind, fields):
     initial, gradients = problem({TABLE: (ROWS, 4)}, steps=2)
-    optimizers = [PipelineOptimizer(OPTIMIZERS_CLS[name](learning_rate=0.05)) for _ in range(2)]
+    optimizers = [PipelineOptimizer(maker(kind, fields)()) for _ in range(2)]
     variables = make_variables(initial)
     for step in gradients:
         optimizers[0].apply([keras.ops.cast(step[TABLE], "float64")], variables)
