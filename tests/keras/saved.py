@@ -1,11 +1,18 @@
-"""The Keras models of `golden/saved`: how they are made and take steps, and what is compared."""
+"""Models of Keras that are saved: how they are made and take steps, and what is compared.
+
+`python -m tests.keras.saved FOLDER` loads each model of a folder, takes steps, and writes the state
+beside it.
+"""
 
 import importlib
 import json
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from tests.saved_goldens import STEPS, Values, gradients
 
@@ -72,3 +79,17 @@ def state(model: keras.Model, optimizer: Any) -> Values:
 def serialized(optimizer: Any) -> Any:
     """Returns an optimizer as Keras' files have it."""
     return json.loads(json.dumps(keras.saving.serialize_keras_object(optimizer)))
+
+
+def main(folder: str) -> None:
+    """Trains on from the models of a folder."""
+    import optimization  # noqa: F401  all that a user imports
+
+    for file in sorted(Path(folder).glob("*.keras")):
+        model = keras.models.load_model(file)
+        take_steps(model, model.optimizer, {}, STEPS)
+        np.savez(file.with_suffix(".npz"), **state(model, model.optimizer))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,5 +1,10 @@
 """What must hold for every registered rule with Keras, beside `tests/rules/test_contracts.py`."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -16,7 +21,9 @@ from tests.keras.common import (
     relative_error,
     tensorflow_only,
 )
+from tests.keras.saved import build_model, state, take_steps
 from tests.rules import contracts
+from tests.saved_goldens import STEPS, assert_same
 
 pytestmark = pytest.mark.slow
 
@@ -157,3 +164,28 @@ def check_pipeline(make):
     expected = final_weights(make(), initial, gradients)
     actual = final_weights(PipelineOptimizer(make()), initial, gradients)
     assert relative_error(actual, expected) == 0
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_fresh_process_trains_on_from_what_is_saved(tmp_path):
+    """One process for all, since each takes seconds to start."""
+    expected = {}
+    for kind, fields in contracts.all_cases(contracts.least_and_most, once_a_class=True).values():
+        model = build_model()
+        model.compile(PipelineOptimizer(maker(kind, fields)()))
+        take_steps(model, model.optimizer, {}, 0)
+        name = re.sub(r"\W+", "_", f"{kind} {list(fields)}")
+        model.save(tmp_path / f"{name}.keras")
+        take_steps(model, model.optimizer, {}, STEPS)
+        expected[name] = state(model, model.optimizer)
+    run = [sys.executable, "-m", "tests.keras.saved", str(tmp_path)]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name, values in expected.items():
+        with np.load(tmp_path / f"{name}.npz") as found:
+            assert_same(
+                {f"{name}: {path}": found[path] for path in found},
+                {f"{name}: {path}": value for path, value in values.items()},
+            )

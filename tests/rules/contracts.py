@@ -128,8 +128,8 @@ def cases(kind):
 
 
 def forms(kind):
-    """Returns the usual fields, all switches that can act together, and each choice of a word."""
-    rule, found = OPTIMIZERS_CLS.config_class(kind), [{}, busiest(kind)]
+    """Returns `least_and_most`, and each choice of a word."""
+    rule, found = OPTIMIZERS_CLS.config_class(kind), least_and_most(kind)
     return _distinct([*found, *_positions(rule, lambda name: _choices(rule, name))])
 
 
@@ -150,8 +150,14 @@ def _distinct(found):
 
 
 def few(kind):
-    """Returns the usual fields, all switches that can act together, and other numbers."""
-    return _distinct([{}, busiest(kind), _at_once(OPTIMIZERS_CLS.config_class(kind), False)])
+    """Returns `least_and_most`, and other numbers."""
+    numbers = _at_once(OPTIMIZERS_CLS.config_class(kind), False)
+    return _distinct([*least_and_most(kind), numbers])
+
+
+def least_and_most(kind):
+    """Returns the usual fields, and all switches that can act together."""
+    return _distinct([{}, busiest(kind)])
 
 
 def busiest(kind):
@@ -181,7 +187,7 @@ def all_cases(of_type=cases, once_a_class=False):
     """Returns types and fields, by a name.
 
     Args:
-        of_type: Which of a type, a function: `cases`, `forms` or `few`.
+        of_type: Which of a type, a function: `cases`, `forms`, `few` or `least_and_most`.
         once_a_class: Whether those of two types that are the same class with the same arguments
             are one, for what has nothing to do with sections.
     """
