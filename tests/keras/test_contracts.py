@@ -1,4 +1,9 @@
-"""What must hold for every registered rule with Keras, beside `tests/rules/test_contracts.py`."""
+"""What must hold for every registered rule with Keras, beside `tests/rules/test_contracts.py`.
+
+Updates by Keras' backend are NumPy's in each position of a rule's switches, and the compiled ones
+of TensorFlow are the plain ones in each form. `test_sparse.py` tests sparse gradients, and
+`test_distribution.py` and `tests/distribution` test several devices.
+"""
 
 import re
 import subprocess
@@ -13,6 +18,8 @@ from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.keras.derived import keras_class
 from optimization.optimizers import PipelineOptimizer
 from optimization.rules.rule import origins
+from optimization.schedules import LrConfig
+from optimization.schedules.keras_schedules import build_schedule
 from tests.golden_cases import make_variables
 from tests.keras.common import (
     TableSchedule,
@@ -60,6 +67,19 @@ def maker(kind, fields, rate=0.01):
     if section.own_learning_rate() is not None:
         rate = None
     return lambda: OPTIMIZERS_CLS[kind](rate, **section.arguments())
+
+
+@contracts.every_case()
+def test_keras_is_numpy(kind, fields):
+    initial, gradients = contracts.problem(steps=3)
+    optimizer = maker(kind, fields, build_schedule(LrConfig(contracts.RATE).get()))()
+    single = [{path: np.float32(g) for path, g in step.items()} for step in gradients]
+    start = {path: np.float32(w) for path, w in initial.items()}
+    found = final_weights(optimizer, start, single)
+    section = contracts.section_of(kind, fields)
+    expected = contracts.numpy_weights(section, initial, gradients, contracts.stepped)
+    # Roundings of float32, in 3 steps; a step of `sign` or a division by small roots magnifies.
+    assert contracts.difference(found, expected) < 1e-5
 
 
 @tensorflow_only

@@ -1,18 +1,17 @@
-"""Every registered rule in every position of its switches: its transcription, NumPy, Keras.
+"""What must hold for every registered rule by itself, in NumPy, in each position of its switches.
 
-`tests/torch/test_contracts.py` does the same with PyTorch's lists. Fused updates, sparse gradients
-and what is saved have their tests in `tests/keras` and `tests/distribution`, over the registry too.
+It is its transcription, where `tests/references` has one; what it declares to be elementwise is;
+and each of its fields acts. `tests/keras/test_contracts.py` and `tests/torch/test_contracts.py`
+compare what trains with it.
 """
 
 from typing import ClassVar
 
-import numpy as np
 import pytest
 
 from optimization.configs.base import config_dataclass
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule
-from optimization.schedules import LrConfig
 from tests.rules import contracts
 
 every_case = contracts.every_case()
@@ -54,23 +53,3 @@ def test_a_wrong_declaration_fails():
         contracts.check_elementwise(Normalized())
     with pytest.raises(AssertionError, match="nothing depends on .*idle"):
         contracts.check_every_field_acts(Normalized)
-
-
-@pytest.mark.slow
-@every_case
-def test_keras_is_numpy(kind, fields):
-    pytest.importorskip("keras")
-    from optimization.schedules.keras_schedules import build_schedule
-    from tests.golden_cases import make_variables, run
-
-    section = contracts.section_of(kind, fields)
-    initial, gradients = contracts.problem(steps=3)
-    own = section.own_learning_rate()
-    rate = build_schedule(LrConfig(contracts.RATE).get()) if own is None else None
-    optimizer = OPTIMIZERS_CLS[kind](rate, **section.arguments())
-    single = [{path: np.float32(g) for path, g in step.items()} for step in gradients]
-    variables = make_variables({path: np.float32(w) for path, w in initial.items()})
-    *_, (_, found) = run(optimizer, variables, single)
-    expected = contracts.numpy_weights(section, initial, gradients, contracts.stepped)
-    # Roundings of float32, in 3 steps; a step of `sign` or a division by small roots magnifies.
-    assert contracts.difference(found, expected) < 1e-5

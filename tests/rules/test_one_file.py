@@ -130,13 +130,14 @@ def run(folder, *arguments, **environment):
 
 
 def contracts(folder, *files, **environment):
-    options = ("-q", "-p", "no:cacheprovider", "-m", "slow or not slow", "-k", "toy")
-    out = run(folder, "-m", "pytest", *options, *files, **environment)
+    options = ("-q", "-p", "no:cacheprovider", "-m", "slow or not slow", "-k", "toy or fresh")
+    out = run(folder, "-m", "pytest", *options, *files, CONTRACTS_OF="toy", **environment)
     assert " passed" in out
 
 
 def test_both_meet_the_contracts(copied):
-    contracts(copied, "tests/rules/test_contracts.py", "tests/schedules/test_contract.py")
+    files = ["tests/rules/test_contracts.py", "tests/schedules/test_contract.py"]
+    contracts(copied, *files, "tests/keras/test_contracts.py", "tests/keras/test_sparse.py")
 
 
 def test_keras_has_both(copied):
@@ -146,7 +147,8 @@ def test_keras_has_both(copied):
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="PyTorch is an extra")
 def test_torch_has_both(copied):
     run(copied, "-c", TORCH)
-    contracts(copied, "tests/torch/test_contracts.py", KERAS_BACKEND="torch")
+    files = ("tests/torch/test_contracts.py", "tests/torch/test_base.py")
+    contracts(copied, *files, KERAS_BACKEND="torch")
 
 
 def test_the_command_line_has_both(copied):
