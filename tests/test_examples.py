@@ -32,7 +32,9 @@ def public():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_run(name):
-    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    known = {"curve": schedules.curve, "ConstantLrConfig": schedules.constant.ConstantLrConfig}
+    module = importlib.import_module(name)
+    result = doctest.testmod(module, extraglobs=known, optionflags=doctest.ELLIPSIS)
     assert result.failed == 0
 
 

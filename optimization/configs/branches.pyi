@@ -20,19 +20,18 @@ from optimization.rules.schedule_free import ScheduleFreeAdamWConfig, ScheduleFr
 from optimization.rules.sgd import SGDConfig, SGDExperimentalConfig, SGDTorchConfig
 from optimization.schedules.constant import ConstantLrConfig, StepwiseLrConfig
 from optimization.schedules.cosine import CosineLrConfig, CosineRestartsLrConfig, StepCosineLrConfig
-from optimization.schedules.exponential import ExponentialLrConfig, InverseTimeLrConfig
+from optimization.schedules.decays import DirectPowerLrConfig, ExponentialLrConfig
+from optimization.schedules.decays import InverseSqrtLrConfig, InverseTimeLrConfig, LinearLrConfig
+from optimization.schedules.decays import PolynomialLrConfig, PowerAndLinearDecayLrConfig
+from optimization.schedules.decays import PowerDecayWithOffsetLrConfig, RelativeStepLrConfig
 from optimization.schedules.metric import HfGreedyLrConfig, HfReduceLrOnPlateauLrConfig
 from optimization.schedules.phases import OneCycleLrConfig, WarmupStableDecayLrConfig
-from optimization.schedules.polynomial import LinearLrConfig, PolynomialLrConfig
-from optimization.schedules.power import DirectPowerLrConfig, InverseSqrtLrConfig
-from optimization.schedules.power import PowerAndLinearDecayLrConfig, PowerDecayWithOffsetLrConfig
-from optimization.schedules.relative_step import RelativeStepLrConfig
 from optimization.schedules.transformers import HfConstantLrConfig, HfConstantWithWarmupLrConfig
 from optimization.schedules.transformers import HfCosineLrConfig, HfCosineWarmupWithMinLrConfig
 from optimization.schedules.transformers import HfCosineWithMinLrConfig
 from optimization.schedules.transformers import HfCosineWithRestartsLrConfig, HfInverseSqrtLrConfig
 from optimization.schedules.transformers import HfLinearLrConfig, HfPolynomialLrConfig
-from optimization.schedules.transformers_wsd import HfWarmupStableDecayLrConfig
+from optimization.schedules.warmed_up import HfWarmupStableDecayLrConfig
 from optimization.schedules.warmups import ConstantWarmupConfig, CosineWarmupConfig
 from optimization.schedules.warmups import ExponentialWarmupConfig, LinearWarmupConfig
 from optimization.schedules.warmups import PolynomialWarmupConfig

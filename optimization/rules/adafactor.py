@@ -21,7 +21,7 @@ from optimization.configs.yaml_file import SourcedDict
 from optimization.rules.adafactor_formula import AdafactorFormula
 from optimization.rules.base import CLIPS, OPTIMIZERS_CLS
 from optimization.rules.rule import Numbers
-from optimization.schedules.relative_step import RelativeStepLrConfig
+from optimization.schedules.decays import RelativeStepLrConfig
 
 OneOrMorePatterns = Annotated[
     Patterns, BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)

@@ -8,7 +8,7 @@ from optimization.configs.base import config_dataclass
 from optimization.matching.patterns import matches_any
 from optimization.rules.layerwise import LayerwiseRule
 from optimization.rules.rule import Numbers, Slot, given
-from optimization.schedules.relative_step import RelativeStepLrConfig
+from optimization.schedules.decays import RelativeStepLrConfig
 
 
 def _without(shape: Sequence[int], axis: int) -> tuple[int, ...]:

@@ -15,7 +15,13 @@ from pydantic import StringConstraints
 from optimization.configs.base import config_dataclass
 from optimization.configs.fields import Steps
 from optimization.configs.float32 import Float32Config
-from optimization.configs.types import REQUIRED, FirstSteps
+from optimization.configs.types import (
+    REMAINING,
+    REQUIRED,
+    FirstSteps,
+    NonNegativeFloat,
+    PositiveSteps,
+)
 
 Array = Any
 """A NumPy array or a tensor of one of Keras' backends."""
@@ -75,6 +81,32 @@ class BaseLrConfig(Float32Config):
     def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
         """Yields the field and the message of what contradicts a warmup before this rate."""
         return iter(())
+
+
+@config_dataclass
+class InitialLrConfig(BaseLrConfig):
+    """The base class of learning rates that start from a rate of their own.
+
+    Attributes:
+        initial_learning_rate: lr0, the rate at step 0, >= 0.
+    """
+
+    name: ScopeName = ""
+    initial_learning_rate: NonNegativeFloat = REQUIRED
+
+
+@config_dataclass
+class DecayLrConfig(InitialLrConfig):
+    """The base class of learning rates that come to an end after `decay_steps`.
+
+    Attributes:
+        decay_steps: The length of the decay; left out, it lasts to the end of the training.
+    """
+
+    decay_steps: Steps[PositiveSteps] = REMAINING
+
+    def end(self) -> tuple[str, int] | None:
+        return "decay_steps", self.decay_steps
 
 
 @config_dataclass

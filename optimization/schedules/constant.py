@@ -17,9 +17,7 @@ class ConstantLrConfig(BaseLrConfig):
 
         lr(s) = learning_rate
 
-    >>> from optimization.schedules import curve
-    >>> rate = ConstantLrConfig(learning_rate=0.5)
-    >>> curve(rate, None, [0, 50, 100]).round(4)
+    >>> curve(ConstantLrConfig(learning_rate=0.5), None, [0, 50, 100]).round(4)
     array([0.5, 0.5, 0.5])
 
     Source: as in Model Garden's `constant`.
@@ -48,7 +46,6 @@ class StepwiseLrConfig(BaseLrConfig):
     At a boundary exactly the value before it holds, as in Model Garden and Keras (optax already has
     the next one there).
 
-    >>> from optimization.schedules import curve
     >>> rate = StepwiseLrConfig(boundaries=[50, 80], values=[1.0, 0.1, 0.01])
     >>> curve(rate, None, [50, 51, 100]).round(4)
     array([1.  , 0.1 , 0.01])

@@ -11,21 +11,27 @@ from annotated_types import Ge
 from optimization.configs.base import config_dataclass
 from optimization.configs.fields import Field, Steps
 from optimization.configs.types import (
-    REMAINING,
     REQUIRED,
     Boundaries,
     Fraction,
     NonNegativeFloat,
     PositiveSteps,
 )
-from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.base import (
+    Array,
+    BaseLrConfig,
+    DecayLrConfig,
+    InitialLrConfig,
+    Namespace,
+    ScopeName,
+)
 from optimization.schedules.formulas import half_cosine, lookup, whole_and_rest
 from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("cosine")
 @config_dataclass
-class CosineLrConfig(BaseLrConfig):
+class CosineLrConfig(DecayLrConfig):
     """Lowers the rate along half a cosine, from `initial_learning_rate` to `alpha` times that.
 
         lr(s) = lr0 * (alpha + (1 - alpha) * (1 + cos(pi * s / T)) / 2),  s at most T = decay_steps
@@ -34,7 +40,6 @@ class CosineLrConfig(BaseLrConfig):
     counts as 0, as in Model Garden and Keras, whose float32 sum 1 + cos loses it: this concerns the
     last T / 12868 steps.
 
-    >>> from optimization.schedules import curve
     >>> rate = CosineLrConfig(initial_learning_rate=1.0, decay_steps=100)
     >>> curve(rate, None, [0, 50, 100]).round(4)
     array([1. , 0.5, 0. ])
@@ -42,19 +47,12 @@ class CosineLrConfig(BaseLrConfig):
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983; as in Keras' CosineDecay.
 
     Attributes:
-        initial_learning_rate: lr0, the rate at step 0, >= 0.
-        decay_steps: The length of the decay; left out, it lasts to the end of the training.
         alpha: The last rate as a fraction of the first.
     """
 
     name: ScopeName = "CosineDecay"
-    initial_learning_rate: NonNegativeFloat = REQUIRED
-    decay_steps: Steps[PositiveSteps] = REMAINING
     alpha: Fraction = 0.0
     offset: int = 0
-
-    def end(self) -> tuple[str, int]:
-        return "decay_steps", self.decay_steps
 
     def value(self, step: Array, xp: Namespace) -> Array:
         remaining = xp.maximum(self.decay_steps - step, 0.0) / self.decay_steps
@@ -82,7 +80,7 @@ def _restarts(first: int, t_mul: float, m_mul: float) -> tuple[tuple[float, ...]
 
 @LR_CLS.register("cosine_restarts")
 @config_dataclass
-class CosineRestartsLrConfig(BaseLrConfig):
+class CosineRestartsLrConfig(InitialLrConfig):
     """Restarts a cosine decay, each time `t_mul` times as long and `m_mul` times as high: SGDR.
 
         lr(s) = lr0 * (alpha + (1 - alpha) * m_mul**i * (1 + cos(pi * u)) / 2)
@@ -92,7 +90,6 @@ class CosineRestartsLrConfig(BaseLrConfig):
     fields are those of Keras' CosineDecayRestarts, which finds i by a float32 logarithm and may be
     a step late.
 
-    >>> from optimization.schedules import curve
     >>> rate = CosineRestartsLrConfig(initial_learning_rate=1.0, first_decay_steps=100, m_mul=0.5)
     >>> curve(rate, None, [0, 50, 100, 200]).round(4)
     array([1.  , 0.5 , 0.5 , 0.25])
@@ -100,7 +97,6 @@ class CosineRestartsLrConfig(BaseLrConfig):
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983.
 
     Attributes:
-        initial_learning_rate: lr0, the rate at step 0, >= 0.
         first_decay_steps: The length of the first cycle.
         t_mul: The length of a cycle relative to the one before: 1, or at least 1.001.
         m_mul: The height of a cycle relative to the one before, in [0, 1].
@@ -108,7 +104,6 @@ class CosineRestartsLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "CosineDecayRestarts"
-    initial_learning_rate: NonNegativeFloat = REQUIRED
     first_decay_steps: Steps[PositiveSteps] = REQUIRED
     t_mul: Annotated[float, Ge(1)] = 2.0
     m_mul: Fraction = 1.0
@@ -145,7 +140,6 @@ class StepCosineLrConfig(BaseLrConfig):
     one on values[-1]. (Model Garden goes through the first half cosine several times if the first
     boundary is not 0, and divides by zero from the last boundary on.)
 
-    >>> from optimization.schedules import curve
     >>> rate = StepCosineLrConfig(boundaries=[50, 100], values=[1.0, 0.5])
     >>> curve(rate, None, [0, 50, 75, 100]).round(4)
     array([1.  , 1.  , 0.75, 0.5 ])

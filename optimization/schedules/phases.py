@@ -12,19 +12,18 @@ from optimization.configs.types import (
     REMAINING,
     REQUIRED,
     Fraction,
-    NonNegativeFloat,
     NonNegativeSteps,
     PositiveFloat,
     PositiveSteps,
 )
-from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.base import Array, BaseLrConfig, InitialLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import half_cosine, lookup
 from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("warmup_stable_decay")
 @config_dataclass
-class WarmupStableDecayLrConfig(BaseLrConfig):
+class WarmupStableDecayLrConfig(InitialLrConfig):
     """Keeps the rate constant, then lowers it: two phases of a warmup-stable-decay schedule.
 
         lr(s) = lr0                               for s <= S = stable_steps
@@ -34,7 +33,6 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
     `1-sqrt`. From step S + decay_steps on it is lr0 * r. The warmup is that of the warmup section;
     with its `mode: replace` the stable phase counts from step 0 and contains the warmup.
 
-    >>> from optimization.schedules import curve
     >>> rate = WarmupStableDecayLrConfig(initial_learning_rate=1.0, stable_steps=80, decay_steps=20)
     >>> curve(rate, None, [0, 80, 90, 100]).round(4)
     array([1. , 1. , 0.5, 0. ])
@@ -51,7 +49,6 @@ class WarmupStableDecayLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "WarmupStableDecay"
-    initial_learning_rate: NonNegativeFloat = REQUIRED
     stable_steps: Steps[NonNegativeSteps] = REQUIRED
     decay_steps: Steps[PositiveSteps] = REMAINING
     min_lr_ratio: Fraction = 0.0
@@ -90,7 +87,6 @@ class OneCycleLrConfig(BaseLrConfig):
     From step T - 1 on it is `last` (PyTorch raises an error from step T on). Momentum is left
     alone, unlike PyTorch's default.
 
-    >>> from optimization.schedules import curve
     >>> rate = OneCycleLrConfig(max_learning_rate=1.0, total_steps=100, pct_start=0.5)
     >>> curve(rate, None, [0, 49, 74, 99]).round(4)
     array([0.04, 1.  , 0.5 , 0.  ])

@@ -72,9 +72,7 @@ class HfConstantLrConfig(BaseLrConfig):
 
         lr(s) = initial_learning_rate
 
-    >>> from optimization.schedules import curve
-    >>> rate = HfConstantLrConfig(initial_learning_rate=1.0)
-    >>> curve(rate, None, [0, 100]).round(4)
+    >>> curve(HfConstantLrConfig(initial_learning_rate=1.0), None, [0, 100]).round(4)
     array([1., 1.])
 
     Source: as in transformers' `get_constant_schedule`.
@@ -100,7 +98,6 @@ class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
 
         lr(s) = lr0 * s / W  for s < W, then lr0
 
-    >>> from optimization.schedules import curve
     >>> rate = HfConstantWithWarmupLrConfig(initial_learning_rate=1.0, num_warmup_steps=10)
     >>> curve(rate, None, [0, 5, 10, 100]).round(4)
     array([0. , 0.5, 1. , 1. ])
@@ -122,7 +119,6 @@ class HfLinearLrConfig(EndingLrConfig):
         lr(s) = lr0 * s / W                             for s < W
         lr(s) = lr0 * max(0, (N - s) / max(1, N - W))   then
 
-    >>> from optimization.schedules import curve
     >>> rate = HfLinearLrConfig(
     ...     initial_learning_rate=1.0, num_warmup_steps=10, num_training_steps=110
     ... )
@@ -149,7 +145,6 @@ class HfCosineLrConfig(_CosineLrConfig):
 
     It goes on past step N, and there rises again, as in transformers: train for N steps.
 
-    >>> from optimization.schedules import curve
     >>> rate = HfCosineLrConfig(
     ...     initial_learning_rate=1.0, num_warmup_steps=10, num_training_steps=110
     ... )
@@ -177,7 +172,6 @@ class HfCosineWithRestartsLrConfig(EndingLrConfig):
     A restart is exactly at the first step with c p >= i. (transformers rounds c p, and for some
     c, 49 for example, has the end of the cycle in the place of its restart.)
 
-    >>> from optimization.schedules import curve
     >>> rate = HfCosineWithRestartsLrConfig(
     ...     initial_learning_rate=1.0, num_training_steps=100, num_cycles=2
     ... )
@@ -208,7 +202,6 @@ class HfPolynomialLrConfig(EndingLrConfig):
         lr(s) = lr0 * s / W                                    for s < W
         lr(s) = (lr0 - end) * ((N - s) / (N - W)) ** p + end   then, s at most N
 
-    >>> from optimization.schedules import curve
     >>> rate = HfPolynomialLrConfig(initial_learning_rate=1.0, num_training_steps=100, power=2.0)
     >>> curve(rate, None, [0, 50, 100]).round(4)
     array([1.  , 0.25, 0.  ])
@@ -244,7 +237,6 @@ class HfInverseSqrtLrConfig(WarmedUpLrConfig):
         lr(s) = lr0 * s / W                          for s < W
         lr(s) = lr0 * sqrt(ts / (ts + s - W))        then
 
-    >>> from optimization.schedules import curve
     >>> rate = HfInverseSqrtLrConfig(initial_learning_rate=1.0, num_warmup_steps=100)
     >>> curve(rate, None, [0, 50, 100, 400]).round(4)
     array([0. , 0.5, 1. , 0.5])
@@ -273,7 +265,6 @@ class HfCosineWithMinLrConfig(_MinLrConfig):
 
     It goes on past step N, and there rises again, as in transformers.
 
-    >>> from optimization.schedules import curve
     >>> rate = HfCosineWithMinLrConfig(
     ...     initial_learning_rate=1.0, num_training_steps=100, min_lr=0.1
     ... )
@@ -303,7 +294,6 @@ class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
     with p = (s - W + 1) / max(1, N - W). So the first step has a rate above 0, and the last one,
     s = N - 1, the least. It goes on past it, and there rises again, as in transformers.
 
-    >>> from optimization.schedules import curve
     >>> rate = HfCosineWarmupWithMinLrConfig(
     ...     initial_learning_rate=1.0, num_training_steps=100, min_lr=0.1
     ... )

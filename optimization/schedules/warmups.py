@@ -16,8 +16,6 @@ class LinearWarmupConfig(BaseWarmupConfig):
 
     Model Garden's schedule cannot be rebuilt from its own `get_config()`; this one can.
 
-    >>> from optimization.schedules import curve
-    >>> from optimization.schedules.constant import ConstantLrConfig
     >>> warmup = LinearWarmupConfig(warmup_steps=100)
     >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 50, 100]).round(4)
     array([0. , 0.5, 1. ])
@@ -45,8 +43,6 @@ class PolynomialWarmupConfig(BaseWarmupConfig):
 
     Steps 0 and 1 have the same rate, as in Model Garden.
 
-    >>> from optimization.schedules import curve
-    >>> from optimization.schedules.constant import ConstantLrConfig
     >>> warmup = PolynomialWarmupConfig(warmup_steps=100, power=2.0)
     >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [50, 100]).round(4)
     array([0.25, 1.  ])
@@ -71,8 +67,6 @@ class ConstantWarmupConfig(BaseWarmupConfig):
 
         warmup(s) = w0
 
-    >>> from optimization.schedules import curve
-    >>> from optimization.schedules.constant import ConstantLrConfig
     >>> warmup = ConstantWarmupConfig(warmup_steps=100, warmup_learning_rate=0.1)
     >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 99, 100]).round(4)
     array([0.1, 0.1, 1. ])
@@ -98,8 +92,6 @@ class CosineWarmupConfig(BaseWarmupConfig):
 
         warmup(s) = w0 + (target - w0) * (1 - cos(pi * s / W)) / 2
 
-    >>> from optimization.schedules import curve
-    >>> from optimization.schedules.constant import ConstantLrConfig
     >>> warmup = CosineWarmupConfig(warmup_steps=100)
     >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 50, 100]).round(4)
     array([0. , 0.5, 1. ])
@@ -125,8 +117,6 @@ class ExponentialWarmupConfig(BaseWarmupConfig):
 
         warmup(s) = w0 * (target / w0) ** (s / W)
 
-    >>> from optimization.schedules import curve
-    >>> from optimization.schedules.constant import ConstantLrConfig
     >>> warmup = ExponentialWarmupConfig(warmup_steps=100, warmup_learning_rate=0.01)
     >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 50, 100]).round(4)
     array([0.01, 0.1 , 1.  ])
