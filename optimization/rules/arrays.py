@@ -1,37 +1,28 @@
 """The functions that formulas compute with, over arrays that do not change."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from optimization.matching.matrices import flattened
 
-Function = Callable[..., Any]
+_OF_MODULES = (
+    *("abs", "sqrt", "sign", "square", "power", "maximum", "minimum", "where", "clip", "expm1"),
+    *("mean", "expand_dims", "reshape", "matmul", "swapaxes"),
+)
 
 
 class Arrays:
-    """What a formula calls `xp`: the functions of NumPy, `jax.numpy` or `keras.ops`."""
-
-    abs: Function
-    sqrt: Function
-    sign: Function
-    square: Function
-    power: Function
-    maximum: Function
-    minimum: Function
-    where: Function
-    clip: Function
-    expm1: Function
-    mean: Function
-    expand_dims: Function
-    reshape: Function
-    matmul: Function
-    swapaxes: Function
+    """What a formula calls `xp`: functions of NumPy, `jax.numpy` or `keras.ops`, and more."""
 
     def __init__(self, module: Any):
         self.module = module
-        for name in Arrays.__annotations__:
-            setattr(self, name, getattr(module, name))
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _OF_MODULES:
+            raise AttributeError(f"there is no function {name!r}")
+        setattr(self, name, getattr(self.module, name))
+        return getattr(self, name)
 
     def rsqrt(self, x: Any) -> Any:
         """Returns 1 / sqrt(x)."""

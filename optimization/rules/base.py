@@ -16,21 +16,13 @@ from optimization import extras
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.float32 import Float32Config
 from optimization.configs.registry import REPLACEABLE, Entry, Registry, import_target
-from optimization.configs.types import (
-    Decay,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-)
+from optimization.configs.types import Decay, NonNegativeFloat, PositiveFloat, PositiveInt
 
 if typing.TYPE_CHECKING:
     from optimization.schedules import BaseLrConfig
 
 PIPELINE = {"pipeline": True}
 """Metadata of a field that the shared step carries out, not the optimizer's own class."""
-
-AVERAGE = {**PIPELINE, "average": True}
-"""Metadata of a field of the shared step that is about the weights' average."""
 
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 """The kinds of clip, of which at most one may be set."""
@@ -90,14 +82,13 @@ class BaseOptimizerConfig(Float32Config):
     )
     max_consecutive_nonfinite: PositiveInt | None = field(default=None, metadata=PIPELINE)
     weight_decay: NonNegativeFloat | None = field(default=None, metadata=REPLACEABLE)
-    use_ema: bool = field(default=False, metadata=AVERAGE)
-    ema_momentum: Decay = field(default=0.99, metadata=AVERAGE)
-    ema_overwrite_frequency: PositiveInt | None = field(default=None, metadata=AVERAGE)
+    use_ema: bool = field(default=False, metadata=PIPELINE)
+    ema_momentum: Decay = field(default=0.99, metadata=PIPELINE)
+    ema_overwrite_frequency: PositiveInt | None = field(default=None, metadata=PIPELINE)
     loss_scale_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     jit_compile: bool | Literal["auto"] = field(default="auto", metadata=PIPELINE)
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields contradictions: more than one clip, Nesterov without momentum."""
         clips = [name for name in CLIPS if getattr(self, name)]
         if len(clips) > 1:
             message = f"at most one kind of clip may be set, got {' and '.join(clips)}"
@@ -112,16 +103,11 @@ class BaseOptimizerConfig(Float32Config):
             for name, usual in (("ema_momentum", 0.99), ("ema_overwrite_frequency", None)):
                 if getattr(self, name) != usual:
                     yield name, "needs `use_ema: true`"
-        yield from self._decays()
-
-    def _decays(self) -> Iterator[tuple[str, str]]:
-        """Yields weight decay that the class does not know, or that is set twice."""
-        if not self.weight_decay:
-            return
-        if not self.decay_arguments:
+        own = next(iter(self.decay_arguments), None)
+        if self.weight_decay and own is None:
             yield "weight_decay", "the class of this type takes none"
-        elif self.decay_arguments[0] != "weight_decay" and getattr(self, self.decay_arguments[0]):
-            yield "weight_decay", f"at most one of it and `{self.decay_arguments[0]}` may be set"
+        elif self.weight_decay and own and own != "weight_decay" and getattr(self, own):
+            yield "weight_decay", f"at most one of it and `{own}` may be set"
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the optimizer's class, apart from the learning rate."""
@@ -163,7 +149,7 @@ class BaseOptimizerConfig(Float32Config):
 
     def pipeline_arguments(self) -> dict[str, Any]:
         """Returns what the shared step is told, but for the average."""
-        average = [f.name for f in dataclasses.fields(self) if f.metadata.get("average")]
+        average = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
         return {name: getattr(self, name) for name in self.pipeline_fields() if name not in average}
 
     def average_arguments(self) -> dict[str, Any] | None:

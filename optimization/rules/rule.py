@@ -194,7 +194,6 @@ class Rule(BaseOptimizerConfig):
 
     def settings(self, path: str, shape: Sequence[int]) -> dict[str, Any]:
         """Returns what a variable has of its own, of `variable_settings`."""
-        del path, shape
         return {}
 
     def all_settings(
@@ -205,7 +204,6 @@ class Rule(BaseOptimizerConfig):
 
     def shape_settings(self, shape: Sequence[int], group: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what a parameter of PyTorch's has of its own, beside what its group has."""
-        del shape, group
         return {}
 
     def moves_by_gradient_alone(self, h: Numbers) -> bool:
@@ -213,12 +211,10 @@ class Rule(BaseOptimizerConfig):
 
         Rows that a sparse gradient has not looked up are not read then.
         """
-        del h
         return False
 
     def is_elementwise(self, h: Numbers) -> bool:
         """Says of a variable's numbers whether its entries are updated each by itself."""
-        del h
         return self.elementwise
 
     def decay_rates(self, h: Numbers) -> list[Any]:

@@ -127,16 +127,11 @@ class SGDTorchConfig(SGDFormula):
 
     class_name = "SGDTorch"
     argument_order = (
-        "momentum",
-        "momentum_start",
-        "warmup_steps",
-        "nesterov",
-        "weight_decay",
-        "weight_keys",
+        *("momentum", "momentum_start", "warmup_steps"),
+        *("nesterov", "weight_decay", "weight_keys"),
     )
     variable_settings: ClassVar = {
-        "classic_momentum": False,
-        "decoupled_weight_decay": False,
+        **dict.fromkeys(SGDFormula.variable_settings, False),
         "kind": "",
     }
     own_rates: ClassVar = {"bias": "bias_learning_rate", "other": "other_learning_rate"}
