@@ -20,15 +20,7 @@ def with_warmup(
     step: Array,
     xp: Namespace,
 ) -> Array:
-    """Returns the learning rate `rate` with `warmup`; `BaseWarmupConfig` says how.
-
-    Args:
-        warmup: The warmup, with `warmup_steps` > 0.
-        rate: The learning rate without it.
-        target: What `warmup_target` returns.
-        step: Optimizer steps, a float array.
-        xp: The array namespace.
-    """
+    """Returns the learning rate `rate` with `warmup`, which leads to what `warmup_target` says."""
     length = float(warmup.warmup_steps)
     early = step < length
     ramp = warmup.value(xp.minimum(step, length), target, xp)
@@ -94,9 +86,8 @@ def schedule_conflicts(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig)
         return []
     if unknown_lengths(lr_config) or unknown_lengths(warmup_config):
         return []
-    number, xp = _arithmetic(lr_config, warmup_config)
     try:
-        warmup_target(warmup_config, lambda step: lr_config.at(number(step), xp))
+        _evaluation(lr_config, warmup_config, _namespace(lr_config, warmup_config))
     except ConfigError as error:
         return list(error.problems)
     return []
@@ -115,9 +106,7 @@ def check_schedule(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | No
 
 def needs_keras(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> bool:
     """Whether a Keras class, not a formula, implements the learning rate or the warmup."""
-    return lr_config.keras_class is not None or (
-        warmup_config is not None and warmup_config.keras_class is not None
-    )
+    return any(getattr(config, "keras_class", None) for config in (lr_config, warmup_config))
 
 
 def are_ours(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> bool:
@@ -160,17 +149,11 @@ def curve(
 def curve_function(
     lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None
 ) -> Callable[..., "np.ndarray"]:
-    """Returns `curve` as a function of the steps alone, for configs that no longer change.
-
-    What does not depend on the steps, checks above all, is done once.
-
-    Raises:
-        ConfigError: If the configs are not complete and right.
-    """
+    """Returns `curve` as a function of the steps; checks are made once, for read-only configs."""
     import numpy as np
 
     check_schedule(lr_config, warmup_config)
-    evaluate = _evaluation(lr_config, warmup_config, np.float64, np)
+    evaluate = _evaluation(lr_config, warmup_config, np)
 
     def values(steps: "Sequence[int] | np.ndarray") -> "np.ndarray":
         steps = np.asarray(steps, dtype=np.float64)
@@ -185,32 +168,26 @@ def checked_values(
     lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None, steps: Sequence[int]
 ) -> list[float]:
     """Returns `curve` for configs that are right and need no Keras, cheaply for a few steps."""
-    number, xp = _arithmetic(lr_config, warmup_config)
+    xp = _namespace(lr_config, warmup_config)
     if xp is scalars:
-        evaluate = _evaluation(lr_config, warmup_config, number, xp)
+        evaluate = _evaluation(lr_config, warmup_config, xp)
         return [evaluate(float(step)) for step in steps]
     with xp.errstate(all="ignore"):
-        evaluate = _evaluation(lr_config, warmup_config, number, xp)
-        values = xp.asarray(evaluate(xp.asarray(steps, dtype=number)), dtype=number)
+        values = xp.asarray(curve(lr_config, warmup_config, steps), xp.float64)
         return xp.broadcast_to(values, (len(steps),)).tolist()
 
 
-def _arithmetic(
-    lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None
-) -> tuple[type, Namespace]:
-    """Returns the type of a step and the namespace in which formulas are checked."""
+def _namespace(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> Namespace:
+    """Returns the namespace in which formulas are checked."""
     if are_ours(lr_config, warmup_config):
-        return float, scalars
+        return scalars
     import numpy as np
 
-    return np.float64, np
+    return np
 
 
 def _evaluation(
-    lr_config: BaseLrConfig,
-    warmup_config: BaseWarmupConfig | None,
-    number: type,
-    xp: Namespace,
+    lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None, xp: Namespace
 ) -> Callable[[Array], Array]:
     if needs_keras(lr_config, warmup_config):
         from optimization.schedules.keras_schedules import build_schedule, sample
@@ -223,5 +200,6 @@ def _evaluation(
 
     if warmup_config is None or warmup_config.warmup_steps == 0:
         return rate
+    number = float if xp is scalars else xp.float64
     target = warmup_target(warmup_config, lambda step: rate(number(step)))
     return lambda steps: with_warmup(warmup_config, rate, target, steps, xp)

@@ -25,12 +25,7 @@ elif _BACKEND == "torch":
 
 
 def evaluated(function: Callable[[Array, Namespace], Array], step: Any) -> Any:
-    """Returns `function(step, xp)` as a float32 tensor.
-
-    Args:
-        function: A formula.
-        step: Optimizer steps: a number, an array, a tensor or a variable, of any dtype.
-    """
+    """Returns `function(step, xp)` as a float32 tensor, for a number, tensor or variable `step`."""
     if not _has_float64():
         return ops.cast(function(ops.convert_to_tensor(step, "float32"), ops), "float32")
     if _BACKEND == "jax":

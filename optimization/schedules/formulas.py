@@ -53,12 +53,8 @@ def lookup(
 ) -> list[Array]:
     """Returns, for each of `tables`, its entry for the interval that `step` is in.
 
-    Args:
-        step: Optimizer steps.
-        boundaries: Where one interval ends and the next begins, increasing.
-        tables: Each holds one entry more than `boundaries`.
-        side: "left" where a boundary belongs to the interval before it, "right" to the one after.
-        xp: The array namespace.
+    They hold one entry more than `boundaries`, which increase and belong to the interval before
+    them if `side` is "left", else to the one after.
     """
     if not boundaries:
         return [xp.full_like(step, table[0]) for table in tables]

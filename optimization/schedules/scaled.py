@@ -29,9 +29,7 @@ class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
         name: str = "ScaledLearningRate",
     ):
         super().__init__()
-        self.learning_rate = learning_rate
-        self.factor = factor
-        self.decay = decay
+        self.learning_rate, self.factor, self.decay = learning_rate, factor, decay
         self.name = name
 
     def __call__(self, step: Any) -> Any:
@@ -58,17 +56,12 @@ class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def scaled(learning_rate: Any, factor: float = 1.0, decay: float = 0.0) -> Any:
-    """Returns `learning_rate` with a factor and a decay, as plainly as can be.
-
-    A float stays a float where there is no decay.
-    """
-    if decay:
-        return ScaledLearningRate(learning_rate, factor, decay)
-    if factor == 1.0:
+    """Returns `learning_rate` with a factor and a decay; without decay a float stays a float."""
+    if not decay and factor == 1.0:
         return learning_rate
-    if isinstance(learning_rate, float):
+    if not decay and isinstance(learning_rate, float):
         return learning_rate * factor
-    return ScaledLearningRate(learning_rate, factor)
+    return ScaledLearningRate(learning_rate, factor, decay)
 
 
 def rate_text(rate: Any) -> printing.Text:

@@ -7,14 +7,11 @@ from typing import Any
 def steps_around(marks: Iterable[int], last: int, parts: int) -> list[int]:
     """Returns the steps that tell what a curve does up to the step `last`, increasing.
 
+    Those are `marks`, at which it may bend, with the ones before and after; and, unless `parts` is
+    0, the ends of as many even parts, and powers of 2.
+
         >>> steps_around({0, 100}, last=200, parts=2)
         [0, 1, 2, 4, 8, 16, 32, 64, 99, 100, 101, 128, 200]
-
-    Args:
-        marks: Steps at which it may bend; the one before and the one after count too.
-        last: The last step.
-        parts: Into how many even parts the steps are divided; powers of 2 count too. With 0
-            the marks are all there is.
     """
     steps = {mark + side for mark in marks for side in (-1, 0, 1)}
     if parts:
@@ -26,12 +23,10 @@ def steps_around(marks: Iterable[int], last: int, parts: int) -> list[int]:
 def telling_steps(settings: Any, dense: bool = True) -> list[int]:
     """Returns steps among which a schedule has its highest rate, or nearly so.
 
+    Any integer in `settings`, its arguments, may be a number of steps; `dense`: and many between.
+
         >>> telling_steps({"decay_steps": 100}, dense=False)
         [0, 1, 2, 99, 100, 101]
-
-    Args:
-        settings: The schedule's arguments, nested; any integer in them may be a number of steps.
-        dense: Whether there are many points between.
     """
     marks = {0, 1, *_integers(settings)}
     # A warmup may delay what a mark counts from.

@@ -24,10 +24,10 @@ from optimization.schedules.warmed_up import EndingLrConfig, WarmedUpLrConfig
 
 @config_dataclass
 class _CosineLrConfig(EndingLrConfig):
-    """One that follows `num_cycles` waves of a cosine, half of one by default.
+    """One that follows waves of a cosine.
 
     Attributes:
-        num_cycles: How many waves of the cosine there are up to the end.
+        num_cycles: c, how many waves there are up to step N; 0.5 ends at the least rate.
     """
 
     steps_ahead = 0.0  # not a field
@@ -43,8 +43,8 @@ class _MinLrConfig(_CosineLrConfig):
     """One that falls to a least rate.
 
     Attributes:
-        min_lr: The least rate; exactly one of this and the next is set.
-        min_lr_rate: The least rate as a fraction of the initial one.
+        min_lr: The least rate, r * lr0; exactly one of this and the next is set.
+        min_lr_rate: r, the least rate as a fraction of lr0.
     """
 
     min_lr: NonNegativeFloat | None = None
@@ -152,9 +152,6 @@ class HfCosineLrConfig(_CosineLrConfig):
     array([0. , 0.5, 1. , 0.5, 0. ])
 
     Source: as in transformers' `get_cosine_schedule_with_warmup`.
-
-    Attributes:
-        num_cycles: c, how many waves there are up to step N; 0.5 ends at 0.
     """
 
     name: ScopeName = "CosineScheduleWithWarmup"
@@ -272,11 +269,6 @@ class HfCosineWithMinLrConfig(_MinLrConfig):
     array([1.  , 0.55, 0.1 ])
 
     Source: as in transformers' `get_cosine_with_min_lr_schedule_with_warmup`.
-
-    Attributes:
-        num_cycles: c, how many waves there are up to step N; 0.5 ends at the least rate.
-        min_lr: The least rate, r * lr0; exactly one of this and the next is set.
-        min_lr_rate: r, the least rate as a fraction of lr0.
     """
 
     name: ScopeName = "CosineWithMinLrScheduleWithWarmup"
@@ -303,9 +295,6 @@ class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
     Source: as in transformers' `get_cosine_with_min_lr_schedule_with_warmup_lr_rate`.
 
     Attributes:
-        num_cycles: c, how many waves there are up to step N; 0.5 ends at the least rate.
-        min_lr: The least rate, r * lr0; exactly one of this and the next is set.
-        min_lr_rate: r, the least rate as a fraction of lr0.
         warmup_lr_rate: w, the rate at step 0 as a fraction of lr0; None for 1 / W.
     """
 
@@ -320,7 +309,6 @@ class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
             yield "warmup_lr_rate", "needs `num_warmup_steps` > 0"
 
     def ramp(self, step: Array, xp: Namespace) -> Array:
-        del xp
         start = self.warmup_lr_rate
         if start is None:
             return (step + 1.0) / self.num_warmup_steps

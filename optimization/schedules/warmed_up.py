@@ -50,7 +50,6 @@ class WarmedUpLrConfig(BaseLrConfig):
 
     def ramp(self, step: Array, xp: Namespace) -> Array:
         """Returns the factor at a step of the warmup."""
-        del xp
         return step / self.num_warmup_steps
 
     def factor(self, done: Array, xp: Namespace) -> Array:

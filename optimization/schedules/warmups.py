@@ -81,7 +81,6 @@ class ConstantWarmupConfig(BaseWarmupConfig):
     warmup_learning_rate: NonNegativeFloat = 0.0
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
-        del target
         return xp.full_like(step, self.warmup_learning_rate)
 
 
