@@ -127,14 +127,11 @@ class AdafactorConfig(AdafactorFormula):
         return result
 
     def _defaults(self) -> dict[str, Any]:
-        usual = super()._defaults()
-        usual.update(preset(self.variant, {"step_size": self.step_size}))
-        return usual
+        return {**super()._defaults(), **preset(self.variant, {"step_size": self.step_size})}
 
     def own_learning_rate(self) -> RelativeStepLrConfig | None:
-        if self.step_size != "relative":
-            return None
-        return RelativeStepLrConfig(warmup_init=self.warmup_init)
+        is_relative = self.step_size == "relative"
+        return RelativeStepLrConfig(warmup_init=self.warmup_init) if is_relative else None
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         problems, doubts = super().problems()
@@ -196,40 +193,25 @@ class AdafactorConfig(AdafactorFormula):
 
 
 _PAPER = {"step_size": "relative", "factored_axes": "last_two", "min_dim_size_to_factor": 1}
+_HF = {**_PAPER, "weight_decay_kind": "step_size", "step_count": "per_parameter"}
+_BY_RATE = {"weight_decay_kind": "learning_rate"}
+_CLAMP = {"epsilon1": None, "epsilon1_mode": "clamp"}
 _DIFFERENCES: dict[str, dict[str, Any]] = {
     "paper": _PAPER,
-    "hf": {**_PAPER, "weight_decay_kind": "step_size", "step_count": "per_parameter"},
-    "torch": {
-        **_PAPER,
-        "step_size": "capped",
-        "epsilon1": None,
-        "epsilon1_mode": "clamp",
-        "weight_decay_kind": "learning_rate",
-        "step_count": "per_parameter",
-    },
-    "keras": {
-        **_PAPER,
-        "step_size": "capped",
-        "weight_decay_kind": "learning_rate",
-        "weight_decay_first": True,
-    },
+    "hf": _HF,
+    "torch": {**_HF, **_BY_RATE, **_CLAMP, "step_size": "capped"},
+    "keras": {**_PAPER, **_BY_RATE, "step_size": "capped", "weight_decay_first": True},
     "optax": {},
     "t5x": {},
-    "timm": {
-        **_PAPER,
-        "factored_axes": "timm",
-        "min_dim_size_to_factor": 16,
-        "weight_decay_kind": "step_size",
-        "step_count": "per_parameter",
-    },
+    "timm": {**_HF, "factored_axes": "timm", "min_dim_size_to_factor": 16},
     "big_vision": {
+        **_BY_RATE,
         "multiply_by_parameter_scale": False,
         "min_dim_size_to_factor": 32,
         "beta1": 0.9,
         "momentum_of": "update",
         "beta_2_cap": 0.999,
         "clipping_threshold": None,
-        "weight_decay_kind": "learning_rate",
     },
 }
 _SWITCHES = [

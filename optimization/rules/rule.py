@@ -21,29 +21,19 @@ class Numbers:
     """What a formula calls `h`: numbers by name.
 
     These are the fields of the rule, the settings of the variable (`Rule.settings`), what the rule
-    shares (`Rule.shared`), and
-
-    lr: The learning rate.
-    done: The updates before this one, an integer.
-    t: The updates, this one included, a float.
-
-    Where they are known, also
-
-    means: Those of the gradient's squares; see `LayerwiseRule.averaged_axes`.
-    multiplier: That of a group, which is in `lr`; where `Rule.own_learning_rate` makes the rate.
-    constant_rate: Whether the rate is a constant; on Keras.
+    shares (`Rule.shared`), and those that are annotated here.
     """
 
-    lr: Any
-    done: Any
-    t: Any
-    means: Any
-    multiplier: Any
-    constant_rate: Any
+    lr: Any  # the learning rate
+    done: Any  # the updates before this one, an integer
+    t: Any  # the updates, this one included, a float
+    # Where they are known:
+    means: Any  # those of the gradient's squares; see `LayerwiseRule.averaged_axes`
+    multiplier: Any  # of a group, which is in `lr`; where `Rule.own_learning_rate` makes the rate
+    constant_rate: Any  # whether the rate is a constant; on Keras
 
     def __init__(self, **values: Any):
-        for name, value in values.items():
-            setattr(self, name, value)
+        vars(self).update(values)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"there is no number {name!r}")

@@ -32,12 +32,7 @@ def with_warmup(
 
 
 def warmup_target(warmup: BaseWarmupConfig, rate: Callable[[int], float]) -> float:
-    """Returns the value to which `warmup` leads before the learning rate `rate`.
-
-    Raises:
-        ConfigError: If a factor that starts at `warmup_learning_rate` cannot be formed, because
-            the learning rate starts at 0.
-    """
+    """Returns the value to which `warmup` leads before `rate`; a ConfigError if there is none."""
     if warmup.mode == "replace":
         return float(rate(warmup.warmup_steps))
     first = float(rate(0))

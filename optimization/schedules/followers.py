@@ -3,6 +3,7 @@
 `optimization.schedules.metric` has their configs.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -15,15 +16,7 @@ Rates = float | Sequence[float]
 
 @dataclasses.dataclass(repr=False)
 class StreamingAverage:
-    """The mean of the last `window_size` values, as in transformers.
-
-    Args:
-        window_size: How many values count.
-
-    Attributes:
-        values: These values, the oldest first.
-        sum: Their running sum.
-    """
+    """The mean of the last `window_size` values, as in transformers; `sum` is their running sum."""
 
     window_size: int
     values: list[float] = dataclasses.field(default_factory=list, init=False)
@@ -56,24 +49,12 @@ class MetricFollower:
 
     A value is better than `best` by more than a threshold: relative,
     `value < best * (1 - threshold)`, or absolute, `value < best - threshold`; above it, with `+`,
-    where `mode` is "max". NaN is never better.
-
-    Args:
-        rates: The learning rates at the start, one for each parameter group.
-        mode: Whether the least ("min") or the greatest ("max") value is the best.
-        factor: What a rate is multiplied with to reduce it, below 1.
-        patience: Values in a row after which something is done, not counting this one.
-        threshold: See above.
-        threshold_mode: "rel" or "abs".
-        cooldown: Values that count for nothing after a reduction.
-        min_lr: The least rate, or one for each rate.
-        eps: Smaller changes of a rate are left out.
-
-    Attributes:
-        rates: The learning rates now; what they are set to is what the next step changes.
+    where `mode` is "max". NaN is never better. The arguments are the fields of `MetricLrConfig`,
+    and `rates`: those at the start, one for each parameter group. Bounds may be one for each too.
+    The attribute `rates` holds those of now: what they are set to is what the next step changes.
 
     Raises:
-        ValueError: For a factor >= 1, an unknown mode, or a wrong number of rates.
+        ValueError: For a `factor` not below 1, an unknown mode, or a bound for too many rates.
     """
 
     _STATE: ClassVar[tuple[str, ...]] = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
@@ -99,14 +80,9 @@ class MetricFollower:
                 message = f"Argument `{name}` must be one of {known}, received: {name}={value!r}"
                 raise ValueError(message)
         self.rates = [float(rate) for rate in rates]
-        self.mode = mode
-        self.factor = factor
-        self.patience = patience
-        self.threshold = threshold
-        self.threshold_mode = threshold_mode
-        self.cooldown = cooldown
+        self.mode, self.factor, self.patience, self.cooldown = mode, factor, patience, cooldown
+        self.threshold, self.threshold_mode, self.eps = threshold, threshold_mode, eps
         self.min_lrs = _one_for_each(min_lr, len(self.rates), "min_lr")
-        self.eps = eps
         self.last_epoch = 0
         self._forget()
 
@@ -138,8 +114,7 @@ class MetricFollower:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state as numbers and lists, which JSON can hold."""
-        state = {name: getattr(self, name) for name in ("rates", *self._STATE)}
-        return {k: list(v) if isinstance(v, list) else v for k, v in state.items()}
+        return copy.deepcopy({name: getattr(self, name) for name in ("rates", *self._STATE)})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets the state to what `state_dict` returned, or a part of it; the rest stays as it is.
@@ -154,7 +129,7 @@ class MetricFollower:
                 f"{sorted(known)}, received: {dict(state)}"
             )
         for name, value in state.items():
-            setattr(self, name, list(value) if isinstance(value, list) else value)
+            setattr(self, name, copy.copy(value))
 
 
 class ReduceOnPlateau(MetricFollower):
@@ -191,14 +166,7 @@ class Greedy(MetricFollower):
     `reset_start` reductions find all rates at their least without a raise between them, everything
     starts anew from the initial rates.
 
-    Args:
-        rates: The learning rates at the start, one for each parameter group.
-        warmup: Values that count for nothing after a raise.
-        max_lr: The greatest rate, or one for each rate.
-        smooth: Whether the mean of the last values stands for each.
-        window_size: The number of values in that mean.
-        reset_start: See above.
-        **others: Those of `MetricFollower`; some have other defaults here.
+    The arguments are the fields of `HfGreedyLrConfig`, and `rates`, as above.
     """
 
     _STATE = (
@@ -222,19 +190,11 @@ class Greedy(MetricFollower):
         reset_start: int = 500,
         **others: Any,
     ):
-        self.reset_start_original = reset_start
-        self.window_size = window_size
-        super().__init__(
-            rates,
-            factor=factor,
-            threshold=threshold,
-            threshold_mode=threshold_mode,
-            min_lr=min_lr,
-            **others,
-        )
+        self.reset_start_original, self.window_size = reset_start, window_size
+        others |= {"threshold": threshold, "threshold_mode": threshold_mode, "min_lr": min_lr}
+        super().__init__(rates, factor=factor, **others)
         self.max_lrs = _one_for_each(max_lr, len(self.rates), "max_lr")
-        self.warmup = warmup
-        self.smooth = smooth
+        self.warmup, self.smooth = warmup, smooth
         self.initial_rates = list(self.rates)
 
     def _forget(self) -> None:

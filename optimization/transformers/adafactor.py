@@ -48,7 +48,8 @@ class Adafactor(native.Adafactor):
             it none; `warmup_init` without `relative_step`.
     """
 
-    _before_loading = staticmethod(load_by_name)  # groups stay in transformers' words
+    # Groups stay in transformers' words.
+    _before_loading = staticmethod(load_by_name)  # type: ignore[assignment]
 
     def __init__(
         self,

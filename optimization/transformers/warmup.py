@@ -39,9 +39,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         super().__init__()
         self.initial_learning_rate = initial_learning_rate
         self.decay_schedule_fn = decay_schedule_fn
-        self.warmup_steps = warmup_steps
-        self.power = power
-        self.name = name
+        self.warmup_steps, self.power, self.name = warmup_steps, power, name
 
     def __call__(self, step: Any) -> Any:
         with keras.name_scope(self.name or "WarmUp"):
