@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from optimization.keras.control import conditionally
-from optimization.keras.slots import compute_dtype
+from optimization.keras.gradients import compute_dtype
 from optimization.keras.swapping import copied
 
 _TENSORFLOW = keras.backend.backend() == "tensorflow"

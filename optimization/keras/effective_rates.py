@@ -8,10 +8,10 @@ import numpy as np
 from keras import ops
 
 from optimization.keras.functions import FUNCTIONS
+from optimization.keras.gradients import compute_dtype
 from optimization.keras.paths import path_of
 from optimization.keras.pipeline import PipelineOptimizer
 from optimization.keras.rule_optimizer import RuleOptimizer
-from optimization.keras.slots import compute_dtype
 from optimization.keras.stages.update import Update
 from optimization.rules.adafactor_formula import AdafactorFormula
 from optimization.rules.arrays import State

@@ -29,6 +29,7 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
 _SMALL = 2**12
+_LOW_PRECISION = ("float16", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +55,6 @@ class Scaled:
         """The dtype of the gradient."""
         return self.values.dtype
 
-    @property
-    def shape(self) -> Any:
-        """The shape of the gradient."""
-        return self.values.shape
-
-    def on(self, device: int) -> Any:
-        """Returns the values on a device of this process."""
-        return self.copies[device] if self.copies else self.values
-
     def times(self, factor: Any) -> "Scaled":
         """Returns the gradient times a factor, which is not multiplied yet either."""
         factor = factor if isinstance(factor, float) else ops.cast(factor, "float32")
@@ -73,6 +65,15 @@ class Scaled:
         """Returns the gradient divided by a power of two, before it is multiplied."""
         divisor = divisor if self.divisor is None else self.divisor * divisor
         return dataclasses.replace(self, divisor=divisor)
+
+
+def compute_dtype(variable: Any) -> str:
+    """Returns the dtype to compute an update in: the variable's own, float32 at least.
+
+    In bfloat16 `1 - beta_2` and small steps round to nothing, so nothing would be learned.
+    """
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return "float32" if dtype in _LOW_PRECISION else dtype
 
 
 def is_sparse(gradient: Any) -> bool:
@@ -140,10 +141,11 @@ def bare(gradient: Any) -> Any:
 
 def map_values(function: Callable[[Any], Any], gradient: Any) -> Any:
     """Applies a function to a gradient's values, those of its rows if it is sparse."""
-    return with_values(gradient, function(_entries(gradient)))
+    return with_values(gradient, function(entries(gradient)))
 
 
-def _entries(gradient: Any) -> Any:
+def entries(gradient: Any) -> Any:
+    """Returns a gradient's values, those of its rows if it is sparse."""
     return gradient.values if is_sparse(gradient) else densify(gradient)
 
 
@@ -217,9 +219,13 @@ def global_norm(gradients: Sequence[Any]) -> Norm:
     joined = [_joined(values) for _, values in parts.values()]
     counts = [len(values) for values in joined]
 
+    def half_squares(values: Iterable[Any], unit: Any) -> Any:
+        halves = [ops.cast(half_sum_of_squares(times(x, unit)), "float32") for x in values]
+        return ops.sum(ops.stack(halves))
+
     def squares(tensors: Sequence[Any], unit: Any) -> Any:
         factors, values = tensors[: len(counts)], iter(tensors[len(counts) :])
-        sums = [_sum(itertools.islice(values, count), unit) for count in counts]
+        sums = [half_squares(itertools.islice(values, count), unit) for count in counts]
         return 2 * sum(ops.square(f) * each for f, each in zip(factors, sums, strict=True))
 
     factors = [ops.convert_to_tensor(factor, "float32") for factor in factors]
@@ -239,11 +245,6 @@ def _joined(tensors: Sequence[Any]) -> list[Any]:
         is_small = None not in shape and math.prod(shape) < _SMALL
         together.setdefault((shape, x.dtype) if is_small else id(x), []).append(x)
     return [tf.stack(alike) if len(alike) > 1 else alike[0] for alike in together.values()]
-
-
-def _sum(values: Iterable[Any], unit: Any) -> Any:
-    halves = [ops.cast(half_sum_of_squares(times(x, unit)), "float32") for x in values]
-    return ops.sum(ops.stack(halves))
 
 
 def norms(gradients: Sequence[Any], large_only: bool = False) -> Norm:
@@ -267,16 +268,6 @@ def _before_factor(gradient: Any) -> Any:
     values = values_of(gradient)
     divisor = gradient.divisor if isinstance(gradient, Scaled) else None
     return values if divisor is None else values / ops.cast(divisor, values.dtype)
-
-
-def is_finite(gradient: Any) -> Any:
-    """Says whether all entries are finite."""
-    return ops.all(ops.isfinite(values_of(gradient)))
-
-
-def largest(gradient: Any) -> Any:
-    """Returns the largest absolute value of an entry."""
-    return ops.max(ops.abs(_entries(gradient)))
 
 
 def clip_by_norm(gradients: Sequence[Any], bound: float) -> tuple[list[Any], Any]:

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from optimization.keras.inner import argument_of
+from optimization.keras.members import Member, replaced
 from optimization.keras.rule_part import RulePart
 
 _ON_TORCH = keras.backend.backend() == "torch"
@@ -17,19 +18,13 @@ _ON_TORCH = keras.backend.backend() == "torch"
 class HyperparameterSchedules:
     """Gives inner optimizers the scheduled values, for the time of an update.
 
-    Afterwards they hold the numbers they were made with, so these are what is serialized.
-
-    A hyperparameter that is 0 or None stays so: the optimizer makes no state for it, or leaves
-    out what it does.
+    Afterwards they hold the numbers they were made with, so these are what is serialized. A
+    hyperparameter that is 0 or None stays so: the optimizer makes no state for it, or leaves out
+    what it does.
 
     Args:
         schedules: Functions of the number of updates taken, by hyperparameter.
         optimizers: The default optimizer and those of groups with one of their own.
-
-    Raises:
-        ValueError: For a hyperparameter that none of them has with a number other than 0, or that
-            the default optimizer has as 0 or None.
-        TypeError: For what is not callable.
     """
 
     def __init__(
@@ -68,19 +63,17 @@ class HyperparameterSchedules:
                 "than 0: with 0 the optimizer leaves out what belongs to it."
             )
 
-    def build(
-        self, optimizers: Sequence[tuple[keras.optimizers.Optimizer, RulePart | None, set[str]]]
-    ) -> None:
-        """Takes the optimizers, or parts of them, with the names of what is replaced there."""
-        for optimizer, part, replaced in optimizers:
+    def build(self, members: Sequence[Member]) -> None:
+        """Finds the members that have the hyperparameters, and have not replaced them."""
+        for member in members:
+            optimizer = member.optimizer
+            others = replaced(optimizer, member.group)
             for name in self.schedules:
                 attribute = _attribute(optimizer, name)
-                if not attribute or argument_of(optimizer, name) in replaced:
+                if not attribute or attribute in others or not getattr(optimizer, attribute):
                     continue
-                if not getattr(optimizer, attribute):
-                    continue
-                if part is not None:
-                    self._followed.setdefault(id(part), {})[attribute] = name
+                if member.part is not None:
+                    self._followed.setdefault(id(member.part), {})[attribute] = name
                 else:
                     self._targets.append((name, optimizer, attribute))
 
@@ -103,7 +96,9 @@ class HyperparameterSchedules:
             # Replicas take turns inside this block: another may have been here already.
             number = getattr(number, "plain", number)
             plain.append(number)
-            setattr(optimizer, attribute, _standing_for(number, values[name]))
+            value = values[name]
+            standing = _Float(float(value), number) if _ON_TORCH else _Tensor(value, number)
+            setattr(optimizer, attribute, standing)
         try:
             yield
         finally:
@@ -122,10 +117,8 @@ def _attribute(optimizer: keras.optimizers.Optimizer, name: str) -> str | None:
     return attribute if known and (value is None or isinstance(value, int | float)) else None
 
 
-def _standing_for(number: float, value: Any) -> Any:
-    if _ON_TORCH:
-        return _Float(float(value), number)
-    return _Tensor(value, number)
+def _compared(function: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    return lambda self, other: function(self.plain, other)
 
 
 class _ComparedAs:
@@ -133,23 +126,9 @@ class _ComparedAs:
 
     plain: float
 
-    def __eq__(self, other: Any) -> bool:
-        return self.plain == other
-
-    def __ne__(self, other: Any) -> bool:
-        return self.plain != other
-
-    def __lt__(self, other: Any) -> bool:
-        return self.plain < other
-
-    def __le__(self, other: Any) -> bool:
-        return self.plain <= other
-
-    def __gt__(self, other: Any) -> bool:
-        return self.plain > other
-
-    def __ge__(self, other: Any) -> bool:
-        return self.plain >= other
+    __eq__, __ne__ = _compared(operator.eq), _compared(operator.ne)
+    __lt__, __le__ = _compared(operator.lt), _compared(operator.le)
+    __gt__, __ge__ = _compared(operator.gt), _compared(operator.ge)
 
     def __bool__(self) -> bool:
         return bool(self.plain)
@@ -170,13 +149,10 @@ class _Float(_ComparedAs, float):
 
 
 def _arithmetic(function: Callable[[Any, Any], Any]) -> tuple[Callable, Callable]:
-    def forward(self: "_Tensor", other: Any) -> Any:
-        return self._combined(other, function)
-
-    def backward(self: "_Tensor", other: Any) -> Any:
-        return self._combined(other, lambda a, b: function(b, a))
-
-    return forward, backward
+    return (
+        lambda self, other: self._combined(other, function),
+        lambda self, other: self._combined(other, lambda a, b: function(b, a)),
+    )
 
 
 class _Tensor(_ComparedAs):

@@ -73,9 +73,10 @@ class IterateAverage(Swappable):
         super().build(optimizer, variables)
         named = []
         for weight, target in zip(variables, self._masters.of(variables), strict=True):
-            owner = self._members.optimizer_of(target)
-            if averages_iterates(owner):
-                named.append((optimizer.path_of(weight), _Entry(weight, target, owner)))
+            member = self._members.member_of(target)
+            if member and averages_iterates(member.optimizer):
+                entry = _Entry(weight, target, member.optimizer)
+                named.append((optimizer.path_of(weight), entry))
                 self.weights.append(weight)
         self._entries = by_unique_name(named)
 

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from optimization.keras.copies import CopiesWeights
-from optimization.keras.slots import compute_dtype
+from optimization.keras.gradients import compute_dtype
 from optimization.keras.state import by_unique_name
 
 

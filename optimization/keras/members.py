@@ -1,7 +1,7 @@
 """Who updates what in `PipelineOptimizer`: groups, and the inner optimizers that they share."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,12 +12,12 @@ from optimization.keras.groups import DEFAULT, ParamGroup, assigned, named
 from optimization.keras.inner import argument_of, has_rules_of_decay, share_iterations
 from optimization.keras.paths import path_of
 from optimization.keras.patterns import Among, as_pattern_list, matches_any
-from optimization.keras.rates import rate_now
 from optimization.keras.rule_optimizer import RuleOptimizer, checked
-from optimization.keras.rule_part import RulePart
+from optimization.keras.rule_part import RulePart, rate_now
 
 # What `exclude_from_weight_decay` of Keras remembers, outside the config.
 _EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
+Pairs = Sequence[tuple[Any, Any]]
 
 
 @dataclasses.dataclass
@@ -35,35 +35,32 @@ class Member:
     positions: list[int] = dataclasses.field(default_factory=list)
 
     @property
-    def is_default(self) -> bool:
-        """Whether this is the optimizer that the pipeline was given."""
-        return self.name == DEFAULT
-
-    @property
     def learning_rate(self) -> Any:
         """The learning rate now."""
         return (self.part or self.optimizer).learning_rate
 
-    def named(self, paths: Sequence[str]) -> dict[str, keras.Variable]:
-        """Returns its state by names, in the order in which it was made.
+    def paths(self, paths: Sequence[str]) -> list[str]:
+        """Returns those of its variables, of the paths of all."""
+        return [paths[position] for position in self.positions]
 
-        Args:
-            paths: The paths of the variables, in the order of `positions`.
-        """
+    def named(self, paths: Sequence[str]) -> dict[str, keras.Variable]:
+        """Returns its state by names, of the paths of its variables, as it was made."""
         optimizer = self.optimizer
         if self.part is None:
             named = state.inner_variables_by_path(optimizer, paths)
             return {n: v for n, v in named.items() if v is not optimizer._iterations}
         rate = optimizer._learning_rate
-        own = [("learning_rate", rate)] if isinstance(rate, keras.Variable) else []
-        return state.by_unique_name([*(own if self.is_default else []), *self.part.named])
+        has_rate = self.name == DEFAULT and isinstance(rate, keras.Variable)
+        own = [("learning_rate", rate)] if has_rate else []
+        return state.by_unique_name([*own, *self.part.named])
 
 
 class Members:
     """Makes the groups, and passes each its gradients.
 
     Args:
-        default: The optimizer of the default group.
+        pipeline: Has the optimizer of the default group, owns the variables of learning rates, and
+            counts the updates.
         groups: Rules, in the order in which they are asked.
         layer_decay: Settings of `LayerDecayConfig`, or None.
 
@@ -73,20 +70,18 @@ class Members:
     """
 
     def __init__(
-        self,
-        default: keras.optimizers.Optimizer,
-        groups: Sequence[ParamGroup],
-        layer_decay: Mapping[str, Any] | None,
+        self, pipeline: Any, groups: Sequence[ParamGroup], layer_decay: Mapping[str, Any] | None
     ):
-        self._default = default
+        self._pipeline = pipeline
+        default = self._default = pipeline.optimizer
         self.groups = named(groups)
         self.layer_decay = None if layer_decay is None else LayerDecayConfig(layer_decay)
         for group in self.groups:
-            _replaced(group.optimizer or default, group)  # so that a wrong name is an error here
+            replaced(group.optimizer or default, group)  # so that a wrong name is an error here
         part = RulePart(default) if isinstance(default, RuleOptimizer) else None
         self.members = [Member(DEFAULT, None, 1.0, default, part)]
         self._shared = {id(default): default}  # those of rules, by the `id` of what was given
-        self._by_variable: dict[int, Member] = {}
+        self._by_target: dict[int, Member] = {}
         self._rates: dict[str, Any] = {}
         self.frozen: set[int] = set()
         self.owners: list[ParamGroup | None] = []
@@ -94,12 +89,7 @@ class Members:
         self.excluded_paths: list[str] = []
 
     def exclude(self, variables: Sequence[Any], patterns: Sequence[str]) -> None:
-        """Spares variables the weight decay of Keras' optimizers.
-
-        Raises:
-            ValueError: If the default optimizer decays by rules of its own, or for an invalid
-                expression.
-        """
+        """Spares variables the weight decay of Keras' optimizers."""
         if has_rules_of_decay(self._default):
             raise ValueError(
                 f"{type(self._default).__name__} has rules of its own for what decays: give them "
@@ -111,48 +101,23 @@ class Members:
     def resolve(
         self, variables: Sequence[Any], paths: Sequence[str], layer_types: Sequence[str | None]
     ) -> None:
-        """Decides which group each of the model's variables belongs to.
-
-        Args:
-            variables: The model's variables.
-            paths: Their paths.
-            layer_types: Class names of the layers that own them, or None.
-
-        Raises:
-            ValueError: For a rule that matches nothing, or if all variables are frozen.
-        """
+        """Decides which group each of the model's variables belongs to."""
         ndims = [len(variable.shape) for variable in variables]
         self.owners = assigned(self.groups, paths, ndims, layer_types)
         self.frozen = {i for i, group in enumerate(self.owners) if group and group.freeze}
         if self.frozen and len(self.frozen) == len(paths):
             raise ValueError("Every variable is frozen by a parameter group: nothing can learn.")
 
-    def build(
-        self,
-        pipeline: keras.optimizers.Optimizer,
-        variables: Sequence[Any],
-        targets: Sequence[Any],
-        paths: Sequence[str],
-    ) -> None:
-        """Makes the inner optimizers and all their state.
-
-        Args:
-            pipeline: Owns the variables of learning rates, and the count of updates.
-            variables: The model's variables.
-            targets: What the inner optimizers update in their place.
-            paths: Their paths.
-
-        Raises:
-            ValueError: As `LayerDecayConfig.multipliers` and the inner optimizers do.
-        """
+    def build(self, variables: Sequence[Any], targets: Sequence[Any], paths: Sequence[str]) -> None:
+        """Makes the inner optimizers, which update targets in variables' place, and all state."""
         layers: Sequence[tuple[int | None, float]] = [(None, 1.0)] * len(paths)
         if self.layer_decay is not None:
             layers = self.layer_decay.multipliers(paths)
         for position, (layer, multiplier) in enumerate(layers):
             if position not in self.frozen:
-                member = self._member(pipeline, self.owners[position], layer, multiplier)
+                member = self._member(self.owners[position], layer, multiplier)
                 member.positions.append(position)
-                self._by_variable[id(targets[position])] = member
+                self._by_target[id(targets[position])] = member
         among = Among.of(paths, variables)
         among.require(self.excluded_names, "var_names")
         spared = [
@@ -166,17 +131,13 @@ class Members:
             own = [[targets[position] for position in m.positions] for m in members]
             if isinstance(optimizer, RuleOptimizer):
                 built = zip(members, own, strict=True)
-                parts = [(m.part, vs, _at(paths, m)) for m, vs in built if m.part is not None]
+                parts = [(m.part, vs, m.paths(paths)) for m, vs in built if m.part is not None]
                 optimizer.build_parts(parts, among)
             else:
                 optimizer.build(own[0])
 
     def _member(
-        self,
-        pipeline: keras.optimizers.Optimizer,
-        group: ParamGroup | None,
-        layer: int | None,
-        layer_multiplier: float,
+        self, group: ParamGroup | None, layer: int | None, layer_multiplier: float
     ) -> Member:
         """Returns the member for a group and a multiplier; makes it if there is none yet."""
         multiplier = layer_multiplier * (group.learning_rate_multiplier if group else 1.0)
@@ -186,33 +147,45 @@ class Members:
         name = group.label if group else DEFAULT
         if layer is not None and layer_multiplier != 1:
             name = f"{name}/layer_{layer}"
-        optimizer, part = self._updater(pipeline, group, multiplier)
+        optimizer, part = self._updater(group, multiplier)
         self.members.append(Member(name, group, multiplier, optimizer, part))
         return self.members[-1]
 
     def _updater(
-        self, pipeline: keras.optimizers.Optimizer, group: ParamGroup | None, multiplier: float
+        self, group: ParamGroup | None, multiplier: float
     ) -> tuple[keras.optimizers.Optimizer, RulePart | None]:
         """Returns the optimizer of a group, and the part of it if it is one of a rule."""
         given = (group and group.optimizer) or self._default
-        replaced = _replaced(given, group) if group else {}
-        rate = self._rate_source(pipeline, group)
+        changed = replaced(given, group)
+        rate = self._rate_source(group)
         if group is not None and group.learning_rate is not None:
             # The rates of SGDTorch's biases and others give way to the group's too.
-            replaced |= {n: None for n in given.get_config() if n.endswith("_learning_rate")}
+            changed |= {n: None for n in given.get_config() if n.endswith("_learning_rate")}
         if not isinstance(given, RuleOptimizer):
-            replaced["learning_rate"] = lambda: rate_now(self._default, rate, multiplier)
-            return _taken(pipeline, given, replaced), None
+            changed["learning_rate"] = lambda: rate_now(self._default, rate, multiplier)
+            return self._taken(given, changed), None
         if id(given) not in self._shared:
             usual = given._learning_rate
-            changed = {"learning_rate": usual} if callable(usual) else {}
-            self._shared[id(given)] = _taken(pipeline, given, changed)
-        own = set(given.rule.own_rates.values()) & replaced.keys()
-        own_rates = {name: replaced.pop(name) for name in own}
+            schedule = {"learning_rate": usual} if callable(usual) else {}
+            self._shared[id(given)] = self._taken(given, schedule)
+        own = set(given.rule.own_rates.values()) & changed.keys()
+        own_rates = {name: changed.pop(name) for name in own}
         fields = {n: getattr(given.rule, n) for n in given.rule.argument_names()}
-        rule = checked(type(given.rule), {**fields, **replaced})
+        rule = checked(type(given.rule), {**fields, **changed})
         optimizer = self._shared[id(given)]
         return optimizer, RulePart(optimizer, rule, rate, multiplier, own_rates)
+
+    def _taken(
+        self, original: keras.optimizers.Optimizer, changed: Mapping[str, Any]
+    ) -> keras.optimizers.Optimizer:
+        """Returns one like an optimizer, with some other arguments, for the pipeline alone."""
+        clone = type(original).from_config({**original.get_config(), **changed})
+        for attribute in _EXCLUSIONS:
+            if hasattr(original, attribute):
+                setattr(clone, attribute, getattr(original, attribute))
+        share_iterations(clone, self._pipeline._iterations)
+        distribution.reduce_only_once(clone)
+        return clone
 
     def rate_of(self, group: ParamGroup | None) -> Any:
         """Returns the learning rate of a group before its multiplier: a number or a schedule."""
@@ -221,7 +194,7 @@ class Members:
         own = group and group.optimizer
         return (own or self._default)._learning_rate
 
-    def _rate_source(self, pipeline: keras.optimizers.Optimizer, group: ParamGroup | None) -> Any:
+    def _rate_source(self, group: ParamGroup | None) -> Any:
         """Returns the rate before multiplication, as `rate_now` takes it."""
         rate = self.rate_of(group)
         if rate is self._default._learning_rate:
@@ -232,7 +205,7 @@ class Members:
             return rate
         name = DEFAULT if group is None else group.label
         if name not in self._rates:
-            self._rates[name] = pipeline.add_variable(
+            self._rates[name] = self._pipeline.add_variable(
                 (),
                 initializer=keras.initializers.Constant(rate),
                 aggregation="only_first_replica",
@@ -240,77 +213,26 @@ class Members:
             )
         return self._rates[name]
 
-    def variables(self) -> list[keras.Variable]:
-        """Returns the variables of the inner optimizers, without the count of updates."""
-        return [variable for member in self.members for variable in member.named(()).values()]
-
     def variables_by_path(self, paths: Sequence[str]) -> dict[str, keras.Variable]:
-        """Returns these, and learning rates of groups, by path.
-
-        Args:
-            paths: The paths of the model's variables.
-        """
+        """Returns the variables of the inner optimizers, and learning rates of groups, by path."""
         items = self._rates.items()
-        named = {f"groups/{name}/learning_rate": rate for name, rate in items}
+        found = {f"groups/{name}/learning_rate": rate for name, rate in items}
         for member in self.members:
-            start = "optimizer" if member.is_default else f"groups/{member.name}"
-            own = member.named(_at(paths, member)).items()
-            named.update((f"{start}/{path}", variable) for path, variable in own)
-        return named
+            start = "optimizer" if member.name == DEFAULT else f"groups/{member.name}"
+            own = member.named(member.paths(paths)).items()
+            found.update((f"{start}/{path}", variable) for path, variable in own)
+        return found
 
-    def update(
-        self,
-        grads: Sequence[Any],
-        variables: Sequence[Any],
-        followed: Callable[[RulePart], Mapping[str, Any]],
-    ) -> None:
-        """Updates variables, each by its optimizer; weight decay comes first, as in Keras.
-
-        Args:
-            grads: The gradients.
-            variables: The variables.
-            followed: Returns the scheduled numbers of a part of an optimizer of a rule.
-        """
-        for member, own_grads, own_variables in self.split(grads, variables):
-            if member.part is not None:
-                member.part.update(own_grads, own_variables, followed(member.part))
-                continue
-            optimizer, rate = member.optimizer, member.learning_rate
-            optimizer._apply_weight_decay(own_variables)
-            optimizer._backend_update_step(own_grads, own_variables, rate)
-
-    def split(
-        self, grads: Sequence[Any], variables: Sequence[Any]
-    ) -> list[tuple[Member, Sequence[Any], Sequence[Any]]]:
-        """Returns the members that have some of the variables, with these and their gradients."""
+    def split(self, pairs: Pairs) -> list[tuple[Member, Pairs]]:
+        """Returns the members that have some of the variables, with their gradients and these."""
         if len(self.members) == 1:
-            return [(self.members[0], grads, variables)]
-        pairs = list(zip(grads, variables, strict=True))
-        parts: list[tuple[Member, Sequence[Any], Sequence[Any]]] = []
-        for member in self.members:
-            own = [(g, v) for g, v in pairs if self._by_variable[id(v)] is member]
-            if own:
-                parts.append((member, [g for g, _ in own], [v for _, v in own]))
-        return parts
+            return [(self.members[0], pairs)]
+        parts = [(m, [p for p in pairs if self.member_of(p[1]) is m]) for m in self.members]
+        return [(member, own) for member, own in parts if own]
 
-    def optimizer_of(self, target: Any) -> keras.optimizers.Optimizer:
-        """Returns who updates a variable, one of those that `build` was given as targets."""
-        return self._by_variable[id(target)].optimizer
-
-    def member_at(self, position: int) -> Member | None:
-        """Returns who updates the variable at a position; None if it is frozen."""
-        return next((m for m in self.members if position in m.positions), None)
-
-    def rates(self) -> dict[str, Any]:
-        """Returns the learning rate now of each member that has variables, by name."""
-        return {m.name: m.learning_rate for m in self.members if m.positions}
-
-    def scheduled(self) -> list[tuple[keras.optimizers.Optimizer, RulePart | None, set[str]]]:
-        """Returns the optimizers, or parts, and the hyperparameters that a group has replaced."""
-        return [
-            (m.optimizer, m.part, set(_replaced(m.optimizer, m.group)) if m.group else set())
-            for m in self.members
-        ]
+    def member_of(self, target: Any) -> Member | None:
+        """Returns who updates what is trained in a variable's place; None if it is frozen."""
+        return self._by_target.get(id(target))
 
     def own_optimizers(self) -> list[keras.optimizers.Optimizer]:
         """Returns the optimizers that were given, the default one first."""
@@ -318,34 +240,15 @@ class Members:
         return [self._default, *own]
 
 
-def _taken(
-    pipeline: keras.optimizers.Optimizer,
-    original: keras.optimizers.Optimizer,
-    changed: Mapping[str, Any],
-) -> keras.optimizers.Optimizer:
-    """Returns one like an optimizer, with some other arguments, for the pipeline alone."""
-    clone = type(original).from_config({**original.get_config(), **changed})
-    for attribute in _EXCLUSIONS:
-        if hasattr(original, attribute):
-            setattr(clone, attribute, getattr(original, attribute))
-    share_iterations(clone, pipeline._iterations)
-    distribution.reduce_only_once(clone)
-    return clone
+def replaced(optimizer: keras.optimizers.Optimizer, group: ParamGroup | None) -> dict[str, Any]:
+    """Returns what a group replaces, by the constructor's names."""
+    own = group.hyperparameters if group else {}
+    return {argument_of(optimizer, name): value for name, value in own.items()}
 
 
-def _at(paths: Sequence[str], member: Member) -> list[str]:
-    return [paths[position] for position in member.positions]
-
-
-def _exclude(
-    optimizer: keras.optimizers.Optimizer, pairs: Sequence[tuple[Any, Any]], spared: Sequence[Any]
-) -> None:
+def _exclude(optimizer: keras.optimizers.Optimizer, pairs: Pairs, spared: Sequence[Any]) -> None:
     """Spares variables the decay, and the copies of what `exclude_from_weight_decay` was given."""
     excluded: set[Any] = getattr(optimizer, "_exclude_from_weight_decay", set())
     key = optimizer._var_key
     copies = [target for variable, target in pairs if key(variable) in excluded]
     optimizer._exclude_from_weight_decay = excluded | {key(each) for each in (*copies, *spared)}
-
-
-def _replaced(optimizer: keras.optimizers.Optimizer, group: ParamGroup) -> dict[str, Any]:
-    return {argument_of(optimizer, name): value for name, value in group.hyperparameters.items()}

@@ -15,10 +15,9 @@ from optimization.keras.saving import SavedByPath
 from optimization.keras.staged import Staged
 from optimization.keras.stages.accumulate import Accumulate
 from optimization.keras.stages.average import Average
-from optimization.keras.stages.clip import Clip
+from optimization.keras.stages.clip import Clip, FirstClip
 from optimization.keras.stages.constrain import Constrain
 from optimization.keras.stages.finite_check import FiniteCheck
-from optimization.keras.stages.first_clip import FirstClip
 from optimization.keras.stages.overwrite import Overwrite
 from optimization.keras.stages.reduce import Reduce
 from optimization.keras.stages.stage import Batch, Stage, fields
@@ -106,7 +105,7 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
         super().__init__(learning_rate=self._inner_learning_rate, name=name)
         del self.weight_decay  # Read through to the inner optimizer, which decays.
         self._paths: list[str] = []
-        self._path_by_id: dict[int, str] = {}
+        self._path_by_key: dict[Any, str] = {}
         self._saved_paths: list[str] | None = None
         distribution.reduce_only_once(optimizer)
         share_iterations(optimizer, self._iterations)
@@ -286,23 +285,19 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
         saved = self._saved_paths and self._saved_paths[start : start + len(variables)]
         found = paths.settled(variables, saved)
         self._paths = [*self._paths, *found]
-        known = {id(variable): path for variable, path in zip(variables, found, strict=True)}
-        self._path_by_id = {**self._path_by_id, **known}
+        keys = map(self._var_key, variables)
+        self._path_by_key = {**self._path_by_key, **dict(zip(keys, found, strict=True))}
         with distribution.creation_scope(self):
             yield
 
     def path_of(self, variable: Any) -> str:
         """Returns the path of a variable of the model that `naming` was given."""
-        return self._path_by_id[id(variable)]
+        return self._path_by_key[self._var_key(variable)]
 
     @property
     def variable_paths(self) -> list[str]:
         """The paths of the variables that it was built with, then of others that it averages."""
         return list(self._paths)
-
-    def paths_of(self, variables: Sequence[Any]) -> list[str]:
-        """Returns the paths of some of the variables that it was built with."""
-        return [self._paths[self._get_variable_index(variable)] for variable in variables]
 
     @property
     def variables(self) -> list[keras.Variable]:

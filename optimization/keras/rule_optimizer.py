@@ -10,11 +10,10 @@ from keras import ops
 
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
-from optimization.keras.gradients import is_sparse, shaped, with_values
+from optimization.keras.gradients import compute_dtype, densify, is_sparse, shaped, with_values
 from optimization.keras.paths import path_of
 from optimization.keras.patterns import Among
 from optimization.keras.rule_part import RulePart, rule_arguments
-from optimization.keras.slots import as_dense, compute_dtype
 from optimization.keras.texts import optimizer_text
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers, Rule, given
@@ -162,7 +161,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             return
         kept = part.state_of(variable)
         values = {name: ops.convert_to_tensor(slot) for name, slot in kept.items()}
-        gradient = shaped(as_dense(gradient, dtype), variable.shape)
+        gradient = shaped(ops.cast(densify(gradient), dtype), variable.shape)
         weight = ops.cast(variable, dtype)
         weight, moved = updated(part.rule, gradient, weight, values, h)
         for name, value in moved.items():

@@ -8,8 +8,7 @@ from keras import ops
 
 from optimization.caching import cached
 from optimization.keras.functions import FUNCTIONS
-from optimization.keras.rates import rate_now
-from optimization.keras.slots import compute_dtype
+from optimization.keras.gradients import compute_dtype
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers, Rule, Slot, given
 
@@ -64,8 +63,11 @@ class RulePart:
             for variable, path in zip(variables, paths, strict=True):
                 if not self.optimizer._overwrite_variable_with_gradient(variable):
                     self._make_slots(variable, path, [s for s in slots if s.turn == turn])
-            if turn == 0:
-                self._make_shared()
+            for slot in self.rule.shared if turn == 0 else ():
+                start = keras.initializers.Constant(slot.start)
+                kept = self.optimizer.add_variable((), start, dtype="float32", name=slot.name)
+                self.shared[slot.name] = kept
+                self.named.append((slot.name, kept))
 
     def _make_slots(self, variable: keras.Variable, path: str, slots: Sequence[Slot]) -> None:
         h, shape, kept = self.settings_of(variable), tuple(variable.shape), self.state_of(variable)
@@ -78,13 +80,6 @@ class RulePart:
                 name=f"{path.replace('/', '_')}_{slot.name}",
             )
             self.named.append((f"{slot.plural}/{path}", kept[slot.name]))
-
-    def _make_shared(self) -> None:
-        for slot in self.rule.shared:
-            start = keras.initializers.Constant(slot.start)
-            variable = self.optimizer.add_variable((), start, dtype="float32", name=slot.name)
-            self.shared[slot.name] = variable
-            self.named.append((slot.name, variable))
 
     def state_of(self, variable: Any) -> dict[str, keras.Variable]:
         """Returns the state of a variable, by the names of the slots."""
@@ -124,26 +119,18 @@ class RulePart:
         return (rate(self.optimizer.iterations) if callable(rate) else rate) * self._multiplier
 
     def counted(self, learning_rate: Any, scheduled: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what is the same for all variables in an update.
+        """Returns what is the same for all variables in an update, as tensors.
 
-        Args:
-            learning_rate: The rate.
-            scheduled: Values of numbers that follow a schedule.
-
-        Returns:
-            The rate, the updates done, these values, and those of `Rule.curves`, as tensors.
+        That is the rate, the updates done, the values of numbers that follow a schedule, and those
+        of `Rule.curves`.
         """
         done = ops.convert_to_tensor(self.optimizer.iterations)
         curves = self.rule.curves()
         along = {n: f(ops.cast(done, "float32"), FUNCTIONS) for n, f in curves.items()}
         if self.rule.own_learning_rate() is not None:
             along["multiplier"] = ops.convert_to_tensor(self._multiplier, "float32")
-        return {
-            "learning_rate": learning_rate,
-            "done": done,
-            "scheduled": dict(scheduled),
-            "along": along,
-        }
+        now = {"learning_rate": learning_rate, "done": done}
+        return {**now, "scheduled": dict(scheduled), "along": along}
 
     def numbers_of(self, variable: Any, counted: Mapping[str, Any]) -> Numbers:
         """Returns the numbers of a variable in an update, of what `counted` returned."""
@@ -164,8 +151,7 @@ class RulePart:
         if not self.shared:
             return
         h = numbers_now(Numbers(**_fields(self.rule)), counted, "float32")
-        values = {name: ops.convert_to_tensor(variable) for name, variable in self.shared.items()}
-        c = State(values)
+        c = State({name: ops.convert_to_tensor(kept) for name, kept in self.shared.items()})
         self.rule.prepare(c, h, FUNCTIONS)
         for name, value in c.moved().items():
             self.optimizer.assign(self.shared[name], value)
@@ -175,14 +161,23 @@ def _fields(rule: Rule) -> dict[str, Any]:
     return {name: getattr(rule, name) for name in rule_arguments(type(rule))}
 
 
-def numbers_now(settings: Numbers, counted: Mapping[str, Any], dtype: Any) -> Numbers:
-    """Returns the numbers of a variable in an update.
+def rate_now(optimizer: Any, rate: Any, multiplier: float) -> Any:
+    """Returns a multiple of a learning rate as it is now.
 
-    Args:
-        settings: Those that do not change. One of them that is 0 or None stays so, where it follows
-            a schedule: what belongs to it is left out.
-        counted: What `RulePart.counted` returned, and perhaps what is shared.
-        dtype: That of the numbers.
+    That is a variable, or a schedule of the updates that an optimizer counts; None for its own.
+    """
+    if rate is None:
+        now = optimizer.learning_rate
+    else:
+        now = ops.convert_to_tensor(rate(optimizer.iterations) if callable(rate) else rate)
+    return now if multiplier == 1 else now * multiplier
+
+
+def numbers_now(settings: Numbers, counted: Mapping[str, Any], dtype: Any) -> Numbers:
+    """Returns the numbers of a variable in an update, given what `RulePart.counted` returned.
+
+    One of the settings that is 0 or None stays so, where it follows a schedule: what belongs to it
+    is left out.
     """
     known = vars(settings)
     followed = {n: v for n, v in counted["scheduled"].items() if given(known.get(n))}

@@ -4,7 +4,7 @@ Those that are made of rules are fused. Others may read what no function is give
 updates do is not known: they are updated as Keras does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -14,23 +14,12 @@ from optimization.keras import compiling
 from optimization.keras.fused import FusedUpdates
 from optimization.keras.gradients import Scaled, bare, densify, is_sparse
 from optimization.keras.hyperparameters import HyperparameterSchedules
-from optimization.keras.members import Member, Members
+from optimization.keras.members import Member, Members, Pairs
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
 _PLAIN = (bool, int, float, str, tuple, type(None), np.generic)
-
-
-def checked_jit_compile(jit_compile: bool | str) -> bool | str:
-    """Returns the setting."""
-    if not isinstance(jit_compile, bool) and jit_compile != "auto":
-        raise ValueError(
-            f'Argument `jit_compile` must be True, False or "auto", received: {jit_compile=}'
-        )
-    if jit_compile is True and keras.backend.backend() == "torch":
-        raise ValueError("Argument `jit_compile` must not be True on the PyTorch backend.")
-    return jit_compile
 
 
 class Updates:
@@ -57,20 +46,13 @@ class Updates:
         """Whether updates are fused here and now; otherwise gradients can't be `Scaled`."""
         return compiling.acts(self.jit_compile)
 
-    def local_gradient(self, pipeline: keras.optimizers.Optimizer, gradient: Any) -> Any:
-        """Returns this process' gradient of what `strategy.run` returned."""
-        copies = pipeline._distribution_strategy.experimental_local_results(gradient)
-        if len(copies) > 1 and self.are_fused and not is_sparse(copies[0]):
-            return Scaled(copies[0], copies=copies)
-        return copies[0]
-
-    def postponed(self, pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    def postponed(self, pairs: Pairs) -> Pairs:
         """Returns (gradient, variable) pairs whose factors may wait for the update.
 
         Where updates are not fused, and for what is no gradient but a new value, as they are.
         """
         if not self.are_fused:
-            return list(pairs)
+            return pairs
         return [(self._postponed(gradient, variable), variable) for gradient, variable in pairs]
 
     def _postponed(self, gradient: Any, variable: Any) -> Any:
@@ -87,64 +69,55 @@ class Updates:
         targets: Sequence[Any],
         steps: Any,
         average: Any,
-    ) -> set[int]:
-        """Updates variables.
+    ) -> Collection[int]:
+        """Updates variables, by way of what is trained in their place, after `steps` updates.
 
-        Args:
-            grads: Their gradients.
-            variables: The model's variables.
-            targets: What is trained in their place.
-            steps: Updates taken so far.
-            average: A `WeightAverage` or `IterateAverage`, or None.
-
-        Returns:
-            The `id` of each variable whose average has moved already.
+        Returns the `id` of each variable whose average, a `WeightAverage`, `IterateAverage` or
+        None, has moved already.
         """
-        if not variables:
-            return set()
-        pairs = self.postponed(list(zip(grads, targets, strict=True)))
-        if not self.are_fused:
-            dense, own_targets = zip(*pairs, strict=True)
-            self._take_others(dense, own_targets, steps)
-            return set()
+        left = self.postponed(list(zip(grads, targets, strict=True)))
         following, share = {}, None
-        if average is not None:
-            following, share = average.following(variables, targets, steps + 1)
-        hyperparameters = self._schedules.values(steps)
-        left: list[tuple[Any, Any]] = []
-        for member, *own in self._members.split(*zip(*pairs, strict=True)):
-            own_pairs = list(zip(*own, strict=True))
-            if member.part is not None:
-                scheduled = self._schedules.followed(member.part, hyperparameters)
-                which = (member.part, own_pairs, scheduled)
-                left += self._fused.update(*which, following, share)
-            else:
-                left += own_pairs
-        moved = following.keys() - {id(target) for _, target in left}
+        if self.are_fused:
+            if average is not None:
+                following, share = average.following(variables, targets, steps + 1)
+            values = self._schedules.values(steps)
+            parts, left = self._members.split(left), []
+            for member, own in parts:
+                if member.part is not None:
+                    scheduled = self._schedules.followed(member.part, values)
+                    own = self._fused.update(member.part, own, scheduled, following, share)
+                left += own
         if left:
-            others, their_targets = zip(*left, strict=True)
-            self._take_others([bare(gradient) for gradient in others], their_targets, steps)
-        return moved
+            self._take_others([(bare(gradient), target) for gradient, target in left], steps)
+        return following.keys() - {id(target) for _, target in left}
 
-    def _take_others(self, grads: Sequence[Any], variables: Sequence[Any], steps: Any) -> None:
+    def _take_others(self, pairs: Pairs, steps: Any) -> None:
         # On JAX the caller's jit compiles this along with everything else.
         if self.jit_compile is not True or keras.backend.backend() != "tensorflow":
-            self._take_plainly(grads, variables, steps)
+            self._take_plainly(pairs, steps)
             return
+        variables = [variable for _, variable in pairs]
         settings = tuple(_settings(member) for member in self._members.members)
-        key = (settings, *(id(variable) for variable in variables))
+        key = (settings, *map(id, variables))
         if key not in self.compiled:
             self.compiled[key] = tf.function(
-                lambda dense: self._take_plainly(dense, variables, steps), jit_compile=True
+                lambda dense: self._take_plainly(list(zip(dense, variables, strict=True)), steps),
+                jit_compile=True,
             )
-        self.compiled[key]([densify(gradient) for gradient in grads])
+        self.compiled[key]([densify(gradient) for gradient, _ in pairs])
 
-    def _take_plainly(self, grads: Sequence[Any], variables: Sequence[Any], steps: Any) -> None:
+    def _take_plainly(self, pairs: Pairs, steps: Any) -> None:
         values = self._schedules.values(steps)
         with self._schedules.applied(values):
-            self._members.update(
-                grads, variables, lambda part: self._schedules.followed(part, values)
-            )
+            for member, own in self._members.split(pairs):
+                grads, variables = map(list, zip(*own, strict=True))
+                if member.part is not None:
+                    scheduled = self._schedules.followed(member.part, values)
+                    member.part.update(grads, variables, scheduled)
+                    continue
+                optimizer, rate = member.optimizer, member.learning_rate
+                optimizer._apply_weight_decay(variables)  # before the update, as in Keras
+                optimizer._backend_update_step(grads, variables, rate)
 
 
 def _settings(member: Member) -> tuple:

@@ -10,8 +10,7 @@ from keras import ops
 from optimization.keras import distribution, gradients
 from optimization.keras.compiling import Clearing, copies_of
 from optimization.keras.control import conditionally
-from optimization.keras.gradients import Scaled
-from optimization.keras.slots import compute_dtype
+from optimization.keras.gradients import Scaled, compute_dtype
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument, is_overwritten
 from optimization.keras.state import by_unique_name
 
@@ -45,8 +44,7 @@ class Accumulate(Stage):
             )
         self.gradient_accumulation_steps = steps if steps > 1 else None
         self._variables: list[Any] = []
-        self._paths: list[str] = []
-        self._sums: list[keras.Variable] = []
+        self._sums: dict[int, keras.Variable] = {}  # by the variables' `id`
         self._clear = Clearing()
 
     @property
@@ -55,64 +53,50 @@ class Accumulate(Stage):
         return self.made.get("micro_step", 0)
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Creates the sums."""
         if self.gradient_accumulation_steps is None:
             return
         self.make("micro_step", "int")
         self._variables = list(variables)
-        self._paths = [self.pipeline.path_of(variable) for variable in variables]
-        self._sums = [
-            self.pipeline.add_variable(
+        for variable in variables:
+            self._sums[id(variable)] = self.pipeline.add_variable(
                 variable.shape,
                 dtype=compute_dtype(variable),
                 layout=getattr(variable, "_layout", None),
-                name=f"{path.replace('/', '_')}_accumulator",
+                name=f"{self.pipeline.path_of(variable).replace('/', '_')}_accumulator",
             )
-            for variable, path in zip(variables, self._paths, strict=True)
-        ]
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
-        """Returns the sums by the paths of the weights they belong to, and their count."""
-        pairs = zip(self._paths, self._sums, strict=True)
-        named = [(f"accumulator/{path}", total) for path, total in pairs]
-        return by_unique_name([*self.made.items(), *named])
+        paths = [f"accumulator/{self.pipeline.path_of(variable)}" for variable in self._variables]
+        sums = zip(paths, self._sums.values(), strict=True)
+        return by_unique_name([*self.made.items(), *sums])
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Adds the gradients; every k-th time goes on with the means, and starts anew."""
         if self.gradient_accumulation_steps is None:
             rest(batch)
             return
-        places = {id(variable): index for index, variable in enumerate(self._variables)}
         for gradient, variable in batch.pairs:
-            self._add(self._sums[places[id(variable)]], gradient, variable)
+            self._add(self._sums[id(variable)], gradient, variable)
         self.micro_step.assign((self.micro_step + 1) % self.gradient_accumulation_steps)
         # What has a gradient may differ from one micro-batch, and one traced function, to the
         # next: all variables take part. One that is overwritten has no gradient 0, however.
-        present = {places[id(variable)] for variable in batch.variables}
-        taking_part = [
-            index
-            for index, variable in enumerate(self._variables)
-            if index in present or not is_overwritten(variable)
-        ]
-        sums = [self._sums[index] for index in taking_part]
-        batch = replace(batch, variables=[self._variables[index] for index in taking_part])
-
-        def update_lazily() -> None:
-            rest(batch.with_grads([self._postponed_mean(index) for index in taking_part]))
-            self._clear(sums)
-
-        def update() -> None:
-            means = [self._mean(index) for index in taking_part]
-            for total in sums:
-                total.assign(ops.zeros(total.shape, total.dtype))
-            rest(batch.with_grads(means))
-
+        present = {id(variable) for variable in batch.variables}
+        variables = [v for v in self._variables if id(v) in present or not is_overwritten(v)]
+        sums = [self._sums[id(variable)] for variable in variables]
         # Lazily, sums are cleared after the update, which an error would leave out.
         may_raise = any(stage.may_raise for stage in self.pipeline.stages)
         lazily = batch.updates.are_fused and not may_raise
-        variables = self.pipeline.all_variables()
+
+        def update() -> None:
+            grads = [self._mean(variable, lazily) for variable in variables]
+            if not lazily:
+                for total in sums:
+                    total.assign(ops.zeros(total.shape, total.dtype))
+            rest(replace(batch, grads=grads, variables=variables))
+            if lazily:
+                self._clear(sums)
+
         is_last = ops.equal(self.micro_step, 0)
-        conditionally(is_last, update_lazily if lazily else update, (), variables)
+        conditionally(is_last, update, (), self.pipeline.all_variables())
 
     def _add(self, total: keras.Variable, gradient: Any, variable: Any) -> None:
         gradient = gradients.map_values(lambda values: ops.cast(values, total.dtype), gradient)
@@ -125,16 +109,11 @@ class Accumulate(Stage):
         else:  # In place, where Keras' `assign_add` makes a tensor of the sum first.
             total._value.assign_add(gradient)
 
-    def _postponed_mean(self, index: int) -> Any:
-        total = self._sums[index]
-        if is_overwritten(self._variables[index]):
-            return self._mean(index)
-        # The sum itself, which is cleared after the update: no other tensor is made.
-        copies = copies_of(total)
-        return Scaled(copies[0], copies=copies).times(1 / (self.gradient_accumulation_steps or 1))
-
-    def _mean(self, index: int) -> Any:
-        total = ops.copy(ops.convert_to_tensor(self._sums[index]))  # PyTorch clears it in place
-        if is_overwritten(self._variables[index]):
-            return total
-        return total / self.gradient_accumulation_steps
+    def _mean(self, variable: Any, lazily: bool) -> Any:
+        total, steps = self._sums[id(variable)], self.gradient_accumulation_steps or 1
+        if lazily and not is_overwritten(variable):
+            # The sum itself, which is cleared after the update: no other tensor is made.
+            copies = copies_of(total)
+            return Scaled(copies[0], copies=copies).times(1 / steps)
+        value = ops.copy(ops.convert_to_tensor(total))  # PyTorch clears it in place
+        return value if is_overwritten(variable) else value / steps

@@ -42,7 +42,6 @@ class Average(Stage):
         self._evaluates = False
 
     def attach(self, pipeline: Any) -> None:
-        """Takes the optimizer; raises a `ValueError` for two averages of the same weights."""
         super().attach(pipeline)
         update = pipeline.stage(Update)
         if any(map(averages_iterates, update.members.own_optimizers())):
@@ -58,53 +57,43 @@ class Average(Stage):
     # State
 
     def set_model(self, model: keras.Model) -> None:
-        """Takes from a model the weights that it averages."""
         if self._average is not None:
             self.shadow_copy(model)
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Creates the averages of the trainable variables."""
         if self._average is not None:
             self._average.build(self.pipeline, variables)
 
     @property
     def weights(self) -> Sequence[Any]:
-        """The weights that are averaged."""
         return () if self._average is None else self._average.weights
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
-        """Returns the averages, and the variable that says whether they are swapped."""
         if self._average is None or self._average.swapped is None:
             return {}
         return self._average.variables_by_path()
 
     @property
     def loads_later(self) -> str | None:
-        """How the names begin of averages of weights that `shadow_copy` adds."""
         return None if self._average is None else self._average.loads_later
 
     def kept(self) -> dict[str, Any]:
-        """Returns what a second swap restores, while the weights are swapped."""
         return {} if self._average is None or not self.pipeline.built else self._average.kept()
 
     def keep(self, values: Mapping[str, Any]) -> None:
-        """Takes what `kept` returned."""
         if self._average is not None:
             self._average.keep(values, self.pipeline.variable_paths)
 
     def load_later(self, values: dict[str, Any]) -> None:
-        """Takes the averages of weights that `shadow_copy` is to add."""
         if isinstance(self._average, WeightAverage):
             self._average.load(values)
 
     # Its part of a step
 
     def guard(self) -> contextlib.AbstractContextManager[Any]:
-        """Returns a context for a step, which raises where weights and averages are swapped."""
         return contextlib.nullcontext() if self._average is None else self._average.guard()
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Moves the averages towards the weights, unless the update has done so."""
         if self._average is not None:
             steps = self.pipeline.iterations
             self._average.update(steps, batch.moved)
@@ -112,7 +101,6 @@ class Average(Stage):
         rest(batch)
 
     def finalize(self) -> None:
-        """Ends a training: the weights become their averages, where that is asked for."""
         if self._average is not None:
             if self._evaluates:
                 self.end_evaluation()

@@ -1,17 +1,7 @@
-"""The stage of the clips that act on what the transformers gave, and count.
-
-One of these may be set:
-
-- `global_clipnorm`: all gradients times one factor, so that the norm over all is at most the bound;
-- `clipnorm`: each gradient times a factor of its own;
-- `clipvalue`: each entry for itself;
-- `adaptive_clip_factor`: each unit in proportion to its weights.
-
-Two of them would hide each other, and a transformer may clip by itself: such combinations are
-errors.
-"""
+"""The stages of clips: BERT's, and the one that acts on what the transformers gave."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from keras import ops
@@ -29,8 +19,53 @@ def is_clipping(pipeline: Any) -> bool:
     return any(getattr(pipeline, clip) for clip in ("gradient_clip_norm", *ALTERNATIVES))
 
 
+class FirstClip(Stage):
+    """Clips by `gradient_clip_norm`, and keeps the norm of what came in for whichever clip."""
+
+    title = "BERT's clip"
+    sees = "as it comes in"
+    set_by = "`gradient_clip_norm` of `adamw`"
+    shows = ("last_gradient_norm",)
+
+    gradient_clip_norm: float | None = argument(
+        None,
+        "BERT's bound on the norm over all gradients. It acts before the transformers, as in Model "
+        "Garden, and before the other clip; with `global_clipnorm` the smaller bound decides. None "
+        "or 0 turns it off.",
+    )
+
+    def __post_init__(self) -> None:
+        self.gradient_clip_norm = self.gradient_clip_norm or None
+        self.require_positive("gradient_clip_norm")
+
+    def build(self, variables: Sequence[Any]) -> None:
+        if is_clipping(self.pipeline):
+            self.make("gradient_norm", "float32")
+
+    @property
+    def last_gradient_norm(self) -> Any:
+        """Norm over all gradients of the last update, before clips; None without a clip."""
+        return self.made.get("gradient_norm")
+
+    def __call__(self, batch: Batch, rest: Rest) -> None:
+        if is_clipping(self.pipeline) and batch.grads:
+            norm, bound = gradients.global_norm(batch.grads), self.gradient_clip_norm
+            if self.made:
+                self.last_gradient_norm.assign(norm.value)
+            batch = replace(batch, norm=norm)
+            if bound is not None:
+                grads = gradients.clip_by_global_norm(batch.grads, bound, norm)
+                exceeded = (norm > bound,)
+                batch = replace(batch, grads=grads, norm=norm.limited(bound), exceeded=exceeded)
+        rest(batch)
+
+
 class Clip(Stage):
-    """Clips the gradients of an update, and counts the updates that a clip changed."""
+    """Clips the gradients of an update, and counts the updates that a clip changed.
+
+    Two of its bounds would hide each other, and a transformer may clip by itself: such
+    combinations are errors.
+    """
 
     title = "clip"
     sees = "with no transformers: what BERT's clip gave"
@@ -57,7 +92,6 @@ class Clip(Stage):
         return {clip: getattr(self, clip) for clip in ALTERNATIVES if getattr(self, clip)}
 
     def attach(self, pipeline: Any) -> None:
-        """Takes the optimizer; raises a `ValueError` for transformers beside a clip."""
         super().attach(pipeline)
         if self._set() and pipeline.gradient_transformers:
             raise ValueError(
@@ -66,7 +100,6 @@ class Clip(Stage):
             )
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Creates the count, if there is a clip."""
         if is_clipping(self.pipeline):
             self.make("clipped_steps", "int")
 
@@ -79,7 +112,6 @@ class Clip(Stage):
         return ops.cast(self.made["clipped_steps"], "float32") / ops.cast(updates, "float32")
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Clips."""
         if batch.norm is not None and batch.grads:
             grads, exceeded = self._clipped(list(batch.grads), batch.variables, batch.norm)
             for count in self.made.values():
@@ -89,7 +121,7 @@ class Clip(Stage):
         rest(batch)
 
     def _clipped(self, grads: list[Any], variables: Sequence[Any], norm: Norm) -> Clipped:
-        """Returns the gradients clipped, and whether the bound was exceeded, by gradient."""
+        """Returns the gradients clipped, and whether bounds were exceeded."""
         if self.global_clipnorm is not None:
             bound = self.global_clipnorm
             # Transformers are not combined with this clip, so nothing came between.
@@ -99,12 +131,13 @@ class Clip(Stage):
             return grads, [ops.any(exceeds)]
         if self.clipvalue is not None:
             bound = self.clipvalue
-            exceeded = [gradients.largest(gradient) > bound for gradient in grads]
+            exceeded = [ops.max(ops.abs(gradients.entries(g))) > bound for g in grads]
             return [gradients.clip_by_value(gradient, bound) for gradient in grads], exceeded
         if self.adaptive_clip_factor is not None:
             bounds = self.adaptive_clip_factor, self.adaptive_clip_epsilon
-            clipped = [_adaptively(g, v, *bounds) for g, v in zip(grads, variables, strict=True)]
-            return [gradient for gradient, _ in clipped], [excess for _, excess in clipped]
+            pairs = zip(grads, variables, strict=True)
+            found = [_adaptively(gradient, variable, *bounds) for gradient, variable in pairs]
+            return [gradient for gradient, _ in found], [excess for _, excess in found]
         return grads, []
 
 

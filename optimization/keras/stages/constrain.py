@@ -13,7 +13,6 @@ class Constrain(Stage):
     set_by = "the layer"
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Assigns to what was updated, and then to the weights that it stands for."""
         pairs = list(zip(batch.variables, batch.targets, strict=True))
         for variable, target in pairs:
             if variable.constraint is not None:

@@ -78,19 +78,17 @@ class FiniteCheck(Stage):
         return self.made.get("consecutive_nonfinite", 0)
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Creates the counters."""
         if self.on_nonfinite == "skip":
             self.make("nonfinite_steps", "int")
             self.make("consecutive_nonfinite", "int")
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Goes on, unless a gradient is not finite."""
         if self.on_nonfinite == "propagate":
             rest(batch)
             return
-        flags = ops.stack([gradients.is_finite(gradient) for gradient in batch.grads])
+        flags = ops.stack([ops.all(ops.isfinite(gradients.values_of(g))) for g in batch.grads])
         finite = ops.all(flags)
-        paths = self.pipeline.paths_of(batch.variables)
+        paths = [self.pipeline.path_of(variable) for variable in batch.variables]
         if self.on_nonfinite == "raise":
             with _raising(ops.logical_not(finite), flags, paths):
                 rest(batch)

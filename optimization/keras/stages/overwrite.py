@@ -5,14 +5,16 @@ from optimization.keras.stages.stage import Batch, Rest, Stage, is_overwritten
 
 
 class Overwrite(Stage):
-    """Assigns what is no gradient but a new value, as float8 layers compute for their scales."""
+    """Assigns what is no gradient but a new value, as float8 layers compute for their scales.
+
+    These variables take no further part.
+    """
 
     title = "assign new values that come in place of gradients"
     sees = "as they come in"
     set_by = "the layer (float8)"
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Assigns; these variables take no further part."""
         others = []
         for gradient, variable in batch.pairs:
             if is_overwritten(variable):

@@ -7,8 +7,7 @@ import keras
 
 from optimization.keras import distribution
 from optimization.keras.compiling import translated
-from optimization.keras.gradients import convert
-from optimization.keras.slots import compute_dtype
+from optimization.keras.gradients import Scaled, compute_dtype, convert, is_sparse
 from optimization.keras.stages.stage import Batch, GradsAndVars, Rest, Stage, argument
 
 GradientFunction = Callable[[GradsAndVars], GradsAndVars]
@@ -31,12 +30,10 @@ class Reduce(Stage):
     )
 
     def attach(self, pipeline: Any) -> None:
-        """Takes the optimizer, and whether it is made under a strategy."""
         super().attach(pipeline)
         self._under_strategy = distribution.has_strategy()
 
     def check(self, variables: Sequence[Any]) -> None:
-        """Raises a `ValueError` for variables of a strategy outside which the optimizer is made."""
         distributed = any(distribution.strategy_of(variable) is not None for variable in variables)
         if distributed and not self._under_strategy:
             raise ValueError(
@@ -45,15 +42,21 @@ class Reduce(Stage):
             )
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Sums; a step without a gradient ends here."""
         if self._under_strategy and not distribution.in_replica():
             # Outside `run`: what it returned was aggregated there, by `aggregate_gradients`.
-            local = batch.updates.local_gradient
-            batch = batch.with_grads([local(self.pipeline, gradient) for gradient in batch.grads])
+            lazily = batch.updates.are_fused
+            batch = batch.with_grads([self._local(gradient, lazily) for gradient in batch.grads])
         else:
             batch = batch.with_pairs(self._aggregated(batch.pairs, batch.translation))
-        if batch.variables:
+        if batch.variables:  # a step without a gradient ends here
             rest(batch)
+
+    def _local(self, gradient: Any, lazily: bool) -> Any:
+        """Returns this process' gradient of what `strategy.run` returned."""
+        copies = self.pipeline._distribution_strategy.experimental_local_results(gradient)
+        if lazily and len(copies) > 1 and not is_sparse(copies[0]):
+            return Scaled(copies[0], copies=copies)
+        return copies[0]
 
     def aggregate_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> GradsAndVars:
         """Aggregates gradients over replicas, for a step outside `strategy.run`.
@@ -81,8 +84,6 @@ class Reduce(Stage):
             # TensorFlow can't sum bfloat16 over devices; float16 would overflow or lose digits.
             wide = [convert(gradient, compute_dtype(gradient)) for gradient, _ in present]
             sums = distribution.sum_over_replicas(wide)
-            present = [
-                (total, variable) for total, (_, variable) in zip(sums, present, strict=True)
-            ]
+            present = list(zip(sums, (variable for _, variable in present), strict=True))
         remaining = iter(present)
         return [pair if pair[0] is None else next(remaining) for pair in pairs]

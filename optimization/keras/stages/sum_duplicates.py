@@ -1,6 +1,15 @@
 """The stage that gives gradients the form in which updates take them."""
 
-from optimization.keras.slots import for_update
+from typing import Any
+
+import keras
+
+from optimization.keras.gradients import (
+    compute_dtype,
+    convert,
+    sum_duplicates,
+    tensor_or_slices,
+)
 from optimization.keras.stages.stage import Batch, Rest, Stage
 
 
@@ -11,5 +20,10 @@ class SumDuplicates(Stage):
     sees = "the gradient of the global batch"
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Sums."""
-        rest(batch.mapped(for_update))
+        def summed(gradient: Any, variable: Any) -> Any:
+            dtype = compute_dtype(variable)
+            if keras.backend.standardize_dtype(gradient.dtype) != dtype:
+                gradient = convert(gradient, dtype)
+            return sum_duplicates(tensor_or_slices(gradient))
+
+        rest(batch.mapped(summed))

@@ -30,7 +30,6 @@ class Transform(Stage):
         self.gradient_transformers = list(self.gradient_transformers or ())
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Transforms."""
         if self.gradient_transformers:
             pairs = [(bare(gradient), variable) for gradient, variable in batch.pairs]
             for transform in self.gradient_transformers:

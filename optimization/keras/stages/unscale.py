@@ -19,7 +19,7 @@ class Unscale(Stage):
         self.require_positive("loss_scale_factor")
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Divides. From here on factors wait for the update, where it can multiply by them."""
+        # From here on factors wait for the update, where it can multiply by them.
         batch = batch.with_pairs(batch.updates.postponed(batch.pairs))
         if self.loss_scale_factor is not None:
             factor = 1 / self.loss_scale_factor

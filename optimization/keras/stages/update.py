@@ -19,7 +19,7 @@ from optimization.keras.hyperparameters import HyperparameterSchedules
 from optimization.keras.masters import MasterWeights
 from optimization.keras.members import Members
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
-from optimization.keras.updates import Updates, checked_jit_compile
+from optimization.keras.updates import Updates
 from optimization.schedules.scaled import rate_text
 
 
@@ -77,16 +77,21 @@ class Update(Stage):
     )
 
     def __post_init__(self) -> None:
-        checked_jit_compile(self.jit_compile)
+        jit_compile: Any = self.jit_compile
+        if not isinstance(jit_compile, bool) and jit_compile != "auto":
+            raise ValueError(
+                f'Argument `jit_compile` must be True, False or "auto", received: {jit_compile=}'
+            )
+        if jit_compile is True and keras.backend.backend() == "torch":
+            raise ValueError("Argument `jit_compile` must not be True on the PyTorch backend.")
         self.average: Any = None
         self._variables: list[Any] = []
         self._layer_types: dict[int, str] = {}
         self._saved_layer_types: dict[str, str] = {}
 
     def attach(self, pipeline: Any) -> None:
-        """Takes the optimizer; makes what updates by the inner one and the groups."""
         super().attach(pipeline)
-        self.members = Members(pipeline.optimizer, self.param_groups, self.layer_decay)
+        self.members = Members(pipeline, self.param_groups, self.layer_decay)
         self.masters = MasterWeights()
         own = self.members.own_optimizers()
         self.hyperparameters = HyperparameterSchedules(self.schedules, own)
@@ -98,11 +103,9 @@ class Update(Stage):
     # State
 
     def set_model(self, model: keras.Model) -> None:
-        """Takes from a model the layers that its weights belong to, for groups."""
         self._layer_types = owning_layer_types(model)
 
     def check(self, variables: Sequence[Any]) -> None:
-        """Raises a `ValueError` if `jit_compile=True` meets several replicas."""
         replicas = distribution.replicas_of(self.pipeline)
         if self.jit_compile is True and replicas > 1:
             raise ValueError(
@@ -111,7 +114,6 @@ class Update(Stage):
             )
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Finds the group of each variable; creates the copies and the inner optimizers' state."""
         self._variables = list(variables)
         names = [self.pipeline.path_of(variable) for variable in variables]
         types = [
@@ -121,22 +123,19 @@ class Update(Stage):
         self._saved_layer_types = {n: t for n, t in zip(names, types, strict=True) if t}
         self.members.resolve(variables, names, types)
         targets = self.masters.build(self.pipeline, variables, names, self.members.frozen)
-        self.members.build(self.pipeline, variables, targets, names)
-        self.hyperparameters.build(self.members.scheduled())
+        self.members.build(variables, targets, names)
+        self.hyperparameters.build(self.members.members)
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
-        """Returns the copies, and the variables of the inner optimizers."""
         inner = self.members.variables_by_path(self.pipeline.variable_paths)
         return {**self.masters.variables_by_path(), **inner}
 
     def inner_variables(self) -> list[keras.Variable]:
-        """Returns the variables of the inner optimizers."""
-        return self.members.variables()
+        return [v for member in self.members.members for v in member.named(()).values()]
 
     # Its part of a step
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        """Updates, and counts."""
         steps = self.pipeline.iterations
         targets = self.masters.brought_up_to_date(batch.variables)
         moved = self.updates.take(batch.grads, batch.variables, targets, steps, self.average)
@@ -146,7 +145,6 @@ class Update(Stage):
     # Its config
 
     def get_config(self) -> dict[str, Any]:
-        """Returns its fields, and what is known from the model or was set later."""
         return {
             **super().get_config(),
             "layer_types": dict(self._saved_layer_types),
@@ -155,7 +153,6 @@ class Update(Stage):
         }
 
     def remember(self, saved: Mapping[str, Any]) -> None:
-        """Takes the types of layers, and what is spared the decay of Keras' optimizers."""
         self._saved_layer_types = saved["layer_types"] or {}
         self.members.excluded_names = saved["excluded_names"] or []
         self.members.excluded_paths = saved["excluded_paths"] or []
@@ -164,7 +161,7 @@ class Update(Stage):
 
     def learning_rates(self) -> dict[str, Any]:
         """Returns the learning rate now of each group; layers of a group count as groups."""
-        return self.members.rates()
+        return {m.name: m.learning_rate for m in self.members.members if m.positions}
 
     def scheduled_values(self) -> dict[str, Any]:
         """Returns what the hyperparameters that follow a schedule are now."""
@@ -178,12 +175,11 @@ class Update(Stage):
             the numbers that it has on a schedule.
         """
         values = self.scheduled_values()
-        names, targets = self.pipeline.variable_paths, self.masters.of(self._variables)
-        for position, target in enumerate(targets):  # averages have paths too
-            member = self.members.member_at(position)
+        for variable, target in zip(self._variables, self.masters.of(self._variables), strict=True):
+            member = self.members.member_of(target)
             if member:
                 followed = self.hyperparameters.followed(member.part, values)
-                yield names[position], member.optimizer, target, followed
+                yield self.pipeline.path_of(variable), member.optimizer, target, followed
 
     def frozen_variables(self) -> set[int]:
         """Returns the `id` of each variable that a group freezes."""
@@ -204,7 +200,7 @@ class Update(Stage):
             table_row(
                 names[position],
                 members.owners[position],
-                members.member_at(position),
+                members.member_of(targets[position]),
                 targets[position],
                 id(variable) in averaged,
                 highest,

@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from optimization.keras.rates import rate_now
+from optimization.keras.rule_part import rate_now
 from tests.keras.common import TableSchedule
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from optimization.keras.slots import compute_dtype
+from optimization.keras.gradients import compute_dtype
 from optimization.optimizers import LAMB
 from tests.golden_cases import make_variable
 
