@@ -218,8 +218,9 @@ def native_weights(config: OptimizationConfig) -> np.ndarray | None:
     import torch
 
     from optimization.torch import OptimizerFactory
+    from optimization.torch.recipes import is_native
 
-    if OPTIMIZERS_CLS.entry(config.optimizer.type).torch is None:
+    if not is_native(config.optimizer.type):
         return None
     factory = OptimizerFactory(config, train_steps=STEPS)
     initial, gradients = problem()

@@ -32,7 +32,7 @@ _LEAST = 1.2e-38  # the least normal number of float32, rounded up
 _SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is about that number
 
 
-@OPTIMIZERS_CLS.register("adafactor", torch="optimization.torch.recipes:adafactor")
+@OPTIMIZERS_CLS.register("adafactor")
 @config_dataclass
 class AdafactorConfig(AdafactorFormula):
     """Adafactor in every variant that is in use.
@@ -247,7 +247,7 @@ def preset(variant: str, written: Mapping[str, Any] | None = None) -> dict[str, 
     return values
 
 
-@OPTIMIZERS_CLS.register("adafactor_keras", torch="optimization.torch.recipes:adafactor_keras")
+@OPTIMIZERS_CLS.register("adafactor_keras")
 @config_dataclass
 class AdafactorKerasConfig(AdafactorFormula):
     """Adafactor with Keras' hyperparameters.
@@ -275,6 +275,11 @@ class AdafactorKerasConfig(AdafactorFormula):
 
     class_name = "AdafactorKeras"
     native_name = ""  # that of `adafactor` has all of it
+    native_arguments: ClassVar = {
+        "epsilon_1": "epsilon1",
+        "epsilon_2": "epsilon2",
+        "clip_threshold": "clipping_threshold",
+    }
     section_only = ("learning_rate",)
     # All switches but the one that is an argument here too.
     variable_settings: ClassVar = {

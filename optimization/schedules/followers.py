@@ -122,7 +122,7 @@ class MetricFollower:
         Raises:
             ValueError: If it is the state of something else.
         """
-        known = set(self.state_dict())
+        known = {"rates", *self._STATE}
         if not set(state) <= known or len(state.get("rates", self.rates)) != len(self.rates):
             raise ValueError(
                 f"Argument `state` must be that of {len(self.rates)} rates with "

@@ -9,11 +9,10 @@ from torch import Tensor
 from optimization.configs.errors import ConfigError
 from optimization.rules.adafactor import AdafactorConfig
 from optimization.rules.rule import Numbers
-from optimization.torch.base import number, zeros_like
 from optimization.torch.derived import native_class
 from optimization.torch.functions import FUNCTIONS
-from optimization.torch.lists import ListState, Scalars, Tensors
-from optimization.torch.rule_optimizer import RuleOptimizer
+from optimization.torch.lists import ListState, Scalars, Tensors, number
+from optimization.torch.rule_optimizer import RuleOptimizer, zeros_like
 
 if TYPE_CHECKING:
     _Derived = RuleOptimizer
@@ -69,12 +68,6 @@ class Adafactor(_Derived):
     def _makes_rate(self, group: Mapping[str, Any]) -> bool:
         return group["step_size"] == "relative"
 
-    def numbers(self, group: Mapping[str, Any], own: Mapping[str, Any]) -> Numbers:
-        """Returns the numbers of a group, with what multiplies a rate that is made here."""
-        made = super().numbers(group, own)
-        made.multiplier = group.get("lr_multiplier", 1.0)
-        return made
-
     def initial_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Returns the moments; a global count goes on from that of the others."""
         state = super().initial_state(parameter, group)
@@ -122,25 +115,18 @@ class Adafactor(_Derived):
             names = group.get("param_names")
             names = names or [str(len(rates) + i) for i in range(len(params))]
             for name, parameter in zip(names, params, strict=True):
-                done = latest if self._counts_all(group) else counts.get(parameter, 0.0)
-                rates[name] = self._effective_rate(parameter, group, done)
+                h = self.numbers(group, dict(self.kind_of(parameter, group)))
+                h.done = latest if self._counts_all(group) else counts.get(parameter, 0.0)
+                weight = self.weight_of(parameter).detach()
+                w = Tensors([weight.to(zeros_like(parameter).dtype)])
+                norms = Numbers(w=FUNCTIONS.norm(w))
+                alpha = self.rule.rates(w, ListState({}), norms, h, FUNCTIONS)[1]
+                rates[name] = float(alpha.values[0] if isinstance(alpha, Scalars) else alpha)
         return rates
-
-    def _effective_rate(self, parameter: Tensor, group: dict[str, Any], done: float) -> float:
-        h = self.numbers(group, dict(self.kind_of(parameter, group)))
-        h.done = done
-        w = Tensors([self.weight_of(parameter).detach().to(zeros_like(parameter).dtype)])
-        norms = Numbers(w=FUNCTIONS.norm(w))
-        alpha = self.rule.rates(w, ListState({}), norms, h, FUNCTIONS)[1]
-        return float(alpha.values[0] if isinstance(alpha, Scalars) else alpha)
 
 
 def checked_switches(variant: str, switches: dict[str, Any]) -> dict[str, Any]:
-    """Returns the value of every switch.
-
-    Raises:
-        ConfigError: For what is wrong with them.
-    """
+    """Returns the value of every switch; raises a `ConfigError` for what is wrong with them."""
     config = AdafactorConfig({"variant": variant, **switches})
     problems = [config._problem("conflict", *conflict) for conflict in config.impossible()]
     if config.include_in_weight_decay is not None:
@@ -148,6 +134,4 @@ def checked_switches(variant: str, switches: dict[str, Any]) -> dict[str, Any]:
         problems.append(config._problem("conflict", "include_in_weight_decay", message))
     if problems:
         raise ConfigError(problems)
-    named = ("name", "include_in_weight_decay")
-    values = {k: v for k, v in config.arguments().items() if k not in named}
-    return {**values, "weight_decay": config.weight_decay or 0.0}
+    return _Derived.arguments_of(config)

@@ -1,11 +1,22 @@
 """Loading the state of an optimizer by the names of its parameters."""
 
-from typing import Any
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
 
 from optimization.torch.foreign import in_our_words
 from optimization.torch.names import bare_names
+
+Group = Mapping[str, Any]
+
+
+class Saved(NamedTuple):
+    """What was saved of a parameter: its group, and its state."""
+
+    group: Group
+    state: dict[str, Any]
 
 
 def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any] | None:
@@ -27,14 +38,20 @@ def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
         ValueError: If the names are not the same on both sides, or parameters of one group here
             were saved from several.
     """
-    groups, saved = optimizer.param_groups, state_dict["param_groups"]
-    here, there = ([group.get("param_names") for group in side] for side in (groups, saved))
-    reordered = None
+    groups, loaded = optimizer.param_groups, state_dict
+    sides = groups, state_dict["param_groups"]
+    here, there = ([group.get("param_names") for group in side] for side in sides)
     if None not in here + there and here != there:
-        reordered = _reordered(_with_bare_names(groups), state_dict)
-        for group, ordered in zip(groups, reordered["param_groups"], strict=True):
-            ordered["param_names"] = list(group["param_names"])
-    return _completed(groups, reordered or state_dict) or reordered
+        loaded = _reordered(groups, there, loaded)
+    missing = [
+        {k: v for k, v in group.items() if k not in (*saved, "params", "param_names")}
+        for group, saved in zip(groups, loaded["param_groups"], strict=False)
+    ]
+    # torch refuses another number of groups.
+    if any(missing) and len(groups) == len(there):
+        merged = [{**s, **own} for s, own in zip(loaded["param_groups"], missing, strict=True)]
+        loaded = {**loaded, "param_groups": merged}
+    return None if loaded is state_dict else loaded
 
 
 def load_in_our_words(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -43,64 +60,54 @@ def load_in_our_words(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[
     return load_by_name(optimizer, state_dict) or state_dict
 
 
-def _completed(groups: list[dict[str, Any]], state_dict: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns a state dict whose groups have all settings; None where there is nothing to do."""
-    saved = state_dict["param_groups"]
-    if len(groups) != len(saved):  # which torch refuses
-        return None
-    kept = [
-        {k: v for k, v in group.items() if k not in (*other, "params", "param_names")}
-        for group, other in zip(groups, saved, strict=True)
-    ]
-    if not any(kept):
-        return None
-    merged = [{**group, **own} for group, own in zip(saved, kept, strict=True)]
-    return {**state_dict, "param_groups": merged}
-
-
-def _reordered(groups: list[dict[str, Any]], state_dict: dict[str, Any]) -> dict[str, Any]:
-    saved = _with_bare_names(state_dict["param_groups"])
-    places = {
-        name: (group, index)
-        for group in saved
-        for name, index in zip(group["param_names"], group["params"], strict=True)
-    }
-    check_names({name for group in groups for name in group["param_names"]}, set(places))
-    state: dict[int, Any] = {}
-    ordered = []
-    position = 0
+def _reordered(
+    groups: list[dict[str, Any]], saved_names: list[list[str]], state_dict: dict[str, Any]
+) -> dict[str, Any]:
+    found = saved_by_name([n for g in groups for n in g["param_names"]], saved_names, state_dict)
+    ordered, states = [], dict[int, Any]()
+    count = itertools.count()
     for group in groups:
-        source = _source(group, places)
-        indices = range(position, position + len(group["params"]))
-        position = indices.stop
-        for name, index in zip(group["param_names"], indices, strict=True):
-            old = places[name][1]
-            if old in state_dict["state"]:
-                state[index] = state_dict["state"][old]
-        names = list(group["param_names"])
-        ordered.append({**source, "params": list(indices), "param_names": names})
-    return {**state_dict, "state": state, "param_groups": ordered}
+        names, sources = list(group["param_names"]), sources_of(group, found)
+        if len(sources) > 1:
+            raise ValueError(
+                f"The parameters {', '.join(names)} are one group here, and were saved from "
+                f"{len(sources)} groups with settings of their own."
+            )
+        indices = [next(count) for _ in names]
+        states.update({i: found[name].state for i, name in zip(indices, names, strict=True)})
+        source = sources[0][0] if sources else group
+        ordered.append({**source, "params": indices, "param_names": names})
+    kept = {index: state for index, state in states.items() if state}
+    return {**state_dict, "state": kept, "param_groups": ordered}
 
 
-def _with_bare_names(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    names = iter(bare_names([name for group in groups for name in group["param_names"]]))
-    return [{**group, "param_names": [next(names) for _ in group["params"]]} for group in groups]
+def saved_by_name(
+    here: Sequence[str], names: Sequence[Sequence[str]], state_dict: Mapping[str, Any]
+) -> dict[str, Saved]:
+    """Returns what was saved of the parameters that have names here, by these.
+
+    `names` are those of the parameters of each saved group. A model may have been compiled or
+    wrapped on one side only.
+    """
+    own_name = dict(zip(bare_names(here), here, strict=True))
+    bare = iter(bare_names([name for group in names for name in group]))
+    found = {}
+    for group in state_dict["param_groups"]:
+        for index in group["params"]:
+            name = next(bare)
+            found[own_name.get(name, name)] = Saved(group, state_dict["state"].get(index, {}))
+    missing, left = sorted({*here} - {*found}), sorted({*found} - {*here})
+    if missing or left:
+        told = {"Missing": missing, "Left over": left}
+        texts = [f"{word}: {names}." for word, names in told.items() if names]
+        raise ValueError(f"The loaded state belongs to other parameters. {' '.join(texts)}")
+    return found
 
 
-def check_names(here: set[str], there: set[str]) -> None:
-    """Raises if the names that were saved are not those that are here."""
-    if here != there:
-        parts = {"Missing": sorted(here - there), "Left over": sorted(there - here)}
-        told = " ".join(f"{name}: {names}." for name, names in parts.items() if names)
-        raise ValueError(f"The loaded state belongs to other parameters. {told}")
-
-
-def _source(group: dict[str, Any], places: dict[str, tuple]) -> dict[str, Any]:
-    """Returns the saved group from which all the parameters of `group` come."""
-    sources = {id(places[name][0]): places[name][0] for name in group["param_names"]}
-    if len(sources) > 1:
-        raise ValueError(
-            f"The parameters {', '.join(group['param_names'])} are one group here, and were saved "
-            f"from {len(sources)} groups with settings of their own."
-        )
-    return next(iter(sources.values()), {k: v for k, v in group.items() if k != "params"})
+def sources_of(group: Group, found: Mapping[str, Saved]) -> list[tuple[Group, list[str]]]:
+    """Returns the saved groups from which the parameters of a group come, with their names."""
+    sources: dict[int, tuple[Group, list[str]]] = {}
+    for name in group["param_names"]:
+        saved = found[name].group
+        sources.setdefault(id(saved), (saved, []))[1].append(name)
+    return list(sources.values())

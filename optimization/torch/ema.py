@@ -1,7 +1,7 @@
 """The average of a model's weights, as an `AveragedModel` of torch."""
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,56 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from optimization.configs.printing import by_arguments
 from optimization.torch.masters import LOW_PRECISION, ExactState, brought_up_to_date
 from optimization.torch.names import bare_names, unwrapped
-
-
-class WeightAverage:
-    """The rule average <- average + (1 - d) * (w - average), for `AveragedModel`.
-
-    With n the updates taken, d is 0 for n < start_step, and from then on
-
-        d = min(average_decay, (1 + n - start_step) / (10 + n - start_step))   dynamic_decay
-        d = average_decay                                                      otherwise
-
-    Args:
-        average_decay: The largest d, in [0, 1).
-        start_step: Before this many updates the average is the weights themselves.
-        dynamic_decay: Whether d grows from 1/10.
-    """
-
-    def __init__(
-        self, average_decay: float = 0.99, start_step: int = 0, dynamic_decay: bool = True
-    ):
-        self.average_decay = average_decay
-        self.start_step = start_step
-        self.dynamic_decay = dynamic_decay
-
-    __repr__ = by_arguments
-
-    def decay(self, steps: int) -> float:
-        """Returns d after `steps` updates."""
-        n = steps - self.start_step
-        if n < 0:
-            return 0.0
-        return (
-            min(self.average_decay, (1 + n) / (10 + n))
-            if self.dynamic_decay
-            else (self.average_decay)
-        )
-
-    @torch.no_grad()
-    def __call__(
-        self, averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int
-    ) -> None:
-        """Moves averages towards weights, in place; integers are copied."""
-        share = 1 - self.decay(int(steps))
-        for average, weight in zip(averages, weights, strict=True):
-            if average.is_floating_point():
-                average.lerp_(weight.to(average.dtype), share)
-            else:
-                average.copy_(weight)
 
 
 class Average(AveragedModel):
@@ -67,42 +19,51 @@ class Average(AveragedModel):
     The averaged model has the dtype of the model and takes the same inputs: its weights are the
     float32 averages, rounded. `state_dict` has these averages in float32, under torch's names, and
     `average.float()` is the averaged model with them. States of compiled and of wrapped models
-    load, and so do those of torch's own `AveragedModel`.
-
-    Args:
-        model: The model that is trained.
-        rule: How an average moves.
-        use_buffers: Whether buffers are averaged too; otherwise they are the model's own.
-        optimizer: What trains the model, if averages are to be those of its float32 copies.
+    load, and so do those of torch's own `AveragedModel`. `EMAConfig` describes the arguments.
     """
-
-    multi_avg_fn: WeightAverage
 
     def __init__(
         self,
         model: torch.nn.Module,
-        rule: WeightAverage,
-        use_buffers: bool,
-        optimizer: ExactState | None = None,
+        optimizer: Optimizer | None = None,
+        *,
+        average_decay: float = 0.99,
+        start_step: int = 0,
+        dynamic_decay: bool = True,
+        trainable_weights_only: bool = True,
     ):
-        super().__init__(unwrapped(model), multi_avg_fn=rule, use_buffers=use_buffers)
+        if optimizer is not None and not isinstance(optimizer, ExactState):
+            raise TypeError(
+                "Argument `optimizer` must be what `build_optimizer` returned, "
+                f"received: {type(optimizer).__name__}"
+            )
+        self._average_decay, self._start_step = average_decay, start_step
+        self._dynamic_decay = dynamic_decay
+        super().__init__(unwrapped(model), use_buffers=not trainable_weights_only)
         # It holds the first weights already: with 0 torch would take those after the first update.
         self.n_averaged.fill_(1)
         self._copies: dict[str, Tensor] = {}
         self._optimizer = None if optimizer is None else weakref.ref(optimizer)
         self._exact_averages()
 
+    def _decay(self) -> float:
+        n = int(self.n_averaged) - self._start_step
+        if n < 0:
+            return 0.0
+        return min(self._average_decay, (1 + n) / (10 + n) if self._dynamic_decay else 1.0)
+
     @torch.no_grad()
     def update_parameters(self, model: torch.nn.Module) -> None:
         """Moves the averages towards the weights of a model, the one that is trained."""
-        weights = [self._exact(tensor) for _, tensor in self._averaged(model)]
-        averages = self._exact_averages()
-        self.multi_avg_fn(
-            [average for _, average in averages],
-            [w.to(a.device) for w, (_, a) in zip(weights, averages, strict=True)],
-            self.n_averaged,
-        )
-        for tensor, average in averages:
+        optimizer = None if self._optimizer is None else self._optimizer()
+        share = 1 - self._decay()
+        pairs = zip(self._exact_averages(), self._averaged(model), strict=True)
+        for (tensor, average), (_, weight) in pairs:
+            exact = (weight if optimizer is None else optimizer.weight_of(weight)).to(tensor.device)
+            if average.is_floating_point():
+                average.lerp_(exact.to(average.dtype), share)
+            else:  # integers are copied
+                average.copy_(exact)
             if tensor is not average:
                 tensor.copy_(average)
         if not self.use_buffers:
@@ -124,10 +85,8 @@ class Average(AveragedModel):
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
         start = f"{prefix}module."
-        own, saved = (
-            _by_bare_name(super().state_dict(prefix=prefix), start),
-            _by_bare_name(state, start),
-        )
+        own = _by_bare_name(super().state_dict(prefix=prefix), start)
+        saved = _by_bare_name(state, start)
         values = {own[bare]: state.pop(saved[bare]) for bare in own if bare in saved}
         state.update(values)
         for name, copy in self._copies.items():
@@ -169,35 +128,6 @@ class Average(AveragedModel):
                 average = brought_up_to_date(self._copies[name], tensor)
             pairs.append((tensor, average))
         return pairs
-
-    def _exact(self, weight: Tensor) -> Tensor:
-        optimizer = None if self._optimizer is None else self._optimizer()
-        return weight if optimizer is None else optimizer.weight_of(weight)
-
-
-def build_average(
-    model: torch.nn.Module,
-    optimizer: Optimizer | None = None,
-    trainable_weights_only: bool = True,
-    **rule: Any,
-) -> Average:
-    """Returns the average of a model.
-
-    Args:
-        model: The model that is trained; compiled or wrapped, the average is of what it runs.
-        optimizer: What trains it, one of this package; None where that is not known.
-        trainable_weights_only: Whether buffers are the model's own, and not averaged.
-        **rule: Arguments of `WeightAverage`.
-
-    Raises:
-        TypeError: If the optimizer is not one of this package.
-    """
-    if optimizer is not None and not isinstance(optimizer, ExactState):
-        raise TypeError(
-            "Argument `optimizer` must be what `build_optimizer` returned, "
-            f"received: {type(optimizer).__name__}"
-        )
-    return Average(model, WeightAverage(**rule), not trainable_weights_only, optimizer)
 
 
 def _by_bare_name(names: Iterable[str], start: str) -> dict[str, str]:

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.caching import cached
-from optimization.torch import foreign
+from optimization.torch.foreign import torchs_state
 from optimization.torch.gradients import GradientRules
 from optimization.torch.masters import ExactState, ThroughCopies
 from optimization.torch.resume import STEP, TYPE, resume, steps_done
@@ -23,14 +22,9 @@ _HOOKED = Optimizer.profile_hook_step(lambda optimizer: None).__code__
 class Extended(ExactState):
     """Gives an optimizer what the factory adds to it, as hooks of torch.
 
-    torch does not keep hooks when an optimizer is copied or pickled; without its clips the copy
-    would train otherwise.
-
-    Attributes:
-        gradient_rules: The clips.
-        factory: What built the optimizer, and knows its settings at every step.
-        order: The names of its parameters, as the model has them.
-        schedule_step: The steps that the scheduler has counted; None before there is one.
+    torch drops hooks where an optimizer is copied or pickled: without its clips a copy would train
+    otherwise. `order` has the names of the parameters as the model has them, and `schedule_step`
+    the steps that the scheduler has counted; None before there is one.
     """
 
     base: ClassVar[type[Optimizer]]
@@ -43,9 +37,8 @@ class Extended(ExactState):
     def __repr__(self) -> str:
         return optimizer_text(self)
 
-    def _install(self) -> None:
-        if self._before_loading not in self._optimizer_load_state_dict_pre_hooks.values():
-            self.register_load_state_dict_pre_hook(self._before_loading)
+    def install_hooks(self) -> None:
+        super().install_hooks()
         rules = self.gradient_rules
         if rules is not None and rules not in self._optimizer_step_pre_hooks.values():
             self.register_step_pre_hook(rules)
@@ -63,21 +56,12 @@ class Extended(ExactState):
         """Returns the steps that the scheduler has counted, or else those of the parameters."""
         return steps_done(self.schedule_step, self.state.values())
 
-    def kept_state(
-        self, parameter: Tensor, group: Mapping[str, Any]
-    ) -> dict[str, torch.Size] | None:
-        """Returns what is kept of a parameter besides `step`, with shapes; None if not known."""
-        if not isinstance(self, RuleOptimizer):
-            return foreign.torchs_state(self, parameter, group)
-        state = self.initial_state(torch.empty_like(parameter, device="meta"), group)
-        return {name: value.shape for name, value in state.items()}
-
-    def fresh_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Returns that state as it is before the first update."""
+    def fresh_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor] | None:
+        """Returns what is kept of a parameter besides `step`, at first; None if not known."""
         if isinstance(self, RuleOptimizer):
             return self.initial_state(parameter, group)
-        kept = foreign.torchs_state(self, parameter, group) or {}
-        return {name: parameter.new_zeros(shape) for name, shape in kept.items()}
+        shapes = torchs_state(self, parameter, group)
+        return shapes and {name: parameter.new_zeros(shape) for name, shape in shapes.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), **{name: getattr(self, name) for name in _KEPT}}
@@ -87,7 +71,7 @@ class Extended(ExactState):
             if STEP in group:  # put there to be loaded
                 state = {**state, "schedule_step": group.pop(STEP)}
         super().__setstate__(state)
-        self._install()
+        self.install_hooks()
 
     def __reduce__(self) -> tuple:
         return blank, (self.base,), self.__getstate__()
@@ -103,37 +87,6 @@ def extended(base: type[Optimizer]) -> type[Extended]:
         return type(base.__name__, (Extended, base), members)
     members["plain_step"] = without_hooks(base.step)
     return type(base.__name__, (Extended, ThroughCopies, base), members)
-
-
-def build(
-    base: type[Optimizer],
-    params: Any,
-    rules: GradientRules | None,
-    *,
-    factory: Any,
-    order: Sequence[str],
-    master_weights: bool,
-    **arguments: Any,
-) -> Extended:
-    """Returns an optimizer of the class `base`.
-
-    Args:
-        base: A class of torch, of this package, or of one's own.
-        params: Its parameter groups.
-        rules: Act on gradients first.
-        factory: What builds it.
-        order: The names of all parameters, as the model has them.
-        master_weights: Whether low precision weights have copies in float32.
-        **arguments: Other arguments of the class.
-    """
-    optimizer = extended(base)(params, **arguments)
-    optimizer.master_weights = master_weights
-    optimizer.gradient_rules, optimizer.factory = rules, factory
-    # Frozen ones are in no group.
-    trained = {name for group in optimizer.param_groups for name in group["param_names"]}
-    optimizer.order = [name for name in order if name in trained]
-    optimizer._install()
-    return optimizer
 
 
 def without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:

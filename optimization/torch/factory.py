@@ -1,5 +1,7 @@
 """`OptimizerFactory`: from a config to an optimizer and a scheduler of PyTorch."""
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,18 +17,17 @@ from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig, resolved
 from optimization.matching.rules import DEFAULT
 from optimization.rules.base import BaseOptimizerConfig
-from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
 from optimization.schedules.steps import telling_steps
-from optimization.torch import ema, extended
-from optimization.torch.checks import check_options, native_problems, unknown_hyperparameters
+from optimization.torch.ema import Average
+from optimization.torch.extended import extended
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
 from optimization.torch.metric import following, go_on
 from optimization.torch.mixed import Algorithm, MixedOptimizer
-from optimization.torch.recipes import parts_of
+from optimization.torch.recipes import native_problems, parts_of, unknown_hyperparameters
 from optimization.torch.resume import STEP, TYPE
 from optimization.torch.schedule import (
     ConfiguredScheduler,
@@ -68,12 +69,10 @@ class OptimizerFactory:
         global_batch_size: int | None = None,
     ):
         self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
-        problems = list(native_problems(self._config))
-        if problems:
+        if problems := list(native_problems(self._config)):
             raise ConfigError(problems)
         self._parts = parts_of(self._config)
-        problems = list(unknown_hyperparameters(self._config, self._parts))
-        if problems:
+        if problems := list(unknown_hyperparameters(self._config, self._parts)):
             raise ConfigError(problems)
 
     @property
@@ -120,22 +119,18 @@ class OptimizerFactory:
             ValueError: For rules or lists of patterns that match no parameter, or an option that
                 the optimizer's class does not have.
         """
-        parameters, owners = named_parameters(model)
-        options = {
-            "foreach": foreach,
-            "fused": fused,
-            "maximize": maximize or None,
-            "capturable": capturable or None,
-            "differentiable": differentiable or None,
-        }
+        parameters = named_parameters(model)
+        flags = {"maximize": maximize, "capturable": capturable, "differentiable": differentiable}
+        options = {"foreach": foreach, "fused": fused, **{k: v or None for k, v in flags.items()}}
         options = {name: value for name, value in options.items() if value is not None}
         for part in self._parts.values():
-            check_options(part.recipe.cls, options)
+            cls = part.recipe.cls
+            for name in options.keys() - inspect.signature(cls).parameters.keys():
+                raise ValueError(f"Argument `{name}`: {cls.__name__} does not have it")
         groups = build_groups(
             self._config,
             self._parts,
             parameters,
-            owners,
             model if isinstance(model, torch.nn.Module) else None,
             rate=lambda rule: self._rate(rule)(0),
             constant=self._is_constant,
@@ -147,28 +142,31 @@ class OptimizerFactory:
         cls, arguments = algorithms[DEFAULT].cls, algorithms[DEFAULT].arguments
         if len(algorithms) > 1:
             cls, arguments = MixedOptimizer, {"algorithms": algorithms}
-        optimizer = extended.build(
-            cls,
-            groups,
-            self._gradient_rules(),
-            factory=self,
-            order=[name for name, _ in parameters],
-            master_weights=master_weights,
-            **arguments,
-        )
+        optimizer = extended(cls)(groups, **arguments)
+        optimizer.master_weights, optimizer.factory = master_weights, self
+        optimizer.gradient_rules = self._gradient_rules()
+        # Frozen ones are in no group.
+        trained = {name for group in optimizer.param_groups for name in group["param_names"]}
+        optimizer.order = [name for name, _ in parameters if name in trained]
+        optimizer.install_hooks()
         for group in optimizer.param_groups:
             curves = self._parts[self._part_of(group)].recipe.schedules
             group.update({name: function(0) for name, function in curves.items()})
         return optimizer
 
     def _algorithms(self, options: Mapping[str, Any]) -> dict[str, Algorithm]:
-        rules = {DEFAULT: None, **{rule.label: rule for rule in self._config.param_groups}}
         algorithms = {}
-        for label, (kind, _, recipe, _) in self._parts.items():
-            rate = self._rate(rules[label])(0) if recipe.takes_rate else None
+        for label, (kind, section, recipe, _) in self._parts.items():
+            makes_rate = section.own_learning_rate() is not None
+            rate = None if makes_rate else self._rate(self._rules[label])(0)
             arguments = {"lr": rate, **recipe.arguments, **options}
             algorithms[label] = Algorithm(kind, recipe.cls, arguments)
         return algorithms
+
+    @functools.cached_property
+    def _rules(self) -> dict[str, ParamGroupConfig | None]:
+        """The rules by their names; None is that of what no other rule matches."""
+        return {DEFAULT: None, **{rule.label: rule for rule in self._config.param_groups}}
 
     def _part_of(self, group: Mapping[str, Any]) -> str:
         """Returns the name of the rule whose algorithm updates a group."""
@@ -195,8 +193,7 @@ class OptimizerFactory:
         """
         if self._follows_metric:
             return following(self._sections(None)[0], optimizer, last_epoch)
-        for name in self._config.schedules:
-            key, _ = self._followers(DEFAULT, name)
+        for name, key in self._parts[DEFAULT].schedules.items():
             if not any(place_of(group, key) for group in optimizer.param_groups):
                 raise ValueError(f"`schedules.{name}`: the optimizer has no such hyperparameter")
         return ConfiguredScheduler(optimizer, self._rates(), self._hyperparameters(), last_epoch)
@@ -218,35 +215,20 @@ class OptimizerFactory:
         Raises:
             ValueError: If the config has neither.
         """
-        section = self._config.optimizer.get()
+        arguments = self._config.optimizer.get().average_arguments()
         if self._config.ema is not None:
             arguments = self._config.ema.arguments()
-            del arguments["name"]
-        elif section.use_ema:
-            # As in Keras: the average is the weights after the first update.
-            arguments = {"average_decay": section.ema_momentum, "start_step": 2}
-            arguments["dynamic_decay"] = False
-        else:
+        if arguments is None:
             raise ValueError("The config has neither an `ema` section nor `use_ema`.")
-        return ema.build_average(model, optimizer, **arguments)
+        others = ("name", "overwrite_frequency", "overwrite_at_end")
+        rule = {name: value for name, value in arguments.items() if name not in others}
+        return Average(model, optimizer, **rule)
 
-    def set_step(
-        self,
-        groups: Sequence[dict[str, Any]],
-        step: int | None,
-        saved: Sequence[Mapping[str, Any]],
-    ) -> list[str]:
-        """Sets what groups have at a step, by the config, when saved state is loaded into them.
+    def set_step(self, groups: Sequence[Any], step: int | None, saved: Sequence[Any]) -> list[str]:
+        """Sets what groups have after `step` steps, and returns what the user should know.
 
-        A rate that follows a metric, or a scheduler of somebody else's, goes on from the saved one.
-
-        Args:
-            groups: What is set.
-            step: The steps done; None where that is not known.
-            saved: For each group, one that was saved.
-
-        Returns:
-            What the user should know.
+        A rate that follows a metric, or a scheduler of somebody else's, goes on from that of the
+        saved group.
         """
         if self._follows_metric:
             return [note for pair in zip(groups, saved, strict=True) for note in go_on(*pair)]
@@ -259,8 +241,7 @@ class OptimizerFactory:
         for group, source in zip(groups, saved, strict=True):
             if source.get(TYPE) and "initial_lr" in source and source.get(STEP) is None:
                 list(go_on(group, source))
-        rules = [None, *self._config.param_groups]
-        if step is None and not all(map(self._is_constant, rules)):
+        if step is None and not all(map(self._is_constant, self._rules.values())):
             return ["it has no count of steps: load the state of the scheduler too"]
         return []
 
@@ -270,23 +251,30 @@ class OptimizerFactory:
 
     def _rates(self) -> dict[str, Callable[[int], float]]:
         """Returns the learning rate of each rule as a function of the steps done."""
-        rates = {rule.label: self._rate(rule) for rule in self._config.param_groups}
-        return {DEFAULT: self._rate(None), **rates}
+        return {label: self._rate(rule) for label, rule in self._rules.items()}
 
     def _hyperparameters(self) -> Hyperparameters:
         """Returns what else is scheduled, and the groups that follow."""
-        functions: list[Any] = []
+        scheduled = []
         for label, part in self._parts.items():
+            functions = dict(part.recipe.schedules)
+            for name, key in part.schedules.items():
+                functions[key] = curve_function(self._config.schedules[name].get(), None)
+            for key, function in functions.items():
+                scheduled.append((key, function, functools.partial(self._follows, label, key)))
+        return scheduled
 
-            def is_of(group: dict[str, Any], label: str = label) -> bool:
-                return self._part_of(group) == label
-
-            own: dict[str, Any] = {n: (f, is_of) for n, f in part.recipe.schedules.items()}
-            for name in part.schedules:
-                key, follows = self._followers(label, name)
-                own[key] = (_function(self._config.schedules[name].get(), None), follows)
-            functions += [(name, *values) for name, values in own.items()]
-        return functions
+    def _follows(self, label: str, key: str, group: dict[str, Any]) -> bool:
+        """Says whether a group is of a part, and follows what is scheduled there under a key."""
+        if self._part_of(group) != label or place_of(group, key) is None:
+            return False
+        if key != self._parts[label].recipe.decay:
+            return True
+        # A decay of 0 is that of an excluded parameter, and stays, unless the schedule set it: the
+        # group says which, so that it is known after a resume too.
+        decays = group.setdefault("decays", bool(group.get(key)))
+        rule = self._rules.get(group.get("rule", DEFAULT))
+        return decays and (rule is None or rule.weight_decay is None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_config": self._config}
@@ -299,29 +287,28 @@ class OptimizerFactory:
         arguments = self._config.optimizer.get().pipeline_arguments()
         names = GradientRules.__dataclass_fields__
         rules = GradientRules(**{k: v for k, v in arguments.items() if k in names and v})
-        return rules if rules.clips or rules.on_nonfinite == "raise" else None
+        return None if rules == GradientRules() else rules
 
     def _rate(self, rule: ParamGroupConfig | None) -> Callable[[int], float]:
         """Returns the learning rate of a rule as a function of the steps done."""
-        function = _function(*self._sections(rule))
+        function = curve_function(*self._sections(rule))  # the config is read-only
         scaling, section = self._config.lr_scaling, self._rate_owner(rule)
         knows_batches = section.own_learning_rate() is None
         factor = scaling.factor() if scaling is not None and knows_batches else 1.0
         decay = section.pipeline_arguments().get("decay", 0.0)
-        return lambda step: factor * function(step) / (1 + decay * step)
+        return lambda step: factor * float(function(step)) / (1 + decay * step)
 
     def highest_rates(self) -> dict[str, float]:
         """Returns the highest rate that each rule gets to, before its multiplier, for printing."""
         if self._follows_metric:
             return {}
-        rules = (None, *self._config.param_groups)
-        return {DEFAULT if r is None else r.label: self._highest_rate(r) for r in rules}
-
-    def _highest_rate(self, rule: ParamGroupConfig | None) -> float:
-        rate, warmup = self._sections(rule)
-        settings = [section.as_dict() for section in (rate, warmup) if section is not None]
-        steps = telling_steps(settings, dense=not needs_keras(rate, warmup))
-        return max(map(self._rate(rule), steps))
+        highest = {}
+        for label, rule in self._rules.items():
+            rate, warmup = self._sections(rule)
+            settings = [section.as_dict() for section in (rate, warmup) if section is not None]
+            steps = telling_steps(settings, dense=not needs_keras(rate, warmup))
+            highest[label] = max(map(self._rate(rule), steps))
+        return highest
 
     def _sections(self, rule: ParamGroupConfig | None) -> tuple[Any, Any]:
         """Returns the learning rate and the warmup of a rule."""
@@ -338,32 +325,3 @@ class OptimizerFactory:
         decays = bool(self._rate_owner(rule).pipeline_arguments().get("decay"))
         warms = warmup is not None and warmup.warmup_steps > 0
         return isinstance(rate, ConstantLrConfig) and not warms and not decays
-
-    def _followers(self, label: str, name: str) -> tuple[str, Callable[[dict[str, Any]], bool]]:
-        """Returns what groups call a scheduled hyperparameter, and which of a part's follow."""
-        _, section, recipe, schedules = self._parts[label]
-        argument, key = schedules[name], recipe.decay
-        if argument != section.argument_name("weight_decay"):
-
-            def has(group: dict[str, Any]) -> bool:
-                return self._part_of(group) == label and place_of(group, argument) is not None
-
-            return argument, has
-        kept = {g.label for g in self._config.param_groups if g.weight_decay is not None}
-
-        def follows(group: dict[str, Any]) -> bool:
-            # A decay of 0 is that of an excluded parameter, and stays, unless the schedule set it:
-            # the group says which, so that it is known after a resume too.
-            if self._part_of(group) != label:
-                return False
-            decays = group.setdefault("decays", bool(group.get(key)))
-            return group.get("rule") not in kept and decays
-
-        return key, follows
-
-
-def _function(
-    learning_rate: BaseLrConfig, warmup: BaseWarmupConfig | None
-) -> Callable[[int], float]:
-    values = curve_function(learning_rate, warmup)  # the config is read-only
-    return lambda step: float(values(step))

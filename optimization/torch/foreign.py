@@ -32,6 +32,21 @@ _MARKS = {
 }
 """Which algorithm a group is of that has a setting of this name; the first that it has counts."""
 
+_KEPT: dict[type[Optimizer], dict[str, str | None]] = {
+    torch.optim.SGD: {"momentum_buffer": "momentum"},
+    torch.optim.Adam: {"exp_avg": None, "exp_avg_sq": None, "max_exp_avg_sq": "amsgrad"},
+    torch.optim.NAdam: dict.fromkeys(("exp_avg", "exp_avg_sq", "mu_product")),
+    torch.optim.Adamax: dict.fromkeys(("exp_avg", "exp_inf")),
+    torch.optim.RMSprop: {
+        "square_avg": None,
+        "momentum_buffer": "momentum",
+        "grad_avg": "centered",
+    },
+    torch.optim.Adagrad: {"sum": None},
+    torch.optim.Adadelta: dict.fromkeys(("square_avg", "acc_delta")),
+}
+"""What torch's classes keep, each with the setting that it needs; `AdamW` is an `Adam`."""
+
 
 def algorithm_of(group: Settings) -> str | None:
     """Returns the algorithm that the settings of a group give away, in our words; None if none."""
@@ -133,27 +148,12 @@ def torchs_state(
     That is without `step`; None for a class that is not known.
     """
     shape = parameter.shape
-    names: list[str]
-    match optimizer:
-        case torch.optim.SGD():
-            names = ["momentum_buffer"] if group["momentum"] else []
-        case torch.optim.Adam():  # AdamW too
-            names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
-        case torch.optim.NAdam():
-            return {"exp_avg": shape, "exp_avg_sq": shape, "mu_product": torch.Size()}
-        case torch.optim.Adamax():
-            names = ["exp_avg", "exp_inf"]
-        case torch.optim.RMSprop():
-            names = ["square_avg", *(["momentum_buffer"] if group["momentum"] > 0 else [])]
-            names += ["grad_avg"] if group["centered"] else []
-        case torch.optim.Adagrad():
-            names = ["sum"]
-        case torch.optim.Adadelta():
-            names = ["square_avg", "acc_delta"]
-        case torch.optim.Adafactor():
-            if parameter.dim() > 1:
-                return {_ROW: shape[:-1], _COLUMN: torch.Size([*shape[:-2], shape[-1]])}
-            names = ["exp_avg_sq"]
-        case _:
-            return None
-    return dict.fromkeys(names, shape)
+    if isinstance(optimizer, torch.optim.Adafactor):
+        if parameter.dim() < 2:
+            return {"exp_avg_sq": shape}
+        return {_ROW: shape[:-1], _COLUMN: torch.Size([*shape[:-2], shape[-1]])}
+    for cls, parts in _KEPT.items():
+        if isinstance(optimizer, cls):
+            names = [name for name, setting in parts.items() if setting is None or group[setting]]
+            return {name: torch.Size() if name == "mu_product" else shape for name in names}
+    return None

@@ -12,7 +12,10 @@ from optimization.torch.lists import Scalars, Tensors, as_plain
 
 
 class Lists:
-    """What a formula calls `xp`, for lists of tensors, numbers, and numbers of each tensor."""
+    """What a formula calls `xp`, for lists of tensors, numbers, and numbers of each tensor.
+
+    What is not described here is as in NumPy.
+    """
 
     @staticmethod
     def keep(x: Any) -> Any:
@@ -21,65 +24,46 @@ class Lists:
 
     @staticmethod
     def abs(x: Any) -> Any:
-        """Returns |x|."""
-        if isinstance(x, Tensors):
-            return x.apply(torch._foreach_abs, torch._foreach_abs_)
-        return x.map(abs) if isinstance(x, Scalars) else abs(x)
+        return _each(x, "abs", abs)
 
     @staticmethod
     def sqrt(x: Any) -> Any:
-        """Returns the square root."""
-        if isinstance(x, Tensors):
-            return x.apply(torch._foreach_sqrt, torch._foreach_sqrt_)
-        return x.map(_sqrt) if isinstance(x, Scalars) else _sqrt(x)
+        return _each(x, "sqrt", lambda y: y.sqrt() if isinstance(y, Tensor) else math.sqrt(y))
 
     @classmethod
     def rsqrt(cls, x: Any) -> Any:
-        """Returns 1 / sqrt(x)."""
-        if isinstance(x, Tensors):
-            return x.apply(torch._foreach_rsqrt, torch._foreach_rsqrt_)
-        return 1 / cls.sqrt(x)
+        return x.apply("rsqrt") if isinstance(x, Tensors) else 1 / cls.sqrt(x)
 
     @staticmethod
     def sign(x: Tensors) -> Tensors:
-        """Returns -1, 0 or 1."""
-        return x.apply(torch._foreach_sign, torch._foreach_sign_)
+        return x.apply("sign")
 
     @staticmethod
     def square(x: Any) -> Any:
-        """Returns x * x."""
         return x * x
 
     @staticmethod
     def power(x: Any, y: Any) -> Any:
-        """Returns x ** y, of which one may be tensors."""
-        if isinstance(x, Tensors):
-            return x.apply(torch._foreach_pow, torch._foreach_pow_, y)
-        return x**y
+        return x.apply("pow", y) if isinstance(x, Tensors) else x**y
 
     @staticmethod
     def maximum(x: Any, y: Any) -> Any:
-        """Returns the larger of two."""
-        return _extreme(x, y, "maximum", max)
+        return _extreme(x, y, "maximum")
 
     @staticmethod
     def minimum(x: Any, y: Any) -> Any:
-        """Returns the smaller of two."""
-        return _extreme(x, y, "minimum", min)
+        return _extreme(x, y, "minimum")
 
     @staticmethod
     def mean(x: Tensors, axis: int, keepdims: bool = False) -> Tensors:
-        """Returns the means along an axis."""
         return x.map(lambda tensor: tensor.mean(axis, keepdim=keepdims))
 
     @staticmethod
     def expand_dims(x: Tensors, axis: int) -> Tensors:
-        """Returns x with one more axis."""
         return Tensors([tensor.unsqueeze(axis) for tensor in x.tensors()])  # views
 
     @staticmethod
     def size(x: Tensors) -> Scalars:
-        """Returns how many entries each tensor has."""
         return Scalars([tensor.numel() for tensor in x.tensors()])
 
     @staticmethod
@@ -95,9 +79,7 @@ class Lists:
 
     @staticmethod
     def clip(x: Tensors, least: float, most: float) -> Tensors:
-        """Returns x within bounds."""
-        low = x.apply(torch._foreach_clamp_min, torch._foreach_clamp_min_, least)
-        return low.apply(torch._foreach_clamp_max, torch._foreach_clamp_max_, most)
+        return x.apply("clamp_min", least).apply("clamp_max", most)
 
     @staticmethod
     def lerp(x: Tensors, y: Tensors, share: float) -> Tensors:
@@ -117,14 +99,12 @@ class Lists:
 
     @staticmethod
     def where(condition: Any, x: Any, y: Any) -> Any:
-        """Returns one of two numbers."""
         if isinstance(condition, Tensor):
             return torch.where(condition, x, y)
         return x if condition else y
 
     @staticmethod
     def matmul(x: Tensors, y: Tensors) -> Tensors:
-        """Returns the product of matrices."""
         pairs = zip(x.tensors(), y.tensors(), strict=True)
         return Tensors([a @ b for a, b in pairs], own=True)
 
@@ -166,17 +146,18 @@ class Lists:
         return Scalars(ratios.unbind())
 
 
-def _sqrt(x: Any) -> Any:
-    return x.sqrt() if isinstance(x, Tensor) else math.sqrt(x)
+def _each(x: Any, name: str, function: Callable[[Any], Any]) -> Any:
+    if isinstance(x, Tensors):
+        return x.apply(name)
+    return x.map(function) if isinstance(x, Scalars) else function(x)
 
 
-def _extreme(x: Any, y: Any, name: str, of_numbers: Callable[[Any, Any], Any]) -> Any:
+def _extreme(x: Any, y: Any, name: str) -> Any:
     if not isinstance(x, Tensors) and isinstance(y, Tensors):
         x, y = y, x
     if isinstance(x, Tensors):
         other = y.tensors() if isinstance(y, Tensors) else as_plain(y)
-        new = getattr(torch, f"_foreach_{name}")
-        return x.apply(new, getattr(torch, f"_foreach_{name}_"), other)
+        return x.apply(name, other)
 
     def of(a: Any, b: Any) -> Any:
         if isinstance(a, Tensor) and isinstance(b, Tensor):
@@ -184,7 +165,7 @@ def _extreme(x: Any, y: Any, name: str, of_numbers: Callable[[Any, Any], Any]) -
         if isinstance(a, Tensor) or isinstance(b, Tensor):
             tensor, bound = (a, b) if isinstance(a, Tensor) else (b, a)
             return tensor.clamp(**{"min" if name == "maximum" else "max": bound})
-        return of_numbers(a, b)
+        return max(a, b) if name == "maximum" else min(a, b)
 
     if isinstance(x, Scalars):
         return x.map(of, y)

@@ -1,7 +1,7 @@
 """What happens to gradients before an update: clips, and the check that they are finite."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs.printing import by_arguments
-from optimization.torch.base import batches
+from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION
 
 _SMALL = 2.0**-100
@@ -23,16 +23,8 @@ class GradientRules:
     clipped each time it is called. Under `torch.amp.GradScaler` they are those of the unscaled
     loss, also where a fused optimizer gets them scaled.
 
-    Attributes:
-        gradient_clip_norm: A bound on the norm over all gradients, None or 0 for none; first.
-        global_clipnorm: A bound on the norm over all gradients.
-        clipnorm: A bound on the norm of each gradient.
-        clipvalue: A bound on the absolute value of each entry.
-        adaptive_clip_factor: A bound on the norm of each unit's gradient, in proportion to the
-            norm of the unit's weights (Brock et al. 2021, arXiv:2102.06171). A unit is a slice of
-            axis 0, where PyTorch has a layer's outputs.
-        adaptive_clip_epsilon: The least norm of weights in that.
-        on_nonfinite: "propagate", or "raise" for an error that names the parameters.
+    The sections of optimizers describe the fields. A unit, for `adaptive_clip_factor`, is a slice
+    of axis 0, where PyTorch has a layer's outputs.
     """
 
     gradient_clip_norm: float | None = None
@@ -45,20 +37,6 @@ class GradientRules:
 
     __repr__ = by_arguments
 
-    @property
-    def clips(self) -> bool:
-        """Whether gradients may change."""
-        return any(
-            getattr(self, name)
-            for name in (
-                "gradient_clip_norm",
-                "global_clipnorm",
-                "clipnorm",
-                "clipvalue",
-                "adaptive_clip_factor",
-            )
-        )
-
     def __call__(
         self, optimizer: Optimizer, args: tuple, kwargs: Mapping[str, Any]
     ) -> tuple[tuple, dict[str, Any]] | None:
@@ -68,41 +46,31 @@ class GradientRules:
         if closure is None:
             self.apply(optimizer)
             return None
-        closure = self._around(optimizer, closure)
-        if positional:
-            return (args[0], closure, *args[2:]), dict(kwargs)
-        return args, {**kwargs, "closure": closure}
 
-    def _around(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
         def clipped() -> Any:
             loss = closure()
             self.apply(optimizer)
             return loss
 
-        return clipped
+        if positional:
+            return (args[0], clipped, *args[2:]), dict(kwargs)
+        return args, {**kwargs, "closure": clipped}
 
     @torch.no_grad()
     def apply(self, optimizer: Optimizer) -> None:
-        """Acts on the gradients of an optimizer's parameters.
-
-        Raises:
-            RuntimeError: If there are sparse gradients.
-            FloatingPointError: With `on_nonfinite="raise"`, naming the parameters.
-        """
+        """Acts on the gradients of an optimizer's parameters."""
         params = [p for group in optimizer.param_groups for p in group["params"]]
         params = [parameter for parameter in params if parameter.grad is not None]
         if any(parameter.grad.is_sparse for parameter in params):
             raise RuntimeError("Clips, and the check for finite gradients, need dense gradients.")
         _unscale(optimizer, params)
-        if self.on_nonfinite == "raise" and not _overflowed(optimizer):
+        found_inf = getattr(optimizer, "found_inf", None)  # `GradScaler` has a fused one skip then
+        if self.on_nonfinite == "raise" and not (found_inf is not None and bool(found_inf)):
             _check_finite(optimizer)
-        self._clip(params)
-
-    def _clip(self, params: list[Tensor]) -> None:
         grads = [p.grad for p in params if p.grad is not None]
         for bound in (self.gradient_clip_norm, self.global_clipnorm):
             if bound and grads:
-                clip_by_global_norm(grads, bound)
+                _clip_by_global_norm(grads, bound)
         if self.clipnorm:
             for (batch,) in batches([grads]):
                 _scale(batch, _factors(torch.stack(norms(batch)), self.clipnorm).unbind())
@@ -111,19 +79,13 @@ class GradientRules:
             torch._foreach_clamp_max_(grads, self.clipvalue)
         if self.adaptive_clip_factor:
             for parameter, gradient in zip(params, grads, strict=True):
-                longest = self.adaptive_clip_factor * unitwise_norm(parameter).clamp_(
-                    min=self.adaptive_clip_epsilon
-                )
-                factors = _factors(unitwise_norm(gradient), longest)
-                _scale([gradient], [factors])
+                size = unitwise_norm(parameter).clamp_(min=self.adaptive_clip_epsilon)
+                longest = self.adaptive_clip_factor * size
+                _scale([gradient], [_factors(unitwise_norm(gradient), longest)])
 
 
-def clip_by_global_norm(grads: list[Tensor], bound: float) -> Tensor:
-    """Scales gradients by one factor, so that the norm over all of them is at most `bound`.
-
-    Returns:
-        The norm before.
-    """
+def _clip_by_global_norm(grads: list[Tensor], bound: float) -> None:
+    """Scales gradients by one factor, so that the norm over all of them is at most `bound`."""
     device = grads[0].device
     found = [norm.to(device) for (batch,) in batches([grads]) for norm in norms(batch)]
     (norm,) = norms([torch.stack(found)])
@@ -131,7 +93,6 @@ def clip_by_global_norm(grads: list[Tensor], bound: float) -> Tensor:
     factor = _factors(norm, bound) + (norm - norm)
     for (batch,) in batches([grads]):
         _scale(batch, factor.to(batch[0].device))
-    return norm
 
 
 def unitwise_norm(x: Tensor) -> Tensor:
@@ -172,9 +133,9 @@ def norms(batch: list[Tensor]) -> list[Tensor]:
 
 
 def _sums_in_float64(x: Tensor) -> bool:
-    """Says whether squares are summed in float64, where to look at a sum would cost more.
+    """Says whether squares are summed in float64: where no sum is to be looked at.
 
-    That is on a GPU, which would have to be waited for, and where `torch.compile` traces.
+    A GPU would have to be waited for, and `torch.compile` can't trace it.
     """
     return x.dtype != torch.float64 and (x.is_cuda or torch.compiler.is_compiling())
 
@@ -213,21 +174,16 @@ def _scale(batch: list[Tensor], factors: Any) -> None:
 
 
 def _after_first_step(batch: list[Tensor], factors: Any) -> Any:
-    """Multiplies by a part of the factors that have few or no digits as float32; returns the rest.
-
-    The largest gradients have norms for which that is so.
-    """
-    each = factors if isinstance(factors, Tensor) else torch.stack(list(factors))
+    """Multiplies by a part of factors that have few digits in float32, and returns the rest."""
+    one = isinstance(factors, Tensor)
+    each = factors if one else torch.stack(list(factors))
     small = each < _SMALL
     if not small.any():
         return factors
     first = torch.where(small, _SMALL, 1.0)
     rest = each / first
-    if isinstance(factors, Tensor):
-        _scale(batch, first)
-        return rest
-    _scale(batch, first.unbind())
-    return rest.unbind()
+    _scale(batch, first if one else first.unbind())
+    return rest if one else rest.unbind()
 
 
 def _unscale(optimizer: Any, params: list[Tensor]) -> None:
@@ -241,25 +197,12 @@ def _unscale(optimizer: Any, params: list[Tensor]) -> None:
     optimizer.grad_scale = None
 
 
-def _overflowed(optimizer: Optimizer) -> bool:
-    """Says whether `GradScaler` has found that a fused optimizer is to skip the step."""
-    found_inf = getattr(optimizer, "found_inf", None)
-    return found_inf is not None and bool(found_inf)
-
-
 def _check_finite(optimizer: Optimizer) -> None:
-    bad = [
-        name
-        for group in optimizer.param_groups
-        for name, parameter in _named(group)
-        if parameter.grad is not None and not parameter.grad.isfinite().all()
-    ]
+    bad = []
+    for group in optimizer.param_groups:
+        unnamed = [f"a parameter of shape {tuple(p.shape)}" for p in group["params"]]
+        for name, p in zip(group.get("param_names", unnamed), group["params"], strict=True):
+            if p.grad is not None and not p.grad.isfinite().all():
+                bad.append(name)
     if bad:
         raise FloatingPointError(f"Gradients that are infinite or NaN: {', '.join(bad)}")
-
-
-def _named(group: dict[str, Any]) -> list[tuple[str, Tensor]]:
-    names = group.get("param_names") or [
-        f"a parameter of shape {tuple(p.shape)}" for p in group["params"]
-    ]
-    return list(zip(names, group["params"], strict=True))

@@ -1,6 +1,6 @@
 """Parameter groups of torch from the rules of a config."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -25,53 +25,29 @@ _UNTOLD = ("kind", "other")  # which has no setting of its own here
 NamedParameters = list[tuple[str, Tensor]]
 
 
-def named_parameters(
-    model: torch.nn.Module | Iterable[tuple[str, Tensor]],
-) -> tuple[NamedParameters, list[str | None]]:
-    """Returns what is to be trained: (name, parameter), and the class of its module if known.
-
-    Names are `bare_names`: those of a model that is compiled or wrapped are those of the model.
-
-    Args:
-        model: A module, or what its `named_parameters()` returns. Parameters that do not require
-            gradients are left out.
-
-    Raises:
-        TypeError: If these are no named parameters.
-        ValueError: If nothing is to be trained.
-    """
-    owners: dict[int, str] = {}
+def named_parameters(model: torch.nn.Module | Iterable[tuple[str, Tensor]]) -> NamedParameters:
+    """Returns what is to be trained, by `bare_names`; frozen parameters are left out."""
+    needed = "Argument `model` must be a torch.nn.Module, or its `named_parameters()`, received:"
     module = model if isinstance(model, torch.nn.Module) else None
-    if module is not None:
-        for part in module.modules():
-            for parameter in part.parameters(recurse=False):
-                owners.setdefault(id(parameter), type(part).__name__)
     try:
         pairs = list(model.named_parameters() if isinstance(model, torch.nn.Module) else model)
     except TypeError:
-        raise TypeError(
-            "Argument `model` must be a torch.nn.Module, or its `named_parameters()`, "
-            f"received: model={model!r}"
-        ) from None
+        raise TypeError(f"{needed} model={model!r}") from None
     for pair in pairs:
         named = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
         if not named or not isinstance(pair[1], Tensor):
-            raise TypeError(
-                "Argument `model` must be a torch.nn.Module, or its `named_parameters()`, "
-                f"received: {type(pair).__name__} among them"
-            )
+            raise TypeError(f"{needed} {type(pair).__name__} among them")
     names = bare_names([name for name, _ in pairs], module)
     pairs = [(n, p) for n, (_, p) in zip(names, pairs, strict=True) if p.requires_grad]
     if not pairs:
         raise ValueError("Argument `model` has no parameter that requires gradients.")
-    return pairs, [owners.get(id(parameter)) for _, parameter in pairs]
+    return pairs
 
 
 def build_groups(
     config: OptimizationConfig,
     parts: Mapping[str, Part],
     parameters: NamedParameters,
-    owners: Sequence[str | None],
     model: torch.nn.Module | None,
     rate: Callable[[ParamGroupConfig | None], float],
     constant: Callable[[ParamGroupConfig | None], bool],
@@ -79,19 +55,8 @@ def build_groups(
     """Returns the parameter groups of an optimizer, in the order of their first parameters.
 
     Besides the arguments of the optimizer a group has `group_name`, `rule`, the name of the rule
-    that made it, `optimizer_type`, and `lr_multiplier`, the factor on the rate of that rule.
-
-    Args:
-        config: Has the rules and the layer decay.
-        parts: What updates the parameters, by the name of a rule.
-        parameters: What is trained.
-        owners: The class of the module of each parameter.
-        model: What has the parameters, None if that is not known.
-        rate: Returns the rate at step 0 of a rule, before its multiplier.
-        constant: Says whether the rate of a rule is a constant.
-
-    Raises:
-        ValueError: For rules and patterns that match no parameter, or if all are frozen.
+    that made it, `optimizer_type`, and `lr_multiplier`, the factor on the rate of that rule. `rate`
+    returns that of a rule at step 0, and `constant` says whether it stays.
     """
     names = [name for name, _ in parameters]
     settings_of: dict[str, Settings | None] = {}
@@ -100,8 +65,10 @@ def build_groups(
             check_matches(patterns, names, argument)
         route = recipe.route
         settings_of[part_name] = route(parameters, model) if route else recipe.settings
-    rules = _rules(config, parameters, owners)
-    layers = _layers(config, names)
+    rules = _rules(config, parameters, model)
+    layers: list[tuple[int | None, float]] = [(None, 1.0)] * len(names)
+    if config.layer_decay is not None:
+        layers = [*config.layer_decay.multipliers(names)]
     groups: dict[tuple, dict[str, Any]] = {}
     for (name, parameter), rule, (layer, factor) in zip(parameters, rules, layers, strict=True):
         if rule is not None and rule.freeze:
@@ -117,7 +84,8 @@ def build_groups(
         multiplier = factor * (rule.learning_rate_multiplier if rule else 1.0)
         key = (label, multiplier, *settings.items())
         if key not in groups:
-            labels = [label, *([f"layer_{layer}"] if factor != 1 else []), *_marks(settings)]
+            labels = [label, *([f"layer_{layer}"] if factor != 1 else [])]
+            labels += [_MARKS.get((k, v), f"{k}={v}") for k, v in settings.items()]
             groups[key] = {
                 "params": [],
                 "lr": rate(rule) * multiplier,
@@ -134,29 +102,32 @@ def build_groups(
 
 
 def _rules(
-    config: OptimizationConfig, parameters: NamedParameters, owners: Sequence[str | None]
+    config: OptimizationConfig, parameters: NamedParameters, model: torch.nn.Module | None
 ) -> list[ParamGroupConfig | None]:
+    """Returns the rule of each parameter."""
     rules = config.param_groups
-    if any(rule.layer_type for rule in rules) and not any(owners):
+    owners: dict[int, str] = {}
+    for part in () if model is None else model.modules():
+        for parameter in part.parameters(recurse=False):
+            owners.setdefault(id(parameter), type(part).__name__)
+    if any(rule.layer_type for rule in rules) and not owners:
         raise ValueError(
             "A parameter group with `layer_type` needs the modules: give the model itself to "
             "`build_optimizer`, not its parameters."
         )
-    names = [name for name, _ in parameters]
-    return assigned(rules, names, [p.dim() for _, p in parameters], owners)
-
-
-def _layers(config: OptimizationConfig, names: list[str]) -> list[tuple[int | None, float]]:
-    if config.layer_decay is None:
-        return [(None, 1.0)] * len(names)
-    return [*config.layer_decay.multipliers(names)]
+    names, dims = [name for name, _ in parameters], [p.dim() for _, p in parameters]
+    return assigned(rules, names, dims, [owners.get(id(p)) for _, p in parameters])
 
 
 def _settings(
     recipe: Recipe, rule: ParamGroupConfig | None, name: str, own: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the hyperparameters of a parameter that differ from the optimizer's, or are told."""
-    settings = {k: v for k, v in own.items() if (k, v) != _UNTOLD and _differs(recipe, k, v)}
+    settings = {
+        k: v
+        for k, v in own.items()
+        if (k, v) in _MARKS or ((k, v) != _UNTOLD and recipe.arguments.get(k, True) != v)
+    }
     usual = recipe.arguments.get(recipe.decay, 0.0)
     decay = usual if rule is None or rule.weight_decay is None else rule.weight_decay
     if recipe.decays is not None and not recipe.decays(name):
@@ -164,11 +135,3 @@ def _settings(
     if decay != usual:
         settings[recipe.decay] = decay
     return settings
-
-
-def _differs(recipe: Recipe, key: str, value: Any) -> bool:
-    return (key, value) in _MARKS or recipe.arguments.get(key, True) != value
-
-
-def _marks(settings: Mapping[str, Any]) -> list[str]:
-    return [_MARKS.get((key, value), f"{key}={value}") for key, value in settings.items()]

@@ -6,7 +6,7 @@ number times a list waits for what is done with it; and so does a quotient. What
 can't be used again: a formula passes what it uses twice through `xp.keep`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,59 +18,59 @@ _SPENT = (
 )
 
 
-class Scalars:
-    """A number, or a tensor of one, for each tensor of a list.
+def number(value: Any) -> Any:
+    """Returns a hyperparameter or a count as a Python number; as it is where torch compiles."""
+    if isinstance(value, Tensor) and not torch.compiler.is_compiling():
+        return value.item()
+    return value
 
-    Args:
-        values: The numbers.
+
+def batches(
+    lists: Sequence[Sequence[Any]],
+    kinds: Sequence[Any] | None = None,
+    foreach: bool | None = None,
+) -> Iterator[list[list[Any]]]:
+    """Yields tensors of one device, dtype and kind, and from other lists what belongs to them.
+
+    The tensors are the first of the lists. With `foreach=False` each is by itself.
     """
+    indices: dict[Any, list[int]] = {}
+    for index, tensor in enumerate(lists[0]):
+        together = (tensor.device, tensor.dtype, None if kinds is None else kinds[index])
+        indices.setdefault(index if foreach is False else together, []).append(index)
+    for own in indices.values():
+        yield [[items[index] for index in own] for items in lists]
+
+
+def _applied(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    return lambda self, other: self.map(function, other)
+
+
+class Scalars:
+    """A number, or a tensor of one, for each tensor of a list."""
 
     def __init__(self, values: Sequence[Any]):
         self.values = list(values)
 
-    def map(self, function: Callable[..., Any], other: Any = None) -> "Scalars":
-        """Returns a function of each, and of another one or of its part."""
-        if other is None:
-            return Scalars([function(value) for value in self.values])
-        others = other.values if isinstance(other, Scalars) else [other] * len(self.values)
-        return Scalars([function(a, b) for a, b in zip(self.values, others, strict=True)])
+    def map(self, function: Callable[..., Any], *others: Any) -> "Scalars":
+        """Returns a function of each, and of others or of their parts."""
+        columns = [x.values if isinstance(x, Scalars) else [x] * len(self.values) for x in others]
+        return Scalars([function(*row) for row in zip(self.values, *columns, strict=True)])
 
-    def __add__(self, other: Any) -> Any:
-        return self.map(lambda a, b: a + b, other)
-
-    def __radd__(self, other: Any) -> Any:
-        return self.map(lambda a, b: b + a, other)
-
-    def __sub__(self, other: Any) -> Any:
-        return self.map(lambda a, b: a - b, other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return self.map(lambda a, b: b - a, other)
+    __add__ = __radd__ = _applied(lambda a, b: a + b)
+    __sub__ = _applied(lambda a, b: a - b)
+    __rsub__ = _applied(lambda a, b: b - a)
+    __rmul__ = _applied(lambda a, b: a * b)
+    __truediv__ = _applied(lambda a, b: a / b)
+    __rtruediv__ = _applied(lambda a, b: b / a)
+    __pow__ = _applied(lambda a, b: a**b)
+    __rpow__ = _applied(lambda a, b: b**a)
 
     def __mul__(self, other: Any) -> Any:
-        return NotImplemented if isinstance(other, Tensors) else self.map(times, other)
+        return NotImplemented if isinstance(other, Tensors) else self.__rmul__(other)
 
-    def __rmul__(self, other: Any) -> Any:
-        return self.map(times, other)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self.map(lambda a, b: a / b, other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self.map(lambda a, b: b / a, other)
-
-    def __pow__(self, other: Any) -> Any:
-        return self.map(lambda a, b: a**b, other)
-
-    def __rpow__(self, other: Any) -> Any:
-        return self.map(lambda a, b: b**a, other)
-
-    def __neg__(self) -> Any:
+    def __neg__(self) -> "Scalars":
         return self.map(lambda a: -a)
-
-
-def times(a: Any, b: Any) -> Any:
-    return a * b
 
 
 def together(values: Sequence[Any]) -> Any:
@@ -83,11 +83,7 @@ def together(values: Sequence[Any]) -> Any:
 class Tensors:
     """A list of tensors, with the arithmetic of numbers: factor * tensors / divisors.
 
-    Args:
-        tensors: The tensors.
-        own: Whether their memory may be used again.
-        factor: A number.
-        divisors: As many tensors, or None.
+    Their memory may be used again where it is their own.
     """
 
     def __init__(
@@ -104,8 +100,6 @@ class Tensors:
         self._waiting: list[Tensors] = []  # of these, to be computed before a change
         self._of: list[Tensors] = []  # of which slots this is computed
 
-    # What it holds
-
     def raw(self) -> list[Tensor]:
         """Returns the tensors without factor and divisors."""
         if self._tensors is None:
@@ -114,20 +108,20 @@ class Tensors:
 
     def tensors(self) -> list[Tensor]:
         """Returns the tensors, which must not be changed."""
-        tensors = self.raw()
         if self._divisors is not None:
-            self._set(tensors, torch._foreach_div, torch._foreach_div_, self._divisors)
+            self._compute("div", self._divisors)
             self._divisors = None
         if self._factor != 1.0:
-            self._set(self.raw(), torch._foreach_mul, torch._foreach_mul_, self._factor)
+            self._compute("mul", self._factor)
             self._factor = 1.0
         return self.raw()
 
-    def _set(self, tensors: list[Tensor], new: Any, in_place: Any, other: Any) -> None:
+    def _compute(self, name: str, other: Any) -> None:
         if self._own:
-            in_place(tensors, other)
+            getattr(torch, f"_foreach_{name}_")(self.raw(), other)
         else:
-            self._tensors, self._own = list(new(tensors, other)), True
+            made = getattr(torch, f"_foreach_{name}")(self.raw(), other)
+            self._tensors, self._own = list(made), True
 
     def take(self) -> list[Tensor]:
         """Returns the tensors, to be changed: only where they are its own."""
@@ -150,9 +144,7 @@ class Tensors:
                 if not each._own:
                     each._tensors, each._own = [x.clone() for x in each.raw()], True
 
-    def _lazy(
-        self, factor: Any, divisors: "Tensors | None" = None, own_factor: Any = None
-    ) -> "Tensors":
+    def _lazy(self, factor: float, divisors: "Tensors | None" = None) -> "Tensors":
         """Returns these times a number, over divisors, to be computed later."""
         of = divisors.tensors() if divisors is not None else self._divisors
         made = Tensors(self.raw(), self._own, self._factor * factor, of)
@@ -167,22 +159,20 @@ class Tensors:
             divisors._tensors = None
         return made
 
-    # Arithmetic
-
-    def _with(self, new: Any, in_place: Any, other: Any) -> "Tensors":
-        """Returns what an operation with a number, numbers or plain tensors makes of these."""
+    def apply(self, name: str, *arguments: Any) -> "Tensors":
+        """Returns what `torch._foreach_...` of a name makes of these, in place where it can."""
         tensors = self.tensors()
         if not self._own:
-            return Tensors(list(new(tensors, other)), own=True)
+            return Tensors(list(getattr(torch, f"_foreach_{name}")(tensors, *arguments)), own=True)
         own = self.take()
-        in_place(own, other)
+        getattr(torch, f"_foreach_{name}_")(own, *arguments)
         return Tensors(own, own=True)
 
     def _plus(self, other: Any, sign: float) -> "Tensors":
         if not isinstance(other, Tensors):
             other = as_plain(other)
             other = [sign * x for x in other] if isinstance(other, list) else sign * other
-            return self._with(torch._foreach_add, torch._foreach_add_, other)
+            return self.apply("add", other)
         if other._divisors is not None:
             other.tensors()
         if self._divisors is not None:
@@ -218,11 +208,11 @@ class Tensors:
         if isinstance(other, int | float):
             return self._lazy(other)
         if not isinstance(other, Tensors):
-            return self._with(torch._foreach_mul, torch._foreach_mul_, as_plain(other))
+            return self.apply("mul", as_plain(other))
         if other is self:
             return Tensors(list(torch._foreach_mul(self.tensors(), self.tensors())), own=True)
         first, second = (self, other) if self._own or not other._own else (other, self)
-        return first._with(torch._foreach_mul, torch._foreach_mul_, second.tensors())
+        return first.apply("mul", second.tensors())
 
     __rmul__ = __mul__
 
@@ -230,28 +220,17 @@ class Tensors:
         if isinstance(other, int | float):
             return self._lazy(1.0 / other)
         if not isinstance(other, Tensors):
-            return self._with(torch._foreach_div, torch._foreach_div_, as_plain(other))
+            return self.apply("div", as_plain(other))
         if self._divisors is not None:
             self.tensors()
         return self._lazy(1.0, other)
 
     def __rtruediv__(self, other: Any) -> "Tensors":
-        return other * self.apply(torch._foreach_reciprocal, torch._foreach_reciprocal_)
-
-    def apply(self, new: Any, in_place: Any, *arguments: Any) -> "Tensors":
-        """Returns a function of each tensor."""
-        tensors = self.tensors()
-        if not self._own:
-            return Tensors(list(new(tensors, *arguments)), own=True)
-        own = self.take()
-        in_place(own, *arguments)
-        return Tensors(own, own=True)
+        return other * self.apply("reciprocal")
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Tensors":
         """Returns what a function returns for each tensor."""
         return Tensors([function(x) for x in self.tensors()], own=True)
-
-    # What it changes
 
     def add_to(self, target: list[Tensor], sign: float = 1.0) -> None:
         """Adds these to other tensors, in place."""
@@ -272,11 +251,7 @@ class Slots(Tensors):
 
 
 class ListState:
-    """What a formula calls `s`: the state of some variables, by the names of the slots.
-
-    Args:
-        slots: The tensors of each slot.
-    """
+    """What a formula calls `s`: the state of some variables, by the names of the slots."""
 
     def __init__(self, slots: Mapping[str, list[Tensor]]):
         self.__dict__["_slots"] = {name: Slots(tensors) for name, tensors in slots.items()}

@@ -20,12 +20,10 @@ class ExactState(Optimizer):
     its place (Micikevicius et al. 2018, arXiv:1710.03740). A weight always is its copy, cast. Where
     it is not, because somebody assigned to the weight, the copy starts from the weight again,
     component by component.
-
-    Attributes:
-        master_weights: Whether there are copies. Without them weights are updated as they are.
     """
 
-    master_weights: bool = True
+    master_weights: bool = True  # whether there are copies
+    _before_loading: Any = None
 
     def has_master(self, parameter: Tensor) -> bool:
         """Says whether a parameter is updated through a copy."""
@@ -42,6 +40,11 @@ class ExactState(Optimizer):
         if master is None or not self.has_master(parameter):
             return parameter
         return brought_up_to_date(master, parameter)
+
+    def install_hooks(self) -> None:
+        """Adds the hooks that the class has, which torch drops from copies and pickles."""
+        if self._before_loading not in (None, *self._optimizer_load_state_dict_pre_hooks.values()):
+            self.register_load_state_dict_pre_hook(self._before_loading)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "master_weights": self.master_weights}
@@ -89,14 +92,7 @@ class ThroughCopies(ExactState):
     plain_step: Callable[..., Any]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Takes one step.
-
-        Args:
-            closure: Computes the loss, and its gradients, once more.
-
-        Returns:
-            The loss that `closure` returned, None without one.
-        """
+        """Takes one step, as every optimizer does."""
         params = (p for group in self.param_groups for p in group["params"])
         if any(self.has_master(parameter) for parameter in params):
             return self._step_through_copies(closure)
@@ -105,67 +101,51 @@ class ThroughCopies(ExactState):
     # What stands in the place of what changes at each step: nothing that torch could compile.
     @torch.compiler.disable
     def _step_through_copies(self, closure: Callable[[], Any] | None) -> Any:
-        copies = _Copies(self)
+        taken: list[tuple[list[Tensor], int, Tensor]] = []
         if closure is None:
-            copies.take_place()
+            self._put_copies(taken)
+            evaluate = None
+        else:
+
+            def evaluate() -> Any:
+                self._give_back(taken)
+                with torch.enable_grad():
+                    loss = closure()
+                self._put_copies(taken)
+                return loss
+
         try:
-            return self.plain_step(None if closure is None else copies.around(closure))
+            return self.plain_step(evaluate)
         finally:
-            copies.give_back()
-
-
-class _Copies:
-    """The copies of an optimizer's parameters while they are in the place of these."""
-
-    def __init__(self, optimizer: ExactState):
-        self._optimizer = optimizer
-        self._taken: list[tuple[list[Tensor], int, Tensor]] = []
-
-    def around(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """Returns a closure that finds the parameters in their places."""
-
-        def called() -> Any:
-            self.give_back()
-            with torch.enable_grad():
-                loss = closure()
-            self.take_place()
-            return loss
-
-        return called
+            self._give_back(taken)
 
     @torch.no_grad()
-    def take_place(self) -> None:
+    def _put_copies(self, taken: list[tuple[list[Tensor], int, Tensor]]) -> None:
         """Puts copies into groups and state, for parameters that have a gradient."""
-        state = self._optimizer.state
-        for group in self._optimizer.param_groups:
+        for group in self.param_groups:
             params = group["params"]
             for index, parameter in enumerate(params):
-                differentiable = group.get("differentiable", False)
-                if parameter.grad is None or differentiable:
+                has_master = self.has_master(parameter) and not group.get("differentiable")
+                if parameter.grad is None or not has_master:
                     continue
-                if not self._optimizer.has_master(parameter):
-                    continue
-                own = {name: in_float32(value) for name, value in state.pop(parameter, {}).items()}
-                master = own.pop(MASTER, None)
-                if master is None:
-                    master = parameter.detach().float()
+                own = {k: in_float32(v) for k, v in self.state.pop(parameter, {}).items()}
+                master = own.pop(MASTER) if MASTER in own else parameter.detach().float()
                 master = brought_up_to_date(master, parameter)
                 master.grad = parameter.grad.float()
                 if own:
-                    state[master] = own
+                    self.state[master] = own
                 params[index] = master
-                self._taken.append((params, index, parameter))
+                taken.append((params, index, parameter))
 
     @torch.no_grad()
-    def give_back(self) -> None:
+    def _give_back(self, taken: list[tuple[list[Tensor], int, Tensor]]) -> None:
         """Puts the parameters back, with the values of their copies."""
-        state = self._optimizer.state
-        for params, index, parameter in self._taken:
+        for params, index, parameter in taken:
             master, params[index] = params[index], parameter
             master.grad = None
-            state[parameter] = {**state.pop(master, {}), MASTER: master}
+            self.state[parameter] = {**self.state.pop(master, {}), MASTER: master}
             parameter.copy_(master)
-        self._taken.clear()
+        taken.clear()
 
 
 @torch.no_grad()

@@ -9,20 +9,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.matching.rules import DEFAULT
-from optimization.torch.extended import blank, extended, without_hooks
+from optimization.torch.extended import extended, without_hooks
 from optimization.torch.masters import ExactState
 from optimization.torch.resume import TYPE
 from optimization.torch.schedule_free import ScheduleFree, check_training
 
 
 class Algorithm(NamedTuple):
-    """What updates the groups of a rule.
-
-    Attributes:
-        type: What a config calls it.
-        cls: Its class.
-        arguments: The arguments of the class, apart from the parameters.
-    """
+    """What updates the groups of a rule: its type in a config, its class, and arguments of that."""
 
     type: str
     cls: "builtins.type[Optimizer]"
@@ -125,13 +119,7 @@ class MixedOptimizer(ExactState, Optimizer):
     # in a part: the parts' steps are compiled, each by itself.
     @torch.compiler.disable(recursive=False)
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Takes one step.
-
-        Args:
-            closure: Computes the loss, and its gradients, once more.
-
-        Returns:
-            The loss that `closure` returned, None without one.
+        """Takes one step, as other optimizers do.
 
         Raises:
             RuntimeError: Where a schedule-free part's parameters are those to evaluate.
@@ -158,24 +146,15 @@ class MixedOptimizer(ExactState, Optimizer):
                 part.train()
 
     def __getstate__(self) -> dict[str, Any]:
-        common = ("state", "param_groups")
-        parts = {
-            label: {k: v for k, v in part.__getstate__().items() if k not in common}
-            for label, part in self.parts.items()
-        }
-        return {**super().__getstate__(), "algorithms": self.algorithms, "parts": parts}
+        return {**super().__getstate__(), "algorithms": self.algorithms, "parts": self.parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        own = {"master_weights"}  # each part has it
-        saved = state.get("parts")  # of a copy; a state dict has none
-        if saved is None:
-            saved, parts = {}, self.parts
-        else:
-            parts = {label: blank(state["algorithms"][label].cls) for label in saved}
-        kept = {name: value for name, value in state.items() if name not in own}
-        super().__setstate__({**kept, "parts": parts})
+        # Each part has its own `master_weights`.
+        super().__setstate__({k: v for k, v in state.items() if k != "master_weights"})
+        if "parts" in state:  # of a copy, whose parts are copies that share what these do
+            return
         for label, groups in self._groups_by_rule().items():
-            part, params = parts[label], [p for group in groups for p in group["params"]]
+            part, params = self.parts[label], [p for group in groups for p in group["params"]]
             states: dict[Tensor, Any] = {p: self.state[p] for p in params if p in self.state}
-            part.__setstate__({**saved.get(label, {}), "state": states, "param_groups": groups})
+            part.__setstate__({"state": states, "param_groups": groups})
             part.state = self.state

@@ -17,13 +17,11 @@ def bare_names(names: Sequence[str], model: torch.nn.Module | None = None) -> li
 
     `module._orig_mod.head.weight` is `head.weight`. A `module` is a wrapper's where the model shows
     that it is; where only names are known, if all of them start with it.
-
-    Args:
-        names: Of all parameters, as `named_parameters()` has them.
-        model: What has them, if that is known.
     """
     parts = [name.split(".") for name in names]
-    wrapped = [] if model is None else _wrapped(model)
+    modules = () if model is None else model.named_modules()
+    wrappers = [name for name, module in modules if is_wrapper(module)]
+    wrapped = [[*filter(None, name.split(".")), _MODULE] for name in wrappers]
     bare = [_without_wrappers(each, wrapped) for each in parts]
     if model is None:
         while bare and all(len(each) > 1 and each[0] == _MODULE for each in bare):
@@ -45,12 +43,6 @@ def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
         if not isinstance(inner, torch.nn.Module):
             return model
         model = inner
-
-
-def _wrapped(model: torch.nn.Module) -> list[list[str]]:
-    """Returns the paths, in parts, of the modules that a wrapper wraps."""
-    wrappers = [name for name, module in model.named_modules() if is_wrapper(module)]
-    return [[*filter(None, name.split(".")), _MODULE] for name in wrappers]
 
 
 def _without_wrappers(parts: list[str], wrapped: list[list[str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which class of PyTorch, with which arguments, each optimizer section means.
+"""Which class of PyTorch, with which arguments, each optimizer section means, if there is one.
 
 torch's own classes are used wherever torch has the algorithm; see docs/torch.md for the table.
 """
@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs import printing
+from optimization.configs.errors import Problem
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
-from optimization.matching.patterns import matches_any
 from optimization.matching.rules import DEFAULT
 from optimization.rules.adafactor import (
     AdafactorConfig,
@@ -28,13 +28,27 @@ from optimization.rules.adafactor import (
 )
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.rules.muon import MuonConfig
-from optimization.rules.rule import Rule, native_argument
+from optimization.rules.rule import NATIVE, Rule, native_argument
+from optimization.schedules.metric import MetricLrConfig
 from optimization.torch.adafactor import Adafactor
-from optimization.torch.arguments import native_arguments
 from optimization.torch.derived import native_class
 from optimization.torch.functions import FUNCTIONS
 from optimization.torch.routing import hidden_matrices
+from optimization.torch.schedule import place_of
 
+REFUSED = {
+    "gradient_accumulation_steps": (
+        "is the training loop's in PyTorch: call `backward()` that often, on the loss divided by "
+        "it, before each `step()`"
+    ),
+    "max_consecutive_nonfinite": "is not there natively: `torch.amp.GradScaler` skips such steps",
+    "jit_compile": "is for XLA; in PyTorch it is `torch.compile(optimizer.step)`",
+    "loss_scale_factor": "is `torch.amp.GradScaler(init_scale=...)` in PyTorch",
+    "ema_overwrite_frequency": (
+        "is the training loop's in PyTorch: copy the average's parameters into the model"
+    ),
+}
+"""What belongs to the training loop of PyTorch, and what does it there."""
 Settings = Callable[[str, Tensor], Mapping[str, Any]]
 
 
@@ -51,10 +65,6 @@ class Recipe:
         patterns: Arguments of the section that hold regular expressions, of which one must match a
             parameter; those that don't are warned about.
         by_rate: What a group has of its own where its learning rate is a constant, or is not.
-        takes_rate: Whether the learning rate is an argument; else the class makes it.
-        instead: What to take instead, where torch's class will not do: by "weight_decay" where a
-            group decays though the section does not, since the class has the decay in the gradient;
-            by the name of any other number where that follows a schedule.
         schedules: Hyperparameters that change by themselves, as functions of the steps done.
         route: Makes `settings`, where they depend on all parameters, or on the model if that is
             known.
@@ -67,8 +77,6 @@ class Recipe:
     decay: str = "weight_decay"
     patterns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     by_rate: Callable[[bool], Mapping[str, Any]] | None = None
-    takes_rate: bool = True
-    instead: Mapping[str, "Recipe"] = dataclasses.field(default_factory=dict)
     schedules: Mapping[str, Callable[[int], float]] = dataclasses.field(default_factory=dict)
     route: Callable[[list[tuple[str, Tensor]], torch.nn.Module | None], Settings] | None = None
 
@@ -79,11 +87,8 @@ class Recipe:
 class Part(NamedTuple):
     """What updates the parameters of a rule, or all that have no algorithm of their own.
 
-    Attributes:
-        type: What the config calls it.
-        section: Its section.
-        recipe: How PyTorch has it.
-        schedules: What it calls the scheduled numbers that it follows, by the names in the config.
+    `schedules` has the keys in groups of the scheduled numbers that it follows, "betas.0" for the
+    first of a pair, by the names in the config.
     """
 
     type: str
@@ -110,11 +115,15 @@ def parts_of(config: OptimizationConfig) -> dict[str, Part]:
 def _part(
     config: OptimizationConfig, oneof: OptimizerConfig, rules: Sequence[ParamGroupConfig]
 ) -> Part:
-    section, schedules = oneof.get(), _followed(config, oneof)
-    changing = set(schedules) - {"weight_decay"}
+    section, followed = oneof.get(), _followed(config, oneof)
+    changing = set(followed) - {"weight_decay"}
     if any(rule.weight_decay for rule in rules):
         changing.add("weight_decay")
-    return Part(type_of(oneof), section, _recipe(oneof, changing), schedules)
+    recipe = _recipe(oneof, changing)
+    keys = {**NATIVE, **getattr(section, "native_arguments", {})}
+    keys[section.argument_name("weight_decay")] = recipe.decay
+    schedules = {name: keys.get(argument, argument) for name, argument in followed.items()}
+    return Part(type_of(oneof), section, recipe, schedules)
 
 
 def _followed(config: OptimizationConfig, oneof: OptimizerConfig) -> dict[str, str]:
@@ -129,22 +138,23 @@ def _followed(config: OptimizationConfig, oneof: OptimizerConfig) -> dict[str, s
 
 def _recipe(oneof: OptimizerConfig, changing: Set[str]) -> Recipe:
     section, own = oneof.get(), OPTIMIZERS_CLS.entry(type_of(oneof)).torch
-    if own is None:
-        return of_rule(section, changing)
-    module, _, name = own.partition(":")
-    recipe = getattr(importlib.import_module(module), name)(section)
-    return next((recipe.instead[name] for name in changing if name in recipe.instead), recipe)
+    if own is not None:
+        module, _, name = own.partition(":")
+        return getattr(importlib.import_module(module), name)(section)
+    if isinstance(section, AdafactorConfig):
+        return _adafactor(section, changing)
+    if isinstance(section, AdafactorKerasConfig):
+        return _adafactor_keras(section)
+    return _of_rule(section, changing)
 
 
-def of_rule(section: Rule, changing: Set[str] = frozenset()) -> Recipe:
+def _of_rule(section: Any, changing: Set[str]) -> Recipe:
     """Returns the recipe of a rule: torch's own class where that is the same, else the derived one.
 
-    Args:
-        section: The rule.
-        changing: The numbers that follow a schedule, or that groups replace.
+    `changing` are the numbers that follow a schedule, or that groups replace.
     """
     rule = type(section)
-    arguments = native_arguments(section)
+    arguments = native_class(rule).arguments_of(section)
     cls: type[Optimizer] = native_class(rule)
     settings: Settings | None = None
     if rule.variable_settings:
@@ -180,61 +190,97 @@ def muon(section: MuonConfig) -> Recipe:
         matrices = hidden_matrices(parameters, model, section.exclude_embeddings)
         return lambda name, parameter: {"use_muon": section.takes(name, matrices)}
 
-    recipe = of_rule(section)
+    recipe = _of_rule(section, set())
     arguments = {**recipe.arguments, "flatten": True}
     return dataclasses.replace(recipe, arguments=arguments, route=route)
 
 
-def adafactor(section: AdafactorConfig) -> Recipe:
-    """`adafactor`: torch's where all switches are as torch has them."""
-    arguments = section.arguments()
-    arguments.pop("name", None)
-    include = arguments.pop("include_in_weight_decay")
-    arguments["weight_decay"] = section.weight_decay or 0.0
-    decays = None if include is None else lambda name: matches_any(name, include)
-    patterns = {"include_in_weight_decay": include}
-    takes_rate = section.own_learning_rate() is None
-    switches = {"variant": section.variant, **arguments}
-    own = Recipe(Adafactor, switches, decays, patterns=patterns, takes_rate=takes_rate)
-    if _is_torchs_adafactor(section):
-        torchs = {
+def _adafactor(section: AdafactorConfig, changing: Set[str]) -> Recipe:
+    """Returns the recipe of `adafactor`: torch's where all switches are as torch has them."""
+    cls: type[Optimizer] = Adafactor
+    include, switches = section.include_in_weight_decay, Adafactor.arguments_of(section)
+    arguments = {"variant": section.variant, **switches}
+    free = {"decay_rate", "epsilon1", "epsilon2", "clipping_threshold", "weight_decay"}
+    usual, threshold = preset("torch"), section.clipping_threshold
+    is_torchs = all(usual[name] == switches[name] for name in switches.keys() - free)
+    is_fixed = not changing & {*section.numbers()} - {"weight_decay"}
+    if is_torchs and is_fixed and threshold is not None and threshold >= 1:  # torch takes no less
+        cls = torch.optim.Adafactor
+        arguments = {
             "beta2_decay": -section.decay_rate,
             "eps": (section.epsilon1, section.epsilon2),
-            "d": section.clipping_threshold,
+            "d": threshold,
             "weight_decay": section.weight_decay or 0.0,
         }
-        instead = dict.fromkeys(set(section.numbers()) - {"weight_decay"}, own)
-        return Recipe(torch.optim.Adafactor, torchs, decays, patterns=patterns, instead=instead)
-    return own
+    decays = None if include is None else section.decays
+    return Recipe(cls, arguments, decays, patterns={"include_in_weight_decay": include})
 
 
-def adafactor_keras(section: AdafactorKerasConfig) -> Recipe:
-    """`adafactor_keras`, whose step size depends on the learning rate."""
-
-    def switches(constant: bool) -> dict[str, Any]:
-        values = keras_switches(section, constant)
-        return {k: v for k, v in values.items() if k != "include_in_weight_decay"}
-
-    arguments = {**switches(False), "variant": "keras", "weight_decay": _decoupled(section)}
+def _adafactor_keras(section: AdafactorKerasConfig) -> Recipe:
+    """Returns the recipe of `adafactor_keras`, whose step size depends on the learning rate."""
+    arguments = {
+        **keras_switches(section, False),
+        "variant": "keras",
+        "weight_decay": section.weight_decay or 0.0,
+    }
+    del arguments["include_in_weight_decay"]
 
     def step_size(constant: bool) -> dict[str, Any]:
-        return {"step_size": switches(constant)["step_size"]}
+        return {"step_size": keras_switches(section, constant)["step_size"]}
 
     return Recipe(Adafactor, arguments, by_rate=step_size)
 
 
-def _is_torchs_adafactor(section: AdafactorConfig) -> bool:
-    """Says whether the switches that `torch.optim.Adafactor` does not have are as it has them."""
-    free = ("decay_rate", "epsilon1", "epsilon2", "clipping_threshold", "weight_decay")
-    named = ("name", "include_in_weight_decay")
-    usual = preset("torch")
-    fixed = {k: v for k, v in section.arguments().items() if k not in (*free, *named)}
-    threshold = section.clipping_threshold
-    # torch takes no threshold below 1.
-    same = all(usual[name] == value for name, value in fixed.items())
-    return same and threshold is not None and threshold >= 1
+def is_native(name: str) -> bool:
+    entry = OPTIMIZERS_CLS.entry(name)
+    return entry.torch is not None or issubclass(entry.config_class, Rule)
 
 
-def _decoupled(section: BaseOptimizerConfig) -> float:
-    """Returns the weight decay apart from the gradient, 0 for none."""
-    return section.weight_decay or 0.0
+def unknown_hyperparameters(
+    config: OptimizationConfig, parts: Mapping[str, Part]
+) -> Iterable[Problem]:
+    """Yields schedules of what the class, as PyTorch has it, does not have."""
+    for kind, _, recipe, schedules in parts.values():
+        known = {**inspect.signature(recipe.cls).parameters, **recipe.arguments}
+        for name, key in schedules.items():
+            if key != recipe.decay and place_of(known, key) is None:
+                message = f"the class of `{kind}` in PyTorch has no `{key}`"
+                yield config._problem("conflict", f"schedules.{name}", message)
+
+
+def native_problems(config: OptimizationConfig) -> Iterable[Problem]:
+    """Yields what PyTorch does not have natively."""
+    section = config.optimizer.get()
+    having = ", ".join(filter(is_native, OPTIMIZERS_CLS))
+    for oneof in (config.optimizer, *(group.optimizer for group in config.param_groups)):
+        if oneof.type is not None and not is_native(oneof.type):
+            message = f"`{oneof.type}` has no native PyTorch implementation; these have: {having}"
+            yield oneof._problem("conflict", "type", message)
+    if not is_native(type_of(config.optimizer)):
+        return
+    defaults = type(section)()
+    for name in section.pipeline_fields():
+        value = getattr(section, name)
+        compiles_nothing = name == "jit_compile" and value in ("auto", False)
+        if name in REFUSED and value != getattr(defaults, name) and not compiles_nothing:
+            yield section._problem("conflict", name, REFUSED[name])
+    if section.on_nonfinite == "skip":
+        message = "cannot be `skip` in PyTorch: `torch.amp.GradScaler` skips such steps"
+        yield section._problem("conflict", "on_nonfinite", message)
+    yield from _beside_a_metric(config)
+
+
+def _beside_a_metric(config: OptimizationConfig) -> Iterable[Problem]:
+    """Yields what a scheduler that follows a metric, and counts no steps, cannot set."""
+    rate = config.learning_rate
+    if not isinstance(rate.get(), MetricLrConfig):
+        return
+    for group in config.param_groups:
+        if group.learning_rate.type is not None:
+            message = f"`{rate.type}` changes the rates of all groups of a torch.optim.Optimizer"
+            yield group._problem("conflict", "learning_rate", message)
+    own = (group.optimizer.get() for group in config.param_groups)
+    sections = [config.optimizer.get(), *filter(None, own)]
+    if config.schedules or any(section.own_schedules() for section in sections):
+        message = "follows a metric in PyTorch, and nothing then sets what follows the steps"
+        yield rate._problem("conflict", "type", message)

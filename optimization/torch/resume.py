@@ -2,15 +2,21 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from optimization.configs.errors import Problem, warn
 from optimization.matching.rules import DEFAULT
-from optimization.torch import foreign
-from optimization.torch.by_name import check_names
-from optimization.torch.names import bare_names
+from optimization.torch.by_name import Group, Saved, saved_by_name, sources_of
+from optimization.torch.foreign import (
+    algorithm_of,
+    factored_as_here,
+    in_our_words,
+    in_words_of,
+    settings_in_our_words,
+)
 
 if TYPE_CHECKING:
     from optimization.torch.extended import Extended
@@ -26,15 +32,6 @@ _BESIDE = ("step", "master")  # the count, and the float32 copy of a weight of l
 _SHOWN = 6
 _ALIAS = "_experimental"  # the same optimizer by another name
 
-Group = Mapping[str, Any]
-
-
-class _Saved(NamedTuple):
-    """What was saved of a parameter: its group, and its state, both in our words."""
-
-    group: Group
-    state: dict[str, Any]
-
 
 def resume(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Returns a state dict in the optimizer's order, with the settings that the optimizer has.
@@ -43,28 +40,20 @@ def resume(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     the parameters; where none were saved, by position. Groups may be others as long as the rules
     that made them have the same parameters. Settings of the config hold, the learning rate and all
     that is scheduled as of the step at which the state was saved; what differs from the saved
-    settings is one `ConfigWarning`.
-
-    Args:
-        optimizer: What `OptimizerFactory.build_optimizer` returned.
-        state_dict: What `state_dict()` of such an optimizer returned, or of a class of torch,
-            transformers or this package for the same algorithm.
-
-    Raises:
-        ValueError: For the state of another type of optimizer, other parameters or groups, or state
-            that a parameter does not have here.
+    settings is one `ConfigWarning`. The state may be
+    that of a class of torch, transformers or this package for the same algorithm; any other is a
+    `ValueError`.
     """
     _check_form(state_dict)
-    saved = foreign.in_our_words(state_dict)
-    notes = list(_check_type(optimizer.param_groups, saved["param_groups"]))
+    saved = in_our_words(state_dict)
     found = _matched(optimizer, saved)
+    notes = list(_check_types(optimizer.param_groups, saved["param_groups"], found))
     _check_rules(optimizer.param_groups, found)
-    _check_algorithms(optimizer.param_groups, found)
     states, state_notes = _states(optimizer, found)
     counted = {group.get(STEP) for group in saved["param_groups"]} - {None}
     step = steps_done(max(counted, default=None), saved["state"].values())
     groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    sources = [_sources(group, found) for group in groups]
+    sources = [sources_of(group, found) for group in groups]
     for group, source in zip(groups, sources, strict=True):
         _take_over(optimizer, group, source)
     notes += optimizer.factory.set_step(groups, step, [s[0][0] for s in sources])
@@ -96,19 +85,26 @@ def _check_form(state_dict: Mapping[str, Any]) -> None:
         )
 
 
-def _check_type(groups: Sequence[Group], saved: Sequence[Group]) -> Iterable[str]:
-    """Raises if another type was saved; yields what is not sure."""
-    kinds = _types(groups)
-    here, types = ", ".join(kinds), _types(saved)
-    if types:
-        if not set(map(_plain_type, types)) <= set(map(_plain_type, kinds)):
-            raise ValueError(_other_type(f"`{', '.join(types)}`", here))
-        return
-    own = {foreign.algorithm_of(foreign.settings_in_our_words(group)) for group in groups}
-    known = set(filter(None, map(foreign.algorithm_of, saved))) - own
-    if known:
-        raise ValueError(_other_type(f"{', '.join(sorted(known))}, by its settings", here))
-    yield f"it does not say of which type it is, and was taken for `{here}`, which it fits"
+def _check_types(
+    groups: Sequence[Group], saved: Sequence[Group], found: Mapping[str, Saved]
+) -> Iterable[str]:
+    """Raises if another type was saved, of all or of a parameter; yields what is not sure."""
+    kinds, types = _types(groups), _types(saved)
+    here = ", ".join(kinds)
+    if not set(map(_plain_type, types)) <= set(map(_plain_type, kinds)):
+        raise ValueError(_other_type(f"`{', '.join(types)}`", here))
+    for group in groups:
+        kind = group.get(TYPE, groups[0][TYPE])
+        own = algorithm_of(settings_in_our_words(group))
+        for source, names in sources_of(group, found):
+            where = f" for `{names[0]}`" if len(kinds) > 1 else ""
+            there, algorithm = source.get(TYPE), algorithm_of(source)
+            if there and _plain_type(there) != _plain_type(kind):
+                raise ValueError(_other_type(f"`{there}`", kind, where))
+            if not there and algorithm not in (None, own):
+                raise ValueError(_other_type(f"{algorithm}, by its settings", kind, where))
+    if not types:
+        yield f"it does not say of which type it is, and was taken for `{here}`, which it fits"
 
 
 def _types(groups: Iterable[Group]) -> list[str]:
@@ -119,22 +115,6 @@ def _plain_type(kind: str) -> str:
     return kind.removesuffix(_ALIAS)
 
 
-def _check_algorithms(groups: list[Group], found: dict[str, _Saved]) -> None:
-    """Raises if a parameter's state is of another algorithm than that of its group here."""
-    for group in groups:
-        kind = group.get(TYPE, groups[0][TYPE])
-        own = foreign.algorithm_of(foreign.settings_in_our_words(group))
-        for name in group["param_names"]:
-            saved = found[name].group
-            there = saved.get(TYPE)
-            if there and _plain_type(there) != _plain_type(kind):
-                raise ValueError(_other_type(f"`{there}`", kind, f" for `{name}`"))
-            algorithm = foreign.algorithm_of(saved)
-            if not there and algorithm not in (None, own):
-                message = f"{algorithm}, by its settings"
-                raise ValueError(_other_type(message, kind, f" for `{name}`"))
-
-
 def _other_type(saved: str, here: str, where: str = "") -> str:
     return (
         f"The loaded state{where} is that of another type of optimizer: it was saved from {saved}, "
@@ -142,29 +122,17 @@ def _other_type(saved: str, here: str, where: str = "") -> str:
     )
 
 
-def _matched(optimizer: "Extended", saved: dict[str, Any]) -> dict[str, _Saved]:
+def _matched(optimizer: "Extended", saved: dict[str, Any]) -> dict[str, Saved]:
     """Returns what was saved of each parameter, by the name that it has here."""
-    names = [name for group in optimizer.param_groups for name in group["param_names"]]
-    groups = saved["param_groups"]
-    saved_names = [_names(group) for group in groups]
-    listed = [own for own in saved_names if own is not None]
-    if len(listed) < len(groups):
-        listed = _by_position(optimizer, groups)
-    # A model may have been compiled or wrapped on one side only.
-    here = dict(zip(bare_names(names), names, strict=True))
-    bare = iter(bare_names([name for own in listed for name in own]))
-    found = {}
-    for group, own in zip(groups, listed, strict=True):
-        for index, name in zip(group["params"], [next(bare) for _ in own], strict=True):
-            found[here.get(name, name)] = _Saved(group, saved["state"].get(index, {}))
-    check_names(set(names), set(found))
-    return found
-
-
-def _names(group: Group) -> Sequence[str] | None:
-    # In distributed checkpoints parameters are numbered by their names.
-    by_name = group["params"] and all(isinstance(index, str) for index in group["params"])
-    return group["params"] if by_name else group.get("param_names")
+    names = []
+    for group in saved["param_groups"]:
+        # In distributed checkpoints parameters are numbered by their names.
+        by_name = group["params"] and all(isinstance(index, str) for index in group["params"])
+        names.append(group["params"] if by_name else group.get("param_names"))
+    if None in names:
+        names = _by_position(optimizer, saved["param_groups"])
+    here = [name for group in optimizer.param_groups for name in group["param_names"]]
+    return saved_by_name(here, names, saved)
 
 
 def _by_position(optimizer: "Extended", saved: list[Group]) -> list[Sequence[str]]:
@@ -184,29 +152,26 @@ def _by_position(optimizer: "Extended", saved: list[Group]) -> list[Sequence[str
     )
 
 
-def _check_rules(groups: list[Group], found: dict[str, _Saved]) -> None:
+def _check_rules(groups: list[Group], found: dict[str, Saved]) -> None:
     """Raises if the rules that made the groups had other parameters."""
     if not any("rule" in saved.group for saved in found.values()):
         return
-    here = {name: g.get("rule", DEFAULT) for g in groups for name in g["param_names"]}
-    there = {name: saved.group.get("rule", DEFAULT) for name, saved in found.items()}
-    if _parts(here) != _parts(there):
+    here = _members({name: g for g in groups for name in g["param_names"]})
+    there = _members({name: saved.group for name, saved in found.items()})
+    if sorted(map(sorted, here.values())) != sorted(map(sorted, there.values())):
         raise ValueError(
-            "The loaded state was saved with other parameter groups. Saved: "
-            f"{_described(_members(there))}. Here: {_described(_members(here))}. Write the "
-            "`param_groups` that were saved, or start without the state."
+            f"The loaded state was saved with other parameter groups. Saved: {_described(there)}. "
+            f"Here: {_described(here)}. Write the `param_groups` that were saved, or start without "
+            "the state."
         )
 
 
-def _members(rules: Mapping[str, str]) -> dict[str, list[str]]:
+def _members(groups: Mapping[str, Group]) -> dict[str, list[str]]:
+    """Returns the parameters of each rule, given the group of each."""
     members: dict[str, list[str]] = {}
-    for name, rule in rules.items():
-        members.setdefault(rule, []).append(name)
+    for name, group in groups.items():
+        members.setdefault(group.get("rule", DEFAULT), []).append(name)
     return members
-
-
-def _parts(rules: Mapping[str, str]) -> list[list[str]]:
-    return sorted(map(sorted, _members(rules).values()))
 
 
 def _described(members: Mapping[str, list[str]]) -> str:
@@ -223,81 +188,72 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _states(
-    optimizer: "Extended", found: dict[str, _Saved]
+    optimizer: "Extended", found: dict[str, Saved]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the state of each parameter, and what is new or left out."""
     states, problems = [], []
     new: dict[str, list[str]] = {}
     for group in optimizer.param_groups:
-        settings, updater = foreign.settings_in_our_words(group), optimizer.updater_of(group)
+        settings, updater = settings_in_our_words(group), optimizer.updater_of(group)
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
             group_there, state = found[name]
             if state:
                 # Of that, as much as the class keeps.
-                state = foreign.factored_as_here(state, parameter.shape, group_there, settings)
-                state, note, problem = _fitted(updater, parameter, group, state)
-                if note and _is_unknown(group_there):
-                    problem = f"was saved with other state: here {note}"
-                problem = problem or _other_meaning(state, group_there, settings)
-                problems += [f"`{name}` {problem}"] if problem else []
+                state = factored_as_here(state, parameter.shape, group_there, settings)
+                try:
+                    state, note = _fitted(updater, parameter, group, state)
+                    if note and not group_there.get(TYPE) and algorithm_of(group_there) is None:
+                        raise _UnfitError(f"was saved with other state: here {note}")
+                    _check_meaning(state, group_there, settings)
+                except _UnfitError as problem:
+                    problems.append(f"`{name}` {problem}")
+                    continue
                 if note:
                     new.setdefault(note, []).append(name)
-            states.append(foreign.in_words_of(updater, state))
+            states.append(in_words_of(updater, state))
     if problems:
-        lines = [*problems[:_SHOWN]]
-        lines += [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise ValueError("\n".join(["The loaded state does not fit:", *lines]))
+        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        raise ValueError("\n".join(["The loaded state does not fit:", *problems[:_SHOWN], *more]))
     return states, [f"{note} ({_some(names)})" for note, names in new.items()]
+
+
+class _UnfitError(Exception):
+    """What is wrong with the state of a parameter."""
 
 
 def _fitted(
     optimizer: "Extended", parameter: Tensor, group: Group, state: dict[str, Any]
-) -> tuple[dict[str, Any], str, str]:
-    """Returns what a parameter has here of the state; what is new or left out; what is wrong."""
-    kept = optimizer.kept_state(parameter, group)
+) -> tuple[dict[str, Any], str]:
+    """Returns what a parameter has here of the state, and what is new or left out."""
+    kept = optimizer.fresh_state(torch.empty_like(parameter, device="meta"), group)
     if kept is None:
-        return state, "", ""
+        return state, ""
     missing = [name for name in kept if name not in state]
     left = [name for name in state if name not in kept and name not in _BESIDE]
     if missing and (left or len(missing) == len(kept)):
-        return state, "", f"was saved with {_quoted(left)}, and here has {_quoted(kept)}"
-    for name, shape in kept.items():
-        if name in state and isinstance(state[name], Tensor) and state[name].shape != shape:
-            sizes = f"{tuple(state[name].shape)}, and here is {tuple(shape)}"
-            return state, "", f"was saved with `{name}` of shape {sizes}"
+        raise _UnfitError(f"was saved with {_quoted(left)}, and here has {_quoted(kept)}")
+    for name, fresh in kept.items():
+        if name in state and isinstance(state[name], Tensor) and state[name].shape != fresh.shape:
+            sizes = f"{tuple(state[name].shape)}, and here is {tuple(fresh.shape)}"
+            raise _UnfitError(f"was saved with `{name}` of shape {sizes}")
     notes = [f"{_quoted(missing)} starts anew"] if missing else []
     notes += [f"{_quoted(left)} is left out"] if left else []
     fitted = {name: value for name, value in state.items() if name not in left}
     if missing:
-        fresh = optimizer.fresh_state(parameter, group)
-        fitted |= {name: fresh[name] for name in missing}
-    return fitted, ", ".join(notes), ""
-
-
-def _is_unknown(saved: Group) -> bool:
-    """Says whether nothing but its state says what a group was saved from."""
-    return not saved.get(TYPE) and foreign.algorithm_of(saved) is None
+        first = optimizer.fresh_state(parameter, group) or {}
+        fitted |= {name: first[name] for name in missing}
+    return fitted, ", ".join(notes)
 
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "nothing"
 
 
-def _other_meaning(state: Group, there: Group, here: Group) -> str:
+def _check_meaning(state: Group, there: Group, here: Group) -> None:
     for part, setting in _MEANINGS.items():
-        values = [group.get(setting) for group in (there, here)]
-        if part in state and None not in values and values[0] != values[1]:
-            return f"has another `{part}`: it was saved with {setting}={values[0]}, not {values[1]}"
-    return ""
-
-
-def _sources(group: Group, found: dict[str, _Saved]) -> list[tuple[Group, list[str]]]:
-    """Returns the groups from which the parameters of a group come, with their names."""
-    sources: dict[int, tuple[Group, list[str]]] = {}
-    for name in group["param_names"]:
-        saved = found[name].group
-        sources.setdefault(id(saved), (saved, []))[1].append(name)
-    return list(sources.values())
+        old, new = (group.get(setting) for group in (there, here))
+        if part in state and None not in (old, new) and old != new:
+            raise _UnfitError(f"has another `{part}`: it was saved with {setting}={old}, not {new}")
 
 
 def _take_over(
@@ -305,7 +261,7 @@ def _take_over(
 ) -> None:
     """Gives a group what was saved of it that is no setting: counts, and what others put there."""
     saved = sources[0][0]
-    for name in getattr(optimizer.updater_of(group), "group_state", ()):
+    for name in getattr(optimizer.updater_of(group), "counts", ()):
         values = [source[name] for source, _ in sources if name in source]
         if any(value != values[0] for value in values):
             raise ValueError(
@@ -315,7 +271,7 @@ def _take_over(
         if values:
             group[name] = values[0]
     if saved.get(TYPE):
-        settings = foreign.settings_in_our_words(group)
+        settings = settings_in_our_words(group)
         others = {k: v for k, v in saved.items() if k not in {*settings, *group, STEP, "params"}}
         group |= others if len(sources) == 1 else {}
 
@@ -326,7 +282,7 @@ def _differences(
     """Returns a line for each setting that was saved with another value."""
     lines: dict[str, list[str]] = {}
     for number, (group, own) in enumerate(zip(groups, sources, strict=True)):
-        here = foreign.settings_in_our_words(group)
+        here = settings_in_our_words(group)
         for saved, names in own:
             label = _label(number, group) if len(own) == 1 else _some(names)
             for line in changes(saved, here):

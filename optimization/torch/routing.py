@@ -31,11 +31,6 @@ def hidden_matrices(
     Embeddings are those of modules that are one, what is tied to them, and what is called so. The
     head is found by usual names, else it is the last linear layer, which is known by its module
     only. `heads` and `may_be_matrix` say more.
-
-    Args:
-        parameters: What is trained.
-        model: What has them, None if that is not known.
-        spare_embeddings: Whether embeddings are left out.
     """
     modules = _modules(model)
     known = parameters
@@ -51,40 +46,33 @@ def hidden_matrices(
     outputs = heads(list(shaped), [name for name in linear if name in shaped])
     names = outputs | embedded if spare_embeddings else outputs
     spared = {id(parameter) for name, parameter in known if name in names}  # by all their names
-    return {n for n, p in parameters if n in shaped and not _is_flat(p) and id(p) not in spared}
-
-
-def _is_flat(parameter: Tensor) -> bool:
-    return min(flattened(parameter.shape, outputs_first=True)) == 1
+    flat = {n for n, p in shaped.items() if min(flattened(p.shape, outputs_first=True)) == 1}
+    return {n for n, p in parameters if n in shaped and n not in flat and id(p) not in spared}
 
 
 def _may_be_matrix(name: str, parameter: Tensor, modules: _Modules) -> bool:
-    if parameter.dim() < 2:
+    if parameter.dim() < 2 or id(parameter) in modules.others:
         return False
-    if id(parameter) in modules.kernels:
-        return True
-    if id(parameter) in modules.others:
-        return False
-    return may_be_matrix(name, parameter.shape)
+    return id(parameter) in modules.kernels or may_be_matrix(name, parameter.shape)
 
 
 def _modules(model: torch.nn.Module | None) -> _Modules:
     found = _Modules()
     for module in () if model is None else model.modules():
         kind = type(module).__name__
-        weight = getattr(module, "weight", None)
-        weights = {id(weight)} if isinstance(weight, Tensor) else set()
-        own = {id(parameter) for parameter in module.parameters(recurse=False)}
+        named = list(module.named_parameters(recurse=False))
+        own = {id(parameter) for _, parameter in named}
+        weights = {id(parameter) for name, parameter in named if name == "weight"}
         if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) or "Embed" in kind:
             found.embeddings |= own
         elif isinstance(module, _CONVOLUTIONS):
             # Each filter of a depthwise convolution is a matrix, of one row, by itself.
             depthwise = module.groups == module.in_channels > 1
-            (found.others if depthwise else found.kernels).update(weights & own)
+            (found.others if depthwise else found.kernels).update(weights)
         elif isinstance(module, torch.nn.Linear) or "Linear" in kind:
-            found.linear += weights & own
+            found.linear += weights
         elif "Norm" in kind:
             found.others |= own
         else:
-            found.others |= {id(p) for p in module.parameters(recurse=False) if p.dim() > 2}
+            found.others |= {id(p) for _, p in named if p.dim() > 2}
     return found

@@ -2,7 +2,7 @@
 
 import numbers
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,16 +11,13 @@ from torch import Tensor
 
 from optimization.configs.errors import did_you_mean
 from optimization.rules.rule import Numbers, Rule, Slot, given, native_argument
-from optimization.torch.arguments import native_defaults, usual_rate
-from optimization.torch.base import batches, number, zeros_like
 from optimization.torch.by_name import load_in_our_words
 from optimization.torch.functions import FUNCTIONS
-from optimization.torch.lists import ListState, Tensors, together
+from optimization.torch.lists import ListState, Tensors, batches, number, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
 from optimization.torch.texts import optimizer_text
 
 _FLOAT32_END = 2.0**128  # what float32 holds is below
-_USUAL: Any = object()  # stands for the rate that is usual
 
 
 class RuleOptimizer(ExactState):
@@ -36,7 +33,7 @@ class RuleOptimizer(ExactState):
 
     Args:
         params: Parameters, (name, parameter) pairs, or groups of either.
-        lr: The learning rate, by default the rule's usual one.
+        lr: The learning rate.
         foreach: Whether all parameters are updated at once; None for yes.
         maximize: Whether the loss is maximized.
         **arguments: The fields of the rule, by their names or by those that PyTorch has for them.
@@ -46,35 +43,43 @@ class RuleOptimizer(ExactState):
         ValueError: For a value that the rule's section does not take either.
     """
 
-    rule_class: ClassVar[type[Rule]]
-    rule: ClassVar[Rule]  # one of the class, which has the formula
-    places: ClassVar[list[tuple[str, str, int | None]]]  # of fields: see `arguments.places`
+    rule: ClassVar[Rule]  # one with the usual fields, which has the formula
+    # The fields, with the key that each has in groups, and its place if that holds several.
+    places: ClassVar[list[tuple[str, str, int | None]]]
+    slots: ClassVar[list[Slot]]  # what parameters may have as state
+    usual: ClassVar[dict[str, Any]]  # what groups have where nothing else is said
     _before_loading = staticmethod(load_in_our_words)
 
     def __init__(
         self,
         params: Any,
-        lr: float | Tensor | None = _USUAL,
+        lr: float | Tensor | None,
         *,
         foreach: bool | None = None,
         maximize: bool = False,
         **arguments: Any,
     ):
-        rule = self.rule_class
-        defaults = {
-            "lr": usual_rate(rule) if lr is _USUAL else lr,
-            **native_defaults(rule),
-            **self._in_native_words(arguments),
-            **self.counts,
-        }
+        given_ones = self._in_native_words(arguments)
+        defaults = {"lr": lr, **self.usual, **given_ones, **self.counts}
         self.check_group(defaults)
         super().__init__(params, {**defaults, "foreach": foreach, "maximize": maximize})
-        self.register_load_state_dict_pre_hook(self._before_loading)
+        self.install_hooks()
+
+    @classmethod
+    def arguments_of(cls, section: Rule) -> dict[str, Any]:
+        """Returns the arguments that a section means, as groups have them."""
+        values, decays = section.arguments(), section.decay_arguments
+        found: dict[str, Any] = {}
+        for name, key, place in cls.places:
+            value = values.get(name, getattr(section, name))
+            value = 0.0 if value is None and name in decays else value
+            found[key] = value if place is None else (*found.get(key, ()), value)
+        return found
 
     @classmethod
     def _in_native_words(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Returns arguments by the names that groups have for them."""
-        known, named = native_defaults(cls.rule_class), dict[str, Any]()
+        known, named = cls.usual, dict[str, Any]()
         fields = {name: (key, place) for name, key, place in cls.places}
         for name, value in arguments.items():
             key, place = (name, None) if name in known else fields.get(name, (name, None))
@@ -91,13 +96,8 @@ class RuleOptimizer(ExactState):
     @property
     def counts(self) -> dict[str, Any]:
         """What groups count, beside their settings, at the start."""
-        shared = {slot.native: slot.start for slot in self.rule_class.shared}
+        shared = {slot.native: slot.start for slot in self.rule.shared}
         return {"k": 0, **shared} if shared else {}
-
-    @property
-    def group_state(self) -> tuple[str, ...]:
-        """The names of what groups count."""
-        return tuple(self.counts)
 
     def __repr__(self) -> str:
         return optimizer_text(self)
@@ -110,83 +110,61 @@ class RuleOptimizer(ExactState):
         super().add_param_group(param_group)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
-        """Checks the hyperparameters of a group, as the rule's section does.
-
-        Raises:
-            ValueError: For all that is wrong.
-        """
+        """Raises a `ValueError` for all that the rule's section would not take of a group."""
         if not (group["lr"] is None and self._makes_rate(group)):
-            check_rate(group["lr"], self.rule_class.divides_by_rate)
-        fields, usual = {}, native_defaults(self.rule_class)
+            check_rate(group["lr"], self.rule.divides_by_rate)
+        fields, usual = {}, self.usual
         for name, key, place in self.places:
             value = group[key]
             if place is not None:
                 value = _several(key, value, len(usual[key]))[place]
             fields[name] = _one_number(key, value)
-            if value is None and usual[key] is not None and not self._may_be_none(name):
+            decays = name in self.rule.decay_arguments  # 0 for none
+            may_be_none = self.rule._spec_of(name).optional and not decays
+            if value is None and usual[key] is not None and not may_be_none:
                 raise ValueError(f"Argument `{key}` must be a number, received: {key}=None")
-        for name, usual_value in self.rule_class.variable_settings.items():
+        for name, usual_value in self.rule.variable_settings.items():
             if not isinstance(group[name], type(usual_value)):
                 kind = "True or False" if isinstance(usual_value, bool) else "text"
                 message = f"Argument `{name}` must be {kind}"
                 raise ValueError(f"{message}, received: {name}={group[name]!r}")
-        problems = self.rule_class.problems_of(fields)
-        if problems:
-            raise ValueError("; ".join(self._native_text(p) for p in problems))
+        texts = []
+        for problem in self.rule.problems_of(fields):
+            key = native_argument(type(self.rule), problem.path).partition(".")[0]
+            between = " " if problem.message.startswith("must") else ": "
+            texts.append(f"Argument `{key}`{between}{problem.message}")
+        if texts:
+            raise ValueError("; ".join(texts))
 
     def _makes_rate(self, group: Mapping[str, Any]) -> bool:
         """Says whether a group needs no learning rate, since it makes its own."""
         del group
         return False
 
-    def _may_be_none(self, name: str) -> bool:
-        decays = name in self.rule_class.decay_arguments  # 0 for none
-        return self.rule_class._spec_of(name).optional and not decays
-
-    def _native_text(self, problem: Any) -> str:
-        key = native_argument(self.rule_class, problem.path).partition(".")[0]
-        between = " " if problem.message.startswith("must") else ": "
-        return f"Argument `{key}`{between}{problem.message}"
-
-    def _group_defaults(self) -> dict[str, Any]:
-        """Returns what groups have, of which old ones may lack some."""
-        return native_defaults(self.rule_class)
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            for name, value in self._group_defaults().items():
+            for name, value in self.usual.items():  # of which old groups may lack some
                 group.setdefault(name, value)
         for saved in self.state.values():
             # A number in old versions of torch, and in the AdamW of transformers.
             if saved:  # torch's own counts are float32, which has no 2**24 + 1
                 saved["step"] = torch.as_tensor(saved.get("step", 0), dtype=torch.float64)
-        if self._before_loading not in self._optimizer_load_state_dict_pre_hooks.values():
-            self.register_load_state_dict_pre_hook(self._before_loading)
-
-    # The step
+        self.install_hooks()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Takes one step.
-
-        Args:
-            closure: Computes the loss, and its gradients, once more.
-
-        Returns:
-            The loss that `closure` returned, None without one.
-        """
+        """Takes one step; `closure` computes the loss, which is returned, and its gradients."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
             self._prepare(group)
-            for kind in self._init_group(group):
-                lists: list[list[Any]] = [[] for _ in range(4 + len(kind[0]))]
-                self._init_group(group, kind, *lists)
-                for batch in batches(lists, group["foreach"]):
-                    self._step_batch(group, kind, batch)
+            lists: list[list[Any]] = [[] for _ in range(4 + len(self.slots))]
+            kinds = self._init_group(group, *lists)
+            for *batch, (kind, *_) in batches([*lists, kinds], kinds, group["foreach"]):
+                self._step_batch(group, kind, batch)
         return loss
 
     def keeps_float32(self, parameter: Tensor) -> bool:
@@ -194,43 +172,36 @@ class RuleOptimizer(ExactState):
         return parameter.dtype in LOW_PRECISION
 
     # torch.compile runs a method of this name as it is, with lists, and returns constants.
-    def _init_group(
-        self, group: dict[str, Any], kind: Any = None, *lists: list[Any]
-    ) -> tuple[Any, ...]:
-        """Fills lists with the parameters of a kind that have gradients, and returns all kinds.
+    def _init_group(self, group: dict[str, Any], *lists: list[Any]) -> tuple[Any, ...]:
+        """Fills lists with the parameters that have gradients, and returns the kind of each.
 
-        Args:
-            group: The group.
-            kind: The names of the slots, and what `kind_of` returned; None for no parameters.
-            *lists: Parameters, weights (copies, or the parameters themselves), gradients, counts,
-                and the state of each slot.
+        The lists are of parameters, weights (copies, or the parameters themselves), gradients,
+        counts, and the state of each slot, None where there is none. A kind is the keys of the
+        slots that there are, and what `kind_of` returned.
         """
-        known: dict[Any, list[Slot]] = {}
-        kinds: dict[Any, None] = {}
+        known: dict[Any, tuple[str, ...]] = {}
+        kinds = []
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
             own = self.kind_of(parameter, group)
             if own not in known:
-                known[own] = self.slots_of(group, own)
-            this = (tuple(slot.name for slot in known[own]), own)
-            kinds[this] = None
-            if this != kind:
-                continue
-            state = self._state_to_update(parameter, group)
+                known[own] = tuple(slot.native for slot in self.slots_of(group, own))
+            keys, state = known[own], self._state_to_update(parameter, group)
             weight = state[MASTER] if self.has_master(parameter) else parameter
-            kept = [state[slot.native] for slot in known[own]]
-            row = [parameter, weight, parameter.grad, state["step"], *kept]
+            kept = [state[s.native] if s.native in keys else None for s in self.slots]
+            row = (parameter, weight, parameter.grad, state["step"], *kept)
             for filled, value in zip(lists, row, strict=True):
                 filled.append(value)
+            kinds.append((keys, own))
         return tuple(kinds)
 
     def _state_to_update(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         """Returns the state of a parameter; makes it at the first update."""
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-        if parameter.is_complex():
-            raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
+        is_sparse = parameter.grad is not None and parameter.grad.is_sparse
+        if is_sparse or parameter.is_complex():
+            what = "sparse gradients" if is_sparse else "complex parameters"
+            raise RuntimeError(f"{type(self).__name__} does not support {what}")
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0, dtype=torch.float64)
@@ -240,7 +211,7 @@ class RuleOptimizer(ExactState):
         return state
 
     def _step_batch(self, group: dict[str, Any], kind: Any, batch: list[list[Any]]) -> None:
-        names, own = kind
+        keys, own = kind
         params, weights, grads, steps, *states = batch
         if params[0].dtype in LOW_PRECISION:
             weights = [
@@ -257,18 +228,20 @@ class RuleOptimizer(ExactState):
         rate = rule.decay_before(h)
         if given(rate):
             torch._foreach_mul_(weights, 1 - h.lr * rate)
-        s = ListState(dict(zip(names, states, strict=True)))
+        slots = zip(self.slots, states, strict=True)
+        s = ListState({slot.name: state for slot, state in slots if slot.native in keys})
         rule.step(Tensors(list(grads)), Tensors(weights), s, h, FUNCTIONS).add_to(weights, -1.0)
         if params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
 
     def numbers(self, group: Mapping[str, Any], own: Mapping[str, Any]) -> Numbers:
         """Returns the numbers of a group, apart from what counts updates."""
-        usual = self.rule_class.variable_settings
+        usual = self.rule.variable_settings
         values = {name: group.get(name, value) for name, value in usual.items()}
         for name, key, place in self.places:
             values[name] = number(group[key] if place is None else group[key][place])
         values.update(self.shared_of(group))
+        values["multiplier"] = group.get("lr_multiplier", 1.0)
         return Numbers(**{**values, **own}, lr=number(group["lr"]))
 
     def kind_of(self, parameter: Tensor, group: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -276,16 +249,10 @@ class RuleOptimizer(ExactState):
         return tuple(self.rule.shape_settings(tuple(parameter.shape), group).items())
 
     def slots_of(self, group: Mapping[str, Any], own: Any = ()) -> list[Slot]:
-        """Returns the slots of a parameter of a group.
-
-        Args:
-            group: The group.
-            own: What `kind_of` returned.
-        """
+        """Returns the slots of a parameter for which `kind_of` returned `own`."""
         h, usual = self.numbers(group, dict(own)), self.numbers(self.defaults, dict(own))
         # A number that a schedule has at 0 for now needs its slot then, too.
-        made = self.rule_class.slots
-        return [s for s in made if s.native and (s.when(h) or s.when(usual))]
+        return [slot for slot in self.slots if slot.when(h) or slot.when(usual)]
 
     def initial_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Returns the state of a parameter before its first update, apart from `step`."""
@@ -301,22 +268,30 @@ class RuleOptimizer(ExactState):
 
     def shared_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what a group shares, as the rule knows it."""
-        return {slot.name: group[slot.native] for slot in self.rule_class.shared}
+        return {slot.name: group[slot.native] for slot in self.rule.shared}
 
     def keep_shared(self, group: dict[str, Any], shared: types.SimpleNamespace) -> None:
         """Keeps what a group shares."""
-        for slot in self.rule_class.shared:
+        for slot in self.rule.shared:
             group[slot.native] = getattr(shared, slot.name)
 
     def _prepare(self, group: dict[str, Any]) -> None:
         """Moves what a group shares, once in a step."""
-        if not self.rule_class.shared:
+        if not self.rule.shared:
             return
         h, shared = self.numbers(group, {}), types.SimpleNamespace(**self.shared_of(group))
         h.done, h.t = group["k"], group["k"] + 1
         self.rule.prepare(shared, h, FUNCTIONS)
         group["k"] += 1
         self.keep_shared(group, shared)
+
+
+def zeros_like(parameter: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+    """Returns state of zeros: float32 at least, laid out as the parameter."""
+    dtype = torch.float32 if parameter.dtype in LOW_PRECISION else parameter.dtype
+    if shape is not None:
+        return torch.zeros(shape, dtype=dtype, device=parameter.device)
+    return torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
 
 
 def check_rate(rate: Any, divides: bool) -> None:

@@ -15,27 +15,6 @@ from optimization.torch.texts import rates_text
 Function = Callable[[int], float]
 Hyperparameters = Sequence[tuple[str, Function, Callable[[dict[str, Any]], bool]]]
 _STATE = ("last_epoch", "_step_count", "base_lrs", "_last_lr")
-_KEYS: dict[str, tuple[str, ...]] = {
-    "beta_1": ("betas", "0"),
-    "beta_2": ("betas", "1"),
-    "adam_beta_1": ("adam_betas", "0"),
-    "adam_beta_2": ("adam_betas", "1"),
-    "epsilon": ("eps", "adam_eps"),
-    "epsilon_1": ("epsilon1",),
-    "epsilon_2": ("epsilon2",),
-    "clip_threshold": ("clipping_threshold",),
-    "weight_decay_rate": ("weight_decay",),
-    "eeta": ("trust_coefficient",),
-    "rho": ("rho", "alpha"),
-    "l1_regularization_strength": ("l1",),
-    "l2_regularization_strength": ("l2",),
-    "l2_shrinkage_regularization_strength": ("l2_shrinkage",),
-    "learning_rate_power": ("lr_power",),
-    "muon_a": ("ns_coefficients", "0"),
-    "muon_b": ("ns_coefficients", "1"),
-    "muon_c": ("ns_coefficients", "2"),
-}
-"""Where groups have a hyperparameter that torch calls otherwise."""
 
 
 class ConfiguredScheduler(LRScheduler):
@@ -50,8 +29,8 @@ class ConfiguredScheduler(LRScheduler):
             group.
         rates: The learning rate as a function of the steps done, by the name of the rule of a
             group; that of "default" must be there.
-        hyperparameters: What else is set: the name of an argument, its function of the steps done,
-            and whether a group follows it. Of several functions for one argument the last counts.
+        hyperparameters: What else is set: its key in groups, "betas.0" for the first of a pair, its
+            function of the steps done, and whether a group follows it.
         last_epoch: As torch means it, the last step that was seen: the steps done less 1; groups
             must have `initial_lr` then, as those of a loaded optimizer do. With -1 it starts at
             step 0, or where an optimizer of the factory is: it also goes where that is loaded.
@@ -115,9 +94,6 @@ class ConfiguredScheduler(LRScheduler):
         if isinstance(self.optimizer, Extended):
             self.optimizer.schedule_step = self.last_epoch
 
-    def _get_closed_form_lr(self) -> list[Any]:
-        return self.get_lr()
-
     def state_dict(self) -> dict[str, Any]:
         """Returns numbers alone; formulas are the config's."""
         return {name: _plain(self.__dict__[name]) for name in _STATE}
@@ -126,9 +102,6 @@ class ConfiguredScheduler(LRScheduler):
         """Goes on from where `state_dict` was taken, with the values that the config has there.
 
         What a part of a state does not have stays as it is.
-
-        Raises:
-            ValueError: For the state of a scheduler that counts no steps.
         """
         if "num_bad_epochs" in state_dict:
             raise ValueError(
@@ -163,7 +136,11 @@ def set_scheduled(
     for name, function, follows in hyperparameters:
         value = float(function(step))
         for group in filter(follows, groups):
-            set_hyperparameter(group, name, value)
+            key, index = place_of(group, name) or (name, None)
+            if index is None:
+                group[key] = value
+            else:
+                group[key] = tuple(value if i == index else v for i, v in enumerate(group[key]))
 
 
 def set_rate(group: dict[str, Any], rate: float) -> None:
@@ -175,28 +152,10 @@ def set_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
-def set_hyperparameter(group: dict[str, Any], name: str, value: float) -> None:
-    """Sets a number of a group by the name that a config gives it.
-
-    Raises:
-        ValueError: If the group has none of that name.
-    """
-    place = place_of(group, name)
-    if place is None:
-        raise ValueError(f"the optimizer has no hyperparameter {name!r} to schedule")
-    key, index = place
-    if index is None:
-        group[key] = value
-    else:
-        group[key] = tuple(value if i == index else v for i, v in enumerate(group[key]))
-
-
 def place_of(group: Mapping[str, Any], name: str) -> tuple[str, int | None] | None:
     """Returns the key, and the index in its tuple, of a hyperparameter; None without it."""
-    keys = _KEYS.get(name, (name,))
-    if keys[-1].isdigit():
-        return (keys[0], int(keys[1])) if keys[0] in group else None
-    return next(((key, None) for key in keys if key in group), None)
+    key, _, index = name.partition(".")
+    return (key, int(index) if index else None) if key in group else None
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,8 +48,8 @@ class Adafactor(native.Adafactor):
             it none; `warmup_init` without `relative_step`.
     """
 
-    # Groups stay in transformers' words.
-    _before_loading = staticmethod(load_by_name)  # type: ignore[assignment]
+    usual: ClassVar[dict[str, Any]] = {}  # by other names; old groups lack nothing
+    _before_loading = staticmethod(load_by_name)  # groups stay in transformers' words
 
     def __init__(
         self,
@@ -98,9 +98,6 @@ class Adafactor(native.Adafactor):
             raise ConfigError(renamed) from None
         if not relative:
             check_rate(group["lr"], divides=False)
-
-    def _group_defaults(self) -> dict[str, Any]:
-        return {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

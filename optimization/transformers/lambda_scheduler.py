@@ -4,7 +4,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 
-from optimization.torch.greedy import GreedyLR as GreedyLR
+from optimization.torch.metric import GreedyLR as GreedyLR
 from optimization.torch.texts import rates_text
 
 

@@ -220,7 +220,7 @@ def get_greedy_schedule(optimizer: Any, **kwargs: Any) -> Any:
     """
     if not _is_torch(optimizer):
         return _callback(optimizer, "greedy", kwargs)
-    from optimization.torch.greedy import GreedyLR
+    from optimization.torch.metric import GreedyLR
 
     return GreedyLR(optimizer, **kwargs)
 

@@ -6,11 +6,12 @@ each runs under three.
 
 import pytest
 
-from optimization import OPTIMIZERS_CLS
 from tests import agreement
 from tests.torch.common import skip_beside_tensorflow
 
 skip_beside_tensorflow()
+
+from optimization.torch.recipes import is_native  # noqa: E402
 
 # A schedule-free optimizer under a rate that falls is doubtful, and yet the same everywhere.
 pytestmark = pytest.mark.filterwarnings("ignore::optimization.ConfigWarning")
@@ -19,7 +20,7 @@ RATES = ["constant", "hf_cosine", agreement.WITH_WARMUP]
 NATIVE = [
     (row, rate, config)
     for row, rate, config in agreement.configs(RATES)
-    if OPTIMIZERS_CLS.entry(config.optimizer.type).torch is not None
+    if is_native(config.optimizer.type)
 ]
 
 

@@ -7,9 +7,10 @@ from optimization import OPTIMIZERS_CLS
 from tests.torch.common import OptimizerFactory, config_of, torch
 
 from optimization.torch import AdamW, Recipe  # isort: skip
+from optimization.torch.recipes import is_native  # isort: skip
 
 RATE, STEPS = 1e-4, 200
-NATIVE = [name for name, entry in OPTIMIZERS_CLS.entries() if entry.torch]
+NATIVE = list(filter(is_native, OPTIMIZERS_CLS))
 # Their first steps are not about the rate long, or scaled by something else.
 SLOW = {"adadelta": 1000.0, "adagrad": 10.0, "lars": 100.0, "muon": 20.0}
 PLAIN = {"muon": {"adam_weight_decay": 0.0, "weight_decay": 0.0}, "ftrl": {}}

@@ -7,10 +7,10 @@ import pytest
 from optimization import OPTIMIZERS_CLS, ConfigError
 from tests.torch.common import OptimizerFactory, config_of, parameters, problem
 
-from optimization.torch.checks import REFUSED  # isort: skip
+from optimization.torch.recipes import REFUSED, is_native  # isort: skip
 from optimization.torch.gradients import GradientRules  # isort: skip
 
-NATIVE = [name for name, entry in OPTIMIZERS_CLS.entries() if entry.torch]
+NATIVE = list(filter(is_native, OPTIMIZERS_CLS))
 # What belongs to the class and is not its name, or is refused by the config itself.
 NAMES = {"name", "learning_rate", "variant"}
 # What a setting acts on.

@@ -20,7 +20,9 @@ from tests.torch.common import (
     weights_of,
 )
 
-TYPES = [name for name, entry in OPTIMIZERS_CLS.entries() if entry.torch]
+from optimization.torch.recipes import is_native  # isort: skip
+
+TYPES = list(filter(is_native, OPTIMIZERS_CLS))
 COSINE = {"type": "cosine", "cosine": {"initial_learning_rate": 0.01, "decay_steps": 20}}
 # Sections with which a type keeps all the state that it may keep.
 SECTIONS = {

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 import optimization.torch  # noqa: E402
 from optimization import OPTIMIZERS_CLS, ConfigWarning, OptimizationConfig  # noqa: E402
 from optimization.torch import OptimizerFactory  # noqa: E402
+from optimization.torch.recipes import is_native  # noqa: E402
 
 
 def config_of(type_, rate):
@@ -20,7 +21,7 @@ def config_of(type_, rate):
     )
 
 
-@pytest.mark.parametrize("type_", [n for n, entry in OPTIMIZERS_CLS.entries() if entry.torch])
+@pytest.mark.parametrize("type_", list(filter(is_native, OPTIMIZERS_CLS)))
 def test_groups_print_by_name_with_the_highest_rate(type_):
     # Rises from 0.1 to 0.5.
     warmed = {"initial_learning_rate": 0.5, "num_warmup_steps": 4, "num_training_steps": 10}
