@@ -7,9 +7,7 @@ from optimization.configs.curve_checks import wrong_values
 from optimization.configs.errors import Problem, did_you_mean
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.rate_curve import places, schedule_free_sections
-from optimization.schedules.compose import (
-    schedule_conflicts,
-)
+from optimization.schedules.compose import schedule_conflicts
 from optimization.schedules.metric import MetricLrConfig
 
 if typing.TYPE_CHECKING:

@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
@@ -27,6 +27,33 @@ _LOW = 0.5  # a peak under this part of what was asked for is doubtful
 _NEAR = 0.01  # a decay may miss the end of the training by this part of it
 
 
+class _Seen(typing.NamedTuple):
+    """A curve, looked at up to the end of the training, or as far as it bends."""
+
+    curve: RateCurve
+    train_steps: int | None
+    steps: list[int]
+    values: list[float]
+
+    @classmethod
+    def of(cls, curve: RateCurve, train_steps: int | None) -> "_Seen":
+        steps = curve.steps(train_steps)
+        return cls(curve, train_steps, steps, curve.values(steps))
+
+    def first(self, index: int, is_so: Callable[[float], bool]) -> tuple[int, float]:
+        """Returns the first step with a rate as that of `index`, if the step before has none."""
+        step, value = self.steps[index], self.values[index]
+        before = self.steps[index - 1] if index else step - 1
+        while step - before > 1:
+            middle = (step + before) // 2
+            (between,) = self.curve.values([middle])
+            if is_so(between):
+                step, value = middle, between
+            else:
+                before = middle
+        return step, value
+
+
 def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
     """Returns what is wrong with a config's learning rates as curves, and what is doubtful.
 
@@ -38,29 +65,28 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
     train_steps = config._train_steps
     for place in places(config):
         curve = curve_of(config, place)
-        if curve is not None and curve.is_computable(train_steps):
-            steps = curve.steps(train_steps)
-            values = curve.values(steps)
-            found = list(_errors(curve, train_steps, steps, values))
-            if place.learning_rate.untyped_branches() or place.warmup.untyped_branches():
-                # The experiment, which has the types, may have other values too.
-                doubts += [problem._replace(code="incomplete") for problem in found]
-            else:
-                problems += found
-            if not found:
-                doubts += _doubts(curve, train_steps, steps, values, config._shares)
+        if curve is None or not curve.is_computable(train_steps):
+            continue
+        seen = _Seen.of(curve, train_steps)
+        found = list(_errors(seen))
+        if place.learning_rate.untyped_branches() or place.warmup.untyped_branches():
+            # The experiment, which has the types, may have other values too.
+            doubts += [problem._replace(code="incomplete") for problem in found]
+        else:
+            problems += found
+        if not found:
+            doubts += _doubts(seen, config._shares)
     problems += _multipliers(config)
     problems = problems or list(_started_at_zero(config))
-    return problems, [*doubts, *_own_warmups(config), *_falling(config)]
+    return problems, [*doubts, *_schedule_free(config)]
 
 
 # ---- what is wrong -----------------------------------------------------------------------------
 
 
-def _errors(
-    curve: RateCurve, train_steps: int | None, steps: list[int], values: list[float]
-) -> Iterator[Problem]:
-    wrong = _first_wrong(curve, steps, values)
+def _errors(seen: _Seen) -> Iterator[Problem]:
+    curve, train_steps, _, values = seen
+    wrong = _first_wrong(seen)
     if wrong is not None:
         yield _problem("value", curve.learning_rate, None, f"the learning rate {wrong}")
     elif not any(map(in_float32, values)) and _asks_for_more(curve):
@@ -72,27 +98,20 @@ def _errors(
             yield _zero(curve, train_steps)
 
 
-def _first_wrong(curve: RateCurve, steps: list[int], values: list[float]) -> str | None:
+def _first_wrong(seen: _Seen) -> str | None:
     """Says what is wrong with the first rate that is not finite, or negative; None if none is."""
-    highest = max((v for v in values if math.isfinite(v)), default=0.0)
+    highest = max((v for v in seen.values if math.isfinite(v)), default=0.0)
 
-    def is_right(value: float) -> bool:
-        return math.isfinite(in_float32(value)) and value >= -1e-6 * highest  # but for rounding
+    def is_wrong(value: float) -> bool:
+        return not (math.isfinite(in_float32(value)) and value >= -1e-6 * highest)  # but rounding
 
-    index = next((i for i, value in enumerate(values) if not is_right(value)), None)
+    index = next((i for i, value in enumerate(seen.values) if is_wrong(value)), None)
     if index is None:
         return None
-    step, value = steps[index], values[index]
-    right = steps[index - 1] if index else step
-    while step - right > 1:
-        middle = (step + right) // 2
-        (between,) = curve.values([middle])
-        if is_right(between):
-            right = middle
-        else:
-            step, value = middle, between
+    step, value = seen.first(index, is_wrong)
+    factor = seen.curve.factor
     needed = "be >= 0" if math.isfinite(in_float32(value)) else "be finite in float32"
-    times = "" if curve.factor == 1 else f", the factor {curve.factor:g} included"
+    times = "" if factor == 1 else f", the factor {factor:g} included"
     return f"must {needed}, it is {value:g} at step {step}{times}"
 
 
@@ -125,13 +144,8 @@ def _zero(curve: RateCurve, train_steps: int | None) -> Problem:
         message = f"the learning rate is 0 {always}: the warmup leads to that of step {length}"
         advice = "write fewer steps, a longer decay, or `mode: delay`"
         return _problem("conflict", section, name, f"{message}, which is 0{over}; {advice}")
-    rates = [
-        (n, max(v))
-        for part in (curve.learning_rate, curve.warmup)
-        if part
-        for n, v in _rates(part).items()
-        if any(v)
-    ]
+    parts = [part for part in (curve.learning_rate, curve.warmup) if part]
+    rates = [(n, max(v)) for part in parts for n, v in _rates(part).items() if any(v)]
     rate, highest = rates[0] if rates else (None, 0.0)
     where = "in float32 " if rates and not in_float32(highest) else ""
     though = f", though this is {highest:g}" if rates else ""
@@ -141,22 +155,18 @@ def _zero(curve: RateCurve, train_steps: int | None) -> Problem:
 
 def _multipliers(config: "OptimizationConfig") -> Iterator[Problem]:
     """Yields multipliers of the learning rate of all that make it infinite."""
-    groups = [
-        group
-        for group in config.param_groups
-        if group.learning_rate_multiplier > 1
-        and not group.freeze
-        and not written(group.learning_rate)
-    ]
-    of_all = curve_of(config, config) if groups else None
-    if of_all is None or not of_all.is_computable(config._train_steps):
+    train_steps = config._train_steps
+    of_all = curve_of(config, config) if config.param_groups else None
+    if of_all is None or not of_all.is_computable(train_steps):
         return
-    steps = of_all.steps(config._train_steps)
-    if _first_wrong(of_all, steps, of_all.values(steps)) is not None:
-        return
-    for group in groups:
-        curve = of_all._replace(factor=of_all.factor * group.learning_rate_multiplier)
-        wrong = _first_wrong(curve, steps, curve.values(steps))
+    for group in config.param_groups:
+        multiplier = group.learning_rate_multiplier
+        if multiplier <= 1 or group.freeze or written(group.learning_rate):
+            continue
+        if _first_wrong(_Seen.of(of_all, train_steps)) is not None:  # as was said of all
+            return
+        curve = of_all._replace(factor=of_all.factor * multiplier)
+        wrong = _first_wrong(_Seen.of(curve, train_steps))
         if wrong is not None:
             message = f"the learning rate times this {wrong}"
             yield _problem("value", group, "learning_rate_multiplier", message)
@@ -185,13 +195,12 @@ def wrong_values(
     config: "OptimizationConfig", section: BaseOptimizerConfig, argument: str, name: str
 ) -> Iterator[Problem]:
     """Yields a scheduled hyperparameter's first value that the field itself would refuse."""
-    schedule = config.schedules[name].get()
-    curve = RateCurve(schedule)
+    curve = RateCurve(config.schedules[name].get())
     if not curve.is_computable(config._train_steps):
         return
     annotation = section._spec_of(argument).annotation
-    steps = curve.steps(config._train_steps)
-    for step, value in zip(steps, curve.values(steps), strict=True):
+    seen = _Seen.of(curve, config._train_steps)
+    for step, value in zip(seen.steps, seen.values, strict=True):
         is_finite = math.isfinite(in_float32(value))
         _, wrong = check_value(annotation, value if is_finite else math.inf, "")
         if wrong:
@@ -203,48 +212,39 @@ def wrong_values(
 # ---- what is doubtful --------------------------------------------------------------------------
 
 
-def _doubts(
-    curve: RateCurve,
-    train_steps: int | None,
-    steps: list[int],
-    values: list[float],
-    shares: frozenset[str],
-) -> Iterator[Problem]:
-    if not any(map(in_float32, values)):  # as it was asked for
+def _doubts(seen: _Seen, shares: frozenset[str]) -> Iterator[Problem]:
+    if not any(map(in_float32, seen.values)):  # as it was asked for
         return
-    warmup = _warmup_doubt(curve, train_steps, steps, values)
+    warmup = _warmup_doubt(seen)
     if warmup is not None:
         yield warmup
-    if not train_steps:
+    if not seen.train_steps:
         return
-    end = curve.end()
-    if end is not None:
-        if warmup is None or warmup.code != "warmup-outlasts-decay":
-            yield from _missed_end(curve, *end, train_steps, shares)
-        return
-    yield from _missed_boundaries(curve, train_steps, values[-1])
-    yield from _zero_tail(curve, train_steps, steps, values)
+    end = seen.curve.end()
+    if end is None:
+        yield from _missed_boundaries(seen.curve, seen.train_steps, seen.values[-1])
+        yield from _zero_tail(seen, seen.train_steps)
+    elif warmup is None or warmup.code != "warmup-outlasts-decay":
+        yield from _missed_end(seen.curve, *end, seen.train_steps, shares)
 
 
-def _peak(curve: RateCurve, steps: list[int], values: list[float]) -> float:
-    """Returns the highest rate, which may be between the highest of `values` and its neighbors."""
+def _peak(seen: _Seen) -> float:
+    """Returns the highest rate, which may be between the highest one seen and its neighbors."""
+    curve, _, steps, values = seen
     highest = values.index(max(values))
     first, last = steps[max(highest - 1, 0)], steps[min(highest + 1, len(steps) - 1)]
     between = sorted({first + (last - first) * part // 32 for part in range(33)})
     return max(curve.values(between))
 
 
-def _warmup_doubt(
-    curve: RateCurve, train_steps: int | None, steps: list[int], values: list[float]
-) -> Problem | None:
+def _warmup_doubt(seen: _Seen) -> Problem | None:
+    curve, train_steps, _, _ = seen
     section, name, length = curve.warmup_length()
     is_over = not train_steps or length < train_steps
     if not length or (is_over and (curve.warmup is None or curve.warmup.mode == "delay")):
         return None
     bare = curve._replace(warmup=None)
-    whole = bare.steps()
-    asked = _peak(bare, whole, bare.values(whole))
-    peak = _peak(curve, steps, values)
+    asked, peak = _peak(_Seen.of(bare, None)), _peak(seen)
     reached = f"the rate comes to {peak:g} at most, of {asked:g}"
     if not is_over:
         message = f"is {length}, `train_steps` {train_steps}: {reached}; write fewer, or '5%'"
@@ -311,41 +311,30 @@ def _missed_boundaries(curve: RateCurve, train_steps: int, last: float) -> Itera
         yield _problem("boundaries-beyond-end", rate, "boundaries", f"{message}; {advice}")
 
 
-def _zero_tail(
-    curve: RateCurve, train_steps: int, steps: list[int], values: list[float]
-) -> Iterator[Problem]:
+def _zero_tail(seen: _Seen, train_steps: int) -> Iterator[Problem]:
     """Yields a rate without a known end that is 0 from some step on."""
-    index = max(i for i, value in enumerate([1.0, *values]) if in_float32(value))
-    if index == len(values):
+    index = max(i for i, value in enumerate([1.0, *seen.values]) if in_float32(value))
+    if index == len(seen.values):
         return
-    above, zero = steps[index - 1] if index else -1, steps[index]
-    while zero - above > 1:
-        middle = (zero + above) // 2
-        (value,) = curve.values([middle])
-        above, zero = (middle, zero) if in_float32(value) else (above, middle)
+    zero, _ = seen.first(index, lambda value: not in_float32(value))
     if train_steps - zero > _NEAR * train_steps:
         message = f"the learning rate is 0 from step {zero} on, `train_steps` is {train_steps}"
         message += "; write rates that last, or fewer `train_steps`"
-        yield _problem("decay-ends-early", curve.learning_rate, None, message)
+        yield _problem("decay-ends-early", seen.curve.learning_rate, None, message)
 
 
-def _own_warmups(config: "OptimizationConfig") -> Iterator[Problem]:
-    """Yields a warmup of a schedule-free optimizer that is as long as the training."""
+def _schedule_free(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields warmups of schedule-free optimizers that are too long, and rates that fall anyway."""
     train_steps = config._train_steps
-    for section, _ in schedule_free_sections(config):
+    for section, source in schedule_free_sections(config):
         length = section.warmup_steps
         if train_steps and isinstance(length, int) and length >= train_steps:
             message = f"is {length}, `train_steps` {train_steps}: the learning rate is not reached"
             yield _problem("warmup-too-long", section, "warmup_steps", f"{message}; write fewer")
-
-
-def _falling(config: "OptimizationConfig") -> Iterator[Problem]:
-    """Yields a learning rate that falls in spite of a schedule-free optimizer's average."""
-    for section, source in schedule_free_sections(config):
         curve = curve_of(config, source)
-        if curve is None or not curve.is_computable(config._train_steps):
+        if curve is None or not curve.is_computable(train_steps):
             continue
-        values = curve.values(curve.steps(config._train_steps))
+        values = curve.values(curve.steps(train_steps))
         if any(later < earlier for earlier, later in itertools.pairwise(values)):
             message = (
                 "falls, which a schedule-free optimizer does without: the average of the weights "
