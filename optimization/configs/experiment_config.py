@@ -61,10 +61,6 @@ class DataConfig(Config):
     seed: Seed | None = None
 
 
-def _train_data() -> DataConfig:
-    return DataConfig(is_training=True, drop_remainder=True, shuffle=True)
-
-
 @config_dataclass
 class TaskConfig(Config):
     """The base class of the configs of tasks; derive from it to add settings of your own.
@@ -84,7 +80,9 @@ class TaskConfig(Config):
     """
 
     init_checkpoint: str = ""
-    train_data: Section[DataConfig] = field(default_factory=_train_data)
+    train_data: Section[DataConfig] = field(
+        default_factory=lambda: DataConfig(is_training=True, drop_remainder=True, shuffle=True)
+    )
     validation_data: Section[DataConfig] = field(default_factory=DataConfig)
 
 
@@ -102,15 +100,12 @@ class _GardenSection(Config):
 class TrainerConfig(_GardenSection):
     """Says how long the trainer trains, and when it evaluates, saves and writes summaries.
 
-    All intervals are in training steps.
-
     >>> TrainerConfig(train_steps=1000, validation_interval=100).checkpoint_interval
     1000
 
-    A training step is one update: of one batch, or of as many as the optimizer's section sets as
-    `gradient_accumulation_steps`.
-
-    An interval need not be a multiple of another: a loop ends wherever something is due.
+    All intervals are in training steps. A training step is one update: of one batch, or of as many
+    as the optimizer's section sets as `gradient_accumulation_steps`. An interval need not be a
+    multiple of another: a loop ends wherever something is due.
 
     Attributes:
         optimizer_config: The optimizer, its learning rate, warmup and weight averaging.
@@ -256,18 +251,12 @@ class ExperimentConfig(_GardenSection):
         """Returns the errors and warnings, those between sections included."""
         problems, doubts = super().problems()
         section = self.trainer.optimizer_config.optimizer.get()
-        if (
-            self.runtime.scales_dynamically
-            and section
-            and section.on_nonfinite not in (None, "skip")
-        ):
+        if section is None:
+            return problems, doubts
+        if self.runtime.scales_dynamically and section.on_nonfinite not in (None, "skip"):
             message = "must be `skip` with a dynamic loss scale, which tries what overflows"
             problems.append(section._problem("conflict", "on_nonfinite", message))
-        if (
-            self.runtime.mixed_precision_dtype == "float16"
-            and section
-            and section.loss_scale_factor
-        ):
+        if self.runtime.mixed_precision_dtype == "float16" and section.loss_scale_factor:
             message = "with float16 the loss is scaled by `runtime.loss_scale`: set that one"
             problems.append(section._problem("conflict", "loss_scale_factor", message))
         return problems, doubts
@@ -296,20 +285,23 @@ class ExperimentConfig(_GardenSection):
     def problems_in_mode(self, mode: str) -> list[Problem]:
         """Returns what a run in `mode`, one of `MODES`, lacks or cannot do."""
         train, validation = self.task.train_data, self.task.validation_data
-        problems = []
+        needed: list[tuple[Config, str]] = []
         if mode.startswith("train"):
-            if self.trainer.train_steps == 0:
-                problems.append(self.trainer._problem("missing", "train_steps", _needed(mode)))
-            problems += _batch_problems(train, mode)
+            needed += [(self.trainer, "train_steps"), (train, "global_batch_size")]
+        if "eval" in mode:
+            needed.append((validation, "global_batch_size"))
+        message = f"must be > 0 in the mode {mode!r}, got 0"
+        problems = [
+            c._problem("missing", name, message) for c, name in needed if not getattr(c, name)
+        ]
+        if mode.startswith("train"):
             if not train.is_training:
                 message = "must be true: training data go on, epoch after epoch"
                 problems.append(train._problem("conflict", "is_training", message))
             problems += self._following_problems(mode)
-        if "eval" in mode:
-            problems += _batch_problems(validation, mode)
-            if validation.is_training and self.trainer.validation_steps == -1:
-                message = "must be false, or `trainer.validation_steps` set: the data have no end"
-                problems.append(validation._problem("conflict", "is_training", message))
+        if "eval" in mode and validation.is_training and self.trainer.validation_steps == -1:
+            message = "must be false, or `trainer.validation_steps` set: the data have no end"
+            problems.append(validation._problem("conflict", "is_training", message))
         return problems
 
     def _following_problems(self, mode: str) -> list[Problem]:
@@ -324,13 +316,3 @@ class ExperimentConfig(_GardenSection):
             return []
         message = f"must be < `train_steps` {self.trainer.train_steps}: {rate.type!r} follows it"
         return [self.trainer._problem("conflict", "validation_interval", message)]
-
-
-def _needed(mode: str) -> str:
-    return f"must be > 0 in the mode {mode!r}, got 0"
-
-
-def _batch_problems(data: DataConfig, mode: str) -> list[Problem]:
-    if data.global_batch_size:
-        return []
-    return [data._problem("missing", "global_batch_size", _needed(mode))]

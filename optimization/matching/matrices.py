@@ -61,12 +61,7 @@ def outputs_first(name: str) -> bool:
 
 
 def hidden_matrices(shapes: Mapping[str, Sequence[int]], spare_embeddings: bool = True) -> set[str]:
-    """Returns the paths of the variables that Muon orthogonalizes.
-
-    Args:
-        shapes: Those of all variables of a model, by path.
-        spare_embeddings: Whether embeddings are left out.
-    """
+    """Returns the paths that Muon orthogonalizes, of those of all variables with their shapes."""
     shaped = [path for path, shape in shapes.items() if may_be_matrix(path, shape)]
     linear = [p for p in shaped if len(shapes[p]) == 2 and parts_of(p)[-1] == "kernel"]
     # A head of one output is a vector, and the head nevertheless.
@@ -81,14 +76,10 @@ def hidden_matrices(shapes: Mapping[str, Sequence[int]], spare_embeddings: bool 
 
 
 def heads(names: Sequence[str], linear: Sequence[str]) -> set[str]:
-    """Returns the weights of output layers.
+    """Returns the weights of output layers, of `names` in the order of the model.
 
     These are the last ones in parts of the model that have a usual name for a head, outside of
-    blocks; without any, the last linear layer, unless it is in one of several equal blocks.
-
-    Args:
-        names: Those of all matrices and kernels, in the order of the model.
-        linear: Those of linear layers among them.
+    blocks; without any, the last of the `linear` layers, unless several equal blocks have it.
     """
     found: dict[tuple[str, ...], str] = {}
     for name in names:
@@ -115,11 +106,12 @@ def _is_repeated(name: str, names: Iterable[str]) -> bool:
     """Says whether a name differs from another by the number of a block alone."""
     parts, others = parts_of(name), [parts_of(other) for other in names if other != name]
     for index, part in enumerate(parts[:-2]):
-        if not _NUMBER.search(part):
-            continue
         kind = _NUMBER.sub("", part)
-        for other in others:
-            same = other[:index] == parts[:index] and other[index + 1 :] == parts[index + 1 :]
-            if same and _NUMBER.sub("", other[index]) == kind:
-                return True
+        if kind != part and any(
+            other[:index] == parts[:index]
+            and other[index + 1 :] == parts[index + 1 :]
+            and _NUMBER.sub("", other[index]) == kind
+            for other in others
+        ):
+            return True
     return False

@@ -12,14 +12,7 @@ _OUTPUT = re.compile(r":\d+$")
 
 
 def as_pattern_list(patterns: str | Sequence[str] | None, argument: str) -> list[str] | None:
-    """Checks patterns where the user wrote them and returns them as a list.
-
-    Args:
-        patterns: One regular expression, several, or None.
-        argument: Name of the constructor argument, for the error.
-
-    Returns:
-        A list of strings, or None if `patterns` is None. An empty list stays an empty list.
+    """Returns the patterns of the argument `argument` as a list, if each is a right one.
 
     Raises:
         ValueError: If something is not a string or not a valid regular expression.
@@ -73,13 +66,8 @@ def check_matches(
     """Raises if no pattern of a list is found in any name: the list would do nothing, silently.
 
     Lists are written for many models. So a pattern that is found in no name, beside one that is,
-    is a `ConfigWarning`, one for all of the list.
-
-    Args:
-        patterns: Regular expressions, or None.
-        names: Those of all variables that are trained.
-        argument: Where the patterns were written, for the message.
-        reported: What need not be warned about again, as (argument, pattern); it grows.
+    is a `ConfigWarning`, one for all of the list, unless it and `argument` are in `reported`, which
+    grows.
 
     Raises:
         ValueError: Naming each pattern and the names nearest to it.
@@ -95,10 +83,8 @@ def check_matches(
     idle = [pattern for pattern in idle if (argument, pattern) not in reported]
     reported.update((argument, pattern) for pattern in idle)
     if idle:
-        message = (
-            f"matches no trainable variable with {_described(idle, names)}: correct it, or leave "
-            "it out"
-        )
+        advice = "correct it, or leave it out"
+        message = f"matches no trainable variable with {_described(idle, names)}: {advice}"
         warn(Problem("unmatched", argument, message))
 
 

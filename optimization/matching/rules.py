@@ -53,8 +53,7 @@ def assigned(
     """Returns the group of each variable, None for the default group.
 
     Raises:
-        ValueError: For a group that has no variable, with the nearest ones; for a `layer_type`
-            where the layers are not known.
+        ValueError: For a group without variables; for a `layer_type` where layers are not known.
     """
     if any(group.layer_type for group in groups) and not any(layer_types):
         raise ValueError(
