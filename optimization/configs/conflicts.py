@@ -21,8 +21,7 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
             yield from schedule_conflicts(pair.learning_rate.get(), pair.warmup.get())
     yield from _followers(config)
     yield from _own_rates(config)
-    yield from _averages(config)
-    yield from _warmups(config)
+    yield from _schedule_free(config)
     yield from _schedules(config)
     yield from _groups(config)
 
@@ -49,15 +48,11 @@ def _own_rates(config: "OptimizationConfig") -> Iterator[Problem]:
         own = optimizer.get().own_learning_rate()
         if own is not None:
             message = f"`{optimizer.type}` has a learning rate of its own here, {own.name}"
-            sections: tuple[OneOfConfig, ...] = (place.learning_rate, place.warmup)
-            for section in sections:
+            section: OneOfConfig
+            for section in (place.learning_rate, place.warmup):
                 if section.type is not None:
                     yield section._problem("conflict", "type", f"{message}: leave this out")
-        elif (
-            own_of_all is not None
-            and place.learning_rate.type is None
-            and not getattr(place, "freeze", False)
-        ):
+        elif own_of_all and not (place.learning_rate.type or getattr(place, "freeze", False)):
             message = "a type is required: the optimizer of all has a learning rate of its own"
             yield place.learning_rate._problem("missing", "type", message)
     if own_of_all is not None and config.lr_scaling is not None:
@@ -65,22 +60,15 @@ def _own_rates(config: "OptimizationConfig") -> Iterator[Problem]:
         yield config._problem("conflict", "lr_scaling", message)
 
 
-def _averages(config: "OptimizationConfig") -> Iterator[Problem]:
-    """Yields a second average."""
-    if config.ema is None:
-        return
-    if config.optimizer.get().use_ema:
+def _schedule_free(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields a second average, and a second warmup."""
+    if config.ema is not None and config.optimizer.get().use_ema:
         message = f"`{config.optimizer.type}` keeps an average already, by `use_ema`: leave out one"
         yield config._problem("conflict", "ema", message)
-    for section, _ in schedule_free_sections(config):
-        message = f"`{section.name}` averages the weights by itself: leave this out"
-        yield config._problem("conflict", "ema", message)
-        return
-
-
-def _warmups(config: "OptimizationConfig") -> Iterator[Problem]:
-    """Yields a second warmup."""
-    for section, source in schedule_free_sections(config):
+    for number, (section, source) in enumerate(schedule_free_sections(config)):
+        if config.ema is not None and number == 0:
+            message = f"`{section.name}` averages the weights by itself: leave this out"
+            yield config._problem("conflict", "ema", message)
         if source.warmup.type is not None and section.warmup_steps != 0:
             message = "there is a `warmup` section too: use one of the two"
             yield section._problem("conflict", "warmup_steps", message)
@@ -102,17 +90,15 @@ def _schedules(config: "OptimizationConfig") -> Iterator[Problem]:
             message = f"`{argument}` follows `{own}` of the optimizer's section: leave out one"
             yield config._problem("conflict", place, message)
         elif not section.arguments().get(argument):
-            message = (
-                f"`{argument}` is {getattr(section, argument)!r} in the optimizer's section, which "
-                "leaves it out; give it the value it starts from"
-            )
+            value = f"is {getattr(section, argument)!r} in the optimizer's section"
+            message = f"`{argument}` {value}, which leaves it out; give it the value it starts from"
             yield config._problem("conflict", place, message)
         else:
             yield from wrong_values(config, section, argument, name)
 
 
 def _groups(config: "OptimizationConfig") -> Iterator[Problem]:
-    labels: dict[str, int] = {"default": -1}
+    labels = {"default": "that of the rest"}
     for number, group in enumerate(config.param_groups):
         own = group.optimizer.get() or config.optimizer.get()
         if group.weight_decay is not None and own.argument_name("weight_decay") is None:
@@ -120,9 +106,7 @@ def _groups(config: "OptimizationConfig") -> Iterator[Problem]:
             yield group._problem("conflict", "weight_decay", message)
         label = group.name or group.match or group.layer_type
         if label in labels:
-            other = labels[label]
-            taken = "that of the rest" if other < 0 else f"that of param_groups[{other}]"
-            message = f"the name {label!r} is {taken}; give the group a `name` of its own"
+            message = f"the name {label!r} is {labels[label]}; give the group a `name` of its own"
             yield group._problem("conflict", "name", message)
         elif label is not None:
-            labels[label] = number
+            labels[label] = f"that of param_groups[{number}]"

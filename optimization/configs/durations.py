@@ -68,12 +68,11 @@ def _fill_in(
     # What "remaining" leaves out is to be a number before: a warmup, and other fields.
     warmup, rate_of_all = (config.__dict__.get(name) for name in ("warmup", "learning_rate"))
     for child in sorted(config.selected(), key=lambda child: child is not warmup):
-        if isinstance(child, OneOfConfig) and getattr(child.registry, "kind", "") == _RATE:
-            own_warmup = warmup.get() if warmup and child is rate_of_all else None
-            for rate in child.selected():
-                _fill_in(rate, length, _steps_left(rate, own_warmup, length), problems)
-        else:
-            _fill_in(child, length, None, problems)
+        own_warmup = warmup.get() if warmup and child is rate_of_all else None
+        is_rate = isinstance(child, OneOfConfig) and getattr(child.registry, "kind", "") == _RATE
+        for section in child.selected() if is_rate else [child]:
+            left = _steps_left(section, own_warmup, length) if is_rate else None
+            _fill_in(section, length, left, problems)
     names = [name for name, value in config._items() if is_pending(value)]
     for name in sorted(names, key=lambda name: config.__dict__[name] == "remaining"):
         _set_steps(config, name, length, remaining, problems)

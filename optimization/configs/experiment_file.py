@@ -5,12 +5,12 @@ trainer knows; both are left alone. A key that is near one of ours, and a value 
 have, are mistakes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from optimization.configs.base import Config
-from optimization.configs.errors import PYTHON, Problem, did_you_mean
+from optimization.configs.errors import PYTHON, Problem, did_you_mean, known
 from optimization.configs.experiment_config import (
     GARDEN_KEYS,
     ExperimentConfig,
@@ -30,38 +30,44 @@ def surroundings(params: Mapping[str, Any]) -> list[Problem]:
 
     Only values by themselves are checked: what belongs together, the experiment may complete.
     """
-    problems = list(_strange_keys(params, ExperimentConfig, ""))
+    _, problems = _sorted(params, ExperimentConfig, "")
     for place, config_class in (("trainer", TrainerConfig), ("runtime", RuntimeConfig)):
         section = params.get(place, {})
         if isinstance(section, Mapping):
-            problems += _strange_keys(section, config_class, place)
-            section = _ours(section, config_class)
+            section, strange = _sorted(section, config_class, place)
+            problems += strange
         elif place == "trainer":  # whoever looks for the optimization section says it
             continue
         config = config_class()
         config._move(place)
-        plan = Plan()
+        plan = Plan(problems)
         plan.add(config, section, getattr(params, "origins", {}).get(place, PYTHON))
-        problems += plan.problems
+        problems = plan.problems
     return problems
 
 
-def _strange_keys(
+def _sorted(
     section: Mapping[str, Any], config_class: type[Config], place: str
-) -> Iterator[Problem]:
-    """Yields the keys that look like ours, or are ours elsewhere."""
-    names = config_class.field_names()
-    for key in section:
-        if key in names or key in GARDEN_KEYS:
-            continue
-        place_of_key = _places().get(key)
-        hint = did_you_mean(str(key).lower(), names, _NEAR)
-        if place_of_key:
-            hint = f"; did you mean {place_of_key!r}?"
-        if hint:
-            path = f"{place}.{key}" if place else str(key)
-            origin = getattr(section, "origins", {}).get(key)
-            yield Problem("unknown-key", path, f"unknown key{hint}", origin)
+) -> tuple[SourcedDict, list[Problem]]:
+    """Returns the settings that are ours, and the keys that look like ours, or are ours elsewhere.
+
+    The optimization section is read elsewhere.
+    """
+    ours, problems, names = SourcedDict(), [], config_class.field_names()
+    for key, value in section.items():
+        origin = getattr(section, "origins", {}).get(key, PYTHON)
+        foreign = isinstance(value, str | bool) and value in _GARDEN_VALUES.get(key, ())
+        if key in names:
+            if key != "optimizer_config" and not foreign:
+                ours.put(key, value, origin)
+        elif key not in GARDEN_KEYS:
+            elsewhere = _places().get(key)
+            hint = f"; did you mean {elsewhere!r}?" if elsewhere else ""
+            hint = hint or did_you_mean(str(key).lower(), names, _NEAR)
+            if hint:
+                path = f"{place}.{key}" if place else str(key)
+                problems.append(Problem("unknown-key", path, f"unknown key{hint}", known(origin)))
+    return ours, problems
 
 
 @cache
@@ -74,13 +80,3 @@ def _places() -> dict[str, str]:
         "": ExperimentConfig,
     }
     return {n: place + n for place, config in sections.items() for n in config.field_names()}
-
-
-def _ours(section: Mapping[str, Any], config_class: type[Config]) -> SourcedDict:
-    """Returns the settings that are ours, without the optimization section, read elsewhere."""
-    result = SourcedDict()
-    for key, value in section.items():
-        foreign = isinstance(value, str | bool) and value in _GARDEN_VALUES.get(key, ())
-        if key in config_class.field_names() and key != "optimizer_config" and not foreign:
-            result.put(key, value, getattr(section, "origins", {}).get(key, PYTHON))
-    return result

@@ -81,7 +81,8 @@ class OptimizationConfig(Config):
             section = getattr(self, name)
             if section.type is not None or section.untyped_branches():
                 continue
-            if name == "optimizer" or not self._rate_is_own():
+            optimizer = self.optimizer.get()
+            if name == "optimizer" or not (optimizer and optimizer.own_learning_rate()):
                 message = "a type is required, none was given; the types are "
                 message += ", ".join(section.branches())
                 problems.insert(0, section._problem("missing", "type", message))
@@ -101,10 +102,6 @@ class OptimizationConfig(Config):
             return self.ema.arguments()
         return self.optimizer.get().average_arguments()
 
-    def _rate_is_own(self) -> bool:
-        section = self.optimizer.get()
-        return section is not None and section.own_learning_rate() is not None
-
     @overload
     def learning_rate_of(self) -> Rate: ...
     @overload
@@ -112,13 +109,9 @@ class OptimizationConfig(Config):
     def learning_rate_of(self, group: ParamGroupConfig | None = None) -> Rate | None:
         """Returns the learning rate that counts, and its warmup (None for none).
 
-        That is the `learning_rate` section, or what an optimizer has of its own.
-
-        Args:
-            group: One of `param_groups`; None for the variables that none of them matches.
-
-        Returns:
-            None for a group that has the learning rate of all.
+        That is the `learning_rate` section, or what an optimizer has of its own. `group` is one of
+        `param_groups`, None for the variables that none of them matches. None is returned for a
+        group that has the learning rate of all.
         """
         place = self if group is None else group
         section = place.optimizer.get()
@@ -136,15 +129,11 @@ ConfigT = TypeVar("ConfigT", bound=OptimizationConfig)
 def optimization_section(
     params: Mapping[str, Any], source: str = ""
 ) -> tuple[Mapping[str, Any], str]:
-    """Finds the optimization section of an experiment file, or takes the mapping as one.
+    """Returns the optimization section of a mapping, and its dotted path, "" for the mapping.
 
-    Args:
-        params: What a file holds: an experiment, with `trainer.optimizer_config`, as Model Garden
-            and this package write them, or the section alone. Only that section is looked at.
-        source: The file's name, for messages.
-
-    Returns:
-        The section and its dotted path, "" where the file is the section.
+    That is `trainer.optimizer_config` of an experiment, as Model Garden and this package write
+    them, else the mapping is the section alone. Only that section is looked at. `source` is the
+    file's name.
 
     Raises:
         ConfigError: If the way to the section is no mapping.
@@ -223,13 +212,9 @@ def resolved(
     """Returns a locked copy in which every number of steps is a number, and nothing is wrong.
 
     What is doubtful and was not said before, such as what is known only now that there are
-    numbers, is issued as a `ConfigWarning`.
-
-    Args:
-        config: What the user wrote.
-        train_steps: The length of the training in optimizer steps, for "10%" and "remaining".
-        steps_per_epoch: Optimizer steps in one pass over the data, for "5 epochs".
-        global_batch_size: Examples in one update, for an `lr_scaling` that does not say it.
+    numbers, is issued as a `ConfigWarning`. `train_steps`, in optimizer steps, is for "10%" and
+    "remaining", `steps_per_epoch` for "5 epochs", `global_batch_size` for an `lr_scaling` that does
+    not say it.
 
     Raises:
         ConfigError: All that is wrong with the config.

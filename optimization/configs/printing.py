@@ -49,18 +49,8 @@ def defaults(cls: type) -> dict[str, Any]:
 
 def differing(instance: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of `values` that are no defaults of the constructors of an object's classes."""
-    cls: type = type(instance)
-    usual = defaults(cls)
+    usual = defaults(type(instance))
     return {k: v for k, v in values.items() if k in usual and _differ(v, usual[k])}
-
-
-def section(config: Config | None) -> Text:
-    """Returns a section as `sgd(momentum=0.9)`: its type and what differs from the defaults."""
-    if not isinstance(config, OneOfConfig):
-        return Text(repr(config))
-    if config.type is None:
-        return Text("none")
-    return Text(call(config.type, **dict(config.get()._changed())))
 
 
 def sections(config: Config) -> dict[str, Any]:
@@ -74,6 +64,13 @@ def sections(config: Config) -> dict[str, Any]:
         else:
             values[name] = [getattr(item, "label", item) for item in value]
     return values
+
+
+def section(config: Config | None) -> Text:
+    """Returns a section as `sgd(momentum=0.9)`: its type and what differs from the defaults."""
+    if not isinstance(config, OneOfConfig):
+        return Text(repr(config))
+    return Text(call(config.type, **dict(config.get()._changed())) if config.type else "none")
 
 
 def function(value: Any) -> Text:

@@ -6,7 +6,6 @@ float without fraction (`2e4`) where an integer is meant, and a list where a tup
 other way round.
 """
 
-import copy
 import enum
 import itertools
 import re
@@ -91,10 +90,6 @@ class _ReadOnly:
 
     def __reduce__(self) -> tuple[Any, tuple[Any]]:
         return type(self), (type(self).__mro__[2](self),)
-
-    def __deepcopy__(self, memo: dict) -> Any:
-        make, (values,) = self.__reduce__()
-        return make(copy.deepcopy(values, memo))
 
 
 class ReadOnlyList(_ReadOnly, list):
