@@ -81,9 +81,6 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
     return problems, [*doubts, *_schedule_free(config)]
 
 
-# ---- what is wrong -----------------------------------------------------------------------------
-
-
 def _errors(seen: _Seen) -> Iterator[Problem]:
     curve, train_steps, _, values = seen
     wrong = _first_wrong(seen)
@@ -124,9 +121,7 @@ def _asks_for_more(curve: RateCurve) -> bool:
 
 def _rates(section: Config) -> dict[str, tuple[float, ...]]:
     """Returns the fields that are rates; of a formula that has none by name, all real numbers."""
-    values = {
-        name: value if isinstance(value, tuple) else (value,) for name, value in section._items()
-    }
+    values = {n: v if isinstance(v, tuple) else (v,) for n, v in section._items()}
     real = {n: v for n, v in values.items() if v and all(isinstance(x, float) for x in v)}
     return {n: v for n, v in real.items() if _IS_RATE.search(n)} or real
 
@@ -207,9 +202,6 @@ def wrong_values(
             message = f"`{argument}` {wrong[0].message}, at step {step}"
             yield _problem("value", config, f"schedules.{name}", message)
             return
-
-
-# ---- what is doubtful --------------------------------------------------------------------------
 
 
 def _doubts(seen: _Seen, shares: frozenset[str]) -> Iterator[Problem]:

@@ -37,11 +37,10 @@ class CompleteDoc:
 def document(cls: type) -> None:
     """Makes `cls.__doc__` describe every field."""
     text = vars(cls).get("__doc__")
-    if isinstance(text, CompleteDoc):
-        return
-    made_by_dataclass = text is not None and text.startswith(f"{cls.__name__}(")
-    doc = CompleteDoc(cls, None if made_by_dataclass else text)
-    cls.__doc__ = doc  # type: ignore[assignment]  # typeshed knows no descriptor here
+    if not isinstance(text, CompleteDoc):
+        made_by_dataclass = text is not None and text.startswith(f"{cls.__name__}(")
+        doc = CompleteDoc(cls, None if made_by_dataclass else text)
+        cls.__doc__ = doc  # type: ignore[assignment]  # typeshed knows no descriptor here
 
 
 def complete(cls: type) -> str:

@@ -6,7 +6,7 @@ length as "10%". `Field` says both.
 
 import dataclasses
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 ReadT = TypeVar("ReadT")
@@ -30,12 +30,7 @@ if typing.TYPE_CHECKING:
     Steps = Field[ReadT, ReadT | str]
     """A number of steps, which may be written as "5 epochs", "10%" or "remaining"."""
 
-    def field(
-        *,
-        default: Any = dataclasses.MISSING,
-        default_factory: Callable[[], Any] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def field(*, default: Any = ..., default_factory: Any = ..., metadata: Any = ...) -> Any:
         """Declares the default of a field, as `dataclasses.field` does."""
 
 else:

@@ -27,9 +27,8 @@ from optimization.schedules import LrConfig, WarmupConfig
 def _one_group(pattern: str) -> str:
     groups = re.compile(pattern).groups
     if groups != 1:
-        raise ValueError(
-            f"must have one group, the number of the block, got {groups} in {pattern!r}"
-        )
+        expected = "must have one group, the number of the block"
+        raise ValueError(f"{expected}, got {groups} in {pattern!r}")
     return pattern
 
 
@@ -73,10 +72,8 @@ class ParamGroupConfig(Rule, Float32Config):
         matchers = [n for n in MATCHERS if getattr(self, n) is not None]
         if len(matchers) != 1:
             got = " and ".join(matchers) or "none of them"
-            yield (
-                matchers[-1] if matchers else "match",
-                (f"exactly one of `match`, `layer_type` and `ndim` must be set, got {got}"),
-            )
+            message = f"exactly one of `match`, `layer_type` and `ndim` must be set, got {got}"
+            yield matchers[-1] if matchers else "match", message
         if self.warmup.type is not None and self.learning_rate.type is None:
             yield "warmup", "needs a `learning_rate` of the group's own"
         if self.freeze:
@@ -87,10 +84,8 @@ class ParamGroupConfig(Rule, Float32Config):
         if section is not None:
             shared = [name for name in section.pipeline_fields() if name in section._origins]
             if shared:
-                yield (
-                    "optimizer",
-                    (f"`{shared[0]}` belongs to the whole step: set it on the optimizer of all"),
-                )
+                message = f"`{shared[0]}` belongs to the whole step: set it on the optimizer of all"
+                yield "optimizer", message
 
 
 @config_dataclass
@@ -150,8 +145,10 @@ class LayerDecayConfig(Config):
 
     def _block(self, path: str) -> int | None:
         found = find(self.depth, path)
+        if found is None:
+            return None
         try:
-            return found and int(found[1])
+            return int(found[1])
         except (TypeError, ValueError):
             raise ValueError(
                 f"Argument `depth` of layer_decay must find a number, received: depth="

@@ -60,13 +60,10 @@ def of_the_layers(doubts: Iterable[Problem]) -> list[Problem]:
 
 
 def settle(config: ConfigT, problems: list[Problem], again: bool = True) -> ConfigT:
-    """Returns `config` if nothing is wrong with it, and warns of what is doubtful.
+    """Returns `config` if nothing is wrong, `problems` to begin with; warns of what is doubtful.
 
-    Args:
-        config: The config with all of its layers.
-        problems: What is known to be wrong already.
-        again: Whether to warn of what was told before too, and of branches that are not selected,
-            which concern whoever reads the files.
+    Warnings are issued `again`; if not, only those of which nothing was told yet, and none of
+    branches that are not selected, which concern whoever reads the files.
     """
     errors, doubts = findings(config, problems)
     if errors:

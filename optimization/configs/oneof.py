@@ -94,17 +94,13 @@ class OneOfConfig(Config):
         return {name: self._spec_of(name).default() for name in names}
 
     def _check_field(self, name: str, value: Any) -> list[Problem]:
-        if name != "type" or value is None or value in self.branches():
-            return []
-        return [Problem("value", self._join("type"), self._unknown_branch(value))]
-
-    def _unknown_branch(self, name: Any) -> str:
-        unavailable = getattr(self.registry, "unavailable", {})
-        if name in unavailable:
-            return unavailable[name]
         names = self.branches()
-        near = did_you_mean(name, names) or f"; the types are {', '.join(names)}"
-        return f"unknown type {name!r}{near}"
+        if name != "type" or value is None or value in names:
+            return []
+        near = did_you_mean(value, names) or f"; the types are {', '.join(names)}"
+        unavailable = getattr(self.registry, "unavailable", {})
+        message = unavailable.get(value, f"unknown type {value!r}{near}")
+        return [Problem("value", self._join("type"), message)]
 
     def _section_to_write(self, value: Any) -> str:
         if not isinstance(value, str):

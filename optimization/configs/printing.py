@@ -49,7 +49,8 @@ def defaults(cls: type) -> dict[str, Any]:
 
 def differing(instance: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of `values` that are no defaults of the constructors of an object's classes."""
-    usual = defaults(type(instance))
+    cls: type = type(instance)
+    usual = defaults(cls)
     return {k: v for k, v in values.items() if k in usual and _differ(v, usual[k])}
 
 

@@ -34,23 +34,16 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
 
     Listing the names, and asking for a config class, imports nothing heavy; the class itself is
     imported when it is looked up.
-
-    Args:
-        kind: What is registered, for messages: "optimizer", "learning rate", "warmup".
-        config_base: The base of every config class of this registry.
-        resolve: Makes the class from an `Entry`.
-        supplied: Parameters that the factory passes itself, and that are no config fields.
-        unavailable: Names that have no implementation, with the message that says why.
-        members: Makes what a config class that is made for an implementation has beside fields.
     """
 
     def __init__(
         self,
-        kind: str,
-        config_base: type[ConfigT],
-        resolve: Callable[[Entry[ConfigT]], type[Any]],
-        supplied: tuple[str, ...] = (),
-        unavailable: Mapping[str, str] | None = None,
+        kind: str,  # for messages: "optimizer", "learning rate", "warmup"
+        config_base: type[ConfigT],  # of every config class
+        resolve: Callable[[Entry[ConfigT]], type[Any]],  # makes the class
+        supplied: tuple[str, ...] = (),  # parameters that are no fields: the factory passes them
+        unavailable: Mapping[str, str] | None = None,  # names that are not implemented, and why
+        # Makes what the config class of an implementation has beside its fields.
         members: Callable[[Any], Mapping[str, Any]] | None = None,
     ):
         self.kind = kind

@@ -5,13 +5,12 @@ What a class may change of how it is checked are the hooks at the end of `Node`,
 """
 
 import dataclasses
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.errors import DEFAULT, Origin, Problem, did_you_mean, known
-from optimization.configs.types import REQUIRED, Duration, check_value, is_pending
+from optimization.configs.types import REQUIRED, Duration, check_value, is_pending, members
 
 
 class FieldSpec(typing.NamedTuple):
@@ -25,17 +24,15 @@ class FieldSpec(typing.NamedTuple):
 
 
 def _spec(annotation: Any, field: dataclasses.Field) -> FieldSpec:
-    members = [annotation]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        members = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
     optional = type(None) in typing.get_args(annotation)
-    is_config = len(members) == 1 and isinstance(members[0], type) and issubclass(members[0], Node)
+    only, *others = members(annotation)
+    is_config = not others and isinstance(only, type) and issubclass(only, Node)
     make: Any = field.default_factory
     if make is dataclasses.MISSING:
         default = REQUIRED if field.default is dataclasses.MISSING else field.default
         make = lambda: default  # noqa: E731
     null = field.metadata.get("null", False)
-    return FieldSpec(annotation, members[0] if is_config else None, optional, make, null)
+    return FieldSpec(annotation, only if is_config else None, optional, make, null)
 
 
 _specs: dict[type, dict[str, FieldSpec]] = {}
@@ -73,8 +70,6 @@ class Node:
                 value._move(name)
             state[name] = value
 
-    # ---- what is there -------------------------------------------------------------------------
-
     @classmethod
     def _find_spec(cls, name: str) -> FieldSpec | None:
         return declared_specs(cls).get(name)
@@ -109,8 +104,6 @@ class Node:
         for _, value in self._items():
             yield from (config for _, config in configs_in(value))
 
-    # ---- where it stands -----------------------------------------------------------------------
-
     def _join(self, name: str) -> str:
         return f"{self._path}.{name}" if self._path else str(name)
 
@@ -124,8 +117,6 @@ class Node:
         self.__dict__["_locked"] = locked
         for child in self._children().values():
             child._set_locked(locked)
-
-    # ---- what was written where ----------------------------------------------------------------
 
     def _written_at(self) -> Iterator[Origin]:
         """Yields where values here or below were set, but for those that `_leave` has left."""
@@ -147,8 +138,6 @@ class Node:
 
     def _problem(self, code: str, name: str, message: str) -> Problem:
         return Problem(code, self._join(name), message, known(self._origin_near(name)))
-
-    # ---- what is wrong --------------------------------------------------------------------------
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and the warnings that `validate()` raises and issues."""
@@ -183,8 +172,6 @@ class Node:
         self.__dict__["_told"] = self._told | {str(doubt) for doubt in doubts}
         for child in self._children().values():
             child._tell(doubts)
-
-    # ---- hooks of what is written --------------------------------------------------------------
 
     def _expanded(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """A hook for a value that stands for several: returns `params`, unchecked, with them."""

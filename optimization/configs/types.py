@@ -233,10 +233,11 @@ def _choices(annotation: Any) -> list[str]:
     return [choice for arg in args for choice in _choices(arg)]
 
 
-def _is_union(annotation: Any) -> bool:
+def members(annotation: Any) -> list[Any]:
+    """Returns the types of a union, but for None; of any other annotation, itself."""
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return False
-    return sum(arg is not type(None) for arg in typing.get_args(annotation)) > 1
+        return [annotation]
+    return [arg for arg in typing.get_args(annotation) if arg is not type(None)]
 
 
 def _phrase(error: "ErrorDetails") -> str:
@@ -281,7 +282,7 @@ def check_value(annotation: Any, value: Any, path: str) -> tuple[Any, list[Probl
         return _adapter(annotation).validate_python(value), []
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
-    if _is_union(annotation):
+    if len(members(annotation)) > 1:
         # One problem for the value, not one for each member of the union.
         phrases = dict.fromkeys(_phrase(error) for error in errors)
         message = f"{' or '.join(phrases)}, got {describe(value)}"

@@ -8,7 +8,7 @@ that expand beyond bounds. PyYAML does the parsing; its own loaders are left as 
 
 import os
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -61,7 +61,6 @@ _RESOLVERS = (
 for _name, _pattern, _first in _RESOLVERS:
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), list(_first))
 
-_BOOLEANS = {"true": True, "false": False}
 _PYTHON_TAGS = {
     "seq": ("tuple", "list"),
     "map": ("dict",),
@@ -82,11 +81,7 @@ def _plain_tag(node: Node) -> str:
 
 
 class SourcedDict(dict):
-    """A mapping read from a file or a flag.
-
-    Attributes:
-        origins: For each key, where its value was written.
-    """
+    """A mapping read from a file or a flag, with the origin of each value by its key."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,14 +112,13 @@ class _Reader:
 
     def read(self, node: Node) -> Any:
         self.values += 1
-        message = ""
         if self.values > MAX_VALUES:
-            message = f"expands to more than {MAX_VALUES:,} values; aliases?"
-        elif self.depth >= MAX_DEPTH:
-            message = f"nested more than {MAX_DEPTH} levels deep"
-        if message:
-            self._refuse(node, message)
+            self._refuse(node, f"expands to more than {MAX_VALUES:,} values; aliases?")
             raise _BeyondBoundsError
+        if self.depth >= MAX_DEPTH:
+            self._refuse(node, f"nested more than {MAX_DEPTH} levels deep")
+            raise _BeyondBoundsError
+        read: dict[type, Callable[[Any], Any]]
         read = {MappingNode: self._mapping, SequenceNode: self._sequence, ScalarNode: self._scalar}
         self.depth += 1
         value = read[type(node)](node)
@@ -191,8 +185,8 @@ class _Reader:
                 return text
             case "null":
                 return None
-            case "bool" if text.lower() in _BOOLEANS:
-                return _BOOLEANS[text.lower()]
+            case "bool" if text.lower() in ("true", "false"):
+                return text.lower() == "true"
             case "int" | "float" as kind:
                 try:
                     return _number(text, kind)
