@@ -124,7 +124,7 @@ class Config(Node):
         return config
 
     def origin_of(self, path: str) -> Origin:
-        """Returns where the value at the dotted `path` was written: `file:line`, flag, default.
+        """Returns where the value at a dotted path was written: `file:line`, flag, default.
 
         Raises:
             AttributeError: If there is no such value.

@@ -24,10 +24,6 @@ class TrainingLength(NamedTuple):
     steps_per_epoch: int | None = None
 
 
-class _UnknownLengthError(ValueError):
-    """What a duration takes is not known."""
-
-
 def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[Problem]]:
     """Returns a copy, not locked, in which steps are numbers, and what cannot be made a number.
 
@@ -37,9 +33,9 @@ def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[
     delays it, and after `stable_steps`.
     """
     twin = config.replace()
-    problems: list[Problem] = []
-    _fill_in(twin, length, None, problems)
-    return twin, problems
+    sizing = _Sizing(length, [])
+    sizing.fill_in(twin, None)
+    return twin, sizing.problems
 
 
 def unknown_lengths(config: Config) -> list[Problem]:
@@ -62,71 +58,66 @@ def _durations(config: Node) -> Iterator[tuple[str, Any]]:
         yield from _durations(child)
 
 
-def _fill_in(
-    config: Node, length: TrainingLength, remaining: int | None, problems: list[Problem]
-) -> None:
-    # What "remaining" leaves out is to be a number before: a warmup, and other fields.
-    warmup, rate_of_all = (config.__dict__.get(name) for name in ("warmup", "learning_rate"))
-    for child in sorted(config.selected(), key=lambda child: child is not warmup):
-        own_warmup = warmup.get() if warmup and child is rate_of_all else None
-        is_rate = isinstance(child, OneOfConfig) and getattr(child.registry, "kind", "") == _RATE
-        for section in child.selected() if is_rate else [child]:
-            left = _steps_left(section, own_warmup, length) if is_rate else None
-            _fill_in(section, length, left, problems)
-    names = [name for name, value in config._items() if is_pending(value)]
-    for name in sorted(names, key=lambda name: config.__dict__[name] == "remaining"):
-        _set_steps(config, name, length, remaining, problems)
+class _Sizing(NamedTuple):
+    """Makes durations numbers by a length, and collects the `problems` of those that cannot be."""
 
+    length: TrainingLength
+    problems: list[Problem]
 
-def _steps_left(rate: Node, warmup: Any, length: TrainingLength) -> int | None:
-    if length.train_steps is None:
-        return None
-    steps = length.train_steps - getattr(rate, "offset", 0)
-    if getattr(warmup, "mode", None) == "delay" and isinstance(warmup.warmup_steps, int):
-        steps -= warmup.warmup_steps
-    return steps
+    def fill_in(self, config: Node, remaining: int | None) -> None:
+        """Makes the durations of a config and of all below numbers; `remaining` is one of its."""
+        # What "remaining" leaves out is to be a number before: a warmup, and other fields.
+        warmup, rate_of_all = (config.__dict__.get(name) for name in ("warmup", "learning_rate"))
+        for child in sorted(config.selected(), key=lambda child: child is not warmup):
+            if isinstance(child, OneOfConfig) and getattr(child.registry, "kind", "") == _RATE:
+                own_warmup = warmup.get() if warmup and child is rate_of_all else None
+                for rate in child.selected():
+                    self.fill_in(rate, self._steps_left(rate, own_warmup))
+            else:
+                self.fill_in(child, None)
+        names = [name for name, value in config._items() if is_pending(value)]
+        for name in sorted(names, key=lambda name: config.__dict__[name] == "remaining"):
+            self._set_steps(config, name, remaining)
 
+    def _steps_left(self, rate: Node, warmup: Any) -> int | None:
+        if self.length.train_steps is None:
+            return None
+        steps = self.length.train_steps - getattr(rate, "offset", 0)
+        if getattr(warmup, "mode", None) == "delay" and isinstance(warmup.warmup_steps, int):
+            steps -= warmup.warmup_steps
+        return steps
 
-def _set_steps(
-    config: Node, name: str, length: TrainingLength, remaining: int | None, problems: list[Problem]
-) -> None:
-    value: Any = getattr(config, name)
-    stable = getattr(config, "stable_steps", 0)
-    if remaining is not None and isinstance(stable, int):
-        remaining -= stable
-    origin = config._origin_near(name)
-    rounded = math.ceil if name in getattr(config, "rounds_up", ()) else round
-    try:
-        steps = (
-            [_number(item, length, remaining, rounded) for item in value]
-            if isinstance(value, tuple)
-            else _number(value, length, remaining, rounded)
-        )
-    except _UnknownLengthError as error:
-        problems.append(config._problem("missing", name, f"{value!r} {error}"))
-        return
-    plan = Plan()
-    plan.set(Change(config, name, steps, origin))
-    problems += [p._replace(message=f"{value!r}: {p.message}") for p in plan.problems]
-    plan.commit()
+    def _set_steps(self, config: Node, name: str, remaining: int | None) -> None:
+        value: Any = getattr(config, name)
+        stable = getattr(config, "stable_steps", 0)
+        if remaining is not None and isinstance(stable, int):
+            remaining -= stable
+        rounded = math.ceil if name in getattr(config, "rounds_up", ()) else round
+        items = value if isinstance(value, tuple) else (value,)
+        try:
+            numbers = [self._number(item, remaining, rounded) for item in items]
+        except ValueError as error:
+            self.problems.append(config._problem("missing", name, f"{value!r} {error}"))
+            return
+        steps = numbers if isinstance(value, tuple) else numbers[0]
+        plan = Plan()
+        plan.set(Change(config, name, steps, config._origin_near(name)))
+        self.problems.extend(p._replace(message=f"{value!r}: {p.message}") for p in plan.problems)
+        plan.commit()
 
-
-def _number(
-    value: Any, length: TrainingLength, remaining: int | None, rounded: Callable[[float], int]
-) -> Any:
-    if not isinstance(value, Duration):
-        return value
-    epochs, percent = value.FORM.fullmatch(value).groups()  # type: ignore[union-attr]
-    taken = "steps_per_epoch" if epochs else "train_steps"
-    steps = getattr(length, taken)
-    if steps is None:
-        message = f"takes `{taken}`, which is not known: give it, or write a number"
-        raise _UnknownLengthError(message)
-    if epochs:
-        return rounded(float(epochs) * steps)
-    if percent:
-        # By the float that "0.07" is, as whoever writes a share as a fraction has it.
-        return rounded(float(Decimal(percent) / 100) * steps)
-    if remaining is None:
-        raise _UnknownLengthError("means something in a learning rate only")
-    return remaining
+    def _number(self, value: Any, remaining: int | None, rounded: Callable[[float], int]) -> Any:
+        if not isinstance(value, Duration):
+            return value
+        epochs, percent = value.FORM.fullmatch(value).groups()  # type: ignore[union-attr]
+        taken = "steps_per_epoch" if epochs else "train_steps"
+        steps = getattr(self.length, taken)
+        if steps is None:
+            raise ValueError(f"takes `{taken}`, which is not known: give it, or write a number")
+        if epochs:
+            return rounded(float(epochs) * steps)
+        if percent:
+            # By the float that "0.07" is, as whoever writes a share as a fraction has it.
+            return rounded(float(Decimal(percent) / 100) * steps)
+        if remaining is None:
+            raise ValueError("means something in a learning rate only")
+        return remaining
