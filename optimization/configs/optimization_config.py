@@ -145,21 +145,20 @@ def optimization_section(
     for name in _SECTION:
         path = f"{path}.{name}" if path else name
         origin = getattr(section, "origins", {}).get(name, Origin(source))
-        path_is_written = name in section
+        is_empty = name in section
         section = section.get(name)
         if section is None:
-            state = "is empty" if path_is_written else "is not there"
-            message = f"{state}: the file sets nothing about optimization"
-            raise ConfigError([Problem("missing", path, message, origin)])
+            state = "is empty" if is_empty else "is not there"
+            code, message = "missing", f"{state}: the file sets nothing about optimization"
+        else:
+            code, message = "type", f"expected a mapping, got {describe(section)}"
         if not isinstance(section, Mapping):
-            message = f"expected a mapping, got {describe(section)}"
-            raise ConfigError([Problem("type", path, message, origin)])
+            raise ConfigError([Problem(code, path, message, origin)])
     return section, path
 
 
 def load_optimization_config(
-    *paths: str | os.PathLike,
-    base: OptimizationConfig | None = None,
+    *paths: str | os.PathLike, base: OptimizationConfig | None = None
 ) -> OptimizationConfig:
     """Reads the optimization part of experiment files, or files that are that part.
 

@@ -41,9 +41,22 @@ class Plan:
 
         `origin` is that of values that do not know by themselves where they were written.
         """
-        refused = _refusal(config, params)
-        if refused is not None:
-            self.problems.append(Problem(*refused, known(origin)))
+        code = message = ""
+        if params is None:
+            code, message = (
+                "type",
+                f"expected a mapping, got null; leave it out, or write {config._NOTHING}",
+            )
+        elif not isinstance(params, Mapping):
+            code, message = (
+                "type",
+                f"expected a mapping, got {describe(params)}{config._section_to_write(params)}",
+            )
+        elif config._locked and params:
+            names = ", ".join(config._join(str(name)) for name in params)
+            code, message = "locked", f"the config is locked, {names} cannot be set"
+        if code:
+            self.problems.append(Problem(code, config._path, message, known(origin)))
             return
         params = config._expanded(params)
         origins = getattr(params, "origins", {})
@@ -127,21 +140,6 @@ class Plan:
                 child._move(change.path)
                 self._changes.append(change._replace(value=child))
             self.add(child, value, origin)
-
-
-def _refusal(config: Node, params: Any) -> tuple[str, str, str] | None:
-    """Returns the code, the path and the message of what nothing can be written by, or to."""
-    if not isinstance(params, Mapping):
-        message = f"expected a mapping, got {describe(params)}"
-        if params is None:
-            message += f"; leave it out, or write {config._NOTHING}"
-        else:
-            message += config._section_to_write(params)
-        return "type", config._path, message
-    if config._locked and params:
-        names = ", ".join(config._join(str(name)) for name in params)
-        return "locked", config._path, f"the config is locked, {names} cannot be set"
-    return None
 
 
 def _single_path(value: Any) -> str:
