@@ -11,12 +11,13 @@ from optimization.rules.rule import Numbers, Slot, given
 from optimization.schedules.decays import RelativeStepLrConfig
 
 
-def _without(shape: Sequence[int], axis: int) -> tuple[int, ...]:
-    return (*shape[:axis], *shape[axis + 1 :])
+def _means(name: str, plural: str, native: str, axis: int) -> Slot:
+    """Returns the slot of the means over the factored axis d0 or d1, which has all other axes."""
 
+    def shape(shape: Sequence[int], h: Any) -> Sequence[int]:
+        return (*shape[: h.axes[axis]], *shape[h.axes[axis] + 1 :])
 
-def _is_factored(h: Any) -> bool:
-    return h.axes is not None
+    return Slot(name, plural, native, when=lambda h: h.axes is not None, shape=shape)
 
 
 @config_dataclass
@@ -29,16 +30,8 @@ class AdafactorFormula(LayerwiseRule):
     """
 
     slots = (
-        Slot(
-            *("row", "rows", "exp_avg_sq_row"),
-            when=_is_factored,
-            shape=lambda shape, h: _without(shape, h.axes[0]),
-        ),
-        Slot(
-            *("column", "columns", "exp_avg_sq_col"),
-            when=_is_factored,
-            shape=lambda shape, h: _without(shape, h.axes[1]),
-        ),
+        _means("row", "rows", "exp_avg_sq_row", 0),
+        _means("column", "columns", "exp_avg_sq_col", 1),
         Slot("velocity", "velocities", "exp_avg_sq", when=lambda h: h.axes is None),
         Slot("momentum", "momentums", "exp_avg", 0.0, 1, lambda h: h.beta1 is not None),
         Slot(

@@ -10,10 +10,7 @@ from optimization.matching.patterns import matches_any
 from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig
 from optimization.rules.rule import Rule, Slot, given
 
-MOMENTS = (
-    Slot("momentum", "momentums", "exp_avg"),
-    Slot("velocity", "velocities", "exp_avg_sq"),
-)
+MOMENTS = (Slot("momentum", "momentums", "exp_avg"), Slot("velocity", "velocities", "exp_avg_sq"))
 """The means of the gradient and of its square."""
 
 _FIRST = ("beta_1", "beta_2", "epsilon")

@@ -103,10 +103,10 @@ class BaseOptimizerConfig(Float32Config):
             for name, usual in (("ema_momentum", 0.99), ("ema_overwrite_frequency", None)):
                 if getattr(self, name) != usual:
                     yield name, "needs `use_ema: true`"
-        own = next(iter(self.decay_arguments), None)
-        if self.weight_decay and own is None:
+        own = next(iter(self.decay_arguments), "")
+        if self.weight_decay and not own:
             yield "weight_decay", "the class of this type takes none"
-        elif self.weight_decay and own and own != "weight_decay" and getattr(self, own):
+        elif self.weight_decay and own != "weight_decay" and getattr(self, own):
             yield "weight_decay", f"at most one of it and `{own}` may be set"
 
     def arguments(self) -> dict[str, Any]:
@@ -121,10 +121,7 @@ class BaseOptimizerConfig(Float32Config):
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def own_learning_rate(self) -> "BaseLrConfig | None":
-        """Returns the learning rate that belongs to the optimizer itself; None for none.
-
-        Where there is one, a `learning_rate` section is an error.
-        """
+        """Returns the learning rate of its own, beside which a section is an error, or None."""
         return None
 
     def own_schedules(self) -> dict[str, str]:

@@ -13,13 +13,9 @@ from optimization.rules.rule import Numbers, Rule, Slot, given
 
 @config_dataclass
 class LayerwiseRule(Rule):
-    """A rule of parts, between which means and norms are computed, on Keras by TensorFlow.
+    """A rule of parts, between which means and norms are computed, on Keras by TensorFlow."""
 
-    Attributes:
-        is_wide: Whether directions may be so long or short that their squares are infinite or 0.
-    """
-
-    is_wide: ClassVar[bool] = False
+    is_wide: ClassVar[bool] = False  # whether squares of directions may be infinite or 0
 
     def averaged_axes(self, h: Numbers) -> Sequence[int]:
         """Returns the axes of which `move` gets the means of the gradient's squares."""

@@ -4,13 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import (
-    Decay,
-    NonNegativeFloat,
-    Patterns,
-    PositiveFloat,
-    PositiveInt,
-)
+from optimization.configs.types import Decay, NonNegativeFloat, Patterns, PositiveFloat, PositiveInt
 from optimization.matching.matrices import hidden_matrices, outputs_first
 from optimization.matching.patterns import matches_any
 from optimization.rules.base import OPTIMIZERS_CLS

@@ -50,31 +50,19 @@ def given(number: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """What an optimizer keeps of each variable, such as a momentum.
+    """What an optimizer keeps of each variable, such as a momentum."""
 
-    Attributes:
-        name: What the formula calls it, and what the name of Keras' variable ends with.
-        plural: Its name in `variables_by_path()` on Keras; "" for none there.
-        native: Its key in the state of a `torch.optim.Optimizer`; "" for none there.
-        start: The number that it starts from, or the name of the field that says it.
-        turn: Keras makes slots variable by variable, first those of turn 0, then those of turn 1.
-        when: Says of a variable's numbers whether there is such a slot.
-        shape: Returns its shape from that of the variable and its numbers; None: the same.
-        dtype: None: that of the variable, float32 at least.
-        negative: Whether Keras keeps it with the other sign.
-        of_weight: Whether it starts as a copy of the variable, at its first gradient; natively.
-    """
-
-    name: str
-    plural: str
-    native: str
-    start: float | str = 0.0
-    turn: int = 0
+    name: str  # what the formula calls it, and what the name of Keras' variable ends with
+    plural: str  # in `variables_by_path()` on Keras; "" for none there
+    native: str  # its key in the state of a `torch.optim.Optimizer`; "" for none there
+    start: float | str = 0.0  # the number that it starts from, or the field that says it
+    turn: int = 0  # Keras makes slots variable by variable, first those of turn 0, then 1, 2
+    # Whether a variable of these numbers has it, and in which shape; None: that of the variable.
     when: Callable[[Numbers], bool] = lambda h: True
     shape: Callable[[Sequence[int], Numbers], Sequence[int]] | None = None
-    dtype: str | None = None
-    negative: bool = False
-    of_weight: bool = False
+    dtype: str | None = None  # None: that of the variable, float32 at least
+    negative: bool = False  # whether Keras keeps it with the other sign
+    of_weight: bool = False  # natively: whether it starts as a copy of the variable
 
     def first(self, h: Numbers) -> float:
         """Returns the number that it starts from."""
@@ -94,42 +82,27 @@ class Rule(BaseOptimizerConfig):
     is read and set as attributes, `s.momentum`, or moved in place by `s.lerp`, `s.lerp_square` and
     `s.scale_add`. A value that is used twice passes through `xp.keep`: PyTorch reuses the memory
     of others.
-
-    Attributes:
-        class_name: The name of the classes that are made of the rule.
-        native_name: That of PyTorch's class, where it is another one; "" for none of its own.
-        usual_rate: The learning rate of these classes, where none is given.
-        slots: What is kept of each variable. Two of one name are for different variables.
-        shared: What is kept once, scalars: `prepare` moves them.
-        elementwise: Whether a step of each entry depends on that entry alone.
-        argument_order: The arguments in their order, where that is not the fields'.
-        section_only: Fields that are the section's alone, no arguments of the classes.
-        variable_settings: What variables may have of their own, with what is usual.
-        own_rates: The arguments of Keras' class that are rates, by the `kind` of the variables that
-            they are for.
-        native_usual: The fields, and `lr`, of which PyTorch's class has another default, as torch's
-            own class has.
-        native_arguments: What PyTorch's class calls a field; those in `NATIVE` need no mention.
-        not_native: The fields that PyTorch's class has not, beside patterns.
-        torch_class: The class of `torch.optim` that has the same algorithm; "" for none.
-        torch_lacks: The fields that it has not, or not with their meaning: they may not act.
     """
 
-    class_name: ClassVar[str] = ""
-    native_name: ClassVar[str | None] = None
-    usual_rate: ClassVar[float] = 0.001
-    slots: ClassVar[tuple[Slot, ...]] = ()
-    shared: ClassVar[tuple[Slot, ...]] = ()
-    elementwise: ClassVar[bool] = False
-    argument_order: ClassVar[tuple[str, ...]] = ()
-    section_only: ClassVar[tuple[str, ...]] = ()
+    class_name: ClassVar[str] = ""  # the name of the classes that are made of the rule
+    native_name: ClassVar[str | None] = None  # of PyTorch's, where another; "" for none of its own
+    usual_rate: ClassVar[float] = 0.001  # of these classes, where none is given
+    slots: ClassVar[tuple[Slot, ...]] = ()  # two of one name are for different variables
+    shared: ClassVar[tuple[Slot, ...]] = ()  # what is kept once, scalars: `prepare` moves them
+    elementwise: ClassVar[bool] = False  # whether a step of each entry depends on that entry alone
+    argument_order: ClassVar[tuple[str, ...]] = ()  # of the first, where it is not the fields'
+    section_only: ClassVar[tuple[str, ...]] = ()  # fields that are no arguments of the classes
+    # What variables may have of their own, with what is usual.
     variable_settings: ClassVar[Mapping[str, Any]] = {}
+    # The arguments of Keras' class that are rates, by the `kind` of the variables they are for.
     own_rates: ClassVar[Mapping[str, str]] = {}
+    # The fields, and `lr`, of which PyTorch's class has another default, as torch's own class has.
     native_usual: ClassVar[Mapping[str, Any]] = {}
+    # What PyTorch's class calls a field; those in `NATIVE` need no mention.
     native_arguments: ClassVar[Mapping[str, str]] = {}
-    not_native: ClassVar[tuple[str, ...]] = ()
-    torch_class: ClassVar[str] = ""
-    torch_lacks: ClassVar[tuple[str, ...]] = ()
+    not_native: ClassVar[tuple[str, ...]] = ()  # fields that PyTorch's class has not; no patterns
+    torch_class: ClassVar[str] = ""  # the class of `torch.optim` with the same algorithm
+    torch_lacks: ClassVar[tuple[str, ...]] = ()  # fields that it has not so: they may not act
 
     @classmethod
     def origin(cls) -> "type[Rule]":
@@ -166,10 +139,7 @@ class Rule(BaseOptimizerConfig):
         return [name for name in names if _are_patterns(cls._spec_of(name).annotation)]
 
     def patterns(self) -> dict[str, Sequence[str] | None]:
-        """Returns the lists of regular expressions of which one must match, by their fields.
-
-        Those by default are for many models.
-        """
+        """Returns the expressions of which one must match, by field; the usual ones need not."""
         usual = type(self)()
         names = self.pattern_fields()
         return {n: getattr(self, n) for n in names if getattr(self, n) != getattr(usual, n)}
@@ -197,10 +167,7 @@ class Rule(BaseOptimizerConfig):
         return {}
 
     def moves_by_gradient_alone(self, h: Numbers) -> bool:
-        """Says of a variable's numbers whether its step is linear in the gradient, and all of it.
-
-        Rows that a sparse gradient has not looked up are not read then.
-        """
+        """Says whether a step is linear in the gradient: rows that were not looked up stay then."""
         return False
 
     def is_elementwise(self, h: Numbers) -> bool:
@@ -220,10 +187,7 @@ class Rule(BaseOptimizerConfig):
         return True
 
     def native_equivalent(self, changing: Set[str]) -> str:
-        """Returns the class of `torch.optim` to take for these fields; "" for none.
-
-        `changing` are the numbers that follow a schedule, or that groups replace.
-        """
+        """Returns the class of `torch.optim` that is the same while these numbers change."""
         lacks = any(getattr(self, name) or name in changing for name in self.torch_lacks)
         return "" if lacks or not self.is_torchs(changing) else self.torch_class
 

@@ -130,10 +130,7 @@ class SGDTorchConfig(SGDFormula):
         *("momentum", "momentum_start", "warmup_steps"),
         *("nesterov", "weight_decay", "weight_keys"),
     )
-    variable_settings: ClassVar = {
-        **dict.fromkeys(SGDFormula.variable_settings, False),
-        "kind": "",
-    }
+    variable_settings: ClassVar = {**dict.fromkeys(SGDFormula.variable_settings, False), "kind": ""}
     own_rates: ClassVar = {"bias": "bias_learning_rate", "other": "other_learning_rate"}
     not_native = ("momentum_start", "warmup_steps")  # `curves` has them
     fixed_numbers = ("momentum_start",)

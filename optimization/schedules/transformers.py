@@ -119,11 +119,9 @@ class HfLinearLrConfig(EndingLrConfig):
         lr(s) = lr0 * s / W                             for s < W
         lr(s) = lr0 * max(0, (N - s) / max(1, N - W))   then
 
-    >>> rate = HfLinearLrConfig(
-    ...     initial_learning_rate=1.0, num_warmup_steps=10, num_training_steps=110
-    ... )
-    >>> curve(rate, None, [0, 5, 10, 60, 110]).round(4)
-    array([0. , 0.5, 1. , 0.5, 0. ])
+    >>> rate = HfLinearLrConfig(initial_learning_rate=1.0, num_warmup_steps=1, num_training_steps=5)
+    >>> curve(rate, None, [0, 1, 3, 5]).round(4)
+    array([0. , 1. , 0.5, 0. ])
 
     Source: as in transformers' `get_linear_schedule_with_warmup`.
     """
@@ -145,11 +143,9 @@ class HfCosineLrConfig(_CosineLrConfig):
 
     It goes on past step N, and there rises again, as in transformers: train for N steps.
 
-    >>> rate = HfCosineLrConfig(
-    ...     initial_learning_rate=1.0, num_warmup_steps=10, num_training_steps=110
-    ... )
-    >>> curve(rate, None, [0, 5, 10, 60, 110]).round(4)
-    array([0. , 0.5, 1. , 0.5, 0. ])
+    >>> rate = HfCosineLrConfig(initial_learning_rate=1.0, num_warmup_steps=1, num_training_steps=5)
+    >>> curve(rate, None, [0, 1, 3, 5]).round(4)
+    array([0. , 1. , 0.5, 0. ])
 
     Source: as in transformers' `get_cosine_schedule_with_warmup`.
     """

@@ -15,12 +15,7 @@ from optimization.schedules.scaled import scaled
 
 @config_dataclass
 class _Rule(AdamWeightDecayConfig):
-    """`adamw`, with parts of paths in the place of regular expressions.
-
-    Attributes:
-        include_in_weight_decay: What decays in any case.
-        exclude_from_weight_decay: What else does not decay.
-    """
+    """`adamw`, with parts of paths in the place of regular expressions."""
 
     class_name: ClassVar[str] = "AdamWeightDecay"
 
