@@ -135,7 +135,7 @@ class BaseOptimizerConfig(Float32Config):
             for n, v in self.arguments().items()
             if (isinstance(v, float) or v is None)
             and n not in self.fixed_numbers
-            and _takes_float(self._spec_of(n).annotation)
+            and takes(self._spec_of(n).annotation, float)
         ]
 
     def argument_name(self, name: str) -> str | None:
@@ -170,8 +170,9 @@ class BaseOptimizerConfig(Float32Config):
 _WEIGHT_DECAY = BaseOptimizerConfig.__dataclass_fields__["weight_decay"]
 
 
-def _takes_float(annotation: Any) -> bool:
-    return annotation is float or any(map(_takes_float, typing.get_args(annotation)))
+def takes(annotation: Any, kind: Any) -> bool:
+    """Says whether a type, or a part of it, is of a kind."""
+    return annotation == kind or any(takes(part, kind) for part in typing.get_args(annotation))
 
 
 def _optimizer_members(decorated: Any) -> dict[str, Any]:

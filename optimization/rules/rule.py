@@ -6,7 +6,6 @@ function of JAX are made of it.
 """
 
 import dataclasses
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from optimization.configs.base import config_dataclass
 from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.types import Patterns
 from optimization.matching.patterns import matches_any
-from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
+from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig, takes
 
 
 class Numbers:
@@ -37,10 +36,6 @@ class Numbers:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"there is no number {name!r}")
-
-
-def _are_patterns(annotation: Any) -> bool:
-    return annotation == Patterns or any(map(_are_patterns, typing.get_args(annotation)))
 
 
 def given(number: Any) -> bool:
@@ -136,7 +131,7 @@ class Rule(BaseOptimizerConfig):
     def pattern_fields(cls) -> list[str]:
         """Returns the arguments that are regular expressions for the paths of weights."""
         names = cls.argument_names()
-        return [name for name in names if _are_patterns(cls._spec_of(name).annotation)]
+        return [name for name in names if takes(cls._spec_of(name).annotation, Patterns)]
 
     def patterns(self) -> dict[str, Sequence[str] | None]:
         """Returns the expressions of which one must match, by field; the usual ones need not."""

@@ -186,11 +186,10 @@ class AdafactorSchedule(FactorScheduler):
 
     def get_lr(self) -> list[Any]:
         optimizer: Any = self.optimizer  # ours, or another Adafactor with `_get_lr`
-        first = [(group, group["params"][0]) for group in optimizer.param_groups]
         rates = [
-            optimizer._get_lr(group, optimizer.state[parameter])
-            for group, parameter in first
-            if parameter.grad is not None
+            optimizer._get_lr(group, optimizer.state[group["params"][0]])
+            for group in optimizer.param_groups
+            if group["params"][0].grad is not None
         ]
         return rates or self.base_lrs
 

@@ -39,12 +39,5 @@ class AdamW(_AdamW):
         no_deprecation_warning: bool = False,
     ):
         del no_deprecation_warning
-        super().__init__(
-            params,
-            lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            correct_bias=correct_bias,
-            weight_decay_order="after",
-        )
+        forms: dict[str, Any] = {"correct_bias": correct_bias, "weight_decay_order": "after"}
+        super().__init__(params, lr, betas=betas, eps=eps, weight_decay=weight_decay, **forms)

@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Sequence
+from typing import Any
 
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.optimizer_factory import OptimizerFactory
@@ -60,13 +61,8 @@ def create_optimizer(
             "Argument `weight_decay_rate` must be >= 0, "
             f"received: weight_decay_rate={weight_decay_rate}"
         )
-    adam = {
-        "beta_1": adam_beta1,
-        "beta_2": adam_beta2,
-        "epsilon": adam_epsilon,
-        "clipnorm": adam_clipnorm,
-        "global_clipnorm": adam_global_clipnorm,
-    }
+    moments: dict[str, Any] = {"beta_1": adam_beta1, "beta_2": adam_beta2, "epsilon": adam_epsilon}
+    clips = {"clipnorm": adam_clipnorm, "global_clipnorm": adam_global_clipnorm}
     polynomial = {
         "initial_learning_rate": init_lr,
         "decay_steps": num_train_steps - num_warmup_steps,
@@ -76,7 +72,7 @@ def create_optimizer(
     linear = {"warmup_steps": num_warmup_steps, "mode": "delay"}
     config = OptimizationConfig(
         {
-            "optimizer": {"type": "adam", "adam": adam},
+            "optimizer": {"type": "adam", "adam": {**moments, **clips}},
             "learning_rate": {"type": "polynomial", "polynomial": polynomial},
             "warmup": {"type": "linear", "linear": linear},
         }
@@ -90,15 +86,10 @@ def create_optimizer(
     from optimization.transformers.adam_weight_decay import AdamWeightDecay
 
     inner = AdamWeightDecay(
-        learning_rate=schedule,
-        beta_1=adam_beta1,
-        beta_2=adam_beta2,
-        epsilon=adam_epsilon,
+        schedule,
+        **moments,
         weight_decay_rate=weight_decay_rate,
         include_in_weight_decay=include_in_weight_decay,
         exclude_from_weight_decay=_EXCLUDED,
     )
-    optimizer = PipelineOptimizer(
-        inner, clipnorm=adam_clipnorm, global_clipnorm=adam_global_clipnorm, name=inner.name
-    )
-    return optimizer, schedule
+    return PipelineOptimizer(inner, **clips, name=inner.name), schedule
