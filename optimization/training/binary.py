@@ -22,9 +22,9 @@ from optimization.training.registries import experiment_names, get_experiment
 from optimization.training.run import check_directory, check_run, run_experiment
 
 
-def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+def define_flags() -> None:
     """Defines the flags of a training binary, once."""
-    if "params_override" in flag_values:
+    if "params_override" in flags.FLAGS:
         return
     names = ", ".join(experiment_names()) or "none is registered"
     flags.DEFINE_string(
@@ -32,40 +32,35 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         None,
         f"The name of a registered experiment: {names}. It can be left out where a file of "
         "settings names it, as params.yaml does.",
-        flag_values=flag_values,
     )
     flags.DEFINE_multi_string(
         "config_file",
         [],
         "A YAML file of settings that go over those of the experiment. May be repeated; the later "
         "one wins.",
-        flag_values=flag_values,
     )
     flags.DEFINE_multi_string(
         "params_override",
         [],
         "Settings that go over those of the files: `a.b=1,c.d=[1,2]`, or YAML or JSON text, or the "
         "path of a .yaml or .json file. May be repeated; the later one wins.",
-        flag_values=flag_values,
     )
-    flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.", flag_values=flag_values)
+    flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.")
     flags.DEFINE_string(
         "model_dir",
         None,
         "The directory of the run: checkpoints, summaries, params.yaml. A run that stopped goes on "
         "from its latest checkpoint there. The modes that evaluate take its params.yaml in the "
         "place of the experiment's settings.",
-        flag_values=flag_values,
     )
     flags.DEFINE_string(
         "checkpoint",
         None,
         "What --mode=eval evaluates: latest (the default), best, or the path of a checkpoint.",
-        flag_values=flag_values,
     )
-    for flag in flag_values.get_flags_for_module(__name__):
+    for flag in flags.FLAGS.get_flags_for_module(__name__):
         # So that --help tells of them, not only --helpfull.
-        flag_values.register_key_flag_for_module(sys.argv[0], flag)
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -102,25 +97,24 @@ def _run(argv: Sequence[str]) -> None:
 
 def _reporting(run: Callable[[], None]) -> int:
     """Runs and returns the exit status, 1 after a mistake of the user's, told in words."""
+    show_other = warnings.showwarning
+
+    def show(message: Any, category: type, *place: Any, **kwargs: Any) -> None:
+        if issubclass(category, ConfigWarning):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            show_other(message, category, *place, **kwargs)
+
     with warnings.catch_warnings():
         # Python's own list of filters shows a warning once for each place; ours have none.
         warnings.simplefilter("always", ConfigWarning)
-        warnings.showwarning = _show_warning(warnings.showwarning)
+        warnings.showwarning = show
         try:
             run()
-        except (ConfigError, TrainingError) as error:
-            if _is_verbose():
-                raise
-            print(f"error: {error}", file=sys.stderr)
-            return 1
         except Exception as error:
-            if not _is_of_the_machine(error) or _is_verbose():
+            text = _told(error)
+            if text is None or (flags.FLAGS.is_parsed() and flags.FLAGS.verbosity > 0):
                 raise
-            if isinstance(error, ModuleNotFoundError):
-                error = extras.explained(error)
-            text = str(error).strip().partition("\n")[0]
-            if not isinstance(error, extras.MissingExtraError):  # whose text says it all
-                text = f"{type(error).__name__}: {text} (--verbosity=1 shows where)"
             print(f"error: {text}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
@@ -129,26 +123,20 @@ def _reporting(run: Callable[[], None]) -> int:
     return 0
 
 
-def _is_verbose() -> bool:
-    return flags.FLAGS.is_parsed() and flags.FLAGS.verbosity > 0
-
-
-def _is_of_the_machine(error: Exception) -> bool:
-    """Whether a file, a device, the memory or a missing package is at fault, not the code."""
-    if isinstance(error, OSError | ImportError | MemoryError):
-        return True
+def _told(error: Exception) -> str | None:
+    """Returns a mistake of the user's, or what the machine lacks, in words; None for our faults."""
+    if isinstance(error, ConfigError | TrainingError):
+        return str(error)
     tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
-
-
-def _show_warning(default: Callable[..., None]) -> Callable[..., None]:
-    def show(message: Any, category: type, *place: Any, **kwargs: Any) -> None:
-        if issubclass(category, ConfigWarning):
-            print(f"warning: {message}", file=sys.stderr)
-        else:
-            default(message, category, *place, **kwargs)
-
-    return show
+    of_tensorflow = tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+    if not (of_tensorflow or isinstance(error, OSError | ImportError | MemoryError)):
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        error = extras.explained(error)
+    text = str(error).strip().partition("\n")[0]
+    if isinstance(error, extras.MissingExtraError):  # whose text says it all
+        return text
+    return f"{type(error).__name__}: {text} (--verbosity=1 shows where)"
 
 
 def _run_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
@@ -218,14 +206,9 @@ def resolve_flags(
     mode: str = "train_and_eval",
     doubted: bool = True,
 ) -> ExperimentConfig:
-    """Returns the config that the flags of a training binary describe.
+    """Returns the config, complete for `mode`, that the flags of a training binary describe.
 
-    Args:
-        experiment: The name of the experiment; None for what the files name.
-        config_files: The files, the later one wins.
-        overrides: What goes over them, the later one wins.
-        mode: What the config must be complete for.
-        doubted: Whether the first file is warned of, too: what a run was made with is not.
+    It warns of what is doubtful; in the first file, the settings of a run, only if `doubted`.
 
     Raises:
         ConfigError: Every mistake of every layer at once.

@@ -40,11 +40,6 @@ class Change(NamedTuple):
     def __str__(self) -> str:
         return f"{self.path}: was {_text(self.was)}, is {_text(self.now)}"
 
-    def may_add_state(self) -> bool:
-        """Whether the change may be one of variables: a factor that is not 0 has them anyway."""
-        values = (self.was, self.now)
-        return not all(isinstance(value, float) and value != 0 for value in values)
-
 
 def _text(value: Any) -> str:
     if value is None:
@@ -125,7 +120,8 @@ def explained(path: str, found: list[Change], error: MisfitError) -> CheckpointE
         change
         for change in found
         if any(_DECIDING[section].fullmatch(change.path) for section in error.sections)
-        and change.may_add_state()
+        # A factor that is not 0 has its variables before and after.
+        and not all(isinstance(value, float) and value for value in (change.was, change.now))
     ]
     return CheckpointError(_message(path, causes)) if causes else error
 

@@ -65,7 +65,12 @@ def find_checkpoint(path: str) -> str:
         CheckpointError: If there is none.
     """
     if "://" in path:
-        return _remote_checkpoint(path)
+        import tensorflow as tf
+
+        found = tf.train.latest_checkpoint(path) or path
+        if not tf.io.gfile.glob(f"{found}.index"):
+            raise CheckpointError(f"there is no checkpoint at {path!r}")
+        return found
     found = latest_checkpoint(path)
     if found is not None:
         return found
@@ -82,12 +87,3 @@ def find_checkpoint(path: str) -> str:
         more = f" and {len(whole) - 3} more" if len(whole) > 3 else ""
         message += f"; in that directory there are {', '.join(reversed(whole[-3:]))}{more}"
     raise CheckpointError(message)
-
-
-def _remote_checkpoint(path: str) -> str:
-    import tensorflow as tf
-
-    found = tf.train.latest_checkpoint(path) or path
-    if not tf.io.gfile.glob(f"{found}.index"):
-        raise CheckpointError(f"there is no checkpoint at {path!r}")
-    return found

@@ -64,11 +64,7 @@ def manager_of(
 
 
 def load_model(model: "keras.Model", path: str) -> None:
-    """Sets the variables of `model` to those in a checkpoint, which may hold more than it needs.
-
-    Args:
-        model: The model.
-        path: The checkpoint, or a directory of which the latest is taken.
+    """Sets the variables of `model` to those in a checkpoint, or in the latest of a directory.
 
     Raises:
         CheckpointError: If there is none, or a variable is missing or of another shape.
@@ -190,14 +186,9 @@ def _compare(path: str, stored: Mapping[str, _Kind], sections: Sections, partly:
 
 
 class BestCheckpoint:
-    """Keeps the model's weights of the best evaluation, and `info.json` beside them.
+    """Keeps the weights that the model has at the best evaluation, and `info.json` beside them.
 
-    Args:
-        directory: Where they are kept.
-        config: Says which metric decides.
-        model: The model; it holds the weights to be kept when `offer` is called.
-        fresh: Whether the run starts anew, so that what the directory holds does not count.
-        writable: Whether anything is written; of several workers, only one does.
+    What the directory holds does not count in a `fresh` run; of several workers one is `writable`.
     """
 
     def __init__(

@@ -45,10 +45,22 @@ def array_batches(
     """
     import tensorflow as tf
 
-    examples = _example_count(tf.nest.flatten(arrays))
+    counts = {len(array) for array in tf.nest.flatten(arrays)}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(
+            "Argument `arrays` must hold arrays of one length, and not be empty, "
+            f"received lengths: {sorted(counts)}"
+        )
+    (examples,) = counts
     batch, is_training = params.global_batch_size, params.is_training
     replicas, per_worker, first = _replicas(input_context)
-    slice_size = _slice_size(batch, replicas)
+    if batch < 1:
+        raise TrainingError(f"`global_batch_size` must be > 0, got {batch}")
+    if batch % replicas:
+        raise TrainingError(
+            f"`global_batch_size` must be a multiple of the {replicas} replicas, got {batch}"
+        )
+    slice_size = batch // replicas
     if params.drop_remainder and batch > examples:
         raise TrainingError(
             f"`global_batch_size` is {batch}, but there are only {examples} examples, "
@@ -78,16 +90,6 @@ def array_batches(
     )
 
 
-def _example_count(arrays: list) -> int:
-    counts = {len(array) for array in arrays}
-    if len(counts) != 1 or 0 in counts:
-        raise ValueError(
-            "Argument `arrays` must hold arrays of one length, and not be empty, "
-            f"received lengths: {sorted(counts)}"
-        )
-    return counts.pop()
-
-
 def _replicas(context: Any) -> tuple[int, int, int]:
     """Returns the replicas in all, those of this worker, and the number of its first one."""
     if context is None:
@@ -95,16 +97,6 @@ def _replicas(context: Any) -> tuple[int, int, int]:
     replicas = context.num_replicas_in_sync
     per_worker = replicas // context.num_input_pipelines
     return replicas, per_worker, context.input_pipeline_id * per_worker
-
-
-def _slice_size(batch: int, replicas: int) -> int:
-    if batch < 1:
-        raise TrainingError(f"`global_batch_size` must be > 0, got {batch}")
-    if batch % replicas:
-        raise TrainingError(
-            f"`global_batch_size` must be a multiple of the {replicas} replicas, got {batch}"
-        )
-    return batch // replicas
 
 
 def _order(examples: int, params: DataConfig) -> "Callable[[Any, Any], Any]":

@@ -16,11 +16,7 @@ class CheckpointError(TrainingError):
 
 
 class MisfitError(CheckpointError):
-    """A checkpoint of other variables than those of the model and the optimizer.
-
-    Attributes:
-        sections: Where they differ: "model", "optimizer", "trainer".
-    """
+    """A checkpoint of which a section, such as "model", has other variables than there are."""
 
     def __init__(self, message: str, sections: Collection[str] = ()):
         self.sections = sections

@@ -13,18 +13,7 @@ if typing.TYPE_CHECKING:
 
 
 class Follower:
-    """Changes the learning rate after evaluations.
-
-    Args:
-        config: The learning rate's section.
-        optimizer: The optimizer, at its start.
-
-    Attributes:
-        state: What a checkpoint must hold, a `tf.Variable`.
-
-    Raises:
-        TrainingError: If a rate that follows a metric is not the optimizer's.
-    """
+    """Changes the learning rate after evaluations; `state` is what a checkpoint must hold."""
 
     def __init__(self, config: MetricLrConfig, optimizer: "keras.optimizers.Optimizer"):
         import tensorflow as tf

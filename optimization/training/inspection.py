@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optimization.matching.rules import DEFAULT
+from optimization.training.errors import first
 
 if typing.TYPE_CHECKING:
     import keras
@@ -17,7 +18,6 @@ if typing.TYPE_CHECKING:
 _CLIPS = {"last_gradient_norm": "gradient_norm", "clipped_share": "clipped_share"}
 # What a graph's assertion makes of the message of `NonFiniteGradientError`, and the message itself.
 _NOT_FINITE = re.compile(r"are not finite:\]? \[?([^\]\n]*)")
-_LISTED = 10
 
 
 def innermost(optimizer: Any) -> Any:
@@ -93,5 +93,4 @@ def nonfinite_variables(error: Exception) -> str | None:
     if match is None:
         return None
     names = re.split(r"[,\s]+", match[1].strip())
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return ", ".join(first(names))

@@ -19,9 +19,7 @@ _ROOM = 1024
 class Means:
     """Running means of named scalars, weighted by examples, and Keras' metrics beside them.
 
-    Args:
-        metrics: Keras' metrics, which others update.
-        finite_only: Whether a batch whose loss is infinite or NaN is left out of the means.
+    Others update the metrics. With `finite_only` a batch whose loss is not finite is left out.
     """
 
     def __init__(
@@ -85,11 +83,6 @@ class Steps:
     accumulates. For each batch, gradients are summed over the replicas inside
     `strategy.run`, and `optimizer.apply` runs once, outside of it and outside of the strategy's
     scope. The `global_step` counts training steps.
-
-    Args:
-        trainer: What has the strategy, the task, the model, the optimizer and the configs.
-        train_metrics: Updated by the training steps.
-        validation_metrics: Updated by the validation steps.
     """
 
     def __init__(self, trainer: "Trainer", train_metrics: list, validation_metrics: list):

@@ -22,13 +22,8 @@ def format_duration(seconds: float) -> str:
 class StepProgress:
     """Shows how far training is, how fast it goes and how long it will take.
 
-    The rate leaves out the first loop, in which TensorFlow traces and compiles, and the time spent
-    in evaluation and checkpoints.
-
-    Args:
-        console: Where to write; a bar is drawn if it is a terminal.
-        total: The last step.
-        step: The step from which training starts.
+    In a terminal it draws a bar. The rate leaves out the first loop, in which TensorFlow traces and
+    compiles, and the time spent in evaluation and checkpoints.
     """
 
     def __init__(self, console: Console, total: int, step: int):

@@ -3,6 +3,8 @@
 import os
 import shlex
 import typing
+from collections.abc import Mapping
+from typing import Any
 
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.oneof import OneOfConfig
@@ -19,18 +21,17 @@ if typing.TYPE_CHECKING:
 
 
 def describe_section(section: OneOfConfig, defaults: bool = False) -> str:
-    """Returns `type` and its values, such as `sgd (momentum 0.9)`.
-
-    Args:
-        section: The oneof.
-        defaults: Whether values that are their defaults are told too.
-    """
+    """Returns `type` and what was set, or all with `defaults`, such as `sgd (momentum 0.9)`."""
     branch = section.get()
     if branch is None:
         return "none"
     told = branch.as_dict() if defaults else dict(branch._changed())
-    values = ", ".join(f"{name} {value}" for name, value in told.items() if name != "name")
+    values = _listed(told)
     return f"{section.type} ({values})" if values else str(section.type)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if name != "name")
 
 
 def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
@@ -46,25 +47,17 @@ def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
     }
     if config.warmup.type is not None:
         rows["warmup"] = describe_section(config.warmup, defaults=True)
-    average = config.average_arguments()
-    if average is not None:
-        values = ", ".join(f"{name} {value}" for name, value in average.items())
-        rows["weight average"] = values
+    if (average := config.average_arguments()) is not None:
+        rows["weight average"] = _listed(average)
     return rows
 
 
 def describe_settings(
     config: OptimizationConfig, optimizer: "keras.optimizers.Optimizer"
 ) -> list[str]:
-    """Returns what a config does not say by itself: the scaled learning rate, and the groups.
-
-    Args:
-        config: The config, with steps and batch sizes as numbers.
-        optimizer: What was made of it, built.
-    """
+    """Returns what a config does not say by itself: the scaled learning rate, and the groups."""
     lines = []
-    scaling = config.lr_scaling
-    if scaling is not None:
+    if scaling := config.lr_scaling:
         lines.append(
             f"learning rate x {scaling.factor():.4g}: batch {scaling.global_batch_size} / "
             f"{scaling.base_batch_size}, {scaling.rule}"
@@ -92,13 +85,7 @@ def describe_run(trainer: "Trainer") -> str:
 
 
 def describe_checkpoint(trainer: "Trainer", path: str, averaged: bool) -> str:
-    """Returns what a checkpoint is, in words, with its path.
-
-    Args:
-        trainer: What has restored it.
-        path: The checkpoint.
-        averaged: Whether its averaged weights are meant.
-    """
+    """Returns what a checkpoint that was restored is, or its averaged weights, with its path."""
     directory, own = os.path.dirname(path), os.path.normpath(trainer.model_dir)
     kind = "checkpoint"
     if _same(directory, best_directory(trainer.config, own)):
@@ -114,14 +101,21 @@ def _same(path: str, other: str | None) -> bool:
 
 def final_report(trainer: "Trainer", results: dict[str, float], seconds: float) -> str:
     """Returns what came of a run, one fact a line."""
-    total = trainer.config.trainer.train_steps
-    steps = f"{trainer.step:,}"
-    steps += f" of {total:,}" if trainer.step <= total else f", train_steps is {total:,}"
-    rows = {"evaluated": trainer.evaluated} if trainer.evaluated else {}
-    rows |= {"steps": steps, "took": f"{seconds:.1f} s"}
-    rows |= {name: f"{value:.5g}" for name, value in results.items()}
-    rows |= _places(trainer)
-    return _rows(rows)
+    total, directory = trainer.config.trainer.train_steps, trainer.model_dir
+    of_all = f" of {total:,}" if trainer.step <= total else f", train_steps is {total:,}"
+    best = best_directory(trainer.config, directory)
+    params = os.path.join(directory, PARAMS_FILE)
+    rows = {
+        "evaluated": trainer.evaluated,
+        "steps": f"{trainer.step:,}{of_all}",
+        "took": f"{seconds:.1f} s",
+        **{name: f"{value:.5g}" for name, value in results.items()},
+        "checkpoints": directory,
+        "best weights": best if best and whole_checkpoints(best) else "",
+        "configuration": params if os.path.exists(params) else "",
+        "summaries": f"tensorboard --logdir {shlex.quote(directory)}",
+    }
+    return _rows({name: text for name, text in rows.items() if text})
 
 
 def _rows(rows: dict[str, str]) -> str:
@@ -133,16 +127,3 @@ def best_directory(config: ExperimentConfig, model_dir: str) -> str | None:
     """Returns where the best weights are kept; None for nowhere."""
     subdir = config.trainer.best_checkpoint_export_subdir
     return os.path.join(model_dir, subdir) if subdir else None
-
-
-def _places(trainer: "Trainer") -> dict[str, str]:
-    directory = trainer.model_dir
-    best = best_directory(trainer.config, directory)
-    params = os.path.join(directory, PARAMS_FILE)
-    places = {
-        "checkpoints": directory,
-        "best weights": best if best and whole_checkpoints(best) else "",
-        "configuration": params if os.path.exists(params) else "",
-        "summaries": f"tensorboard --logdir {shlex.quote(directory)}",
-    }
-    return {name: place for name, place in places.items() if place}

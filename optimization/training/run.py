@@ -53,40 +53,37 @@ def run_experiment(
     """
     model_dir = os.fspath(model_dir)
     path = check_run(config, mode, model_dir, checkpoint)
-    console = console or Console()
     started = time.perf_counter()
     trainer = Trainer(config, model_dir, console=console)
 
     def start() -> None:
         if trainer.chief:
-            _write_params(config, model_dir)
-            say(console, describe_run(trainer))
+            try:
+                config.to_yaml(os.path.join(model_dir, changes.PARAMS_FILE))
+            except OSError as error:
+                message = f"--model_dir {model_dir!r} cannot be written to: {error}"
+                raise TrainingError(message) from None
+        say(trainer.console, describe_run(trainer))
 
     if mode.startswith("train"):
         results = trainer.train(evaluate=mode == "train_and_eval", on_start=start)
     else:
-        if trainer.chief:
-            say(console, describe_run(trainer))
+        say(trainer.console, describe_run(trainer))
         if mode == "eval":
-            results = trainer.evaluate_checkpoint(path, record=checkpoint in (None, "latest"))
+            values = trainer.evaluate_checkpoint(path, record=checkpoint in (None, "latest"))
         else:
-            results = trainer.evaluate_continuously()
-        results = labeled(results)
-    if trainer.chief:
-        say(console, final_report(trainer, results, time.perf_counter() - started))
+            values = trainer.evaluate_continuously()
+        results = labeled(values)
+    say(trainer.console, final_report(trainer, results, time.perf_counter() - started))
     return results
 
 
 def check_run(
     config: ExperimentConfig, mode: str, model_dir: str, checkpoint: str | None = None
 ) -> str | None:
-    """Finds what is wrong with a run as far as that can be told without TensorFlow.
+    """Returns the checkpoint of a run; raises what can be told of its mistakes without TensorFlow.
 
-    Returns:
-        The checkpoint to evaluate, or to go on from; None if there is none.
-
-    Raises:
-        ConfigError, TrainingError, ValueError: As `run_experiment`, whose arguments these are.
+    That is the checkpoint to evaluate, or to go on from; None if there is none.
     """
     if mode not in MODES:
         raise ValueError(f"Argument `mode` must be one of {', '.join(MODES)}, received: {mode!r}")
@@ -174,10 +171,3 @@ def _make_directory(path: str) -> None:
         reason = f"{changes.PARAMS_FILE} there is not a file that can be written"
     if reason:
         raise TrainingError(f"--model_dir {path!r} cannot be written to: {reason}")
-
-
-def _write_params(config: ExperimentConfig, directory: str) -> None:
-    try:
-        config.to_yaml(os.path.join(directory, changes.PARAMS_FILE))
-    except OSError as error:
-        raise TrainingError(f"--model_dir {directory!r} cannot be written to: {error}") from None

@@ -6,12 +6,7 @@ from typing import Any
 
 
 class SummaryWriter:
-    """Writes scalars for TensorBoard to one directory, which is made when the first are written.
-
-    Args:
-        directory: Where the event files go.
-        writable: Whether `write` writes.
-    """
+    """Writes scalars for TensorBoard to one directory, which is made when the first are written."""
 
     def __init__(self, directory: str, writable: bool = True):
         self._directory = directory

@@ -69,6 +69,7 @@ class Trainer:
         model: The model.
         optimizer: The optimizer, built.
         global_step: Training steps done, a `tf.Variable`.
+        console: Where progress is written; of several workers, the chief alone writes.
         evaluated: Which checkpoint was evaluated last, in words; "" for none.
 
     Raises:
@@ -107,7 +108,7 @@ class Trainer:
         keras.utils.set_random_seed(runtime.seed)
         self.strategy = build_strategy(runtime)
         self.chief = is_chief(self.strategy)
-        self._console = (console or Console()) if self.chief else Console(quiet=True)
+        self.console = (console or Console()) if self.chief else Console(quiet=True)
         self._section = self.optimizer_config.optimizer.get()
         fresh = latest_checkpoint(self.model_dir) is None
         with self.strategy.scope(), dtype_policy(runtime):
@@ -243,7 +244,7 @@ class Trainer:
         intervals = [trainer.steps_per_loop, trainer.summary_interval, trainer.checkpoint_interval]
         if evaluate:
             intervals.append(trainer.validation_interval)
-        with StepProgress(self._console, total, self.step) as progress:
+        with StepProgress(self.console, total, self.step) as progress:
             if self.step == 0:
                 self._summaries.write(learning_rates(self.optimizer), 0)
             first = self.step * self._section.gradient_accumulation_steps
@@ -395,4 +396,4 @@ class Trainer:
         return values
 
     def _say(self, text: str) -> None:
-        say(self._console, text)
+        say(self.console, text)
