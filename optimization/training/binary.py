@@ -99,7 +99,7 @@ def _reporting(run: Callable[[], None]) -> int:
     """Runs and returns the exit status, 1 after a mistake of the user's, told in words."""
     show_other = warnings.showwarning
 
-    def show(message: Any, category: type, *place: Any, **kwargs: Any) -> None:
+    def show(message: Any, category: type[Warning], *place: Any, **kwargs: Any) -> None:
         if issubclass(category, ConfigWarning):
             print(f"warning: {message}", file=sys.stderr)
         else:

@@ -1,7 +1,7 @@
 """The compiled loops: many training steps, or one evaluation, in a single call."""
 
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from optimization.training.inspection import accumulated, frozen_variables, innermost
@@ -23,11 +23,11 @@ class Means:
     """
 
     def __init__(
-        self, metrics: "Sequence[keras.metrics.Metric]" = (), finite_only: bool = False
+        self, metrics: "list[keras.metrics.Metric] | None" = None, finite_only: bool = False
     ) -> None:
         import tensorflow as tf
 
-        self.metrics = metrics
+        self.metrics = metrics or []
         self._finite_only = finite_only
         # Which names there are is known only when the first step is traced. Variables that were
         # made then would have TensorFlow trace the whole loop a second time, so there is one, made
