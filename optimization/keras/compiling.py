@@ -56,9 +56,8 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
     """Returns a function for XLA, traced outside of all graphs and for any device."""
 
     def specification(value: Any) -> Any:
-        if value is None or isinstance(value, tf.Variable):
-            return value
-        return tf.TensorSpec(value.shape, value.dtype)
+        as_it_is = value is None or isinstance(value, tf.Variable)
+        return value if as_it_is else tf.TensorSpec(value.shape, value.dtype)
 
     specifications = tf.nest.map_structure(specification, arguments)
     with tf.init_scope(), tf.device(None):
@@ -91,7 +90,6 @@ class Clearing:
 
     @unconverted
     def __call__(self, variables: Sequence[keras.Variable]) -> None:
-        """Clears variables."""
         for copy in (copy for variable in variables for copy in copies_of(variable)):
             with tf.device(copy.device):
                 self._function(copy)(copy)

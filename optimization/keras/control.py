@@ -57,8 +57,8 @@ def conditionally(
                 function(*args)
             return [scope.get_current_value(variable) for variable in variables]
 
-        branches = [lambda: new_values(function), lambda: new_values(otherwise)]
-        for variable, value in zip(variables, either(predicate, *branches, ()), strict=True):
+        found = either(predicate, lambda: new_values(function), lambda: new_values(otherwise), ())
+        for variable, value in zip(variables, found, strict=True):
             variable.assign(value)
     else:
         (function if bool(predicate) else otherwise)(*args)
@@ -70,17 +70,15 @@ def _in_tensorflow(
     otherwise: Callable[..., None],
     args: Sequence[Any],
 ) -> None:
-    def branch(call: Callable[[], Any]) -> Callable[[], None]:
-        def silent() -> None:
-            call()  # Both branches must return the same, and assignments return something.
-
-        return silent
+    def choose(predicate: Any, call: Callable[[Callable[..., None]], Any]) -> None:
+        # Both branches must return the same, and assignments return something.
+        tf.cond(predicate, lambda: _nothing(call(function)), lambda: _nothing(call(otherwise)))
 
     if (
         not distribution.in_replica()
         or tf.__internal__.distribute.strategy_supports_no_merge_call()
     ):
-        tf.cond(predicate, branch(lambda: function(*args)), branch(lambda: otherwise(*args)))
+        choose(predicate, lambda function: function(*args))
         return
 
     def merged(strategy: Any, predicates: Any, args: Any) -> None:
@@ -88,11 +86,7 @@ def _in_tensorflow(
         # it together: the conditional is outside, the replicas are inside.
         each = strategy.extended.call_for_each_replica
         first = strategy.experimental_local_results(predicates)[0]
-        tf.cond(
-            first,
-            branch(lambda: each(function, args=args)),
-            branch(lambda: each(otherwise, args=args)),
-        )
+        choose(first, lambda function: each(function, args=args))
 
     tf.distribute.get_replica_context().merge_call(merged, args=(predicate, tuple(args)))
 
@@ -105,11 +99,7 @@ def either(
 ) -> Sequence[Any]:
     """Returns `then(*tensors)` if a predicate holds, else `otherwise(*tensors)`.
 
-    Args:
-        predicate: A boolean scalar.
-        then: A function of nothing but its arguments.
-        otherwise: Another, which returns tensors of the same shapes and dtypes.
-        tensors: The arguments.
+    These are functions of their arguments alone, and return tensors of the same shapes and dtypes.
     """
     if is_traced(predicate):
         import jax

@@ -55,11 +55,7 @@ def strategy_of(variable: Any) -> Any:
 def reduce_only_once(inner: keras.optimizers.Optimizer) -> None:
     """Keeps a Keras optimizer from summing over replicas gradients that are summed already."""
     if _TENSORFLOW:
-        inner._all_reduce_sum_gradients = _as_they_are
-
-
-def _as_they_are(grads_and_vars: Any) -> Any:
-    return grads_and_vars
+        inner._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
 
 
 @contextlib.contextmanager

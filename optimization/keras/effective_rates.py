@@ -1,7 +1,7 @@
 """The steps that Adafactor takes relative to the weights, to be looked at."""
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,21 @@ def effective_learning_rates(optimizer: Any) -> dict[str, float]:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not optimizer.built:
         raise ValueError("The optimizer is not built: its variables are not known yet.")
-    if not isinstance(optimizer, PipelineOptimizer):
-        return _rates((path_of(v), optimizer, v, {}) for v in optimizer._trainable_variables)
-    return _rates(optimizer.stage(Update).updaters())
+    updated: Iterable[tuple[str, Any, Any, dict[str, Any]]]
+    updated = ((path_of(v), optimizer, v, {}) for v in optimizer._trainable_variables)
+    if isinstance(optimizer, PipelineOptimizer):
+        updated = optimizer.stage(Update).updaters()
+    rates = {
+        path: ops.cast(_effective_rate(owner, variable, followed), "float32")
+        for path, owner, variable, followed in updated
+        if isinstance(getattr(owner, "rule", None), AdafactorFormula)
+        and not owner._overwrite_variable_with_gradient(variable)
+    }
+    if not rates:
+        return {}
+    # Brought from the device in one go.
+    values = np.asarray(ops.convert_to_numpy(ops.stack(list(rates.values()))))
+    return dict(zip(rates, values.tolist(), strict=True))
 
 
 def relative_to_weights(optimizer: Any) -> bool:
@@ -54,18 +66,8 @@ def relative_to_weights(optimizer: Any) -> bool:
     return any(isinstance(r, AdafactorFormula) and r.is_relative_to_weights for r in rules)
 
 
-def _is_adafactor(optimizer: Any) -> bool:
-    return isinstance(optimizer, RuleOptimizer) and isinstance(optimizer.rule, AdafactorFormula)
-
-
 def _effective_rate(optimizer: RuleOptimizer, variable: Any, followed: Mapping[str, Any]) -> Any:
-    """Returns alpha of the update to come.
-
-    Args:
-        optimizer: An Adafactor.
-        variable: One of its own.
-        followed: The scheduled numbers of the optimizer.
-    """
+    """Returns alpha of the update to come of a variable of an Adafactor, with scheduled numbers."""
     part = optimizer.part_of(variable)
     rule = typing.cast(AdafactorFormula, part.rule)
     h = part.numbers_of(variable, part.counted(part.learning_rate, followed))
@@ -73,16 +75,3 @@ def _effective_rate(optimizer: RuleOptimizer, variable: Any, followed: Mapping[s
     state = State({name: ops.convert_to_tensor(slot) for name, slot in kept})
     w = ops.cast(variable, compute_dtype(variable))
     return rule.rates(w, state, Numbers(w=FUNCTIONS.norm(w)), h, FUNCTIONS)[1]
-
-
-def _rates(updated: Any) -> dict[str, float]:
-    rates = {
-        path: ops.cast(_effective_rate(optimizer, variable, followed), "float32")
-        for path, optimizer, variable, followed in updated
-        if _is_adafactor(optimizer) and not optimizer._overwrite_variable_with_gradient(variable)
-    }
-    if not rates:
-        return {}
-    # Brought from the device in one go.
-    values = np.asarray(ops.convert_to_numpy(ops.stack(list(rates.values()))))
-    return dict(zip(rates, values.tolist(), strict=True))

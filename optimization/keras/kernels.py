@@ -1,17 +1,15 @@
 """The functions that `fused` runs: the update of one kind of variable, compiled by XLA."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 
-from optimization.keras import sums
+from optimization.keras import norms
 from optimization.keras.compiling import compiled, is_small
 from optimization.keras.ema import move
 from optimization.keras.functions import FUNCTIONS, KerasArrays
-from optimization.keras.norms import sum_of_squares
 from optimization.keras.rule_optimizer import decayed, state_as_in, updated
 from optimization.keras.rule_part import numbers_now
 from optimization.rules.arrays import State
@@ -49,9 +47,26 @@ class Row(NamedTuple):
             gradient = gradient * tf.cast(self.factor, gradient.dtype)
         return gradient
 
+    def squares_along_last(self) -> Any:
+        """Returns sum(g^2) along the last axis of the scaled gradient."""
+        if self.divisor is not None:  # It is clipped, and may be large before.
+            return tf.square(self._scaled(norms.norms_along_last(self.values)))
+        total = norms.squares_along_last(self.values)
+        factor = self.factor
+        return total if factor is None else total * tf.cast(tf.square(factor), total.dtype)
 
-@dataclasses.dataclass(frozen=True)
-class Kind:
+    def norm(self) -> Any:
+        """Returns the norm of the scaled gradient, which may be large before it is clipped."""
+        return self._scaled(norms.norm(self.values))
+
+    def _scaled(self, found: norms.Norm) -> Any:
+        # The norm itself may be infinite where that of what it is divided by is not.
+        unit = found.unit if self.divisor is None else found.unit / self.divisor
+        length = tf.cast(found.root * unit, self.values.dtype)
+        return length if self.factor is None else length * tf.cast(self.factor, length.dtype)
+
+
+class Kind(NamedTuple):
     """What the variables of a kind have in common.
 
     Attributes:
@@ -70,41 +85,46 @@ class Kind:
         """Returns the numbers of an update in a dtype."""
         return numbers_now(self.settings, scalars, dtype.name)
 
-    def state(self, values: Sequence[Any]) -> dict[str, Any]:
-        """Returns what is given for the slots, by name."""
-        return dict(zip(self.slots, values, strict=True))
-
 
 class Update:
     """The update of one kind of variable, a function of tensors."""
 
     def __init__(self, kind: Kind):
         self.kind = kind
-        # With the variables it was traced by, to whose life a function is bound.
-        self._function: tuple[Any, list[Any]] | None = None
+        # With the variables each was traced by, to whose life a function is bound.
+        self._compiled: dict[str, tuple[Any, list[Any]]] = {}
 
     def run(self, row: Row, scalars: Scalars) -> None:
         """Updates a variable of this kind on one device."""
-        if self._function is None:
-            self._function = compiled(self._whole, row, scalars), row.copies
-        self._function[0](row, scalars)
+        self._call(self._whole, row, scalars)
+
+    def _call(self, part: Callable[..., Any], row: Row, *arguments: Any) -> Any:
+        name = part.__name__
+        if name not in self._compiled:
+            self._compiled[name] = compiled(part, row, *arguments), row.copies
+        return self._compiled[name][0](row, *arguments)
 
     def _whole(self, row: Row, scalars: Scalars) -> None:
-        kind, (weight, slots) = self.kind, self._parts(row)
-        h = kind.numbers(scalars, weight.dtype)
-        values = {name: slot.read_value() for name, slot in slots.items()}
-        w, moved = updated(kind.rule, row.gradient(), weight.read_value(), values, h)
-        self._assign(row, moved, w, scalars)
+        g, w, s, h = self._now(row, scalars)
+        self._assign(row, s, updated(self.kind.rule, g, w, s, h), scalars)
 
-    def _parts(self, row: Row) -> tuple[Any, dict[str, Any]]:
-        weight, *others = row.copies
-        return weight, self.kind.state(others[: len(self.kind.slots)])
+    def _now(self, row: Row, scalars: Scalars) -> tuple[Any, Any, State, Numbers]:
+        values = {name: slot.read_value() for name, slot in self._slots(row).items()}
+        weight, state = row.copies[0], state_as_in(self.kind.rule, values)
+        h = self.kind.numbers(scalars, weight.dtype)
+        return row.gradient(), weight.read_value(), state, h
 
-    def _assign(self, row: Row, moved: Mapping[str, Any], w: Any, scalars: Scalars) -> None:
-        weight, slots = self._parts(row)
-        for name, value in moved.items():
+    def _slots(self, row: Row) -> dict[str, Any]:
+        return dict(zip(self.kind.slots, row.copies[1:], strict=False))
+
+    def _move(self, row: Row, s: State) -> None:
+        slots = self._slots(row)
+        for name, value in s.moved().items():
             slots[name].assign(value)
-        weight.assign(w)
+
+    def _assign(self, row: Row, s: State, w: Any, scalars: Scalars) -> None:
+        self._move(row, s)
+        row.copies[0].assign(w)
         if self.kind.averages:
             move(row.copies[-1], w, scalars["share"])
 
@@ -123,25 +143,15 @@ class LayerwiseUpdate(Update):
         self._norms = set(rule.norms_of(settings))
         # Otherwise all that is needed is known before.
         self._in_halves = "u" in self._norms or given(rule.decay_before(settings))
-        self._compiled: dict[str, Any] = {}
-        self._place = ""
-        self._copies: list[Any] = []
+        self._direction = ""  # where it is found: "gradient", "folded", or the name of a slot
 
     def run(self, row: Row, scalars: Scalars) -> None:
-        """Updates a variable of this kind on one device; see `Update`."""
         means = self._means(row)
         if not self._in_halves:
             self._call(self._at_once, row, scalars, means, self._norms_of(row, ()))
             return
         folded = self._call(self._first, row, scalars, means)
         self._call(self._second, row, scalars, self._norms_of(row, folded))
-
-    def _call(self, part: Callable[..., Any], row: Row, *arguments: Any) -> Any:
-        name = part.__name__
-        if name not in self._compiled:
-            self._compiled[name] = compiled(part, row, *arguments)
-            self._copies = row.copies  # to whose life a function is bound
-        return self._compiled[name](row, *arguments)
 
     def _means(self, row: Row) -> list[Any]:
         """Returns the means of the gradient's squares along the axes that the rule names."""
@@ -150,78 +160,65 @@ class LayerwiseUpdate(Update):
         folded = self._call(self._folds, row) if others else []
         totals = {axis: tf.reduce_sum(x, axis) for axis, x in zip(others, folded, strict=True)}
         if last in self._axes:
-            totals[last] = sums.of_gradient(row, last)
+            totals[last] = row.squares_along_last()
         return [totals[axis] / row.values.shape[axis] for axis in self._axes]
 
     def _folds(self, row: Row) -> list[Any]:
-        last = len(row.values.shape) - 1
-        g = row.gradient()
-        return [sums.folded(g, axis) for axis in self._axes if axis != last]
-
-    def _now(self, row: Row, scalars: Scalars) -> tuple[Any, Any, State, Numbers]:
-        kind, (weight, slots) = self.kind, self._parts(row)
-        values = {name: slot.read_value() for name, slot in slots.items()}
-        h = kind.numbers(scalars, weight.dtype)
-        return row.gradient(), weight.read_value(), state_as_in(kind.rule, values), h
+        last, g = len(row.values.shape) - 1, row.gradient()
+        return [norms.folded(g, axis) for axis in self._axes if axis != last]
 
     def _first(self, row: Row, scalars: Scalars, means: Any) -> Any:
         """Decays the weight and moves the state; returns what the direction's norm is made of."""
-        rule, (weight, slots) = self.kind.rule, self._parts(row)
+        rule = self.kind.rule
         g, value, s, h = self._now(row, scalars)
         w = decayed(rule, value, h)
         if w is not value:
-            weight.assign(w)
+            row.copies[0].assign(w)
         rule.move(g, w, s, _with_means(h, means), FUNCTIONS)
-        for name, moved in s.moved().items():
-            slots[name].assign(moved)
+        self._move(row, s)
         if "u" not in self._norms:
             return ()
         u = rule.direction(g, w, s, h, FUNCTIONS)
-        if u is g:
-            self._place = "gradient"
+        known = {"gradient": g, **{name: getattr(s, name) for name in self.kind.slots}}
+        self._direction = next((name for name, x in known.items() if u is x), "folded")
+        if self._direction != "folded":
             return ()
-        places = [name for name in slots if u is getattr(s, name)]
-        if places:
-            self._place = places[0]
-            return ()
-        self._place = "folded"
         # In float64 no square is infinite or 0.
-        return sums.folded(tf.cast(u, tf.float64) if rule.is_wide else u)
+        return norms.folded(tf.cast(u, tf.float64) if rule.is_wide else u)
 
     def _norms_of(self, row: Row, folded: Any) -> dict[str, Any]:
-        weight, slots = self._parts(row)
-        norms = {}
+        found = {}
         if "w" in self._norms:
-            norms["w"] = tf.sqrt(sum_of_squares(tf.convert_to_tensor(weight)))
+            weight = tf.convert_to_tensor(row.copies[0])
+            found["w"] = tf.sqrt(norms.sum_of_squares(weight))
         if "u" not in self._norms:
-            return norms
-        if self._place == "folded":
-            norms["u"] = tf.cast(tf.sqrt(tf.reduce_sum(folded)), row.values.dtype)
-        elif self._place == "gradient":
-            norms["u"] = sums.norm_of_gradient(row)
+            return found
+        if self._direction == "folded":
+            found["u"] = tf.cast(tf.sqrt(tf.reduce_sum(folded)), row.values.dtype)
+        elif self._direction == "gradient":
+            found["u"] = row.norm()
         else:
-            slot = tf.convert_to_tensor(slots[self._place])
-            norms["u"] = FUNCTIONS.norm(slot, self.kind.rule.is_wide)
-        return norms
+            slot = tf.convert_to_tensor(self._slots(row)[self._direction])
+            found["u"] = FUNCTIONS.norm(slot, self.kind.rule.is_wide)
+        return found
 
-    def _second(self, row: Row, scalars: Scalars, norms: Mapping[str, Any]) -> None:
+    def _second(self, row: Row, scalars: Scalars, found: Mapping[str, Any]) -> None:
         """Updates the weight, its average, and what moves last."""
-        self._finish(row, scalars, norms, *self._now(row, scalars))
+        self._finish(row, scalars, found, *self._now(row, scalars))
 
-    def _at_once(self, row: Row, scalars: Scalars, means: Any, norms: Mapping[str, Any]) -> None:
+    def _at_once(self, row: Row, scalars: Scalars, means: Any, found: Mapping[str, Any]) -> None:
         """Does all, where no norm is of what moves here."""
         g, w, s, h = self._now(row, scalars)
         self.kind.rule.move(g, w, s, _with_means(h, means), FUNCTIONS)
-        self._finish(row, scalars, norms, g, w, s, h)
+        self._finish(row, scalars, found, g, w, s, h)
 
     def _finish(
-        self, row: Row, scalars: Scalars, norms: Mapping[str, Any], g: Any, w: Any, s: State, h: Any
+        self, row: Row, scalars: Scalars, found: Mapping[str, Any], g: Any, w: Any, s: State, h: Any
     ) -> None:
-        rule = self.kind.rule
         # Computed twice, so that it need not be kept.
-        u = rule.direction(g, w, s, h, FUNCTIONS)
-        step = rule.finish(u, w, s, Numbers(**norms), h, FUNCTIONS)
-        self._assign(row, s.moved(), w - step, scalars)
+        u = self.kind.rule.direction(g, w, s, h, FUNCTIONS)
+        step = self.kind.rule.finish(u, w, s, Numbers(**found), h, FUNCTIONS)
+        self._assign(row, s, w - step, scalars)
 
 
 class StackedUpdate(Update):
@@ -247,10 +244,10 @@ class StackedUpdate(Update):
         if divisor is not None:  # by an operation that is not made one with the factor's
             gradients = gradients / tf.cast(divisor, gradients.dtype)
         g = Row([], gradients, factor, None).gradient()
-        values = kind.state(stacked[1 : 1 + len(kind.slots)])
+        state = state_as_in(kind.rule, dict(zip(kind.slots, stacked[1:], strict=False)))
         h = kind.numbers(scalars, g.dtype)
-        w, moved = updated(kind.rule, g, stacked[0], values, h, _Stacked())
-        changed = {0: w, **{1 + kind.slots.index(name): value for name, value in moved.items()}}
+        w = updated(kind.rule, g, stacked[0], state, h, _Stacked())
+        changed = {0: w, **{1 + kind.slots.index(name): x for name, x in state.moved().items()}}
         if kind.averages:
             share = tf.cast(scalars["share"], g.dtype)
             changed[len(places) - 1] = stacked[-1] + (w - stacked[-1]) * share
@@ -267,11 +264,9 @@ class _Stacked(KerasArrays):
     """Functions of what is stacked: a norm is that of each variable."""
 
     def size(self, x: Any) -> Any:
-        """Returns how many entries each variable has."""
         return math.prod(x.shape[1:])
 
     def norm(self, x: Any, wide: bool = False) -> Any:
-        """Returns the norm of each variable."""
         of = tf.cast(x, tf.float64) if wide else x
         axes = list(range(1, len(x.shape)))
         total = tf.reduce_sum(tf.square(of), axis=axes, keepdims=True)

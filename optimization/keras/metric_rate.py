@@ -17,32 +17,16 @@ class FollowedRate:
 
     The machine counts in float64, the optimizer has a float32 variable. What else sets that
     variable is noticed, and gone on from.
-
-    Args:
-        config: A learning rate that follows a metric.
-        optimizer: A Keras optimizer whose learning rate is a number, at its start.
-
-    Raises:
-        ValueError: If its learning rate is a schedule.
     """
 
     def __init__(self, config: MetricLrConfig, optimizer: keras.optimizers.Optimizer):
         self.config = config
         self._owner = owner_of(optimizer)
-        start = self.value
-        exact = config.initial_learning_rate
+        start, exact = self.value, config.initial_learning_rate
         self.machine: MetricFollower = config.follower([exact if _same(exact, start) else start])
 
     def step(self, values: Mapping[str, float], prefix: str = "") -> None:
-        """Takes the results of an evaluation, and sets the learning rate.
-
-        Args:
-            values: What the evaluation reports.
-            prefix: What stands before the metric's name in `values`.
-
-        Raises:
-            ValueError: If the metric is not among them.
-        """
+        """Takes what an evaluation reports, with a prefix to names, and sets the learning rate."""
         name = prefix + self.config.metric
         if name not in values:
             reported = [k.removeprefix(prefix) for k in sorted(values) if k.startswith(prefix)]

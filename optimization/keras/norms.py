@@ -17,6 +17,7 @@ from optimization.keras.control import either
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
+_FOLDS = 16
 _LARGE, _SMALL = 2.0**100, 2.0**-100
 _LEAST = 2.0**-80  # Less may have lost digits: squares are multiples of 1e-45, or 0 below 1e-38.
 
@@ -113,3 +114,38 @@ def half_sum_of_squares(x: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         return tf.nn.l2_loss(x)  # in parallel, and without a tensor of all squares
     return ops.sum(ops.square(x)) / 2
+
+
+# On TensorFlow, where XLA's own sums take several times as long
+
+
+def folded(x: Any, axis: int | None = None) -> Any:
+    """Returns sums of squares with 1/16 of the entries of x along an axis, or along any for None.
+
+    XLA compiles it. The rest of the sum is a small one. XLA's own sums, and TensorFlow's over any
+    axis but the last, take three times as long as these 16 additions in one pass.
+    """
+    if axis is None:  # Not the last, if possible, along which entries are loaded together.
+        axis = next((i for i, size in enumerate(x.shape) if size >= 2 * _FOLDS), 0)
+    size, shape = x.shape[axis] if x.shape.rank else 1, list(x.shape)
+    if size < 2 * _FOLDS:
+        return tf.square(x)
+    length = size // _FOLDS
+    shape[axis : axis + 1] = [_FOLDS, length]
+    first, rest = tf.split(x, [_FOLDS * length, size % _FOLDS], axis=axis)
+    total = tf.reduce_sum(tf.square(tf.reshape(first, shape)), axis=axis)
+    return tf.concat([total, tf.square(rest)], axis=axis) if size % _FOLDS else total
+
+
+def squares_along_last(x: Any) -> Any:
+    """Returns sum(x^2) over the last axis, in parallel, without a tensor of all squares."""
+    return tf.square(tf.raw_ops.EuclideanNorm(input=x, axis=[len(x.shape) - 1]))
+
+
+def norms_along_last(x: Any) -> Norm:
+    """Returns the norms along the last axis."""
+
+    def squares(tensors: Sequence[Any], factor: Any) -> Any:
+        return squares_along_last(times(tensors[0], None if factor is None else factor[..., None]))
+
+    return root_of_squares(squares, [x], large_only=True)

@@ -20,7 +20,7 @@ from optimization.keras.stages.constrain import Constrain
 from optimization.keras.stages.finite_check import FiniteCheck
 from optimization.keras.stages.overwrite import Overwrite
 from optimization.keras.stages.reduce import Reduce
-from optimization.keras.stages.stage import Batch, Stage, fields
+from optimization.keras.stages.stage import Batch, Stage, fields, in_form
 from optimization.keras.stages.sum_duplicates import SumDuplicates
 from optimization.keras.stages.transform import Transform
 from optimization.keras.stages.unscale import Unscale
@@ -302,8 +302,7 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
     @property
     def variables(self) -> list[keras.Variable]:
         """All variables, those of the inner optimizers included, each once."""
-        inner = [variable for stage in self.stages for variable in stage.inner_variables()]
-        return [*self._variables, *inner]
+        return [*self._variables, *(v for stage in self.stages for v in stage.inner_variables())]
 
     def all_variables(self) -> list[keras.Variable]:
         """Returns what a step may read or assign: its variables, and weights of the model."""
@@ -314,7 +313,6 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
     # Serialization
 
     def get_config(self) -> dict[str, Any]:
-        """Returns everything the constructor needs, the inner optimizer included."""
         config = {
             "name": self.name,
             "optimizer": portable(keras.saving.serialize_keras_object(self.optimizer)),
@@ -328,7 +326,6 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "PipelineOptimizer":
-        """Rebuilds the optimizer, without its state, from `get_config()`."""
         config = dict(config)
         saved_paths = config.pop("variable_paths", None)
         saved = {n: config.pop(n, None) for stage in cls.stage_types for n in stage.remembers}
@@ -336,7 +333,7 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
             config["optimizer"] = keras.saving.deserialize_keras_object(config["optimizer"])
             for field in (field for stage in cls.stage_types for field in fields(stage)):
                 if field.name in config:
-                    config[field.name] = field.metadata["load"](config[field.name])
+                    config[field.name] = in_form(field, "load", config[field.name])
         optimizer = cls(**config)
         optimizer._saved_paths = saved_paths
         for stage in optimizer.stages:

@@ -91,16 +91,11 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        return f"{optimizer_text(self)}"
+        return str(optimizer_text(self))
 
     # State
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Creates the state, and decides which variables decay and what they have of their own.
-
-        Raises:
-            ValueError: For regular expressions of which none matches a variable.
-        """
         paths = [path_of(variable) for variable in variables]
         self.build_parts([(RulePart(self), variables, paths)], Among.of(paths, variables))
 
@@ -144,13 +139,11 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def _backend_update_step(self, grads: Any, variables: Any, learning_rate: Any) -> None:
         counted = learning_rate
         if not isinstance(counted, Mapping):  # There is one part: Keras knows of no others.
-            part = self._parts[0]
-            counted = part.counted(learning_rate, {})
-            part.prepare(counted)
+            counted = self._parts[0].counted(learning_rate, {})
+            self._parts[0].prepare(counted)
         super()._backend_update_step(grads, variables, counted)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Updates one variable and its state."""
         counted, part = learning_rate, self.part_of(variable)
         if not isinstance(counted, Mapping):
             counted = part.counted(learning_rate, {})
@@ -162,16 +155,15 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         kept = part.state_of(variable)
         values = {name: ops.convert_to_tensor(slot) for name, slot in kept.items()}
         gradient = shaped(ops.cast(densify(gradient), dtype), variable.shape)
-        weight = ops.cast(variable, dtype)
-        weight, moved = updated(part.rule, gradient, weight, values, h)
-        for name, value in moved.items():
+        state = state_as_in(part.rule, values)
+        weight = updated(part.rule, gradient, ops.cast(variable, dtype), state, h)
+        for name, value in state.moved().items():
             self.assign(kept[name], value)
         self.assign(variable, ops.cast(weight, variable.dtype))
 
     # Serialization
 
     def get_config(self) -> dict[str, Any]:
-        """Returns everything the constructor needs."""
         fields = {name: getattr(self.rule, name) for name in self.rule.argument_names()}
         rates = {name: getattr(self, name) for name in self.rule.own_rates.values()}
         serialize = keras.saving.serialize_keras_object
@@ -185,7 +177,6 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "RuleOptimizer":
-        """Rebuilds the optimizer, its schedules included."""
         config = dict(config)
         for key in cls.rule_class.own_rates.values():
             if isinstance(config.get(key), dict):
@@ -228,13 +219,10 @@ def checked(rule: type[Rule], fields: Mapping[str, Any]) -> Rule:
     return rule({**arguments, "name": made.name})
 
 
-def updated(
-    rule: Rule, g: Any, w: Any, values: Mapping[str, Any], h: Numbers, xp: Any = FUNCTIONS
-) -> tuple[Any, dict[str, Any]]:
-    """Returns a weight after an update, and what has moved of its state."""
-    w, state = decayed(rule, w, h), state_as_in(rule, values)
-    w = w - rule.step(g, w, state, h, xp)
-    return w, state.moved()
+def updated(rule: Rule, g: Any, w: Any, s: State, h: Numbers, xp: Any = FUNCTIONS) -> Any:
+    """Returns a weight after an update, which moves its state."""
+    w = decayed(rule, w, h)
+    return w - rule.step(g, w, s, h, xp)
 
 
 def decayed(rule: Rule, w: Any, h: Numbers) -> Any:

@@ -6,7 +6,7 @@ import textwrap
 from typing import Any, ClassVar, TypeVar
 
 from optimization.configs import printing
-from optimization.keras.stages.stage import Stage, fields
+from optimization.keras.stages.stage import Stage, fields, in_form
 from optimization.keras.texts import optimizer_text
 
 S = TypeVar("S", bound=Stage)
@@ -97,8 +97,8 @@ class Staged:
     def __repr__(self) -> str:
         values = {}
         for stage in self.stages:
-            printed = {name: value for name, value in stage.printed().items() if value}
-            values.update(printing.differing(stage, printed))
+            texts = {f.name: in_form(f, "text", getattr(stage, f.name)) for f in fields(stage)}
+            values.update(printing.differing(stage, {n: text for n, text in texts.items() if text}))
         return printing.call(type(self).__name__, optimizer_text(self.optimizer), **values)
 
 
@@ -106,32 +106,19 @@ def _signature(cls: Any) -> inspect.Signature:
     """Returns the signature of a class, with the fields of its stages in place of `**arguments`."""
     parameters = dict(inspect.signature(cls.__init__).parameters)
     parameters.pop("self", None)
-    rest = [name for name, each in parameters.items() if each.kind is each.VAR_KEYWORD]
-    for name in rest:
-        del parameters[name]
-        for owner in cls.stage_types:
-            for field in fields(owner):
-                parameters.setdefault(
-                    field.name,
-                    inspect.Parameter(
-                        field.name,
-                        inspect.Parameter.KEYWORD_ONLY,
-                        default=field.default,
-                        annotation=field.type,
-                    ),
-                )
-    return inspect.Signature(list(parameters.values()))
+    own = [each for each in parameters.values() if each.kind is not each.VAR_KEYWORD]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    if len(own) < len(parameters):
+        own += [
+            inspect.Parameter(f.name, kind, default=f.default, annotation=f.type)
+            for owner in cls.stage_types
+            for f in fields(owner)
+            if f.name not in parameters
+        ]
+    return inspect.Signature(own)
 
 
 def _documentation(cls: Any) -> str:
-    lines = [
-        textwrap.fill(
-            f"{field.name}: {field.metadata.get('doc', '')}",
-            width=100,
-            initial_indent=" " * 8,
-            subsequent_indent=" " * 12,
-        )
-        for owner in cls.stage_types
-        for field in fields(owner)
-    ]
-    return "\n".join(lines).lstrip()
+    texts = [f"{f.name}: {f.metadata['doc']}" for owner in cls.stage_types for f in fields(owner)]
+    filled = [textwrap.fill(text, width=92, subsequent_indent=" " * 4) for text in texts]
+    return textwrap.indent("\n".join(filled), " " * 8).lstrip()

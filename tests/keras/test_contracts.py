@@ -85,13 +85,13 @@ def test_keras_is_numpy(kind, fields):
 @tensorflow_only
 @contracts.every_case(contracts.forms, once_a_class=True)
 def test_compiled_is_plain(kind, fields, monkeypatch):
-    from optimization.keras import compiling, sums
+    from optimization.keras import compiling, norms
     from optimization.keras.stages.update import Update
     from tests.keras.test_fused import Training, error
 
     # So that some are stacked and some compiled, of which axes are summed in parts.
     monkeypatch.setattr(compiling, "_SMALL", SMALL)
-    monkeypatch.setattr(sums, "_FOLDS", 2)
+    monkeypatch.setattr(norms, "_FOLDS", 2)
     arguments = pipeline_of(kind, fields, *PIPELINES)
     make = maker(kind, fields)
     plain = Training(make, shapes=SHAPES, jit_compile=False, **arguments).run()
@@ -101,10 +101,10 @@ def test_compiled_is_plain(kind, fields, monkeypatch):
     assert plain.functions == 0
     assert actual.functions >= len(set(SHAPES.values()))
     for update in actual.optimizer.stage(Update).updates._fused._updates.values():
-        for part in getattr(update, "_compiled", {}).values():
+        for part, copies in update._compiled.values():
             # What passes from one to the next is smaller than the variable.
             sizes = [output.shape.num_elements() for output in part.outputs]
-            assert all(size < update._copies[0].shape.num_elements() for size in sizes)
+            assert all(size < copies[0].shape.num_elements() for size in sizes)
 
 
 @pytest.mark.parametrize("rule", origins(), ids=lambda rule: rule.class_name)

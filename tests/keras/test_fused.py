@@ -555,7 +555,7 @@ def test_norms_are_left_to_tensorflow(monkeypatch):
     shapes = {tuple(variable.shape) for variable in training.variables}
     assert _types(training).count("L2Loss") == len(shapes) + len(training.variables)
     for update in training.optimizer.stage(Update).updates._fused._updates.values():
-        for part in update._compiled.values():
+        for part, _ in update._compiled.values():
             types = {operation.type for operation in part.graph.get_operations()}
             assert not {"L2Loss", "Mean"} & types
 

@@ -1,7 +1,11 @@
 import keras
+import numpy as np
 import pytest
 
+from optimization.keras.gradients import compute_dtype
 from optimization.keras.rule_part import rate_now
+from optimization.optimizers import LAMB
+from tests.golden_cases import make_variable
 from tests.keras.common import TableSchedule
 
 
@@ -13,3 +17,17 @@ def test_a_multiple_of_the_rate_as_it_is():
     assert float(rate_now(optimizer, None, 1.0)) == 0.25
     optimizer.iterations.assign(1)
     assert float(rate_now(optimizer, TableSchedule([0.1, 0.3]), 2.0)) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("float16", "float32"), ("bfloat16", "float32"), ("float32",) * 2]
+)
+def test_slots_hold_float32_at_least(dtype, expected):
+    variable = make_variable("a/kernel", [1.0, 2.0], dtype=dtype)
+    assert compute_dtype(variable) == expected
+    optimizer = LAMB()
+    optimizer.build([variable])
+    slot = optimizer.state_of(0)["momentum"]
+    assert (slot.dtype, tuple(slot.shape)) == (expected, (2,))
+    assert slot.path.endswith("a_kernel_momentum")
+    np.testing.assert_array_equal(slot.numpy(), 0)

@@ -52,7 +52,7 @@ class Batch:
         """Returns the batch with other gradients of the same variables."""
         return dataclasses.replace(self, grads=list(grads))
 
-    def with_pairs(self, pairs: GradsAndVars) -> "Batch":
+    def with_pairs(self, pairs: Sequence[tuple[Any, Any]]) -> "Batch":
         """Returns the batch with other (gradient, variable) pairs."""
         grads, variables = [gradient for gradient, _ in pairs], [variable for _, variable in pairs]
         return dataclasses.replace(self, grads=grads, variables=variables)
@@ -73,28 +73,22 @@ def is_overwritten(variable: Any) -> bool:
     return getattr(variable, "overwrite_with_gradient", False)
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
-def argument(
-    default: Any,
-    doc: str,
-    save: Callable[[Any], Any] = _same,
-    load: Callable[[Any], Any] = _same,
-    text: Callable[[Any], Any] = _same,
-) -> Any:
+def argument(default: Any, doc: str, **forms: Callable[[Any], Any]) -> Any:
     """Declares a field of a stage: an argument of the optimizer.
 
     Args:
         default: Its default.
         doc: What it is, for the docstring of the optimizer.
-        save: Returns a value in a form that JSON can hold, for the config.
-        load: Returns the argument of which `save` made that.
-        text: Returns what a value prints as.
+        **forms: Functions of its value, where that has another form: `save` returns what JSON can
+            hold, for the config, `load` the argument of which `save` made that, and `text` what it
+            prints as.
     """
-    metadata = {"doc": doc, "save": save, "load": load, "text": text}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={"doc": doc, **forms})
+
+
+def in_form(field: Any, form: str, value: Any) -> Any:
+    """Returns the value of a field in one of the forms of `argument`."""
+    return field.metadata.get(form, lambda same: same)(value)
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(argument,))
@@ -195,21 +189,13 @@ class Stage:
 
     def get_config(self) -> dict[str, Any]:
         """Returns its fields, and what it remembers, in a form that JSON can hold."""
-        return {f.name: f.metadata["save"](getattr(self, f.name)) for f in fields(self)}
+        return {f.name: in_form(f, "save", getattr(self, f.name)) for f in fields(self)}
 
     def remember(self, saved: Mapping[str, Any]) -> None:
         """Takes what it `remembers` from a config; None where that is not there."""
 
-    def printed(self) -> dict[str, Any]:
-        """Returns its fields as they print."""
-        return {f.name: f.metadata["text"](getattr(self, f.name)) for f in fields(self)}
-
     def set(self, name: str, value: Any) -> None:
-        """Changes a field, by the rules of the constructor.
-
-        Raises:
-            AttributeError: For what can't be changed.
-        """
+        """Changes a field, by the rules of the constructor."""
         if not self.settable or name not in {field.name for field in fields(self)}:
             raise AttributeError(f"`{name}` can't be set: it is an argument of the constructor.")
         this: Any = self  # a subclass is a dataclass

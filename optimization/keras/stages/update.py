@@ -30,12 +30,7 @@ def _values(function: Callable[[Any], Any], mapping: Mapping[str, Any]) -> dict[
 class Update(Stage):
     """Decays and updates weights, and counts the update.
 
-    Attributes:
-        members: The groups, each with its inner optimizer.
-        masters: The float32 copies that are updated in place of low-precision weights.
-        hyperparameters: Those of the inner optimizers that follow a schedule.
-        updates: Runs the updates.
-        average: The average that moves with the weights, given by the stage that keeps it, or None.
+    The stage that keeps an average which moves with the weights sets `average`.
     """
 
     title = "weight decay and update, group by group; count"
@@ -170,9 +165,8 @@ class Update(Stage):
     def updaters(self) -> Iterator[tuple[str, keras.optimizers.Optimizer, Any, dict[str, Any]]]:
         """Yields who updates each variable that is not frozen.
 
-        Yields:
-            The path of a variable, its optimizer, what that one updates, and the values of now of
-            the numbers that it has on a schedule.
+        That is its path, its optimizer, what that one updates, and the values of now of the numbers
+        that it has on a schedule.
         """
         values = self.scheduled_values()
         for variable, target in zip(self._variables, self.masters.of(self._variables), strict=True):
@@ -194,24 +188,14 @@ class Update(Stage):
         if not self.pipeline.built:
             raise ValueError("The optimizer is not built: its groups are not known yet.")
         averaged = {id(weight) for weight in (self.average.weights if self.average else ())}
-        names, targets = self.pipeline.variable_paths, self.masters.of(self._variables)
-        members, highest = self.members, highest_rates(self.members)
+        path, highest = self.pipeline.path_of, highest_rates(self.members)
+        who, targets = self.members.member_of, self.masters.of(self._variables)
+        found = zip(self._variables, self.members.owners, targets, strict=True)
         return [
-            table_row(
-                names[position],
-                members.owners[position],
-                members.member_of(targets[position]),
-                targets[position],
-                id(variable) in averaged,
-                highest,
-            )
-            for position, variable in enumerate(self._variables)
+            table_row(path(variable), owner, who(target), target, id(variable) in averaged, highest)
+            for variable, owner, target in found
         ]
 
     def format_group_table(self, variables: bool = False) -> str:
-        """Returns `group_table` as a text.
-
-        Args:
-            variables: Whether each variable has a line too, below that of its group.
-        """
+        """Returns `group_table` as a text; with `variables` each has a line below its group's."""
         return format_group_table(self.group_table(), variables)
