@@ -56,18 +56,7 @@ class Member:
 
 
 class Members:
-    """Makes the groups, and passes each its gradients.
-
-    Args:
-        pipeline: Has the optimizer of the default group, owns the variables of learning rates, and
-            counts the updates.
-        groups: Rules, in the order in which they are asked.
-        layer_decay: Settings of `LayerDecayConfig`, or None.
-
-    Raises:
-        TypeError: If a group is not a `ParamGroup`.
-        ValueError: For groups with the same name, or a hyperparameter that does not exist.
-    """
+    """Makes the groups of a pipeline, and passes each its gradients; the first match counts."""
 
     def __init__(
         self, pipeline: Any, groups: Sequence[ParamGroup], layer_decay: Mapping[str, Any] | None

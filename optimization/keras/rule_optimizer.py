@@ -33,14 +33,6 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     The fields are arguments and attributes, and are checked as those of the rule's section are,
     whenever they are set. State is float32 even where variables are not.
-
-    Args:
-        learning_rate: A float, or a `LearningRateSchedule` of the optimizer step.
-        *args: Fields of the rule, in their order.
-        **kwargs: Fields by name, and arguments of `keras.optimizers.Optimizer`.
-
-    Raises:
-        ConfigError: For what is wrong with the fields.
     """
 
     rule_class: ClassVar[type[Rule]]

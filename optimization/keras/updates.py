@@ -25,11 +25,8 @@ _PLAIN = (bool, int, float, str, tuple, type(None), np.generic)
 class Updates:
     """Runs the updates of the inner optimizers.
 
-    Args:
-        members: The inner optimizers.
-        schedules: Of their hyperparameters.
-        jit_compile: Whether XLA compiles them, on TensorFlow: what `FusedUpdates` can do it does;
-            the rest is compiled as a whole if True, and plain if "auto".
+    With `jit_compile` on TensorFlow `FusedUpdates` does what it can; the rest is compiled as a
+    whole if True, and plain if "auto".
     """
 
     def __init__(
