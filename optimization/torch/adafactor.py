@@ -69,7 +69,6 @@ class Adafactor(_Derived):
         return group["step_size"] == "relative"
 
     def initial_state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Returns the moments; a global count goes on from that of the others."""
         state = super().initial_state(parameter, group)
         if self._counts_all(group):
             state["step"] = torch.tensor(self._latest, dtype=torch.float64)

@@ -54,7 +54,6 @@ class Average(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: torch.nn.Module) -> None:
-        """Moves the averages towards the weights of a model, the one that is trained."""
         optimizer = None if self._optimizer is None else self._optimizer()
         share = 1 - self._decay()
         pairs = zip(self._exact_averages(), self._averaged(model), strict=True)
@@ -72,7 +71,6 @@ class Average(AveragedModel):
         self.n_averaged += 1
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the state, with averages in float32."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
         exact = {id(tensor): average.detach() for tensor, average in self._exact_averages()}

@@ -81,26 +81,14 @@ class GreedyLR(Greedy, LRScheduler):
         window_size: int = 50,
         reset_start: int = 500,
     ):
+        settings = dict(locals())
+        for name in ("self", "optimizer", "verbose", "__class__"):
+            del settings[name]
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         self.optimizer = optimizer
         self.verbose = verbose
-        super().__init__(
-            self._rates(),
-            mode=mode,
-            factor=factor,
-            patience=patience,
-            threshold=threshold,
-            threshold_mode=threshold_mode,
-            cooldown=cooldown,
-            warmup=warmup,
-            min_lr=min_lr,
-            max_lr=max_lr,
-            eps=eps,
-            smooth=smooth,
-            window_size=window_size,
-            reset_start=reset_start,
-        )
+        super().__init__(self._rates(), **settings)
 
     def __repr__(self) -> str:
         settings = {k: v for k, v in vars(self).items() if k not in ("optimizer", "rates")}
@@ -130,7 +118,6 @@ class GreedyLR(Greedy, LRScheduler):
         self._set_rates(self.rates)
 
     def get_last_lr(self) -> list[Any]:
-        """Returns the rate of each group, as the last step has left it."""
         return list(self.rates)
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,10 +132,7 @@ class GreedyLR(Greedy, LRScheduler):
         return named
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` returned, or a part of it; the rest stays as it is.
-
-        Settings and rates are taken too.
-        """
+        """Goes on from what `state_dict` returned, or a part of it, settings and rates too."""
         state = dict(state_dict)
         self.average.load_state_dict(state.pop("_streaming_avg", {}))
         self.verbose = state.pop("verbose", self.verbose)
@@ -173,11 +157,6 @@ class _Configured(LRScheduler):
     settings: ClassVar[tuple[str, ...]] = SETTINGS
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` returned, or a part of it; the rest stays as it is.
-
-        Raises:
-            ValueError: For the state of another scheduler.
-        """
         if "num_bad_epochs" not in state_dict and "base_lrs" in state_dict:
             raise ValueError(
                 "The loaded state is that of a scheduler that follows the steps; this one follows "

@@ -68,15 +68,10 @@ class MixedOptimizer(ExactState, Optimizer):
         return label if label in self.algorithms else DEFAULT
 
     def updater_of(self, group: Mapping[str, Any]) -> Any:
-        """Returns the optimizer in `parts` that updates a group."""
         return self.parts[self._label_of(group)]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, as torch does, to the algorithm that it names.
-
-        Raises:
-            ValueError: If there is no such algorithm, or for what that does not take.
-        """
+        """Adds a group, as torch does, to the algorithm that it names."""
         super().add_param_group(param_group)
         if "parts" not in self.__dict__:  # which are made of all groups at once
             return
@@ -107,7 +102,6 @@ class MixedOptimizer(ExactState, Optimizer):
 
     @property
     def master_weights(self) -> bool:
-        """Whether weights of low precision have copies in float32."""
         return all(part.master_weights for part in self.__dict__.get("parts", {}).values())
 
     @master_weights.setter
@@ -119,11 +113,7 @@ class MixedOptimizer(ExactState, Optimizer):
     # in a part: the parts' steps are compiled, each by itself.
     @torch.compiler.disable(recursive=False)
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Takes one step, as other optimizers do.
-
-        Raises:
-            RuntimeError: Where a schedule-free part's parameters are those to evaluate.
-        """
+        """Takes one step, as other optimizers do."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

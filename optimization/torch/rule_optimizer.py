@@ -168,7 +168,6 @@ class RuleOptimizer(ExactState):
         return loss
 
     def keeps_float32(self, parameter: Tensor) -> bool:
-        """Says whether a parameter's state is float32 though the parameter is not."""
         return parameter.dtype in LOW_PRECISION
 
     # torch.compile runs a method of this name as it is, with lists, and returns constants.

@@ -74,7 +74,6 @@ class ConfiguredScheduler(LRScheduler):
         return rates_text(self)
 
     def get_lr(self) -> list[Any]:
-        """Returns the learning rate of each group after `last_epoch` steps."""
         return rates_after(self._rates, self.optimizer.param_groups, self.last_epoch)
 
     def step(self, epoch: int | None = None) -> None:
@@ -99,10 +98,7 @@ class ConfiguredScheduler(LRScheduler):
         return {name: _plain(self.__dict__[name]) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from where `state_dict` was taken, with the values that the config has there.
-
-        What a part of a state does not have stays as it is.
-        """
+        """Goes on from where a state, or a part of one, was taken, as the config has it there."""
         if "num_bad_epochs" in state_dict:
             raise ValueError(
                 "The loaded state is that of a scheduler that follows a metric; this one follows "

@@ -25,7 +25,6 @@ class ScheduleFree(RuleOptimizer):
 
     @property
     def counts(self) -> dict[str, Any]:
-        """What groups count, and what they hold now, at the start."""
         return {**super().counts, "train_mode": True}
 
     @torch.no_grad()
@@ -57,11 +56,7 @@ class ScheduleFree(RuleOptimizer):
     # Numbers of groups that change would have it compiled anew at each step.
     @torch.compiler.disable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Takes one step, as other optimizers do.
-
-        Raises:
-            RuntimeError: Where the parameters hold x.
-        """
+        """Takes one step, as other optimizers do; a `RuntimeError` where the parameters hold x."""
         check_training(self.param_groups)
         return super().step(closure)
 
@@ -69,12 +64,10 @@ class ScheduleFree(RuleOptimizer):
     # weight, for float32.
 
     def shared_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what a group shares, as the rule knows it."""
         shared, last = super().shared_of(group), _weight(group)
         return {**shared, "sum_of_weights": group["weight_sum"] / last if last else 0.0}
 
     def keep_shared(self, group: dict[str, Any], shared: types.SimpleNamespace) -> None:
-        """Keeps what a group shares."""
         super().keep_shared(group, shared)
         group["weight_sum"] = shared.sum_of_weights * _weight(group)
 

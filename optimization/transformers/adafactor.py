@@ -64,8 +64,9 @@ class Adafactor(native.Adafactor):
         relative_step: bool = True,
         warmup_init: bool = False,
     ):
-        others = ("self", "params", "__class__")
-        defaults = {name: value for name, value in locals().items() if name not in others}
+        defaults = dict(locals())
+        for name in ("self", "params"):
+            del defaults[name]
         # Not the constructor of the base class, whose arguments have other names.
         self._latest = 0.0
         self.check_group(defaults)

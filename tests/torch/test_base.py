@@ -19,7 +19,6 @@ from tests.torch.common import (
 )
 
 import optimization.torch as native  # isort: skip
-from optimization.torch.arguments import native_arguments  # isort: skip
 from optimization.torch import (  # isort: skip
     LAMB,
     LARS,
@@ -44,7 +43,8 @@ def cases(of_type):
         section = contracts.section_of(kind, fields)
         name = native_name(section.origin())
         if name and section.own_learning_rate() is None:
-            found[label] = (getattr(native, name), native_arguments(section))
+            cls = getattr(native, name)
+            found[label] = (cls, cls.arguments_of(section))
     return found
 
 
