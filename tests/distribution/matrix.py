@@ -8,11 +8,13 @@ Run in a process of its own for each kind of device, `python -m tests.distributi
     fit       one device, `model.fit` in place of the trainer's loop
 
 All combinations run in turn, which saves the start of a process for each. They are not all that
-there could be, which would take long. On mirrored devices every optimizer meets each clip, and each
-accumulation with and without averages, and every clip meets these four with some optimizers; two
+there could be, which would take long; optimizers of one class, which differ by name, are one. On
+mirrored devices every optimizer meets two clips, both accumulations, and has averages with one of
+these; each clip meets every accumulation with and without averages with some optimizers. Two
 processes take half of that. These updates are plain (`jit_compile: false`), since fused ones
-(`auto`) take long to compile: every optimizer has those once, with all the rest. `fit` takes each
-optimizer once, with fused updates or within a step that XLA compiles as a whole.
+(`auto`) take long to compile: every optimizer has those once, with all the rest, by turns on
+mirrored devices and in two processes. `fit` takes each optimizer once, with fused updates or within
+a step that XLA compiles as a whole.
 
 Writes the weights, and the averages where there are any, to an npz file: "sgd, clipnorm, 4,
 average, plain: matrix/head/kernel"; and how many kinds of variable had fused updates: "kinds: sgd,
@@ -29,7 +31,6 @@ from typing import NamedTuple
 import numpy as np
 
 from optimization import (
-    OPTIMIZERS_CLS,
     DataConfig,
     ExperimentConfig,
     OptimizationConfig,
@@ -37,6 +38,7 @@ from optimization import (
     TaskConfig,
 )
 from optimization.training import Task, array_batches
+from tests.rules import contracts
 
 UPDATES, BATCH, FEATURES = 3, 16, 4
 STRATEGIES = {
@@ -100,7 +102,7 @@ def optimization_config(combination):
 
 def averages_by_itself(name):
     """Whether a type has an average whatever is asked for, in the place of the weights."""
-    return name.startswith("schedule_free")
+    return contracts.section_of(name, {}).schedule_free
 
 
 def arrays():
@@ -206,27 +208,41 @@ class Setting:
         return {**found, f"kinds: {label}": len(optimizer.stage(Update).updates._fused._updates)}
 
 
+def names():
+    """Returns the types of optimizers, of those that are the same class the first."""
+    origins = {kind: contracts.section_of(kind, {}).origin() for kind in contracts.rules()}
+    first = {origin: kind for kind, origin in reversed(origins.items())}
+    return [kind for kind, origin in origins.items() if first[origin] == kind]
+
+
 def combinations(kind):
     """Yields the combinations of a kind of device."""
-    for number, name in enumerate(OPTIMIZERS_CLS):
+    for number, name in enumerate(names()):
+        if kind == "one":
+            others = [*plain("mirrored", number), *plain("fit", number), FUSED]
+            clips = [
+                clip for clip in CLIPS if name == "sgd" or clip in {each[0] for each in others}
+            ]
+            for clip in clips:
+                yield Combination(name, clip, 1, True)
+            continue
         for settings in plain(kind, number):
             yield Combination(name, *settings)
-        if kind in ("mirrored", "workers") or (kind == "fit" and number % 2):
+        if kind in (("mirrored",), ("workers", "fit"))[number % 2]:
             yield Combination(name, *FUSED, fused=True)
 
 
 def plain(kind, number):
     """Returns (clip, accumulation, averaged) of an optimizer's combinations with plain updates."""
-    if kind == "one":
-        return [(clip, 1, True) for clip in CLIPS]
     if kind == "fit":
         return [] if number % 2 else [("global_clipnorm", ACCUMULATIONS[number // 2 % 2], True)]
-    # A Latin square: each of the four with another clip for the next optimizer.
-    others = list(itertools.product(ACCUMULATIONS, (False, True)))
-    turns = number % len(others)
-    turned = others[turns:] + others[:turns]
-    found = [(clip, *other) for clip, other in zip(CLIPS, turned, strict=True)]
-    return found if kind == "mirrored" else found[number // len(others) % 2 :: 2]
+    every = list(itertools.product(CLIPS, ACCUMULATIONS, (False, True)))
+    clip, accumulation, averaged = first = every[number % len(every)]
+    # The other accumulation without averages if these were with, and the next clip.
+    clips, (one, several) = list(CLIPS), ACCUMULATIONS
+    other = clips[(clips.index(clip) + 1) % len(clips)]
+    second = (other, several if accumulation == one else one, not averaged)
+    return [first, second] if kind == "mirrored" else [first]
 
 
 def main(kind, path):

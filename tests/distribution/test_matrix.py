@@ -1,6 +1,6 @@
 """Two devices, two processes and `fit` end where one device in the trainer's loop ends.
 
-For every registered optimizer; `matrix` says which clips, accumulations, averages and kinds of
+For every registered rule; `matrix` says which clips, accumulations, averages and kinds of
 update each meets. What is compared with is one device, plain updates and updates of one batch.
 """
 
@@ -10,7 +10,6 @@ import json
 import numpy as np
 import pytest
 
-from optimization import OPTIMIZERS_CLS
 from tests.distribution import matrix
 from tests.distribution.matrix import Combination
 from tests.training.test_distribution import free_ports
@@ -79,30 +78,31 @@ def assert_equals_one_device(values, one, combination):
 KINDS = ("mirrored", "worker 0", "worker 1", "fit")
 
 
-def test_no_pair_is_left_out():
-    values = (OPTIMIZERS_CLS, matrix.CLIPS, matrix.ACCUMULATIONS, (False, True))
-    plain = [each for each in matrix.combinations("mirrored") if not each.fused]
-    for one, other in itertools.combinations(range(len(values)), 2):
-        met = {(each[one], each[other]) for each in plain}
-        assert met == set(itertools.product(values[one], values[other]))
-    every = set(itertools.product(*values[1:]))
+def test_nothing_is_left_out():
+    every = set(itertools.product(matrix.CLIPS, matrix.ACCUMULATIONS, (False, True)))
     for kind in ("mirrored", "workers"):
-        found = list(matrix.combinations(kind))
-        assert {each[1:4] for each in found if not each.fused} == every
-        assert {each.name for each in found if each.fused} == set(OPTIMIZERS_CLS)
-    assert {each.name for each in matrix.combinations("fit")} == set(OPTIMIZERS_CLS)
+        plain = [each for each in matrix.combinations(kind) if not each.fused]
+        assert {each.name for each in plain} == set(matrix.names())
+        assert {each[1:4] for each in plain} == every
+    for name in matrix.names():
+        found = [e for e in matrix.combinations("mirrored") if e.name == name and not e.fused]
+        assert {each.accumulation for each in found} == set(matrix.ACCUMULATIONS)
+        assert {each.averaged for each in found} == {False, True}
+    several = [*matrix.combinations("mirrored"), *matrix.combinations("workers")]
+    assert {each.name for each in several if each.fused} == set(matrix.names())
+    assert {each.name for each in matrix.combinations("fit")} == set(matrix.names())
     assert {each.fused for each in matrix.combinations("fit")} == {False, True}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", list(OPTIMIZERS_CLS))
+@pytest.mark.parametrize("name", matrix.names())
 def test_it_equals_one_device(results, kind, name):
     for combination in combinations(kind, name):
         assert_equals_one_device(results[kind], results["one"], combination)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", list(OPTIMIZERS_CLS))
+@pytest.mark.parametrize("name", matrix.names())
 def test_updates_are_fused_where_they_should_be(results, kind, name):
     # Two matrices of one shape, of which Muon leaves the head to AdamW, and a vector.
     kinds = 3 if name == "muon" else 2
@@ -116,13 +116,13 @@ def test_the_devices_are_as_many_as_they_should_be(results):
     assert replicas == {"one": 1, "fit": 1, "mirrored": 2, "worker 0": 2, "worker 1": 2}
 
 
-@pytest.mark.parametrize("name", list(OPTIMIZERS_CLS))
+@pytest.mark.parametrize("name", matrix.names())
 def test_the_weights_have_moved_far(results, name):
     """A difference of one part in a million means something only where weights move by more."""
-    values = of_combination(results["one"], Combination(name, "none", 1, True))
-    for path, value in values.items():
-        if not path.startswith("average/"):
-            assert np.abs(value - results["one"][f"start: {path}"]).max() > 2e-5
+    for combination in combinations("one", name):
+        for path, value in of_combination(results["one"], combination).items():
+            if not path.startswith(("average/", "kinds")):
+                assert np.abs(value - results["one"][f"start: {path}"]).max() > 2e-5
 
 
 @pytest.mark.parametrize("clip", [clip for clip in matrix.CLIPS if clip != "none"])

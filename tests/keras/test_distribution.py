@@ -30,7 +30,7 @@ def report():
 @pytest.mark.slow
 def test_two_replicas_equal_one(report):
     errors = report["errors"]
-    assert len(errors) >= 2 * report["optimizers"] + 6
+    assert len(errors) >= report["cases"] + 6
     # The gradient is summed in two halves: five float32 steps differ by roundings.
     assert {way: error for way, error in errors.items() if not error < 1e-6} == {}
 

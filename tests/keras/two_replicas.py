@@ -10,40 +10,53 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from optimization.optimizers import (
-    LAMB,
-    Adafactor,
-    AdafactorKeras,
-    AdamWeightDecay,
-    ParamGroup,
-    PipelineOptimizer,
-    ScheduleFreeAdamW,
-)
+from optimization import OPTIMIZERS_CLS
+from optimization.optimizers import AdamWeightDecay, ParamGroup, PipelineOptimizer
 from tests.golden_cases import make_variable, make_variables
 from tests.keras.common import TableSchedule
+from tests.rules import contracts
 
-OPTIMIZERS = {
-    "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
-    "keras_adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
-    "nadam": lambda: keras.optimizers.Nadam(0.01),
-    "muon": lambda: keras.optimizers.Muon(0.01, weight_decay=0.1),
-    "adamw": lambda: AdamWeightDecay(
-        0.01, weight_decay_rate=0.1, exclude_from_weight_decay=["bias"]
-    ),
-    "lamb": lambda: LAMB(0.01, weight_decay_rate=0.1),
-    "adafactor_keras": lambda: AdafactorKeras(0.01),
-    "adafactor_relative": lambda: Adafactor(
-        step_size="relative", step_count="per_parameter", min_dim_size_to_factor=2, beta1=0.9
-    ),
+
+def momentum():
+    return keras.optimizers.SGD(0.1, momentum=0.9)
+
+
+def keras_adamw():
+    return keras.optimizers.AdamW(0.01, weight_decay=0.1)
+
+
+def adamw():
+    return AdamWeightDecay(0.01, weight_decay_rate=0.1, exclude_from_weight_decay=["bias"])
+
+
+# Keras' own, which are updated plainly.
+KERAS = {
+    "keras_adamw": keras_adamw,
+    "keras_nadam": lambda: keras.optimizers.Nadam(0.01),
+    "keras_muon": lambda: keras.optimizers.Muon(0.01, weight_decay=0.1),
 }
-
-
-def schedule_free():
-    return ScheduleFreeAdamW(0.01, warmup_steps=3, weight_decay=0.1)
-
-
 ARGUMENTS = {"global_clipnorm": 0.5, "ema": {"average_decay": 0.9}}
 ACCUMULATION = {"gradient_accumulation_steps": 2}
+
+
+def maker(kind, fields):
+    """Returns a function that makes the optimizer of a case."""
+    section = contracts.section_of(kind, fields)
+    rate = 0.01 if section.own_learning_rate() is None else None
+    return lambda: OPTIMIZERS_CLS[kind](rate, **section.arguments())
+
+
+def cases():
+    """Yields name, optimizer and arguments: of each rule that with all its switches.
+
+    `tests/distribution` has their defaults.
+    """
+    for name, make in KERAS.items():
+        yield name, make, {}
+    busiest = contracts.all_cases(lambda kind: [contracts.busiest(kind)], once_a_class=True)
+    for name, (kind, fields) in busiest.items():
+        own_average = contracts.section_of(kind, fields).schedule_free
+        yield name, maker(kind, fields), {"ema": None} if own_average else {}
 
 
 def groups():
@@ -212,7 +225,7 @@ def refusals(strategy):
     return messages
 
 
-def placed_error(name, **more):
+def placed_error(make, **more):
     """Some weights on another device than the optimizer, without a strategy."""
 
     def trained(jit_compile):
@@ -220,9 +233,7 @@ def placed_error(name, **more):
         for number, (path, value) in enumerate(initial().items()):
             with tf.device(f"CPU:{number % 2}"):
                 variables.append(make_variable(path, value))
-        optimizer = PipelineOptimizer(
-            OPTIMIZERS[name](), **ARGUMENTS, **more, jit_compile=jit_compile
-        )
+        optimizer = PipelineOptimizer(make(), **ARGUMENTS, **more, jit_compile=jit_compile)
 
         @tf.function
         def step(ids, targets):
@@ -242,7 +253,7 @@ def overwritten_error(strategy):
         with strategy.scope():
             variables = make_variables(initial())
             variables[2].overwrite_with_gradient = True
-            optimizer = PipelineOptimizer(OPTIMIZERS["keras_adamw"](), jit_compile=jit_compile)
+            optimizer = PipelineOptimizer(keras_adamw(), jit_compile=jit_compile)
             optimizer.build(variables)
 
         @tf.function
@@ -262,7 +273,7 @@ def loss_scale_error(strategy):
     scale = 1024.0
     with strategy.scope():
         variables = make_variables(initial())
-        inner = PipelineOptimizer(OPTIMIZERS["adamw"](), **ARGUMENTS)
+        inner = PipelineOptimizer(adamw(), **ARGUMENTS)
         optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=scale)
         optimizer.build(variables)
 
@@ -279,7 +290,7 @@ def loss_scale_error(strategy):
 
     for ids, targets in batches():
         step(tf.constant(ids), tf.constant(targets))
-    return error(state(inner, variables), on_one(OPTIMIZERS["adamw"]))
+    return error(state(inner, variables), on_one(adamw))
 
 
 def unequal_after_two_swaps(strategy):
@@ -345,41 +356,40 @@ def main():
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     report = {"errors": {}, "refusals": refusals(strategy)}
-    report.update(steps=STEPS, optimizers=len(OPTIMIZERS))
-    for name, make in OPTIMIZERS.items():
-        expected = on_one(make)
-        for way, outside in (("outside", True), ("inside", False)):
-            for mode, in_function in (("eager", False), ("function", True)):
-                if mode == "eager" and name != "adamw":
-                    continue  # the same code, slowly
-                actual = on_two(make, strategy, outside, in_function)
-                report["errors"][f"{name}, {way} run, {mode}"] = error(actual, expected)
-    for pipeline, arguments in PIPELINES.items():
-        expected = on_one(OPTIMIZERS["keras_adamw"], **arguments())
-        for way, outside in (("outside", True), ("inside", False)):
-            for mode, in_function in (("eager", False), ("function", True)):
-                actual = on_two(
-                    OPTIMIZERS["keras_adamw"], strategy, outside, in_function, **arguments()
-                )
-                report["errors"][f"{pipeline}, {way} run, {mode}"] = error(actual, expected)
-    for name in ("keras_adamw", "lamb", "nadam"):
-        report["errors"][f"{name}, on two devices"] = placed_error(name)
-    report["errors"]["accumulation, on two devices"] = placed_error("adamw", **ACCUMULATION)
-    report["errors"]["overwritten"] = overwritten_error(strategy)
-    expected = on_one(schedule_free, ema=None)
-    for way, outside in (("outside", True), ("inside", False)):
-        actual = on_two(schedule_free, strategy, outside, True, ema=None)
-        report["errors"][f"schedule-free, {way} run"] = error(actual, expected)
-    expected = on_one(OPTIMIZERS["keras_adamw"], dtype="bfloat16")
-    report["low precision"] = [
-        error(
-            on_two(OPTIMIZERS["keras_adamw"], strategy, outside, True, dtype="bfloat16"), expected
+    report.update(steps=STEPS, cases=0)
+    for name, make, more in cases():
+        expected = on_one(make, **more)
+        for outside in (True, False):
+            way = f"{name}, {'outside' if outside else 'inside'} run"
+            report["errors"][way] = error(on_two(make, strategy, outside, True, **more), expected)
+            report["cases"] += 1
+    expected = on_one(adamw)
+    for outside in (True, False):
+        actual = on_two(adamw, strategy, outside, False)
+        report["errors"][f"adamw, {'outside' if outside else 'inside'} run, eager"] = error(
+            actual, expected
         )
+    for pipeline, arguments in PIPELINES.items():
+        expected = on_one(keras_adamw, **arguments())
+        for way, outside in (("outside", True), ("inside", False)):
+            for mode, in_function in (("eager", False), ("function", True)):
+                if mode == "eager" and pipeline not in ("both", "groups, accumulation"):
+                    continue  # the same code, slowly
+                actual = on_two(keras_adamw, strategy, outside, in_function, **arguments())
+                report["errors"][f"{pipeline}, {way} run, {mode}"] = error(actual, expected)
+    for kind in ("lamb", "nadam"):
+        report["errors"][f"{kind}, on two devices"] = placed_error(maker(kind, {}))
+    report["errors"]["keras_adamw, on two devices"] = placed_error(keras_adamw)
+    report["errors"]["accumulation, on two devices"] = placed_error(adamw, **ACCUMULATION)
+    report["errors"]["overwritten"] = overwritten_error(strategy)
+    expected = on_one(keras_adamw, dtype="bfloat16")
+    report["low precision"] = [
+        error(on_two(keras_adamw, strategy, outside, True, dtype="bfloat16"), expected)
         for outside in (True, False)
     ]
     calls = []
-    expected = on_one(OPTIMIZERS["sgd"])
-    actual = on_two(OPTIMIZERS["sgd"], strategy, True, False, aggregator=own_sum(calls))
+    expected = on_one(momentum)
+    actual = on_two(momentum, strategy, True, False, aggregator=own_sum(calls))
     report["errors"]["own aggregator"] = error(actual, expected)
     report["aggregator_calls"] = len(calls)
     report["swaps"] = unequal_after_two_swaps(strategy)
@@ -389,7 +399,7 @@ def main():
     report["errors"]["fit, use_ema"] = fit_error(strategy, ema=ends_averaged)
     one = tf.distribute.OneDeviceStrategy("CPU:0")
     for way, outside in (("outside", True), ("inside", False)):
-        actual = on_two(OPTIMIZERS["sgd"], one, outside, True)
+        actual = on_two(momentum, one, outside, True)
         report["errors"][f"one device, {way} run"] = error(actual, expected)
     json.dump(report, sys.stdout)
 
