@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from optimization import LR_CLS, OPTIMIZERS_CLS, ConfigError, ConfigWarning, OptimizationConfig
+from tests.rules import contracts
 
 STEPS = 50
 SHAPES = {
@@ -28,8 +29,8 @@ EXCLUDED = {"exclude_from_weight_decay": ["bias", "norm"]}
 CORRECTED = {"epsilon_placement": "corrected"}
 FACTORED = {"min_dim_size_to_factor": 3}
 
-# Every type, and the switches that select another form.
-OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
+# The rows of types that are chosen by hand; `optimizers` adds those of all other types.
+CHOSEN: list[tuple[str, dict[str, Any]]] = [
     ("sgd", {}),
     ("sgd", {"momentum": 0.9, "weight_decay": 0.1}),
     ("sgd", {"momentum": 0.9, "nesterov": True, "decay": 0.1}),
@@ -129,20 +130,26 @@ def label(kind: str, switches: dict[str, Any]) -> str:
     return " ".join([kind, *(f"{k}={json.dumps(v)}" for k, v in switches.items())])
 
 
+def _ours(registry: Any) -> list[str]:
+    """Returns the registered types, but for those of tests."""
+    modules = {name: registry.config_class(name).__module__ for name in registry}
+    return [name for name, module in modules.items() if module.startswith("optimization.")]
+
+
+def optimizers() -> list[tuple[str, dict[str, Any]]]:
+    """Returns every type, with the switches that select another form.
+
+    A type of which none is chosen has its defaults, and all switches that can act together.
+    """
+    chosen = {kind for kind, _ in CHOSEN}
+    others = [kind for kind in _ours(OPTIMIZERS_CLS) if kind not in chosen]
+    derived = [(kind, fields) for kind in others for fields in contracts.least_and_most(kind)]
+    return [*CHOSEN, *derived]
+
+
 def unlisted() -> list[str]:
-    """Returns the registered types that no case covers, but for those of tests."""
-
-    def ours(registry: Any, name: str) -> bool:
-        return registry.config_class(name).__module__.startswith("optimization.")
-
-    optimizers = {kind for kind, _ in OPTIMIZERS}
-    rates = {*RATES, *FOLLOWING_A_METRIC}
-    return [
-        name
-        for registry, listed in ((OPTIMIZERS_CLS, optimizers), (LR_CLS, rates))
-        for name in registry
-        if name not in listed and ours(registry, name)
-    ]
+    """Returns the learning rates that no case covers."""
+    return [name for name in _ours(LR_CLS) if name not in {*RATES, *FOLLOWING_A_METRIC}]
 
 
 def learning_rates() -> dict[str, dict[str, Any]]:
@@ -165,7 +172,7 @@ def configs(
         rates: Names of learning rates; None for all.
     """
     sections = learning_rates()
-    for kind, switches in OPTIMIZERS:
+    for kind, switches in optimizers():
         optimizer = {"type": kind, kind: switches}
         section = OptimizationConfig({"optimizer": optimizer}).optimizer.get()
         own = section.own_learning_rate() is not None

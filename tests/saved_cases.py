@@ -1,9 +1,13 @@
 """The optimizers of which `golden/saved` has files: every type, and every layout of state.
 
 The goldens have a copy of what makes them: what is here is read by `tools/saved_goldens.py` alone.
+A type that is not listed is saved with its defaults, and with all its switches.
 """
 
 from typing import Any
+
+from optimization import OPTIMIZERS_CLS
+from tests.rules import contracts
 
 Config = dict[str, Any]
 
@@ -17,7 +21,7 @@ RATE = {
 CONSTANT = {"learning_rate": {"type": "constant", "constant": {"learning_rate": 0.05}}}
 FALLING = {"type": "linear", "linear": {"initial_learning_rate": 0.9, "decay_steps": 10}}
 
-# What each type of optimizer has files of: its defaults, and what changes its state or its names.
+# What types have files of: their defaults, and what changes their state or their names.
 SECTIONS: dict[str, dict[str, Config]] = {
     "sgd": {
         "defaults": {},
@@ -143,9 +147,14 @@ def _following(kind: str, **settings: Any) -> Config:
     return {"optimizer": MOMENTUM["optimizer"], "learning_rate": rate}
 
 
+def _unlisted(kind: str) -> dict[str, Config]:
+    return {"defaults": {}, "everything": contracts.busiest(kind)}
+
+
 def _of_types() -> dict[str, Config]:
     cases = {}
-    for kind, sections in SECTIONS.items():
+    others = {kind: _unlisted(kind) for kind in OPTIMIZERS_CLS if kind not in SECTIONS}
+    for kind, sections in {**SECTIONS, **others}.items():
         for name, section in sections.items():
             config = {"optimizer": {"type": kind, kind: section}}
             if kind.startswith("schedule_free") or f"{kind}, {name}" == "adafactor_keras, defaults":

@@ -24,7 +24,7 @@ NATIVE = [
 ]
 
 
-def test_every_registered_type_is_in_a_case():
+def test_every_registered_learning_rate_is_in_a_case():
     assert agreement.unlisted() == []
 
 
