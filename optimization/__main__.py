@@ -18,16 +18,10 @@ from optimization.training.registries import get_experiment
 
 
 def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
-    """Reads the optimization part of one file.
+    """Reads the optimization part of one file; returns it and what is doubtful about it.
 
     An experiment file may lack a `type` or another value that is required, since the registered
     experiment, on which the file is layered, may set it; that is reported and is no error.
-
-    Returns:
-        The config, and what is doubtful about it.
-
-    Raises:
-        ConfigError: All that is wrong.
     """
     params, unread = yaml_file.read_file(path)
     if not params and not unread:
@@ -40,19 +34,19 @@ def validate(path: str) -> tuple[OptimizationConfig, list[Problem]]:
     if place:
         problems += surroundings(params)
     # What a duration takes and the file does not say, the experiment must say.
-    config, unsized = config.sized(_training_length(params))
+    trainer = params.get("trainer")
+    values = trainer if isinstance(trainer, Mapping) else {}
+    lengths = [values.get(name) for name in ("train_steps", "steps_per_epoch")]
+    length = TrainingLength(*(n if type(n) is int and n > 0 else None for n in lengths))
+    config, unsized = config.sized(length)
     problems += [problem for problem in unsized if problem.code != "missing"]
     found, doubts = findings(config, [*unread, *problems])
-    problems = []
-    for problem in found:
-        problem = problem._replace(origin=problem.origin or Origin(path))
-        if place and problem.code == "missing":
-            message = "is not set in this file; the registered experiment must set it"
-            doubts.append(problem._replace(code="incomplete", message=message))
-        else:
-            problems.append(problem)
-    if problems:
-        raise ConfigError(problems)
+    found = [problem._replace(origin=problem.origin or Origin(path)) for problem in found]
+    errors = [problem for problem in found if not place or problem.code != "missing"]
+    if errors:
+        raise ConfigError(errors)
+    message = "is not set in this file; the registered experiment must set it"
+    doubts += [problem._replace(code="incomplete", message=message) for problem in found]
     return config, doubts
 
 
@@ -61,12 +55,7 @@ def validate_over(
 ) -> tuple[OptimizationConfig, list[Problem]]:
     """Reads a whole file, its task too, over `experiment`, as the trainer does.
 
-    Returns:
-        The optimization part of the result, and what is doubtful about it; that includes what keeps
-        the trainer from its usual mode.
-
-    Raises:
-        ConfigError: All that is wrong.
+    What is doubtful includes what keeps the trainer from its usual mode.
     """
     params, unread = yaml_file.read_file(path)
     config, problems = layered(experiment, [params])
@@ -75,14 +64,6 @@ def validate_over(
         raise ConfigError(error._replace(origin=error.origin or Origin(path)) for error in errors)
     doubts = of_the_layers(doubts)
     return config.trainer.optimizer_config, doubts + config.problems_in_mode("train_and_eval")
-
-
-def _training_length(params: Mapping) -> TrainingLength:
-    """Returns what an experiment file says about the length of the training."""
-    trainer = params.get("trainer")
-    values = trainer if isinstance(trainer, Mapping) else {}
-    steps = [values.get(name) for name in ("train_steps", "steps_per_epoch")]
-    return TrainingLength(*(s if type(s) is int and s > 0 else None for s in steps))
 
 
 def _summary(config: OptimizationConfig) -> str:

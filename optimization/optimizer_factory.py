@@ -37,8 +37,7 @@ register_optimizer = OPTIMIZERS_CLS.register
 register_learning_rate = LR_CLS.register
 register_warmup = WARMUP_CLS.register
 
-GradientsAndVariables = list[tuple[Any, Any]]
-GradientFunction = Callable[[GradientsAndVariables], GradientsAndVariables]
+GradientFunction = Callable[[list[tuple[Any, Any]]], list[tuple[Any, Any]]]
 OptimizerT = typing.TypeVar("OptimizerT", bound="keras.optimizers.Optimizer")
 
 
@@ -78,12 +77,7 @@ class OptimizerFactory:
         return printing.call(type(self).__name__, **printing.sections(self._config))
 
     def build_learning_rate(self) -> "keras.optimizers.schedules.LearningRateSchedule | float":
-        """Builds the learning rate with its warmup.
-
-        Returns:
-            A Keras schedule, a function of the number of optimizer steps done; a float where the
-            rate is constant.
-        """
+        """Builds the learning rate with its warmup: a Keras schedule, or a float if constant."""
         extras.require("keras")
         from optimization.schedules.keras_schedules import build_schedule
         from optimization.schedules.scaled import scaled
@@ -92,14 +86,7 @@ class OptimizerFactory:
         return scaled(lr, self.learning_rate_factor, _decay_of(self._config.optimizer.get()))
 
     def learning_rate_curve(self, steps: "Sequence[int] | np.ndarray") -> "np.ndarray":
-        """Returns the learning rate at each of `steps`, computed by NumPy alone.
-
-        Args:
-            steps: Numbers of optimizer steps done, of any shape.
-
-        Returns:
-            Float64 values, of the shape of `steps`.
-        """
+        """Returns the learning rate after each number of `steps`, in float64, by NumPy alone."""
         import numpy as np
 
         from optimization.schedules import curve
@@ -150,12 +137,10 @@ class OptimizerFactory:
                 (gradient, variable).
             gradient_transformers: Applied in turn to the list of (gradient, variable), after
                 aggregation. They may not be combined with clips.
-            postprocessor: Applied to the optimizer; its result, a Keras optimizer, is returned.
+            postprocessor: Applied to the `PipelineOptimizer`; its result, a Keras optimizer, is
+                returned.
             model: The model that is trained, for parameter groups by `layer_type` and for an
                 average of all weights; not needed otherwise.
-
-        Returns:
-            A `PipelineOptimizer`, which is a Keras optimizer; or what `postprocessor` returns.
 
         Raises:
             ValueError: For transformers together with a clip.

@@ -1,6 +1,5 @@
 """State that starts as a copy of a weight, as averages do, and float32 copies to train."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,7 +14,7 @@ if _TENSORFLOW:
     import tensorflow as tf
 
 
-class CopiesWeights:
+class CopiesWeights(keras.optimizers.Optimizer):
     """Mixin for an optimizer: makes copies of weights, also of those that have no value yet.
 
     On TensorFlow a model that was not built makes its weights inside the function that trains it.
@@ -24,8 +23,6 @@ class CopiesWeights:
     """
 
     _unfilled: "_Unfilled | None" = None
-    add_variable: Callable[..., Any]
-    path_of: Callable[[Any], str]
 
     def add_copy(self, weight: Any, name: str, aggregation: str = "none") -> keras.Variable:
         """Adds a variable, float32 at least, that starts as a copy of a weight."""

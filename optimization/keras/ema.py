@@ -88,7 +88,6 @@ class WeightAverage(Swappable):
     # State
 
     def build(self, optimizer: CopiesWeights, variables: Sequence[Any]) -> None:
-        """Creates the averages of the trainable variables, as variables of `optimizer`."""
         super().build(optimizer, variables)
         self._add(optimizer, variables)
 
@@ -98,11 +97,7 @@ class WeightAverage(Swappable):
         return [w for w in model.weights if id(w) not in known and _is_averaged(w)]
 
     def add(self, optimizer: CopiesWeights, weights: Sequence[Any]) -> None:
-        """Creates the averages of the weights that trainable variables leave out.
-
-        Raises:
-            ValueError: If averages were loaded before, and not for these weights.
-        """
+        """Creates the averages of the weights that trainable variables leave out."""
         before = len(self.variables_by_path())
         self._add(optimizer, weights)
         self.loads_later = None
@@ -134,13 +129,6 @@ class WeightAverage(Swappable):
     # Its part of a step
 
     def guard(self) -> contextlib.AbstractContextManager[Any]:
-        """Returns a context for a step, which raises where a step must not be taken.
-
-        Raises:
-            ValueError: If the model's other weights are to be averaged but were never given, or
-                are constants inside a function compiled by JAX.
-            RuntimeError: As `Swappable.guard`.
-        """
         if self.loads_later is not None:
             raise ValueError(
                 "The average was made with trainable_weights_only=False: call "
@@ -154,7 +142,6 @@ class WeightAverage(Swappable):
         return super().guard()
 
     def update(self, steps: Any, moved: Collection[int] = ()) -> None:
-        """Moves the averages towards the weights; see `Swappable.update`."""
         share = 1 - self.decay(steps)
         for weight, average in zip(self.weights, self._averages.values(), strict=True):
             if id(weight) not in moved:
@@ -163,10 +150,7 @@ class WeightAverage(Swappable):
     def following(
         self, variables: Sequence[Any], targets: Sequence[Any], steps: Any
     ) -> tuple[dict[int, keras.Variable], Any]:
-        """Returns the averages that can move in an update; see `Swappable.following`.
-
-        Those where nothing comes between: no copy in another dtype, and no constraint.
-        """
+        # Those where nothing comes between: no copy in another dtype, and no constraint.
         averages = dict(zip(map(id, self.weights), self._averages.values(), strict=True))
         found = {
             id(variable): averages[id(variable)]
@@ -176,7 +160,6 @@ class WeightAverage(Swappable):
         return found, 1 - self.decay(steps)
 
     def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
-        """Has the weights become their averages where it is due; see `Swappable.overwrite`."""
         if self.overwrite_frequency is None:
             return
         due = ops.equal(ops.mod(steps, self.overwrite_frequency), 0)
@@ -187,11 +170,7 @@ class WeightAverage(Swappable):
                 variable.assign(ops.where(due, value, ops.convert_to_tensor(variable)))
 
     def finalize(self) -> None:
-        """Has the weights become their averages, where the training is to end so.
-
-        Raises:
-            RuntimeError: If they are swapped.
-        """
+        """Has the weights become their averages, where the training is to end so."""
         if not self.overwrite_at_end:
             return
         if self.is_swapped():

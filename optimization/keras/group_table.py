@@ -9,15 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from optimization.keras.groups import DEFAULT, ParamGroup
+from optimization.keras.groups import ParamGroup
 from optimization.keras.inner import is_decayed
 from optimization.keras.members import Member, Members
 from optimization.keras.rule_optimizer import RuleOptimizer
+from optimization.matching.rules import DEFAULT
 from optimization.schedules.keras_schedules import ConfiguredSchedule, curve_of, is_formula
 from optimization.schedules.scaled import ScaledLearningRate
 from optimization.schedules.steps import telling_steps
-
-_COLUMNS = ("variable", "group", "optimizer", "multiplier", "learning rate", "", "parameters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,7 @@ def format_group_table(rows: Sequence[GroupRow], variables: bool = False) -> str
     for row in rows:
         key = (row.group, row.rule, row.optimizer, row.multiplier, row.rate_text, row.marks)
         together.setdefault(key, []).append(row)
-    lines = [_COLUMNS]
+    lines = [("variable", "group", "optimizer", "multiplier", "learning rate", "", "parameters")]
     for (group, rule, optimizer, multiplier, rate, marks), members in together.items():
         count = f"{len(members)} variable{'s' if len(members) > 1 else ''}"
         name = f"{group} ({rule})" if rule else group
@@ -95,7 +94,7 @@ def format_group_table(rows: Sequence[GroupRow], variables: bool = False) -> str
             lines += [
                 (f"  {row.path}", "", "", "", "", "", f"{row.parameters:,}") for row in members
             ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
@@ -117,9 +116,8 @@ def _highest(rate: Any) -> float | None:
     is_own = isinstance(rate, ConfiguredSchedule | ScaledLearningRate)
     if not is_own and not type(rate).__module__.startswith("keras."):
         return None
-    settings = rate.get_config()
     # One call for each step is slow, and is what all but the formulas need.
-    steps = telling_steps(settings, dense=is_formula(rate))
+    steps = telling_steps(rate.get_config(), dense=is_formula(rate))
     return float(np.max(curve_of(rate, steps)))
 
 
@@ -131,16 +129,7 @@ def table_row(
     averaged: bool,
     highest: Mapping[str, float | None],
 ) -> GroupRow:
-    """Returns the row of a variable.
-
-    Args:
-        path: Its path.
-        group: Its group, None for the default group.
-        member: Who updates it; None if it is frozen.
-        variable: What the member updates.
-        averaged: Whether it has an average.
-        highest: The highest rate of each member with a schedule, by its name.
-    """
+    """Returns the row of a variable of a member, None if it is frozen; see `highest_rates`."""
     rate = 0.0 if member is None else float(ops.convert_to_numpy(member.learning_rate))
     return GroupRow(
         path=path,

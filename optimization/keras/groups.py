@@ -11,10 +11,8 @@ from optimization.configs import printing
 from optimization.keras.inner import check_wrappable, portable
 from optimization.keras.texts import optimizer_text
 from optimization.matching.patterns import as_pattern_list
-from optimization.matching.rules import DEFAULT, MATCHERS, Rule, assigned
+from optimization.matching.rules import DEFAULT, MATCHERS, Rule
 from optimization.schedules.scaled import rate_text
-
-__all__ = ["DEFAULT", "ParamGroup", "assigned", "named", "owning_layer_types"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +61,12 @@ class ParamGroup(Rule):
         if self.match is not None:
             as_pattern_list([self.match], "match")
         if self.ndim is not None:
-            object.__setattr__(self, "ndim", _checked_ndim(self.ndim))
+            ndim = (self.ndim,) if isinstance(self.ndim, int) else tuple(self.ndim)
+            if not ndim or not all(isinstance(n, int) and n >= 0 for n in ndim):
+                raise ValueError(
+                    f"Argument `ndim` must hold integers >= 0, received: ndim={self.ndim!r}"
+                )
+            object.__setattr__(self, "ndim", ndim)
         object.__setattr__(self, "hyperparameters", dict(self.hyperparameters))
         multiplier = self.learning_rate_multiplier
         if not 0 <= multiplier < math.inf:
@@ -79,7 +82,9 @@ class ParamGroup(Rule):
             )
         if self.optimizer is not None:
             check_wrappable(self.optimizer)
-        self._check_all_settings_act()
+        own = (rate is not None, self.optimizer is not None, self.hyperparameters, multiplier != 1)
+        if self.freeze and any(own):
+            raise ValueError("A parameter group with freeze=True can't have other settings.")
 
     def __repr__(self) -> str:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -90,25 +95,15 @@ class ParamGroup(Rule):
             values["optimizer"] = optimizer_text(self.optimizer)
         return printing.call(type(self).__name__, **printing.differing(self, values))
 
-    def _check_all_settings_act(self) -> None:
-        changed = (
-            self.learning_rate is not None
-            or self.optimizer is not None
-            or self.hyperparameters
-            or self.learning_rate_multiplier != 1
-        )
-        if self.freeze and changed:
-            raise ValueError("A parameter group with freeze=True can't have other settings.")
-
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments in a form that JSON can hold."""
-        serialize = keras.saving.serialize_keras_object
-        optimizer = self.optimizer and portable(serialize(self.optimizer))
-        rate = serialize(self.learning_rate) if callable(self.learning_rate) else self.learning_rate
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        hyperparameters = serialize(self.hyperparameters)
-        changed = {"optimizer": optimizer, "learning_rate": rate}
-        return {**fields, **changed, "hyperparameters": hyperparameters}
+        serialize, rate = keras.saving.serialize_keras_object, self.learning_rate
+        return {
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
+            "optimizer": self.optimizer and portable(serialize(self.optimizer)),
+            "learning_rate": serialize(rate) if callable(rate) else rate,
+            "hyperparameters": serialize(self.hyperparameters),
+        }
 
     @classmethod
     def from_config(
@@ -125,13 +120,7 @@ class ParamGroup(Rule):
 
 
 def named(groups: Sequence[ParamGroup]) -> list[ParamGroup]:
-    """Returns the groups, each with a name.
-
-    Raises:
-        TypeError: If something is not a `ParamGroup`.
-        ValueError: If a name is used twice, or is "default".
-    """
-    groups = list(groups)
+    """Returns the groups, each with a name of its own, or raises for what is none."""
     for group in groups:
         if not isinstance(group, ParamGroup):
             raise TypeError(f"Argument `param_groups` must hold ParamGroup, received: {group!r}")
@@ -150,10 +139,3 @@ def owning_layer_types(model: keras.Model) -> dict[int, str]:
         for layer in model._flatten_layers()
         for variable in layer._trainable_variables
     }
-
-
-def _checked_ndim(ndim: Sequence[int]) -> tuple[int, ...]:
-    numbers = (ndim,) if isinstance(ndim, int) else tuple(ndim)
-    if not numbers or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise ValueError(f"Argument `ndim` must hold integers >= 0, received: ndim={ndim!r}")
-    return numbers

@@ -69,7 +69,6 @@ class IterateAverage(Swappable):
         self._entries: dict[str, _Entry] = {}  # by path, in the order of `weights`
 
     def build(self, optimizer: CopiesWeights, variables: Sequence[Any]) -> None:
-        """Finds the weights whose optimizer is schedule-free."""
         super().build(optimizer, variables)
         named = []
         for weight, target in zip(variables, self._masters.of(variables), strict=True):
@@ -81,18 +80,11 @@ class IterateAverage(Swappable):
         self._entries = by_unique_name(named)
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
-        """Returns its variable."""
         return {"swapped": self.swapped}
 
     def guard(self) -> contextlib.AbstractContextManager[Any]:
-        """Returns a context for a step, which raises where weights are swapped.
-
-        Inside a function compiled by JAX nothing can be raised: there the weights become y again,
-        and the gradient of this one step was taken at x.
-
-        Raises:
-            RuntimeError: As `Swappable.guard`.
-        """
+        # Inside a function compiled by JAX nothing can be raised: there the weights become y
+        # again, and the gradient of this one step was taken at x.
         if is_traced(self.swapped.value):
             swapped = ops.convert_to_tensor(self.swapped)
             for entry in self._entries.values():

@@ -24,7 +24,7 @@ class MasterWeights:
 
     def __init__(self) -> None:
         self._copies: dict[int, keras.Variable] = {}
-        self._paths: list[str] = []
+        self._by_path: dict[str, keras.Variable] = {}
 
     def build(
         self,
@@ -33,27 +33,24 @@ class MasterWeights:
         paths: Sequence[str],
         frozen: Sequence[int] | set[int],
     ) -> list[Any]:
-        """Creates the copies, as variables of `optimizer`.
-
-        Returns:
-            For each variable what an inner optimizer is to update: the copy, or itself.
-        """
+        """Creates the copies, as variables of `optimizer`; returns what `of` does."""
+        named = []
         for position, (variable, path) in enumerate(zip(variables, paths, strict=True)):
             if position not in frozen and _needs_copy(variable):
                 copy = optimizer.add_copy(variable, variable.name)
                 copy._path = path  # Keras' optimizers look for patterns in it.
                 self._copies[id(variable)] = copy
-                self._paths.append(path)
+                named.append((f"master/{path}", copy))
+        self._by_path = by_unique_name(named)
         return self.of(variables)
 
     def of(self, variables: Sequence[Any]) -> list[Any]:
-        """Returns for each variable its copy, or itself if it has none."""
+        """Returns for each variable what is updated: its copy, or itself if it has none."""
         return [self._copies.get(id(variable), variable) for variable in variables]
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Returns the copies by the paths of the weights."""
-        copies = zip(self._paths, self._copies.values(), strict=True)
-        return by_unique_name((f"master/{path}", copy) for path, copy in copies)
+        return self._by_path
 
     def brought_up_to_date(self, variables: Sequence[Any]) -> list[Any]:
         """Returns what `of` does, after weights that were assigned have been taken over."""

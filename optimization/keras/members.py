@@ -8,12 +8,13 @@ import keras
 
 from optimization.configs.group_config import LayerDecayConfig
 from optimization.keras import distribution, state
-from optimization.keras.groups import DEFAULT, ParamGroup, assigned, named
+from optimization.keras.groups import ParamGroup, named
 from optimization.keras.inner import argument_of, has_rules_of_decay, share_iterations
-from optimization.keras.paths import path_of
-from optimization.keras.patterns import Among, as_pattern_list, matches_any
+from optimization.keras.paths import Among, path_of
 from optimization.keras.rule_optimizer import RuleOptimizer, checked
 from optimization.keras.rule_part import RulePart, rate_now
+from optimization.matching.patterns import as_pattern_list, matches_any
+from optimization.matching.rules import DEFAULT, assigned
 
 # What `exclude_from_weight_decay` of Keras remembers, outside the config.
 _EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")

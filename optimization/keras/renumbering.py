@@ -20,15 +20,8 @@ def saved_names(
 
     Paths that differ in automatic numbers only are matched in the order of these numbers, if there
     are as many of each kind. A layer is matched as a whole: where its variables would be taken from
-    two layers, or two layers from one, all names stand for themselves.
-
-    Args:
-        names: The names of the variables: such as `optimizer/momentums/dense_2/kernel`.
-        saved: The names in the file.
-        paths: The paths of the model's variables, with which some of the names end.
-
-    Returns:
-        As said; names that nothing was saved under may be among them.
+    two layers, or two layers from one, all names stand for themselves. `paths` are those of the
+    model's variables, with which some of the names end: `optimizer/momentums/dense_2/kernel`.
     """
     if set(names) == set(saved):
         return {name: name for name in names}

@@ -11,8 +11,7 @@ from keras import ops
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.keras.functions import FUNCTIONS
 from optimization.keras.gradients import compute_dtype, densify, is_sparse, shaped, with_values
-from optimization.keras.paths import path_of
-from optimization.keras.patterns import Among
+from optimization.keras.paths import Among, path_of
 from optimization.keras.rule_part import RulePart, rule_arguments
 from optimization.keras.texts import optimizer_text
 from optimization.rules.arrays import State

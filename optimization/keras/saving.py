@@ -1,30 +1,16 @@
 """How `PipelineOptimizer` saves its variables: by path."""
 
 import warnings
-from collections.abc import Callable, Collection, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence, Set
+from typing import Any
 
 import keras
 
 from optimization.keras import state
-from optimization.keras.stages.stage import Stage
 
 
-class SavedByPath:
+class SavedByPath(keras.optimizers.Optimizer):
     """Mixin for an optimizer of stages: saves and loads all variables under their names."""
-
-    name: str
-    built: bool
-    iterations: Any
-    copies_are_filled: Callable[[], None]
-    if TYPE_CHECKING:
-
-        @property
-        def stages(self) -> tuple[Stage, ...]: ...
-        @property
-        def variables(self) -> list[keras.Variable]: ...
-        @property
-        def variable_paths(self) -> list[str]: ...
 
     _early_names: Set[str] = frozenset()  # Of what there is before `build`
     _loaded: dict[str, Any] | None = None
@@ -42,7 +28,6 @@ class SavedByPath:
         return named
 
     def set_weights(self, weights: Sequence[Any]) -> None:
-        """Sets all variables, in the order of `variables`."""
         if len(weights) != len(self.variables):
             raise ValueError(
                 f"Argument `weights` must hold {len(self.variables)} arrays, received: "
@@ -52,7 +37,6 @@ class SavedByPath:
             variable.assign(weight)
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes all variables by path, for Keras' saving."""
         values = {path: variable.numpy() for path, variable in self.variables_by_path().items()}
         for stage in self.stages:
             values.update(stage.kept())
@@ -91,7 +75,6 @@ class SavedByPath:
         )
 
     def _load_what_waited(self) -> None:
-        """Gives the variables that `build` has made the values that were loaded before."""
         values, self._loaded = self._loaded, None
         if values is not None:
             self._load(values, self._early_names)

@@ -14,54 +14,35 @@ import numpy as np
 from optimization.keras.renumbering import saved_names
 
 _LISTED = 20
-# Keras' lists of variables of every kind: positions in them mean nothing.
-_NOT_SLOTS = ("_variables", "_trainable_variables")
 
 
 def inner_variables_by_path(
     optimizer: keras.optimizers.Optimizer, paths: Sequence[str]
 ) -> dict[str, keras.Variable]:
-    """Names an optimizer's variables after its attributes and the model's paths.
+    """Names an optimizer's variables after its attributes and the paths it was built with.
 
-    Args:
-        optimizer: A Keras optimizer.
-        paths: The paths of the variables it was built with, in order.
-
-    Returns:
-        A slot list such as `_momentums` gives `momentums/<path of the model's variable>`, a single
-        variable its attribute's name, anything else the last part of its own path. Where names
-        meet, `#2`, `#3`, ... are appended in order.
+    A slot list such as `_momentums` gives `momentums/<path of the model's variable>`, a single
+    variable its attribute's name, anything else the last part of its own path.
     """
     names: dict[int, str] = {}
-    lists = lists_by_variable(optimizer, len(paths))
     for attribute, value in vars(optimizer).items():
         label = attribute.lstrip("_")
         if isinstance(value, keras.Variable):
             names.setdefault(id(value), label)
-        for slot, path in zip(lists.get(attribute, ()), paths, strict=attribute in lists):
-            if isinstance(slot, keras.Variable):
-                names.setdefault(id(slot), f"{label}/{path}")
+        # Positions in Keras' lists of variables of every kind, and in TensorFlow's own
+        # bookkeeping, mean nothing.
+        elif attribute not in ("_variables", "_trainable_variables") and (
+            not attribute.startswith("_self_")
+            and isinstance(value, list | tuple)
+            and len(value) == len(paths)
+        ):
+            for slot, path in zip(value, paths, strict=True):
+                if isinstance(slot, keras.Variable):
+                    names.setdefault(id(slot), f"{label}/{path}")
     return by_unique_name(
         (names.get(id(variable), variable.path.split("/")[-1]), variable)
         for variable in optimizer.variables
     )
-
-
-def lists_by_variable(
-    optimizer: keras.optimizers.Optimizer, count: int
-) -> dict[str, Sequence[Any]]:
-    """Returns what an optimizer keeps for each of its `count` variables, by attribute.
-
-    Slots, such as `_momentums`, and what else is known of each variable.
-    """
-    return {
-        attribute: value
-        for attribute, value in vars(optimizer).items()
-        if attribute not in _NOT_SLOTS
-        and not attribute.startswith("_self_")  # TensorFlow's own bookkeeping
-        and isinstance(value, list | tuple)
-        and len(value) == count
-    }
 
 
 def by_unique_name(named_variables: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,19 +76,10 @@ def load(
     paths: Sequence[str],
     later: str | tuple[str, ...] | None = None,
 ) -> dict[str, Any]:
-    """Gives variables their saved values; all match or nothing is changed.
+    """Gives variables their saved values; all match, or an error lists what does not.
 
-    Args:
-        variables: The variables, by name.
-        values: The values, by the name under which each was saved.
-        paths: The paths of the model's variables, for `saved_names`.
-        later: Values whose name begins so, or like one of several, may have no variable yet.
-
-    Returns:
-        Such values, by name.
-
-    Raises:
-        ValueError: Listing what is missing, what is left over, and what has another shape.
+    Values whose name begins with `later` may have no variable yet: these are returned. `paths` are
+    those of the model's variables, for `saved_names`.
     """
     names = saved_names(variables, values, paths)
     missing = [name for name in variables if names[name] not in values]

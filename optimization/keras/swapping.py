@@ -51,15 +51,9 @@ class Swappable:
     def following(
         self, variables: Sequence[Any], targets: Sequence[Any], steps: Any
     ) -> tuple[dict[int, keras.Variable], Any]:
-        """Returns what an update that moves averages in the same pass needs.
+        """Returns the averages that the update of `targets` can move, and the share for `move`.
 
-        Args:
-            variables: The weights.
-            targets: What is trained in their place.
-            steps: Number of steps that will have been taken.
-
-        Returns:
-            The averages by `id` of the weight, and the share for `move`.
+        Averages are by `id` of the weight; `targets` is trained in the place of `variables`.
         """
         return {}, None
 
@@ -67,12 +61,7 @@ class Swappable:
         """Moves the averages after `steps` steps, but those of weights whose `id` is in `moved`."""
 
     def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
-        """Has the weights become their averages, if that is due after `steps` steps.
-
-        Args:
-            steps: Number of steps taken.
-            copies: What is trained in the weights' place, in the order of `weights`.
-        """
+        """Has the weights, and what trains in their place, become averages where that is due."""
 
     # The swap
 
@@ -85,11 +74,8 @@ class Swappable:
         return self.swapped is not None and bool(ops.convert_to_numpy(self.swapped))
 
     def swap(self) -> None:
-        """Exchanges weights and averages; a second call restores both bit for bit.
-
-        Raises:
-            RuntimeError: Inside a `tf.function`, where it would run once, while tracing.
-        """
+        """Exchanges weights and averages; a second call restores both bit for bit."""
+        # Inside a `tf.function` it would run once, while tracing.
         if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
             raise RuntimeError("`swap()` must be called eagerly, outside any `tf.function`.")
         restoring = self.is_swapped()

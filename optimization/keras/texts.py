@@ -7,8 +7,6 @@ import keras
 from optimization.configs import printing
 from optimization.schedules.scaled import rate_text
 
-LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
-
 
 def optimizer_text(optimizer: Any) -> printing.Text:
     """Returns a Keras optimizer as its class, learning rate, and what differs from defaults."""
@@ -19,7 +17,8 @@ def optimizer_text(optimizer: Any) -> printing.Text:
 
 def _saved_arguments(optimizer: Any) -> dict[str, Any]:
     """Returns what an optimizer would save, apart from its rates; {} where it can't be saved."""
-    if not isinstance(optimizer._learning_rate, keras.Variable | LearningRateSchedule):
+    saved = keras.Variable | keras.optimizers.schedules.LearningRateSchedule
+    if not isinstance(optimizer._learning_rate, saved):
         return {}  # a function, of which Keras warns
     try:
         config = optimizer.get_config()

@@ -3,7 +3,8 @@ import json
 import keras
 import pytest
 
-from optimization.keras.groups import assigned, named, owning_layer_types
+from optimization.keras.groups import named, owning_layer_types
+from optimization.matching.rules import assigned
 from optimization.optimizers import ParamGroup
 from tests.keras.common import TableSchedule
 

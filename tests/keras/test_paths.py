@@ -1,6 +1,7 @@
 import pytest
 
-from optimization.keras.paths import path_of, settled
+from optimization import ConfigWarning
+from optimization.keras.paths import Among, path_of, settled
 from tests.golden_cases import make_variable
 
 
@@ -34,3 +35,14 @@ def test_what_has_no_path_has_its_name():
 )
 def test_saved_paths_hold_for_the_same_variables_only(saved, expected):
     assert settled(variables("dense/kernel", "dense/kernel"), saved) == expected
+
+
+def test_patterns_without_a_match_are_named_with_the_nearest_paths():
+    paths = ["block/layer_norm/gamma", "head/kernel"]
+    among = Among.of(paths, [make_variable(path, [0.0]) for path in paths])
+    among.require(["gamma", "head"], "exclude")
+    with pytest.raises(ValueError, match=r"`exclude`.*'LayerNorm'.*'block/layer_norm/gamma'"):
+        among.require(["LayerNorm"], "exclude")
+    with pytest.warns(ConfigWarning, match=r"exclude: .*'LayerNorm'.*'block/layer_norm/gamma'"):
+        among.require(["head", "LayerNorm"], "exclude")
+    among.require(["head", "LayerNorm"], "exclude")  # once: warnings are errors in tests

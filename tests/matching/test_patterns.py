@@ -22,8 +22,15 @@ def test_one_pattern_is_a_list_of_one():
     assert as_pattern_list("bias", "exclude") == ["bias"]
     assert as_pattern_list(None, "exclude") is None
     assert as_pattern_list((), "exclude") == []
+    assert as_pattern_list(("a", "b$"), "exclude") == ["a", "b$"]
     with pytest.raises(ValueError, match="`exclude` must hold valid regular expressions"):
         as_pattern_list(["("], "exclude")
+
+
+@pytest.mark.parametrize("given", [["("], "[a", ["fine", 3]])
+def test_what_is_no_regular_expression_is_refused(given):
+    with pytest.raises(ValueError, match="`exclude` must"):
+        as_pattern_list(given, "exclude")
 
 
 @pytest.mark.parametrize(
