@@ -14,6 +14,7 @@ from .configs.layers import resolve as resolve
 from .configs.oneof import OneOfConfig as OneOfConfig
 from .configs.optimization_config import OptimizationConfig as OptimizationConfig
 from .configs.optimization_config import load_optimization_config as load_optimization_config
+from .configs.optimizer_config import OPTIMIZERS_CLS as OPTIMIZERS_CLS
 from .configs.optimizer_config import BaseOptimizerConfig as BaseOptimizerConfig
 from .configs.optimizer_config import EMAConfig as EMAConfig
 from .configs.optimizer_config import OptimizerConfig as OptimizerConfig
@@ -21,12 +22,11 @@ from .configs.overrides import parse_override as parse_override
 from .configs.types import REQUIRED as REQUIRED
 from .keras.callbacks import EvaluateAverages as EvaluateAverages
 from .keras.metric_rate import MetricLearningRate as MetricLearningRate
-from .optimizer_factory import LR_CLS as LR_CLS
-from .optimizer_factory import OPTIMIZERS_CLS as OPTIMIZERS_CLS
-from .optimizer_factory import WARMUP_CLS as WARMUP_CLS
 from .optimizer_factory import OptimizerFactory as OptimizerFactory
 from .optimizer_factory import register_learning_rate as register_learning_rate
 from .optimizer_factory import register_optimizer as register_optimizer
 from .optimizer_factory import register_warmup as register_warmup
+from .schedules import LR_CLS as LR_CLS
+from .schedules import WARMUP_CLS as WARMUP_CLS
 from .schedules import LrConfig as LrConfig
 from .schedules import WarmupConfig as WarmupConfig

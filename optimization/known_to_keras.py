@@ -9,7 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 _OPTIMIZERS = "optimization.optimizers"
 # Names that no registry has, and the modules that make them known.
@@ -22,23 +22,22 @@ _OTHERS = {
 }
 
 
-class _Later:
+class _Later(NamedTuple):
     """Stands for a class of this package in Keras' list, until the first object is made."""
 
-    def __init__(self, name: str, module: str):
-        self._name = name
-        self._module = module
+    name: str
+    module: str
 
     def from_config(self, config: dict[str, Any]) -> Any:
         """Imports what makes the classes known to Keras, and makes an object of the right one."""
         import keras
 
         importlib.import_module(_OPTIMIZERS)  # for what is in the config
-        importlib.import_module(self._module)
+        importlib.import_module(self.module)
         # In the list itself: a load that is under way has a copy, in which this still stands.
-        cls = keras.saving.get_custom_objects().get(self._name, self)
+        cls = keras.saving.get_custom_objects().get(self.name, self)
         if cls is self:
-            raise TypeError(f"{self._name!r} is not known; import the module that registers it")
+            raise TypeError(f"{self.name!r} is not known; import the module that registers it")
         return cls.from_config(config)
 
 

@@ -9,11 +9,8 @@ from optimization.configs import printing
 from optimization.configs.float32 import in_float32
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig, resolved
-from optimization.configs.optimizer_config import (
-    OPTIMIZERS_CLS,
-    BaseOptimizerConfig,
-    OptimizerConfig,
-)
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
+from optimization.rules.base import BaseOptimizerConfig
 from optimization.schedules import LR_CLS, WARMUP_CLS
 
 if typing.TYPE_CHECKING:
@@ -22,16 +19,6 @@ if typing.TYPE_CHECKING:
 
     from optimization.keras.groups import ParamGroup
     from optimization.optimizers import PipelineOptimizer
-
-__all__ = [
-    "LR_CLS",
-    "OPTIMIZERS_CLS",
-    "WARMUP_CLS",
-    "OptimizerFactory",
-    "register_learning_rate",
-    "register_optimizer",
-    "register_warmup",
-]
 
 register_optimizer = OPTIMIZERS_CLS.register
 register_learning_rate = LR_CLS.register

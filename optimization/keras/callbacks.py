@@ -37,7 +37,6 @@ class EvaluateAverages(keras.callbacks.Callback):
         return f"{type(self).__name__}()"
 
     def set_model(self, model: keras.Model) -> None:
-        """Takes the model of a training, or of an evaluation outside one, that is to begin."""
         super().set_model(model)
         self._fitting = False
 
@@ -51,23 +50,19 @@ class EvaluateAverages(keras.callbacks.Callback):
         return optimizer
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Makes the weights train that did before a training ended."""
         self._fitting = True
         self._optimizer().end_evaluation()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Gives the model its weights back after a validation, or a checkpoint made after one."""
         self._optimizer().end_evaluation()
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Has the model use the averages, if there are any yet."""
         optimizer = self._optimizer()
         if optimizer.built and not optimizer.is_swapped():
             optimizer.begin_evaluation()
             self._swapped_here = True
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Gives the model its weights back, outside a training."""
         if self._swapped_here and not self._fitting:
             self._optimizer().end_evaluation()
         self._swapped_here = False

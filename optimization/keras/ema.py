@@ -20,26 +20,16 @@ _AVERAGE = "average/"
 
 @dataclasses.dataclass(eq=False, repr=False)
 class WeightAverage(Swappable):
-    """average <- average - (1 - d) * (average - w), after every step.
+    """The moving average of `EMAConfig`, which has its formula; float32 at least.
 
-    With n the number of steps taken, d is 0 for n < start_step (the average follows the weights),
-    and from then on
-
-        d = min(average_decay, (1 + n - start_step) / (10 + n - start_step))   dynamic_decay
-        d = average_decay                                                      otherwise
-
-    The average starts from the weights themselves. (TensorFlow Model Garden starts it from zero
-    and never corrects for that.) Averages are float32 at least; integer weights have none.
-
-    With start_step=2 and dynamic_decay=False this is the average of Keras' `use_ema`, which the
-    last two arguments complete.
+    Integer weights have none. With start_step=2 and dynamic_decay=False this is the average of
+    Keras' `use_ema`, which the last two arguments complete.
 
     Args:
-        average_decay: Largest d, in [0, 1).
-        start_step: Number of steps before averaging begins, >= 0.
-        dynamic_decay: Let d grow from 1/10, so that early averages forget the first weights fast.
-        trainable_weights_only: Average trainable weights; False adds the others, such as the
-            statistics of batch normalization, and needs `shadow_copy(model)`.
+        average_decay: As in `EMAConfig`, in [0, 1).
+        start_step: As in `EMAConfig`, >= 0.
+        dynamic_decay: As in `EMAConfig`.
+        trainable_weights_only: As in `EMAConfig`; False needs `shadow_copy(model)`.
         name: Ends the names of its variables.
         overwrite_frequency: After every so many steps the weights become their averages; None: they
             never do.

@@ -6,7 +6,7 @@ Keras numbers layers without a name through a whole process: a model that is bui
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 _REPEATED = re.compile(r"#\d+$")
 
@@ -68,17 +68,18 @@ def _partners(paths: Collection[str], saved: Collection[str]) -> dict[str, str]:
     return partners if one_to_one else {}
 
 
-def _levels(path: str, partner: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Returns each layer that a variable is in, and the variable, with its partner."""
-    ours, theirs = path.split("/"), partner.split("/")
-    return [(tuple(ours[:depth]), tuple(theirs[:depth])) for depth in range(1, len(ours) + 1)]
+def _levels(path: str, partner: str) -> Iterator[tuple[tuple[str, ...], ...]]:
+    """Yields each layer that a variable is in, and the variable, with its partner."""
+    parts = [path.split("/"), partner.split("/")]
+    for depth in range(1, len(parts[0]) + 1):
+        yield tuple(tuple(part[:depth]) for part in parts)
 
 
 def _by_stems(paths: Collection[str]) -> dict[Stems, list[str]]:
     groups: dict[Stems, list[str]] = defaultdict(list)
-    for path in paths:
+    for path in sorted(paths, key=_numbers):
         groups[_stems(path)].append(path)
-    return defaultdict(list, {key: sorted(group, key=_numbers) for key, group in groups.items()})
+    return groups
 
 
 def _stems(path: str) -> Stems:

@@ -59,20 +59,16 @@ class SavedByPath(keras.optimizers.Optimizer):
         if not self.built and early <= set(values):
             state.load(variables, {name: values.pop(name) for name in variables}, ())
             self._loaded = None if saved_before_build else values
-        elif not values or (saved_before_build and early != set(variables)):
-            self._load_no_state(values, variables)
-        else:
+        elif values and (not saved_before_build or early == set(variables)):
             self._load(values)
-
-    def _load_no_state(self, values: dict[str, Any], variables: dict[str, keras.Variable]) -> None:
-        if values and not int(keras.ops.convert_to_numpy(self.iterations)):
+        elif values and not int(keras.ops.convert_to_numpy(self.iterations)):
             state.load({name: variables[name] for name in values}, values, ())
-            return
-        warnings.warn(
-            f"The file holds no state of the optimizer {self.name!r}, or that of one that was not "
-            "built: nothing was loaded into it.",
-            stacklevel=3,
-        )
+        else:
+            warnings.warn(
+                f"The file holds no state of the optimizer {self.name!r}, or that of one that was "
+                "not built: nothing was loaded into it.",
+                stacklevel=2,
+            )
 
     def _load_what_waited(self) -> None:
         values, self._loaded = self._loaded, None
