@@ -44,9 +44,7 @@ def explained(error: ModuleNotFoundError) -> ImportError:
     )
 
 
-def attach_stub(
-    package: str, file: str
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def attach_stub(package: str, file: str) -> tuple[Callable, Callable, list[str]]:
     """Returns the `__getattr__`, `__dir__` and `__all__` of a package that loads its names late.
 
     The names are those of the `.pyi` file beside `file`. As `lazy_loader.attach_stub`, but where an

@@ -231,9 +231,7 @@ def _decay_of(section: BaseOptimizerConfig) -> float:
 
 
 def _checked_learning_rate(lr: Any) -> Any:
-    import keras
-
-    if isinstance(lr, keras.optimizers.schedules.LearningRateSchedule) or callable(lr):
+    if callable(lr):  # a schedule, or another function
         return lr
     try:
         if isinstance(lr, bool | str):

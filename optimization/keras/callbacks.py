@@ -28,10 +28,8 @@ class EvaluateAverages(keras.callbacks.Callback):
         TypeError: When a training or an evaluation begins, if the model's optimizer keeps none.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._fitting = False
-        self._swapped_here = False
+    _fitting = False
+    _swapped_here = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

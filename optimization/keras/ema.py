@@ -61,7 +61,7 @@ class WeightAverage(Swappable):
                 raise ValueError(f"Argument `{name}` must be >= {least}, received: {name}={value}")
         self.loads_later = None if self.trainable_weights_only else _AVERAGE
         self._averages: dict[str, keras.Variable] = {}  # by path, in the order of `weights`
-        self._waiting: dict[str, Any] = {}
+        self.waiting: dict[str, Any] = {}  # loaded values of averages that do not exist yet
 
     __repr__ = by_arguments
     get_config = dataclasses.asdict
@@ -91,14 +91,10 @@ class WeightAverage(Swappable):
         before = len(self.variables_by_path())
         self._add(optimizer, weights)
         self.loads_later = None
-        if self._waiting:
+        if self.waiting:
             added = list(self.variables_by_path().items())[before:]
-            load(dict(added), self._waiting, list(self._averages))
-            self._waiting = {}
-
-    def load(self, waiting: dict[str, Any]) -> None:
-        """Takes loaded values of averages that do not exist yet."""
-        self._waiting = waiting
+            load(dict(added), self.waiting, list(self._averages))
+            self.waiting = {}
 
     def _add(self, optimizer: CopiesWeights, weights: Sequence[Any]) -> None:
         named = list(self._averages.items())

@@ -96,7 +96,6 @@ class ParamGroup(Rule):
         return printing.call(type(self).__name__, **printing.differing(self, values))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments in a form that JSON can hold."""
         serialize, rate = keras.saving.serialize_keras_object, self.learning_rate
         return {
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},

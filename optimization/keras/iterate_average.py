@@ -8,8 +8,7 @@ import keras
 from keras import ops
 
 from optimization.keras.control import is_traced
-from optimization.keras.copies import CopiesWeights
-from optimization.keras.masters import MasterWeights
+from optimization.keras.copies import CopiesWeights, MasterWeights
 from optimization.keras.members import Members
 from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.keras.state import by_unique_name

@@ -43,15 +43,9 @@ class SavedByPath(keras.optimizers.Optimizer):
         state.save({**(self._loaded or {}), **values}, store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Reads all variables by path, for Keras' saving.
-
-        An optimizer that is not built takes what it has variables for, and the rest when it is
-        built. Where the file holds no state, or that of an optimizer that was not built, nothing is
-        read, with a warning if that may not be meant, as Keras' own optimizers do.
-
-        Raises:
-            ValueError: Listing what is missing and what is left over; nothing is changed then.
-        """
+        # An optimizer that is not built takes what it has variables for, and the rest when it is
+        # built. Where the file holds no state, or that of an optimizer that was not built, nothing
+        # is read, with a warning if that may not be meant, as Keras' own optimizers do.
         values = state.read(store)
         variables = self.variables_by_path()
         early = self._early_names or set(variables)

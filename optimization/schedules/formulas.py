@@ -37,7 +37,7 @@ def waves(
     the training is. Otherwise float32 loses digits in proportion to the waves gone by.
     """
     if num_cycles == 0:
-        return xp.ones_like(done)
+        return xp.full_like(done, 1.0)
     period = length / num_cycles
     _, rest = whole_and_rest(done, period, xp)
     # `ahead` is added here since float32 has no 2**24 + 1.

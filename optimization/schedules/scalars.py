@@ -38,14 +38,6 @@ def full_like(x: float, value: float) -> float:
     return value
 
 
-def ones_like(x: float) -> float:
-    return 1.0
-
-
-def zeros_like(x: float) -> float:
-    return 0.0
-
-
 def array(values: Sequence[float], dtype: Any = None) -> Sequence[float]:
     return values
 

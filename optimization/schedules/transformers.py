@@ -108,7 +108,7 @@ class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
     name: ScopeName = "ConstantScheduleWithWarmup"
 
     def factor(self, done: Array, xp: Namespace) -> Array:
-        return xp.ones_like(done)
+        return xp.full_like(done, 1.0)
 
 
 @LR_CLS.register("hf_linear")
@@ -184,7 +184,7 @@ class HfCosineWithRestartsLrConfig(EndingLrConfig):
         period = self._length / self.num_cycles
         _, rest = whole_and_rest(done, period, xp)
         wave = half_cosine((period - rest) / period, xp)
-        return xp.where(done < self._length, wave, xp.zeros_like(done))
+        return xp.where(done < self._length, wave, xp.full_like(done, 0.0))
 
 
 @LR_CLS.register("hf_polynomial")

@@ -167,5 +167,5 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
             down = left
         # Whole waves would not end at 0.
         over = done >= self._stable_steps + self.num_decay_steps
-        down = xp.where(over, xp.zeros_like(done), down)
+        down = xp.where(over, xp.full_like(done, 0.0), down)
         return (1.0 - self.min_lr_ratio) * down + self.min_lr_ratio

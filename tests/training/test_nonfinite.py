@@ -133,7 +133,10 @@ def test_other_errors_of_tensorflow_are_left_alone(tmp_path):
     [
         ("The gradients of these variables are not finite: a/b, c", "a/b, c"),
         ("assertion failed: [The gradients ... are not finite:] [a/b c]\n\t [[node]]", "a/b, c"),
-        ("are not finite: " + ", ".join("abcdefghijkl"), "a, b, c, d, e, f, g, h, i, j, and 2 more"),
+        (
+            f"are not finite: {', '.join('abcdefghijkl')}",
+            "a, b, c, d, e, f, g, h, i, j, and 2 more",
+        ),
         ("assertion failed: [something else] [a]", None),
     ],
 )

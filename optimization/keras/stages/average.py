@@ -86,7 +86,7 @@ class Average(Stage):
 
     def load_later(self, values: dict[str, Any]) -> None:
         if isinstance(self._average, WeightAverage):
-            self._average.load(values)
+            self._average.waiting = values
 
     # Its part of a step
 

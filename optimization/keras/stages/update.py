@@ -8,6 +8,7 @@ import keras
 
 from optimization.configs.group_config import LayerDecayConfig
 from optimization.keras import distribution
+from optimization.keras.copies import MasterWeights
 from optimization.keras.group_table import (
     GroupRow,
     format_group_table,
@@ -16,7 +17,6 @@ from optimization.keras.group_table import (
 )
 from optimization.keras.groups import ParamGroup, owning_layer_types
 from optimization.keras.hyperparameters import HyperparameterSchedules
-from optimization.keras.masters import MasterWeights
 from optimization.keras.members import Members
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.updates import Updates
