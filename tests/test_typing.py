@@ -13,7 +13,7 @@ import optimization.torch
 from optimization import OptimizationConfig, OptimizerFactory
 from optimization.configs.base import config_dataclass
 from optimization.optimizers import LAMB
-from optimization.rules.adam import AdamWeightDecayConfig
+from optimization.rules.adamw import AdamWeightDecayConfig
 from optimization.schedules.base import BaseLrConfig
 from optimization.schedules.cosine import CosineLrConfig
 from optimization.schedules.warmups import LinearWarmupConfig

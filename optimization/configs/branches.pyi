@@ -3,14 +3,19 @@
 from optimization.configs.base import config_dataclass
 from optimization.configs.fields import Section
 from optimization.configs.oneof import OneOfConfig
+from optimization.rules.adadelta import AdadeltaConfig
 from optimization.rules.adafactor import AdafactorConfig, AdafactorKerasConfig
-from optimization.rules.adagrad import AdadeltaConfig, AdagradConfig, RMSPropConfig
-from optimization.rules.adam import AdamConfig, AdamExperimentalConfig, AdamWeightDecayConfig
-from optimization.rules.adam import AdamWeightDecayExperimentalConfig, AdamaxConfig, NadamConfig
+from optimization.rules.adagrad import AdagradConfig
+from optimization.rules.adam import AdamConfig, AdamExperimentalConfig
+from optimization.rules.adamax import AdamaxConfig
+from optimization.rules.adamw import AdamWeightDecayConfig, AdamWeightDecayExperimentalConfig
 from optimization.rules.ftrl import FtrlConfig
-from optimization.rules.layerwise import LAMBConfig, LARSConfig
+from optimization.rules.lamb import LAMBConfig
+from optimization.rules.lars import LARSConfig
 from optimization.rules.lion import LionConfig
 from optimization.rules.muon import MuonConfig
+from optimization.rules.nadam import NadamConfig
+from optimization.rules.rmsprop import RMSPropConfig
 from optimization.rules.schedule_free import ScheduleFreeAdamWConfig, ScheduleFreeSGDConfig
 from optimization.rules.sgd import SGDConfig, SGDExperimentalConfig, SGDTorchConfig
 from optimization.schedules.constant import ConstantLrConfig, StepwiseLrConfig

@@ -1,14 +1,12 @@
-"""Rules whose step is scaled for each layer, by norms or means over a variable: LARS, LAMB."""
+"""Rules whose step is scaled for each layer, by norms or means over a variable."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import Decay, NonNegativeFloat, Patterns, PositiveFloat
+from optimization.configs.types import NonNegativeFloat, Patterns
 from optimization.matching.patterns import matches_any
-from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
-from optimization.rules.base import OPTIMIZERS_CLS
-from optimization.rules.rule import Numbers, Rule, Slot, given
+from optimization.rules.rule import Numbers, Rule, given
 
 
 @config_dataclass
@@ -83,88 +81,3 @@ class LayerAdaptationFields(LayerwiseRule):
     def decayed(self, u: Any, w: Any, h: Any) -> Any:
         """Returns a direction with the decay in it."""
         return u + h.weight_decay_rate * w if given(h.weight_decay_rate) else u
-
-
-@OPTIMIZERS_CLS.register("lars")
-@config_dataclass
-class LARSConfig(LayerAdaptationFields):
-    """LARS: momentum whose rate is scaled for each layer to a part of the weights' norm.
-
-    With g <- g + weight_decay_rate * w, mu the momentum and ratio(x) = eeta * |w| / |x|, which is 1
-    where a norm is 0:
-
-        v <- mu v + lr * ratio(g) * g;  w <- w - v           nesterov: mu v + lr * ratio(g) * g
-        v <- mu v + g;  w <- w - lr * ratio(v) * v           without `classic_momentum`
-
-    Source: You et al. 2017, arXiv:1708.03888.
-
-    Attributes:
-        momentum: The share of the last step in the next; 0 for none.
-        eeta: The trust coefficient.
-        classic_momentum: Whether the learning rate is applied before the momentum, as in the
-            paper, or after it.
-        nesterov: Whether the gradient is taken ahead of the step (Nesterov 1983).
-    """
-
-    class_name = "LARS"
-    argument_order = ("momentum", "eeta", "weight_decay_rate", "nesterov", "classic_momentum")
-    usual_rate = 0.01
-    is_wide = True
-    slots = (Slot("momentum", "momentums", "momentum_buffer"),)
-
-    name: str | None = "LARS"
-    momentum: Decay = 0.9
-    eeta: PositiveFloat = 0.001
-    nesterov: bool = False
-    classic_momentum: bool = True
-
-    def move(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> None:
-        if not h.classic_momentum:
-            s.scale_add("momentum", h.momentum, self.decayed(g, w, h))
-
-    def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        if h.classic_momentum:
-            return self.decayed(g, w, h)
-        if not h.nesterov:
-            return s.momentum
-        return h.momentum * s.momentum + self.decayed(g, w, h)
-
-    def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
-        rate = h.lr * xp.ratio(norms.w, norms.u, h.eeta) if h.adapt else h.lr
-        if not h.classic_momentum:
-            return rate * u
-        u = xp.keep(rate * u)
-        m = s.scale_add("momentum", h.momentum, u)
-        return h.momentum * m + u if h.nesterov else m
-
-
-@OPTIMIZERS_CLS.register("lamb")
-@config_dataclass
-class LAMBConfig(LayerAdaptationFields, AdamFields):
-    """LAMB: Adam's step, scaled for each layer to a part of the weights' norm.
-
-    With m^ and v^ the moments of the gradient, corrected for their start from zero:
-
-        u = m^ / (sqrt(v^) + epsilon) + weight_decay_rate * w
-        w <- w - lr * |w| / |u| * u                  the ratio is 1 where a norm is 0
-
-    Source: You et al. 2020, arXiv:1904.00962.
-    """
-
-    class_name = "LAMB"
-    slots = MOMENTS
-
-    name: str | None = "LAMB"
-    epsilon: PositiveFloat = 1e-6
-
-    def move(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> None:
-        s.lerp("momentum", g, 1 - h.beta_1)
-        s.lerp_square("velocity", g, 1 - h.beta_2)
-
-    def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        correction = 1 / xp.one_minus_power(h.beta_1, h.t)
-        u = correction * (s.momentum / (corrected_root(s.velocity, h, xp) + h.epsilon))
-        return self.decayed(u, w, h)
-
-    def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
-        return h.lr * xp.ratio(norms.w, norms.u) * u if h.adapt else h.lr * u

@@ -257,7 +257,7 @@ class OptimizerFactory:
         """Returns what else is scheduled, and the groups that follow."""
         scheduled = []
         for label, part in self._parts.items():
-            functions = dict(part.recipe.schedules)
+            functions: dict[str, Any] = dict(part.recipe.schedules)
             for name, key in part.schedules.items():
                 functions[key] = curve_function(self._config.schedules[name].get(), None)
             for key, function in functions.items():

@@ -9,7 +9,7 @@ import keras
 from optimization.configs.base import config_dataclass
 from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.matching.patterns import matches_any
-from optimization.rules.adam import AdamWeightDecayConfig
+from optimization.rules.adamw import AdamWeightDecayConfig
 from optimization.schedules.scaled import scaled
 
 

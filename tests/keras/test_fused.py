@@ -21,7 +21,7 @@ from optimization.optimizers import (
     PipelineOptimizer,
     SGDTorch,
 )
-from optimization.rules.layerwise import LAMBConfig
+from optimization.rules.lamb import LAMBConfig
 from optimization.rules.rule import Rule
 from tests.golden_cases import make_variable
 from tests.keras.common import TableSchedule, problem

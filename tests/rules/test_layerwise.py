@@ -1,6 +1,6 @@
 import pytest
 
-from optimization.rules.layerwise import LAMBConfig
+from optimization.rules.lamb import LAMBConfig
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,47 @@
+"""Adadelta: steps of the size of earlier ones."""
+
+from typing import Any, ClassVar
+
+from optimization.configs.base import config_dataclass
+from optimization.configs.types import Decay, PositiveFloat
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Rule, Slot
+
+
+@OPTIMIZERS_CLS.register("adadelta")
+@config_dataclass
+class AdadeltaConfig(Rule):
+    """Adadelta: steps of the size of the past ones, with a rate that is usually 1.
+
+        v <- rho v + (1 - rho) g^2
+        u = sqrt(d + epsilon) / sqrt(v + epsilon) * g
+        d <- rho d + (1 - rho) u^2
+        w <- w - lr u
+
+    Source: Zeiler 2012, arXiv:1212.5701.
+
+    Attributes:
+        rho: The decay of both moving means.
+        epsilon: Keeps both roots from 0.
+    """
+
+    class_name = "Adadelta"
+    elementwise = True
+    torch_class = "Adadelta"
+    torch_lacks = ("weight_decay",)
+    native_usual: ClassVar = {"lr": 1.0, "rho": 0.9, "epsilon": 1e-6}
+    slots = (
+        Slot("accumulated_grad", "accumulated_grads", "square_avg"),
+        Slot("accumulated_delta_var", "accumulated_delta_vars", "acc_delta"),
+    )
+
+    name: str | None = "Adadelta"
+    rho: Decay = 0.95
+    epsilon: PositiveFloat = 1e-7
+
+    def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        v = s.lerp_square("accumulated_grad", g, 1 - h.rho)
+        of_steps = xp.sqrt(s.accumulated_delta_var + h.epsilon)
+        u = xp.keep(of_steps / xp.sqrt(v + h.epsilon) * g)
+        s.lerp_square("accumulated_delta_var", u, 1 - h.rho)
+        return h.lr * u

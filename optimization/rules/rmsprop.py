@@ -1,0 +1,85 @@
+"""RMSProp: the gradient over the root of an average of its squares."""
+
+from collections.abc import Iterator, Set
+from typing import Any, ClassVar
+
+from optimization.configs.base import config_dataclass
+from optimization.configs.types import Decay, PositiveFloat
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.rule import Rule, Slot
+
+
+@OPTIMIZERS_CLS.register("rmsprop")
+@config_dataclass
+class RMSPropConfig(Rule):
+    """RMSProp: the gradient over the root of a moving mean of its squares.
+
+        v <- rho v + (1 - rho) g^2
+        a <- rho a + (1 - rho) g                          if `centered`, else a = 0
+        u = g / sqrt(v - a^2 + epsilon)                   `epsilon_in_sqrt`
+        u = g / (sqrt(v - a^2) + epsilon)                 otherwise
+        m <- momentum m + lr u;  w <- w - m               `classic_momentum`
+        m <- momentum m + u;     w <- w - lr m            otherwise
+
+    Source: Tieleman and Hinton 2012, lecture 6.5 of "Neural Networks for Machine Learning",
+    https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf; centered as in Graves
+    2013, arXiv:1308.0850.
+
+    Attributes:
+        epsilon_in_sqrt: Whether epsilon is added to the mean of squares, as in Keras and
+            TensorFlow, or to its root, as in PyTorch.
+        classic_momentum: Whether the learning rate is applied before the momentum, as in Keras
+            and TensorFlow, or after it, as in PyTorch. Under a constant rate it makes no
+            difference.
+        rho: The decay of the moving means.
+        momentum: The share of the last step in the next; 0 for none.
+        epsilon: Keeps the divisor from 0.
+        centered: Whether the squared mean of the gradient is subtracted from the mean of
+            squares.
+    """
+
+    class_name = "RMSprop"
+    argument_order = ("rho", "momentum", "epsilon", "centered", "weight_decay")
+    elementwise = True
+    torch_class = "RMSprop"
+    torch_lacks = ("weight_decay",)
+    native_usual: ClassVar = {"lr": 1e-2, "rho": 0.99, "epsilon": 1e-8}
+    native_arguments: ClassVar = {"rho": "alpha"}
+    slots = (
+        Slot("velocity", "velocities", "square_avg"),
+        Slot("momentum", "momentums", "momentum_buffer", 0.0, 1, lambda h: h.momentum > 0),
+        Slot("average_gradient", "average_gradients", "grad_avg", 0.0, 2, lambda h: h.centered),
+    )
+
+    name: str | None = "RMSprop"
+    rho: Decay = 0.9
+    momentum: Decay = 0.0
+    epsilon: PositiveFloat = 1e-7
+    centered: bool = False
+    epsilon_in_sqrt: bool = True
+    classic_momentum: bool = True
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from super().check()
+        if not self.classic_momentum and not self.momentum:
+            yield "classic_momentum", "is about the momentum: needs `momentum` > 0, got momentum 0"
+
+    def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        variance = s.lerp_square("velocity", g, 1 - h.rho)
+        if h.centered:
+            mean = s.lerp("average_gradient", g, 1 - h.rho)
+            variance = variance - mean * mean
+        if h.epsilon_in_sqrt:
+            root = xp.sqrt(variance + h.epsilon)
+        else:  # rounding may leave less than 0
+            variance = xp.maximum(variance, 0.0) if h.centered else variance
+            root = xp.sqrt(variance) + h.epsilon
+        if "momentum" not in s:
+            return h.lr * (g / root)
+        if h.classic_momentum:
+            return s.scale_add("momentum", h.momentum, h.lr * (g / root))
+        return h.lr * s.scale_add("momentum", h.momentum, g / root)
+
+    def is_torchs(self, changing: Set[str]) -> bool:
+        form = not self.epsilon_in_sqrt and not (self.momentum and self.classic_momentum)
+        return form and "momentum" not in changing
