@@ -41,6 +41,7 @@ class Adafactor(_Derived):
     """
 
     rule: ClassVar[AdafactorConfig]
+    _latest = 0.0  # the most updates that a parameter has taken
 
     def __init__(
         self,
@@ -58,7 +59,6 @@ class Adafactor(_Derived):
                 'Argument `lr` must be None with step_size="relative", which makes the rate '
                 f"itself, and only then, received: lr={lr}"
             )
-        self._latest = 0.0
         super().__init__(params, lr, foreach=foreach, maximize=maximize, **values)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

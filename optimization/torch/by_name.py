@@ -10,6 +10,7 @@ from optimization.torch.foreign import in_our_words
 from optimization.torch.names import bare_names
 
 Group = Mapping[str, Any]
+Sources = list[tuple[Group, list[str]]]  # saved groups, with the names of parameters
 
 
 class Saved(NamedTuple):
@@ -60,10 +61,8 @@ def load_in_our_words(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[
     return load_by_name(optimizer, state_dict) or state_dict
 
 
-def _reordered(
-    groups: list[dict[str, Any]], saved_names: list[list[str]], state_dict: dict[str, Any]
-) -> dict[str, Any]:
-    found = saved_by_name([n for g in groups for n in g["param_names"]], saved_names, state_dict)
+def _reordered(groups: list[Any], names: list[Any], state_dict: dict[str, Any]) -> dict[str, Any]:
+    found = saved_by_name([n for g in groups for n in g["param_names"]], names, state_dict)
     ordered, states = [], dict[int, Any]()
     count = itertools.count()
     for group in groups:
@@ -104,7 +103,7 @@ def saved_by_name(
     return found
 
 
-def sources_of(group: Group, found: Mapping[str, Saved]) -> list[tuple[Group, list[str]]]:
+def sources_of(group: Group, found: Mapping[str, Saved]) -> Sources:
     """Returns the saved groups from which the parameters of a group come, with their names."""
     sources: dict[int, tuple[Group, list[str]]] = {}
     for name in group["param_names"]:

@@ -81,8 +81,7 @@ class Extended(ExactState):
 def extended(base: type[Optimizer]) -> type[Extended]:
     """Returns the class `base` with what the factory adds, under the same name."""
     names = ("__doc__", "__module__", "__qualname__")
-    members: dict[str, Any] = {name: getattr(base, name) for name in names}
-    members["base"] = base
+    members: dict[str, Any] = {"base": base, **{name: getattr(base, name) for name in names}}
     if issubclass(base, ExactState):
         return type(base.__name__, (Extended, base), members)
     members["plain_step"] = without_hooks(base.step)

@@ -215,9 +215,8 @@ class OptimizerFactory:
         Raises:
             ValueError: If the config has neither.
         """
-        arguments = self._config.optimizer.get().average_arguments()
-        if self._config.ema is not None:
-            arguments = self._config.ema.arguments()
+        ema, section = self._config.ema, self._config.optimizer.get()
+        arguments = section.average_arguments() if ema is None else ema.arguments()
         if arguments is None:
             raise ValueError("The config has neither an `ema` section nor `use_ema`.")
         others = ("name", "overwrite_frequency", "overwrite_at_end")

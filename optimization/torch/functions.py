@@ -74,7 +74,6 @@ class Lists:
     @staticmethod
     def steps_since(count: Any, start: int, like: Tensors) -> Any:
         """Returns count - start: a float64, which is exact."""
-        del like
         return count - start
 
     @staticmethod

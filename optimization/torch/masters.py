@@ -31,7 +31,6 @@ class ExactState(Optimizer):
 
     def updater_of(self, group: Mapping[str, Any]) -> Any:
         """Returns the optimizer whose algorithm updates a group."""
-        del group
         return self
 
     def weight_of(self, parameter: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ SETTINGS = (
     *("factor", "min_lrs", "max_lrs", "patience", "cooldown", "warmup", "mode", "threshold"),
     *("threshold_mode", "eps", "smooth", "window_size", "reset_start_original"),
 )
-_OF_OLD_VERSIONS = ("verbose",)  # of torch; it changes nothing
 # What transformers' class calls otherwise.
 _NAMES = {"rates": "_last_lr", "initial_rates": "_init_lrs"}
 
@@ -163,7 +162,8 @@ class _Configured(LRScheduler):
                 "a metric. Set the `learning_rate` that was saved, or start without the state."
             )
         own = self.state_dict()
-        unknown = [name for name in state_dict if name not in own and name not in _OF_OLD_VERSIONS]
+        known = {*own, "verbose"}  # which old versions of torch have; it changes nothing
+        unknown = [name for name in state_dict if name not in known]
         if unknown:
             raise ValueError(
                 f"The loaded state is that of another scheduler than `{type(self).__name__}`, "

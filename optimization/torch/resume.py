@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optimization.configs.errors import Problem, warn
 from optimization.matching.rules import DEFAULT
-from optimization.torch.by_name import Group, Saved, saved_by_name, sources_of
+from optimization.torch.by_name import Group, Saved, Sources, saved_by_name, sources_of
 from optimization.torch.foreign import (
     algorithm_of,
     factored_as_here,
@@ -44,7 +44,13 @@ def resume(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     that of a class of torch, transformers or this package for the same algorithm; any other is a
     `ValueError`.
     """
-    _check_form(state_dict)
+    missing = [key for key in ("state", "param_groups") if key not in state_dict]
+    if missing:
+        raise ValueError(
+            f"The loaded state is not that of an optimizer: it has no {_quoted(missing)}. It has "
+            f"{_some(list(map(str, state_dict))) or 'nothing'}. Load what `optimizer.state_dict()` "
+            "returned."
+        )
     saved = in_our_words(state_dict)
     found = _matched(optimizer, saved)
     notes = list(_check_types(optimizer.param_groups, saved["param_groups"], found))
@@ -73,16 +79,6 @@ def steps_done(scheduled: int | None, states: Iterable[Any]) -> int | None:
         return scheduled
     counts = [state["step"] for state in states if isinstance(state, Mapping) and "step" in state]
     return max((int(count) for count in counts), default=None)
-
-
-def _check_form(state_dict: Mapping[str, Any]) -> None:
-    missing = [key for key in ("state", "param_groups") if key not in state_dict]
-    if missing:
-        raise ValueError(
-            f"The loaded state is not that of an optimizer: it has no {_quoted(missing)}. It has "
-            f"{_some(list(map(str, state_dict))) or 'nothing'}. Load what `optimizer.state_dict()` "
-            "returned."
-        )
 
 
 def _check_types(
@@ -187,9 +183,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _states(
-    optimizer: "Extended", found: dict[str, Saved]
-) -> tuple[list[dict[str, Any]], list[str]]:
+def _states(optimizer: "Extended", found: dict[str, Saved]) -> tuple[list[Any], list[str]]:
     """Returns the state of each parameter, and what is new or left out."""
     states, problems = [], []
     new: dict[str, list[str]] = {}
@@ -256,9 +250,7 @@ def _check_meaning(state: Group, there: Group, here: Group) -> None:
             raise _UnfitError(f"has another `{part}`: it was saved with {setting}={old}, not {new}")
 
 
-def _take_over(
-    optimizer: "Extended", group: dict[str, Any], sources: list[tuple[Group, list[str]]]
-) -> None:
+def _take_over(optimizer: "Extended", group: dict[str, Any], sources: Sources) -> None:
     """Gives a group what was saved of it that is no setting: counts, and what others put there."""
     saved = sources[0][0]
     for name in getattr(optimizer.updater_of(group), "counts", ()):
@@ -276,9 +268,7 @@ def _take_over(
         group |= others if len(sources) == 1 else {}
 
 
-def _differences(
-    groups: list[dict[str, Any]], sources: list[list[tuple[Group, list[str]]]]
-) -> list[str]:
+def _differences(groups: list[dict[str, Any]], sources: list[Sources]) -> list[str]:
     """Returns a line for each setting that was saved with another value."""
     lines: dict[str, list[str]] = {}
     for number, (group, own) in enumerate(zip(groups, sources, strict=True)):

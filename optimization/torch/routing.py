@@ -8,8 +8,6 @@ from torch import Tensor
 from optimization.matching.matrices import flattened, heads, is_embedding, may_be_matrix
 from optimization.torch.names import bare_names
 
-_CONVOLUTIONS = (torch.nn.modules.conv._ConvNd,)
-
 
 @dataclasses.dataclass
 class _Modules:
@@ -65,7 +63,7 @@ def _modules(model: torch.nn.Module | None) -> _Modules:
         weights = {id(parameter) for name, parameter in named if name == "weight"}
         if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) or "Embed" in kind:
             found.embeddings |= own
-        elif isinstance(module, _CONVOLUTIONS):
+        elif isinstance(module, torch.nn.modules.conv._ConvNd):
             # Each filter of a depthwise convolution is a matrix, of one row, by itself.
             depthwise = module.groups == module.in_channels > 1
             (found.others if depthwise else found.kernels).update(weights)

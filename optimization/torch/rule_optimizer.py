@@ -138,7 +138,6 @@ class RuleOptimizer(ExactState):
 
     def _makes_rate(self, group: Mapping[str, Any]) -> bool:
         """Says whether a group needs no learning rate, since it makes its own."""
-        del group
         return False
 
     def __setstate__(self, state: dict[str, Any]) -> None:

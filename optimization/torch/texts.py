@@ -42,9 +42,7 @@ def _class_text(optimizer: Optimizer) -> str:
 
 def _row(optimizer: Optimizer, number: int, highest: Mapping[str, float]) -> tuple[str, ...]:
     group = optimizer.param_groups[number]
-    params = group["params"]
-    count = f"{len(params)} parameter{'' if len(params) == 1 else 's'}"
-    size = sum(p.numel() for p in params)
+    count, size = len(group["params"]), sum(p.numel() for p in group["params"])
     multiplier = group.get("lr_multiplier", 1.0)
     usual = getattr(optimizer, "updater_of", lambda group: optimizer)(group).defaults
     settings = {
@@ -56,7 +54,7 @@ def _row(optimizer: Optimizer, number: int, highest: Mapping[str, float]) -> tup
     own += [f"{name}={value}" for name, value in settings.items()]
     return (
         f"{group.get('group_name', f'group {number}')}:",
-        f"{count},",
+        f"{count} parameter{'' if count == 1 else 's'},",
         f"{size:,} number{'' if size == 1 else 's'},",
         f"lr {_rate_text(group, highest.get(group.get('rule', '')))}",
         ", ".join(own),
@@ -76,11 +74,8 @@ def _rate_text(group: Mapping[str, Any], highest: float | None) -> str:
 
 def rates_text(scheduler: LRScheduler) -> str:
     """Returns a scheduler as its class, the steps done, and the rate of each group."""
-    groups = scheduler.optimizer.param_groups
-    rates = {
-        group.get("group_name", f"group {number}"): float(group["lr"])
-        for number, group in enumerate(groups)
-    }
+    groups = enumerate(scheduler.optimizer.param_groups)
+    rates = {g.get("group_name", f"group {number}"): float(g["lr"]) for number, g in groups}
     alone = list(rates) in ([DEFAULT], ["group 0"])
     shown = next(iter(rates.values())) if alone else rates
     return call(type(scheduler).__name__, last_epoch=scheduler.last_epoch, lr=shown)

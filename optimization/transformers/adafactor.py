@@ -68,7 +68,6 @@ class Adafactor(native.Adafactor):
         for name in ("self", "params"):
             del defaults[name]
         # Not the constructor of the base class, whose arguments have other names.
-        self._latest = 0.0
         self.check_group(defaults)
         Optimizer.__init__(self, params, {**defaults, "foreach": None, "maximize": False})
         self.register_load_state_dict_pre_hook(self._before_loading)
