@@ -55,10 +55,6 @@ class Scaled:
         """The dtype of the gradient."""
         return self.values.dtype
 
-    def on(self, device: int) -> Any:
-        """Returns the values on a device of this process."""
-        return self.copies[device] if self.copies else self.values
-
     def times(self, factor: Any) -> "Scaled":
         """Returns the gradient times a factor, which is not multiplied yet either."""
         factor = factor if isinstance(factor, float) else ops.cast(factor, "float32")
