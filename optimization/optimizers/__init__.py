@@ -1,6 +1,6 @@
 """Optimizers for Keras 3; importing this package makes them, and the schedules, known to Keras."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimization import extras
 
@@ -19,6 +19,9 @@ from optimization.keras.groups import ParamGroup
 from optimization.keras.pipeline import PipelineOptimizer
 from optimization.keras.stages.finite_check import NonFiniteGradientError
 from optimization.rules.rule import origins
+
+if TYPE_CHECKING:
+    from optimization.keras.optimizers import *  # noqa: F403  a stub of those that rules make
 
 __all__ = [
     "EvaluateAverages",
