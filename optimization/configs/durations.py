@@ -1,9 +1,10 @@
 """Turns epochs, shares and remainders of a training into numbers of optimizer steps."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
@@ -108,7 +109,8 @@ class _Sizing(NamedTuple):
     def _number(self, value: Any, remaining: int | None, rounded: Callable[[float], int]) -> Any:
         if not isinstance(value, Duration):
             return value
-        epochs, percent = value.FORM.fullmatch(value).groups()  # type: ignore[union-attr]
+        form = cast(re.Match[str], value.FORM.fullmatch(value))  # a duration has it
+        epochs, percent = form.groups()
         taken = "steps_per_epoch" if epochs else "train_steps"
         steps = getattr(self.length, taken)
         if steps is None:

@@ -154,8 +154,9 @@ def _of_rule(section: Any, changing: Set[str]) -> Recipe:
     `changing` are the numbers that follow a schedule, or that groups replace.
     """
     rule = type(section)
-    arguments = native_class(rule).arguments_of(section)
-    cls: type[Optimizer] = native_class(rule)
+    own = native_class(rule)
+    cls: type[Optimizer] = own
+    arguments = own.arguments_of(section)
     settings: Settings | None = None
     if rule.variable_settings:
 
