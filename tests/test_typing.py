@@ -58,6 +58,7 @@ count: int = factory.build_optimizer(0.1, postprocessor=lambda made: 3)
 
 def average(lamb: LAMB, native: optimization.torch.ScheduleFreeSGD) -> float:
     native.eval()
+    optimization.torch.LAMB([], betas=(0.9, 0.99)).step()
     return lamb.rule_class.usual_rate
 """
 

@@ -33,7 +33,7 @@ class RuleOptimizer(ExactState):
 
     Args:
         params: Parameters, (name, parameter) pairs, or groups of either.
-        lr: The learning rate.
+        lr: The learning rate; each class has its own usual one.
         foreach: Whether all parameters are updated at once; None for yes.
         maximize: Whether the loss is maximized.
         **arguments: The fields of the rule, by their names or by those that PyTorch has for them.
@@ -53,7 +53,7 @@ class RuleOptimizer(ExactState):
     def __init__(
         self,
         params: Any,
-        lr: float | Tensor | None,
+        lr: float | Tensor | None = Rule.usual_rate,
         *,
         foreach: bool | None = None,
         maximize: bool = False,
