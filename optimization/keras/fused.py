@@ -61,7 +61,11 @@ class FusedUpdates:
             return pairs
         counted = part.counted(part.learning_rate, scheduled)
         part.prepare(counted)
-        scalars = {**counted, "learning_rate": tf.convert_to_tensor(counted["learning_rate"])}
+        # Read once; a variable would be read by each call.
+        once_read = {
+            name: tf.convert_to_tensor(counted[name]) for name in ("learning_rate", "done")
+        }
+        scalars = {**counted, **once_read}
         if share is not None:
             scalars["share"] = share
         once = by_device([part.optimizer._iterations, *part.shared.values()])

@@ -146,35 +146,35 @@ class LayerwiseUpdate(Update):
         self._direction = ""  # where it is found: "gradient", "folded", or the name of a slot
 
     def run(self, row: Row, scalars: Scalars) -> None:
-        means = self._means(row)
+        totals = self._totals(row)
         if not self._in_halves:
-            self._call(self._at_once, row, scalars, means, self._norms_of(row, ()))
+            self._call(self._at_once, row, scalars, totals, self._norms_of(row, ()))
             return
-        folded = self._call(self._first, row, scalars, means)
+        folded = self._call(self._first, row, scalars, totals)
         self._call(self._second, row, scalars, self._norms_of(row, folded))
 
-    def _means(self, row: Row) -> list[Any]:
-        """Returns the means of the gradient's squares along the axes that the rule names."""
+    def _totals(self, row: Row) -> list[Any]:
+        """Returns the sums of the gradient's squares along the axes that the rule averages."""
         last = len(row.values.shape) - 1
         others = [axis for axis in self._axes if axis != last]
         folded = self._call(self._folds, row) if others else []
         totals = {axis: tf.reduce_sum(x, axis) for axis, x in zip(others, folded, strict=True)}
         if last in self._axes:
             totals[last] = row.squares_along_last()
-        return [totals[axis] / row.values.shape[axis] for axis in self._axes]
+        return [totals[axis] for axis in self._axes]
 
     def _folds(self, row: Row) -> list[Any]:
         last, g = len(row.values.shape) - 1, row.gradient()
         return [norms.folded(g, axis) for axis in self._axes if axis != last]
 
-    def _first(self, row: Row, scalars: Scalars, means: Any) -> Any:
+    def _first(self, row: Row, scalars: Scalars, totals: Any) -> Any:
         """Decays the weight and moves the state; returns what the direction's norm is made of."""
         rule = self.kind.rule
         g, value, s, h = self._now(row, scalars)
         w = decayed(rule, value, h)
         if w is not value:
             row.copies[0].assign(w)
-        rule.move(g, w, s, _with_means(h, means), FUNCTIONS)
+        rule.move(g, w, s, self._with_means(h, row, totals), FUNCTIONS)
         self._move(row, s)
         if "u" not in self._norms:
             return ()
@@ -186,15 +186,21 @@ class LayerwiseUpdate(Update):
         # In float64 no square is infinite or 0.
         return norms.folded(tf.cast(u, tf.float64) if rule.is_wide else u)
 
+    def _with_means(self, h: Numbers, row: Row, totals: Sequence[Any]) -> Numbers:
+        sizes = [row.values.shape[axis] for axis in self._axes]
+        means = [total / size for total, size in zip(totals, sizes, strict=True)]
+        return Numbers(**{**vars(h), "means": means}) if means else h
+
     def _norms_of(self, row: Row, folded: Any) -> dict[str, Any]:
+        """Returns the norms, or their squares: see `_rooted`, which XLA makes one with the rest."""
         found = {}
         if "w" in self._norms:
             weight = tf.convert_to_tensor(row.copies[0])
-            found["w"] = tf.sqrt(norms.sum_of_squares(weight))
+            found["w"] = norms.sum_of_squares(weight)
         if "u" not in self._norms:
             return found
         if self._direction == "folded":
-            found["u"] = tf.cast(tf.sqrt(tf.reduce_sum(folded)), row.values.dtype)
+            found["u"] = tf.reduce_sum(folded)
         elif self._direction == "gradient":
             found["u"] = row.norm()
         else:
@@ -202,14 +208,19 @@ class LayerwiseUpdate(Update):
             found["u"] = FUNCTIONS.norm(slot, self.kind.rule.is_wide)
         return found
 
+    def _rooted(self, found: Mapping[str, Any], dtype: Any) -> Numbers:
+        squared = {"w", "u"} if self._direction == "folded" else {"w"}
+        rooted = {name: tf.cast(tf.sqrt(found[name]), dtype) for name in squared & found.keys()}
+        return Numbers(**{**found, **rooted})
+
     def _second(self, row: Row, scalars: Scalars, found: Mapping[str, Any]) -> None:
         """Updates the weight, its average, and what moves last."""
         self._finish(row, scalars, found, *self._now(row, scalars))
 
-    def _at_once(self, row: Row, scalars: Scalars, means: Any, found: Mapping[str, Any]) -> None:
+    def _at_once(self, row: Row, scalars: Scalars, totals: Any, found: Mapping[str, Any]) -> None:
         """Does all, where no norm is of what moves here."""
         g, w, s, h = self._now(row, scalars)
-        self.kind.rule.move(g, w, s, _with_means(h, means), FUNCTIONS)
+        self.kind.rule.move(g, w, s, self._with_means(h, row, totals), FUNCTIONS)
         self._finish(row, scalars, found, g, w, s, h)
 
     def _finish(
@@ -217,7 +228,7 @@ class LayerwiseUpdate(Update):
     ) -> None:
         # Computed twice, so that it need not be kept.
         u = self.kind.rule.direction(g, w, s, h, FUNCTIONS)
-        step = self.kind.rule.finish(u, w, s, Numbers(**found), h, FUNCTIONS)
+        step = self.kind.rule.finish(u, w, s, self._rooted(found, g.dtype), h, FUNCTIONS)
         self._assign(row, s, w - step, scalars)
 
 
@@ -284,10 +295,6 @@ def update_of(kind: Kind, variables: Sequence[Any]) -> Update:
         return StackedUpdate(kind)
     asks = layerwise and (averages or rule.norms_of(kind.settings))
     return LayerwiseUpdate(kind) if asks else Update(kind)
-
-
-def _with_means(h: Numbers, means: Sequence[Any]) -> Numbers:
-    return Numbers(**{**vars(h), "means": means}) if means else h
 
 
 def _with_rank(tensor: Any, rank: int) -> Any:

@@ -64,7 +64,7 @@ class RulePart:
                 if not self.optimizer._overwrite_variable_with_gradient(variable):
                     self._make_slots(variable, path, [s for s in slots if s.turn == turn])
             for slot in self.rule.shared if turn == 0 else ():
-                start = keras.initializers.Constant(slot.start)
+                start = _filled_with(slot.first(Numbers()))
                 kept = self.optimizer.add_variable((), start, dtype="float32", name=slot.name)
                 self.shared[slot.name] = kept
                 self.named.append((slot.name, kept))
@@ -74,7 +74,7 @@ class RulePart:
         for slot in (slot for slot in slots if slot.when(h)):
             kept[slot.name] = self.optimizer.add_variable(
                 shape=shape if slot.shape is None else slot.shape(shape, h),
-                initializer=keras.initializers.Constant(slot.first(h)),
+                initializer=_filled_with(slot.first(h)),
                 dtype=slot.dtype or compute_dtype(variable),
                 layout=getattr(variable, "_layout", None) if slot.shape is None else None,
                 name=f"{path.replace('/', '_')}_{slot.name}",
@@ -155,6 +155,11 @@ class RulePart:
         self.rule.prepare(c, h, FUNCTIONS)
         for name, value in c.moved().items():
             self.optimizer.assign(self.shared[name], value)
+
+
+def _filled_with(value: float) -> keras.initializers.Initializer:
+    # A constant is ones times a value: two passes, and a second tensor, for zeros.
+    return keras.initializers.Constant(value) if value else keras.initializers.Zeros()
 
 
 def _fields(rule: Rule) -> dict[str, Any]:
