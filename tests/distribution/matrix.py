@@ -8,13 +8,13 @@ Run in a process of its own for each kind of device, `python -m tests.distributi
     fit       one device, `model.fit` in place of the trainer's loop
 
 All combinations run in turn, which saves the start of a process for each. They are not all that
-there could be, which would take long; optimizers of one class, which differ by name, are one. On
-mirrored devices every optimizer meets two clips, both accumulations, and has averages with one of
-these; each clip meets every accumulation with and without averages with some optimizers. Two
-processes take half of that. These updates are plain (`jit_compile: false`), since fused ones
-(`auto`) take long to compile: every optimizer has those once, with all the rest, by turns on
-mirrored devices and in two processes. `fit` takes each optimizer once, with fused updates or within
-a step that XLA compiles as a whole.
+there could be, which would take long; optimizers of one class, which differ by name, are one. Every
+optimizer meets a clip and an accumulation on mirrored devices, another clip and the other
+accumulation in two processes, and has averages with one of these; in both each clip meets every
+accumulation with and without averages with some optimizers. These updates are plain
+(`jit_compile: false`), since fused ones (`auto`) take long to compile: every optimizer has those
+once, with all the rest, by turns on mirrored devices and in two processes. `fit` takes each
+optimizer once, with fused updates or within a step that XLA compiles as a whole.
 
 Writes the weights, and the averages where there are any, to an npz file: "sgd, clipnorm, 4,
 average, plain: matrix/head/kernel"; and how many kinds of variable had fused updates: "kinds: sgd,
@@ -219,7 +219,7 @@ def combinations(kind):
     """Yields the combinations of a kind of device."""
     for number, name in enumerate(names()):
         if kind == "one":
-            others = [*plain("mirrored", number), *plain("fit", number), FUSED]
+            others = [*(s for kind in STRATEGIES for s in plain(kind, number)), FUSED]
             clips = [
                 clip for clip in CLIPS if name == "sgd" or clip in {each[0] for each in others}
             ]
@@ -234,6 +234,8 @@ def combinations(kind):
 
 def plain(kind, number):
     """Returns (clip, accumulation, averaged) of an optimizer's combinations with plain updates."""
+    if kind == "one":
+        return []
     if kind == "fit":
         return [] if number % 2 else [("global_clipnorm", ACCUMULATIONS[number // 2 % 2], True)]
     every = list(itertools.product(CLIPS, ACCUMULATIONS, (False, True)))
@@ -242,7 +244,7 @@ def plain(kind, number):
     clips, (one, several) = list(CLIPS), ACCUMULATIONS
     other = clips[(clips.index(clip) + 1) % len(clips)]
     second = (other, several if accumulation == one else one, not averaged)
-    return [first, second] if kind == "mirrored" else [first]
+    return [first] if kind == "mirrored" else [second]
 
 
 def main(kind, path):

@@ -84,11 +84,11 @@ def test_nothing_is_left_out():
         plain = [each for each in matrix.combinations(kind) if not each.fused]
         assert {each.name for each in plain} == set(matrix.names())
         assert {each[1:4] for each in plain} == every
+    several = [*matrix.combinations("mirrored"), *matrix.combinations("workers")]
     for name in matrix.names():
-        found = [e for e in matrix.combinations("mirrored") if e.name == name and not e.fused]
+        found = [each for each in several if each.name == name and not each.fused]
         assert {each.accumulation for each in found} == set(matrix.ACCUMULATIONS)
         assert {each.averaged for each in found} == {False, True}
-    several = [*matrix.combinations("mirrored"), *matrix.combinations("workers")]
     assert {each.name for each in several if each.fused} == set(matrix.names())
     assert {each.name for each in matrix.combinations("fit")} == set(matrix.names())
     assert {each.fused for each in matrix.combinations("fit")} == {False, True}

@@ -8,6 +8,8 @@ from optimization.optimizers import AdamWeightDecay, PipelineOptimizer
 from tests.golden_cases import make_variable, run
 
 BACKEND = keras.backend.backend()
+# How `fit` runs where it is not the point that XLA compiles its step, which takes seconds.
+UNCOMPILED = {"jit_compile": False} if BACKEND == "tensorflow" else {}
 tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own feature")
 
 SHAPES = {

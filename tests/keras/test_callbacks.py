@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from optimization.optimizers import EvaluateAverages, PipelineOptimizer, ScheduleFreeSGD
-from tests.keras.common import data
+from tests.keras.common import UNCOMPILED, data
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def model(kind):
     dtype, optimizer = KINDS[kind]
     keras.utils.set_random_seed(0)
     one = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1, dtype=dtype)])
-    one.compile(optimizer(), loss="mse")
+    one.compile(optimizer(), loss="mse", **UNCOMPILED)
     return one
 
 

@@ -9,7 +9,7 @@ import optimization
 from optimization import OptimizationConfig, OptimizerFactory
 from optimization.keras.metric_rate import FollowedRate
 from optimization.optimizers import PipelineOptimizer
-from tests.keras.common import TableSchedule, tensorflow_only
+from tests.keras.common import UNCOMPILED, TableSchedule, tensorflow_only
 
 KIND = "hf_reduce_lr_on_plateau"
 
@@ -49,7 +49,7 @@ def fit(model, callback, epochs, **arguments):
 def model_of(config):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="head")])
     model.layers[0].kernel.assign(np.full((3, 1), 0.5))
-    model.compile(optimizer_of(config), loss="mse")
+    model.compile(optimizer_of(config), loss="mse", **UNCOMPILED)
     return model
 
 

@@ -9,6 +9,7 @@ from optimization.optimizers import LAMB, AdamWeightDecay, PipelineOptimizer
 from tests.golden_cases import make_variables
 from tests.keras.common import (
     BACKEND,
+    UNCOMPILED,
     TableSchedule,
     data,
     final_weights,
@@ -201,7 +202,8 @@ def uncompiled_model():
 
 def unnamed_model(build_optimizer=False, **kwargs):
     model = uncompiled_model()
-    model.compile(PipelineOptimizer(keras.optimizers.Adam(0.01), **kwargs), loss="mse")
+    optimizer = PipelineOptimizer(keras.optimizers.Adam(0.01), **kwargs)
+    model.compile(optimizer, loss="mse", **UNCOMPILED)
     if build_optimizer:
         model.optimizer.build(model.trainable_variables)
     return model
@@ -244,7 +246,7 @@ def test_a_copy_has_the_state(copied, whole_model):
     else:
         again = unnamed_model()
         again.set_weights(model.get_weights())
-        again.compile(copied(model.optimizer), loss="mse")
+        again.compile(copied(model.optimizer), loss="mse", **UNCOMPILED)
     for each in (model, again):
         train(each)
     for actual, expected in zip(state_of(again), state_of(model), strict=True):
@@ -283,7 +285,7 @@ def test_a_model_saved_before_it_was_trained_loads(tmp_path):
 @pytest.mark.parametrize("build_optimizer", [False, True])
 def test_state_without_what_is_needed_is_refused_in_words(tmp_path, build_optimizer):
     saved = unnamed_model()
-    saved.compile(PipelineOptimizer(keras.optimizers.SGD(0.1)), loss="mse")
+    saved.compile(PipelineOptimizer(keras.optimizers.SGD(0.1)), loss="mse", **UNCOMPILED)
     train(saved)
     saved.save_weights(tmp_path / "model.weights.h5")
     model = unnamed_model(build_optimizer)

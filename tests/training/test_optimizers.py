@@ -1,10 +1,14 @@
-"""Every registered optimizer trains through the trainer and resumes exactly."""
+"""Every registered optimizer trains through the trainer and resumes exactly.
+
+Of those that are the same class, the first.
+"""
 
 import pytest
 from rich.console import Console
 
 from optimization import OPTIMIZERS_CLS
 from optimization.training import Trainer
+from tests.distribution import matrix
 from tests.training.tiny import assert_same_bits, tiny, weights
 
 # What a type needs beside its defaults.
@@ -40,7 +44,7 @@ def trained(name, steps, directory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(OPTIMIZERS_CLS))
+@pytest.mark.parametrize("name", matrix.names())
 def test_it_trains_and_resumes_bit_for_bit(tmp_path, name):
     whole, start = trained(name, 6, tmp_path / "whole")
     assert int(whole.optimizer.iterations) == 6
