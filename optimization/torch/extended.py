@@ -61,7 +61,9 @@ class Extended(ExactState):
         if isinstance(self, RuleOptimizer):
             return self.initial_state(parameter, group)
         shapes = torchs_state(self, parameter, group)
-        return shapes and {name: parameter.new_zeros(shape) for name, shape in shapes.items()}
+        if shapes is None:
+            return None
+        return {name: parameter.new_zeros(shape) for name, shape in shapes.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), **{name: getattr(self, name) for name in _KEPT}}

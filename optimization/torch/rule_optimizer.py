@@ -18,6 +18,7 @@ from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brough
 from optimization.torch.texts import optimizer_text
 
 _FLOAT32_END = 2.0**128  # what float32 holds is below
+_MISSPELLED = 0.8  # how alike a name of the user's own and that of a setting may not be
 
 
 class RuleOptimizer(ExactState):
@@ -60,6 +61,8 @@ class RuleOptimizer(ExactState):
         **arguments: Any,
     ):
         given_ones = self._in_native_words(arguments)
+        for name in given_ones.keys() - self.usual.keys():
+            raise TypeError(self._unknown(name)[0])
         defaults = {"lr": lr, **self.usual, **given_ones, **self.counts}
         self.check_group(defaults)
         super().__init__(params, {**defaults, "foreach": foreach, "maximize": maximize})
@@ -78,20 +81,26 @@ class RuleOptimizer(ExactState):
 
     @classmethod
     def _in_native_words(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns arguments by the names that groups have for them."""
-        known, named = cls.usual, dict[str, Any]()
+        """Returns arguments by the names that groups have for them, and others as they are."""
+        named = dict[str, Any]()
         fields = {name: (key, place) for name, key, place in cls.places}
         for name, value in arguments.items():
-            key, place = (name, None) if name in known else fields.get(name, (name, None))
-            if key not in known:
-                near = did_you_mean(name, [*known, *fields])
-                raise TypeError(f"{cls.__name__} has no argument {name!r}{near}")
+            key, place = (name, None) if name in cls.usual else fields.get(name, (name, None))
+            if key in arguments and key != name:
+                raise TypeError(f"{cls.__name__} got both {name!r} and {key!r}, which are the same")
             if place is not None:
-                pair = list(named.get(key, known[key]))
+                pair = list(named.get(key, cls.usual[key]))
                 pair[place] = value
                 value = tuple(pair)
             named[key] = value
         return named
+
+    @classmethod
+    def _unknown(cls, name: str, cutoff: float = 0.6) -> tuple[str, str]:
+        """Returns that there is no such argument, and which one may be meant."""
+        known = [*cls.usual, *(field for field, _, _ in cls.places)]
+        near = did_you_mean(name, known, cutoff)
+        return f"{cls.__name__} has no argument {name!r}{near}", near
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -103,9 +112,21 @@ class RuleOptimizer(ExactState):
         return optimizer_text(self)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, as torch does, after `check_group`."""
+        """Adds a group, as torch does, after `check_group`.
+
+        Its settings have either name, as the arguments have. What is no setting is the user's own,
+        unless it is nearly the name of one.
+        """
         if isinstance(param_group, dict):  # else torch says so
-            group = {**self.defaults, **param_group}
+            own = self._in_native_words(param_group)
+            for name in own.keys() - self.defaults.keys() - {"params"}:
+                message, near = self._unknown(name, _MISSPELLED)
+                if near:
+                    raise TypeError(message)
+            param_group.update(own)
+            for name in param_group.keys() - own.keys():
+                del param_group[name]
+            group = {**self.defaults, **own}
             self.check_group({k: v for k, v in group.items() if k != "params"})
         super().add_param_group(param_group)
 

@@ -397,6 +397,32 @@ def test_what_is_no_hyperparameter_of_the_class_is_the_users(case):
     assert optimizer.param_groups[0]["lora_alpha"] == 16
 
 
+def test_groups_take_settings_by_either_name():
+    optimizer = AdamW([{"params": [weight()], "beta_2": 0.5, "epsilon": 0.25}], lr=LR)
+    optimizer.add_param_group({"params": [weight()], "betas": (0.25, 0.5)})
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.9, 0.5), (0.25, 0.5)]
+    assert optimizer.param_groups[0]["eps"] == 0.25
+    assert not {"beta_2", "epsilon"} & optimizer.param_groups[0].keys()
+    with pytest.raises(ValueError, match="`betas` must be < 1"):
+        optimizer.add_param_group({"params": [weight()], "beta_2": 7.0})
+
+
+@every_optimizer
+def test_nearly_the_name_of_a_setting_is_a_mistake_in_a_group(case):
+    cls, arguments = case
+    for name in {"weight_decay", "betas", "momentum"} & cls.usual.keys():
+        with pytest.raises(TypeError, match=f"no argument '{name}s'; did you mean '{name}'"):
+            cls([{"params": [weight()], f"{name}s": 0.5}], lr=LR, **arguments)
+
+
+def test_one_setting_by_both_names_is_a_mistake():
+    message = "got both 'beta_1' and 'betas', which are the same"
+    with pytest.raises(TypeError, match=message):
+        LAMB([weight()], beta_1=0.5, betas=(0.9, 0.99))
+    with pytest.raises(TypeError, match=message):
+        LAMB([{"params": [weight()], "beta_1": 0.5, "betas": (0.9, 0.99)}])
+
+
 def weight():
     return torch.nn.Parameter(torch.zeros(4, 2))
 
