@@ -45,6 +45,8 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         unavailable: Mapping[str, str] | None = None,  # names that are not implemented, and why
         # Makes what the config class of an implementation has beside its fields.
         members: Callable[[Any], Mapping[str, Any]] | None = None,
+        # Raises a TypeError for a config class that lacks something.
+        check: Callable[[type[ConfigT]], None] = lambda config_class: None,
     ):
         self.kind = kind
         self.config_base = config_base
@@ -52,6 +54,7 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         self._resolve = resolve
         self._supplied = supplied
         self._members = members or (lambda decorated: {})
+        self._check = check
         self._subscribers: list[Callable[[str, Entry[ConfigT]], Any]] = []
         self._entries: dict[str, Entry[ConfigT]] = {}
 
@@ -134,6 +137,9 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
             target = decorated
         elif issubclass(decorated, self.config_base):
             config_class = decorated
+            if "__match_args__" not in vars(config_class):  # which a dataclass has
+                raise self._refused(name, f"{decorated.__name__} needs `@config_dataclass`")
+            self._check(config_class)
             target = decorated if target is None else target
         else:
             base = self.config_base.__name__

@@ -1,6 +1,7 @@
 """Optimizers of Keras that are made of rules."""
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from optimization.configs.errors import ConfigError, did_you_mean
+from optimization.configs.float32 import in_float32
 from optimization.keras.functions import FUNCTIONS
 from optimization.keras.gradients import compute_dtype, densify, is_sparse, shaped, with_values
 from optimization.keras.paths import Among, path_of
@@ -40,6 +42,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         rates = {n: kwargs.pop(n, None) for n in self.rule_class.own_rates.values()}
         fields, base = self._parted(args, kwargs)
         rule = checked(self.rule_class, fields)
+        check_ranges(self.rule_class, base)
         rate = _rate_for(rule, learning_rate)
         super().__init__(learning_rate=rate, name=base.pop("name", rule.name), **base)
         del self.weight_decay  # The rule has it.
@@ -184,12 +187,25 @@ def _plain(rule: type[Rule], name: str, value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def check_ranges(rule: type[Rule], base: Mapping[str, Any]) -> None:
+    """Raises for arguments of Keras' base class that the rule's section would not take either."""
+    shared = {
+        name: _plain(rule, name, base[name]) for name in rule.pipeline_fields() if name in base
+    }
+    rule({name: value for name, value in shared.items() if value is not None})
+
+
 def _rate_for(rule: Rule, learning_rate: Any) -> Any:
     """Returns the learning rate of an optimizer: what is given, or what the rule has for none."""
     own = rule.own_learning_rate()
     if learning_rate is None:
         return rule.usual_rate if own is None else build_schedule(own)
     if own is None:
+        if isinstance(learning_rate, int | float) and not 0 <= in_float32(learning_rate) < math.inf:
+            raise ValueError(
+                "Argument `learning_rate` must be >= 0 and finite in float32, received: "
+                f"learning_rate={learning_rate!r}"
+            )
         return learning_rate
     config = getattr(learning_rate, "config", None)
     if isinstance(config, type(own)) and config.replace(name=getattr(own, "name", None)) == own:

@@ -88,6 +88,10 @@ class BaseOptimizerConfig(Float32Config):
     loss_scale_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     jit_compile: bool | Literal["auto"] = field(default="auto", metadata=PIPELINE)
 
+    @classmethod
+    def check_class(cls) -> None:
+        """Raises a `TypeError` for a class that lacks something, when it is registered."""
+
     def check(self) -> Iterator[tuple[str, str]]:
         clips = [name for name in CLIPS if getattr(self, name)]
         if len(clips) > 1:
@@ -198,6 +202,7 @@ OPTIMIZERS_CLS = Registry(
     _implementation,
     members=_optimizer_members,
     supplied=("learning_rate",),
+    check=lambda section: section.check_class(),
     unavailable={
         "slide": "`slide` was never released by its authors: Model Garden has only its config",
         "vit_adamw": "`vit_adamw` is a type of Model Garden's MAE project; write `adamw`, and its "

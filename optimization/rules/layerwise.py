@@ -1,5 +1,6 @@
 """Rules whose step is scaled for each layer, by norms or means over a variable."""
 
+import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -26,13 +27,13 @@ class LayerwiseRule(Rule):
     def move(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> None:
         """Moves the state, before norms are taken; `h.means` are those of `averaged_axes`."""
 
+    @abc.abstractmethod
     def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns the direction whose norm counts, of the state as it is."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
         """Returns what is subtracted from a weight, of what `direction` returned, and norms."""
-        raise NotImplementedError
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns what is subtracted from a weight, and moves its state."""

@@ -5,6 +5,7 @@ step is computed. The class of Keras, what TensorFlow compiles, the class of PyT
 function of JAX are made of it.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar
@@ -105,6 +106,19 @@ class Rule(BaseOptimizerConfig):
         return next(base for base in cls.__mro__ if "class_name" in vars(base))
 
     @classmethod
+    def check_class(cls) -> None:
+        name = cls.origin().class_name
+        if not name:
+            raise TypeError(f'{cls.__name__} needs a name for its classes: class_name = "..."')
+        if any(rule.class_name == name and rule is not cls.origin() for rule in origins()):
+            raise TypeError(f"{cls.__name__} needs another `class_name`: {name!r} is taken")
+        members = [member for base in cls.__mro__ for member in vars(base).items()]
+        abstract = [n for n, value in members if getattr(value, "__isabstractmethod__", False)]
+        lacking = [n for n in abstract if getattr(getattr(cls, n), "__isabstractmethod__", False)]
+        if lacking:
+            raise TypeError(f"{cls.__name__} needs the method `{lacking[0]}`")
+
+    @classmethod
     def argument_names(cls) -> list[str]:
         """Returns the fields that are arguments of the classes."""
         others = (*cls.pipeline_fields(), *cls.section_only, "name")
@@ -189,9 +203,9 @@ class Rule(BaseOptimizerConfig):
     def prepare(self, c: Any, h: Numbers, xp: Any) -> None:
         """Moves what is shared, once in an update."""
 
+    @abc.abstractmethod
     def step(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> Any:
         """Returns what is subtracted from a weight, and moves its state."""
-        raise NotImplementedError
 
 
 NATIVE = {

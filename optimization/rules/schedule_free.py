@@ -1,5 +1,6 @@
 """Schedule-free SGD and AdamW: averages in the place of a learning rate schedule."""
 
+import abc
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
@@ -94,8 +95,9 @@ class ScheduleFreeFields(Rule):
             s.distance = (1 - c) * (s.distance - rate * u)
         return step
 
+    @abc.abstractmethod
     def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
-        raise NotImplementedError
+        """Returns the step along the gradient, and moves its state."""
 
     def to_evaluate(self, y: Any, s: Any, h: Any) -> Any:
         """Returns x, given y; before the first gradient it is y."""

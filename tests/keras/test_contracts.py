@@ -108,6 +108,25 @@ def test_compiled_is_plain(kind, fields, monkeypatch):
 
 
 @pytest.mark.parametrize("rule", origins(), ids=lambda rule: rule.class_name)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rate", -1.0),
+        ("learning_rate", float("nan")),
+        ("clipnorm", -1.0),
+        ("ema_momentum", 1.5),
+        ("gradient_accumulation_steps", 0),
+        ("loss_scale_factor", -1.0),
+        ("ema_overwrite_frequency", 0),
+    ],
+)
+def test_arguments_of_all_classes_are_checked_as_in_sections(rule, name, value):
+    more = {"use_ema": True} if name.startswith("ema") else {}
+    with pytest.raises(ValueError, match=f"{name}.*must be"):
+        keras_class(rule)(**{name: value}, **more)
+
+
+@pytest.mark.parametrize("rule", origins(), ids=lambda rule: rule.class_name)
 def test_importing_the_package_registers_it(rule):
     cls = keras_class(rule)
     assert keras.saving.get_registered_object(f"optimization>{rule.class_name}") is cls

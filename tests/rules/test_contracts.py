@@ -11,6 +11,7 @@ import pytest
 
 from optimization.configs.base import config_dataclass
 from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.layerwise import LayerwiseRule
 from optimization.rules.rule import Rule
 from tests.rules import contracts
 
@@ -53,3 +54,69 @@ def test_a_wrong_declaration_fails():
         contracts.check_elementwise(Normalized())
     with pytest.raises(AssertionError, match="nothing depends on .*idle"):
         contracts.check_every_field_acts(Normalized)
+
+
+def registered(cls, kind="lacking"):
+    """Registers a class for the time of a call."""
+    known = dict(OPTIMIZERS_CLS._entries)
+    try:
+        OPTIMIZERS_CLS.register(kind)(cls)
+    finally:
+        OPTIMIZERS_CLS._entries.clear()
+        OPTIMIZERS_CLS._entries.update(known)
+
+
+@config_dataclass
+class Nameless(Rule):
+    """A rule that has no name for its classes."""
+
+    def step(self, g, w, s, h, xp):
+        """Returns the gradient."""
+        return g
+
+
+@config_dataclass
+class Taken(Nameless):
+    """A rule whose classes would be called as Adam's are."""
+
+    class_name: ClassVar[str] = "Adam"
+
+
+@config_dataclass
+class NoStep(Rule):
+    """A rule without a formula."""
+
+    class_name: ClassVar[str] = "NoStep"
+
+
+@config_dataclass
+class HalfLayerwise(LayerwiseRule):
+    """A rule that lacks the last part of its formula."""
+
+    class_name: ClassVar[str] = "HalfLayerwise"
+
+    def direction(self, g, w, s, h, xp):
+        """Returns the gradient."""
+        return g
+
+
+class Undecorated(Normalized):
+    """A rule whose fields are none yet."""
+
+    class_name: ClassVar[str] = "Undecorated"
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Nameless, "needs a name for its classes"),
+        (Taken, "needs another `class_name`: 'Adam' is taken"),
+        (NoStep, "needs the method `step`"),
+        (HalfLayerwise, "needs the method `finish`"),
+        (Undecorated, "needs `@config_dataclass`"),
+    ],
+)
+def test_a_rule_that_lacks_something_is_not_registered(cls, message):
+    registered(Normalized)
+    with pytest.raises(TypeError, match=message):
+        registered(cls)
