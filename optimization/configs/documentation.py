@@ -9,7 +9,7 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
@@ -43,10 +43,10 @@ def document(cls: type) -> None:
         cls.__doc__ = doc  # type: ignore[assignment]  # typeshed knows no descriptor here
 
 
-def complete(cls: type) -> str:
-    """Returns the docstring of a config class, with an entry for each field."""
+def complete(cls: type, names: Collection[str] | None = None) -> str:
+    """Returns the docstring of a config class, with an entry for each field, or for those named."""
     body, _ = _parts(cls)
-    entries = [_entry(cls, name) for name in _in_order(cls)]
+    entries = [_entry(cls, name) for name in _in_order(cls) if names is None or name in names]
     parts = [body or f"The section `{cls.__name__}`.", "\n".join([_SECTION, *entries])]
     return "\n\n".join(parts) + "\n"
 

@@ -12,11 +12,17 @@ from optimization.keras.rule_part import rule_arguments
 from optimization.rules.rule import Rule
 
 _ARGUMENTS = """
-    Besides, it takes the arguments of `keras.optimizers.Optimizer`.
+Besides, it takes the arguments of `keras.optimizers.Optimizer`.
 
-    Raises:
-        ConfigError: For a value that the section does not take either; a `ValueError`.
-        ValueError: At build, for expressions of which none matches a variable.
+>>> weight = keras.Variable([0.5, -0.5])
+>>> optimizer = {name}(learning_rate=0.01)
+>>> optimizer.apply([keras.ops.ones(2)], [weight])
+>>> int(optimizer.iterations)
+1
+
+Raises:
+    ConfigError: For a value that the section does not take either; a `ValueError`.
+    ValueError: At build, for expressions of which none matches a variable.
 """
 
 
@@ -48,10 +54,15 @@ def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
     members = {
         "rule_class": origin,
         "__init__": __init__,
-        "__doc__": complete(origin).rstrip() + "\n" + _ARGUMENTS,
+        "__doc__": _documentation(origin),
         "__module__": "optimization.optimizers",
         "__qualname__": name,
     }
     made = type(name, (RuleOptimizer,), members)
     keras.saving.register_keras_serializable("optimization", name)(made)
     return made
+
+
+def _documentation(rule: type[Rule]) -> str:
+    fields = complete(rule, [*rule_arguments(rule), "name"])
+    return fields + _ARGUMENTS.format(name=rule.class_name)

@@ -1,6 +1,7 @@
 """The classes of PyTorch that are made of rules."""
 
 import inspect
+import textwrap
 from typing import Any
 
 from optimization.caching import cached
@@ -10,18 +11,23 @@ from optimization.torch.rule_optimizer import RuleOptimizer
 from optimization.torch.schedule_free import ScheduleFree
 
 _ARGUMENTS = """
-    In PyTorch `beta_1` and `beta_2` are `betas`, and `epsilon` is `eps`; groups call them so.
+{words}>>> weight = torch.nn.Parameter(torch.tensor([0.5, -0.5]))
+>>> optimizer = {name}([weight], lr=0.01)
+>>> weight.grad = torch.ones(2)
+>>> optimizer.step()
+>>> len(optimizer.state)
+1
 
-    Args:
-        params: Parameters, (name, parameter) pairs, or groups of either.
-        lr: The learning rate.
-        foreach: Whether all parameters are updated at once; None for yes.
-        maximize: Whether the loss is maximized.
-        **arguments: The fields above, by either name, and what groups may have of their own.
+Args:
+    params: Parameters, (name, parameter) pairs, or groups of either.
+    lr: The learning rate.
+    foreach: Whether all parameters are updated at once; None for yes.
+    maximize: Whether the loss is maximized.
+    **arguments: The fields above, by either name, and what groups may have of their own.
 
-    Raises:
-        TypeError: For an argument that there is not.
-        ValueError: For a value that the section does not take either.
+Raises:
+    TypeError: For an argument that there is not, or one that is given by both names.
+    ValueError: For a value that the section does not take either.
 """
 
 
@@ -41,9 +47,10 @@ def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
         base.__init__(self, params, lr, **arguments)
 
     made: Any = type(name, (base,), {"__init__": __init__})
-    made.__doc__ = complete(origin).rstrip() + "\n" + _ARGUMENTS
     made.__module__, made.__qualname__ = "optimization.torch", name
     made.rule, made.places = origin(), _places(origin)
+    fields = complete(origin, [field for field, _, _ in made.places])
+    made.__doc__ = fields + _ARGUMENTS.format(name=name, words=_words(made.places))
     made.slots = [slot for slot in origin.slots if slot.native]
     made.usual = {**origin.variable_settings, **made.arguments_of(origin(usual))}
     written: Any = __init__
@@ -61,3 +68,14 @@ def _places(rule: type[Rule]) -> list[tuple[str, str, int | None]]:
     names = [name for name in rule.argument_names() if name not in others]
     parts = {name: native_argument(rule, name).partition(".") for name in names}
     return [(name, key, int(place) if place else None) for name, (key, _, place) in parts.items()]
+
+
+def _words(places: list[tuple[str, str, int | None]]) -> str:
+    """Returns a sentence on what groups call the fields that they call otherwise."""
+    names: dict[str, list[str]] = {}
+    for name, key, _ in places:
+        if key != name:
+            names.setdefault(key, []).append(f"`{name}`")
+    texts = [f"{' and '.join(own)} {'are' if own[1:] else 'is'} `{k}`" for k, own in names.items()]
+    text = f"In PyTorch, and in its groups, {', '.join(texts)}."
+    return f"{textwrap.fill(text, 96)}\n\n" if names else ""

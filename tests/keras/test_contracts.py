@@ -5,6 +5,7 @@ of TensorFlow are the plain ones in each form. `test_sparse.py` tests sparse gra
 `test_distribution.py` and `tests/distribution` test several devices.
 """
 
+import inspect
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.keras.derived import keras_class
+from optimization.keras.rule_part import rule_arguments
 from optimization.optimizers import PipelineOptimizer
 from optimization.rules.rule import origins
 from optimization.schedules import LrConfig
@@ -130,6 +132,14 @@ def test_arguments_of_all_classes_are_checked_as_in_sections(rule, name, value):
 def test_importing_the_package_registers_it(rule):
     cls = keras_class(rule)
     assert keras.saving.get_registered_object(f"optimization>{rule.class_name}") is cls
+
+
+@pytest.mark.parametrize("rule", origins(), ids=lambda rule: rule.class_name)
+def test_the_help_has_the_arguments_and_an_example_that_runs(rule):
+    cls = keras_class(rule)
+    contracts.check_example(cls, keras=keras)
+    told = re.findall(r"^    (\w+) \(", inspect.getdoc(cls), re.M)
+    assert sorted(told) == sorted([*rule_arguments(rule), "name"])
 
 
 @contracts.every_case(contracts.few, once_a_class=True)

@@ -4,6 +4,7 @@ A rule that is registered is tested as it stands: its fields say by their types 
 else they may be. `CONTRACTS_OF="lamb lars" pytest ...` tests these types alone.
 """
 
+import doctest
 import os
 import typing
 
@@ -342,6 +343,14 @@ def _acts(rule, name):
             if any(_outcome(rule(fields), c) != _outcome(rule(others), c) for c in rates):
                 return True
     return not tried and name in rule.section_only
+
+
+def check_example(cls, **names):
+    """Raises unless the docstring of a class has an example, which runs as it says."""
+    names[cls.__name__] = cls
+    example = doctest.DocTestParser().get_doctest(cls.__doc__, names, cls.__name__, None, 0)
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def _outcome(section, constant):

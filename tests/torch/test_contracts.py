@@ -1,8 +1,12 @@
 """Every registered rule in every position of its switches: PyTorch's lists are NumPy."""
 
+import inspect
+import re
+
 import pytest
 
 from optimization import OPTIMIZERS_CLS, OptimizationConfig
+from optimization.rules.rule import native_name, origins
 from tests.rules import contracts
 from tests.torch.common import OptimizerFactory, parameters, torch, train
 
@@ -50,3 +54,17 @@ def test_native_lists_are_numpy(kind, fields):
     limit = 1e-8 if in_float32 else 1e-9 if kind == "muon" else 1e-12
     for foreach in (None, False):
         assert contracts.difference(weights_of(kind, fields, foreach), expected) < limit
+
+
+@pytest.mark.parametrize(
+    "rule", [rule for rule in origins() if native_name(rule)], ids=lambda rule: rule.class_name
+)
+def test_the_help_has_the_arguments_and_an_example_that_runs(rule):
+    cls = native_class(rule)
+    contracts.check_example(cls, torch=torch)
+    text = inspect.getdoc(cls)
+    told = re.findall(r"^    (\w+) \(", text, re.M)
+    assert sorted(told) == sorted(name for name, _, _ in cls.places)
+    words = " ".join(text.split())
+    for name, key, _ in cls.places:
+        assert key == name or re.search(rf"`{name}`( and `\w+`)* (is|are) `{key}`", words)
