@@ -8,7 +8,7 @@ from annotated_types import Interval
 from experiments.splits import stratified_split
 from optimization import DataConfig, ExperimentConfig, TaskConfig, TrainerConfig
 from optimization.configs.base import Config
-from optimization.configs.types import Decay, NonNegativeFloat, PositiveInt
+from optimization.configs.types import NonNegativeFloat, PositiveInt, Share
 from optimization.training import Task, array_batches, register_experiment, register_task
 
 
@@ -25,7 +25,7 @@ class DigitsModelConfig(Config):
 
     filters: PositiveInt = 32
     hidden_units: PositiveInt = 64
-    dropout: Decay = 0.5
+    dropout: Share = 0.5
     l2: NonNegativeFloat = 0.0
 
 

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator, Sequence
 
 from optimization import DataConfig, ExperimentConfig, TaskConfig, TrainerConfig
-from optimization.configs.types import Decay, PositiveInt
+from optimization.configs.types import PositiveInt, Share
 from optimization.training import (
     Task,
     TrainingError,
@@ -49,7 +49,7 @@ class LanguageModelConfig(TaskConfig):
     layers: PositiveInt = 2
     heads: PositiveInt = 4
     context: PositiveInt = 4
-    dropout_rate: Decay = 0.05
+    dropout_rate: Share = 0.05
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields a width that the heads cannot share."""

@@ -56,9 +56,9 @@ class Config(Node):
                 raise TypeError(f"expected {type(self).__name__}, got {type(params).__name__}")
             params = params.as_dict()
         if params is not None:
-            self._update(params)
+            self._change(params)
         if kwargs:
-            self._update(kwargs)
+            self._change(kwargs)
         post_init = getattr(self, "__post_init__", None)
         if post_init is not None:
             post_init()
@@ -120,7 +120,7 @@ class Config(Node):
             ConfigError: For a file that cannot be read, and as the constructor does, with lines.
         """
         config = cls()
-        config._update(*yaml_file.read_file(path))
+        config._change(*yaml_file.read_file(path))
         return config
 
     def origin_of(self, path: str) -> Origin:
@@ -168,7 +168,7 @@ class Config(Node):
         Raises:
             ConfigError: All mistakes at once, in which case nothing was changed.
         """
-        self._update(params)
+        self._change(params)
 
     def replace(self, **kwargs: Any) -> Self:
         """Returns a copy, not locked, with the given values set.
@@ -178,7 +178,7 @@ class Config(Node):
         """
         twin = copy.deepcopy(self)
         twin._set_locked(False)
-        twin._update(kwargs)
+        twin._change(kwargs)
         return twin
 
     def lock(self) -> None:
@@ -193,12 +193,12 @@ class Config(Node):
     if not typing.TYPE_CHECKING:  # for which it would mean that any name may be set
 
         def __setattr__(self, name: str, value: Any) -> None:
-            self._update({name: value})
+            self._change({name: value})
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{name!r} is a field and cannot be deleted")
 
-    def _update(self, params: Mapping[str, Any], known: Iterable[Problem] = ()) -> None:
+    def _change(self, params: Mapping[str, Any], known: Iterable[Problem] = ()) -> None:
         """Makes all changes; or none, and raises what is wrong, what is `known` to be included."""
         plan = Plan(known)
         plan.add(self, params)

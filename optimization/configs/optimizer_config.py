@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.branches import OptimizerBranches
 from optimization.configs.fields import Steps, field
-from optimization.configs.types import Decay, FirstSteps
+from optimization.configs.types import FirstSteps, Share
 from optimization.rules import sections  # noqa: F401  registers the types
 from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
 
@@ -49,7 +49,7 @@ class EMAConfig(Config):
     global_clipnorm: None = None
     name: str = "ExponentialMovingAverage"
     trainable_weights_only: bool = True
-    average_decay: Decay = 0.99
+    average_decay: Share = 0.99
     start_step: Steps[FirstSteps] = field(default=0)
     dynamic_decay: bool = True
 

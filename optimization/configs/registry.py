@@ -40,7 +40,7 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         self,
         kind: str,  # for messages: "optimizer", "learning rate", "warmup"
         config_base: type[ConfigT],  # of every config class
-        resolve: Callable[[Entry[ConfigT]], type[Any]],  # makes the class
+        implementation: Callable[[Entry[ConfigT]], type[Any]],  # makes the class
         supplied: tuple[str, ...] = (),  # parameters that are no fields: the factory passes them
         unavailable: Mapping[str, str] | None = None,  # names that are not implemented, and why
         # Makes what the config class of an implementation has beside its fields.
@@ -51,7 +51,7 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         self.kind = kind
         self.config_base = config_base
         self.unavailable = dict(unavailable or {})
-        self._resolve = resolve
+        self._implementation = implementation
         self._supplied = supplied
         self._members = members or (lambda decorated: {})
         self._check = check
@@ -117,7 +117,7 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         yield from self._entries.items()
 
     def __getitem__(self, name: str) -> type[Any]:
-        return self._resolve(self.entry(name))
+        return self._implementation(self.entry(name))
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

@@ -70,8 +70,8 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 """A float in [0, 1]."""
-Decay = Annotated[float, Interval(ge=0, lt=1)]
-"""A decay rate such as `beta_1`: a float in [0, 1)."""
+Share = Annotated[float, Interval(ge=0, lt=1)]
+"""A share of a whole, such as `beta_1`: a float in [0, 1)."""
 Regex = Annotated[str, AfterValidator(_regex)]
 """A regular expression, searched for in a variable's path."""
 Patterns = tuple[Regex, ...]

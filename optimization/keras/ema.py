@@ -66,8 +66,8 @@ class WeightAverage(Swappable):
     __repr__ = by_arguments
     get_config = dataclasses.asdict
 
-    def decay(self, steps: Any) -> Any:
-        """Returns d after `steps` steps, a float32 scalar."""
+    def kept_share(self, steps: Any) -> Any:
+        """Returns the share that stays after `steps` steps, a float32 scalar."""
         n = steps_since(steps, self.start_step)
         decay = ops.cast(self.average_decay, "float32")
         if self.dynamic_decay:
@@ -127,8 +127,8 @@ class WeightAverage(Swappable):
             )
         return super().guard()
 
-    def update(self, steps: Any, moved: Collection[int] = ()) -> None:
-        share = 1 - self.decay(steps)
+    def move(self, steps: Any, moved: Collection[int] = ()) -> None:
+        share = 1 - self.kept_share(steps)
         for weight, average in zip(self.weights, self._averages.values(), strict=True):
             if id(weight) not in moved:
                 move(average, weight, share)
@@ -143,7 +143,7 @@ class WeightAverage(Swappable):
             for variable, target in zip(variables, targets, strict=True)
             if variable is target and variable.constraint is None and id(variable) in averages
         }
-        return found, 1 - self.decay(steps)
+        return found, 1 - self.kept_share(steps)
 
     def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
         if self.overwrite_frequency is None:

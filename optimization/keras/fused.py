@@ -18,7 +18,7 @@ from typing import Any
 import keras
 
 from optimization.keras.compiling import by_device, copies_of, unconverted
-from optimization.keras.gradients import Scaled, shaped
+from optimization.keras.gradients import Postponed, shaped
 from optimization.keras.kernels import Kind, Row, Scalars, StackedUpdate, Update, update_of
 from optimization.keras.rule_part import RulePart
 
@@ -97,7 +97,7 @@ class FusedUpdates:
                 stacked.run_all(rows, numbers)
         return others
 
-    def _update_of(self, kind: Kind, variables: Sequence[Any], gradient: Scaled) -> Update:
+    def _update_of(self, kind: Kind, variables: Sequence[Any], gradient: Postponed) -> Update:
         numbers = vars(kind.settings).items()
         key = (
             *(type(kind.rule), kind.averages),
@@ -120,7 +120,7 @@ def _parted(part: RulePart, pairs: Pairs, averages: Mapping[int, Any]) -> tuple[
         return [], pairs
 
     def fits_in(gradient: Any, variable: Any) -> bool:
-        if not isinstance(gradient, Scaled) or not isinstance(variable, keras.Variable):
+        if not isinstance(gradient, Postponed) or not isinstance(variable, keras.Variable):
             return False
         own = [variable, *part.state_of(variable).values(), averages.get(id(variable), variable)]
         return counts[id(variable)] == 1 and all(_devices(v) == devices for v in own)

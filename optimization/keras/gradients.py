@@ -33,7 +33,7 @@ _LOW_PRECISION = ("float16", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
-class Scaled:
+class Postponed:
     """A gradient that is still to be multiplied, where an update does it on the way.
 
     The functions of this module take one where they take a gradient.
@@ -55,13 +55,13 @@ class Scaled:
         """The dtype of the gradient."""
         return self.values.dtype
 
-    def times(self, factor: Any) -> "Scaled":
+    def times(self, factor: Any) -> "Postponed":
         """Returns the gradient times a factor, which is not multiplied yet either."""
         factor = factor if isinstance(factor, float) else ops.cast(factor, "float32")
         factor = factor if self.factor is None else self.factor * factor
         return dataclasses.replace(self, factor=factor)
 
-    def divided_by(self, divisor: Any) -> "Scaled":
+    def divided_by(self, divisor: Any) -> "Postponed":
         """Returns the gradient divided by a power of two, before it is multiplied."""
         divisor = divisor if self.divisor is None else self.divisor * divisor
         return dataclasses.replace(self, divisor=divisor)
@@ -107,7 +107,7 @@ def tensor_or_slices(gradient: Any) -> Any:
 
 def convert(gradient: Any, dtype: str) -> Any:
     """Returns a gradient in a dtype; a sparse one stays sparse."""
-    if isinstance(gradient, Scaled):
+    if isinstance(gradient, Postponed):
         copies = tuple(ops.cast(copy, dtype) for copy in gradient.copies)
         values = copies[0] if copies else ops.cast(gradient.values, dtype)
         return dataclasses.replace(gradient, values=values, copies=copies)
@@ -128,7 +128,7 @@ def sum_duplicates(gradient: Any) -> Any:
 
 def densify(gradient: Any) -> Any:
     """Returns a sparse gradient, or one still to be scaled, as a tensor; any other as it is."""
-    if isinstance(gradient, Scaled):
+    if isinstance(gradient, Postponed):
         values = _before_factor(gradient)
         return values if gradient.factor is None else scale(values, gradient.factor)
     return tf.convert_to_tensor(gradient) if is_sparse(gradient) else tensor_or_slices(gradient)
@@ -136,7 +136,7 @@ def densify(gradient: Any) -> Any:
 
 def bare(gradient: Any) -> Any:
     """Returns a gradient that is still to be scaled as a tensor, any other as it is."""
-    return densify(gradient) if isinstance(gradient, Scaled) else gradient
+    return densify(gradient) if isinstance(gradient, Postponed) else gradient
 
 
 def map_values(function: Callable[[Any], Any], gradient: Any) -> Any:
@@ -151,7 +151,7 @@ def entries(gradient: Any) -> Any:
 
 def scale(gradient: Any, factor: Any) -> Any:
     """Returns g * factor, in the dtype of g."""
-    if isinstance(gradient, Scaled):
+    if isinstance(gradient, Postponed):
         return gradient.times(factor)
     if isinstance(factor, float):  # of which a cast would make a float32 tensor first
         return map_values(lambda values: values * factor, gradient)
@@ -170,7 +170,7 @@ def scale_all(gradients: Sequence[Any], factor: Any, divisor: Any = None) -> lis
     products: dict[Any, Any] = {}
 
     def product(gradient: Any) -> Any:
-        if not isinstance(gradient, Scaled):
+        if not isinstance(gradient, Postponed):
             return scale(gradient, factor)
         known = _identity(gradient.factor)
         if known not in products:
@@ -190,7 +190,7 @@ def _divided(gradients: Sequence[Any], divisors: Sequence[Any]) -> list[Any]:
         pairs = zip(values, ops.unstack(divisors, len(values)), strict=True)
         return [x / ops.cast(divisor, x.dtype) for x, divisor in pairs]
 
-    places = [i for i, gradient in enumerate(gradients) if not isinstance(gradient, Scaled)]
+    places = [i for i, gradient in enumerate(gradients) if not isinstance(gradient, Postponed)]
     values = [ops.convert_to_tensor(values_of(gradients[i])) for i in places]
     if values:
         own = ops.stack([divisors[i] for i in places])
@@ -204,7 +204,7 @@ def _divided(gradients: Sequence[Any], divisors: Sequence[Any]) -> list[Any]:
 
 def values_of(gradient: Any) -> Any:
     """Returns the tensor of a gradient's values, without what they are still to be scaled by."""
-    is_marked = isinstance(gradient, Scaled) or is_sparse(gradient)
+    is_marked = isinstance(gradient, Postponed) or is_sparse(gradient)
     return gradient.values if is_marked else gradient
 
 
@@ -213,7 +213,7 @@ def global_norm(gradients: Sequence[Any]) -> Norm:
     # Those with one factor share its operations.
     parts: dict[Any, tuple[Any, list[Any]]] = {}
     for gradient in gradients:
-        factor = gradient.factor if isinstance(gradient, Scaled) else None
+        factor = gradient.factor if isinstance(gradient, Postponed) else None
         parts.setdefault(_identity(factor), (factor, []))[1].append(_before_factor(gradient))
     factors = [1.0 if factor is None else factor for factor, _ in parts.values()]
     joined = [_joined(values) for _, values in parts.values()]
@@ -256,7 +256,7 @@ def norms(gradients: Sequence[Any], large_only: bool = False) -> Norm:
         return 2 * ops.stack([ops.cast(half, "float32") for half in halves])
 
     found = root_of_squares(squares, [_before_factor(g) for g in gradients], large_only)
-    factors = [g.factor if isinstance(g, Scaled) else None for g in gradients]
+    factors = [g.factor if isinstance(g, Postponed) else None for g in gradients]
     if all(factor is None for factor in factors):
         return found
     factors = [ops.convert_to_tensor(1.0 if f is None else f, "float32") for f in factors]
@@ -266,7 +266,7 @@ def norms(gradients: Sequence[Any], large_only: bool = False) -> Norm:
 def _before_factor(gradient: Any) -> Any:
     """Returns the values, divided by what they are still to be divided by, but not multiplied."""
     values = values_of(gradient)
-    divisor = gradient.divisor if isinstance(gradient, Scaled) else None
+    divisor = gradient.divisor if isinstance(gradient, Postponed) else None
     return values if divisor is None else values / ops.cast(divisor, values.dtype)
 
 

@@ -50,16 +50,16 @@ class Row(NamedTuple):
     def squares_along_last(self) -> Any:
         """Returns sum(g^2) along the last axis of the scaled gradient."""
         if self.divisor is not None:  # It is clipped, and may be large before.
-            return tf.square(self._scaled(norms.norms_along_last(self.values)))
+            return tf.square(self._length(norms.norms_along_last(self.values)))
         total = norms.squares_along_last(self.values)
         factor = self.factor
         return total if factor is None else total * tf.cast(tf.square(factor), total.dtype)
 
     def norm(self) -> Any:
         """Returns the norm of the scaled gradient, which may be large before it is clipped."""
-        return self._scaled(norms.norm(self.values))
+        return self._length(norms.norm(self.values))
 
-    def _scaled(self, found: norms.Norm) -> Any:
+    def _length(self, found: norms.Norm) -> Any:
         # The norm itself may be infinite where that of what it is divided by is not.
         unit = found.unit if self.divisor is None else found.unit / self.divisor
         length = tf.cast(found.root * unit, self.values.dtype)

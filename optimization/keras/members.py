@@ -88,7 +88,7 @@ class Members:
         self.excluded_names = as_pattern_list(patterns, "var_names") or []
         self.excluded_paths = [path_of(variable) for variable in variables]
 
-    def resolve(
+    def assign(
         self, variables: Sequence[Any], paths: Sequence[str], layer_types: Sequence[str | None]
     ) -> None:
         """Decides which group each of the model's variables belongs to."""

@@ -82,14 +82,14 @@ def root_of_squares(
     def as_they_are(usual: Any, fine: Any, *tensors: Any) -> tuple[Any, Any]:
         return ops.sqrt(usual), ops.ones_like(usual)
 
-    def scaled(usual: Any, fine: Any, *tensors: Any) -> tuple[Any, Any]:
+    def in_units(usual: Any, fine: Any, *tensors: Any) -> tuple[Any, Any]:
         ones = ops.ones_like(usual)
         small = usual < _LEAST
         factor = ops.where(fine, ones, ops.where(small, _LARGE * ones, _SMALL * ones))
         unit = ops.where(fine, ones, ops.where(small, _SMALL * ones, _LARGE * ones))
         return ops.sqrt(squares(tensors, factor)), unit
 
-    return Norm(*either(ops.all(fine), as_they_are, scaled, [usual, fine, *tensors]))
+    return Norm(*either(ops.all(fine), as_they_are, in_units, [usual, fine, *tensors]))
 
 
 def norm(x: Any) -> Norm:

@@ -57,7 +57,7 @@ class Swappable:
         """
         return {}, None
 
-    def update(self, steps: Any, moved: Collection[int] = ()) -> None:
+    def move(self, steps: Any, moved: Collection[int] = ()) -> None:
         """Moves the averages after `steps` steps, but those of weights whose `id` is in `moved`."""
 
     def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:

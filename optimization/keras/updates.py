@@ -12,7 +12,7 @@ import numpy as np
 
 from optimization.keras import compiling
 from optimization.keras.fused import FusedUpdates
-from optimization.keras.gradients import Scaled, bare, densify, is_sparse
+from optimization.keras.gradients import Postponed, bare, densify, is_sparse
 from optimization.keras.hyperparameters import HyperparameterSchedules
 from optimization.keras.members import Member, Members, Pairs
 
@@ -40,7 +40,7 @@ class Updates:
 
     @property
     def are_fused(self) -> bool:
-        """Whether updates are fused here and now; otherwise gradients can't be `Scaled`."""
+        """Whether updates are fused here and now; otherwise gradients can't be `Postponed`."""
         return compiling.acts(self.jit_compile)
 
     def postponed(self, pairs: Pairs) -> Pairs:
@@ -53,11 +53,11 @@ class Updates:
         return [(self._postponed(gradient, variable), variable) for gradient, variable in pairs]
 
     def _postponed(self, gradient: Any, variable: Any) -> Any:
-        if isinstance(gradient, Scaled) or getattr(variable, "overwrite_with_gradient", False):
+        if isinstance(gradient, Postponed) or getattr(variable, "overwrite_with_gradient", False):
             return gradient
         if is_sparse(gradient) and self.jit_compile is not True:
             return gradient
-        return Scaled(densify(gradient))
+        return Postponed(densify(gradient))
 
     def take(
         self,

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import Decay, PositiveFloat
+from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
@@ -36,7 +36,7 @@ class AdadeltaConfig(Rule):
     )
 
     name: str | None = "Adadelta"
-    rho: Decay = 0.95
+    rho: Share = 0.95
     epsilon: PositiveFloat = 1e-7
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:

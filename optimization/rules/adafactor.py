@@ -10,12 +10,12 @@ from pydantic import BeforeValidator
 from optimization.configs.base import config_dataclass
 from optimization.configs.errors import Problem
 from optimization.configs.types import (
-    Decay,
     NonNegativeFloat,
     NonNegativeInt,
     Patterns,
     PositiveFloat,
     PositiveInt,
+    Share,
 )
 from optimization.configs.yaml_file import SourcedDict
 from optimization.rules.adafactor_formula import AdafactorFormula
@@ -91,7 +91,7 @@ class AdafactorConfig(AdafactorFormula):
     name: str | None = "Adafactor"
     factored: bool = True
     multiply_by_parameter_scale: bool = True
-    beta1: Decay | None = None
+    beta1: Share | None = None
     decay_rate: PositiveFloat = 0.8
     step_offset: NonNegativeInt = 0
     clipping_threshold: PositiveFloat | None = 1.0
@@ -105,7 +105,7 @@ class AdafactorConfig(AdafactorFormula):
     warmup_init: bool = False
     epsilon1_mode: Literal["added", "clamp"] = "added"
     factored_axes: Literal["two_largest", "last_two", "timm"] = "two_largest"
-    beta_2_cap: Decay | None = None
+    beta_2_cap: Share | None = None
     momentum_of: Literal["scaled_update", "update"] = "scaled_update"
     weight_decay_kind: Literal["plain", "learning_rate", "step_size"] = "plain"
     weight_decay_first: bool = False

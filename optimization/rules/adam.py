@@ -4,7 +4,7 @@ from collections.abc import Iterator, Set
 from typing import Any, ClassVar, Literal
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import Decay, PositiveFloat
+from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import OPTIMIZERS_CLS, ExperimentalConfig
 from optimization.rules.rule import Rule, Slot
 
@@ -30,8 +30,8 @@ class AdamFields(Rule):
         epsilon: Keeps the divisor from 0.
     """
 
-    beta_1: Decay = 0.9
-    beta_2: Decay = 0.999
+    beta_1: Share = 0.9
+    beta_2: Share = 0.999
     epsilon: PositiveFloat = 1e-7
 
 

@@ -16,7 +16,7 @@ from optimization import extras
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.float32 import Float32Config
 from optimization.configs.registry import REPLACEABLE, Entry, Registry, import_target
-from optimization.configs.types import Decay, NonNegativeFloat, PositiveFloat, PositiveInt
+from optimization.configs.types import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 
 if typing.TYPE_CHECKING:
     from optimization.schedules import BaseLrConfig
@@ -83,7 +83,7 @@ class BaseOptimizerConfig(Float32Config):
     max_consecutive_nonfinite: PositiveInt | None = field(default=None, metadata=PIPELINE)
     weight_decay: NonNegativeFloat | None = field(default=None, metadata=REPLACEABLE)
     use_ema: bool = field(default=False, metadata=PIPELINE)
-    ema_momentum: Decay = field(default=0.99, metadata=PIPELINE)
+    ema_momentum: Share = field(default=0.99, metadata=PIPELINE)
     ema_overwrite_frequency: PositiveInt | None = field(default=None, metadata=PIPELINE)
     loss_scale_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     jit_compile: bool | Literal["auto"] = field(default="auto", metadata=PIPELINE)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import Decay, PositiveFloat
+from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.layerwise import LayerAdaptationFields
 from optimization.rules.rule import Slot
@@ -37,7 +37,7 @@ class LARSConfig(LayerAdaptationFields):
     slots = (Slot("momentum", "momentums", "momentum_buffer"),)
 
     name: str | None = "LARS"
-    momentum: Decay = 0.9
+    momentum: Share = 0.9
     eeta: PositiveFloat = 0.001
     nesterov: bool = False
     classic_momentum: bool = True

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Interval
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import Decay
+from optimization.configs.types import Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
@@ -35,7 +35,7 @@ class LionConfig(Rule):
 
     name: str | None = "Lion"
     beta_1: Annotated[float, Interval(gt=0, lt=1)] = 0.9
-    beta_2: Decay = 0.99
+    beta_2: Share = 0.99
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         u = xp.sign(h.beta_1 * s.momentum + (1 - h.beta_1) * g)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import Decay, NonNegativeFloat, Patterns, PositiveFloat, PositiveInt
+from optimization.configs.types import NonNegativeFloat, Patterns, PositiveFloat, PositiveInt, Share
 from optimization.matching.matrices import hidden_matrices, outputs_first
 from optimization.matching.patterns import matches_any
 from optimization.rules.base import OPTIMIZERS_CLS
@@ -72,8 +72,8 @@ class MuonConfig(Rule):
 
     name: str | None = "Muon"
     weight_decay: NonNegativeFloat | None = 0.004
-    adam_beta_1: Decay = 0.9
-    adam_beta_2: Decay = 0.999
+    adam_beta_1: Share = 0.9
+    adam_beta_2: Share = 0.999
     adam_weight_decay: NonNegativeFloat | None = 0.004
     epsilon: PositiveFloat = 1e-7
     exclude_layers: Patterns | None = None
@@ -82,7 +82,7 @@ class MuonConfig(Rule):
     muon_b: float = -4.7750
     muon_c: float = 2.0315
     adam_lr_ratio: PositiveFloat = 1.0
-    momentum: Decay = 0.95
+    momentum: Share = 0.95
     ns_steps: PositiveInt = 5
     nesterov: bool = True
     rms_rate: PositiveFloat | None = 0.2

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import Decay, PositiveFloat
+from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
@@ -52,8 +52,8 @@ class RMSPropConfig(Rule):
     )
 
     name: str | None = "RMSprop"
-    rho: Decay = 0.9
-    momentum: Decay = 0.0
+    rho: Share = 0.9
+    momentum: Share = 0.0
     epsilon: PositiveFloat = 1e-7
     centered: bool = False
     epsilon_in_sqrt: bool = True

@@ -5,7 +5,7 @@ from dataclasses import field, replace
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import Decay, FirstSteps, NonNegativeFloat, Patterns
+from optimization.configs.types import FirstSteps, NonNegativeFloat, Patterns, Share
 from optimization.matching.patterns import matches_any
 from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig
 from optimization.rules.rule import Rule, Slot, given
@@ -58,7 +58,7 @@ class SGDFields(SGDFormula):
     # Keras adds it.
     slots = (replace(SGDFormula.slots[0], negative=True),)
 
-    momentum: Decay = 0.0
+    momentum: Share = 0.0
     nesterov: bool = False
 
 
@@ -138,8 +138,8 @@ class SGDTorchConfig(SGDFormula):
     name: str | None = "SGD"
     decay: NonNegativeFloat = field(default=0.0, metadata=PIPELINE)
     nesterov: bool = False
-    momentum_start: Decay = 0.0
-    momentum: Decay = 0.9
+    momentum_start: Share = 0.0
+    momentum: Share = 0.9
     warmup_steps: FirstSteps = 0
     weight_decay: NonNegativeFloat = 0.0
     weight_keys: Patterns | None = ("kernel", "weight")

@@ -46,7 +46,7 @@ class Average(AveragedModel):
         self._optimizer = None if optimizer is None else weakref.ref(optimizer)
         self._exact_averages()
 
-    def _decay(self) -> float:
+    def _kept_share(self) -> float:
         n = int(self.n_averaged) - self._start_step
         if n < 0:
             return 0.0
@@ -55,7 +55,7 @@ class Average(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: torch.nn.Module) -> None:
         optimizer = None if self._optimizer is None else self._optimizer()
-        share = 1 - self._decay()
+        share = 1 - self._kept_share()
         pairs = zip(self._exact_averages(), self._averaged(model), strict=True)
         for (tensor, average), (_, weight) in pairs:
             exact = (weight if optimizer is None else optimizer.weight_of(weight)).to(tensor.device)

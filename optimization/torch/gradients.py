@@ -105,7 +105,7 @@ def unitwise_norm(x: Tensor) -> Tensor:
     if _sums_in_float64(x):
         return torch.linalg.vector_norm(x, dtype=torch.float64, **axes)
     found = torch.linalg.vector_norm(x if x.dtype == torch.float64 else x.float(), **axes)
-    return found if _are_right(found).all() else _scaled_norm(x, **axes)
+    return found if _are_right(found).all() else _wide_norm(x, **axes)
 
 
 def _factors(norms: Tensor, bound: Any) -> Tensor:
@@ -127,7 +127,7 @@ def norms(batch: list[Tensor]) -> list[Tensor]:
     if right.all():
         return found
     return [
-        norm.to(_widest(x)) if fine else _scaled_norm(x)
+        norm.to(_widest(x)) if fine else _wide_norm(x)
         for x, norm, fine in zip(batch, found, right.tolist(), strict=True)
     ]
 
@@ -149,7 +149,7 @@ def _widest(x: Tensor) -> torch.dtype:
     return torch.float32 if x.device.type == "mps" else torch.float64  # which that has not
 
 
-def _scaled_norm(x: Tensor, **axes: Any) -> Tensor:
+def _wide_norm(x: Tensor, **axes: Any) -> Tensor:
     """Returns the norm of x, by way of that of x / max |x|."""
     x = x.to(_widest(x))
     largest = x.abs().max() if x.numel() else x.new_zeros(())

@@ -16,11 +16,11 @@ from optimization.configs.registry import Registry, import_target
 from optimization.configs.types import (
     REQUIRED,
     Boundaries,
-    Decay,
     FirstSteps,
     Patterns,
     PositiveFloat,
     PositiveSteps,
+    Share,
 )
 
 REGISTRIES = (optimization.OPTIMIZERS_CLS, optimization.LR_CLS, optimization.WARMUP_CLS)
@@ -90,7 +90,7 @@ def test_help_is_what_pydoc_prints():
     ("annotation", "text"),
     [
         (PositiveFloat | None, "number > 0 or null"),
-        (Decay, "number in [0, 1)"),
+        (Share, "number in [0, 1)"),
         (Annotated[float, Interval(gt=0, le=1)], "number in (0, 1]"),
         (bool | Literal["auto"], "true or false or 'auto'"),
         (Patterns, "list (each: regular expression)"),

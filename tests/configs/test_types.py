@@ -8,12 +8,12 @@ import pytest
 from optimization.configs.types import (
     REQUIRED,
     Boundaries,
-    Decay,
     Patterns,
     PositiveFloat,
     PositiveInt,
     ReadOnlyDict,
     ReadOnlyList,
+    Share,
     check_value,
 )
 
@@ -66,7 +66,7 @@ def test_right_values_are_stored_in_their_type(annotation, value, stored):
         (PositiveInt, -2, "must be > 0, got -2"),
         (int, 10**400, "must be less than 2**63 in magnitude, got an integer of 1329 bits"),
         (float, -(10**400), "must be less than 2**63 in magnitude, got an integer of"),
-        (Decay, 1.0, "must be < 1, got 1.0"),
+        (Share, 1.0, "must be < 1, got 1.0"),
         (Boundaries, [5, 5], "must be strictly increasing, got 5 after 5"),
         (Boundaries, 5, "expected a list, got 5; write [5]"),
         (Boundaries, "5, 7", "expected a list, got '5, 7' (text); write [5, 7]"),

@@ -44,7 +44,7 @@ def test_average_follows_the_formula(dynamic, start):
 def test_decay_at_its_boundaries(steps, expected):
     average = WeightAverage(average_decay=0.9, start_step=2)
     # One float32 rounding.
-    assert float(average.decay(steps)) == pytest.approx(expected, rel=1e-6)
+    assert float(average.kept_share(steps)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_average_starts_from_the_weights():

@@ -110,11 +110,11 @@ def test_clips_of_sparse_gradients_equal_those_of_dense_ones(bound):
 
 def test_gradients_that_are_still_to_be_scaled():
     values = tensors([np.float32([3.0, 0.0]), np.float32([[4.0], [12.0]])])
-    half, plain = g.Scaled(values[0], 0.5), g.Scaled(values[1])
+    half, plain = g.Postponed(values[0], 0.5), g.Postponed(values[1])
     assert float(g.global_norm([half, plain]).value) == pytest.approx((1.5**2 + 160) ** 0.5)
     twice, doubled = g.scale_all([half, plain], keras.ops.convert_to_tensor(2.0))
     assert twice.values is values[0]
-    ((clipped,), _) = g.clip_by_norm([g.Scaled(values[0], 2.0)], 3.0)
+    ((clipped,), _) = g.clip_by_norm([g.Postponed(values[0], 2.0)], 3.0)
     actual = arrays([twice, doubled, clipped, g.clip_by_value(plain, 5.0)])
     expected = [[3, 0], [[8], [24]], [3, 0], [[4], [5]]]
     for each, wanted in zip(actual, expected, strict=True):
@@ -125,7 +125,7 @@ def test_gradients_that_are_still_to_be_scaled():
 
 def test_factors_in_common_are_multiplied_once():
     factor = keras.ops.convert_to_tensor(0.5)
-    several = [g.Scaled(np.ones(2, "float32"), factor) for _ in range(3)]
+    several = [g.Postponed(np.ones(2, "float32"), factor) for _ in range(3)]
     scaled = g.scale_all(several, 4.0)
     assert len({id(gradient.factor) for gradient in scaled}) == 1
     assert float(scaled[0].factor) == 2

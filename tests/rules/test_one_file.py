@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 RULE = '''"""An optimizer of a test."""
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import Decay
+from optimization.configs.types import Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
@@ -38,7 +38,7 @@ class ToyConfig(Rule):
     slots = (Slot("momentum", "momentums", "exp_avg"),)
 
     name: str | None = "Toy"
-    beta: Decay = 0.9
+    beta: Share = 0.9
 
     def step(self, g, w, s, h, xp):
         """Returns the step."""

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from optimization import ConfigWarning, DataConfig, ExperimentConfig, TaskConfig, TrainerConfig
-from optimization.configs.types import Decay
+from optimization.configs.types import Share
 from optimization.training import (
     Task,
     Trainer,
@@ -35,7 +35,7 @@ class TinyConfig(TaskConfig):
     """Linear regression, or with `hidden` units a small network with batch normalization."""
 
     hidden: int = 0
-    dropout: Decay = 0.0
+    dropout: Share = 0.0
 
 
 def arrays(is_training=True):

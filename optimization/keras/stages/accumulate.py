@@ -10,7 +10,7 @@ from keras import ops
 from optimization.keras import distribution, gradients
 from optimization.keras.compiling import Clearing, copies_of
 from optimization.keras.control import conditionally
-from optimization.keras.gradients import Scaled, compute_dtype
+from optimization.keras.gradients import Postponed, compute_dtype
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument, is_overwritten
 from optimization.keras.state import by_unique_name
 
@@ -114,6 +114,6 @@ class Accumulate(Stage):
         if lazily and not is_overwritten(variable):
             # The sum itself, which is cleared after the update: no other tensor is made.
             copies = copies_of(total)
-            return Scaled(copies[0], copies=copies).times(1 / steps)
+            return Postponed(copies[0], copies=copies).times(1 / steps)
         value = ops.copy(ops.convert_to_tensor(total))  # PyTorch clears it in place
         return value if is_overwritten(variable) else value / steps

@@ -96,7 +96,7 @@ class Average(Stage):
     def __call__(self, batch: Batch, rest: Rest) -> None:
         if self._average is not None:
             steps = self.pipeline.iterations
-            self._average.update(steps, batch.moved)
+            self._average.move(steps, batch.moved)
             self._average.overwrite(steps, self._masters.of(self._average.weights))
         rest(batch)
 

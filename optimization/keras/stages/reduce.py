@@ -7,7 +7,7 @@ import keras
 
 from optimization.keras import distribution
 from optimization.keras.compiling import translated
-from optimization.keras.gradients import Scaled, compute_dtype, convert, is_sparse
+from optimization.keras.gradients import Postponed, compute_dtype, convert, is_sparse
 from optimization.keras.stages.stage import Batch, GradsAndVars, Rest, Stage, argument
 
 GradientFunction = Callable[[GradsAndVars], GradsAndVars]
@@ -55,7 +55,7 @@ class Reduce(Stage):
         """Returns this process' gradient of what `strategy.run` returned."""
         copies = self.pipeline._distribution_strategy.experimental_local_results(gradient)
         if lazily and len(copies) > 1 and not is_sparse(copies[0]):
-            return Scaled(copies[0], copies=copies)
+            return Postponed(copies[0], copies=copies)
         return copies[0]
 
     def aggregate_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> GradsAndVars:

@@ -24,7 +24,7 @@ class Batch:
     """The gradients of a step and their variables, on their way through the stages.
 
     Attributes:
-        grads: The gradients: dense, sparse, or `Scaled` where updates are fused.
+        grads: The gradients: dense, sparse, or `Postponed` where updates are fused.
         variables: The model's variables, one for each gradient.
         updates: What takes the update, and says which factors may wait for it.
         translation: Whether `tf.function` translates a user's functions; see `compiling`.

@@ -116,7 +116,7 @@ class Update(Stage):
             for variable, name in zip(variables, names, strict=True)
         ]
         self._saved_layer_types = {n: t for n, t in zip(names, types, strict=True) if t}
-        self.members.resolve(variables, names, types)
+        self.members.assign(variables, names, types)
         targets = self.masters.build(self.pipeline, variables, names, self.members.frozen)
         self.members.build(variables, targets, names)
         self.hyperparameters.build(self.members.members)
