@@ -1,5 +1,12 @@
+import ast
+import graphlib
+import pathlib
 import subprocess
 import sys
+
+import pytest
+
+import optimization
 
 HEAVY = ("tensorflow", "keras", "torch", "jax")
 
@@ -29,3 +36,68 @@ print(sorted(set({HEAVY!r}) & set(sys.modules)))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stderr == ""
     assert result.stdout == "[]\n"
+
+
+ROOT = pathlib.Path(optimization.__file__).parent
+FILES = {path: path.relative_to(ROOT.parent).with_suffix("").parts for path in ROOT.rglob("*.py")}
+MODULES = {".".join(parts).removesuffix(".__init__"): path for path, parts in FILES.items()}
+# What a package may import of this one as it is imported itself; the others are above all these.
+BELOW = {
+    "configs": {"configs", "extras", "matching", "rules", "schedules"},
+    "matching": {"configs", "matching"},
+    "schedules": {"configs", "extras", "schedules"},
+    "rules": {"configs", "extras", "matching", "rules", "schedules"},
+}
+BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching"}
+# The files of `configs` that join sections of other packages; the rest is machinery.
+JOINING = {
+    *("conflicts", "curve_checks", "experiment_config", "experiment_file", "group_config"),
+    *("optimization_config", "optimizer_config", "rate_curve"),
+}
+# The files outside of the packages for Keras that need it.
+OF_KERAS = {f"optimization.schedules.{name}" for name in ("exact", "keras_schedules", "scaled")}
+
+
+def imported(body):
+    """Yields the modules that statements import when they are run, but not functions'."""
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from imported(node.orelse)
+        elif not isinstance(node, ast.FunctionDef):
+            for name in ("body", "orelse", "handlers", "finalbody"):
+                yield from imported(getattr(node, name, ()))
+
+
+IMPORTS = {name: {*imported(ast.parse(path.read_text()).body)} for name, path in MODULES.items()}
+
+
+def package_of(module):
+    return module.partition(".")[2].partition(".")[0]
+
+
+def test_imports_have_no_circles():
+    order = {name: found & MODULES.keys() - {name} for name, found in IMPORTS.items()}
+    assert len([*graphlib.TopologicalSorter(order).static_order()]) == len(MODULES)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if package_of(m) in BELOW])
+def test_imports_point_one_way(module):
+    package, found = package_of(module), IMPORTS[module]
+    own = {package_of(name) for name in found if name.startswith("optimization.")}
+    if package == "configs" and module.rpartition(".")[2] not in JOINING:
+        joining = {f"optimization.configs.{name}" for name in JOINING}
+        assert own <= {"configs", "extras"}
+        assert not found & joining
+    assert own <= (BELOW[package] | {package})
+    if package not in ("keras", "torch") and module not in OF_KERAS:
+        assert not {name.partition(".")[0] for name in found} & {*HEAVY}
+
+
+def test_no_file_is_long():
+    long = [n for n, path in MODULES.items() if len(path.read_text().splitlines()) > 400]
+    assert long == []
