@@ -31,8 +31,12 @@ OptimizerT = typing.TypeVar("OptimizerT", bound="keras.optimizers.Optimizer")
 class OptimizerFactory:
     """Builds the learning rate and the optimizer that a config describes.
 
-        factory = OptimizerFactory(config)
-        optimizer = factory.build_optimizer(factory.build_learning_rate())
+    >>> cosine = {"type": "cosine", "cosine": {"initial_learning_rate": 0.1, "decay_steps": 100}}
+    >>> config = OptimizationConfig({"optimizer": {"type": "lamb"}, "learning_rate": cosine})
+    >>> factory = OptimizerFactory(config)
+    >>> factory.learning_rate_curve([0, 50, 100]).round(4)
+    array([0.1 , 0.05, 0.  ])
+    >>> optimizer = factory.build_optimizer(factory.build_learning_rate())
 
     Args:
         config: What to build. It is validated and copied: later changes have no effect.

@@ -69,6 +69,12 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         annotations are the types, defaults are the defaults, and a parameter without default
         must be given.
 
+        >>> @optimization.register_learning_rate("halving")
+        ... def halving(step, *, first: float, half_life: int = 100, xp):
+        ...     return first * xp.power(0.5, step / half_life)
+        >>> curve(LR_CLS.config_class("halving")(first=0.1), None, [0, 100])
+        array([0.1 , 0.05])
+
         Args:
             name: The type's name.
             target: The implementation of a config dataclass that is decorated.

@@ -14,7 +14,12 @@ class EvaluateAverages(keras.callbacks.Callback):
     schedule-free ones, of which `fit` ends with the averages as the weights (a further `fit` begins
     with the weights again). It also acts on `model.evaluate(callbacks=[...])`.
 
-        model.fit(x, y, validation_data=..., callbacks=[EvaluateAverages()])
+    >>> model = keras.Sequential([keras.layers.Dense(1)])
+    >>> optimizer = PipelineOptimizer(keras.optimizers.SGD(0.1), ema={"average_decay": 0.9})
+    >>> model.compile(optimizer, loss="mse")
+    >>> x, y = keras.ops.ones((4, 2)), keras.ops.ones((4, 1))
+    >>> callbacks = [EvaluateAverages()]
+    >>> fitted = model.fit(x, y, validation_data=(x, y), callbacks=callbacks, verbose=0)
 
     After a validation the model holds the averages until the next epoch begins, so that every
     other callback finds at the end of the epoch what was scored, in whatever order they are given:

@@ -25,6 +25,11 @@ def effective_learning_rates(optimizer: Any) -> dict[str, float]:
     scale, with all multipliers of groups and layers. `AdafactorSchedule` of transformers shows
     that of one variable of each group, as of the update before.
 
+    >>> optimizer = optimization.optimizers.Adafactor(0.5)
+    >>> optimizer.build([keras.Variable([3.0, 3.0], name="weight")])
+    >>> effective_learning_rates(optimizer)
+    {'weight': 1.5}
+
     Args:
         optimizer: An `Adafactor`, or a `PipelineOptimizer` with one, perhaps among others; either
             may be inside of a `LossScaleOptimizer`.

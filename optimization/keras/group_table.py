@@ -23,6 +23,11 @@ from optimization.schedules.steps import telling_steps
 class GroupRow:
     """What one variable is trained with.
 
+    >>> optimizer = optimization.optimizers.PipelineOptimizer(keras.optimizers.SGD(0.5))
+    >>> optimizer.build([keras.Variable([1.0, 2.0], name="weight")])
+    >>> optimizer.group_table()[0].learning_rate
+    0.5
+
     Attributes:
         path: The variable's path.
         group: Name of its group, "default" if no rule matches it.
@@ -74,6 +79,12 @@ class GroupRow:
 
 def format_group_table(rows: Sequence[GroupRow], variables: bool = False) -> str:
     """Returns a table with a line for each group, and multiplier, and setting.
+
+    >>> optimizer = optimization.optimizers.PipelineOptimizer(keras.optimizers.SGD(0.5))
+    >>> optimizer.build([keras.Variable([1.0, 2.0], name="weight")])
+    >>> print(format_group_table(optimizer.group_table()))
+    variable    group    optimizer  multiplier  learning rate    parameters
+    1 variable  default  SGD        1           0.5              2
 
     Args:
         rows: What `PipelineOptimizer.group_table()` returns.

@@ -22,6 +22,9 @@ class ParamGroup(Rule):
     Of several groups the first that matches a variable has it. Variables that none matches are
     the default group, with the settings of the optimizer itself.
 
+    >>> ParamGroup(match="bias$", learning_rate_multiplier=2.0)
+    ParamGroup(match='bias$', learning_rate_multiplier=2.0)
+
     Args:
         match: Regular expression searched (`re.search`) in the variable's path.
         layer_type: Name of the class of the layer that owns the variable. Needs

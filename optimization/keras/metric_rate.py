@@ -70,12 +70,10 @@ def _same(exact: float, stored: float) -> bool:
 class MetricLearningRate(keras.callbacks.Callback):
     """Has the learning rate follow a metric of the validation in `model.fit`.
 
-        config = optimization.OptimizationConfig({
-            "optimizer": {"type": "sgd"},
-            "learning_rate": {"type": "hf_reduce_lr_on_plateau", "hf_reduce_lr_on_plateau": {
-                "initial_learning_rate": 0.1, "patience": 2}},
-        })
-        model.fit(..., validation_data=..., callbacks=[optimization.MetricLearningRate(config)])
+    >>> plateau = {"initial_learning_rate": 0.5, "patience": 2}
+    >>> rate = {"type": "hf_reduce_lr_on_plateau", "hf_reduce_lr_on_plateau": plateau}
+    >>> config = OptimizationConfig({"optimizer": {"type": "sgd"}, "learning_rate": rate})
+    >>> callbacks = [MetricLearningRate(config)]  # for `model.fit(validation_data=...)`
 
     After each epoch it takes the value of `metric`, which Keras reports with "val_" before its
     name, and sets the optimizer's learning rate. It goes on where the last `fit` ended; where

@@ -78,6 +78,12 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
 
     A subclass with other `stage_types` takes the arguments of these, and steps through them.
 
+    >>> weight = keras.Variable([3.0, 4.0])
+    >>> optimizer = PipelineOptimizer(keras.optimizers.SGD(1.0), global_clipnorm=1.0)
+    >>> optimizer.apply([keras.ops.convert_to_tensor([30.0, 40.0])], [weight])
+    >>> keras.ops.convert_to_numpy(weight).round(3).tolist()
+    [2.4000000953674316, 3.200000047683716]
+
     Args:
         optimizer: A `keras.optimizers.Optimizer`, not built, without clips, EMA, accumulation or
             loss scale of its own.

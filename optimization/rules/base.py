@@ -32,6 +32,9 @@ CLIPS = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 class BaseOptimizerConfig(Float32Config):
     """What every optimizer section has.
 
+    >>> OPTIMIZERS_CLS.config_class("sgd")(momentum=0.9, global_clipnorm=1.0)
+    SGDConfig(global_clipnorm=1.0, momentum=0.9)
+
     Attributes:
         clipnorm: The gradient of each variable is scaled down to this L2 norm where it is longer.
         clipvalue: Each component of each gradient is clipped to [-clipvalue, clipvalue].

@@ -26,6 +26,9 @@ class Adafactor(_Derived):
     `AdafactorConfig` has the formula and describes the switches. `torch.optim.Adafactor` is
     `variant="torch"`, and the better choice there; that of transformers is `variant="hf"`.
 
+    >>> weight = torch.nn.Parameter(torch.ones(3, 2))
+    >>> optimizer = Adafactor([weight], lr=0.5, beta1=0.9)
+
     Args:
         params: Parameters, (name, parameter) pairs, or groups of either.
         lr: The learning rate; None with step_size="relative", which makes it by itself.

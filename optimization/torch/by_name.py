@@ -28,6 +28,12 @@ def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
     Names are compared as `bare_names`, so that a model may be compiled or wrapped on one side only.
     Settings that a saved group does not have, as that of another class or version, stay.
 
+    >>> a, b = (torch.nn.Parameter(torch.ones(2)) for _ in "ab")
+    >>> saved = torch.optim.SGD([("a", a), ("b", b)]).state_dict()
+    >>> optimizer = torch.optim.SGD([("b", b), ("a", a)])
+    >>> handle = optimizer.register_load_state_dict_pre_hook(load_by_name)
+    >>> optimizer.load_state_dict(saved)
+
     Args:
         optimizer: What is loaded.
         state_dict: What `optimizer.state_dict()` returned.

@@ -42,9 +42,13 @@ from optimization.torch.schedule import (
 class OptimizerFactory:
     """Builds the PyTorch optimizer and scheduler that a config describes.
 
-        factory = OptimizerFactory(config, train_steps=10000)
-        optimizer = factory.build_optimizer(model)
-        scheduler = factory.build_scheduler(optimizer)
+    >>> cosine = {"type": "cosine", "cosine": {"initial_learning_rate": 0.5}}
+    >>> config = OptimizationConfig({"optimizer": {"type": "lamb"}, "learning_rate": cosine})
+    >>> factory = OptimizerFactory(config, train_steps=2)
+    >>> optimizer = factory.build_optimizer(torch.nn.Linear(3, 1))
+    >>> scheduler = factory.build_scheduler(optimizer)
+    >>> scheduler.get_last_lr()
+    [0.5]
 
     In the training loop `scheduler.step()` follows each `optimizer.step()`: also where the config
     has a constant learning rate, if hyperparameters are scheduled.

@@ -35,6 +35,13 @@ class GreedyLR(Greedy, LRScheduler):
     behavior that of `optimization.schedules.followers.Greedy`. `step` takes the metric of each
     evaluation. A change of a rate by hand is what the next step changes.
 
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.5)
+    >>> scheduler = GreedyLR(optimizer, factor=0.5, patience=0, warmup=0)
+    >>> for loss in (3.0, 4.0, 5.0):
+    ...     scheduler.step(loss)
+    >>> optimizer.param_groups[0]["lr"]
+    0.25
+
     Args:
         optimizer: The optimizer.
         mode: Whether the least ("min") or the greatest ("max") value is the best.

@@ -33,6 +33,13 @@ class MixedOptimizer(ExactState, Optimizer):
     A group that is added by hand says with `rule`, or with `optimizer_type`, which algorithm
     updates it; without both that is the algorithm of "default".
 
+    >>> sgd, lion = Algorithm("sgd", torch.optim.SGD, {}), Algorithm("lion", Lion, {})
+    >>> body, head = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    >>> groups = [{"params": [body], "lr": 0.5}, {"params": [head], "lr": 0.1, "rule": "head"}]
+    >>> optimizer = MixedOptimizer(groups, {"default": sgd, "head": lion})
+    >>> [type(part).__name__ for part in optimizer.parts.values()]
+    ['SGD', 'Lion']
+
     Args:
         params: Groups, each with the name of its `rule`.
         algorithms: By the name of a rule, its algorithm; that of "default" updates the groups of

@@ -56,6 +56,9 @@ Settings = Callable[[str, Tensor], Mapping[str, Any]]
 class Recipe:
     """How PyTorch has an optimizer.
 
+    >>> Recipe(torch.optim.Rprop, {"etas": (0.5, 1.2)}).cls.__name__
+    'Rprop'
+
     Attributes:
         cls: The class.
         arguments: Its arguments, apart from the parameters and the learning rate.

@@ -24,6 +24,14 @@ class ConfiguredScheduler(LRScheduler):
     `last_epoch`, by their formulas: nothing is multiplied up from one step to the next, and a
     change by hand lasts until the next step only.
 
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))])
+    >>> rates = {"default": lambda step: 0.5 / (1 + step)}
+    >>> scheduler = ConfiguredScheduler(optimizer, rates, [])
+    >>> optimizer.step()
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.25]
+
     Args:
         optimizer: Whose groups are set. A group without the key `rule` has the rate of the default
             group.

@@ -21,7 +21,15 @@ _MESSAGE = "The gradients of these variables are not finite:"
 
 
 class NonFiniteGradientError(ArithmeticError):
-    """A gradient is infinite or NaN; the message names the variables."""
+    """A gradient is infinite or NaN; the message names the variables.
+
+    >>> optimizer = PipelineOptimizer(keras.optimizers.SGD(0.5), on_nonfinite="raise")
+    >>> weight = keras.Variable([1.0], name="weight")
+    >>> optimizer.apply([keras.ops.convert_to_tensor([float("nan")])], [weight])
+    Traceback (most recent call last):
+        ...
+    optimization.keras.stages.finite_check.NonFiniteGradientError: ... not finite: weight
+    """
 
 
 class FiniteCheck(Stage):
