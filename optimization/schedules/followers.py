@@ -16,7 +16,12 @@ Rates = float | Sequence[float]
 
 @dataclasses.dataclass(repr=False)
 class StreamingAverage:
-    """The mean of the last `window_size` values, as in transformers; `sum` is their running sum."""
+    """The mean of the last `window_size` values, as in transformers; `sum` is their running sum.
+
+    >>> average = StreamingAverage(2)
+    >>> [average.streamavg(value) for value in (1.0, 3.0, 5.0)]
+    [1.0, 2.0, 4.0]
+    """
 
     window_size: int
     values: list[float] = dataclasses.field(default_factory=list, init=False)

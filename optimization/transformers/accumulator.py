@@ -11,9 +11,13 @@ if typing.TYPE_CHECKING:
 class GradientAccumulator:
     """Adds up gradients, on each replica for itself.
 
-        accumulator(gradients)               # for each batch
-        optimizer.apply_gradients(zip(accumulator.gradients, variables))
-        accumulator.reset()
+    >>> import tensorflow as tf
+    >>> accumulator = GradientAccumulator()
+    >>> for _ in range(2):
+    ...     accumulator([tf.constant([1.0, 2.0])])  # the gradients of a batch
+    >>> accumulator.gradients[0].numpy()
+    array([2., 4.], dtype=float32)
+    >>> accumulator.reset()  # once an optimizer has applied them
 
     Called inside `strategy.run`, it keeps a sum for each replica, which nothing but the optimizer
     brings together. The sums are not divided by their number. It is for loops of one's own on

@@ -31,6 +31,9 @@ class Adafactor(native.Adafactor):
     It is `optimization.torch.Adafactor` with `variant="hf"`, and updates all parameters at once.
     Groups have the keys of transformers' class, whose state it loads.
 
+    >>> weight = torch.nn.Parameter(torch.ones(3, 2))
+    >>> optimizer = Adafactor([weight], lr=0.5, scale_parameter=False, relative_step=False)
+
     Args:
         params: Parameters, (name, parameter) pairs, or groups of either.
         lr: The learning rate; None with `relative_step`, which makes it.
@@ -164,6 +167,10 @@ class AdafactorSchedule(FactorScheduler):
     It is the size of the last step of the first parameter of each group; before the first step
     `initial_lr`. It changes nothing that counts.
 
+    >>> weight = torch.nn.Parameter(torch.ones(3, 2))
+    >>> AdafactorSchedule(Adafactor([weight]), initial_lr=0.5).get_lr()
+    [0.5]
+
     Args:
         optimizer: An `Adafactor` of this module, or of transformers, with `relative_step=True`.
         initial_lr: See above.
@@ -195,5 +202,10 @@ class AdafactorSchedule(FactorScheduler):
 
 
 def get_adafactor_schedule(optimizer: Optimizer, initial_lr: float = 0.0) -> AdafactorSchedule:
-    """Returns an `AdafactorSchedule`, which shows `initial_lr` before the first step."""
+    """Returns an `AdafactorSchedule`, which shows `initial_lr` before the first step.
+
+    >>> weight = torch.nn.Parameter(torch.ones(3, 2))
+    >>> get_adafactor_schedule(Adafactor([weight]), initial_lr=0.5).get_lr()
+    [0.5]
+    """
     return AdafactorSchedule(optimizer, initial_lr)

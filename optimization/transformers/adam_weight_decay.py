@@ -37,6 +37,8 @@ class AdamWeightDecay(RuleOptimizer):
     not, if one of `exclude_from_weight_decay` is; else it does. So an include list alone excludes
     nothing, and names that match nothing are no error; a config's `adamw` is stricter in both.
 
+    >>> optimizer = AdamWeightDecay(0.5, weight_decay_rate=0.1, exclude_from_weight_decay=["bias"])
+
     Args:
         learning_rate: A float, or a `LearningRateSchedule` of the optimizer step.
         beta_1: Decay of the first moment, in [0, 1).

@@ -14,6 +14,9 @@ class AdamW(_AdamW):
     after the step. It is `optimization.torch.AdamW` with `weight_decay_order="after"`, and updates
     all parameters at once. It loads the state of transformers' class.
 
+    >>> weight = torch.nn.Parameter(torch.ones(3, 2))
+    >>> optimizer = AdamW([weight], lr=0.5, weight_decay=0.1)
+
     Args:
         params: Parameters, (name, parameter) pairs, or groups of either.
         lr: The learning rate, >= 0.

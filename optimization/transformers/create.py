@@ -34,6 +34,10 @@ def create_optimizer(
     `polynomial` learning rate and a `linear` warmup of `mode: delay`; the factory builds it. The
     clips are those of its step, over the gradient of the whole batch.
 
+    >>> optimizer, rate = create_optimizer(0.5, num_train_steps=110, num_warmup_steps=10)
+    >>> [round(float(rate(step)), 4) for step in (0, 5, 10, 60, 110)]
+    [0.0, 0.25, 0.5, 0.25, 0.0]
+
     Args:
         init_lr: The highest learning rate.
         num_train_steps: Optimizer steps in all, more than `num_warmup_steps`.

@@ -18,7 +18,11 @@ from optimization.schedules.followers import StreamingAverage as StreamingAverag
 
 
 class SchedulerType(enum.StrEnum):
-    """The names of schedules, as in transformers."""
+    """The names of schedules, as in transformers.
+
+    >>> SchedulerType("cosine")
+    <SchedulerType.COSINE: 'cosine'>
+    """
 
     LINEAR = "linear"
     COSINE = "cosine"
@@ -47,6 +51,9 @@ def get_scheduler(
     scheduler_specific_kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """Returns a schedule by its name.
+
+    >>> get_scheduler("linear", sgd, 10, 110).lr_lambdas[0](60)
+    0.5
 
     Args:
         name: One of `SchedulerType`.
@@ -80,6 +87,9 @@ def get_scheduler(
 def get_constant_schedule(optimizer: Any, last_epoch: int = -1) -> Any:
     """Returns a constant rate: a `LambdaLR` for PyTorch, a number for Keras.
 
+    >>> get_constant_schedule(sgd).lr_lambdas[0](60)
+    1.0
+
     Args:
         optimizer: A PyTorch or a Keras optimizer.
         last_epoch: As PyTorch means it, the last step that was seen: the steps done less 1. With
@@ -91,14 +101,22 @@ def get_constant_schedule(optimizer: Any, last_epoch: int = -1) -> Any:
 def get_constant_schedule_with_warmup(
     optimizer: Any, num_warmup_steps: int, last_epoch: int = -1
 ) -> Any:
-    """Returns a rate that goes up in a line and stays; `hf_constant_with_warmup` in a config."""
+    """Returns a rate that goes up in a line and stays; `hf_constant_with_warmup` in a config.
+
+    >>> get_constant_schedule_with_warmup(sgd, 10).lr_lambdas[0](5)
+    0.5
+    """
     return _scheduled("constant_with_warmup", **locals())
 
 
 def get_linear_schedule_with_warmup(
     optimizer: Any, num_warmup_steps: int, num_training_steps: int, last_epoch: int = -1
 ) -> Any:
-    """Returns a rate that goes up in a line and down to 0; `hf_linear` in a config."""
+    """Returns a rate that goes up in a line and down to 0; `hf_linear` in a config.
+
+    >>> get_linear_schedule_with_warmup(sgd, 10, 110).lr_lambdas[0](60)
+    0.5
+    """
     return _scheduled("linear", **locals())
 
 
@@ -109,7 +127,11 @@ def get_cosine_schedule_with_warmup(
     num_cycles: float = 0.5,
     last_epoch: int = -1,
 ) -> Any:
-    """Returns a rate that goes up in a line, then in waves; `hf_cosine` in a config."""
+    """Returns a rate that goes up in a line, then in waves; `hf_cosine` in a config.
+
+    >>> round(get_cosine_schedule_with_warmup(sgd, 10, 110).lr_lambdas[0](60), 4)
+    0.5
+    """
     return _scheduled("cosine", **locals())
 
 
@@ -120,7 +142,12 @@ def get_cosine_with_hard_restarts_schedule_with_warmup(
     num_cycles: int = 1,
     last_epoch: int = -1,
 ) -> Any:
-    """Returns half cosines of equal length; `hf_cosine_with_restarts` in a config."""
+    """Returns half cosines of equal length; `hf_cosine_with_restarts` in a config.
+
+    >>> schedule = get_cosine_with_hard_restarts_schedule_with_warmup(sgd, 10, 110, num_cycles=2)
+    >>> schedule.lr_lambdas[0](60)
+    1.0
+    """
     return _scheduled("cosine_with_restarts", **locals())
 
 
@@ -132,14 +159,23 @@ def get_polynomial_decay_schedule_with_warmup(
     power: float = 1.0,
     last_epoch: int = -1,
 ) -> Any:
-    """Returns a rate that falls to `lr_end` as a power; `hf_polynomial` in a config."""
+    """Returns a rate that falls to `lr_end` as a power; `hf_polynomial` in a config.
+
+    >>> schedule = get_polynomial_decay_schedule_with_warmup(sgd, 10, 110, power=2.0)
+    >>> round(schedule.lr_lambdas[0](60), 4)
+    0.25
+    """
     return _scheduled("polynomial", **locals())
 
 
 def get_inverse_sqrt_schedule(
     optimizer: Any, num_warmup_steps: int, timescale: int | None = None, last_epoch: int = -1
 ) -> Any:
-    """Returns a rate that falls as the inverse root; `hf_inverse_sqrt` in a config."""
+    """Returns a rate that falls as the inverse root; `hf_inverse_sqrt` in a config.
+
+    >>> round(get_inverse_sqrt_schedule(sgd, 10).lr_lambdas[0](40), 4)
+    0.5
+    """
     return _scheduled("inverse_sqrt", **locals())
 
 
@@ -152,7 +188,12 @@ def get_cosine_with_min_lr_schedule_with_warmup(
     min_lr: float | None = None,
     min_lr_rate: float | None = None,
 ) -> Any:
-    """Returns waves above a least rate; `hf_cosine_with_min_lr` in a config."""
+    """Returns waves above a least rate; `hf_cosine_with_min_lr` in a config.
+
+    >>> schedule = get_cosine_with_min_lr_schedule_with_warmup(sgd, 10, 110, min_lr=0.1)
+    >>> schedule.lr_lambdas[0](110)  # times the rate of 0.5
+    0.2
+    """
     return _scheduled("cosine_with_min_lr", **locals())
 
 
@@ -166,7 +207,12 @@ def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     min_lr_rate: float | None = None,
     warmup_lr_rate: float | None = None,
 ) -> Any:
-    """Returns the same a step ahead; `hf_cosine_warmup_with_min_lr` in a config."""
+    """Returns the same a step ahead; `hf_cosine_warmup_with_min_lr` in a config.
+
+    >>> make = get_cosine_with_min_lr_schedule_with_warmup_lr_rate
+    >>> round(make(sgd, 10, 110, min_lr=0.1).lr_lambdas[0](110), 3)
+    0.2
+    """
     if not num_warmup_steps:
         warmup_lr_rate = None  # as below
     return _scheduled("cosine_warmup_with_min_lr", **locals())
@@ -187,6 +233,9 @@ def get_wsd_schedule(
     """Returns a rate that goes up, stays, and goes down; `hf_warmup_stable_decay` in a config.
 
     With `num_stable_steps` the parts decide, and `num_training_steps` does nothing but warn.
+
+    >>> get_wsd_schedule(sgd, 10, 20, num_stable_steps=50).lr_lambdas[0](60)
+    1.0
     """
     if num_training_steps is not None and num_stable_steps is not None:
         warnings.warn(
@@ -205,6 +254,9 @@ def get_reduce_on_plateau_schedule(optimizer: Any, **kwargs: Any) -> Any:
     """Returns PyTorch's `ReduceLROnPlateau`, or a `MetricLearningRate` callback for Keras.
 
     It takes the arguments of that class, or the fields of `hf_reduce_lr_on_plateau`.
+
+    >>> get_reduce_on_plateau_schedule(sgd, patience=2).patience
+    2
     """
     if not _is_torch(optimizer):
         return _callback(optimizer, "reduce_lr_on_plateau", kwargs)
@@ -217,6 +269,9 @@ def get_greedy_schedule(optimizer: Any, **kwargs: Any) -> Any:
     """Returns a `GreedyLR` for PyTorch, or a `MetricLearningRate` callback for Keras.
 
     It takes the arguments of that class, or the fields of `hf_greedy`.
+
+    >>> get_greedy_schedule(sgd, patience=2).patience
+    2
     """
     if not _is_torch(optimizer):
         return _callback(optimizer, "greedy", kwargs)

@@ -19,6 +19,10 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
     The warmup delays the decay: in a config it is `mode: delay` of a warmup.
 
+    >>> rate = WarmUp(0.5, lambda step: 0.5, warmup_steps=10)
+    >>> float(rate(5))
+    0.25
+
     Args:
         initial_learning_rate: The rate to which the warmup leads.
         decay_schedule_fn: A Keras schedule, or any function of the optimizer step, which then must
