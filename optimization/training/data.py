@@ -28,6 +28,10 @@ def array_batches(
     the epoch. So a run that resumes at step t skips to batch t, and replicas take their slices of
     one and the same global batch.
 
+    >>> batches = array_batches(np.arange(6), DataConfig(global_batch_size=2))
+    >>> [batch.numpy().tolist() for batch in batches]
+    [[0, 1], [2, 3], [4, 5]]
+
     Args:
         arrays: A nest of arrays, usually `(features, labels)`, of n examples each.
         params: Batch size, order and end of the batches.

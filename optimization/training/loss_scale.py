@@ -93,9 +93,14 @@ def with_loss_scale(
 ) -> keras.optimizers.Optimizer:
     """Returns the optimizer with the loss scaling that `config` asks for.
 
-    A number is the optimizer's own `loss_scale_factor`. "dynamic", and None with float16, wraps it:
-    in a `DynamicLossScale` if it skips updates that are not finite, as the factory's do with
-    `on_nonfinite: skip`, in Keras' own `LossScaleOptimizer` otherwise.
+    That is for float16; otherwise the optimizer stays as it is. A number is the optimizer's own
+    `loss_scale_factor`. "dynamic", or None, wraps it: in a `DynamicLossScale` if it skips updates
+    that are not finite, as the factory's do with `on_nonfinite: skip`, in Keras' own
+    `LossScaleOptimizer` otherwise.
+
+    >>> float16 = RuntimeConfig(mixed_precision_dtype="float16")
+    >>> type(with_loss_scale(keras.optimizers.SGD(0.5), float16)).__name__
+    'LossScaleOptimizer'
     """
     if config is None or config.mixed_precision_dtype != "float16":
         return optimizer

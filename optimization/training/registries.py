@@ -24,6 +24,12 @@ def register_experiment(name: str) -> Callable[[ExperimentT], ExperimentT]:
     The function takes no arguments and returns an `ExperimentConfig`, which files and flags then
     change.
 
+    >>> @register_experiment("nothing")
+    ... def nothing():
+    ...     return ExperimentConfig()
+    >>> "nothing" in experiment_names()
+    True
+
     Raises:
         ValueError: If the name is taken.
     """
@@ -38,12 +44,19 @@ def register_experiment(name: str) -> Callable[[ExperimentT], ExperimentT]:
 
 
 def experiment_names() -> list[str]:
-    """Returns the names of all registered experiments."""
+    """Returns the names of all registered experiments.
+
+    >>> "digits" in experiment_names()  # before `experiments/digits.py` is imported
+    False
+    """
     return sorted(_EXPERIMENTS)
 
 
 def get_experiment(name: str) -> ExperimentConfig:
     """Returns a new config of the experiment registered under `name`.
+
+    >>> get_experiment("tiny").trainer.train_steps
+    12
 
     Raises:
         TrainingError: If none is.
@@ -64,6 +77,15 @@ def get_experiment(name: str) -> ExperimentConfig:
 
 def register_task(config_class: type[TaskConfig]) -> Callable[[TaskT], TaskT]:
     """Returns a decorator that registers a `Task` class for configs of `config_class`.
+
+    >>> @dataclasses.dataclass
+    ... class CoinConfig(TaskConfig):
+    ...     heads: float = 0.5
+    >>> @register_task(CoinConfig)
+    ... class CoinTask(Task):
+    ...     pass  # it throws coins
+    >>> get_task_class(CoinConfig()).__name__
+    'CoinTask'
 
     Raises:
         TypeError: If `config_class` is no `TaskConfig`.
@@ -87,6 +109,9 @@ def register_task(config_class: type[TaskConfig]) -> Callable[[TaskT], TaskT]:
 
 def get_task_class(config: TaskConfig) -> "type[Task]":
     """Returns the task registered for the class of `config`.
+
+    >>> get_task_class(get_experiment("tiny").task).__name__
+    'TinyTask'
 
     Raises:
         TrainingError: If there is none.

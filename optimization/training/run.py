@@ -35,6 +35,10 @@ def run_experiment(
     as if the run had never stopped. `eval` evaluates one checkpoint, `continuous_eval` each new one
     until that of `train_steps`, or until none comes in time.
 
+    >>> results = run_experiment(get_experiment("tiny"), "train", model_dir, console=quiet)
+    >>> os.path.exists(os.path.join(model_dir, "params.yaml"))
+    True
+
     Args:
         config: The experiment, complete.
         mode: `train`, `eval`, `train_and_eval` or `continuous_eval`.

@@ -30,6 +30,10 @@ class Task(abc.ABC):
     replica, and every clip, sees the same gradient. `__init__` takes no dtype or strategy: both are
     in force when the trainer calls.
 
+    >>> task = TinyTask(get_experiment("tiny").task)  # that of `tests/training/tiny.py`
+    >>> task.build_model().count_params()
+    4
+
     Args:
         config: The task's part of the experiment.
         logging_dir: The run's `model_dir`; None for a task that is not trained by a trainer.

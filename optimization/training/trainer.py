@@ -55,10 +55,12 @@ class Trainer:
     Keras' global state (the counters behind layer names, and the seeds of Keras, NumPy and Python)
     is set anew, so that two trainers of one config do the same.
 
+    >>> trainer = Trainer(get_experiment("tiny"), model_dir)
+
     Args:
         config: The experiment; it is validated and copied.
         model_dir: Where checkpoints, summaries and the best weights go.
-        console: Where progress is written; None for standard output.
+        console: Where progress is written, by the chief of several workers; None: standard output.
         task: The task; None for that registered for `config.task`.
 
     Attributes:
@@ -69,7 +71,6 @@ class Trainer:
         model: The model.
         optimizer: The optimizer, built.
         global_step: Training steps done, a `tf.Variable`.
-        console: Where progress is written; of several workers, the chief alone writes.
         evaluated: Which checkpoint was evaluated last, in words; "" for none.
 
     Raises:
