@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.digits import DigitsConfig, DigitsTask, digits
 from optimization import ExperimentConfig, OptimizerFactory
-from optimization.training import register_experiment, register_task, with_loss_scale
+from optimization.training import register_experiment, register_task
 
 
 def centralize(grads_and_vars):
@@ -33,6 +33,8 @@ class CentralizedDigitsTask(DigitsTask):
     @classmethod
     def create_optimizer(cls, optimizer_config, runtime_config=None):
         """Builds what the config says, with one transformer more."""
+        from optimization.training import with_loss_scale
+
         factory = OptimizerFactory(optimizer_config)
         optimizer = factory.build_optimizer(
             factory.build_learning_rate(), gradient_transformers=[centralize]
