@@ -163,8 +163,17 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
             self._step(batch, self.stages)
 
     def _step(self, batch: Batch, stages: tuple[Stage, ...]) -> None:
-        if stages:
-            stages[0](batch, functools.partial(self._step, stages=stages[1:]))
+        if not isinstance(batch, Batch):
+            before = type(self.stages[-len(stages) - 1]).__name__
+            raise TypeError(f"{before} must call `rest` with a Batch, received: {batch!r:.60}")
+        if not stages:
+            return
+        left = stages[0](batch, functools.partial(self._step, stages=stages[1:]))
+        if left is not None:
+            raise TypeError(
+                f"{type(stages[0]).__name__} must call `rest` with the batch that the following "
+                f"stages are to have, and return nothing; it returned {left!r:.60}"
+            )
 
     def _known_variables(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None

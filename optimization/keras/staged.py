@@ -28,9 +28,11 @@ class Staged:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._owners = {}
+        taken = inspect.signature(cls.__init__).parameters
         for owner in cls.stage_types:
+            check_stage(owner)
             for name in (*(field.name for field in fields(owner)), *owner.shows):
-                if name in cls._owners or hasattr(cls, name):
+                if name in cls._owners or name in taken or hasattr(cls, name):
                     raise TypeError(
                         f"{owner.__name__}: there is a {name!r} of {cls.__name__} already"
                     )
@@ -100,6 +102,30 @@ class Staged:
             texts = {f.name: in_form(f, "text", getattr(stage, f.name)) for f in fields(stage)}
             values.update(printing.differing(stage, {n: text for n, text in texts.items() if text}))
         return printing.call(type(self).__name__, optimizer_text(self.optimizer), **values)
+
+
+def check_stage(owner: Any) -> None:
+    """Raises a `TypeError` for what is no stage, or one that lacks a part."""
+    if not isinstance(owner, type) or not issubclass(owner, Stage):
+        raise TypeError(
+            f"`stage_types` must hold classes that derive from Stage, got {owner!r:.60}"
+        )
+    name, call = owner.__name__, owner.__call__
+    if call is Stage.__call__:
+        raise TypeError(f"{name} has no part in a step: define `__call__(self, batch, rest)`")
+    try:
+        inspect.signature(call).bind(None, None, None)
+    except TypeError:
+        found = inspect.signature(call)
+        raise TypeError(
+            f"`__call__` of {name} must take (self, batch, rest), it takes {found}"
+        ) from None
+    for field in fields(owner):
+        if "doc" not in field.metadata:
+            raise TypeError(
+                f"the field `{field.name}` of {name} needs a default and a text: write "
+                f"`{field.name}: ... = argument(default, doc)`"
+            )
 
 
 def _signature(cls: Any) -> inspect.Signature:

@@ -134,7 +134,7 @@ class Stage:
 
         A stage that decides whether the step goes on calls `rest` in a branch of `conditionally`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no part in a step: no `__call__`")
 
     def guard(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context for a whole step, which may raise where none must be taken."""

@@ -183,3 +183,95 @@ def test_the_docstring_has_every_argument():
         assert re.search(rf"^\s+{name}: \S", PipelineOptimizer.__doc__, re.MULTILINE), name
     with pytest.raises(TypeError, match="no argument 'clipnrom'; did you mean 'clipnorm'?"):
         PipelineOptimizer(keras.optimizers.SGD(1.0), clipnrom=1.0)
+
+
+def made(stage):
+    """Returns a class of optimizers that has a stage before the clips."""
+    before = STAGES.index(Clip)
+    types = (*STAGES[:before], stage, *STAGES[before:])
+    return type("Mine", (PipelineOptimizer,), {"stage_types": types})
+
+
+class NoCall(Stage):
+    title = "no call"
+
+
+class WrongCall(Stage):
+    title = "wrong call"
+
+    def __call__(self, batch):
+        return batch
+
+
+class Bare(Stage):
+    title = "bare"
+
+    damping: float = 1.0
+
+    def __call__(self, batch, rest):
+        rest(batch)
+
+
+class NoDefault(Stage):
+    title = "no default"
+
+    damping: float
+
+    def __call__(self, batch, rest):
+        rest(batch)
+
+
+class Taken(Stage):
+    title = "taken"
+
+    name: str = argument("mine", "What the optimizer has.")
+
+    def __call__(self, batch, rest):
+        rest(batch)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (NoCall, "NoCall has no part in a step: define `__call__.self, batch, rest.`"),
+        (WrongCall, r"must take \(self, batch, rest\), it takes \(self, batch\)"),
+        (Bare, "the field `damping` of Bare needs a default and a text"),
+        (NoDefault, "the field `damping` of NoDefault needs a default and a text"),
+        (Taken, "Taken: there is a 'name' of Mine already"),
+        (Clip, "Clip: there is a 'clipnorm' of Mine already"),
+        (dict, "must hold classes that derive from Stage, got <class 'dict'>"),
+        (Damp(), "must hold classes that derive from Stage, got <"),
+    ],
+)
+def test_what_is_no_stage(stage, message):
+    with pytest.raises(TypeError, match=message):
+        made(stage)
+
+
+class Returns(Stage):
+    title = "returns"
+
+    def __call__(self, batch, rest):
+        return batch
+
+
+class Passes(Stage):
+    title = "passes"
+
+    def __call__(self, batch, rest):
+        rest(batch.grads)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (Returns, r"Returns must call `rest` .* return nothing; it returned Batch\("),
+        (Passes, r"Passes must call `rest` with a Batch, received: \["),
+    ],
+)
+def test_a_stage_passes_a_batch_on(stage, message):
+    """Otherwise nothing would be trained, without a word."""
+    variable = keras.Variable(np.ones(2, "float32"), name="weight")
+    optimizer = made(stage)(keras.optimizers.SGD(0.1))
+    with pytest.raises(TypeError, match=message):
+        optimizer.apply([keras.ops.ones(2)], [variable])
