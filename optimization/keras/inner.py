@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from optimization.keras.rule_optimizer import RuleOptimizer
+from optimization.keras.rule_part import rule_arguments
 
 _DECAY_PATTERNS = ("exclude_from_weight_decay", "include_in_weight_decay", "weight_keys")
 # What the pipeline does in the inner optimizer's place.
@@ -73,13 +74,18 @@ def argument_of(optimizer: keras.optimizers.Optimizer, name: str) -> str:
 
 
 def _hyperparameters(cls: Any) -> list[str]:
-    """Returns the names that the constructor writes out and that are no business of the step."""
+    """Returns the names that the constructor writes out and that are no business of the step.
+
+    Those of a rule are known wherever a subclass passes them on.
+    """
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     # Of `__init__`: on PyTorch Keras' `__new__` takes anything.
     parameters = inspect.signature(cls.__init__).parameters.values()
     others = {"self", "learning_rate", "name", "ema_momentum", "ema_overwrite_frequency"}
     others.update(_PIPELINE_ARGUMENTS)
-    return [p.name for p in parameters if p.kind in kinds and p.name not in others]
+    written = [p.name for p in parameters if p.kind in kinds and p.name not in others]
+    of_rule = rule_arguments(cls.rule_class) if issubclass(cls, RuleOptimizer) else ()
+    return [*dict.fromkeys((*written, *of_rule))]
 
 
 def has_rules_of_decay(optimizer: keras.optimizers.Optimizer) -> bool:

@@ -11,7 +11,7 @@ from optimization.keras import distribution, state
 from optimization.keras.groups import ParamGroup, named
 from optimization.keras.inner import argument_of, has_rules_of_decay, share_iterations
 from optimization.keras.paths import Among, path_of
-from optimization.keras.rule_optimizer import RuleOptimizer, checked
+from optimization.keras.rule_optimizer import checked, trains_by_rule
 from optimization.keras.rule_part import RulePart, rate_now
 from optimization.matching.patterns import as_pattern_list, matches_any
 from optimization.matching.rules import DEFAULT, assigned
@@ -68,7 +68,7 @@ class Members:
         self.layer_decay = None if layer_decay is None else LayerDecayConfig(layer_decay)
         for group in self.groups:
             replaced(group.optimizer or default, group)  # so that a wrong name is an error here
-        part = RulePart(default) if isinstance(default, RuleOptimizer) else None
+        part = RulePart(default) if trains_by_rule(default) else None
         self.members = [Member(DEFAULT, None, 1.0, default, part)]
         self._shared = {id(default): default}  # those of rules, by the `id` of what was given
         self._by_target: dict[int, Member] = {}
@@ -119,7 +119,7 @@ class Members:
             _exclude(optimizer, list(zip(variables, targets, strict=True)), spared)
             members = [member for member in self.members if member.optimizer is optimizer]
             own = [[targets[position] for position in m.positions] for m in members]
-            if isinstance(optimizer, RuleOptimizer):
+            if trains_by_rule(optimizer):
                 built = zip(members, own, strict=True)
                 parts = [(m.part, vs, m.paths(paths)) for m, vs in built if m.part is not None]
                 optimizer.build_parts(parts, among)
@@ -151,7 +151,7 @@ class Members:
         if group is not None and group.learning_rate is not None:
             # The rates of SGDTorch's biases and others give way to the group's too.
             changed |= {n: None for n in given.get_config() if n.endswith("_learning_rate")}
-        if not isinstance(given, RuleOptimizer):
+        if not trains_by_rule(given):
             changed["learning_rate"] = lambda: rate_now(self._default, rate, multiplier)
             return self._taken(given, changed), None
         if id(given) not in self._shared:

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import keras
 import numpy as np
@@ -26,6 +26,7 @@ _BASE = {
     if "__init__" in vars(cls) and cls is not object
     for name in inspect.signature(cls.__init__).parameters
 } - {"self", "args", "kwargs"}
+_SERIALIZATION = {"get_config", "from_config"}
 Built = tuple[RulePart, Sequence[Any], Sequence[str]]
 
 
@@ -46,6 +47,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         rate = _rate_for(rule, learning_rate)
         super().__init__(learning_rate=rate, name=base.pop("name", rule.name), **base)
         del self.weight_decay  # The rule has it.
+        self.__dict__["_followed"] = {}  # numbers that follow a schedule, during an update
         self.rule = rule
         for name, value in rates.items():
             setattr(self, name, value)
@@ -74,15 +76,19 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def __getattr__(self, name: str) -> Any:
         rule = self.__dict__.get("rule")
         if rule is not None and name in rule_arguments(self.rule_class):
-            return getattr(rule, name)
+            followed = self.__dict__["_followed"]
+            return followed[name] if name in followed else getattr(rule, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         rule = self.__dict__.get("rule")
-        if rule is not None and name in rule_arguments(self.rule_class):
-            setattr(rule, name, _plain(self.rule_class, name, value))
-        else:
+        if rule is None or name not in rule_arguments(self.rule_class):
             super().__setattr__(name, value)
+        elif hasattr(value, "plain"):  # what a schedule has now: see `HyperparameterSchedules`
+            self.__dict__["_followed"][name] = value
+        else:
+            self.__dict__["_followed"].pop(name, None)
+            setattr(rule, name, _plain(self.rule_class, name, value))
 
     def __repr__(self) -> str:
         return str(optimizer_text(self))
@@ -127,33 +133,51 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     # The step
 
+    @classmethod
+    def is_its_rule(cls) -> bool:
+        """Says whether it trains as its rule does: no class of a user's has changed a method.
+
+        Only then may the rule stand for it, in compiled updates and in groups.
+        """
+        made = next(base for base in cls.__mro__ if "rule_class" in vars(base))
+        own = (base for base in cls.__mro__ if issubclass(base, made) and base is not made)
+        names = {name for base in own for name in vars(base) if not name.startswith("__")}
+        return not names & set(dir(RuleOptimizer)) - _SERIALIZATION
+
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
         """Does nothing: weights decay in `update_step`."""
 
     def _backend_update_step(self, grads: Any, variables: Any, learning_rate: Any) -> None:
         counted = learning_rate
         if not isinstance(counted, Mapping):  # There is one part: Keras knows of no others.
-            counted = self._parts[0].counted(learning_rate, {})
+            counted = self._counted(self._parts[0], learning_rate)
             self._parts[0].prepare(counted)
-        super()._backend_update_step(grads, variables, counted)
+        # A user's `update_step` is for a rate.
+        passed = counted if self.is_its_rule() else learning_rate
+        super()._backend_update_step(grads, variables, passed)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         counted, part = learning_rate, self.part_of(variable)
         if not isinstance(counted, Mapping):
-            counted = part.counted(learning_rate, {})
+            counted = self._counted(part, learning_rate)
         dtype, h = compute_dtype(variable), part.numbers_of(variable, counted)
         if is_sparse(gradient) and part.rule.moves_by_gradient_alone(h):
             step = part.rule.step(ops.cast(gradient.values, dtype), None, State({}), h, FUNCTIONS)
             self.assign_sub(variable, with_values(gradient, ops.cast(step, variable.dtype)))
             return
         kept = part.state_of(variable)
-        values = {name: ops.convert_to_tensor(slot) for name, slot in kept.items()}
+        values = {name: slot.value for name, slot in kept.items()}  # Keras adds no empty variables
         gradient = shaped(ops.cast(densify(gradient), dtype), variable.shape)
         state = state_as_in(part.rule, values)
         weight = updated(part.rule, gradient, ops.cast(variable, dtype), state, h)
         for name, value in state.moved().items():
             self.assign(kept[name], value)
         self.assign(variable, ops.cast(weight, variable.dtype))
+
+    def _counted(self, part: RulePart, learning_rate: Any) -> dict[str, Any]:
+        followed = self.__dict__["_followed"].items()
+        scheduled = {name: ops.convert_to_tensor(value) for name, value in followed}
+        return part.counted(learning_rate, scheduled)
 
     # Serialization
 
@@ -178,6 +202,11 @@ class RuleOptimizer(keras.optimizers.Optimizer):
                     config[key], custom_objects=custom_objects
                 )
         return super().from_config(config, custom_objects=custom_objects)
+
+
+def trains_by_rule(optimizer: Any) -> TypeGuard[RuleOptimizer]:
+    """Says whether the rule of an optimizer may stand for it: see `is_its_rule`."""
+    return isinstance(optimizer, RuleOptimizer) and optimizer.is_its_rule()
 
 
 def _plain(rule: type[Rule], name: str, value: Any) -> Any:

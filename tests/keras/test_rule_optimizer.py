@@ -1,0 +1,122 @@
+"""Classes that users derive from those of rules, and rules of their own, on Keras."""
+
+from typing import ClassVar
+
+import keras
+import numpy as np
+import pytest
+
+from optimization.configs.base import config_dataclass
+from optimization.configs.types import Decay
+from optimization.keras.derived import keras_class
+from optimization.optimizers import SGD, Adam, ParamGroup, PipelineOptimizer
+from optimization.rules.rule import Rule, Slot
+from tests.keras.common import BACKEND
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+MODES = [False, "auto", True] if BACKEND == "tensorflow" else ["auto"]
+GRADIENT = np.array([1.0, -3.0], "float32")
+
+
+class Signs(Adam):
+    """Another algorithm, which leaves Adam's alone."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        self.assign_sub(variable, learning_rate * keras.ops.sign(gradient))
+
+
+class Scaled(SGD):
+    """The rule, at a multiple of the rate."""
+
+    def __init__(self, learning_rate=0.1, scale=1.0, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.scale = scale
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(gradient, variable, learning_rate * self.scale)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+def trained(optimizer, steps=2):
+    """Returns two weights that started as [1, 2] after steps along the same gradient."""
+    first, second = (keras.Variable([1.0, 2.0], name=name) for name in ("first", "second"))
+    optimizer.build([first, second])
+
+    def step():
+        optimizer.apply([keras.ops.convert_to_tensor(GRADIENT)] * 2)
+
+    step = tf.function(step) if BACKEND == "tensorflow" else step
+    for _ in range(steps):
+        step()
+    return [keras.ops.convert_to_numpy(variable) for variable in (first, second)]
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+def test_a_users_step_takes_a_rate_as_keras_has_it():
+    close(trained(Signs(0.1))[0], [0.8, 2.2])
+    close(trained(Scaled(0.1, scale=0.5))[0], [0.9, 2.3])
+
+
+@pytest.mark.parametrize("jit_compile", MODES)
+def test_a_users_step_is_what_trains(jit_compile):
+    close(trained(PipelineOptimizer(Signs(0.1), jit_compile=jit_compile))[0], [0.8, 2.2])
+    group = ParamGroup(match="second", optimizer=Signs(0.1))
+    by_groups = PipelineOptimizer(SGD(0.1), param_groups=[group], jit_compile=jit_compile)
+    close(trained(by_groups), [[0.8, 2.6], [0.8, 2.2]])
+
+
+@pytest.mark.parametrize("jit_compile", MODES)
+def test_groups_and_schedules_act_on_a_users_class(jit_compile):
+    def weights(cls, **arguments):
+        group = ParamGroup(match="second", hyperparameters={"momentum": 0.25})
+        return trained(
+            PipelineOptimizer(
+                cls(0.1, momentum=0.5, **arguments),
+                param_groups=[group],
+                schedules={"momentum": lambda step: 0.5 + 0.1 * keras.ops.cast(step, "float32")},
+                jit_compile=jit_compile,
+            ),
+            steps=3,
+        )
+
+    close(weights(Scaled), weights(SGD))
+    # The momentum of the steps is 0.5, 0.6, 0.7.
+    close(weights(Scaled)[0], [1, 2] - 0.1 * GRADIENT * (1 + 1.6 + 2.12))
+
+
+@config_dataclass
+class Fading(Rule):
+    """A rule that keeps nothing of a variable, and one number for all."""
+
+    class_name: ClassVar[str] = "Fading"
+    elementwise: ClassVar[bool] = True
+    shared: ClassVar = (Slot("share", "", "share", 1.0),)
+
+    beta: Decay = 0.5
+
+    def prepare(self, c, h, xp):
+        c.share = c.share * h.beta
+
+    def step(self, g, w, s, h, xp):
+        return h.lr * h.share * g
+
+
+@pytest.mark.parametrize("jit_compile", MODES)
+def test_a_rule_may_share_a_number_and_keep_nothing_else(jit_compile):
+    optimizer = PipelineOptimizer(keras_class(Fading)(0.1), jit_compile=jit_compile)
+    close(trained(optimizer)[0], [1 - 0.1 * 0.75, 2 + 0.3 * 0.75])
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0,), ()])
+def test_variables_of_any_size_are_updated_plainly(shape):
+    optimizer = Adam(0.1)
+    variable = keras.Variable(np.ones(shape, "float32"))
+    optimizer.apply([keras.ops.ones(shape)], [variable])
+    close(keras.ops.convert_to_numpy(variable), np.full(shape, 0.9))
