@@ -1,14 +1,15 @@
 """The functions that formulas compute with, over arrays that do not change."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from optimization.configs.errors import did_you_mean
 from optimization.matching.matrices import flattened
 
 _OF_MODULES = (
     *("abs", "sqrt", "sign", "square", "power", "maximum", "minimum", "where", "clip", "expm1"),
-    *("mean", "expand_dims", "reshape", "matmul", "swapaxes"),
+    *("mean", "sum", "expand_dims", "reshape", "matmul", "swapaxes"),
 )
 
 
@@ -20,7 +21,7 @@ class Arrays:
 
     def __getattr__(self, name: str) -> Any:
         if name not in _OF_MODULES:
-            raise AttributeError(f"there is no function {name!r}")
+            raise no_function(name, [*_OF_MODULES, *vars(Arrays)])
         setattr(self, name, getattr(self.module, name))
         return getattr(self, name)
 
@@ -86,6 +87,13 @@ class Arrays:
         defined = (a > 0) & (b > 0)
         ones = self.module.ones_like(b)
         return self.where(defined, coefficient * a / self.where(defined, b, ones), ones)
+
+
+def no_function(name: str, known: Iterable[str]) -> AttributeError:
+    """Returns the error of a function that formulas do not have."""
+    names = sorted(each for each in known if not each.startswith("_"))
+    near = did_you_mean(name, names) or f"; the functions are {', '.join(names)}"
+    return AttributeError(f"there is no function {name!r}{near}")
 
 
 class State:

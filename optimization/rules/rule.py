@@ -76,8 +76,8 @@ class Rule(BaseOptimizerConfig):
     Arrays are NumPy's, JAX's or TensorFlow's, or lists of PyTorch's tensors: a formula computes
     with operators and with functions of xp alone, and has no `if` on what an array holds. The state
     is read and set as attributes, `s.momentum`, or moved in place by `s.lerp`, `s.lerp_square` and
-    `s.scale_add`. A value that is used twice passes through `xp.keep`: PyTorch reuses the memory
-    of others.
+    `s.scale_add`. A value that is used twice, or that was read of a slot before this moves, passes
+    through `xp.keep`: PyTorch reuses the memory of others.
     """
 
     class_name: ClassVar[str] = ""  # the name of the classes that are made of the rule

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimization.rules.arrays import no_function
 from optimization.torch.gradients import norms
 from optimization.torch.lists import Scalars, Tensors, as_plain
 
@@ -16,6 +17,9 @@ class Lists:
 
     What is not described here is as in NumPy.
     """
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_function(name, vars(Lists))
 
     @staticmethod
     def keep(x: Any) -> Any:
@@ -44,7 +48,11 @@ class Lists:
 
     @staticmethod
     def power(x: Any, y: Any) -> Any:
-        return x.apply("pow", y) if isinstance(x, Tensors) else x**y
+        return x**y
+
+    @staticmethod
+    def expm1(x: Any) -> Any:
+        return _each(x, "expm1", lambda y: y.expm1() if isinstance(y, Tensor) else math.expm1(y))
 
     @staticmethod
     def maximum(x: Any, y: Any) -> Any:
@@ -55,12 +63,20 @@ class Lists:
         return _extreme(x, y, "minimum")
 
     @staticmethod
-    def mean(x: Tensors, axis: int, keepdims: bool = False) -> Tensors:
-        return x.map(lambda tensor: tensor.mean(axis, keepdim=keepdims))
+    def mean(x: Tensors, axis: Any = None, keepdims: bool = False) -> Any:
+        return _reduced(x, "mean", axis, keepdims)
+
+    @staticmethod
+    def sum(x: Tensors, axis: Any = None, keepdims: bool = False) -> Any:
+        return _reduced(x, "sum", axis, keepdims)
 
     @staticmethod
     def expand_dims(x: Tensors, axis: int) -> Tensors:
-        return Tensors([tensor.unsqueeze(axis) for tensor in x.tensors()])  # views
+        return x.viewed(lambda tensor: tensor.unsqueeze(axis))
+
+    @staticmethod
+    def reshape(x: Tensors, shape: Any) -> Tensors:
+        return x.viewed(lambda tensor: tensor.reshape(shape))
 
     @staticmethod
     def size(x: Tensors) -> Scalars:
@@ -98,9 +114,12 @@ class Lists:
 
     @staticmethod
     def where(condition: Any, x: Any, y: Any) -> Any:
-        if isinstance(condition, Tensor):
-            return torch.where(condition, x, y)
-        return x if condition else y
+        if isinstance(condition, Tensors) or not isinstance(condition, Scalars):
+            return _chosen(condition, x, y)
+        if isinstance(x, Tensors) or isinstance(y, Tensors):
+            conditions = Tensors([torch.as_tensor(each) for each in condition.values])
+            return _chosen(conditions, x, y)
+        return condition.map(_one_of, x, y)
 
     @staticmethod
     def matmul(x: Tensors, y: Tensors) -> Tensors:
@@ -110,14 +129,18 @@ class Lists:
     @staticmethod
     def swapaxes(x: Tensors, first: int, second: int) -> Tensors:
         """Returns tensors with two axes exchanged, which share the memory of these."""
-        return Tensors([each.swapaxes(first, second) for each in x.keep().tensors()])
+        return x.viewed(lambda each: each.swapaxes(first, second))
 
     @staticmethod
     def to_matrix(x: Tensors, outputs_first: bool) -> Tensors:
         """Returns matrices, or kernels as such, with their shorter axis first."""
         del outputs_first  # so it is in PyTorch
-        matrices = [each.flatten(1) for each in x.keep().tensors()]
-        return Tensors([m if m.shape[0] <= m.shape[1] else m.mT for m in matrices])
+
+        def matrix(each: Tensor) -> Tensor:
+            rows = each.flatten(1)
+            return rows if rows.shape[0] <= rows.shape[1] else rows.mT
+
+        return x.viewed(matrix)
 
     @staticmethod
     def from_matrix(x: Tensors, like: Tensors, outputs_first: bool) -> Tensors:
@@ -143,6 +166,27 @@ class Lists:
         above, below = torch.stack(a.values), torch.stack(b.values)
         ratios = torch.where((above > 0) & (below > 0), coefficient * above / below, 1.0)
         return Scalars(ratios.unbind())
+
+
+def _chosen(condition: Any, x: Any, y: Any) -> Any:
+    return (
+        condition.map(_one_of, x, y) if isinstance(condition, Tensors) else _one_of(condition, x, y)
+    )
+
+
+def _one_of(condition: Any, x: Any, y: Any) -> Any:
+    if not isinstance(condition, Tensor):
+        return x if condition else y
+    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
+        x = torch.tensor(x, dtype=torch.float64, device=condition.device)  # not the usual float32
+    return torch.where(condition, x, y)
+
+
+def _reduced(x: Tensors, name: str, axis: Any, keepdims: bool) -> Any:
+    if axis is None and not keepdims:
+        return Scalars([getattr(tensor, name)() for tensor in x.tensors()])
+    axes = axis if axis is not None else ()
+    return x.map(lambda tensor: getattr(tensor, name)(dim=axes, keepdim=keepdims))
 
 
 def _each(x: Any, name: str, function: Callable[[Any], Any]) -> Any:

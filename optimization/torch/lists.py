@@ -3,9 +3,11 @@
 Each operation of a formula would read its arguments and write a new list, which takes longer than
 the arithmetic. So a list that is the result of an operation gives its memory to the next one; a
 number times a list waits for what is done with it; and so does a quotient. What has been given away
-can't be used again: a formula passes what it uses twice through `xp.keep`.
+can't be used again: a formula passes what it uses twice through `xp.keep`. Slots move in place, and
+what a formula has read of one before is another array: it is used up, or kept, which copies it.
 """
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,10 @@ from torch import Tensor
 _SPENT = (
     "a value is used twice in a formula, and its memory has been used again; pass it through "
     "`xp.keep` where it is computed"
+)
+_MOVED = "a slot is used as it was before it moved; pass it through `xp.keep` where it is read"
+_IF = (
+    "a formula has no `if` on what arrays hold, nor `and`, `max`: write `xp.where` or `xp.maximum`"
 )
 
 
@@ -43,10 +49,38 @@ def batches(
 
 
 def _applied(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    return lambda self, other: self.map(function, other)
+    def applied(self: Any, other: Any) -> Any:
+        is_left = isinstance(self, Scalars) and isinstance(other, Tensors)  # Tensors know how
+        return NotImplemented if is_left else self.map(function, other)
+
+    return applied
 
 
-class Scalars:
+class Array:
+    """What is no single array, and has the comparisons of one."""
+
+    def map(self, function: Callable[..., Any], *others: Any) -> Any:
+        """Returns a function of each, and of others or of their parts."""
+        raise NotImplementedError
+
+    __gt__, __ge__ = _applied(operator.gt), _applied(operator.ge)
+    __lt__, __le__ = _applied(operator.lt), _applied(operator.le)
+    __eq__, __ne__ = _applied(operator.eq), _applied(operator.ne)
+    __and__ = __rand__ = _applied(operator.and_)
+    __or__ = __ror__ = _applied(operator.or_)
+    __hash__ = object.__hash__
+
+    def __invert__(self) -> Any:
+        return self.map(lambda a: ~a if isinstance(a, Tensor) else not a)
+
+    def __abs__(self) -> Any:
+        return self.map(abs)
+
+    def __bool__(self) -> bool:
+        raise TypeError(_IF)
+
+
+class Scalars(Array):
     """A number, or a tensor of one, for each tensor of a list."""
 
     def __init__(self, values: Sequence[Any]):
@@ -54,23 +88,31 @@ class Scalars:
 
     def map(self, function: Callable[..., Any], *others: Any) -> "Scalars":
         """Returns a function of each, and of others or of their parts."""
-        columns = [x.values if isinstance(x, Scalars) else [x] * len(self.values) for x in others]
-        return Scalars([function(*row) for row in zip(self.values, *columns, strict=True)])
+        return Scalars(_each(function, self.values, others))
 
     __add__ = __radd__ = _applied(lambda a, b: a + b)
     __sub__ = _applied(lambda a, b: a - b)
     __rsub__ = _applied(lambda a, b: b - a)
-    __rmul__ = _applied(lambda a, b: a * b)
+    __mul__ = __rmul__ = _applied(lambda a, b: a * b)
     __truediv__ = _applied(lambda a, b: a / b)
     __rtruediv__ = _applied(lambda a, b: b / a)
     __pow__ = _applied(lambda a, b: a**b)
     __rpow__ = _applied(lambda a, b: b**a)
 
-    def __mul__(self, other: Any) -> Any:
-        return NotImplemented if isinstance(other, Tensors) else self.__rmul__(other)
-
     def __neg__(self) -> "Scalars":
         return self.map(lambda a: -a)
+
+
+def _each(function: Callable[..., Any], first: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    columns = [
+        x.tensors() if isinstance(x, Tensors) else x.values if isinstance(x, Scalars) else None
+        for x in others
+    ]
+    parts = [
+        [x] * len(first) if column is None else column
+        for x, column in zip(others, columns, strict=True)
+    ]
+    return [function(*row) for row in zip(first, *parts, strict=True)]
 
 
 def together(values: Sequence[Any]) -> Any:
@@ -80,7 +122,7 @@ def together(values: Sequence[Any]) -> Any:
     return first if same else Scalars(values)
 
 
-class Tensors:
+class Tensors(Array):
     """A list of tensors, with the arithmetic of numbers: factor * tensors / divisors.
 
     Their memory may be used again where it is their own.
@@ -99,6 +141,7 @@ class Tensors:
         self._divisors = divisors
         self._waiting: list[Tensors] = []  # of these, to be computed before a change
         self._of: list[Tensors] = []  # of which slots this is computed
+        self._aliases = False  # whether its memory is that of a slot
 
     def raw(self) -> list[Tensor]:
         """Returns the tensors without factor and divisors."""
@@ -121,7 +164,7 @@ class Tensors:
             getattr(torch, f"_foreach_{name}_")(self.raw(), other)
         else:
             made = getattr(torch, f"_foreach_{name}")(self.raw(), other)
-            self._tensors, self._own = list(made), True
+            self._tensors, self._own, self._aliases = list(made), True, False
 
     def take(self) -> list[Tensor]:
         """Returns the tensors, to be changed: only where they are its own."""
@@ -140,19 +183,31 @@ class Tensors:
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             if each._tensors is not None:
-                each.tensors()
-                if not each._own:
-                    each._tensors, each._own = [x.clone() for x in each.raw()], True
+                tensors = each.tensors()
+                if each._aliases:
+                    each._tensors, each._aliases = [x.clone() for x in tensors], False
+
+    def viewed(self, function: Callable[[Tensor], Tensor]) -> "Tensors":
+        """Returns views of these, which are kept."""
+        kept = self.keep()
+        made = Tensors([function(x) for x in kept.tensors()])
+        made._aliases = kept._aliases
+        kept._let_wait(made)
+        return made
+
+    def _let_wait(self, made: "Tensors") -> None:
+        for slot in [*self._of, *([self] if isinstance(self, Slots) else [])]:
+            slot._waiting.append(made)
+            made._of.append(slot)
 
     def _lazy(self, factor: float, divisors: "Tensors | None" = None) -> "Tensors":
         """Returns these times a number, over divisors, to be computed later."""
         of = divisors.tensors() if divisors is not None else self._divisors
         made = Tensors(self.raw(), self._own, self._factor * factor, of)
+        made._aliases = self._aliases or isinstance(self, Slots)
         for base in (self, divisors):
             if base is not None:
-                for slot in [*base._of, *([base] if isinstance(base, Slots) else [])]:
-                    slot._waiting.append(made)
-                    made._of.append(slot)
+                base._let_wait(made)
         if self._own:
             self._tensors = None
         if divisors is not None and divisors._own:
@@ -173,6 +228,8 @@ class Tensors:
             other = as_plain(other)
             other = [sign * x for x in other] if isinstance(other, list) else sign * other
             return self.apply("add", other)
+        if other is self:
+            return self._lazy(1.0 + sign)
         if other._divisors is not None:
             other.tensors()
         if self._divisors is not None:
@@ -228,9 +285,16 @@ class Tensors:
     def __rtruediv__(self, other: Any) -> "Tensors":
         return other * self.apply("reciprocal")
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Tensors":
-        """Returns what a function returns for each tensor."""
-        return Tensors([function(x) for x in self.tensors()], own=True)
+    def __pow__(self, other: Any) -> "Tensors":
+        exponent = other.tensors() if isinstance(other, Tensors) else as_plain(other)
+        return self.apply("pow", exponent)
+
+    def __rpow__(self, other: Any) -> "Tensors":
+        return self.map(lambda x, base: base**x, other)
+
+    def map(self, function: Callable[..., Tensor], *others: Any) -> "Tensors":
+        """Returns what a function returns for each tensor, and others or their parts; kept."""
+        return Tensors(_each(function, self.tensors(), others))
 
     def add_to(self, target: list[Tensor], sign: float = 1.0) -> None:
         """Adds these to other tensors, in place."""
@@ -247,7 +311,25 @@ def as_plain(other: Any) -> Any:
 
 
 class Slots(Tensors):
-    """What is kept of some variables under one name."""
+    """What is kept of some variables under one name, until it moves."""
+
+    def raw(self) -> list[Tensor]:
+        if self._tensors is None:
+            raise RuntimeError(_MOVED)
+        return self._tensors
+
+    def keep(self) -> Tensors:
+        """Returns these as they are now, which is copied where they move."""
+        made = Tensors(self.raw())
+        made._aliases = True
+        self._let_wait(made)
+        return made
+
+    def moving(self) -> "Slots":
+        """Returns these, to be changed in place, after what waits for it."""
+        self.settle()
+        tensors, self._tensors = self.raw(), None
+        return Slots(tensors)
 
 
 class ListState:
@@ -266,21 +348,24 @@ class ListState:
             raise AttributeError(f"there is no slot {name!r}") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        slot = self._moving(name)
-        if isinstance(value, Tensors):
-            torch._foreach_copy_(slot.raw(), value.tensors())
-        else:
-            for tensor in slot.raw():
-                tensor.fill_(value)
+        slot, value = self._moving(name, value)
+        torch._foreach_copy_(slot.raw(), value.tensors())
 
-    def _moving(self, name: str) -> Slots:
+    def _moving(self, name: str, value: Any) -> tuple[Slots, Tensors]:
+        """Returns a slot to be moved by a value, and the value for each of its tensors."""
         slot = getattr(self, name)
-        slot.settle()
-        return slot
+        if value is slot:
+            value = slot.keep()
+        moving = self.__dict__["_slots"][name] = slot.moving()
+        if not isinstance(value, Tensors):
+            numbers = value.values if isinstance(value, Scalars) else [value] * len(moving.raw())
+            pairs = zip(moving.raw(), numbers, strict=True)
+            value = Tensors([torch.as_tensor(x).to(tensor) for tensor, x in pairs])
+        return moving, value
 
-    def lerp(self, name: str, value: Tensors, share: Any) -> Slots:
+    def lerp(self, name: str, value: Any, share: Any) -> Slots:
         """Moves a slot a share of the way to a value; returns what it is then."""
-        slot = self._moving(name)
+        slot, value = self._moving(name, value)
         if isinstance(share, int | float):
             torch._foreach_lerp_(slot.raw(), value.tensors(), share)
         else:
@@ -288,24 +373,26 @@ class ListState:
             torch._foreach_add_(slot.raw(), (difference * share).tensors())
         return slot
 
-    def lerp_square(self, name: str, value: Tensors, share: Any) -> Slots:
+    def lerp_square(self, name: str, value: Any, share: Any) -> Slots:
         """Moves a slot a share of the way to the square of a value."""
         if not isinstance(share, int | float):
             return self.lerp(name, value * value, share)
-        slot, tensors = self._moving(name), value.tensors()
+        slot, value = self._moving(name, value)
+        tensors = value.tensors()
         torch._foreach_mul_(slot.raw(), 1 - share)
         torch._foreach_addcmul_(slot.raw(), tensors, tensors, share)
         return slot
 
-    def add_square(self, name: str, value: Tensors) -> Slots:
+    def add_square(self, name: str, value: Any) -> Slots:
         """Adds the square of a value to a slot."""
-        slot, tensors = self._moving(name), value.tensors()
+        slot, value = self._moving(name, value)
+        tensors = value.tensors()
         torch._foreach_addcmul_(slot.raw(), tensors, tensors, 1)
         return slot
 
-    def scale_add(self, name: str, factor: Any, value: Tensors) -> Slots:
+    def scale_add(self, name: str, factor: Any, value: Any) -> Slots:
         """Multiplies a slot, and adds a value."""
-        slot = self._moving(name)
+        slot, value = self._moving(name, value)
         if not (isinstance(factor, int | float) and factor == 1):
             torch._foreach_mul_(slot.raw(), as_plain(factor))
         value.add_to(slot.raw())
