@@ -2,11 +2,13 @@
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
 import lazy_loader
+
+from optimization.configs.errors import did_you_mean
 
 # How people call a package, and the extra that brings it.
 OPTIONAL = {
@@ -44,6 +46,12 @@ def explained(error: ModuleNotFoundError) -> ImportError:
     )
 
 
+def no_attribute(module: str, name: str, names: Iterable[str]) -> AttributeError:
+    """Returns the error of a module that has no `name`, with the nearest of those that it has."""
+    near = "" if name.startswith("_") else did_you_mean(name, names)
+    return AttributeError(f"module {module!r} has no attribute {name!r}{near}")
+
+
 def attach_stub(package: str, file: str) -> tuple[Callable, Callable, list[str]]:
     """Returns the `__getattr__`, `__dir__` and `__all__` of a package that loads its names late.
 
@@ -57,5 +65,9 @@ def attach_stub(package: str, file: str) -> tuple[Callable, Callable, list[str]]
             return load(name)
         except ModuleNotFoundError as error:
             raise explained(error) from None
+        except AttributeError:
+            if name in exported:  # It is of the module that has it.
+                raise
+            raise no_attribute(package, name, exported) from None
 
     return attribute, names, exported

@@ -1,5 +1,7 @@
 """What is said where an optional package is not installed."""
 
+import importlib
+import re
 import subprocess
 import sys
 
@@ -66,6 +68,22 @@ def test_without_torch_the_extra_is_named(code):
 
 def test_require_returns_the_package():
     assert extras.require("json").loads("1") == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "nearest"),
+    [
+        ("optimization", "OptimizerFactry", "OptimizerFactory"),
+        ("optimization.training", "Traner", "Trainer"),
+        ("optimization.optimizers", "LAM", "LAMB"),
+    ],
+)
+def test_a_wrong_name_says_the_nearest(module, name, nearest):
+    if module == "optimization.optimizers":
+        pytest.importorskip("keras")
+    message = f"'{module}' has no attribute '{name}'; did you mean '{nearest}'?"
+    with pytest.raises(AttributeError, match=re.escape(message)):
+        getattr(importlib.import_module(module), name)
 
 
 def test_other_missing_modules_keep_their_own_error(monkeypatch):

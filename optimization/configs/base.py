@@ -72,6 +72,11 @@ class Config(Node):
                 setattr(cls, name, getattr(cls, name))
         document(cls)
 
+    @classmethod
+    def misdeclared(cls) -> Iterator[str]:
+        """Yields what keeps the class from being registered as a type that implements itself."""
+        return iter(())
+
     # ---- reading -------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:

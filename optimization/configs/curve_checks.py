@@ -18,6 +18,7 @@ from optimization.configs.rate_curve import (
 )
 from optimization.configs.types import REMAINING, check_value
 from optimization.rules.base import BaseOptimizerConfig
+from optimization.schedules.compose import are_ours, needs_keras, schedule_problems
 
 if typing.TYPE_CHECKING:
     from optimization.configs.optimization_config import OptimizationConfig
@@ -65,7 +66,10 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
     train_steps = config._train_steps
     for place in places(config):
         curve = curve_of(config, place)
-        if curve is None or not curve.is_computable(train_steps):
+        if curve is None:
+            continue
+        if not curve.is_computable(train_steps):
+            doubts += _uncomputable(curve)
             continue
         seen = _Seen.of(curve, train_steps)
         found = list(_errors(seen))
@@ -79,6 +83,18 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
     problems += _multipliers(config)
     problems = problems or list(_started_at_zero(config))
     return problems, [*doubts, *_schedule_free(config)]
+
+
+def _uncomputable(curve: RateCurve) -> Iterator[Problem]:
+    """Yields what is doubtful about a formula that fails at its start; it need not go on."""
+    rate, warmup = curve.learning_rate, curve.warmup
+    if schedule_problems(rate, warmup) or needs_keras(rate, warmup):
+        return
+    section = rate if warmup is None or not are_ours(rate, None) else warmup
+    message = "its formula fails with NumPy, so that the rate is not checked"
+    failure = curve.failure([0])
+    if failure is not None:
+        yield _problem("unchecked", section, None, f"{message}: {failure}")
 
 
 def _errors(seen: _Seen) -> Iterator[Problem]:

@@ -44,6 +44,7 @@ class Problem(NamedTuple):
             - `incomplete`: what an experiment file leaves to the registered experiment.
             - `resumed`: settings that differ from those of the state that is loaded.
             - `unmatched`: patterns of a list that match no variable, where others do.
+            - `unchecked`: a formula that is not ours and that NumPy can't compute.
             - `advice`: a learning rate that falls under a schedule-free optimizer.
             - `warmup-too-long`: a warmup as long as the training, or longer.
             - `warmup-outlasts-decay`: a warmup that ends when the decay is over.
@@ -122,6 +123,16 @@ def did_you_mean(name: Any, names: Iterable[str], cutoff: float = 0.6) -> str:
     if difflib.get_close_matches(words, near, n=1, cutoff=_ALIKE) == []:
         near.sort(key=lambda other: not words.startswith(f"{other}_"))
     return f"; did you mean {known[near[0]]!r}?" if near else ""
+
+
+def nearest_or_all(name: Any, names: Iterable[str]) -> str:
+    """Returns the nearest of `names` as `did_you_mean` does, or all of them where none is near.
+
+    >>> nearest_or_all("velocity", ["momentum"])
+    '; there are momentum'
+    """
+    names = list(names)
+    return did_you_mean(name, names) or f"; there are {', '.join(names) or 'none'}"
 
 
 def describe(value: Any) -> str:

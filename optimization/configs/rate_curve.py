@@ -40,13 +40,15 @@ class RateCurve(typing.NamedTuple):
         rate, warmup = self.learning_rate, self.warmup
         if schedule_problems(rate, warmup) or needs_keras(rate, warmup):
             return False
-        if are_ours(rate, warmup):
-            return True
+        return are_ours(rate, warmup) or self.failure(self.steps(train_steps)) is None
+
+    def failure(self, steps: list[int]) -> str | None:
+        """Says why NumPy can't compute the rate at `steps`; None where it can."""
         try:
-            self.values(self.steps(train_steps))
-        except Exception:  # it says so where it is used
-            return False
-        return True
+            self.values(steps)
+        except Exception as error:
+            return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        return None
 
     @property
     def shift(self) -> int:

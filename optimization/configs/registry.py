@@ -45,8 +45,6 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         unavailable: Mapping[str, str] | None = None,  # names that are not implemented, and why
         # Makes what the config class of an implementation has beside its fields.
         members: Callable[[Any], Mapping[str, Any]] | None = None,
-        # Raises a TypeError for a config class that lacks something.
-        check: Callable[[type[ConfigT]], None] = lambda config_class: None,
     ):
         self.kind = kind
         self.config_base = config_base
@@ -54,7 +52,6 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         self._implementation = implementation
         self._supplied = supplied
         self._members = members or (lambda decorated: {})
-        self._check = check
         self._subscribers: list[Callable[[str, Entry[ConfigT]], Any]] = []
         self._entries: dict[str, Entry[ConfigT]] = {}
 
@@ -143,15 +140,27 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
             target = decorated
         elif issubclass(decorated, self.config_base):
             config_class = decorated
-            if "__match_args__" not in vars(config_class):  # which a dataclass has
-                raise self._refused(name, f"{decorated.__name__} needs `@config_dataclass`")
-            self._check(config_class)
+            self._check_declaration(name, decorated, implements=target is None)
             target = decorated if target is None else target
         else:
             base = self.config_base.__name__
             raise TypeError(f"{decorated.__name__} must derive from {base}")
         document(config_class)
         return Entry(config_class, target, torch)
+
+    def _check_declaration(self, name: str, cls: type[Config], implements: bool) -> None:
+        own: dict[str, Any] = vars(cls).get("__dataclass_fields__", {})
+        if not own and inspect.get_annotations(cls):
+            raise self._refused(name, "decorate it with `@config_dataclass`, below this decorator")
+        for base in cls.__mro__[1:]:
+            inherited = getattr(base, "__dataclass_fields__", {})
+            for field in own.keys() - inherited.keys() & vars(base).keys():
+                kinds = (staticmethod, classmethod, property)
+                if callable(vars(base).get(field)) or isinstance(vars(base).get(field), kinds):
+                    owner = f"has the name of a method of {base.__name__}"
+                    raise self._refused(name, f"its field `{field}` {owner}")
+        for why in cls.misdeclared() if implements else ():
+            raise self._refused(name, why)
 
     def _config_from_signature(self, name: str, decorated: Any) -> type[ConfigT]:
         try:

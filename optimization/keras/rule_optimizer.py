@@ -17,7 +17,7 @@ from optimization.keras.paths import Among, path_of
 from optimization.keras.rule_part import RulePart, rule_arguments
 from optimization.keras.texts import optimizer_text
 from optimization.rules.arrays import State
-from optimization.rules.rule import Numbers, Rule, given
+from optimization.rules.rule import Numbers, Rule, given, not_the_step
 from optimization.schedules.keras_schedules import build_schedule
 
 _BASE = {
@@ -258,7 +258,19 @@ def checked(rule: type[Rule], fields: Mapping[str, Any]) -> Rule:
 def updated(rule: Rule, g: Any, w: Any, s: State, h: Numbers, xp: Any = FUNCTIONS) -> Any:
     """Returns a weight after an update, which moves its state."""
     w = decayed(rule, w, h)
-    return w - rule.step(g, w, s, h, xp)
+    step = rule.step(g, w, s, h, xp)
+    if not _has_shape_of(step, w):
+        raise not_the_step(rule, step, w.shape)
+    return w - step
+
+
+def _has_shape_of(x: Any, w: Any) -> bool:
+    """Says whether x is an array of the shape of w; where one is not known, of its rank."""
+    shape = getattr(x, "shape", None)
+    if shape is None or getattr(shape, "rank", 0) is None:
+        return shape is not None
+    pairs = list(zip(shape, w.shape, strict=False))
+    return len(shape) == len(w.shape) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def decayed(rule: Rule, w: Any, h: Numbers) -> Any:

@@ -72,8 +72,9 @@ class RulePart:
     def _make_slots(self, variable: keras.Variable, path: str, slots: Sequence[Slot]) -> None:
         h, shape, kept = self.settings_of(variable), tuple(variable.shape), self.state_of(variable)
         for slot in (slot for slot in slots if slot.when(h)):
+            own = slot.shape_of(shape, h)
             kept[slot.name] = self.optimizer.add_variable(
-                shape=shape if slot.shape is None else slot.shape(shape, h),
+                shape=shape if own is None else own,
                 initializer=_filled_with(slot.first(h)),
                 dtype=slot.dtype or compute_dtype(variable),
                 layout=getattr(variable, "_layout", None) if slot.shape is None else None,

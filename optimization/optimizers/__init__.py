@@ -40,7 +40,7 @@ def __getattr__(name: str) -> Any:
     for rule in origins():
         if rule.class_name == name:
             return keras_class(rule)
-    raise AttributeError(f"{__name__} has no attribute {name!r}")
+    raise extras.no_attribute(__name__, name, __all__)
 
 
 def _make_known(name: str, entry: Entry) -> None:

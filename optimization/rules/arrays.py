@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from optimization.configs.errors import did_you_mean
+from optimization.configs.errors import nearest_or_all
 from optimization.matching.matrices import flattened
 
 _OF_MODULES = (
@@ -13,15 +13,27 @@ _OF_MODULES = (
 )
 
 
+def function_names() -> list[str]:
+    """Returns the names of the functions that a formula may use."""
+    own = [name for name, member in vars(Arrays).items() if callable(member)]
+    return sorted([*_OF_MODULES, *(name for name in own if not name.startswith("_"))])
+
+
 class Arrays:
-    """What a formula calls `xp`: functions of NumPy, `jax.numpy` or `keras.ops`, and more."""
+    """What a formula calls `xp`: functions of NumPy, `jax.numpy` or `keras.ops`, and more.
+
+    From these modules come abs, sqrt, sign, square, power, maximum, minimum, where, clip, expm1,
+    mean, sum, expand_dims, reshape, matmul and swapaxes; the others are the methods of this class.
+    PyTorch's lists of tensors have the same functions.
+    """
 
     def __init__(self, module: Any):
         self.module = module
 
     def __getattr__(self, name: str) -> Any:
         if name not in _OF_MODULES:
-            raise no_function(name, [*_OF_MODULES, *vars(Arrays)])
+            near = nearest_or_all(name, function_names())
+            raise AttributeError(f"a formula has no function {name!r}{near}")
         setattr(self, name, getattr(self.module, name))
         return getattr(self, name)
 
@@ -44,19 +56,19 @@ class Arrays:
         in float32.
         """
         if isinstance(beta, float) and beta > 0:
-            return -self.expm1(t * math.log(beta))
+            return -self.module.expm1(t * math.log(beta))
         return 1 - beta**t
 
     def to_matrix(self, x: Any, outputs_first: bool) -> Any:
         """Returns a matrix, or a kernel as one, with its shorter axis first."""
         rows, columns = flattened(tuple(x.shape), outputs_first)
-        x = self.reshape(x, (rows, columns))
+        x = self.module.reshape(x, (rows, columns))
         return x if rows <= columns else self.swapaxes(x, 0, 1)
 
     def from_matrix(self, x: Any, like: Any, outputs_first: bool) -> Any:
         """Returns what `to_matrix` returned in the form that it had, that of another array."""
         rows, columns = flattened(tuple(like.shape), outputs_first)
-        return self.reshape(x if rows <= columns else self.swapaxes(x, 0, 1), like.shape)
+        return self.module.reshape(x if rows <= columns else self.swapaxes(x, 0, 1), like.shape)
 
     def width(self, x: Any) -> int:
         """Returns the length of the last axis."""
@@ -89,11 +101,9 @@ class Arrays:
         return self.where(defined, coefficient * a / self.where(defined, b, ones), ones)
 
 
-def no_function(name: str, known: Iterable[str]) -> AttributeError:
-    """Returns the error of a function that formulas do not have."""
-    names = sorted(each for each in known if not each.startswith("_"))
-    near = did_you_mean(name, names) or f"; the functions are {', '.join(names)}"
-    return AttributeError(f"there is no function {name!r}{near}")
+def no_slot(name: str, slots: Iterable[str]) -> AttributeError:
+    """Returns the error of a formula that asks for a slot that there is not."""
+    return AttributeError(f"there is no slot {name!r}{nearest_or_all(name, slots)}")
 
 
 class State:
@@ -110,13 +120,14 @@ class State:
         self.__dict__["_negative"] = negative
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            value = self._values[name]
-        except KeyError:
-            raise AttributeError(f"there is no slot {name!r}") from None
+        if name not in self._values:
+            raise no_slot(name, self._values)
+        value = self._values[name]
         return -value if name in self._negative else value
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self._values:
+            raise no_slot(name, self._values)
         self._values[name] = self._moved[name] = -value if name in self._negative else value
 
     def __contains__(self, name: str) -> bool:
@@ -143,6 +154,8 @@ class State:
 
     def scale_add(self, name: str, factor: Any, value: Any) -> Any:
         """Multiplies a slot, and adds a value."""
+        if name not in self._values:
+            raise no_slot(name, self._values)
         kept = factor * self._values[name]
         # XLA moves what is kept in place where the step is computed from it.
         kept = kept - value if name in self._negative else kept + value

@@ -91,10 +91,6 @@ class BaseOptimizerConfig(Float32Config):
     loss_scale_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     jit_compile: bool | Literal["auto"] = field(default="auto", metadata=PIPELINE)
 
-    @classmethod
-    def check_class(cls) -> None:
-        """Raises a `TypeError` for a class that lacks something, when it is registered."""
-
     def check(self) -> Iterator[tuple[str, str]]:
         clips = [name for name in CLIPS if getattr(self, name)]
         if len(clips) > 1:
@@ -186,7 +182,10 @@ def _optimizer_members(decorated: Any) -> dict[str, Any]:
     """Refuses what is no optimizer; told by name, since Keras may not be imported here."""
     bases = getattr(decorated, "__mro__", ())
     if not any(b.__name__ == "BaseOptimizer" and "keras" in b.__module__ for b in bases):
-        raise TypeError(f"{decorated!r} is not a subclass of keras.optimizers.Optimizer")
+        raise TypeError(
+            f"{decorated!r} is not a subclass of keras.optimizers.Optimizer, nor of "
+            "optimization.rules.rule.Rule, which holds a formula"
+        )
     parameters = inspect.signature(decorated.__init__).parameters.values()
     takes_decay = any(p.name == "weight_decay" or p.kind is p.VAR_KEYWORD for p in parameters)
     return {} if takes_decay else {"decay_arguments": ()}
@@ -205,7 +204,6 @@ OPTIMIZERS_CLS = Registry(
     _implementation,
     members=_optimizer_members,
     supplied=("learning_rate",),
-    check=lambda section: section.check_class(),
     unavailable={
         "slide": "`slide` was never released by its authors: Model Garden has only its config",
         "vit_adamw": "`vit_adamw` is a type of Model Garden's MAE project; write `adamw`, and its "

@@ -1,19 +1,19 @@
 """Rules whose step is scaled for each layer, by norms or means over a variable."""
 
-import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat, Patterns
 from optimization.matching.patterns import matches_any
-from optimization.rules.rule import Numbers, Rule, given
+from optimization.rules.rule import ABSTRACT, Numbers, Rule, given
 
 
 @config_dataclass
 class LayerwiseRule(Rule):
     """A rule of parts, between which means and norms are computed, on Keras by TensorFlow."""
 
+    formula_parts: ClassVar[tuple[str, ...]] = ("direction", "finish")
     is_wide: ClassVar[bool] = False  # whether squares of directions may be infinite or 0
 
     def averaged_axes(self, h: Numbers) -> Sequence[int]:
@@ -27,13 +27,13 @@ class LayerwiseRule(Rule):
     def move(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> None:
         """Moves the state, before norms are taken; `h.means` are those of `averaged_axes`."""
 
-    @abc.abstractmethod
     def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns the direction whose norm counts, of the state as it is."""
+        raise NotImplementedError(f"{type(self).__name__} has no formula: define `direction`")
 
-    @abc.abstractmethod
     def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
         """Returns what is subtracted from a weight, of what `direction` returned, and norms."""
+        raise NotImplementedError(f"{type(self).__name__} has no formula: define `finish`")
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         """Returns what is subtracted from a weight, and moves its state."""
@@ -49,6 +49,9 @@ class LayerwiseRule(Rule):
         if "u" in names:
             norms["u"] = xp.norm(u, self.is_wide)
         return self.finish(u, w, s, Numbers(**norms), h, xp)
+
+
+ABSTRACT.append(LayerwiseRule)
 
 
 @config_dataclass

@@ -5,13 +5,20 @@ step is computed. The class of Keras, what TensorFlow compiles, the class of PyT
 function of JAX are made of it.
 """
 
-import abc
 import dataclasses
+import inspect
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.errors import ConfigError, Problem
+from optimization.configs.errors import (
+    ConfigError,
+    Problem,
+    describe,
+    did_you_mean,
+    nearest_or_all,
+)
 from optimization.configs.types import Patterns
 from optimization.matching.patterns import matches_any
 from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig, takes
@@ -36,12 +43,16 @@ class Numbers:
         vars(self).update(values)
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"there is no number {name!r}")
+        near = nearest_or_all(name, [key for key in vars(self) if not key.startswith("_")])
+        raise AttributeError(f"there is no number {name!r}{near}")
 
 
 def given(number: Any) -> bool:
     """Says whether a number acts: 0 and None do not, one that follows a schedule does."""
     return number is not None and not (isinstance(number, int | float) and number == 0)
+
+
+_DTYPES = ("float32", "float64", "bfloat16", "float16", "int", "int32", "int64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +70,34 @@ class Slot:
     dtype: str | None = None  # None: that of the variable, float32 at least
     negative: bool = False  # whether Keras keeps it with the other sign
     of_weight: bool = False  # natively: whether it starts as a copy of the variable
+
+    def __post_init__(self) -> None:
+        for name, needed in (("when", False), ("shape", True)):
+            value = getattr(self, name)
+            if not (callable(value) or (needed and value is None)):
+                takes = "of numbers" if name == "when" else "of the variable's shape and numbers"
+                raise TypeError(
+                    f"`{name}` of the slot {self.name!r} must be a function {takes}, "
+                    f"got {describe(value)}"
+                )
+        if self.dtype is not None and self.dtype not in _DTYPES:
+            raise TypeError(
+                f"`dtype` of the slot {self.name!r} must be one of {', '.join(_DTYPES)}, "
+                f"got {describe(self.dtype)}{did_you_mean(self.dtype, _DTYPES)}"
+            )
+
+    def shape_of(self, shape: Sequence[int], h: Numbers) -> tuple[int, ...] | None:
+        """Returns the shape for a variable of another one; None where both are the same."""
+        if self.shape is None:
+            return None
+        own = self.shape(shape, h)
+        try:
+            return tuple(operator.index(length) for length in own)
+        except TypeError:
+            raise TypeError(
+                f"`shape` of the slot {self.name!r} must return a list of integers for a variable "
+                f"of the shape {tuple(shape)}, got {describe(own)}"
+            ) from None
 
     def first(self, h: Numbers) -> float:
         """Returns the number that it starts from."""
@@ -99,6 +138,7 @@ class Rule(BaseOptimizerConfig):
     not_native: ClassVar[tuple[str, ...]] = ()  # fields that PyTorch's class has not; no patterns
     torch_class: ClassVar[str] = ""  # the class of `torch.optim` with the same algorithm
     torch_lacks: ClassVar[tuple[str, ...]] = ()  # fields that it has not so: they may not act
+    formula_parts: ClassVar[tuple[str, ...]] = ("step",)  # the methods that are the formula
 
     @classmethod
     def origin(cls) -> "type[Rule]":
@@ -106,17 +146,44 @@ class Rule(BaseOptimizerConfig):
         return next(base for base in cls.__mro__ if "class_name" in vars(base))
 
     @classmethod
-    def check_class(cls) -> None:
-        name = cls.origin().class_name
-        if not name:
-            raise TypeError(f'{cls.__name__} needs a name for its classes: class_name = "..."')
-        if any(rule.class_name == name and rule is not cls.origin() for rule in origins()):
-            raise TypeError(f"{cls.__name__} needs another `class_name`: {name!r} is taken")
-        members = [member for base in cls.__mro__ for member in vars(base).items()]
-        abstract = [n for n, value in members if getattr(value, "__isabstractmethod__", False)]
-        lacking = [n for n in abstract if getattr(getattr(cls, n), "__isabstractmethod__", False)]
-        if lacking:
-            raise TypeError(f"{cls.__name__} needs the method `{lacking[0]}`")
+    def misdeclared(cls) -> Iterator[str]:
+        yield from super().misdeclared()
+        origin, parts = cls.origin(), cls.formula_parts
+        no_arguments = (*cls.section_only, *cls.pipeline_fields())
+        if not origin.class_name.isidentifier():
+            yield "it needs a `class_name`, the name of the classes that are made of it"
+        elif any(getattr(cls, n) is not getattr(origin, n) for n in (*parts, "slots")) or (
+            cls.__dataclass_fields__.keys() - origin.__dataclass_fields__.keys() - {*no_arguments}
+        ):
+            yield f"it is another rule than {origin.__name__}: it needs a `class_name` of its own"
+        for name, entry in OPTIMIZERS_CLS.entries():
+            other = entry.config_class
+            if not issubclass(other, Rule) or other.origin() is origin:
+                continue
+            if other.origin().class_name == origin.class_name:
+                yield f"its `class_name` {origin.class_name!r} is that of the type {name!r}"
+        for name in parts:
+            written = getattr(cls, name)
+            if written in (getattr(base, name, None) for base in ABSTRACT):
+                yield f"it has no formula: define `{name}`"
+            elif not _takes(written, len(FORMULAS[name].split(", "))):
+                yield f"`{name}` must take ({FORMULAS[name]}), it takes {_written(written)}"
+        yield from cls._wrong_slots()
+
+    @classmethod
+    def _wrong_slots(cls) -> Iterator[str]:
+        for attribute in ("slots", "shared"):
+            slots = getattr(cls, attribute)
+            if not isinstance(slots, tuple) or not all(isinstance(s, Slot) for s in slots):
+                yield f"`{attribute}` must be a tuple of `Slot`, got {describe(slots)}"
+                continue
+            names = [slot.name for slot in slots if slots.count(slot) > 1]
+            if names:
+                yield f"`{attribute}` has the slot {names[0]!r} twice"
+            for slot in slots:
+                if isinstance(slot.start, str) and slot.start not in cls.__dataclass_fields__:
+                    near = did_you_mean(slot.start, cls.__dataclass_fields__)
+                    yield f"the slot {slot.name!r} starts from {slot.start!r}, no field{near}"
 
     @classmethod
     def argument_names(cls) -> list[str]:
@@ -203,9 +270,48 @@ class Rule(BaseOptimizerConfig):
     def prepare(self, c: Any, h: Numbers, xp: Any) -> None:
         """Moves what is shared, once in an update."""
 
-    @abc.abstractmethod
     def step(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> Any:
         """Returns what is subtracted from a weight, and moves its state."""
+        raise NotImplementedError(f"{type(self).__name__} has no formula: define `step`")
+
+
+ABSTRACT: list[type[Rule]] = [Rule]
+"""The classes of rules that have no formula, only its parts."""
+FORMULAS = {
+    "step": "self, g, w, s, h, xp",
+    "direction": "self, g, w, s, h, xp",
+    "finish": "self, u, w, s, norms, h, xp",
+}
+
+
+def not_the_step(rule: Rule, got: Any, shape: Sequence[int]) -> TypeError:
+    """Returns the error of a formula that returns something else than a step.
+
+    Args:
+        rule: The rule.
+        got: What the formula has returned, or its shape.
+        shape: That of the weight.
+    """
+    found: Any = got if isinstance(got, tuple) else getattr(got, "shape", None)
+    is_shape = found is not None and all(isinstance(n, int | None) for n in found)
+    text = f"the shape {tuple(found)}" if is_shape else f"{got!r:.60} ({type(got).__name__})"
+    return TypeError(
+        f"the formula of {type(rule).__name__} must return what is subtracted from a weight, an "
+        f"array of its shape {tuple(shape)}; got {text}"
+    )
+
+
+def _takes(function: Any, count: int) -> bool:
+    """Says whether a function can be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def _written(function: Any) -> str:
+    return str(inspect.signature(function)) if callable(function) else describe(function)
 
 
 NATIVE = {

@@ -12,7 +12,7 @@ from optimization.rules.rule import Rule, Slot, given
 
 
 def _has_momentum(h: Any) -> bool:
-    return given(h.momentum) or bool(getattr(h, "warmup_steps", 0) and h.momentum_start)
+    return given(h.momentum) or bool(vars(h).get("warmup_steps") and h.momentum_start)
 
 
 @config_dataclass

@@ -7,6 +7,7 @@ operation of `xp` might choose the dtype of a Python number by itself (`where`, 
 `power`), the formula makes it an array like `step`.
 """
 
+import inspect
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -30,6 +31,38 @@ Namespace = Any
 
 ScopeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.][A-Za-z0-9_.>-]*$")]
 """The name of a schedule, which is the scope of its operations in a TensorFlow graph."""
+
+
+def computed(config: Float32Config, value: Any, step: Array) -> Array:
+    """Returns what the formula of `config` has computed for `step`, or says what it should be.
+
+    Raises:
+        TypeError: If it is neither a number nor an array with the axes of `step`.
+    """
+    is_number = isinstance(value, int | float)
+    shape, wanted = () if is_number else getattr(value, "shape", None), getattr(step, "shape", ())
+    if getattr(shape, "rank", 0) is None or getattr(wanted, "rank", 0) is None:
+        return value  # TensorFlow knows no shape
+    if shape is None or len(shape) not in (0, len(wanted)):
+        got = f"{value!r:.60} ({type(value).__name__})" if shape is None else tuple(shape)
+        raise TypeError(
+            f"the formula of {type(config).__name__} must return a rate for each step, an array "
+            f"of their shape {tuple(wanted)}; got {got}"
+        )
+    return value
+
+
+def formula_mistakes(cls: type, base: type, arguments: str) -> Iterator[str]:
+    """Yields what is wrong with the method `value`, the formula, of a class."""
+    value: Any = getattr(cls, "value", None)
+    if value is vars(base)["value"]:
+        yield f"it has no formula: define `value({arguments})`"
+        return
+    try:
+        inspect.signature(value).bind(*[None] * len(arguments.split(", ")))
+    except TypeError:
+        found = inspect.signature(value) if callable(value) else value
+        yield f"`value` must take ({arguments}), it takes {found}"
 
 
 @config_dataclass
@@ -58,6 +91,12 @@ class BaseLrConfig(Float32Config):
     offset = 0  # not annotated: a field only where a subclass makes it one
     keras_class: ClassVar[type | None] = None  # set where a Keras class is the implementation
     peak_is_asked: ClassVar[bool] = True  # False: the highest value is no rate to come to
+
+    @classmethod
+    def misdeclared(cls) -> Iterator[str]:
+        yield from super().misdeclared()
+        if cls.at is BaseLrConfig.at and cls.keras_class is None:
+            yield from formula_mistakes(cls, BaseLrConfig, "self, step, xp")
 
     def at(self, step: Array, xp: Namespace) -> Array:
         """Returns the learning rate after `step` optimizer steps, `offset` included."""
@@ -141,6 +180,12 @@ class BaseWarmupConfig(Float32Config):
 
     warmup_steps: Steps[FirstSteps] = REQUIRED
     mode: Literal["replace", "delay", "multiply"] = "replace"
+
+    @classmethod
+    def misdeclared(cls) -> Iterator[str]:
+        yield from super().misdeclared()
+        if cls.keras_class is None:
+            yield from formula_mistakes(cls, BaseWarmupConfig, "self, step, target, xp")
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
         """Returns the rate at `step`, at most `warmup_steps`, on the way to `target`."""

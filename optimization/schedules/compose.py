@@ -7,7 +7,13 @@ from optimization.configs.base import Config
 from optimization.configs.durations import unknown_lengths
 from optimization.configs.errors import ConfigError, Problem
 from optimization.schedules import scalars
-from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace
+from optimization.schedules.base import (
+    Array,
+    BaseLrConfig,
+    BaseWarmupConfig,
+    Namespace,
+    computed,
+)
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -23,7 +29,7 @@ def with_warmup(
     """Returns the learning rate `rate` with `warmup`, which leads to what `warmup_target` says."""
     length = float(warmup.warmup_steps)
     early = step < length
-    ramp = warmup.value(xp.minimum(step, length), target, xp)
+    ramp = computed(warmup, warmup.value(xp.minimum(step, length), target, xp), step)
     if warmup.mode == "multiply":
         late = rate(step)
         return xp.where(early, late * (ramp / target), late)
@@ -85,6 +91,9 @@ def schedule_conflicts(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig)
         _evaluation(lr_config, warmup_config, _namespace(lr_config, warmup_config))
     except ConfigError as error:
         return list(error.problems)
+    except Exception:  # of a formula that NumPy does not compute: see `RateCurve.failure`
+        if are_ours(lr_config, warmup_config):
+            raise
     return []
 
 
@@ -154,7 +163,7 @@ def curve_function(
         steps = np.asarray(steps, dtype=np.float64)
         if not (steps >= 0).all():
             raise ValueError(f"Argument `steps` must be >= 0, received: steps={steps}")
-        return np.asarray(evaluate(steps))
+        return np.array(np.broadcast_to(evaluate(steps), steps.shape))
 
     return values
 
@@ -168,8 +177,7 @@ def checked_values(
         evaluate = _evaluation(lr_config, warmup_config, xp)
         return [evaluate(float(step)) for step in steps]
     with xp.errstate(all="ignore"):
-        values = xp.asarray(curve(lr_config, warmup_config, steps), xp.float64)
-        return xp.broadcast_to(values, (len(steps),)).tolist()
+        return xp.asarray(curve(lr_config, warmup_config, steps), xp.float64).tolist()
 
 
 def _namespace(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> Namespace:
@@ -191,7 +199,7 @@ def _evaluation(
         return lambda steps: sample(schedule, steps)
 
     def rate(step: Array) -> Array:
-        return lr_config.at(step, xp)
+        return computed(lr_config, lr_config.at(step, xp), step)
 
     if warmup_config is None or warmup_config.warmup_steps == 0:
         return rate

@@ -22,7 +22,13 @@ from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError
 from optimization.configs.registry import Entry
 from optimization.schedules import exact
-from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace
+from optimization.schedules.base import (
+    Array,
+    BaseLrConfig,
+    BaseWarmupConfig,
+    Namespace,
+    computed,
+)
 from optimization.schedules.compose import check_schedule, incomplete, warmup_target, with_warmup
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.registry import LR_CLS, WARMUP_CLS
@@ -86,7 +92,7 @@ class _ConfiguredLearningRate(ConfiguredSchedule):
 
     def value(self, step: Array, xp: Namespace) -> Array:
         with keras.name_scope(self.name):
-            return self._config.at(step, xp)
+            return computed(self._config, self._config.at(step, xp), step)
 
 
 class _ConfiguredWarmup(ConfiguredSchedule):

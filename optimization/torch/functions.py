@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimization.rules.arrays import no_function
+from optimization.configs.errors import nearest_or_all
+from optimization.rules.arrays import function_names
 from optimization.torch.gradients import norms
 from optimization.torch.lists import Scalars, Tensors, as_plain
 
@@ -19,7 +20,8 @@ class Lists:
     """
 
     def __getattr__(self, name: str) -> Any:
-        raise no_function(name, vars(Lists))
+        near = nearest_or_all(name, function_names())
+        raise AttributeError(f"a formula has no function {name!r}{near}")
 
     @staticmethod
     def keep(x: Any) -> Any:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimization.rules.arrays import no_slot
+
 _SPENT = (
     "a value is used twice in a formula, and its memory has been used again; pass it through "
     "`xp.keep` where it is computed"
@@ -296,6 +298,13 @@ class Tensors(Array):
         """Returns what a function returns for each tensor, and others or their parts; kept."""
         return Tensors(_each(function, self.tensors(), others))
 
+    def shapes(self) -> list[torch.Size]:
+        """Returns the shape of each tensor."""
+        shapes = [tensor.shape for tensor in self.raw()]
+        others = self._divisors or [torch.tensor(0.0)] * len(shapes)
+        pairs = zip(shapes, others, strict=True)
+        return [torch.broadcast_shapes(shape, other.shape) for shape, other in pairs]
+
     def add_to(self, target: list[Tensor], sign: float = 1.0) -> None:
         """Adds these to other tensors, in place."""
         factor = sign * self._factor
@@ -342,10 +351,10 @@ class ListState:
         return name in self.__dict__["_slots"]
 
     def __getattr__(self, name: str) -> Slots:
-        try:
-            return self.__dict__["_slots"][name]
-        except KeyError:
-            raise AttributeError(f"there is no slot {name!r}") from None
+        slots = self.__dict__["_slots"]
+        if name not in slots:
+            raise no_slot(name, slots)
+        return slots[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
         slot, value = self._moving(name, value)

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-import optimization.configs.optimizer_config  # noqa: F401  registers the types
+import optimization.configs.optimizer_config  # registers the types
+import optimization.torch
+from optimization import extras
 from optimization.rules.rule import native_name, origins
 from optimization.torch.derived import native_class
 
@@ -11,4 +13,5 @@ def __getattr__(name: str) -> Any:
     for rule in origins():
         if native_name(rule) == name:
             return native_class(rule)
-    raise AttributeError(f"{__name__} has no attribute {name!r}")
+    names = [native_name(rule) for rule in origins()]
+    raise extras.no_attribute("optimization.torch", name, [*names, *optimization.torch.__all__])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optimization.configs.errors import did_you_mean
-from optimization.rules.rule import Numbers, Rule, Slot, given, native_argument
+from optimization.rules.rule import Numbers, Rule, Slot, given, native_argument, not_the_step
 from optimization.torch.by_name import load_in_our_words
 from optimization.torch.functions import FUNCTIONS
 from optimization.torch.lists import ListState, Tensors, batches, number, together
@@ -249,7 +249,14 @@ class RuleOptimizer(ExactState):
             torch._foreach_mul_(weights, 1 - h.lr * rate)
         slots = zip(self.slots, states, strict=True)
         s = ListState({slot.name: state for slot, state in slots if slot.native in keys})
-        rule.step(Tensors(list(grads)), Tensors(weights), s, h, FUNCTIONS).add_to(weights, -1.0)
+        moved = rule.step(Tensors(list(grads)), Tensors(weights), s, h, FUNCTIONS)
+        if not isinstance(moved, Tensors):
+            raise not_the_step(rule, moved, params[0].shape)
+        if isinstance(h.t, int | float) and h.t == 1:  # that it is right once is enough
+            for shape, weight in zip(moved.shapes(), weights, strict=True):
+                if shape != weight.shape:
+                    raise not_the_step(rule, shape, weight.shape)
+        moved.add_to(weights, -1.0)
         if params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
 
@@ -278,7 +285,7 @@ class RuleOptimizer(ExactState):
         own = self.kind_of(parameter, group)
         h, state = self.numbers(group, dict(own)), {}
         for slot in self.slots_of(group, own):
-            shape = None if slot.shape is None else slot.shape(tuple(parameter.shape), h)
+            shape = slot.shape_of(tuple(parameter.shape), h)
             blank, start = zeros_like(parameter, shape), slot.first(h)
             if slot.of_weight:
                 blank.copy_(parameter)

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from optimization import LR_CLS, ConfigError, ConfigWarning, OptimizationConfig, OptimizerFactory
+from optimization import (
+    LR_CLS,
+    WARMUP_CLS,
+    ConfigError,
+    ConfigWarning,
+    OptimizationConfig,
+    OptimizerFactory,
+)
 from optimization.configs.durations import TrainingLength
 
 RATE = "initial_learning_rate"
@@ -162,7 +169,25 @@ def test_formulas_of_ones_own(own_types):
     assert "must be >= 0, it is -0.01 at step 101" in one_error(params(sinks), 500).message
     assert problems(params(sinks), 100) == ([], [])
     assert "it is nan at step 1001" in one_error(params(oneof("rooted", peak=1.0)), 5000).message
-    assert problems(params(oneof("broken", peak=1.0)), 5000) == ([], [])
+    errors, (doubt,) = problems(params(oneof("broken", peak=1.0)), 5000)
+    assert errors == []
+    assert (doubt.code, doubt.path) == ("unchecked", "learning_rate.broken.peak")
+    assert doubt.message.endswith("the rate is not checked: RuntimeError: needs a framework")
+
+
+def test_a_warmup_of_ones_own_that_fails(monkeypatch):
+    monkeypatch.setattr(WARMUP_CLS, "_entries", dict(WARMUP_CLS._entries))
+
+    @WARMUP_CLS.register("failing")
+    def failing(step, target, *, slope: float = 1.0, xp):
+        return None
+
+    for mode in ("replace", "delay", "multiply"):
+        config = params(CONSTANT) | {"warmup": oneof("failing", warmup_steps=5, mode=mode)}
+        errors, (doubt,) = problems(config)
+        assert errors == []
+        assert (doubt.code, doubt.path) == ("unchecked", "warmup.failing.slope")
+        assert "must return a rate for each step" in doubt.message
 
 
 def test_formulas_of_ones_own_need_not_go_on_after_their_end(own_types):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from optimization.configs.base import config_dataclass
-from optimization.configs.types import Decay
+from optimization.configs.types import Share
 from optimization.keras.derived import keras_class
 from optimization.optimizers import SGD, Adam, ParamGroup, PipelineOptimizer
 from optimization.rules.rule import Rule, Slot
@@ -99,7 +99,7 @@ class Fading(Rule):
     elementwise: ClassVar[bool] = True
     shared: ClassVar = (Slot("share", "", "share", 1.0),)
 
-    beta: Decay = 0.5
+    beta: Share = 0.5
 
     def prepare(self, c, h, xp):
         c.share = c.share * h.beta

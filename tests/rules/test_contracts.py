@@ -109,11 +109,11 @@ class Undecorated(Normalized):
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
-        (Nameless, "needs a name for its classes"),
-        (Taken, "needs another `class_name`: 'Adam' is taken"),
-        (NoStep, "needs the method `step`"),
-        (HalfLayerwise, "needs the method `finish`"),
-        (Undecorated, "needs `@config_dataclass`"),
+        (Nameless, "it needs a `class_name`"),
+        (Taken, "its `class_name` 'Adam' is that of the type 'adam'"),
+        (NoStep, "it has no formula: define `step`"),
+        (HalfLayerwise, "it has no formula: define `finish`"),
+        (Undecorated, "decorate it with `@config_dataclass`"),
     ],
 )
 def test_a_rule_that_lacks_something_is_not_registered(cls, message):

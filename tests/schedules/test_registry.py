@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from optimization.configs.base import Config
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.errors import ConfigError
 from optimization.configs.types import REQUIRED, NonNegativeFloat, PositiveInt
 from optimization.schedules import (
@@ -295,6 +295,45 @@ def test_what_cannot_be_registered(registry, decorated, message):
     with pytest.raises(TypeError, match=message):
         registry.register("mine")(decorated)
     assert "mine" not in registry
+
+
+def _section(base, **members):
+    return config_dataclass(type(base)("MineConfig", (base,), members))
+
+
+@pytest.mark.parametrize(
+    ("registry", "section", "message"),
+    [
+        (LR_CLS, _section(BaseLrConfig), r"it has no formula: define `value\(self, step, xp\)`"),
+        (
+            LR_CLS,
+            _section(BaseLrConfig, value=lambda self, step: step),
+            r"`value` must take \(self, step, xp\), it takes \(self, step\)",
+        ),
+        (WARMUP_CLS, _section(BaseWarmupConfig), "it has no formula: define `value"),
+        (
+            WARMUP_CLS,
+            _section(BaseWarmupConfig, value=lambda self, step, xp: step),
+            r"`value` must take \(self, step, target, xp\), it takes",
+        ),
+    ],
+)
+def test_a_section_needs_a_formula(registry, section, message):
+    with pytest.raises(TypeError, match=f"'mine' cannot be registered: {message}"):
+        registry.register("mine")(section)
+    assert "mine" not in registry
+
+
+@pytest.mark.parametrize("value", [None, "0.1", np.ones((2, 3))])
+def test_a_formula_must_return_rates(value):
+    section = _section(BaseLrConfig, value=lambda self, step, xp: value)
+    with pytest.raises(TypeError, match=r"MineConfig must return a rate .* shape \(3,\); got "):
+        curve(section(), None, [0, 1, 2])
+
+
+def test_a_formula_that_returns_a_number_is_a_constant():
+    section = _section(BaseLrConfig, value=lambda self, step, xp: 0.5)
+    np.testing.assert_array_equal(curve(section(), None, [0, 1, 2]), [0.5, 0.5, 0.5])
 
 
 def test_warmup_config_defaults_come_from_the_base():
