@@ -152,6 +152,12 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         own: dict[str, Any] = vars(cls).get("__dataclass_fields__", {})
         if not own and inspect.get_annotations(cls):
             raise self._refused(name, "decorate it with `@config_dataclass`, below this decorator")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        bare = sorted(fields & vars(cls).keys() - inspect.get_annotations(cls).keys())
+        if bare:
+            raise self._refused(
+                name, f"`{bare[0]}` is a field and needs its type, `{bare[0]}: ...`"
+            )
         for base in cls.__mro__[1:]:
             inherited = getattr(base, "__dataclass_fields__", {})
             for field in own.keys() - inherited.keys() & vars(base).keys():

@@ -25,6 +25,9 @@ Raises:
     ValueError: At build, for expressions of which none matches a variable.
 """
 
+# What a field would hide. A list of exclusions takes the place of Keras' method.
+_TAKEN = {*dir(keras.optimizers.Optimizer)} - {"exclude_from_weight_decay"}
+
 
 @cached
 def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
@@ -33,6 +36,12 @@ def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
     if origin is not rule:
         return keras_class(origin)
     name = origin.class_name
+    taken = sorted(field for field in rule_arguments(origin) if field in _TAKEN)
+    if taken:
+        raise TypeError(
+            f"{origin.__name__} cannot have a field `{taken[0]}`: an optimizer of Keras has an "
+            "attribute of that name"
+        )
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("self", kind)]
     rate = origin.usual_rate
@@ -51,6 +60,7 @@ def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
 
     written: Any = __init__
     written.__signature__ = inspect.Signature(parameters)
+    written.__qualname__ = f"{name}.__init__"
     members = {
         "rule_class": origin,
         "__init__": __init__,

@@ -35,6 +35,8 @@ class AdamWeightDecayConfig(AdamForms):
     """
 
     class_name = "AdamWeightDecay"
+    elementwise = True
+    torch_class = "AdamW"
     argument_order = (
         *(*FIRST, "amsgrad", "weight_decay_rate"),
         *("include_in_weight_decay", "exclude_from_weight_decay"),

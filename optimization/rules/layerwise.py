@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat, Patterns
 from optimization.matching.patterns import matches_any
-from optimization.rules.rule import ABSTRACT, Numbers, Rule, given
+from optimization.rules.rule import Numbers, Rule, given
 
 
 @config_dataclass
@@ -49,9 +49,6 @@ class LayerwiseRule(Rule):
         if "u" in names:
             norms["u"] = xp.norm(u, self.is_wide)
         return self.finish(u, w, s, Numbers(**norms), h, xp)
-
-
-ABSTRACT.append(LayerwiseRule)
 
 
 @config_dataclass

@@ -125,6 +125,7 @@ class Rule(BaseOptimizerConfig):
     slots: ClassVar[tuple[Slot, ...]] = ()  # two of one name are for different variables
     shared: ClassVar[tuple[Slot, ...]] = ()  # what is kept once, scalars: `prepare` moves them
     elementwise: ClassVar[bool] = False  # whether a step of each entry depends on that entry alone
+    formula_parts: ClassVar[tuple[str, ...]] = ("step",)  # the methods that are the formula
     argument_order: ClassVar[tuple[str, ...]] = ()  # of the first, where it is not the fields'
     section_only: ClassVar[tuple[str, ...]] = ()  # fields that are no arguments of the classes
     # What variables may have of their own, with what is usual.
@@ -148,27 +149,47 @@ class Rule(BaseOptimizerConfig):
     @classmethod
     def misdeclared(cls) -> Iterator[str]:
         yield from super().misdeclared()
-        origin, parts = cls.origin(), cls.formula_parts
-        no_arguments = (*cls.section_only, *cls.pipeline_fields())
+        origin, changed = cls.origin(), cls._changed()
         if not origin.class_name.isidentifier():
             yield "it needs a `class_name`, the name of the classes that are made of it"
-        elif any(getattr(cls, n) is not getattr(origin, n) for n in (*parts, "slots")) or (
-            cls.__dataclass_fields__.keys() - origin.__dataclass_fields__.keys() - {*no_arguments}
-        ):
-            yield f"it is another rule than {origin.__name__}: it needs a `class_name` of its own"
+        elif changed:
+            of = f"`{changed[0]}` of {origin.__name__}"
+            yield f"it changes {of}, and needs a `class_name` of its own"
         for name, entry in OPTIMIZERS_CLS.entries():
             other = entry.config_class
             if not issubclass(other, Rule) or other.origin() is origin:
                 continue
             if other.origin().class_name == origin.class_name:
                 yield f"its `class_name` {origin.class_name!r} is that of the type {name!r}"
-        for name in parts:
+            elif native_name(origin) and native_name(origin) == native_name(other.origin()):
+                yield f"its `native_name` {native_name(origin)!r} is that of the type {name!r}"
+        taken = sorted(_RESERVED & set(cls.argument_names()))
+        if taken:
+            yield f"it cannot have a field `{taken[0]}`: classes and formulas have another of it"
+        yield from cls._wrong_formula()
+        yield from cls._wrong_slots()
+
+    @classmethod
+    def _changed(cls) -> list[str]:
+        """Returns what differs from the rule of which the classes are made."""
+        origin = cls.origin()
+        changed = sorted(set(cls.argument_names()) - set(origin.argument_names()))
+        for each in cls.__mro__[: cls.__mro__.index(origin)]:
+            own = {n for n in vars(each) if not n.startswith("_")} - set(cls.field_names())
+            changed += sorted(own & set(dir(Rule)) - {"check", "impossible"})
+        return changed
+
+    @classmethod
+    def _wrong_formula(cls) -> Iterator[str]:
+        base = next(base for base in cls.__mro__ if "formula_parts" in vars(base))
+        if "step" not in cls.formula_parts and cls.step is not getattr(base, "step", None):
+            yield f"it cannot have a `step`: {base.__name__} makes it of parts"
+        for name in cls.formula_parts:
             written = getattr(cls, name)
-            if written in (getattr(base, name, None) for base in ABSTRACT):
+            if written is getattr(base, name):
                 yield f"it has no formula: define `{name}`"
             elif not _takes(written, len(FORMULAS[name].split(", "))):
                 yield f"`{name}` must take ({FORMULAS[name]}), it takes {_written(written)}"
-        yield from cls._wrong_slots()
 
     @classmethod
     def _wrong_slots(cls) -> Iterator[str]:
@@ -184,6 +205,19 @@ class Rule(BaseOptimizerConfig):
                 if isinstance(slot.start, str) and slot.start not in cls.__dataclass_fields__:
                     near = did_you_mean(slot.start, cls.__dataclass_fields__)
                     yield f"the slot {slot.name!r} starts from {slot.start!r}, no field{near}"
+
+    @classmethod
+    def formula(cls) -> Any:
+        """Returns the class that has the formula; None where none has."""
+        bases = (base for base in cls.__mro__ if "formula_parts" not in vars(base))
+        return next((base for base in bases if _STEPS & vars(base).keys()), None)
+
+    @classmethod
+    def declared(cls, name: str) -> Any:
+        """Returns what a class declares of its step; nothing that a base declares of another."""
+        declaring = next(base for base in cls.__mro__ if name in vars(base))
+        formula = cls.formula() or declaring
+        return getattr(declaring if issubclass(declaring, formula) else Rule, name)
 
     @classmethod
     def argument_names(cls) -> list[str]:
@@ -248,7 +282,7 @@ class Rule(BaseOptimizerConfig):
 
     def is_elementwise(self, h: Numbers) -> bool:
         """Says of a variable's numbers whether its entries are updated each by itself."""
-        return self.elementwise
+        return self.declared("elementwise")
 
     def decay_rates(self, h: Numbers) -> list[Any]:
         """Returns the rates at which a variable decays."""
@@ -265,7 +299,7 @@ class Rule(BaseOptimizerConfig):
     def native_equivalent(self, changing: Set[str]) -> str:
         """Returns the class of `torch.optim` that is the same while these numbers change."""
         lacks = any(getattr(self, name) or name in changing for name in self.torch_lacks)
-        return "" if lacks or not self.is_torchs(changing) else self.torch_class
+        return "" if lacks or not self.is_torchs(changing) else self.declared("torch_class")
 
     def prepare(self, c: Any, h: Numbers, xp: Any) -> None:
         """Moves what is shared, once in an update."""
@@ -275,8 +309,6 @@ class Rule(BaseOptimizerConfig):
         raise NotImplementedError(f"{type(self).__name__} has no formula: define `step`")
 
 
-ABSTRACT: list[type[Rule]] = [Rule]
-"""The classes of rules that have no formula, only its parts."""
 FORMULAS = {
     "step": "self, g, w, s, h, xp",
     "direction": "self, g, w, s, h, xp",
@@ -313,6 +345,10 @@ def _takes(function: Any, count: int) -> bool:
 def _written(function: Any) -> str:
     return str(inspect.signature(function)) if callable(function) else describe(function)
 
+
+# What a formula is made of, and what it finds in `h` that is no field.
+_STEPS = {"step", "move", "direction", "finish"}
+_RESERVED = {*Numbers.__annotations__, "learning_rate", "params", "foreach", "maximize"}
 
 NATIVE = {
     "beta_1": "betas.0",

@@ -54,6 +54,7 @@ def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
     made.slots = [slot for slot in origin.slots if slot.native]
     made.usual = {**origin.variable_settings, **made.arguments_of(origin(usual))}
     written: Any = __init__
+    written.__qualname__ = f"{name}.__init__"
     kind = inspect.Parameter.KEYWORD_ONLY
     first = [*inspect.signature(base.__init__).parameters.values()][:-1]
     first[2] = first[2].replace(default=usual_rate)

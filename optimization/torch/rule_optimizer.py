@@ -60,7 +60,7 @@ class RuleOptimizer(ExactState):
         maximize: bool = False,
         **arguments: Any,
     ):
-        given_ones = self._in_native_words(arguments)
+        given_ones = self._in_native_words(arguments, self.usual)
         for name in given_ones.keys() - self.usual.keys():
             raise TypeError(self._unknown(name)[0])
         defaults = {"lr": lr, **self.usual, **given_ones, **self.counts}
@@ -80,8 +80,13 @@ class RuleOptimizer(ExactState):
         return found
 
     @classmethod
-    def _in_native_words(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns arguments by the names that groups have for them, and others as they are."""
+    def _in_native_words(
+        cls, arguments: Mapping[str, Any], usual: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Returns arguments by the names that groups have for them, and others as they are.
+
+        What is given of a pair leaves the other to `usual`.
+        """
         named = dict[str, Any]()
         fields = {name: (key, place) for name, key, place in cls.places}
         for name, value in arguments.items():
@@ -89,7 +94,7 @@ class RuleOptimizer(ExactState):
             if key in arguments and key != name:
                 raise TypeError(f"{cls.__name__} got both {name!r} and {key!r}, which are the same")
             if place is not None:
-                pair = list(named.get(key, cls.usual[key]))
+                pair = list(named.get(key, usual[key]))
                 pair[place] = value
                 value = tuple(pair)
             named[key] = value
@@ -118,7 +123,7 @@ class RuleOptimizer(ExactState):
         unless it is nearly the name of one.
         """
         if isinstance(param_group, dict):  # else torch says so
-            own = self._in_native_words(param_group)
+            own = self._in_native_words(param_group, self.defaults)
             for name in own.keys() - self.defaults.keys() - {"params"}:
                 message, near = self._unknown(name, _MISSPELLED)
                 if near:

@@ -120,3 +120,38 @@ def test_variables_of_any_size_are_updated_plainly(shape):
     variable = keras.Variable(np.ones(shape, "float32"))
     optimizer.apply([keras.ops.ones(shape)], [variable])
     close(keras.ops.convert_to_numpy(variable), np.full(shape, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"clipnorm": -1.0}, "clipnorm: must be > 0"),
+        ({"use_ema": "x"}, "use_ema: expected true or false"),
+        ({"ema_momentum": 7.0, "use_ema": True}, "ema_momentum: must be < 1"),
+        ({"gradient_accumulation_steps": 0, "beta_1": 7.0}, "beta_1: must be < 1(.|\n)*steps"),
+        *[({"learning_rate": rate}, "learning_rate") for rate in (-1.0, 1e39, float("nan"))],
+    ],
+)
+def test_values_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Adam(**arguments)
+
+
+def test_a_field_that_hides_what_keras_has_is_refused():
+    @config_dataclass
+    class Hiding(Rule):
+        """Has a field that an optimizer of Keras has otherwise."""
+
+        class_name: ClassVar[str] = "Hiding"
+        variables: float = 0.5
+
+    with pytest.raises(TypeError, match="cannot have a field `variables`"):
+        keras_class(Hiding)
+
+
+def test_a_class_that_there_is_not():
+    import optimization.optimizers
+
+    for name, near in (("Adamm", "Adam"), ("lamb", "LAMB"), ("ParamGruop", "ParamGroup")):
+        with pytest.raises(AttributeError, match=f"did you mean '{near}'"):
+            getattr(optimization.optimizers, name)

@@ -1,6 +1,6 @@
 """What a rule may not be: it is told where it is registered, or where its formula first runs."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -63,6 +63,16 @@ def derived(**members: Any) -> type:
             "its field `arguments` has the name of a method of Rule",
         ),
         ({"base": LayerwiseRule, "step": None}, "it has no formula: define `direction`"),
+        (
+            {"base": LayerwiseRule, "direction": signed, "finish": signed},
+            "it cannot have a `step`: LayerwiseRule makes it of parts",
+        ),
+        ({"__annotations__": {"t": float}, "t": 0.5}, "it cannot have a field `t`"),
+        (
+            {"base": AdamConfig, "__annotations__": {}, "beta_1": 0.5},
+            "`beta_1` is a field and needs its type",
+        ),
+        ({"native_name": "LAMB"}, "its `native_name` 'LAMB' is that of the type 'lamb'"),
     ],
 )
 def test_what_cannot_be_registered(wrong, message):
@@ -83,7 +93,9 @@ def test_fields_need_the_decorator():
 )
 def test_another_formula_needs_another_class(change):
     """Otherwise the classes would be those of Adam, and the change would do nothing."""
-    with pytest.raises(TypeError, match="another rule than AdamConfig: it needs a `class_name`"):
+    changed = next(iter(change.get("__annotations__", change)))
+    message = f"it changes `{changed}` of AdamConfig, and needs a `class_name` of its own"
+    with pytest.raises(TypeError, match=message):
         OPTIMIZERS_CLS.register("my_adam")(derived(**change))
     OPTIMIZERS_CLS.register("my_adam")(derived(class_name="MyAdam", **change))
 
@@ -169,3 +181,28 @@ def test_a_formula_must_return_the_step(step, got, graph):
 def test_a_wrong_name_in_a_formula_says_the_nearest(step, message, graph):
     with pytest.raises(AttributeError, match=message):
         updates(step, (3, 4), graph)
+
+
+def test_all_that_is_registered_may_be():
+    for _, entry in OPTIMIZERS_CLS.entries():
+        assert list(entry.config_class.misdeclared()) == []
+
+
+def test_what_is_declared_of_a_step_is_not_declared_of_another():
+    class Signs(AdamConfig):
+        class_name: ClassVar[str] = "Signs"
+        step = signed
+
+    class Declared(Signs):
+        elementwise: ClassVar[bool] = True
+        torch_class: ClassVar[str] = "SGD"
+
+    corrected = {"epsilon_placement": "corrected"}
+    for each, elementwise, equivalent in (
+        (AdamConfig, True, "AdamW"),
+        (Signs, False, ""),
+        (Declared, True, "SGD"),
+    ):
+        made = config_dataclass(each)(corrected)
+        assert made.is_elementwise(Numbers()) is elementwise
+        assert made.native_equivalent(set()) == equivalent

@@ -373,6 +373,44 @@ def test_betas_are_two_numbers(cls, name, value):
         cls([weight()], **{name: two})
 
 
+def test_a_group_may_have_either_name():
+    optimizer = AdamW([weight()], lr=LR, betas=(0.5, 0.75))
+    optimizer.add_param_group({"params": [weight()], "beta_1": 0.25, "epsilon": 0.5})
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.5, 0.75), (0.25, 0.75)]
+    assert optimizer.param_groups[1]["eps"] == 0.5
+    assert not {"beta_1", "epsilon"} & optimizer.param_groups[1].keys()
+    with pytest.raises(ValueError, match="`betas` must be < 1, got 7"):
+        AdamW([{"params": [weight()], "beta_1": 7.0}])
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [
+        (AdamW, {"betas": (0.9, 0.99), "beta_1": 0.5}),
+        (AdamW, {"beta_2": 0.5, "betas": (0.9, 0.99)}),
+        (AdamW, {"eps": 1e-3, "epsilon": 1e-5}),
+        (LAMB, {"weight_decay": 0.1, "weight_decay_rate": 0.2}),
+    ],
+)
+def test_an_argument_by_two_names_is_refused(cls, arguments):
+    first, second = sorted(arguments, key=lambda name: name in cls([weight()]).defaults)
+    message = f"got both '{first}' and '{second}', which are the same"
+    with pytest.raises(TypeError, match=message):
+        cls([weight()], **arguments)
+    with pytest.raises(TypeError, match=message):
+        cls([{"params": [weight()], **arguments}])
+
+
+def test_a_class_that_there_is_not():
+    for name, near in (
+        ("Adamm", "Adam"),
+        ("lamb", "LAMB"),
+        ("OptimizerFactroy", "OptimizerFactory"),
+    ):
+        with pytest.raises(AttributeError, match=f"did you mean '{near}'"):
+            getattr(native, name)
+
+
 @every_optimizer
 def test_values_that_are_missing_are_refused(case):
     cls, arguments = case

@@ -68,7 +68,7 @@ def test_a_quotient_has_the_shape_of_its_parts_together():
             AttributeError,
             "no function 'sgn'; did you mean 'sign'",
         ),
-        (lambda self, g, w, s, h, xp: g if g > 0 else -g, TypeError, "can't compare arrays"),
+        (lambda self, g, w, s, h, xp: g if g > 0 else -g, TypeError, "no `if` on what arrays hold"),
     ],
 )
 def test_a_wrong_name_in_a_formula_says_the_nearest(step, error, message):
