@@ -403,7 +403,7 @@ def test_an_argument_by_two_names_is_refused(cls, arguments):
 
 def test_a_class_that_there_is_not():
     for name, near in (
-        ("Adamm", "Adam"),
+        ("Adamxa", "Adamax"),
         ("lamb", "LAMB"),
         ("OptimizerFactroy", "OptimizerFactory"),
     ):
