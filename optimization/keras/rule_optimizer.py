@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeGuard
 
@@ -230,7 +231,9 @@ def _rate_for(rule: Rule, learning_rate: Any) -> Any:
     if learning_rate is None:
         return rule.usual_rate if own is None else build_schedule(own)
     if own is None:
-        if isinstance(learning_rate, int | float) and not 0 <= in_float32(learning_rate) < math.inf:
+        if isinstance(learning_rate, numbers.Real) and not isinstance(learning_rate, bool):
+            learning_rate = float(learning_rate)  # Keras takes no other number
+        if isinstance(learning_rate, float) and not 0 <= in_float32(learning_rate) < math.inf:
             raise ValueError(
                 "Argument `learning_rate` must be >= 0 and finite in float32, received: "
                 f"learning_rate={learning_rate!r}"

@@ -137,6 +137,11 @@ def test_values_out_of_range_are_refused(arguments, message):
         Adam(**arguments)
 
 
+@pytest.mark.parametrize("rate", [1, np.float32(0.5), 0.25])
+def test_a_rate_may_be_any_number(rate):
+    close(trained(SGD(rate), steps=1)[0], [1 - rate, 2 + 3 * rate])
+
+
 def test_a_field_that_hides_what_keras_has_is_refused():
     @config_dataclass
     class Hiding(Rule):
