@@ -43,8 +43,9 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def __init__(self, learning_rate: Any = None, *args: Any, **kwargs: Any):
         rates = {n: kwargs.pop(n, None) for n in self.rule_class.own_rates.values()}
         fields, base = self._parted(args, kwargs)
-        rule = checked(self.rule_class, fields)
-        check_ranges(self.rule_class, base)
+        # What the step does for all optimizers has the same ranges as in a section.
+        of_step = {n: base[n] for n in self.rule_class.pipeline_fields() if base.get(n) is not None}
+        rule = checked(self.rule_class, fields, of_step)
         rate = _rate_for(rule, learning_rate)
         super().__init__(learning_rate=rate, name=base.pop("name", rule.name), **base)
         del self.weight_decay  # The rule has it.
@@ -217,14 +218,6 @@ def _plain(rule: type[Rule], name: str, value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def check_ranges(rule: type[Rule], base: Mapping[str, Any]) -> None:
-    """Raises for arguments of Keras' base class that the rule's section would not take either."""
-    shared = {
-        name: _plain(rule, name, base[name]) for name in rule.pipeline_fields() if name in base
-    }
-    rule({name: value for name, value in shared.items() if value is not None})
-
-
 def _rate_for(rule: Rule, learning_rate: Any) -> Any:
     """Returns the learning rate of an optimizer: what is given, or what the rule has for none."""
     own = rule.own_learning_rate()
@@ -248,9 +241,14 @@ def _rate_for(rule: Rule, learning_rate: Any) -> Any:
     )
 
 
-def checked(rule: type[Rule], fields: Mapping[str, Any]) -> Rule:
-    """Returns a rule with these fields."""
-    made = rule({name: _plain(rule, name, value) for name, value in fields.items()})
+def checked(
+    rule: type[Rule], fields: Mapping[str, Any], of_step: Mapping[str, Any] | None = None
+) -> Rule:
+    """Returns a rule with these fields, of which those `of_step` need only be in their range."""
+    plain = {name: _plain(rule, name, value) for name, value in fields.items()}
+    if of_step:
+        rule({**plain, **{name: _plain(rule, name, value) for name, value in of_step.items()}})
+    made = rule(plain)
     problems = [made._problem("conflict", *contradiction) for contradiction in made.impossible()]
     if problems:
         raise ConfigError(problems)

@@ -139,7 +139,6 @@ class Rule(BaseOptimizerConfig):
     not_native: ClassVar[tuple[str, ...]] = ()  # fields that PyTorch's class has not; no patterns
     torch_class: ClassVar[str] = ""  # the class of `torch.optim` with the same algorithm
     torch_lacks: ClassVar[tuple[str, ...]] = ()  # fields that it has not so: they may not act
-    formula_parts: ClassVar[tuple[str, ...]] = ("step",)  # the methods that are the formula
 
     @classmethod
     def origin(cls) -> "type[Rule]":
@@ -149,7 +148,7 @@ class Rule(BaseOptimizerConfig):
     @classmethod
     def misdeclared(cls) -> Iterator[str]:
         yield from super().misdeclared()
-        origin, changed = cls.origin(), cls._changed()
+        origin, changed = cls.origin(), cls._differing()
         if not origin.class_name.isidentifier():
             yield "it needs a `class_name`, the name of the classes that are made of it"
         elif changed:
@@ -170,7 +169,7 @@ class Rule(BaseOptimizerConfig):
         yield from cls._wrong_slots()
 
     @classmethod
-    def _changed(cls) -> list[str]:
+    def _differing(cls) -> list[str]:
         """Returns what differs from the rule of which the classes are made."""
         origin = cls.origin()
         changed = sorted(set(cls.argument_names()) - set(origin.argument_names()))
