@@ -155,14 +155,14 @@ class Rule(BaseOptimizerConfig):
             of = f"`{changed[0]}` of {origin.__name__}"
             yield f"it changes {of}, and needs a `class_name` of its own"
         for name, entry in OPTIMIZERS_CLS.entries():
-            other = entry.config_class
-            if not issubclass(other, Rule) or other.origin() is origin:
+            other: Any = entry.config_class
+            if other is origin or "class_name" not in vars(other):
                 continue
-            if other.origin().class_name == origin.class_name:
+            if other.class_name == origin.class_name:
                 yield f"its `class_name` {origin.class_name!r} is that of the type {name!r}"
-            elif native_name(origin) and native_name(origin) == native_name(other.origin()):
+            elif native_name(origin) and native_name(origin) == native_name(other):
                 yield f"its `native_name` {native_name(origin)!r} is that of the type {name!r}"
-        taken = sorted(_RESERVED & set(cls.argument_names()))
+        taken = sorted(_RESERVED & cls.__dataclass_fields__.keys() - {*cls.section_only})
         if taken:
             yield f"it cannot have a field `{taken[0]}`: classes and formulas have another of it"
         yield from cls._wrong_formula()
@@ -172,6 +172,8 @@ class Rule(BaseOptimizerConfig):
     def _differing(cls) -> list[str]:
         """Returns what differs from the rule of which the classes are made."""
         origin = cls.origin()
+        if origin is cls:
+            return []
         changed = sorted(set(cls.argument_names()) - set(origin.argument_names()))
         for each in cls.__mro__[: cls.__mro__.index(origin)]:
             own = {n for n in vars(each) if not n.startswith("_")} - set(cls.field_names())
