@@ -17,8 +17,6 @@ from tests.golden_cases import make_variable
 
 DOCS = Path(__file__).parent.parent / "docs"
 PIPELINE = DOCS / "pipeline.md"
-ROWS = 11
-LOOKED_UP = [1, 4, 1]
 
 
 class Block(NamedTuple):
@@ -106,73 +104,10 @@ def test_the_sections_are_right():
         factory.build_optimizer(factory.build_learning_rate())
 
 
-def sparse_table() -> dict[str, tuple[str, str, str]]:
-    """Returns what the page says of each optimizer."""
-    table = {}
-    lines = PIPELINE.read_text().partition("## Sparse gradients")[2].partition("\n## ")[0]
-    for line in re.findall(r"^\| `.*$", lines, re.MULTILINE):
-        types, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        table.update((kind, tuple(cells)) for kind in re.findall(r"`(\w+)`", types))
-    return table
-
-
-def measured(kind: str) -> tuple[str, str, str]:
-    """Returns the same of an optimizer as it is."""
-    import tensorflow as tf
-
-    config = {
-        "optimizer": {"type": kind},
-        "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.01}},
-    }
-    optimizer = OptimizerFactory(OptimizationConfig(config)).build_optimizer(0.01)
-    random = np.random.default_rng(0)
-
-    def draw(*shape: int) -> np.ndarray:
-        return random.normal(size=shape).astype("float32")
-
-    table = make_variable("table/embeddings", draw(ROWS, 3))
-    for _ in range(2):  # the state of all rows is more than its start
-        optimizer.apply([tf.constant(draw(ROWS, 3))], [table])
-
-    @tf.function
-    def step(values, indices):
-        slices = tf.IndexedSlices(values, indices, tf.constant([ROWS, 3]))
-        optimizer.apply([slices], [table])
-
-    others = [row for row in range(ROWS) if row not in LOOKED_UP]
-
-    def state() -> dict[str, np.ndarray]:
-        slots = {p: v for p, v in optimizer.variables_by_path().items() if len(v.shape)}
-        return {p: v.numpy()[others] for p, v in slots.items() if v.shape[0] == ROWS}
-
-    weights, slots = table.numpy()[others], state()
-    values, indices = tf.constant(draw(3, 3)), tf.constant(LOOKED_UP)
-    step(values, indices)
-    # FTRL computes each weight anew, rounded; what moves here moves by 1e-4 and more.
-    moved = not np.allclose(table.numpy()[others], weights, rtol=0, atol=1e-6)
-    changed = any(not np.array_equal(now, slots[path]) for path, now in state().items())
-    graph = step.get_concrete_function(values, indices).graph
-    computed = [
-        op.type
-        for op in graph.get_operations()
-        for output in op.outputs
-        if op.type != "ReadVariableOp" and output.shape.rank and output.shape[0] == ROWS
-    ]
-    return (
-        "move" if moved else "stay",
-        "changes" if changed else "stays",
-        "all rows" if computed else "rows looked up",
-    )
-
-
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only TensorFlow has sparse gradients"
 )
 def test_rows_that_are_not_looked_up():
-    # Types that other tests have registered are not on the page.
-    known = [
-        kind
-        for kind in OPTIMIZERS_CLS
-        if OPTIMIZERS_CLS[kind].__module__.startswith(("keras.", "optimization."))
-    ]
-    assert sparse_table() == {kind: measured(kind) for kind in known}
+    from tools import sparse_rows
+
+    assert PIPELINE.read_text() == sparse_rows.page(PIPELINE)

@@ -1,20 +1,25 @@
-"""Writes what the registries know and type checkers can't ask: stub files.
+"""Writes what the registries know: stub files for type checkers, and lists of types in the docs.
 
     python -m tools.branches
 
 Run it after a type was added; a test says so if you forget. `configs/branches.pyi` has the types
-of every oneof, `optimizers.pyi` of Keras and of PyTorch the classes that are made of rules.
+of every oneof, `optimizers.pyi` of Keras and of PyTorch the classes that are made of rules, which
+`torch/__init__.pyi` names too. README.md lists the optimizers; docs/torch.md has a table of them.
 """
 
 import itertools
 import pathlib
+import re
 import textwrap
+from collections.abc import Iterable
+from typing import Any
 
 import optimization
 from optimization.configs.registry import Registry
 from optimization.rules.rule import native_name, origins
 
 _PACKAGE = pathlib.Path(optimization.__file__).parent
+_ROOT = pathlib.Path(__file__).parents[1]
 _WRITTEN = "# Written by `python -m tools.branches`.\n"
 
 _CLASSES = {
@@ -30,7 +35,7 @@ _IMPORTS = {
 
 
 def texts() -> dict[pathlib.Path, str]:
-    """Returns the text of each stub file, by its path."""
+    """Returns the text of each file that has what is derived, by its path."""
     rules = [rule for rule in origins() if _is_own(rule)]
     keras = {rule.class_name: "rule_optimizer.RuleOptimizer" for rule in rules}
     torch = {
@@ -44,7 +49,58 @@ def texts() -> dict[pathlib.Path, str]:
         _PACKAGE / "configs" / "branches.pyi": _branches(),
         _PACKAGE / "keras" / "optimizers.pyi": _derived("optimization.keras", keras),
         _PACKAGE / "torch" / "optimizers.pyi": _derived("optimization.torch", torch),
+        **_replaced(
+            _PACKAGE / "torch" / "__init__.pyi", r"(from \.optimizers .*\n)+", _named(torch)
+        ),
+        **_replaced(_ROOT / "README.md", r"(?<=\| `optimizer` \| ).*(?= \|\n)", _listed()),
+        **_replaced(
+            _ROOT / "docs" / "torch.md",
+            r"(?<=\| otherwise \|\n\|---\|---\|---\|\n)(\|.*\n)+",
+            _natively(),
+        ),
     }
+
+
+def _replaced(path: pathlib.Path, pattern: str, text: str) -> dict[pathlib.Path, str]:
+    """Returns a file's text, in which what a pattern finds is replaced; nothing if it is absent."""
+    if not path.exists():
+        return {}
+    return {path: re.sub(pattern, lambda match: text, path.read_text(encoding="utf-8"), count=1)}
+
+
+def _named(classes: Iterable[str]) -> str:
+    """Returns the imports of PyTorch's classes, but for the one that has its own module."""
+    names = sorted({*classes} - {"Adafactor"}, key=lambda name: (not name.isupper(), name.lower()))
+    return "".join(f"from .optimizers import {name} as {name}\n" for name in names)
+
+
+def _listed() -> str:
+    """Returns the types of optimizers, those under Keras' names last."""
+    names = list(_types(optimization.OPTIMIZERS_CLS))
+    experimental = [name for name in names if name.endswith("_experimental")]
+    first, last = (
+        " ".join(f"`{name}`" for name in group)
+        for group in ([name for name in names if name not in experimental], experimental)
+    )
+    free = "[`schedule_free_`](docs/schedule_free.md) ones average by themselves"
+    return f"{first}, and {last} under Keras' names; {free}"
+
+
+def _natively() -> str:
+    """Returns the rows of the table that says which class of PyTorch a type is."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for name, rule in _types(optimization.OPTIMIZERS_CLS).items():
+        rows.setdefault(_cells(rule), []).append(f"`{name}`")
+    found = [(", ".join(names), *cells) for cells, names in rows.items()]
+    return "".join(" ".join(f"| {cell}".rstrip() for cell in row) + " |\n" for row in found)
+
+
+def _cells(rule: Any) -> tuple[str, str]:
+    """Returns the classes of a type: torch's own, and when that is it, and this library's."""
+    torchs = f"`torch.optim.{rule.torch_class}`" if rule.torch_class else ""
+    ours = f"`{native_name(rule.origin())}`" if native_name(rule.origin()) else ""
+    first, second = ((torchs, rule.torch_note), (ours, rule.native_note))
+    return ": ".join(filter(None, first)), ": ".join(filter(None, second))
 
 
 def _derived(package: str, bases: dict[str, str]) -> str:

@@ -86,6 +86,9 @@ class AdafactorConfig(AdafactorFormula):
     """
 
     class_name = "Adafactor"
+    torch_note = (
+        "`torch.optim.Adafactor`: `variant: torch`, with a `clipping_threshold` of at least 1"
+    )
     section_only = ("variant",)
 
     name: str | None = "Adafactor"
@@ -275,6 +278,7 @@ class AdafactorKerasConfig(AdafactorFormula):
 
     class_name = "AdafactorKeras"
     native_name = ""  # that of `adafactor` has all of it
+    native_note = "`Adafactor`"
     native_arguments: ClassVar = {
         "epsilon_1": "epsilon1",
         "epsilon_2": "epsilon2",

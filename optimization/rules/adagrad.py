@@ -31,6 +31,7 @@ class AdagradConfig(Rule):
     argument_order = ("initial_accumulator_value", "epsilon", "weight_decay")
     elementwise = True
     torch_class = "Adagrad"
+    torch_note = "`epsilon_in_sqrt: false`, no decay"
     torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 1e-2, "epsilon": 1e-10, "initial_accumulator_value": 0.0}
     slots = (Slot("accumulator", "accumulators", "sum", start="initial_accumulator_value"),)

@@ -50,6 +50,7 @@ class AdamForms(AdamFields):
 
     elementwise = True
     torch_class = "AdamW"
+    torch_note = "`epsilon_placement: corrected`, decay `before`"
     native_usual: ClassVar = {"epsilon": 1e-8}
     argument_order: ClassVar[tuple[str, ...]] = (*FIRST, "amsgrad", "weight_decay")
     slots = (

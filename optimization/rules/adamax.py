@@ -33,6 +33,7 @@ class AdamaxConfig(AdamFields):
     argument_order = ("beta_1", "beta_2", "epsilon", "weight_decay")
     elementwise = True
     torch_class = "Adamax"
+    torch_note = "`epsilon_in_norm: true`, no decay"
     torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 2e-3, "epsilon": 1e-8}
     slots = (Slot("momentum", "m", "exp_avg"), Slot("norm", "u", "exp_inf"))

@@ -42,6 +42,7 @@ class RMSPropConfig(Rule):
     argument_order = ("rho", "momentum", "epsilon", "centered", "weight_decay")
     elementwise = True
     torch_class = "RMSprop"
+    torch_note = "`epsilon_in_sqrt: false`, no momentum or `classic_momentum: false`, no decay"
     torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 1e-2, "rho": 0.99, "epsilon": 1e-8}
     native_arguments: ClassVar = {"rho": "alpha"}

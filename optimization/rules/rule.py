@@ -139,6 +139,8 @@ class Rule(BaseOptimizerConfig):
     not_native: ClassVar[tuple[str, ...]] = ()  # fields that PyTorch's class has not; no patterns
     torch_class: ClassVar[str] = ""  # the class of `torch.optim` with the same algorithm
     torch_lacks: ClassVar[tuple[str, ...]] = ()  # fields that it has not so: they may not act
+    torch_note: ClassVar[str] = ""  # for the docs: when it is that
+    native_note: ClassVar[str] = ""  # for the docs: what is particular of this library's class
 
     @classmethod
     def origin(cls) -> "type[Rule]":

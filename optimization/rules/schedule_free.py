@@ -44,6 +44,7 @@ class ScheduleFreeFields(Rule):
 
     schedule_free = True
     elementwise = True
+    native_note = "`eval()` before evaluation and saving, `train()` before training"
     fixed_numbers = ("beta_1", "momentum", "r", "weight_lr_power")  # the average is made of them
     # PyTorch keeps z itself.
     slots: ClassVar[tuple[Slot, ...]] = (

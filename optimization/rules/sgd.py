@@ -54,6 +54,8 @@ class SGDFields(SGDFormula):
     """
 
     class_name = "SGD"
+    torch_note = "no momentum, no decay"
+    native_note = "the rate inside the momentum"
     torch_lacks = ("momentum", "nesterov", "weight_decay")  # of another form
     # Keras adds it.
     slots = (replace(SGDFormula.slots[0], negative=True),)
@@ -126,6 +128,8 @@ class SGDTorchConfig(SGDFormula):
     """
 
     class_name = "SGDTorch"
+    torch_note = "no `warmup_steps`"
+    native_note = "the momentum may start from 0"
     argument_order = (
         *("momentum", "momentum_start", "warmup_steps"),
         *("nesterov", "weight_decay", "weight_keys"),

@@ -8,13 +8,16 @@ from .optimizers import LARS as LARS
 from .optimizers import SGD as SGD
 from .optimizers import Adadelta as Adadelta
 from .optimizers import Adagrad as Adagrad
+from .optimizers import Adam as Adam
 from .optimizers import Adamax as Adamax
 from .optimizers import AdamW as AdamW
 from .optimizers import Ftrl as Ftrl
 from .optimizers import Lion as Lion
 from .optimizers import Muon as Muon
+from .optimizers import Nadam as Nadam
 from .optimizers import RMSprop as RMSprop
 from .optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .optimizers import ScheduleFreeSGD as ScheduleFreeSGD
+from .optimizers import SGDTorch as SGDTorch
 from .recipes import Recipe as Recipe
 from .schedule import ConfiguredScheduler as ConfiguredScheduler

@@ -111,12 +111,14 @@ def copied(tmp_path_factory):
     """A copy of the library and its tests, with two files more."""
     folder = tmp_path_factory.mktemp("copied")
     unneeded = shutil.ignore_patterns("__pycache__", "golden")
-    for name in ("optimization", "tests"):
+    for name in ("docs", "optimization", "tests", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=unneeded)
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in ("pyproject.toml", "CONTRIBUTING.md", "README.md"):
+        shutil.copy(ROOT / name, folder)
     (folder / "optimization/rules/toy.py").write_text(RULE)
     (folder / "optimization/schedules/toy.py").write_text(SCHEDULE)
     (folder / "toy.yaml").write_text(YAML)
+    run(folder, "-m", "tools.branches")
     return folder
 
 
@@ -142,6 +144,13 @@ def test_both_meet_the_contracts(copied):
 
 def test_keras_has_both(copied):
     run(copied, "-c", KERAS)
+
+
+def test_the_docs_have_it(copied):
+    run(copied, "-m", "tools.sparse_rows")
+    for page in ("README.md", "docs/pipeline.md", "docs/torch.md"):
+        assert "`toy`" in (copied / page).read_text()
+    run(copied, "-m", "pytest", "-q", "tests/configs/test_branches.py", "tests/test_docs.py")
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="PyTorch is an extra")
