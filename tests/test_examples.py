@@ -31,8 +31,10 @@ def public():
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_run(name):
+def test_the_examples_run(name, monkeypatch):
+    monkeypatch.setattr(schedules.LR_CLS, "_entries", dict(schedules.LR_CLS._entries))
     known = {"curve": schedules.curve, "ConstantLrConfig": schedules.constant.ConstantLrConfig}
+    known |= {"optimization": optimization, "LR_CLS": schedules.LR_CLS}
     module = importlib.import_module(name)
     result = doctest.testmod(module, extraglobs=known, optionflags=doctest.ELLIPSIS)
     assert result.failed == 0
