@@ -8,8 +8,6 @@ from typing import Any
 
 import lazy_loader
 
-from optimization.configs.errors import did_you_mean
-
 # How people call a package, and the extra that brings it.
 OPTIONAL = {
     "keras": ("Keras", "tensorflow"),
@@ -48,6 +46,9 @@ def explained(error: ModuleNotFoundError) -> ImportError:
 
 def no_attribute(module: str, name: str, names: Iterable[str]) -> AttributeError:
     """Returns the error of a module that has no `name`, with the nearest of those that it has."""
+    # Here, since `import optimization` imports nothing.
+    from optimization.configs.errors import did_you_mean
+
     near = "" if name.startswith("_") else did_you_mean(name, names)
     return AttributeError(f"module {module!r} has no attribute {name!r}{near}")
 
