@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from optimization.caching import cached
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.configs.float32 import in_float32
 from optimization.keras.functions import FUNCTIONS
@@ -135,17 +136,6 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     # The step
 
-    @classmethod
-    def is_its_rule(cls) -> bool:
-        """Says whether it trains as its rule does: no class of a user's has changed a method.
-
-        Only then may the rule stand for it, in compiled updates and in groups.
-        """
-        made = next(base for base in cls.__mro__ if "rule_class" in vars(base))
-        own = (base for base in cls.__mro__ if issubclass(base, made) and base is not made)
-        names = {name for base in own for name in vars(base) if not name.startswith("__")}
-        return not names & set(dir(RuleOptimizer)) - _SERIALIZATION
-
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
         """Does nothing: weights decay in `update_step`."""
 
@@ -155,7 +145,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             counted = self._counted(self._parts[0], learning_rate)
             self._parts[0].prepare(counted)
         # A user's `update_step` is for a rate.
-        passed = counted if self.is_its_rule() else learning_rate
+        passed = counted if _is_its_rule(type(self)) else learning_rate
         super()._backend_update_step(grads, variables, passed)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -207,8 +197,17 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
 
 def trains_by_rule(optimizer: Any) -> TypeGuard[RuleOptimizer]:
-    """Says whether the rule of an optimizer may stand for it: see `is_its_rule`."""
-    return isinstance(optimizer, RuleOptimizer) and optimizer.is_its_rule()
+    """Says whether the rule of an optimizer may stand for it, in compiled updates and in groups."""
+    return isinstance(optimizer, RuleOptimizer) and _is_its_rule(type(optimizer))
+
+
+@cached
+def _is_its_rule(cls: type[RuleOptimizer]) -> bool:
+    """Says whether a class trains as its rule does: no class of a user's has changed a method."""
+    made = next(base for base in cls.__mro__ if "rule_class" in vars(base))
+    own = (base for base in cls.__mro__ if issubclass(base, made) and base is not made)
+    names = {name for base in own for name in vars(base) if not name.startswith("__")}
+    return not names & set(dir(RuleOptimizer)) - _SERIALIZATION
 
 
 def _plain(rule: type[Rule], name: str, value: Any) -> Any:

@@ -56,19 +56,19 @@ class Arrays:
         in float32.
         """
         if isinstance(beta, float) and beta > 0:
-            return -self.module.expm1(t * math.log(beta))
+            return -self.expm1(t * math.log(beta))
         return 1 - beta**t
 
     def to_matrix(self, x: Any, outputs_first: bool) -> Any:
         """Returns a matrix, or a kernel as one, with its shorter axis first."""
         rows, columns = flattened(tuple(x.shape), outputs_first)
-        x = self.module.reshape(x, (rows, columns))
+        x = self.reshape(x, (rows, columns))
         return x if rows <= columns else self.swapaxes(x, 0, 1)
 
     def from_matrix(self, x: Any, like: Any, outputs_first: bool) -> Any:
         """Returns what `to_matrix` returned in the form that it had, that of another array."""
         rows, columns = flattened(tuple(like.shape), outputs_first)
-        return self.module.reshape(x if rows <= columns else self.swapaxes(x, 0, 1), like.shape)
+        return self.reshape(x if rows <= columns else self.swapaxes(x, 0, 1), like.shape)
 
     def width(self, x: Any) -> int:
         """Returns the length of the last axis."""
