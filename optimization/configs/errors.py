@@ -1,6 +1,7 @@
 """What is wrong with a configuration, and where the wrong value came from."""
 
 import difflib
+import inspect
 import re
 import warnings
 from collections.abc import Iterable
@@ -133,6 +134,22 @@ def nearest_or_all(name: Any, names: Iterable[str]) -> str:
     """
     names = list(names)
     return did_you_mean(name, names) or f"; there are {', '.join(names) or 'none'}"
+
+
+def wrong_signature(name: str, function: Any, arguments: str) -> str:
+    """Says that a function of a user's can't be called with these arguments; "" where it can.
+
+    >>> wrong_signature("`value`", lambda step: step, "self, step")
+    '`value` must take (self, step), it takes (step)'
+    """
+    if not callable(function):
+        return f"{name} must take ({arguments}), it takes {describe(function)}"
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*arguments.split(", "))
+    except TypeError:
+        return f"{name} must take ({arguments}), it takes {signature}"
+    return ""
 
 
 def describe(value: Any) -> str:

@@ -6,6 +6,7 @@ import textwrap
 from typing import Any, ClassVar, TypeVar
 
 from optimization.configs import printing
+from optimization.configs.errors import wrong_signature
 from optimization.keras.stages.stage import Stage, fields, in_form
 from optimization.keras.texts import optimizer_text
 
@@ -113,13 +114,9 @@ def check_stage(owner: Any) -> None:
     name, call = owner.__name__, owner.__call__
     if call is Stage.__call__:
         raise TypeError(f"{name} has no part in a step: define `__call__(self, batch, rest)`")
-    try:
-        inspect.signature(call).bind(None, None, None)
-    except TypeError:
-        found = inspect.signature(call)
-        raise TypeError(
-            f"`__call__` of {name} must take (self, batch, rest), it takes {found}"
-        ) from None
+    wrong = wrong_signature(f"`__call__` of {name}", call, "self, batch, rest")
+    if wrong:
+        raise TypeError(wrong)
     for field in fields(owner):
         if "doc" not in field.metadata:
             raise TypeError(

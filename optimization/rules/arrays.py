@@ -120,14 +120,16 @@ class State:
         self.__dict__["_negative"] = negative
 
     def __getattr__(self, name: str) -> Any:
-        if name not in self._values:
-            raise no_slot(name, self._values)
-        value = self._values[name]
+        value = self._kept(name)
         return -value if name in self._negative else value
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def _kept(self, name: str) -> Any:
         if name not in self._values:
             raise no_slot(name, self._values)
+        return self._values[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._kept(name)
         self._values[name] = self._moved[name] = -value if name in self._negative else value
 
     def __contains__(self, name: str) -> bool:
@@ -154,9 +156,7 @@ class State:
 
     def scale_add(self, name: str, factor: Any, value: Any) -> Any:
         """Multiplies a slot, and adds a value."""
-        if name not in self._values:
-            raise no_slot(name, self._values)
-        kept = factor * self._values[name]
+        kept = factor * self._kept(name)
         # XLA moves what is kept in place where the step is computed from it.
         kept = kept - value if name in self._negative else kept + value
         self._values[name] = self._moved[name] = kept

@@ -6,7 +6,6 @@ function of JAX are made of it.
 """
 
 import dataclasses
-import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from optimization.configs.errors import (
     describe,
     did_you_mean,
     nearest_or_all,
+    wrong_signature,
 )
 from optimization.configs.types import Patterns
 from optimization.matching.patterns import matches_any
@@ -191,8 +191,8 @@ class Rule(BaseOptimizerConfig):
             written = getattr(cls, name)
             if written is getattr(base, name):
                 yield f"it has no formula: define `{name}`"
-            elif not _takes(written, len(FORMULAS[name].split(", "))):
-                yield f"`{name}` must take ({FORMULAS[name]}), it takes {_written(written)}"
+            elif wrong := wrong_signature(f"`{name}`", written, FORMULAS[name]):
+                yield wrong
 
     @classmethod
     def _wrong_slots(cls) -> Iterator[str]:
@@ -334,19 +334,6 @@ def not_the_step(rule: Rule, got: Any, shape: Sequence[int]) -> TypeError:
         f"the formula of {type(rule).__name__} must return what is subtracted from a weight, an "
         f"array of its shape {tuple(shape)}; got {text}"
     )
-
-
-def _takes(function: Any, count: int) -> bool:
-    """Says whether a function can be called with so many arguments."""
-    try:
-        inspect.signature(function).bind(*[None] * count)
-    except TypeError:
-        return False
-    return True
-
-
-def _written(function: Any) -> str:
-    return str(inspect.signature(function)) if callable(function) else describe(function)
 
 
 # What a formula is made of, and what it finds in `h` that is no field.

@@ -7,13 +7,13 @@ operation of `xp` might choose the dtype of a Python number by itself (`where`, 
 `power`), the formula makes it an array like `step`.
 """
 
-import inspect
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import StringConstraints
 
 from optimization.configs.base import config_dataclass
+from optimization.configs.errors import wrong_signature
 from optimization.configs.fields import Steps
 from optimization.configs.float32 import Float32Config
 from optimization.configs.types import (
@@ -57,12 +57,8 @@ def formula_mistakes(cls: type, base: type, arguments: str) -> Iterator[str]:
     value: Any = getattr(cls, "value", None)
     if value is vars(base)["value"]:
         yield f"it has no formula: define `value({arguments})`"
-        return
-    try:
-        inspect.signature(value).bind(*[None] * len(arguments.split(", ")))
-    except TypeError:
-        found = inspect.signature(value) if callable(value) else value
-        yield f"`value` must take ({arguments}), it takes {found}"
+    elif wrong := wrong_signature("`value`", value, arguments):
+        yield wrong
 
 
 @config_dataclass
