@@ -8,6 +8,7 @@ what a formula has read of one before is another array: it is used up, or kept, 
 """
 
 import operator
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -139,7 +140,8 @@ class Tensors(Array):
         self._own = own
         self._factor = factor
         self._divisors = divisors
-        self._waiting: list[Tensors] = []  # of these, to be computed before a change
+        # Of these, to be computed before a change; weak, so that no cycle keeps their memory.
+        self._waiting: list[weakref.ref[Tensors]] = []
         self._of: list[Tensors] = []  # of which slots this is computed
         self._aliases = False  # whether its memory is that of a slot
 
@@ -181,8 +183,9 @@ class Tensors(Array):
     def settle(self) -> None:
         """Computes what waits for it, before the tensors are changed."""
         waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            if each._tensors is not None:
+        for reference in waiting:
+            each = reference()
+            if each is not None and each._tensors is not None:
                 tensors = each.tensors()
                 if each._aliases:
                     each._tensors, each._aliases = [x.clone() for x in tensors], False
@@ -197,7 +200,7 @@ class Tensors(Array):
 
     def _let_wait(self, made: "Tensors") -> None:
         for slot in [*self._of, *([self] if isinstance(self, Slots) else [])]:
-            slot._waiting.append(made)
+            slot._waiting.append(weakref.ref(made))
             made._of.append(slot)
 
     def _lazy(self, factor: float, divisors: "Tensors | None" = None) -> "Tensors":

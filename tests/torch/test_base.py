@@ -1,7 +1,9 @@
 """What PyTorch's users expect of every optimizer: contracts over all classes."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from optimization.torch import (  # isort: skip
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
 )
+from optimization.torch.lists import Tensors  # isort: skip
 
 NAN = float("nan")
 
@@ -476,6 +479,29 @@ def test_tied_weights_are_updated_once(case):
     tied.encoder.weight.grad = torch.ones(4, 4)
     optimizer.step()
     assert [int(state["step"]) for state in optimizer.state.values()] == [1]
+
+
+@every_optimizer
+def test_a_step_leaves_no_temporaries(case, monkeypatch):
+    # Cycles of lists would keep the memory of temporaries until Python looks for cycles.
+    made_lists, init = [], Tensors.__init__
+
+    def remembered(self, *arguments, **keywords):
+        init(self, *arguments, **keywords)
+        made_lists.append(weakref.ref(self))
+
+    monkeypatch.setattr(Tensors, "__init__", remembered)
+    initial, gradients = problem(steps=2)
+    params = parameters(initial, torch.float32)
+    optimizer = made(case, params)
+    gc.disable()
+    try:
+        for grads in gradients:
+            set_gradients(params, grads)
+            optimizer.step()
+        assert [reference() for reference in made_lists if reference() is not None] == []
+    finally:
+        gc.enable()
 
 
 # Not the usual fields, since compiling takes seconds.
