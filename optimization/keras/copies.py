@@ -9,7 +9,6 @@ from keras import ops
 from optimization.keras.control import conditionally
 from optimization.keras.gradients import compute_dtype
 from optimization.keras.state import by_unique_name
-from optimization.keras.swapping import copied
 
 _TENSORFLOW = keras.backend.backend() == "tensorflow"
 if _TENSORFLOW:
@@ -79,6 +78,11 @@ class _Unfilled:
         for variable, weight in self.pairs:
             variable.assign(ops.cast(weight, variable.dtype))
         self._filled.assign(True)
+
+
+def copied(variable: Any) -> Any:
+    """Returns a variable's value, not its own buffer, which JAX may donate and PyTorch changes."""
+    return ops.copy(ops.convert_to_tensor(variable))
 
 
 def _has_value(weight: Any) -> bool:

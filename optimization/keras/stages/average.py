@@ -8,10 +8,9 @@ import keras
 
 from optimization.configs import printing
 from optimization.keras.ema import WeightAverage
-from optimization.keras.iterate_average import IterateAverage, averages_iterates
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.stages.update import Update
-from optimization.keras.swapping import KEPT
+from optimization.keras.swapping import KEPT, IterateAverage, averages_iterates
 
 
 class Average(Stage):
