@@ -1,4 +1,4 @@
-"""The functions that `fused` runs: the update of one kind of variable, compiled by XLA."""
+"""The functions that `updates` runs: the update of one kind of variable, compiled by XLA."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

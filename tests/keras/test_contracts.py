@@ -89,7 +89,7 @@ def test_keras_is_numpy(kind, fields):
 def test_compiled_is_plain(kind, fields, monkeypatch):
     from optimization.keras import compiling, norms
     from optimization.keras.stages.update import Update
-    from tests.keras.test_fused import Training, error
+    from tests.keras.test_updates import Training, error
 
     # So that some are stacked and some compiled, of which axes are summed in parts.
     monkeypatch.setattr(compiling, "_SMALL", SMALL)

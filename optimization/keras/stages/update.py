@@ -66,7 +66,7 @@ class Update(Stage):
     jit_compile: bool | Literal["auto"] = argument(
         "auto",
         'Compile updates with XLA on TensorFlow: "auto" where they are part of a `tf.function` and '
-        "can be fused (see `fused`), at any place in the step; True everywhere, on one replica, "
+        "can be fused (see `updates`), at any place in the step; True everywhere, on one replica, "
         "with sparse gradients made dense; False nowhere. JAX: the step is compiled as a whole by "
         "whoever jits it. PyTorch: True is an error.",
     )
