@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 import keras
 import numpy as np
 
-from optimization.keras.renumbering import saved_names
+from optimization.keras.paths import saved_names
 
 _LISTED = 20
 

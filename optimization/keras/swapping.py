@@ -11,7 +11,7 @@ from optimization.keras import distribution
 from optimization.keras.control import is_traced
 from optimization.keras.copies import CopiesWeights, MasterWeights, copied
 from optimization.keras.members import Members
-from optimization.keras.renumbering import saved_names
+from optimization.keras.paths import saved_names
 from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.keras.state import by_unique_name
 from optimization.rules.arrays import State

@@ -142,7 +142,7 @@ def _stored(path: str) -> dict[str, _Kind]:
 
 def _as_saved(stored: Iterable[str], sections: Sections) -> dict[str, dict[str, "tf.Variable"]]:
     """Returns the variables by the paths that they had, where Keras has numbered layers anew."""
-    from optimization.keras.renumbering import saved_names
+    from optimization.keras.paths import saved_names
 
     paths = [*sections["model"], *_of_loss_scale(sections.get("optimizer", ()))]
     result = {}
