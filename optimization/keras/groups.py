@@ -9,7 +9,7 @@ import keras
 
 from optimization.configs import printing
 from optimization.keras.inner import check_wrappable, portable
-from optimization.keras.texts import optimizer_text
+from optimization.keras.rule_optimizer import optimizer_text
 from optimization.matching.patterns import as_pattern_list
 from optimization.matching.rules import DEFAULT, MATCHERS, Rule
 from optimization.schedules.scaled import rate_text

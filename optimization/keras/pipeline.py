@@ -11,7 +11,6 @@ from optimization.keras import distribution, gradients, paths
 from optimization.keras.compiling import translation, unconverted
 from optimization.keras.copies import CopiesWeights
 from optimization.keras.inner import check_wrappable, portable, share_iterations
-from optimization.keras.saving import SavedByPath
 from optimization.keras.staged import Staged
 from optimization.keras.stages.accumulate import Accumulate
 from optimization.keras.stages.average import Average
@@ -25,6 +24,7 @@ from optimization.keras.stages.sum_duplicates import SumDuplicates
 from optimization.keras.stages.transform import Transform
 from optimization.keras.stages.unscale import Unscale
 from optimization.keras.stages.update import Update
+from optimization.keras.state import SavedByPath
 
 STAGES: tuple[type[Stage], ...] = (
     Reduce,

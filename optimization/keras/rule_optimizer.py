@@ -1,5 +1,6 @@
-"""Optimizers of Keras that are made of rules."""
+"""Optimizers of Keras that are made of rules: their classes, and how they print."""
 
+import contextlib
 import inspect
 import math
 import numbers
@@ -11,16 +12,18 @@ import numpy as np
 from keras import ops
 
 from optimization.caching import cached
+from optimization.configs import printing
+from optimization.configs.documentation import complete
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.configs.float32 import in_float32
 from optimization.keras.functions import FUNCTIONS
 from optimization.keras.gradients import compute_dtype, densify, is_sparse, shaped, with_values
 from optimization.keras.paths import Among, path_of
 from optimization.keras.rule_part import RulePart, rule_arguments
-from optimization.keras.texts import optimizer_text
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers, Rule, given, not_the_step
 from optimization.schedules.keras_schedules import build_schedule
+from optimization.schedules.scaled import rate_text
 
 _BASE = {
     name
@@ -29,6 +32,22 @@ _BASE = {
     for name in inspect.signature(cls.__init__).parameters
 } - {"self", "args", "kwargs"}
 _SERIALIZATION = {"get_config", "from_config"}
+_ARGUMENTS = """
+Besides, it takes the arguments of `keras.optimizers.Optimizer`.
+
+>>> weight = keras.Variable([0.5, -0.5])
+>>> optimizer = {name}(learning_rate=0.01)
+>>> optimizer.apply([keras.ops.ones(2)], [weight])
+>>> int(optimizer.iterations)
+1
+
+Raises:
+    ConfigError: For a value that the section does not take either; a `ValueError`.
+    ValueError: At build, for expressions of which none matches a variable.
+"""
+
+# What a field would hide. A list of exclusions takes the place of Keras' method.
+_TAKEN = {*dir(keras.optimizers.Optimizer)} - {"exclude_from_weight_decay"}
 Built = tuple[RulePart, Sequence[Any], Sequence[str]]
 
 
@@ -196,6 +215,55 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         return super().from_config(config, custom_objects=custom_objects)
 
 
+@cached
+def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
+    """Returns the class of Keras that is made of a rule."""
+    origin = rule.origin()
+    if origin is not rule:
+        return keras_class(origin)
+    name = origin.class_name
+    taken = sorted(field for field in rule_arguments(origin) if field in _TAKEN)
+    if taken:
+        raise TypeError(
+            f"{origin.__name__} cannot have a field `{taken[0]}`: an optimizer of Keras has an "
+            "attribute of that name"
+        )
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("self", kind)]
+    rate = origin.usual_rate
+    parameters.append(inspect.Parameter("learning_rate", kind, default=rate))
+    usual = origin()
+    for field in rule_arguments(origin):
+        parameters.append(inspect.Parameter(field, kind, default=getattr(usual, field)))
+    for rate_name in origin.own_rates.values():
+        parameters.append(
+            inspect.Parameter(rate_name, inspect.Parameter.KEYWORD_ONLY, default=None)
+        )
+    parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  a method
+        RuleOptimizer.__init__(self, *args, **kwargs)
+
+    written: Any = __init__
+    written.__signature__ = inspect.Signature(parameters)
+    written.__qualname__ = f"{name}.__init__"
+    members = {
+        "rule_class": origin,
+        "__init__": __init__,
+        "__doc__": _documentation(origin),
+        "__module__": "optimization.optimizers",
+        "__qualname__": name,
+    }
+    made = type(name, (RuleOptimizer,), members)
+    keras.saving.register_keras_serializable("optimization", name)(made)
+    return made
+
+
+def _documentation(rule: type[Rule]) -> str:
+    fields = complete(rule, [*rule_arguments(rule), "name"])
+    return fields + _ARGUMENTS.format(name=rule.class_name)
+
+
 def trains_by_rule(optimizer: Any) -> TypeGuard[RuleOptimizer]:
     """Says whether the rule of an optimizer may stand for it, in compiled updates and in groups."""
     return isinstance(optimizer, RuleOptimizer) and _is_its_rule(type(optimizer))
@@ -282,3 +350,16 @@ def decayed(rule: Rule, w: Any, h: Numbers) -> Any:
 def state_as_in(rule: Rule, values: Mapping[str, Any]) -> State:
     """Returns the state as the formula knows it, of what Keras keeps."""
     return State(values, {slot.name for slot in rule.slots if slot.negative})
+
+
+def optimizer_text(optimizer: Any) -> printing.Text:
+    """Returns a Keras optimizer as its class, learning rate, and what differs from defaults."""
+    rate, config = optimizer._learning_rate, {}
+    if isinstance(rate, keras.Variable | keras.optimizers.schedules.LearningRateSchedule):
+        # Some classes do not save, and variables may have no values yet; of functions Keras warns.
+        with contextlib.suppress(Exception):
+            config = dict(optimizer.get_config())
+    for name in ("name", "learning_rate", "bias_learning_rate", "other_learning_rate"):
+        config.pop(name, None)
+    arguments = {"learning_rate": rate_text(rate), **printing.differing(optimizer, config)}
+    return printing.Text(printing.call(type(optimizer).__name__, **arguments))

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, TypeVar
 
 from optimization.configs import printing
 from optimization.configs.errors import wrong_signature
+from optimization.keras.rule_optimizer import optimizer_text
 from optimization.keras.stages.stage import Stage, fields, in_form
-from optimization.keras.texts import optimizer_text
 
 S = TypeVar("S", bound=Stage)
 

@@ -12,11 +12,11 @@ import optimization.schedules.keras_schedules  # noqa: F401
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.registry import Entry
 from optimization.keras.callbacks import EvaluateAverages
-from optimization.keras.derived import keras_class
 from optimization.keras.effective_rates import effective_learning_rates
 from optimization.keras.group_table import GroupRow, format_group_table
 from optimization.keras.groups import ParamGroup
 from optimization.keras.pipeline import PipelineOptimizer
+from optimization.keras.rule_optimizer import keras_class
 from optimization.keras.stages.finite_check import NonFiniteGradientError
 from optimization.rules.rule import origins
 

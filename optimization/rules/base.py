@@ -195,7 +195,7 @@ def _implementation(entry: Entry) -> type:
     """Returns the class of Keras: what is registered, or what is made of a rule."""
     if entry.target is not entry.config_class:
         return import_target(entry)
-    return extras.require("optimization.keras.derived").keras_class(entry.config_class)
+    return extras.require("optimization.keras.rule_optimizer").keras_class(entry.config_class)
 
 
 OPTIMIZERS_CLS = Registry(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
-from optimization.keras.derived import keras_class
+from optimization.keras.rule_optimizer import keras_class
 from optimization.keras.rule_part import rule_arguments
 from optimization.optimizers import PipelineOptimizer
 from optimization.rules.rule import origins

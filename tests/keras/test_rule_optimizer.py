@@ -8,7 +8,7 @@ import pytest
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.types import Share
-from optimization.keras.derived import keras_class
+from optimization.keras.rule_optimizer import keras_class
 from optimization.optimizers import SGD, Adam, ParamGroup, PipelineOptimizer
 from optimization.rules.rule import Rule, Slot
 from tests.keras.common import BACKEND

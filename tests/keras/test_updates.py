@@ -8,7 +8,7 @@ import pytest
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
-from optimization.keras.derived import keras_class
+from optimization.keras.rule_optimizer import keras_class
 from optimization.keras.stages.update import Update
 from optimization.keras.updates import _settings
 from optimization.optimizers import (
