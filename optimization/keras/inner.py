@@ -1,11 +1,11 @@
 """What a Keras optimizer must be like to be wrapped by `PipelineOptimizer`."""
 
-import difflib
 import inspect
 from typing import Any
 
 import keras
 
+from optimization.configs.errors import did_you_mean
 from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.keras.rule_part import rule_arguments
 
@@ -68,9 +68,8 @@ def argument_of(optimizer: keras.optimizers.Optimizer, name: str) -> str:
         return "weight_decay_rate"
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
-    raise ValueError(f"{type(optimizer).__name__} has no hyperparameter {name!r} ({hint})")
+    hint = did_you_mean(name, names) or f"; known: {', '.join(sorted(names))}"
+    raise ValueError(f"{type(optimizer).__name__} has no hyperparameter {name!r}{hint}")
 
 
 def _hyperparameters(cls: Any) -> list[str]:

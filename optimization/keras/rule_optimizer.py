@@ -221,25 +221,22 @@ def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
     origin = rule.origin()
     if origin is not rule:
         return keras_class(origin)
-    name = origin.class_name
-    taken = sorted(field for field in rule_arguments(origin) if field in _TAKEN)
+    name, fields = origin.class_name, rule_arguments(origin)
+    taken = sorted(_TAKEN.intersection(fields))
     if taken:
         raise TypeError(
             f"{origin.__name__} cannot have a field `{taken[0]}`: an optimizer of Keras has an "
             "attribute of that name"
         )
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("self", kind)]
-    rate = origin.usual_rate
-    parameters.append(inspect.Parameter("learning_rate", kind, default=rate))
     usual = origin()
-    for field in rule_arguments(origin):
-        parameters.append(inspect.Parameter(field, kind, default=getattr(usual, field)))
-    for rate_name in origin.own_rates.values():
-        parameters.append(
-            inspect.Parameter(rate_name, inspect.Parameter.KEYWORD_ONLY, default=None)
-        )
-    parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
+    defaults = {"learning_rate": origin.usual_rate, **{n: getattr(usual, n) for n in fields}}
+    kind, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("self", kind),
+        *(inspect.Parameter(n, kind, default=value) for n, value in defaults.items()),
+        *(inspect.Parameter(n, keyword, default=None) for n in origin.own_rates.values()),
+        inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+    ]
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  a method
         RuleOptimizer.__init__(self, *args, **kwargs)
@@ -250,18 +247,13 @@ def keras_class(rule: type[Rule]) -> type[RuleOptimizer]:
     members = {
         "rule_class": origin,
         "__init__": __init__,
-        "__doc__": _documentation(origin),
+        "__doc__": complete(origin, [*fields, "name"]) + _ARGUMENTS.format(name=name),
         "__module__": "optimization.optimizers",
         "__qualname__": name,
     }
     made = type(name, (RuleOptimizer,), members)
     keras.saving.register_keras_serializable("optimization", name)(made)
     return made
-
-
-def _documentation(rule: type[Rule]) -> str:
-    fields = complete(rule, [*rule_arguments(rule), "name"])
-    return fields + _ARGUMENTS.format(name=rule.class_name)
 
 
 def trains_by_rule(optimizer: Any) -> TypeGuard[RuleOptimizer]:

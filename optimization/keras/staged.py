@@ -1,12 +1,11 @@
 """How an optimizer is made of stages: their fields are its arguments and its attributes."""
 
-import difflib
 import inspect
 import textwrap
 from typing import Any, ClassVar, TypeVar
 
 from optimization.configs import printing
-from optimization.configs.errors import wrong_signature
+from optimization.configs.errors import did_you_mean, wrong_signature
 from optimization.keras.rule_optimizer import optimizer_text
 from optimization.keras.stages.stage import Stage, fields, in_form
 
@@ -48,9 +47,8 @@ class Staged:
         known = [field.name for owner in cls.stage_types for field in fields(owner)]
         for name in arguments:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"{cls.__name__}() has no argument {name!r}{hint}")
+                near = did_you_mean(name, known)
+                raise TypeError(f"{cls.__name__}() has no argument {name!r}{near}")
         return tuple(
             owner(**{f.name: arguments[f.name] for f in fields(owner) if f.name in arguments})
             for owner in cls.stage_types
