@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from optimization.keras.control import conditionally
-from optimization.keras.gradients import compute_dtype
+from optimization.keras.gradients import compute_dtype, is_overwritten
 from optimization.keras.state import by_unique_name
 
 _TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -147,5 +147,4 @@ class MasterWeights:
 
 def _needs_copy(variable: Any) -> bool:
     dtype = keras.backend.standardize_dtype(variable.dtype)
-    overwritten = getattr(variable, "overwrite_with_gradient", False)
-    return compute_dtype(variable) != dtype and not overwritten
+    return compute_dtype(variable) != dtype and not is_overwritten(variable)

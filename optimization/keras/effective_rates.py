@@ -43,21 +43,21 @@ def effective_learning_rates(optimizer: Any) -> dict[str, float]:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not optimizer.built:
         raise ValueError("The optimizer is not built: its variables are not known yet.")
-    updated: Iterable[tuple[str, Any, Any, dict[str, Any]]]
-    updated = ((path_of(v), optimizer, v, {}) for v in optimizer._trainable_variables)
+    updated: Iterable[tuple[str, Any, Any]]
+    updated, values = ((path_of(v), optimizer, v) for v in optimizer._trainable_variables), {}
     if isinstance(optimizer, PipelineOptimizer):
-        updated = optimizer.stage(Update).updaters()
+        updated, values = optimizer.stage(Update).updaters(), optimizer.scheduled_values()
     rates = {
-        path: ops.cast(_effective_rate(owner, variable, followed), "float32")
-        for path, owner, variable, followed in updated
+        path: ops.cast(_effective_rate(owner, variable, values), "float32")
+        for path, owner, variable in updated
         if isinstance(getattr(owner, "rule", None), AdafactorFormula)
         and not owner._overwrite_variable_with_gradient(variable)
     }
     if not rates:
         return {}
     # Brought from the device in one go.
-    values = np.asarray(ops.convert_to_numpy(ops.stack(list(rates.values()))))
-    return dict(zip(rates, values.tolist(), strict=True))
+    found = np.asarray(ops.convert_to_numpy(ops.stack(list(rates.values()))))
+    return dict(zip(rates, found.tolist(), strict=True))
 
 
 def relative_to_weights(optimizer: Any) -> bool:
@@ -71,11 +71,11 @@ def relative_to_weights(optimizer: Any) -> bool:
     return any(isinstance(r, AdafactorFormula) and r.is_relative_to_weights for r in rules)
 
 
-def _effective_rate(optimizer: RuleOptimizer, variable: Any, followed: Mapping[str, Any]) -> Any:
-    """Returns alpha of the update to come of a variable of an Adafactor, with scheduled numbers."""
+def _effective_rate(optimizer: RuleOptimizer, variable: Any, values: Mapping[str, Any]) -> Any:
+    """Returns alpha of the update to come of a variable, with the values of schedules."""
     part = optimizer.part_of(variable)
     rule = typing.cast(AdafactorFormula, part.rule)
-    h = part.numbers_of(variable, part.counted(part.learning_rate, followed))
+    h = part.numbers_of(variable, part.counted(part.learning_rate, values))
     kept = part.state_of(variable).items()
     state = State({name: ops.convert_to_tensor(slot) for name, slot in kept})
     w = ops.cast(variable, compute_dtype(variable))

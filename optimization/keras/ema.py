@@ -12,6 +12,7 @@ from optimization.configs.printing import by_arguments
 from optimization.keras.control import is_traced
 from optimization.keras.copies import CopiesWeights
 from optimization.keras.functions import steps_since
+from optimization.keras.gradients import is_overwritten
 from optimization.keras.state import by_unique_name, load
 from optimization.keras.swapping import SWAPPED, Swappable, assign_values, values_of
 
@@ -190,5 +191,4 @@ def _dtype(variable: Any) -> str:
 
 
 def _is_averaged(weight: Any) -> bool:
-    floating = keras.backend.is_float_dtype(_dtype(weight))
-    return floating and not getattr(weight, "overwrite_with_gradient", False)
+    return keras.backend.is_float_dtype(_dtype(weight)) and not is_overwritten(weight)

@@ -76,6 +76,11 @@ def compute_dtype(variable: Any) -> str:
     return "float32" if dtype in _LOW_PRECISION else dtype
 
 
+def is_overwritten(variable: Any) -> bool:
+    """Says whether a variable's "gradient" is its new value, as float8 layers have for scales."""
+    return getattr(variable, "overwrite_with_gradient", False)
+
+
 def is_sparse(gradient: Any) -> bool:
     """Says whether a gradient holds some rows only."""
     return keras.backend.backend() == "tensorflow" and isinstance(gradient, tf.IndexedSlices)

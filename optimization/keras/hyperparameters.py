@@ -10,7 +10,6 @@ from keras import ops
 
 from optimization.keras.inner import argument_of
 from optimization.keras.members import Member, replaced
-from optimization.keras.rule_part import RulePart
 
 _ON_TORCH = keras.backend.backend() == "torch"
 
@@ -34,7 +33,6 @@ class HyperparameterSchedules:
     ):
         self.schedules = dict(schedules or {})
         self._targets: list[tuple[str, keras.optimizers.Optimizer, str]] = []
-        self._followed: dict[int, dict[str, str]] = {}  # by the `id` of a `RulePart`
         for name, schedule in self.schedules.items():
             if not callable(schedule):
                 raise TypeError(
@@ -73,13 +71,9 @@ class HyperparameterSchedules:
                 if not attribute or attribute in others or not getattr(optimizer, attribute):
                     continue
                 if member.part is not None:
-                    self._followed.setdefault(id(member.part), {})[attribute] = name
+                    member.part.follows[attribute] = name
                 else:
                     self._targets.append((name, optimizer, attribute))
-
-    def followed(self, part: RulePart | None, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what a part of an optimizer of a rule takes of `values`, by its own names."""
-        return {own: values[name] for own, name in self._followed.get(id(part), {}).items()}
 
     def values(self, step: Any) -> dict[str, Any]:
         """Returns the value of each hyperparameter after `step` updates, float32 scalars."""

@@ -81,10 +81,6 @@ class Kind(NamedTuple):
     slots: tuple[str, ...]
     averages: bool
 
-    def numbers(self, scalars: Scalars, dtype: Any) -> Numbers:
-        """Returns the numbers of an update in a dtype."""
-        return numbers_now(self.settings, scalars, dtype.name)
-
 
 class Update:
     """The update of one kind of variable, a function of tensors."""
@@ -111,7 +107,7 @@ class Update:
     def _now(self, row: Row, scalars: Scalars) -> tuple[Any, Any, State, Numbers]:
         values = {name: slot.read_value() for name, slot in self._slots(row).items()}
         weight, state = row.copies[0], state_as_in(self.kind.rule, values)
-        h = self.kind.numbers(scalars, weight.dtype)
+        h = numbers_now(self.kind.settings, scalars, weight.dtype.name)
         return row.gradient(), weight.read_value(), state, h
 
     def _slots(self, row: Row) -> dict[str, Any]:
@@ -256,7 +252,7 @@ class StackedUpdate(Update):
             gradients = gradients / tf.cast(divisor, gradients.dtype)
         g = Row([], gradients, factor, None).gradient()
         state = state_as_in(kind.rule, dict(zip(kind.slots, stacked[1:], strict=False)))
-        h = kind.numbers(scalars, g.dtype)
+        h = numbers_now(kind.settings, scalars, g.dtype.name)
         w = updated(kind.rule, g, stacked[0], state, h, _Stacked())
         changed = {0: w, **{1 + kind.slots.index(name): x for name, x in state.moved().items()}}
         if kind.averages:

@@ -117,14 +117,15 @@ class Members:
         ]
         for optimizer in {id(m.optimizer): m.optimizer for m in self.members}.values():
             _exclude(optimizer, list(zip(variables, targets, strict=True)), spared)
-            members = [member for member in self.members if member.optimizer is optimizer]
-            own = [[targets[position] for position in m.positions] for m in members]
+            own: list[Any] = [
+                (m.part, [targets[position] for position in m.positions], m.paths(paths))
+                for m in self.members
+                if m.optimizer is optimizer
+            ]
             if trains_by_rule(optimizer):
-                built = zip(members, own, strict=True)
-                parts = [(m.part, vs, m.paths(paths)) for m, vs in built if m.part is not None]
-                optimizer.build_parts(parts, among)
+                optimizer.build_parts(own, among)
             else:
-                optimizer.build(own[0])
+                optimizer.build(own[0][1])
 
     def _member(
         self, group: ParamGroup | None, layer: int | None, layer_multiplier: float

@@ -188,7 +188,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def _counted(self, part: RulePart, learning_rate: Any) -> dict[str, Any]:
         followed = self.__dict__["_followed"].items()
         scheduled = {name: ops.convert_to_tensor(value) for name, value in followed}
-        return part.counted(learning_rate, scheduled)
+        return {**part.counted(learning_rate, {}), "scheduled": scheduled}
 
     # Serialization
 

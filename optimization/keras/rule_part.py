@@ -24,6 +24,7 @@ class RulePart:
         own_rates: What the group has in place of the optimizer's `Rule.own_rates`, by argument.
 
     Attributes:
+        follows: Its numbers that follow a schedule, each with the name of the schedule.
         shared: The state that belongs to no single variable.
         named: All state, each by its name in `variables_by_path()`, in the order of `variables`.
     """
@@ -38,6 +39,7 @@ class RulePart:
     ):
         self.optimizer = optimizer
         self.rule = optimizer.rule if rule is None else rule
+        self.follows: dict[str, str] = {}
         self.shared: dict[str, keras.Variable] = {}
         self.named: list[tuple[str, keras.Variable]] = []
         self._rate, self._multiplier = rate, multiplier
@@ -119,19 +121,19 @@ class RulePart:
             return learning_rate
         return (rate(self.optimizer.iterations) if callable(rate) else rate) * self._multiplier
 
-    def counted(self, learning_rate: Any, scheduled: Mapping[str, Any]) -> dict[str, Any]:
+    def counted(self, learning_rate: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what is the same for all variables in an update, as tensors.
 
-        That is the rate, the updates done, the values of numbers that follow a schedule, and those
-        of `Rule.curves`.
+        That is the rate, the updates done, what numbers follow of the `values` of schedules, and
+        the values of `Rule.curves`.
         """
         done = ops.convert_to_tensor(self.optimizer.iterations)
         curves = self.rule.curves()
         along = {n: f(ops.cast(done, "float32"), FUNCTIONS) for n, f in curves.items()}
         if self.rule.own_learning_rate() is not None:
             along["multiplier"] = ops.convert_to_tensor(self._multiplier, "float32")
-        now = {"learning_rate": learning_rate, "done": done}
-        return {**now, "scheduled": dict(scheduled), "along": along}
+        now = {"learning_rate": learning_rate, "done": done, "along": along}
+        return {**now, "scheduled": {own: values[name] for own, name in self.follows.items()}}
 
     def numbers_of(self, variable: Any, counted: Mapping[str, Any]) -> Numbers:
         """Returns the numbers of a variable in an update, of what `counted` returned."""
@@ -141,9 +143,9 @@ class RulePart:
 
     # The step
 
-    def update(self, grads: Any, variables: Any, scheduled: Mapping[str, Any]) -> None:
-        """Updates variables and their state, one by one."""
-        counted = self.counted(self.learning_rate, scheduled)
+    def update(self, grads: Any, variables: Any, values: Mapping[str, Any]) -> None:
+        """Updates variables and their state, one by one, with these values of schedules."""
+        counted = self.counted(self.learning_rate, values)
         self.prepare(counted)
         self.optimizer._backend_update_step(grads, variables, counted)
 

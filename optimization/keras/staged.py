@@ -125,18 +125,17 @@ def check_stage(owner: Any) -> None:
 
 def _signature(cls: Any) -> inspect.Signature:
     """Returns the signature of a class, with the fields of its stages in place of `**arguments`."""
-    parameters = dict(inspect.signature(cls.__init__).parameters)
-    parameters.pop("self", None)
-    own = [each for each in parameters.values() if each.kind is not each.VAR_KEYWORD]
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    own = [each for each in parameters if each.name != "self"]
+    named = [each for each in own if each.kind is not each.VAR_KEYWORD]
     kind = inspect.Parameter.KEYWORD_ONLY
-    if len(own) < len(parameters):
-        own += [
+    if named != own:
+        named += [
             inspect.Parameter(f.name, kind, default=f.default, annotation=f.type)
             for owner in cls.stage_types
             for f in fields(owner)
-            if f.name not in parameters
         ]
-    return inspect.Signature(own)
+    return inspect.Signature(named)
 
 
 def _documentation(cls: Any) -> str:

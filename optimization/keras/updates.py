@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from optimization.keras.compiling import acts, by_device, copies_of, unconverted
-from optimization.keras.gradients import Postponed, bare, densify, is_sparse, shaped
+from optimization.keras.gradients import Postponed, bare, densify, is_overwritten, is_sparse, shaped
 from optimization.keras.hyperparameters import HyperparameterSchedules
 from optimization.keras.kernels import Kind, Row, Scalars, StackedUpdate, Update, update_of
 from optimization.keras.members import Member, Members, Pairs
@@ -64,9 +64,8 @@ class Updates:
         return [(self._postponed(gradient, variable), variable) for gradient, variable in pairs]
 
     def _postponed(self, gradient: Any, variable: Any) -> Any:
-        if isinstance(gradient, Postponed) or getattr(variable, "overwrite_with_gradient", False):
-            return gradient
-        if is_sparse(gradient) and self.jit_compile is not True:
+        stays_sparse = is_sparse(gradient) and self.jit_compile is not True
+        if isinstance(gradient, Postponed) or is_overwritten(variable) or stays_sparse:
             return gradient
         return Postponed(densify(gradient))
 
@@ -92,8 +91,7 @@ class Updates:
             parts, left = self._members.split(left), []
             for member, own in parts:
                 if member.part is not None:
-                    scheduled = self._schedules.followed(member.part, values)
-                    own = self._fused.update(member.part, own, scheduled, following, share)
+                    own = self._fused.update(member.part, own, values, following, share)
                 left += own
         if left:
             self._take_others([(bare(gradient), target) for gradient, target in left], steps)
@@ -120,8 +118,7 @@ class Updates:
             for member, own in self._members.split(pairs):
                 grads, variables = map(list, zip(*own, strict=True))
                 if member.part is not None:
-                    scheduled = self._schedules.followed(member.part, values)
-                    member.part.update(grads, variables, scheduled)
+                    member.part.update(grads, variables, values)
                     continue
                 optimizer, rate = member.optimizer, member.learning_rate
                 optimizer._apply_weight_decay(variables)  # before the update, as in Keras
@@ -167,7 +164,7 @@ class FusedUpdates:
         self,
         part: RulePart,
         pairs: Pairs,
-        scheduled: Mapping[str, Any],
+        values: Mapping[str, Any],
         averages: Mapping[int, Any],
         share: Any,
     ) -> Pairs:
@@ -180,22 +177,20 @@ class FusedUpdates:
         Args:
             part: What belongs to the variables, built.
             pairs: (gradient, variable) pairs.
-            scheduled: Values of numbers that follow a schedule, scalars.
+            values: Values of schedules, scalars, by hyperparameter.
             averages: Averages that follow the variables, by `id` of the variable.
             share: By how much they follow, a scalar; see `ema.move`.
         """
         here, others = _parted(part, pairs, averages)
         if not here or (others and part.shared):
             return pairs
-        counted = part.counted(part.learning_rate, scheduled)
+        counted = part.counted(part.learning_rate, values)
         part.prepare(counted)
         # Read once; a variable would be read by each call.
         once_read = {
             name: tf.convert_to_tensor(counted[name]) for name in ("learning_rate", "done")
         }
-        scalars = {**counted, **once_read}
-        if share is not None:
-            scalars["share"] = share
+        scalars = {**counted, **once_read, "share": share}
         once = by_device([part.optimizer._iterations, *part.shared.values()])
         shared = [dict(zip(part.shared, copies[1:], strict=True)) for copies in once]
         devices = [copies[0].device for copies in once]
@@ -212,8 +207,8 @@ class FusedUpdates:
             if isinstance(factor, float):
                 factor = constant(factor, gradient.dtype)
             for place, copies in enumerate(by_device(variables)):
-                values = gradient.copies[place] if gradient.copies else gradient.values
-                row = Row(copies, shaped(values, variable.shape), factor, gradient.divisor)
+                dense = gradient.copies[place] if gradient.copies else gradient.values
+                row = Row(copies, shaped(dense, variable.shape), factor, gradient.divisor)
                 now = {**scalars, "learning_rate": rate, "shared": shared[place]}
                 if isinstance(update, StackedUpdate):
                     waiting.setdefault((place, update), ([], now))[0].append(row)

@@ -10,8 +10,8 @@ from keras import ops
 from optimization.keras import distribution, gradients
 from optimization.keras.compiling import Clearing, copies_of
 from optimization.keras.control import conditionally
-from optimization.keras.gradients import Postponed, compute_dtype
-from optimization.keras.stages.stage import Batch, Rest, Stage, argument, is_overwritten
+from optimization.keras.gradients import Postponed, compute_dtype, is_overwritten
+from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.state import by_unique_name
 
 

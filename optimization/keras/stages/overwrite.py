@@ -1,7 +1,7 @@
 """The stage for what comes as a gradient and is none."""
 
-from optimization.keras.gradients import bare
-from optimization.keras.stages.stage import Batch, Rest, Stage, is_overwritten
+from optimization.keras.gradients import bare, is_overwritten
+from optimization.keras.stages.stage import Batch, Rest, Stage
 
 
 class Overwrite(Stage):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, dataclass_transform
 
 import keras
 
+from optimization.keras.gradients import is_overwritten
 from optimization.keras.norms import Norm
 from optimization.keras.updates import Updates
 
@@ -66,11 +67,6 @@ class Batch:
 
 
 Rest = Callable[[Batch], None]
-
-
-def is_overwritten(variable: Any) -> bool:
-    """Says whether a variable's "gradient" is its new value, as float8 layers have for scales."""
-    return getattr(variable, "overwrite_with_gradient", False)
 
 
 def argument(default: Any, doc: str, **forms: Callable[[Any], Any]) -> Any:
@@ -210,6 +206,5 @@ class Stage:
                 raise ValueError(f"Argument `{name}` must be > 0, received: {name}={value}")
 
 
-def fields(stage: Any) -> tuple[Any, ...]:
-    """Returns the fields of a stage, or of its class."""
-    return dataclasses.fields(stage)
+# Of a stage, or of its class, which mypy takes for no dataclass.
+fields: Callable[[Any], tuple[Any, ...]] = dataclasses.fields

@@ -162,18 +162,12 @@ class Update(Stage):
         """Returns what the hyperparameters that follow a schedule are now."""
         return self.hyperparameters.values(self.pipeline.iterations)
 
-    def updaters(self) -> Iterator[tuple[str, keras.optimizers.Optimizer, Any, dict[str, Any]]]:
-        """Yields who updates each variable that is not frozen.
-
-        That is its path, its optimizer, what that one updates, and the values of now of the numbers
-        that it has on a schedule.
-        """
-        values = self.scheduled_values()
+    def updaters(self) -> Iterator[tuple[str, keras.optimizers.Optimizer, Any]]:
+        """Yields the path of each variable that is not frozen, who updates it, and what of it."""
         for variable, target in zip(self._variables, self.masters.of(self._variables), strict=True):
             member = self.members.member_of(target)
             if member:
-                followed = self.hyperparameters.followed(member.part, values)
-                yield self.pipeline.path_of(variable), member.optimizer, target, followed
+                yield self.pipeline.path_of(variable), member.optimizer, target
 
     def frozen_variables(self) -> set[int]:
         """Returns the `id` of each variable that a group freezes."""
