@@ -52,12 +52,6 @@ def strategy_of(variable: Any) -> Any:
     return getattr(getattr(variable, "value", variable), "distribute_strategy", None)
 
 
-def reduce_only_once(inner: keras.optimizers.Optimizer) -> None:
-    """Keeps a Keras optimizer from summing over replicas gradients that are summed already."""
-    if _TENSORFLOW:
-        inner._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
-
-
 @contextlib.contextmanager
 def creation_scope(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """Where variables may be made: outside any `tf.function`, inside the optimizer's strategy."""

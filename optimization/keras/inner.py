@@ -50,10 +50,15 @@ def portable(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def share_iterations(optimizer: keras.optimizers.Optimizer, iterations: keras.Variable) -> None:
-    """Makes an inner optimizer count by the pipeline's variable: all see the same step."""
+def take_in(optimizer: keras.optimizers.Optimizer, iterations: keras.Variable) -> None:
+    """Has an inner optimizer count by the pipeline's variable: all see the same step.
+
+    Nor does it sum over replicas gradients that are summed already.
+    """
     optimizer._untrack_variable(optimizer._iterations)
     optimizer._iterations = iterations
+    if keras.backend.backend() == "tensorflow":
+        optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
 
 
 def argument_of(optimizer: keras.optimizers.Optimizer, name: str) -> str:

@@ -144,10 +144,10 @@ class LayerwiseUpdate(Update):
     def run(self, row: Row, scalars: Scalars) -> None:
         totals = self._totals(row)
         if not self._in_halves:
-            self._call(self._at_once, row, scalars, totals, self._norms_of(row, ()))
+            self._call(self._second, row, scalars, self._norms_of(row, ()), totals)
             return
         folded = self._call(self._first, row, scalars, totals)
-        self._call(self._second, row, scalars, self._norms_of(row, folded))
+        self._call(self._second, row, scalars, self._norms_of(row, folded), ())
 
     def _totals(self, row: Row) -> list[Any]:
         """Returns the sums of the gradient's squares along the axes that the rule averages."""
@@ -209,22 +209,15 @@ class LayerwiseUpdate(Update):
         rooted = {name: tf.cast(tf.sqrt(found[name]), dtype) for name in squared & found.keys()}
         return Numbers(**{**found, **rooted})
 
-    def _second(self, row: Row, scalars: Scalars, found: Mapping[str, Any]) -> None:
-        """Updates the weight, its average, and what moves last."""
-        self._finish(row, scalars, found, *self._now(row, scalars))
-
-    def _at_once(self, row: Row, scalars: Scalars, totals: Any, found: Mapping[str, Any]) -> None:
-        """Does all, where no norm is of what moves here."""
+    def _second(self, row: Row, scalars: Scalars, found: Mapping[str, Any], totals: Any) -> None:
+        """Updates the weight, its average, and what moves last; before, the state if not halved."""
+        rule = self.kind.rule
         g, w, s, h = self._now(row, scalars)
-        self.kind.rule.move(g, w, s, self._with_means(h, row, totals), FUNCTIONS)
-        self._finish(row, scalars, found, g, w, s, h)
-
-    def _finish(
-        self, row: Row, scalars: Scalars, found: Mapping[str, Any], g: Any, w: Any, s: State, h: Any
-    ) -> None:
-        # Computed twice, so that it need not be kept.
-        u = self.kind.rule.direction(g, w, s, h, FUNCTIONS)
-        step = self.kind.rule.finish(u, w, s, self._rooted(found, g.dtype), h, FUNCTIONS)
+        if not self._in_halves:
+            rule.move(g, w, s, self._with_means(h, row, totals), FUNCTIONS)
+        # In halves it is computed twice, so that it need not be kept.
+        u = rule.direction(g, w, s, h, FUNCTIONS)
+        step = rule.finish(u, w, s, self._rooted(found, g.dtype), h, FUNCTIONS)
         self._assign(row, s, w - step, scalars)
 
 

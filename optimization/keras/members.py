@@ -7,9 +7,9 @@ from typing import Any
 import keras
 
 from optimization.configs.group_config import LayerDecayConfig
-from optimization.keras import distribution, state
+from optimization.keras import state
 from optimization.keras.groups import ParamGroup, named
-from optimization.keras.inner import argument_of, has_rules_of_decay, share_iterations
+from optimization.keras.inner import argument_of, has_rules_of_decay, take_in
 from optimization.keras.paths import Among, path_of
 from optimization.keras.rule_optimizer import checked, trains_by_rule
 from optimization.keras.rule_part import RulePart, rate_now
@@ -174,8 +174,7 @@ class Members:
         for attribute in _EXCLUSIONS:
             if hasattr(original, attribute):
                 setattr(clone, attribute, getattr(original, attribute))
-        share_iterations(clone, self._pipeline._iterations)
-        distribution.reduce_only_once(clone)
+        take_in(clone, self._pipeline._iterations)
         return clone
 
     def rate_of(self, group: ParamGroup | None) -> Any:

@@ -10,7 +10,7 @@ import keras
 from optimization.keras import distribution, gradients, paths
 from optimization.keras.compiling import translation, unconverted
 from optimization.keras.copies import CopiesWeights
-from optimization.keras.inner import check_wrappable, portable, share_iterations
+from optimization.keras.inner import check_wrappable, portable, take_in
 from optimization.keras.staged import Staged
 from optimization.keras.stages.accumulate import Accumulate
 from optimization.keras.stages.average import Average
@@ -113,8 +113,7 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
         self._paths: list[str] = []
         self._path_by_key: dict[Any, str] = {}
         self._saved_paths: list[str] | None = None
-        distribution.reduce_only_once(optimizer)
-        share_iterations(optimizer, self._iterations)
+        take_in(optimizer, self._iterations)
         self.optimizer = optimizer
         self._attach(stages)
 

@@ -4,12 +4,7 @@ from typing import Any
 
 import keras
 
-from optimization.keras.gradients import (
-    compute_dtype,
-    convert,
-    sum_duplicates,
-    tensor_or_slices,
-)
+from optimization.keras.gradients import compute_dtype, convert, sum_duplicates, tensor_or_slices
 from optimization.keras.stages.stage import Batch, Rest, Stage
 
 

@@ -9,12 +9,7 @@ import keras
 from optimization.configs.group_config import LayerDecayConfig
 from optimization.keras import distribution
 from optimization.keras.copies import MasterWeights
-from optimization.keras.group_table import (
-    GroupRow,
-    format_group_table,
-    highest_rates,
-    table_row,
-)
+from optimization.keras.group_table import GroupRow, format_group_table, highest_rates, table_row
 from optimization.keras.groups import ParamGroup, owning_layer_types
 from optimization.keras.hyperparameters import HyperparameterSchedules
 from optimization.keras.members import Members
