@@ -5,10 +5,9 @@ from typing import Any
 
 import keras
 
-from optimization.keras import distribution
+from optimization.keras.distribution import in_replica, local_copies, tf
 
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
+if tf is not None:
     from tensorflow.python.ops import control_flow_util  # the public API has no such question
 
 _SMALL = 2**14  # Fewer entries are copied in less time than a call takes.
@@ -20,7 +19,7 @@ def acts(setting: bool | str) -> bool:
     "auto" is for graphs, where tracing is paid once. A graph that XLA compiles as a whole needs no
     functions inside.
     """
-    if not setting or keras.backend.backend() != "tensorflow" or distribution.in_replica():
+    if not setting or tf is None or in_replica():
         return False
     return setting is True if tf.executing_eagerly() else not in_xla()
 
@@ -32,7 +31,7 @@ def in_xla() -> bool:
 
 def translation() -> Any:
     """Returns whether `tf.function` translates Python here, for `translated`; None elsewhere."""
-    if keras.backend.backend() != "tensorflow":
+    if tf is None:
         return None
     context = tf.__internal__.autograph.control_status_ctx()
     return context if context.status.name == "ENABLED" else None
@@ -47,7 +46,7 @@ def translated(function: Callable[..., Any], translation: Any) -> Callable[..., 
 
 def unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
     """Spares a function the translation of `tf.function`, which takes its time."""
-    if keras.backend.backend() != "tensorflow":
+    if tf is None:
         return function
     return tf.autograph.experimental.do_not_convert(function)
 
@@ -72,7 +71,7 @@ def is_small(variable: Any) -> bool:
 
 def copies_of(variable: keras.Variable) -> tuple[Any, ...]:
     """Returns the `tf.Variable` of each device of this process."""
-    copies = distribution.local_copies(variable)
+    copies = local_copies(variable)
     return tuple(getattr(copy, "_value", copy) for copy in copies)
 
 

@@ -8,16 +8,12 @@ from typing import Any
 
 import keras
 
-from optimization.keras import distribution
-
-_BACKEND = keras.backend.backend()
-if _BACKEND == "tensorflow":
-    import tensorflow as tf
+from optimization.keras.distribution import in_replica, tf
 
 
 def is_traced(value: Any) -> bool:
     """Says whether a value is a placeholder inside a function that JAX compiles."""
-    if _BACKEND != "jax":
+    if keras.backend.backend() != "jax":
         return False
     import jax
 
@@ -45,7 +41,7 @@ def conditionally(
         variables: All variables that the functions may read or assign.
         otherwise: The same for the other case.
     """
-    if _BACKEND == "tensorflow":
+    if tf is not None:
         _in_tensorflow(predicate, function, otherwise, args)
     elif is_traced(predicate):
         values = [variable.value for variable in variables]
@@ -74,10 +70,7 @@ def _in_tensorflow(
         # Both branches must return the same, and assignments return something.
         tf.cond(predicate, lambda: _nothing(call(function)), lambda: _nothing(call(otherwise)))
 
-    if (
-        not distribution.in_replica()
-        or tf.__internal__.distribute.strategy_supports_no_merge_call()
-    ):
+    if not in_replica() or tf.__internal__.distribute.strategy_supports_no_merge_call():
         choose(predicate, lambda function: function(*args))
         return
 
@@ -105,7 +98,7 @@ def either(
         import jax
 
         return jax.lax.cond(predicate, then, otherwise, *tensors)
-    if _BACKEND != "tensorflow" or tf.executing_eagerly():
+    if tf is None or tf.executing_eagerly():
         return then(*tensors) if bool(predicate) else otherwise(*tensors)
     # `tf.cond` makes operations for each argument, and runs those of both functions as no-ops.
     kinds = [tf.TensorSpec(x.shape, x.dtype) for x in tensors]

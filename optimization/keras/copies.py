@@ -7,12 +7,9 @@ import keras
 from keras import ops
 
 from optimization.keras.control import conditionally
+from optimization.keras.distribution import tf
 from optimization.keras.gradients import compute_dtype, is_overwritten
 from optimization.keras.state import by_unique_name
-
-_TENSORFLOW = keras.backend.backend() == "tensorflow"
-if _TENSORFLOW:
-    import tensorflow as tf
 
 
 class CopiesWeights(keras.optimizers.Optimizer):
@@ -87,7 +84,7 @@ def copied(variable: Any) -> Any:
 
 def _has_value(weight: Any) -> bool:
     """Says, outside any `tf.function`, whether a weight is initialized."""
-    if not _TENSORFLOW:
+    if tf is None:
         return True
     value = weight.value if isinstance(weight, keras.Variable) else weight
     return not isinstance(value, tf.Variable) or bool(value.is_initialized())

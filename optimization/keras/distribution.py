@@ -8,19 +8,19 @@ A step can be taken in three places:
 """
 
 import contextlib
+import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 
-_TENSORFLOW = keras.backend.backend() == "tensorflow"
-if _TENSORFLOW:
-    import tensorflow as tf
+# TensorFlow where it is Keras' backend, else None.
+tf: Any = importlib.import_module("tensorflow") if keras.backend.backend() == "tensorflow" else None
 
 
 def has_strategy() -> bool:
     """Says whether a strategy's scope is open or its `run` is being executed."""
-    return _TENSORFLOW and tf.distribute.has_strategy()
+    return tf is not None and tf.distribute.has_strategy()
 
 
 def in_replica() -> bool:
@@ -30,7 +30,7 @@ def in_replica() -> bool:
 
 def replicas_of(optimizer: keras.optimizers.Optimizer) -> int:
     """Returns the number of replicas of the strategy the optimizer was made under, or 1."""
-    return optimizer._distribution_strategy.num_replicas_in_sync if _TENSORFLOW else 1
+    return optimizer._distribution_strategy.num_replicas_in_sync if tf else 1
 
 
 def sum_over_replicas(gradients: Sequence[Any]) -> Sequence[Any]:
@@ -55,7 +55,7 @@ def strategy_of(variable: Any) -> Any:
 @contextlib.contextmanager
 def creation_scope(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """Where variables may be made: outside any `tf.function`, inside the optimizer's strategy."""
-    if not _TENSORFLOW:
+    if tf is None:
         yield
         return
     with tf.init_scope():

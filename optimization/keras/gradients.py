@@ -23,10 +23,8 @@ import keras
 from keras import ops
 
 from optimization.keras.control import either
+from optimization.keras.distribution import tf
 from optimization.keras.norms import Norm, half_sum_of_squares, root_of_squares, times
-
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
 
 _SMALL = 2**12
 _LOW_PRECISION = ("float16", "bfloat16")
@@ -83,12 +81,12 @@ def is_overwritten(variable: Any) -> bool:
 
 def is_sparse(gradient: Any) -> bool:
     """Says whether a gradient holds some rows only."""
-    return keras.backend.backend() == "tensorflow" and isinstance(gradient, tf.IndexedSlices)
+    return tf is not None and isinstance(gradient, tf.IndexedSlices)
 
 
 def shaped(gradient: Any, shape: Any) -> Any:
     """Returns a dense gradient with its variable's shape, if a graph does not know it."""
-    if keras.backend.backend() != "tensorflow" or gradient.shape.is_fully_defined():
+    if tf is None or gradient.shape.is_fully_defined():
         return gradient
     return tf.ensure_shape(gradient, shape)
 
@@ -242,7 +240,7 @@ def _joined(tensors: Sequence[Any]) -> list[Any]:
 
     An operation takes as long as it takes to copy some thousand numbers.
     """
-    if keras.backend.backend() != "tensorflow":
+    if tf is None:
         return list(tensors)
     together: dict[Any, list[Any]] = {}
     for x in tensors:

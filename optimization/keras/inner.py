@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from optimization.configs.errors import did_you_mean
+from optimization.keras.distribution import tf
 from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.keras.rule_part import rule_arguments
 
@@ -57,7 +58,7 @@ def take_in(optimizer: keras.optimizers.Optimizer, iterations: keras.Variable) -
     """
     optimizer._untrack_variable(optimizer._iterations)
     optimizer._iterations = iterations
-    if keras.backend.backend() == "tensorflow":
+    if tf is not None:
         optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
 
 

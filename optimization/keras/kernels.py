@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import keras
-
 from optimization.keras import norms
 from optimization.keras.compiling import compiled, is_small
+from optimization.keras.distribution import tf
 from optimization.keras.ema import move
 from optimization.keras.functions import FUNCTIONS, KerasArrays
 from optimization.keras.rule_optimizer import decayed, state_as_in, updated
@@ -15,9 +14,6 @@ from optimization.keras.rule_part import numbers_now
 from optimization.rules.arrays import State
 from optimization.rules.layerwise import LayerwiseRule
 from optimization.rules.rule import Numbers, given
-
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
 
 Scalars = Mapping[str, Any]
 

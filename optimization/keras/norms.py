@@ -13,9 +13,7 @@ import keras
 from keras import ops
 
 from optimization.keras.control import either
-
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
+from optimization.keras.distribution import tf
 
 _FOLDS = 16
 _LARGE, _SMALL = 2.0**100, 2.0**-100
@@ -111,7 +109,7 @@ def sum_of_squares(x: Any) -> Any:
 
 def half_sum_of_squares(x: Any) -> Any:
     """Returns sum(x^2) / 2 of a dense tensor, in its dtype."""
-    if keras.backend.backend() == "tensorflow":
+    if tf is not None:
         return tf.nn.l2_loss(x)  # in parallel, and without a tensor of all squares
     return ops.sum(ops.square(x)) / 2
 

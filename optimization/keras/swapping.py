@@ -7,18 +7,15 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from optimization.keras import distribution
 from optimization.keras.control import is_traced
 from optimization.keras.copies import CopiesWeights, MasterWeights, copied
+from optimization.keras.distribution import local_copies, tf
 from optimization.keras.members import Members
 from optimization.keras.paths import saved_names
 from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.keras.state import by_unique_name
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers
-
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
 
 KEPT = "kept/"
 SWAPPED = (
@@ -82,7 +79,7 @@ class Swappable:
     def swap(self) -> None:
         """Exchanges weights and averages; a second call restores both bit for bit."""
         # Inside a `tf.function` it would run once, while tracing.
-        if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
+        if tf is not None and not tf.executing_eagerly():
             raise RuntimeError("`swap()` must be called eagerly, outside any `tf.function`.")
         restoring = self.is_swapped()
         kept, self._aside = self._aside if restoring else {}, {}
@@ -97,7 +94,7 @@ class Swappable:
                 function runs, and no weight is changed; inside a function compiled by XLA or JAX
                 nothing can be raised.
         """
-        if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
+        if tf is not None and not tf.executing_eagerly():
             # The flag is read in the graph, which may have been traced before the swap.
             not_swapped = tf.logical_not(tf.convert_to_tensor(self.swapped))
             return tf.control_dependencies([tf.debugging.Assert(not_swapped, [SWAPPED])])
@@ -125,12 +122,12 @@ class Swappable:
 
 def values_of(variable: Any) -> list[Any]:
     """Returns the value on each device: Keras lets statistics differ between replicas."""
-    return [copied(copy) for copy in distribution.local_copies(variable)]
+    return [copied(copy) for copy in local_copies(variable)]
 
 
 def assign_values(variable: Any, values: Sequence[Any]) -> None:
     """Assigns on each device its value; or the one there is, to all."""
-    for number, copy in enumerate(distribution.local_copies(variable)):
+    for number, copy in enumerate(local_copies(variable)):
         copy.assign(ops.cast(values[number % len(values)], copy.dtype))
 
 

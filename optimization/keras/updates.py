@@ -21,14 +21,12 @@ import keras
 import numpy as np
 
 from optimization.keras.compiling import acts, by_device, copies_of, unconverted
+from optimization.keras.distribution import tf
 from optimization.keras.gradients import Postponed, bare, densify, is_overwritten, is_sparse, shaped
 from optimization.keras.hyperparameters import HyperparameterSchedules
 from optimization.keras.kernels import Kind, Row, Scalars, StackedUpdate, Update, update_of
 from optimization.keras.members import Member, Members, Pairs
 from optimization.keras.rule_part import RulePart
-
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
 
 _PLAIN = (bool, int, float, str, tuple, type(None), np.generic)
 
@@ -99,7 +97,7 @@ class Updates:
 
     def _take_others(self, pairs: Pairs, steps: Any) -> None:
         # On JAX the caller's jit compiles this along with everything else.
-        if self.jit_compile is not True or keras.backend.backend() != "tensorflow":
+        if self.jit_compile is not True or tf is None:
             self._take_plainly(pairs, steps)
             return
         variables = [variable for _, variable in pairs]

@@ -102,7 +102,7 @@ class Accumulate(Stage):
         gradient = gradients.map_values(lambda values: ops.cast(values, total.dtype), gradient)
         if is_overwritten(variable):
             total.assign(ops.maximum(total, gradient))
-        elif keras.backend.backend() != "tensorflow" or distribution.strategy_of(total) is not None:
+        elif distribution.tf is None or distribution.strategy_of(total) is not None:
             total.assign_add(gradients.densify(gradient))
         elif gradients.is_sparse(gradient):
             total._value.scatter_add(gradient)

@@ -4,17 +4,14 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from optimization.keras import gradients
 from optimization.keras.compiling import in_xla
 from optimization.keras.control import conditionally, is_traced
+from optimization.keras.distribution import tf
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
-
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
 
 CHOICES = ("propagate", "skip", "raise")
 _MESSAGE = "The gradients of these variables are not finite:"
@@ -128,7 +125,7 @@ def _raising(
             bad = np.flatnonzero(~np.asarray(flags)).tolist()
             raise NonFiniteGradientError(f"{_MESSAGE} {', '.join(paths[i] for i in bad)}")
 
-    if keras.backend.backend() == "tensorflow" and not tf.executing_eagerly():
+    if tf is not None and not tf.executing_eagerly():
         if in_xla():  # which leaves out every assertion
             raise ValueError(
                 "on_nonfinite='raise' and `max_consecutive_nonfinite` cannot act inside a function "
