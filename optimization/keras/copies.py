@@ -103,7 +103,7 @@ class MasterWeights:
 
     def __init__(self) -> None:
         self._copies: dict[int, keras.Variable] = {}
-        self._by_path: dict[str, keras.Variable] = {}
+        self.by_path: dict[str, keras.Variable] = {}  # that of the weights
 
     def build(
         self,
@@ -120,16 +120,12 @@ class MasterWeights:
                 copy._path = path  # Keras' optimizers look for patterns in it.
                 self._copies[id(variable)] = copy
                 named.append((f"master/{path}", copy))
-        self._by_path = by_unique_name(named)
+        self.by_path = by_unique_name(named)
         return self.of(variables)
 
     def of(self, variables: Sequence[Any]) -> list[Any]:
         """Returns for each variable what is updated: its copy, or itself if it has none."""
         return [self._copies.get(id(variable), variable) for variable in variables]
-
-    def variables_by_path(self) -> dict[str, keras.Variable]:
-        """Returns the copies by the paths of the weights."""
-        return self._by_path
 
     def brought_up_to_date(self, variables: Sequence[Any]) -> list[Any]:
         """Returns what `of` does, after weights that were assigned have been taken over."""

@@ -82,15 +82,13 @@ class WeightAverage(Swappable):
         super().build(optimizer, variables)
         self._add(optimizer, variables)
 
-    def other_weights(self, model: keras.Model) -> list[Any]:
-        """Returns the weights of the model that have no average yet, but need one."""
+    def add_others(self, optimizer: CopiesWeights, model: keras.Model) -> None:
+        """Creates the averages of the model's weights that have none yet, but need one."""
         known = {id(weight) for weight in self.weights}
-        return [w for w in model.weights if id(w) not in known and _is_averaged(w)]
-
-    def add(self, optimizer: CopiesWeights, weights: Sequence[Any]) -> None:
-        """Creates the averages of the weights that trainable variables leave out."""
+        others = [w for w in model.weights if id(w) not in known and _is_averaged(w)]
         before = len(self.variables_by_path())
-        self._add(optimizer, weights)
+        with optimizer.naming(others):
+            self._add(optimizer, others)
         self.loads_later = None
         if self.waiting:
             added = list(self.variables_by_path().items())[before:]

@@ -40,10 +40,6 @@ class Member:
         """The learning rate now."""
         return (self.part or self.optimizer).learning_rate
 
-    def paths(self, paths: Sequence[str]) -> list[str]:
-        """Returns those of its variables, of the paths of all."""
-        return [paths[position] for position in self.positions]
-
     def named(self, paths: Sequence[str]) -> dict[str, keras.Variable]:
         """Returns its state by names, of the paths of its variables, as it was made."""
         optimizer = self.optimizer
@@ -118,7 +114,7 @@ class Members:
         for optimizer in {id(m.optimizer): m.optimizer for m in self.members}.values():
             _exclude(optimizer, list(zip(variables, targets, strict=True)), spared)
             own: list[Any] = [
-                (m.part, [targets[position] for position in m.positions], m.paths(paths))
+                (m.part, [targets[p] for p in m.positions], [paths[p] for p in m.positions])
                 for m in self.members
                 if m.optimizer is optimizer
             ]
@@ -209,7 +205,7 @@ class Members:
         found = {f"groups/{name}/learning_rate": rate for name, rate in items}
         for member in self.members:
             start = "optimizer" if member.name == DEFAULT else f"groups/{member.name}"
-            own = member.named(member.paths(paths)).items()
+            own = member.named([paths[p] for p in member.positions]).items()
             found.update((f"{start}/{path}", variable) for path, variable in own)
         return found
 

@@ -134,9 +134,7 @@ class Average(Stage):
             raise ValueError("`shadow_copy` needs a built model: its weights must exist.")
         self.pipeline.build(model.trainable_variables)
         if isinstance(average, WeightAverage) and not average.trainable_weights_only:
-            others = average.other_weights(model)
-            with self.pipeline.naming(others):
-                average.add(self.pipeline, others)
+            average.add_others(self.pipeline, model)
 
     def swap(self) -> None:
         """Exchanges the weights and their averages; a second call restores them bit for bit.

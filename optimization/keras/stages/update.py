@@ -118,7 +118,7 @@ class Update(Stage):
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         inner = self.members.variables_by_path(self.pipeline.variable_paths)
-        return {**self.masters.variables_by_path(), **inner}
+        return {**self.masters.by_path, **inner}
 
     def inner_variables(self) -> list[keras.Variable]:
         return [v for member in self.members.members for v in member.named(()).values()]
