@@ -169,10 +169,6 @@ class IterateAverage(Swappable):
     the weights are swapped y is kept aside, so that a second swap restores it bit for bit; what
     Keras saves has it too. Only from a checkpoint of variables it is computed. A step of the
     optimizers moves x.
-
-    Args:
-        members: The optimizers, of which some are schedule-free.
-        masters: The float32 copies of low-precision weights.
     """
 
     def __init__(self, members: Members, masters: MasterWeights):

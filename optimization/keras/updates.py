@@ -34,8 +34,8 @@ _PLAIN = (bool, int, float, str, tuple, type(None), np.generic)
 class Updates:
     """Runs the updates of the inner optimizers.
 
-    With `jit_compile` on TensorFlow `FusedUpdates` does what it can; the rest is compiled as a
-    whole if True, and plain if "auto".
+    With `jit_compile` on TensorFlow those are fused that can be; the rest is compiled as a whole if
+    True, and plain if "auto".
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Updates:
         self._members = members
         self._schedules = schedules
         self.jit_compile = jit_compile
-        self._fused = FusedUpdates()
+        self.fused: dict[tuple, Update] = {}  # by what the variables of a kind have in common
         self.compiled: dict[tuple, Any] = {}  # as a whole, by settings and the variables' `id`
 
     @property
@@ -89,11 +89,80 @@ class Updates:
             parts, left = self._members.split(left), []
             for member, own in parts:
                 if member.part is not None:
-                    own = self._fused.update(member.part, own, values, following, share)
+                    own = self._fuse(member.part, own, values, following, share)
                 left += own
         if left:
             self._take_others([(bare(gradient), target) for gradient, target in left], steps)
         return following.keys() - {id(target) for _, target in left}
+
+    @unconverted
+    def _fuse(
+        self,
+        part: RulePart,
+        pairs: Pairs,
+        values: Mapping[str, Any],
+        averages: Mapping[int, Any],
+        share: Any,
+    ) -> Pairs:
+        """Updates variables, and averages by a share; returns the pairs that it can't update.
+
+        Those are updated that are Keras' and are trained once in an update, with dense gradients,
+        where all that belongs to one lies on the device of the optimizer's count of updates. It is
+        all or none for a rule that shares state, which would be moved twice. Averages are by the
+        `id` of the variable.
+        """
+        here, others = _parted(part, pairs, averages)
+        if not here or (others and part.shared):
+            return pairs
+        counted = part.counted(part.learning_rate, values)
+        part.prepare(counted)
+        # Read once; a variable would be read by each call.
+        once_read = {
+            name: tf.convert_to_tensor(counted[name]) for name in ("learning_rate", "done")
+        }
+        scalars = {**counted, **once_read, "share": share}
+        once = by_device([part.optimizer._iterations, *part.shared.values()])
+        shared = [dict(zip(part.shared, copies[1:], strict=True)) for copies in once]
+        devices = [copies[0].device for copies in once]
+        # One tensor of each factor, however many gradients have it
+        constant = functools.cache(tf.constant)
+        # Small variables are updated in the end, together with the others of their kind.
+        waiting: dict[tuple[int, StackedUpdate], tuple[list[Row], Scalars]] = {}
+        for gradient, variable in here:
+            slots, average = part.state_of(variable), averages.get(id(variable))
+            variables = [variable, *slots.values(), *([] if average is None else [average])]
+            kind = Kind(part.rule, part.settings_of(variable), tuple(slots), average is not None)
+            update = self._update_of(kind, variables, gradient)
+            rate, factor = part.rate_of(variable, scalars["learning_rate"]), gradient.factor
+            if isinstance(factor, float):
+                factor = constant(factor, gradient.dtype)
+            for place, copies in enumerate(by_device(variables)):
+                dense = gradient.copies[place] if gradient.copies else gradient.values
+                row = Row(copies, shaped(dense, variable.shape), factor, gradient.divisor)
+                now = {**scalars, "learning_rate": rate, "shared": shared[place]}
+                if isinstance(update, StackedUpdate):
+                    waiting.setdefault((place, update), ([], now))[0].append(row)
+                    continue
+                with tf.device(devices[place]):
+                    update.run(row, now)
+        for (place, stacked), (rows, numbers) in waiting.items():
+            with tf.device(devices[place]):
+                stacked.run_all(rows, numbers)
+        return others
+
+    def _update_of(self, kind: Kind, variables: Sequence[Any], gradient: Postponed) -> Update:
+        numbers = vars(kind.settings).items()
+        key = (
+            *(type(kind.rule), kind.averages),
+            tuple((name, tuple(n) if isinstance(n, list) else n) for name, n in numbers),
+            tuple((tuple(v.shape), v.dtype, v.trainable) for v in variables),
+            gradient.dtype,
+            getattr(gradient.values, "trainable", None),  # it may be a variable
+            (gradient.factor is None, gradient.divisor is None),
+        )
+        if key not in self.fused:
+            self.fused[key] = update_of(kind, variables)
+        return self.fused[key]
 
     def _take_others(self, pairs: Pairs, steps: Any) -> None:
         # On JAX the caller's jit compiles this along with everything else.
@@ -149,88 +218,6 @@ class _Same:
 
     def __hash__(self) -> int:
         return id(self._value)
-
-
-class FusedUpdates:
-    """Updates all variables that it can by compiled functions, and returns the others."""
-
-    def __init__(self) -> None:
-        self._updates: dict[tuple, Update] = {}
-
-    @unconverted
-    def update(
-        self,
-        part: RulePart,
-        pairs: Pairs,
-        values: Mapping[str, Any],
-        averages: Mapping[int, Any],
-        share: Any,
-    ) -> Pairs:
-        """Updates variables, and their averages; returns the pairs of those that it can't update.
-
-        Those are updated that are Keras' and are trained once in an update, with dense gradients,
-        where all that belongs to one lies on the device of the optimizer's count of updates. It is
-        all or none for a rule that shares state, which would be moved twice.
-
-        Args:
-            part: What belongs to the variables, built.
-            pairs: (gradient, variable) pairs.
-            values: Values of schedules, scalars, by hyperparameter.
-            averages: Averages that follow the variables, by `id` of the variable.
-            share: By how much they follow, a scalar; see `ema.move`.
-        """
-        here, others = _parted(part, pairs, averages)
-        if not here or (others and part.shared):
-            return pairs
-        counted = part.counted(part.learning_rate, values)
-        part.prepare(counted)
-        # Read once; a variable would be read by each call.
-        once_read = {
-            name: tf.convert_to_tensor(counted[name]) for name in ("learning_rate", "done")
-        }
-        scalars = {**counted, **once_read, "share": share}
-        once = by_device([part.optimizer._iterations, *part.shared.values()])
-        shared = [dict(zip(part.shared, copies[1:], strict=True)) for copies in once]
-        devices = [copies[0].device for copies in once]
-        # One tensor of each factor, however many gradients have it
-        constant = functools.cache(tf.constant)
-        # Small variables are updated in the end, together with the others of their kind.
-        waiting: dict[tuple[int, StackedUpdate], tuple[list[Row], Scalars]] = {}
-        for gradient, variable in here:
-            slots, average = part.state_of(variable), averages.get(id(variable))
-            variables = [variable, *slots.values(), *([] if average is None else [average])]
-            kind = Kind(part.rule, part.settings_of(variable), tuple(slots), average is not None)
-            update = self._update_of(kind, variables, gradient)
-            rate, factor = part.rate_of(variable, scalars["learning_rate"]), gradient.factor
-            if isinstance(factor, float):
-                factor = constant(factor, gradient.dtype)
-            for place, copies in enumerate(by_device(variables)):
-                dense = gradient.copies[place] if gradient.copies else gradient.values
-                row = Row(copies, shaped(dense, variable.shape), factor, gradient.divisor)
-                now = {**scalars, "learning_rate": rate, "shared": shared[place]}
-                if isinstance(update, StackedUpdate):
-                    waiting.setdefault((place, update), ([], now))[0].append(row)
-                    continue
-                with tf.device(devices[place]):
-                    update.run(row, now)
-        for (place, stacked), (rows, numbers) in waiting.items():
-            with tf.device(devices[place]):
-                stacked.run_all(rows, numbers)
-        return others
-
-    def _update_of(self, kind: Kind, variables: Sequence[Any], gradient: Postponed) -> Update:
-        numbers = vars(kind.settings).items()
-        key = (
-            *(type(kind.rule), kind.averages),
-            tuple((name, tuple(n) if isinstance(n, list) else n) for name, n in numbers),
-            tuple((tuple(v.shape), v.dtype, v.trainable) for v in variables),
-            gradient.dtype,
-            getattr(gradient.values, "trainable", None),  # it may be a variable
-            (gradient.factor is None, gradient.divisor is None),
-        )
-        if key not in self._updates:
-            self._updates[key] = update_of(kind, variables)
-        return self._updates[key]
 
 
 def _parted(part: RulePart, pairs: Pairs, averages: Mapping[int, Any]) -> tuple[Pairs, Pairs]:

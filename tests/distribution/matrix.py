@@ -205,7 +205,7 @@ class Setting:
         values |= {variable.path: variable for variable in self.model.trainable_variables}
         label = combination.label
         found = {f"{label}: {name}": np.array(variable) for name, variable in values.items()}
-        return {**found, f"kinds: {label}": len(optimizer.stage(Update).updates._fused._updates)}
+        return {**found, f"kinds: {label}": len(optimizer.stage(Update).updates.fused)}
 
 
 def names():

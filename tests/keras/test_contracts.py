@@ -102,7 +102,7 @@ def test_compiled_is_plain(kind, fields, monkeypatch):
     assert error(actual, plain) < TOLERANCE.get(kind, 1e-6)
     assert plain.functions == 0
     assert actual.functions >= len(set(SHAPES.values()))
-    for update in actual.optimizer.stage(Update).updates._fused._updates.values():
+    for update in actual.optimizer.stage(Update).updates.fused.values():
         for part, copies in update._compiled.values():
             # What passes from one to the next is smaller than the variable.
             sizes = [output.shape.num_elements() for output in part.outputs]

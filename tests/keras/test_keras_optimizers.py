@@ -39,4 +39,4 @@ def test_it_is_compiled_as_a_whole(make):
     assert relative_error(actual, expected) < 1e-6
     (function,) = compiled.stage(Update).updates.compiled.values()
     assert function.experimental_get_tracing_count() == 1
-    assert not compiled.stage(Update).updates._fused._updates
+    assert not compiled.stage(Update).updates.fused

@@ -96,7 +96,7 @@ def test_compiled_updates_are_the_plain_ones(switches):
         weights.append(final_weights(optimizer, initial, gradients))
     # None is compiled as a whole.
     updates = optimizer.stage(Update).updates
-    assert updates._fused._updates
+    assert updates.fused
     assert not updates.compiled
     # XLA fuses and reorders the same float32 operations.
     assert relative_error(*weights) < 1e-6

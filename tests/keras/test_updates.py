@@ -89,7 +89,7 @@ class Training:
     @property
     def functions(self):
         """How many kinds of update there are."""
-        return len(self.optimizer.stage(Update).updates._fused._updates)
+        return len(self.optimizer.stage(Update).updates.fused)
 
     def state(self):
         named = self.optimizer.variables_by_path()
@@ -554,7 +554,7 @@ def test_norms_are_left_to_tensorflow(monkeypatch):
     # ratio to its step.
     shapes = {tuple(variable.shape) for variable in training.variables}
     assert _types(training).count("L2Loss") == len(shapes) + len(training.variables)
-    for update in training.optimizer.stage(Update).updates._fused._updates.values():
+    for update in training.optimizer.stage(Update).updates.fused.values():
         for part, _ in update._compiled.values():
             types = {operation.type for operation in part.graph.get_operations()}
             assert not {"L2Loss", "Mean"} & types
