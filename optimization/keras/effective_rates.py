@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from optimization.keras.functions import FUNCTIONS
 from optimization.keras.gradients import compute_dtype
 from optimization.keras.paths import path_of
 from optimization.keras.pipeline import PipelineOptimizer
 from optimization.keras.rule_optimizer import RuleOptimizer
+from optimization.keras.rule_part import FUNCTIONS
 from optimization.keras.stages.update import Update
 from optimization.rules.adafactor_formula import AdafactorFormula
 from optimization.rules.arrays import State

@@ -11,8 +11,8 @@ from keras import ops
 from optimization.configs.printing import by_arguments
 from optimization.keras.control import is_traced
 from optimization.keras.copies import CopiesWeights
-from optimization.keras.functions import steps_since
 from optimization.keras.gradients import is_overwritten
+from optimization.keras.rule_part import steps_since
 from optimization.keras.state import by_unique_name, load
 from optimization.keras.swapping import SWAPPED, Swappable, assign_values, values_of
 

@@ -8,9 +8,8 @@ from optimization.keras import norms
 from optimization.keras.compiling import compiled, is_small
 from optimization.keras.distribution import tf
 from optimization.keras.ema import move
-from optimization.keras.functions import FUNCTIONS, KerasArrays
 from optimization.keras.rule_optimizer import decayed, state_as_in, updated
-from optimization.keras.rule_part import numbers_now
+from optimization.keras.rule_part import FUNCTIONS, KerasArrays, numbers_now
 from optimization.rules.arrays import State
 from optimization.rules.layerwise import LayerwiseRule
 from optimization.rules.rule import Numbers, given

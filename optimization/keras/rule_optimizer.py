@@ -16,10 +16,9 @@ from optimization.configs import printing
 from optimization.configs.documentation import complete
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.configs.float32 import in_float32
-from optimization.keras.functions import FUNCTIONS
 from optimization.keras.gradients import compute_dtype, densify, is_sparse, shaped, with_values
 from optimization.keras.paths import Among, path_of
-from optimization.keras.rule_part import RulePart, rule_arguments
+from optimization.keras.rule_part import FUNCTIONS, RulePart, rule_arguments
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers, Rule, given, not_the_step
 from optimization.schedules.keras_schedules import build_schedule
