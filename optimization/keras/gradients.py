@@ -50,7 +50,6 @@ class Postponed:
 
     @property
     def dtype(self) -> Any:
-        """The dtype of the gradient."""
         return self.values.dtype
 
     def times(self, factor: Any) -> "Postponed":

@@ -23,7 +23,6 @@ _PIPELINE_ARGUMENTS = (
 
 
 def check_wrappable(optimizer: Any) -> None:
-    """Raises if an optimizer can't be wrapped."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(
             f"Argument `optimizer` must be a keras.optimizers.Optimizer, received: {optimizer!r}"

@@ -269,7 +269,6 @@ class _Stacked(KerasArrays):
 
 
 def update_of(kind: Kind, variables: Sequence[Any]) -> Update:
-    """Returns the update of a kind."""
     rule, shape = kind.rule, tuple(variables[0].shape)
     alike = all(tuple(variable.shape) in (shape, ()) for variable in variables)
     layerwise = isinstance(rule, LayerwiseRule)

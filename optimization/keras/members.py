@@ -37,7 +37,6 @@ class Member:
 
     @property
     def learning_rate(self) -> Any:
-        """The learning rate now."""
         return (self.part or self.optimizer).learning_rate
 
     def named(self, paths: Sequence[str]) -> dict[str, keras.Variable]:

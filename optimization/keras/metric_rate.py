@@ -45,7 +45,6 @@ class FollowedRate:
         return float(keras.ops.convert_to_numpy(self._owner.learning_rate))
 
     def set(self) -> None:
-        """Gives the optimizer the machine's rate."""
         self._owner.learning_rate = self.machine.rates[0]
 
 

@@ -56,7 +56,6 @@ class Norm:
         return Norm(root, ops.ones_like(root))
 
     def __gt__(self, bound: Any) -> Any:
-        """Says whether the norm is above a bound."""
         return self.value > bound
 
 
@@ -141,8 +140,6 @@ def squares_along_last(x: Any) -> Any:
 
 
 def norms_along_last(x: Any) -> Norm:
-    """Returns the norms along the last axis."""
-
     def squares(tensors: Sequence[Any], factor: Any) -> Any:
         return squares_along_last(times(tensors[0], None if factor is None else factor[..., None]))
 

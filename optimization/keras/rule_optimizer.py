@@ -140,7 +140,6 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             setattr(self, f"_{name}", variable)
 
     def part_of(self, variable: Any) -> RulePart:
-        """Returns what belongs to a variable."""
         return self._parts[self._get_variable_index(variable)]
 
     def state_of(self, index: int) -> dict[str, keras.Variable]:
@@ -148,7 +147,6 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         return self._parts[index].state_of(self._trainable_variables[index])
 
     def is_decayed(self, variable: Any) -> bool:
-        """Says whether weight decay acts on a variable."""
         part = self.part_of(variable)
         return any(part.rule.decay_rates(part.settings_of(variable)))
 

@@ -87,7 +87,6 @@ class RulePart:
         paths: Sequence[str],
         shapes: Mapping[str, Sequence[int]],
     ) -> None:
-        """Creates the state."""
         index, usual = self.optimizer._get_variable_index, self.rule.variable_settings
         own = self.rule.all_settings(paths, shapes)
         places = [index(variable) for variable in variables]
@@ -126,7 +125,6 @@ class RulePart:
 
     @property
     def learning_rate(self) -> Any:
-        """The learning rate now."""
         return rate_now(self.optimizer, self._rate, self._multiplier)
 
     def own_of(self, variable: Any) -> dict[str, Any]:

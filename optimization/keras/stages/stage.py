@@ -46,7 +46,6 @@ class Batch:
 
     @property
     def pairs(self) -> GradsAndVars:
-        """The (gradient, variable) pairs."""
         return list(zip(self.grads, self.variables, strict=True))
 
     def with_grads(self, grads: Sequence[Any]) -> "Batch":
