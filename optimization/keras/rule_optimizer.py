@@ -24,12 +24,7 @@ from optimization.rules.rule import Numbers, Rule, given, not_the_step
 from optimization.schedules.keras_schedules import build_schedule
 from optimization.schedules.scaled import rate_text
 
-_BASE = {
-    name
-    for cls in keras.optimizers.Optimizer.__mro__  # TensorFlow's part of it takes anything
-    if "__init__" in vars(cls) and cls is not object
-    for name in inspect.signature(cls.__init__).parameters
-} - {"self", "args", "kwargs"}
+_BASE = printing.defaults(keras.optimizers.Optimizer).keys()
 _SERIALIZATION = {"get_config", "from_config"}
 _ARGUMENTS = """
 Besides, it takes the arguments of `keras.optimizers.Optimizer`.
@@ -132,7 +127,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         for part, variables, paths in parts:
             part.build(variables, paths, among.shapes)
         # As Keras' optimizers have them, for whoever asks for `_momentums`.
-        states = [self.state_of(index) for index in range(len(self._parts))]
+        states = [part.state_of(v) for part, variables, _ in parts for v in variables]
         for slot in self.rule.slots:
             if slot.plural and any(slot.name in state for state in states):
                 setattr(self, f"_{slot.plural}", [state.get(slot.name) for state in states])
@@ -141,10 +136,6 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     def part_of(self, variable: Any) -> RulePart:
         return self._parts[self._get_variable_index(variable)]
-
-    def state_of(self, index: int) -> dict[str, keras.Variable]:
-        """Returns the state of a variable, by the names of the slots."""
-        return self._parts[index].state_of(self._trainable_variables[index])
 
     def is_decayed(self, variable: Any) -> bool:
         part = self.part_of(variable)

@@ -27,7 +27,7 @@ def test_slots_hold_float32_at_least(dtype, expected):
     assert compute_dtype(variable) == expected
     optimizer = LAMB()
     optimizer.build([variable])
-    slot = optimizer.state_of(0)["momentum"]
+    slot = optimizer.part_of(variable).state_of(variable)["momentum"]
     assert (slot.dtype, tuple(slot.shape)) == (expected, (2,))
     assert slot.path.endswith("a_kernel_momentum")
     np.testing.assert_array_equal(slot.numpy(), 0)
