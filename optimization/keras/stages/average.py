@@ -51,6 +51,8 @@ class Average(Stage):
                 )
             self._average = IterateAverage(update.members, update.masters)
         update.average = self._average
+        if self._average is not None:
+            self.weights = self._average.weights
         self._masters = update.masters
 
     # State
@@ -62,10 +64,6 @@ class Average(Stage):
     def build(self, variables: Sequence[Any]) -> None:
         if self._average is not None:
             self._average.build(self.pipeline, variables)
-
-    @property
-    def weights(self) -> Sequence[Any]:
-        return () if self._average is None else self._average.weights
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         if self._average is None or self._average.swapped is None:
