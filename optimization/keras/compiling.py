@@ -5,23 +5,12 @@ from typing import Any
 
 import keras
 
-from optimization.keras.distribution import in_replica, local_copies, tf
+from optimization.keras.control import local_copies, tf
 
 if tf is not None:
     from tensorflow.python.ops import control_flow_util  # the public API has no such question
 
 _SMALL = 2**14  # Fewer entries are copied in less time than a call takes.
-
-
-def acts(setting: bool | str) -> bool:
-    """Says whether updates are to be fused here and now, by the setting of `jit_compile`.
-
-    "auto" is for graphs, where tracing is paid once. A graph that XLA compiles as a whole needs no
-    functions inside.
-    """
-    if not setting or tf is None or in_replica():
-        return False
-    return setting is True if tf.executing_eagerly() else not in_xla()
 
 
 def in_xla() -> bool:

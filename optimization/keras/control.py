@@ -1,14 +1,69 @@
-"""What happens on a condition known only when it runs, on every backend.
+"""Where code runs, with which backend, and what happens on a condition known only then.
 
-Only what is chosen acts, inside functions compiled by TensorFlow or JAX too.
+A step can be taken in three places:
+
+- no strategy of `tf.distribute`: nothing to reduce;
+- inside `strategy.run`: each replica holds its own gradients, to be reduced;
+- outside `run` with an optimizer made under a strategy: `run` has returned reduced gradients.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 
-from optimization.keras.distribution import in_replica, tf
+# TensorFlow where it is Keras' backend, else None.
+tf: Any = importlib.import_module("tensorflow") if keras.backend.backend() == "tensorflow" else None
+
+
+def has_strategy() -> bool:
+    """Says whether a strategy's scope is open or its `run` is being executed."""
+    return tf is not None and tf.distribute.has_strategy()
+
+
+def in_replica() -> bool:
+    """Says whether this code runs inside a strategy's `run`."""
+    return has_strategy() and tf.distribute.get_replica_context() is not None
+
+
+def replicas_of(optimizer: keras.optimizers.Optimizer) -> int:
+    """Returns the number of replicas of the strategy the optimizer was made under, or 1."""
+    return optimizer._distribution_strategy.num_replicas_in_sync if tf else 1
+
+
+def sum_over_replicas(gradients: Sequence[Any]) -> Sequence[Any]:
+    """Sums each gradient over the replicas; inside `strategy.run` only."""
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+
+
+def local_copies(variable: keras.Variable) -> list[Any]:
+    """Returns the copies of a variable on this process' devices; itself if it has none."""
+    strategy = strategy_of(variable)
+    if strategy is None:
+        return [variable]
+    return list(strategy.experimental_local_results(variable.value))
+
+
+def strategy_of(variable: Any) -> Any:
+    """Returns the strategy a variable was made under, or None."""
+    return getattr(getattr(variable, "value", variable), "distribute_strategy", None)
+
+
+@contextlib.contextmanager
+def creation_scope(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Where variables may be made: outside any `tf.function`, inside the optimizer's strategy."""
+    if tf is None:
+        yield
+        return
+    with tf.init_scope():
+        # Entering the default strategy's scope would hide a scope that is open.
+        own = optimizer._distribution_strategy
+        is_open = tf.distribute.has_strategy() or own is tf.distribute.get_strategy()
+        with contextlib.nullcontext() if is_open else own.scope():
+            yield
 
 
 def is_traced(value: Any) -> bool:
@@ -32,6 +87,8 @@ def conditionally(
     otherwise: Callable[..., None] = _nothing,
 ) -> None:
     """Calls `function(*args)` if a predicate holds, else `otherwise(*args)`.
+
+    Only what is called acts, inside functions compiled by TensorFlow or JAX too.
 
     Args:
         predicate: A boolean scalar, the same on every replica.

@@ -6,8 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.keras.control import conditionally
-from optimization.keras.distribution import tf
+from optimization.keras.control import conditionally, tf
 from optimization.keras.gradients import compute_dtype, is_overwritten
 from optimization.keras.state import by_unique_name
 

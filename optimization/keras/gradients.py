@@ -16,14 +16,13 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from optimization.keras.control import either
-from optimization.keras.distribution import tf
+from optimization.keras.control import either, tf
 from optimization.keras.norms import Norm, half_sum_of_squares, root_of_squares, times
 
 _SMALL = 2**12
@@ -221,13 +220,10 @@ def global_norm(gradients: Sequence[Any]) -> Norm:
     joined = [_joined(values) for _, values in parts.values()]
     counts = [len(values) for values in joined]
 
-    def half_squares(values: Iterable[Any], unit: Any) -> Any:
-        halves = [ops.cast(half_sum_of_squares(times(x, unit)), "float32") for x in values]
-        return ops.sum(ops.stack(halves))
-
     def squares(tensors: Sequence[Any], unit: Any) -> Any:
-        factors, values = tensors[: len(counts)], iter(tensors[len(counts) :])
-        sums = [half_squares(itertools.islice(values, count), unit) for count in counts]
+        factors, values = tensors[: len(counts)], tensors[len(counts) :]
+        halves = (ops.cast(half_sum_of_squares(times(x, unit)), "float32") for x in values)
+        sums = [ops.sum(ops.stack([*itertools.islice(halves, count)])) for count in counts]
         return 2 * sum(ops.square(f) * each for f, each in zip(factors, sums, strict=True))
 
     factors = [ops.convert_to_tensor(factor, "float32") for factor in factors]

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from optimization.configs.errors import did_you_mean
-from optimization.keras.distribution import tf
+from optimization.keras.control import tf
 from optimization.keras.rule_optimizer import RuleOptimizer
 from optimization.keras.rule_part import rule_arguments
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from optimization.keras import norms
 from optimization.keras.compiling import compiled, is_small
-from optimization.keras.distribution import tf
+from optimization.keras.control import tf
 from optimization.keras.ema import move
 from optimization.keras.rule_optimizer import decayed, state_as_in, updated
 from optimization.keras.rule_part import FUNCTIONS, KerasArrays, numbers_now
@@ -241,7 +241,7 @@ class StackedUpdate(Update):
         g = Row([], gradients, factor, None).gradient()
         state = state_as_in(kind.rule, dict(zip(kind.slots, stacked[1:], strict=False)))
         h = numbers_now(kind.settings, scalars, g.dtype.name)
-        w = updated(kind.rule, g, stacked[0], state, h, _Stacked())
+        w = updated(kind.rule, g, stacked[0], state, h, _Stacked(FUNCTIONS.module))
         changed = {0: w, **{1 + kind.slots.index(name): x for name, x in state.moved().items()}}
         if kind.averages:
             share = tf.cast(scalars["share"], g.dtype)

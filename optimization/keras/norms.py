@@ -12,8 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.keras.control import either
-from optimization.keras.distribution import tf
+from optimization.keras.control import either, tf
 
 _FOLDS = 16
 _LARGE, _SMALL = 2.0**100, 2.0**-100

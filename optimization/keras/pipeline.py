@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from optimization.keras import distribution, gradients, paths
+from optimization.keras import control, gradients, paths
 from optimization.keras.compiling import translation, unconverted
 from optimization.keras.copies import CopiesWeights
 from optimization.keras.inner import check_wrappable, portable, take_in
@@ -140,7 +140,7 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
     def _apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None, translation: Any
     ) -> None:
-        if distribution.has_strategy() and not distribution.in_replica():
+        if control.has_strategy() and not control.in_replica():
             raise RuntimeError(
                 "`apply` must be called outside `strategy.scope()`, or inside `strategy.run`."
             )
@@ -301,7 +301,7 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
         self._paths = [*self._paths, *found]
         keys = map(self._var_key, variables)
         self._path_by_key = {**self._path_by_key, **dict(zip(keys, found, strict=True))}
-        with distribution.creation_scope(self):
+        with control.creation_scope(self):
             yield
 
     def path_of(self, variable: Any) -> str:

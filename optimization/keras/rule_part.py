@@ -20,9 +20,6 @@ from optimization.rules.rule import Numbers, Rule, Slot, given
 class KerasArrays(Arrays):
     """Arrays of the backend of Keras."""
 
-    def __init__(self) -> None:
-        super().__init__(ops)
-
     def rsqrt(self, x: Any) -> Any:
         return ops.rsqrt(x)
 
@@ -44,7 +41,7 @@ def steps_since(steps: Any, start: int, dtype: str = "float32") -> Any:
     return ops.cast(steps - start, dtype)
 
 
-FUNCTIONS = KerasArrays()
+FUNCTIONS = KerasArrays(ops)
 
 
 class RulePart:

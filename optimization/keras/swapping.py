@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from optimization.keras.control import is_traced
+from optimization.keras.control import is_traced, local_copies, tf
 from optimization.keras.copies import CopiesWeights, MasterWeights, copied
-from optimization.keras.distribution import local_copies, tf
 from optimization.keras.members import Members
 from optimization.keras.paths import saved_names
 from optimization.keras.rule_optimizer import RuleOptimizer

@@ -20,8 +20,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from optimization.keras.compiling import acts, by_device, copies_of, unconverted
-from optimization.keras.distribution import tf
+from optimization.keras.compiling import by_device, copies_of, in_xla, unconverted
+from optimization.keras.control import in_replica, tf
 from optimization.keras.gradients import Postponed, bare, densify, is_overwritten, is_sparse, shaped
 from optimization.keras.hyperparameters import HyperparameterSchedules
 from optimization.keras.kernels import Kind, Row, Scalars, StackedUpdate, Update, update_of
@@ -49,8 +49,14 @@ class Updates:
 
     @property
     def are_fused(self) -> bool:
-        """Whether updates are fused here and now; otherwise gradients can't be `Postponed`."""
-        return acts(self.jit_compile)
+        """Whether updates are fused here and now; otherwise gradients can't be `Postponed`.
+
+        "auto" is for graphs, where tracing is paid once. A graph that XLA compiles as a whole needs
+        no functions inside.
+        """
+        if not self.jit_compile or tf is None or in_replica():
+            return False
+        return self.jit_compile is True if tf.executing_eagerly() else not in_xla()
 
     def postponed(self, pairs: Pairs) -> Pairs:
         """Returns (gradient, variable) pairs whose factors may wait for the update.

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from optimization.keras import distribution, gradients
+from optimization.keras import gradients
 from optimization.keras.compiling import Clearing, copies_of
-from optimization.keras.control import conditionally
+from optimization.keras.control import conditionally, strategy_of, tf
 from optimization.keras.gradients import Postponed, compute_dtype, is_overwritten
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.state import by_unique_name
@@ -102,7 +102,7 @@ class Accumulate(Stage):
         gradient = gradients.map_values(lambda values: ops.cast(values, total.dtype), gradient)
         if is_overwritten(variable):
             total.assign(ops.maximum(total, gradient))
-        elif distribution.tf is None or distribution.strategy_of(total) is not None:
+        elif tf is None or strategy_of(total) is not None:
             total.assign_add(gradients.densify(gradient))
         elif gradients.is_sparse(gradient):
             total._value.scatter_add(gradient)

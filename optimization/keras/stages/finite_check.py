@@ -9,8 +9,7 @@ from keras import ops
 
 from optimization.keras import gradients
 from optimization.keras.compiling import in_xla
-from optimization.keras.control import conditionally, is_traced
-from optimization.keras.distribution import tf
+from optimization.keras.control import conditionally, is_traced, tf
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 
 CHOICES = ("propagate", "skip", "raise")

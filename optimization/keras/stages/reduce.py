@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from optimization.keras import distribution
+from optimization.keras import control
 from optimization.keras.compiling import translated
 from optimization.keras.gradients import Postponed, compute_dtype, convert, is_sparse
 from optimization.keras.stages.stage import Batch, GradsAndVars, Rest, Stage, argument
@@ -31,10 +31,10 @@ class Reduce(Stage):
 
     def attach(self, pipeline: Any) -> None:
         super().attach(pipeline)
-        self._under_strategy = distribution.has_strategy()
+        self._under_strategy = control.has_strategy()
 
     def check(self, variables: Sequence[Any]) -> None:
-        distributed = any(distribution.strategy_of(variable) is not None for variable in variables)
+        distributed = any(control.strategy_of(variable) is not None for variable in variables)
         if distributed and not self._under_strategy:
             raise ValueError(
                 "The variables were made under a tf.distribute strategy: make the optimizer inside "
@@ -42,7 +42,7 @@ class Reduce(Stage):
             )
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        if self._under_strategy and not distribution.in_replica():
+        if self._under_strategy and not control.in_replica():
             # Outside `run`: what it returned was aggregated there, by `aggregate_gradients`.
             lazily = batch.updates.are_fused
             batch = batch.with_grads([self._local(gradient, lazily) for gradient in batch.grads])
@@ -72,7 +72,7 @@ class Reduce(Stage):
             A list of pairs.
         """
         pairs = list(grads_and_vars)
-        return self._aggregated(pairs) if distribution.in_replica() else pairs
+        return self._aggregated(pairs) if control.in_replica() else pairs
 
     def _aggregated(self, pairs: GradsAndVars, translation: Any = None) -> GradsAndVars:
         present = [pair for pair in pairs if pair[0] is not None]
@@ -80,10 +80,10 @@ class Reduce(Stage):
             return pairs
         if self.gradient_aggregator is not None:
             present = list(translated(self.gradient_aggregator, translation)(present))
-        elif distribution.in_replica():
+        elif control.in_replica():
             # TensorFlow can't sum bfloat16 over devices; float16 would overflow or lose digits.
             wide = [convert(gradient, compute_dtype(gradient)) for gradient, _ in present]
-            sums = distribution.sum_over_replicas(wide)
+            sums = control.sum_over_replicas(wide)
             present = list(zip(sums, (variable for _, variable in present), strict=True))
         remaining = iter(present)
         return [pair if pair[0] is None else next(remaining) for pair in pairs]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 
 from optimization.configs.group_config import LayerDecayConfig
-from optimization.keras import distribution
+from optimization.keras import control
 from optimization.keras.copies import MasterWeights
 from optimization.keras.group_table import GroupRow, format_group_table, highest_rates, table_row
 from optimization.keras.groups import ParamGroup, owning_layer_types
@@ -96,7 +96,7 @@ class Update(Stage):
         self._layer_types = owning_layer_types(model)
 
     def check(self, variables: Sequence[Any]) -> None:
-        replicas = distribution.replicas_of(self.pipeline)
+        replicas = control.replicas_of(self.pipeline)
         if self.jit_compile is True and replicas > 1:
             raise ValueError(
                 'Argument `jit_compile` must be "auto" or False on more than one replica, '
