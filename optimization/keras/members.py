@@ -182,21 +182,20 @@ class Members:
     def _rate_source(self, group: ParamGroup | None) -> Any:
         """Returns the rate before multiplication, as `rate_now` takes it."""
         rate = self.rate_of(group)
-        if rate is self._default._learning_rate:
+        if group is None or rate is self._default._learning_rate:
             return None
         if isinstance(rate, keras.Variable):
             rate = float(keras.ops.convert_to_numpy(rate))
         if callable(rate):
             return rate
-        name = DEFAULT if group is None else group.label
-        if name not in self._rates:
-            self._rates[name] = self._pipeline.add_variable(
+        if group.label not in self._rates:
+            self._rates[group.label] = self._pipeline.add_variable(
                 (),
                 initializer=keras.initializers.Constant(rate),
                 aggregation="only_first_replica",
                 name=f"learning_rate_{len(self._rates)}",
             )
-        return self._rates[name]
+        return self._rates[group.label]
 
     def variables_by_path(self, paths: Sequence[str]) -> dict[str, keras.Variable]:
         """Returns the variables of the inner optimizers, and learning rates of groups, by path."""
