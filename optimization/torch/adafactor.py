@@ -10,8 +10,7 @@ from optimization.configs.errors import ConfigError
 from optimization.rules.adafactor import AdafactorConfig
 from optimization.rules.rule import Numbers
 from optimization.torch.derived import native_class
-from optimization.torch.functions import FUNCTIONS
-from optimization.torch.list_state import ListState
+from optimization.torch.functions import FUNCTIONS, ListState
 from optimization.torch.lists import Scalars, Tensors, number
 from optimization.torch.rule_optimizer import RuleOptimizer, zeros_like
 

@@ -1,40 +1,83 @@
-"""The functions that formulas compute with, over lists of tensors."""
+"""The functions and the state that formulas compute with, over lists of tensors."""
 
+import functools
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optimization.configs.errors import nearest_or_all
-from optimization.rules.arrays import function_names
+from optimization.rules.arrays import Arrays, State
 from optimization.torch.gradients import norms
-from optimization.torch.lists import Scalars, Tensors, as_plain
+from optimization.torch.lists import Array, Scalars, Slots, Tensors, as_plain, for_each
 
 
-class Lists:
+def _elementwise(name: str, of_number: Callable[[float], float]) -> Any:
+    """Returns a function of lists, tensors and numbers that torch has under a name."""
+
+    def of(x: Any) -> Any:
+        return getattr(x, name)() if isinstance(x, Tensor) else of_number(x)
+
+    def function(x: Any) -> Any:
+        if isinstance(x, Tensors):
+            return x.apply(name)
+        return x.map(of) if isinstance(x, Scalars) else of(x)
+
+    return staticmethod(function)
+
+
+def _extreme(name: str, of_numbers: Callable[[Any, Any], Any]) -> Any:
+    """Returns the function of two that torch has as "maximum" or "minimum"."""
+    bound = "min" if name == "maximum" else "max"
+
+    def of(x: Any, y: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x.clamp(**{bound: y})
+        return y.clamp(**{bound: x}) if isinstance(y, Tensor) else of_numbers(x, y)
+
+    def function(x: Any, y: Any) -> Any:
+        if isinstance(y, Array) and not isinstance(x, Tensors):
+            x, y = y, x
+        if isinstance(x, Tensors):
+            return x.apply(name, y.tensors() if isinstance(y, Tensors) else as_plain(y))
+        return x.map(of, y) if isinstance(x, Scalars) else of(x, y)
+
+    return staticmethod(function)
+
+
+def _reduced(name: str, x: Tensors, axis: Any = None, keepdims: bool = False) -> Any:
+    if axis is None and not keepdims:
+        return Scalars([getattr(tensor, name)() for tensor in x.tensors()])
+    return x.map(lambda tensor: getattr(tensor, name)(dim=axis, keepdim=keepdims))
+
+
+def _one_of(condition: Any, x: Any, y: Any) -> Any:
+    if not isinstance(condition, Tensor):
+        return x if condition else y
+    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
+        x = torch.tensor(x, dtype=torch.float64, device=condition.device)  # not the usual float32
+    return torch.where(condition, x, y)
+
+
+class Lists(Arrays):
     """What a formula calls `xp`, for lists of tensors, numbers, and numbers of each tensor.
 
-    What is not described here is as in NumPy.
+    What is not described here is as in `Arrays`, or in NumPy.
     """
 
-    def __getattr__(self, name: str) -> Any:
-        near = nearest_or_all(name, function_names())
-        raise AttributeError(f"a formula has no function {name!r}{near}")
+    abs = _elementwise("abs", abs)
+    sqrt = _elementwise("sqrt", math.sqrt)
+    expm1 = _elementwise("expm1", math.expm1)
+    maximum, minimum = _extreme("maximum", max), _extreme("minimum", min)
+    mean = staticmethod(functools.partial(_reduced, "mean"))
+    sum = staticmethod(functools.partial(_reduced, "sum"))
+    power = staticmethod(operator.pow)
 
     @staticmethod
     def keep(x: Any) -> Any:
-        """Returns x, which may be used more than once."""
         return x.keep() if isinstance(x, Tensors) else x
-
-    @staticmethod
-    def abs(x: Any) -> Any:
-        return _each(x, "abs", abs)
-
-    @staticmethod
-    def sqrt(x: Any) -> Any:
-        return _each(x, "sqrt", lambda y: y.sqrt() if isinstance(y, Tensor) else math.sqrt(y))
 
     @classmethod
     def rsqrt(cls, x: Any) -> Any:
@@ -47,30 +90,6 @@ class Lists:
     @staticmethod
     def square(x: Any) -> Any:
         return x * x
-
-    @staticmethod
-    def power(x: Any, y: Any) -> Any:
-        return x**y
-
-    @staticmethod
-    def expm1(x: Any) -> Any:
-        return _each(x, "expm1", lambda y: y.expm1() if isinstance(y, Tensor) else math.expm1(y))
-
-    @staticmethod
-    def maximum(x: Any, y: Any) -> Any:
-        return _extreme(x, y, "maximum")
-
-    @staticmethod
-    def minimum(x: Any, y: Any) -> Any:
-        return _extreme(x, y, "minimum")
-
-    @staticmethod
-    def mean(x: Tensors, axis: Any = None, keepdims: bool = False) -> Any:
-        return _reduced(x, "mean", axis, keepdims)
-
-    @staticmethod
-    def sum(x: Tensors, axis: Any = None, keepdims: bool = False) -> Any:
-        return _reduced(x, "sum", axis, keepdims)
 
     @staticmethod
     def expand_dims(x: Tensors, axis: int) -> Tensors:
@@ -86,7 +105,6 @@ class Lists:
 
     @staticmethod
     def resolution(x: Tensors) -> float:
-        """Returns the distance from 1 to the next number of the dtype of x."""
         return torch.finfo(x.raw()[0].dtype).eps
 
     @staticmethod
@@ -100,28 +118,14 @@ class Lists:
 
     @staticmethod
     def lerp(x: Tensors, y: Tensors, share: float) -> Tensors:
-        """Returns what is a share of the way from x to y."""
         return Tensors(list(torch._foreach_lerp(x.tensors(), y.tensors(), share)), own=True)
 
     @staticmethod
-    def one_minus_power(beta: Any, t: Any) -> Any:
-        """Returns 1 - beta^t, exact to the last bits where that is a small difference."""
-
-        def of(t: Any) -> Any:
-            if beta == 0 or isinstance(t, Tensor) or isinstance(beta, Tensor):
-                return 1 - beta**t
-            return -math.expm1(t * math.log(beta))
-
-        return t.map(of) if isinstance(t, Scalars) else of(t)
-
-    @staticmethod
     def where(condition: Any, x: Any, y: Any) -> Any:
-        if isinstance(condition, Tensors) or not isinstance(condition, Scalars):
-            return _chosen(condition, x, y)
-        if isinstance(x, Tensors) or isinstance(y, Tensors):
-            conditions = Tensors([torch.as_tensor(each) for each in condition.values])
-            return _chosen(conditions, x, y)
-        return condition.map(_one_of, x, y)
+        if isinstance(condition, Scalars) and (isinstance(x, Tensors) or isinstance(y, Tensors)):
+            condition = Tensors([torch.as_tensor(each) for each in condition.values])
+        is_one = not isinstance(condition, Array)
+        return _one_of(condition, x, y) if is_one else condition.map(_one_of, x, y)
 
     @staticmethod
     def matmul(x: Tensors, y: Tensors) -> Tensors:
@@ -135,7 +139,6 @@ class Lists:
 
     @staticmethod
     def to_matrix(x: Tensors, outputs_first: bool) -> Tensors:
-        """Returns matrices, or kernels as such, with their shorter axis first."""
         del outputs_first  # so it is in PyTorch
 
         def matrix(each: Tensor) -> Tensor:
@@ -146,75 +149,81 @@ class Lists:
 
     @staticmethod
     def from_matrix(x: Tensors, like: Tensors, outputs_first: bool) -> Tensors:
-        """Returns what `to_matrix` returned in the form that it had, that of other tensors."""
         del outputs_first
         pairs = zip(x.keep().tensors(), like.tensors(), strict=True)
         return Tensors([(m if len(w) == m.shape[0] else m.mT).reshape(w.shape) for m, w in pairs])
 
     @staticmethod
-    def width(x: Tensors) -> Scalars:
-        """Returns the length of the last axis of each."""
+    def width(x: Tensors) -> Any:
         return Scalars([each.shape[-1] for each in x.tensors()])
 
     @staticmethod
     def norm(x: Tensors, wide: bool = False) -> Scalars:
-        """Returns the L2 norm of each tensor."""
         del wide  # None is infinite or 0 that is not.
         return Scalars(norms(x.tensors()))
 
     @staticmethod
     def ratio(a: Scalars, b: Scalars, coefficient: Any = 1.0) -> Scalars:
-        """Returns coefficient * a / b, or 1 where one of the two norms is 0."""
         above, below = torch.stack(a.values), torch.stack(b.values)
         ratios = torch.where((above > 0) & (below > 0), coefficient * above / below, 1.0)
         return Scalars(ratios.unbind())
 
 
-def _chosen(condition: Any, x: Any, y: Any) -> Any:
-    return (
-        condition.map(_one_of, x, y) if isinstance(condition, Tensors) else _one_of(condition, x, y)
-    )
+FUNCTIONS = Lists(torch)
 
 
-def _one_of(condition: Any, x: Any, y: Any) -> Any:
-    if not isinstance(condition, Tensor):
-        return x if condition else y
-    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
-        x = torch.tensor(x, dtype=torch.float64, device=condition.device)  # not the usual float32
-    return torch.where(condition, x, y)
+class ListState(State):
+    """What a formula calls `s`: the state of some variables, by the names of the slots.
 
+    Slots move in place.
+    """
 
-def _reduced(x: Tensors, name: str, axis: Any, keepdims: bool) -> Any:
-    if axis is None and not keepdims:
-        return Scalars([getattr(tensor, name)() for tensor in x.tensors()])
-    axes = axis if axis is not None else ()
-    return x.map(lambda tensor: getattr(tensor, name)(dim=axes, keepdim=keepdims))
+    def __init__(self, slots: Mapping[str, list[Tensor]]):
+        super().__init__({name: Slots(tensors) for name, tensors in slots.items()})
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        slot, value = self._moving(name, value)
+        torch._foreach_copy_(slot.raw(), value.tensors())
 
-def _each(x: Any, name: str, function: Callable[[Any], Any]) -> Any:
-    if isinstance(x, Tensors):
-        return x.apply(name)
-    return x.map(function) if isinstance(x, Scalars) else function(x)
+    def _moving(self, name: str, value: Any) -> tuple[Slots, Tensors]:
+        """Returns a slot to be moved by a value, and the value for each of its tensors."""
+        slot = getattr(self, name)
+        if value is slot:
+            value = slot.keep()
+        moving = self._values[name] = slot.moving()
+        if not isinstance(value, Tensors):
+            numbers = for_each(value, len(moving.raw()))
+            pairs = zip(moving.raw(), numbers, strict=True)
+            value = Tensors([torch.as_tensor(x).to(tensor) for tensor, x in pairs])
+        return moving, value
 
+    def lerp(self, name: str, value: Any, share: Any) -> Slots:
+        slot, value = self._moving(name, value)
+        if isinstance(share, int | float):
+            torch._foreach_lerp_(slot.raw(), value.tensors(), share)
+        else:
+            difference = value - slot
+            torch._foreach_add_(slot.raw(), (difference * share).tensors())
+        return slot
 
-def _extreme(x: Any, y: Any, name: str) -> Any:
-    if not isinstance(x, Tensors) and isinstance(y, Tensors):
-        x, y = y, x
-    if isinstance(x, Tensors):
-        other = y.tensors() if isinstance(y, Tensors) else as_plain(y)
-        return x.apply(name, other)
+    def lerp_square(self, name: str, value: Any, share: Any) -> Slots:
+        if not isinstance(share, int | float):
+            return self.lerp(name, value * value, share)
+        slot, value = self._moving(name, value)
+        tensors = value.tensors()
+        torch._foreach_mul_(slot.raw(), 1 - share)
+        torch._foreach_addcmul_(slot.raw(), tensors, tensors, share)
+        return slot
 
-    def of(a: Any, b: Any) -> Any:
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            return getattr(torch, name)(a, b)
-        if isinstance(a, Tensor) or isinstance(b, Tensor):
-            tensor, bound = (a, b) if isinstance(a, Tensor) else (b, a)
-            return tensor.clamp(**{"min" if name == "maximum" else "max": bound})
-        return max(a, b) if name == "maximum" else min(a, b)
+    def add_square(self, name: str, value: Any) -> Slots:
+        slot, value = self._moving(name, value)
+        tensors = value.tensors()
+        torch._foreach_addcmul_(slot.raw(), tensors, tensors, 1)
+        return slot
 
-    if isinstance(x, Scalars):
-        return x.map(of, y)
-    return y.map(of, x) if isinstance(y, Scalars) else of(x, y)
-
-
-FUNCTIONS = Lists()
+    def scale_add(self, name: str, factor: Any, value: Any) -> Slots:
+        slot, value = self._moving(name, value)
+        if not (isinstance(factor, int | float) and factor == 1):
+            torch._foreach_mul_(slot.raw(), as_plain(factor))
+        value.add_to(slot.raw())
+        return slot

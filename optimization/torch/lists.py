@@ -104,16 +104,16 @@ class Scalars(Array):
         return self.map(lambda a: -a)
 
 
+def for_each(value: Any, count: int) -> Sequence[Any]:
+    """Returns the parts of a value for each of some tensors; what has none is the same for all."""
+    if isinstance(value, Tensors):
+        return value.tensors()
+    return value.values if isinstance(value, Scalars) else [value] * count
+
+
 def _each(function: Callable[..., Any], first: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    columns = [
-        x.tensors() if isinstance(x, Tensors) else x.values if isinstance(x, Scalars) else None
-        for x in others
-    ]
-    parts = [
-        [x] * len(first) if column is None else column
-        for x, column in zip(others, columns, strict=True)
-    ]
-    return [function(*row) for row in zip(first, *parts, strict=True)]
+    columns = [for_each(other, len(first)) for other in others]
+    return [function(*row) for row in zip(first, *columns, strict=True)]
 
 
 def together(values: Sequence[Any]) -> Any:

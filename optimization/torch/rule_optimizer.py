@@ -12,8 +12,7 @@ from torch import Tensor
 from optimization.configs.errors import did_you_mean
 from optimization.rules.rule import Numbers, Rule, Slot, given, native_argument, not_the_step
 from optimization.torch.by_name import load_in_our_words
-from optimization.torch.functions import FUNCTIONS
-from optimization.torch.list_state import ListState
+from optimization.torch.functions import FUNCTIONS, ListState
 from optimization.torch.lists import Tensors, batches, number, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
 from optimization.torch.texts import optimizer_text

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from optimization.rules.schedule_free import ScheduleFreeFields
-from optimization.torch.list_state import ListState
+from optimization.torch.functions import ListState
 from optimization.torch.lists import Tensors
 from optimization.torch.rule_optimizer import RuleOptimizer
 

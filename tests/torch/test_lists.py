@@ -8,8 +8,7 @@ import pytest
 from optimization.rules.arrays import Arrays, State
 from tests.torch.common import torch
 
-from optimization.torch.functions import FUNCTIONS  # isort: skip
-from optimization.torch.list_state import ListState  # isort: skip
+from optimization.torch.functions import FUNCTIONS, ListState  # isort: skip
 from optimization.torch.lists import Tensors  # isort: skip
 
 XP = Arrays(np)
