@@ -20,10 +20,7 @@ _stubbed, __dir__, __all__ = extras.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    try:
+    if name in __all__ or not name[0].isupper():
         return _stubbed(name)
-    except AttributeError:
-        if not name[0].isupper():
-            raise
     # That of a rule which was registered.
     return getattr(importlib.import_module("optimization.torch.optimizers"), name)

@@ -34,8 +34,7 @@ class Extended(ExactState):
     schedule_step: int | None = None
     _before_loading = staticmethod(resume)
 
-    def __repr__(self) -> str:
-        return optimizer_text(self)
+    __repr__ = optimizer_text
 
     def install_hooks(self) -> None:
         super().install_hooks()

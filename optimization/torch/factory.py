@@ -219,13 +219,12 @@ class OptimizerFactory:
         Raises:
             ValueError: If the config has neither.
         """
-        ema, section = self._config.ema, self._config.optimizer.get()
-        arguments = section.average_arguments() if ema is None else ema.arguments()
+        arguments = self._config.average_arguments()
         if arguments is None:
             raise ValueError("The config has neither an `ema` section nor `use_ema`.")
-        others = ("name", "overwrite_frequency", "overwrite_at_end")
-        rule = {name: value for name, value in arguments.items() if name not in others}
-        return Average(model, optimizer, **rule)
+        for name in ("name", "overwrite_frequency", "overwrite_at_end"):
+            arguments.pop(name, None)
+        return Average(model, optimizer, **arguments)
 
     def set_step(self, groups: Sequence[Any], step: int | None, saved: Sequence[Any]) -> list[str]:
         """Sets what groups have after `step` steps, and returns what the user should know.

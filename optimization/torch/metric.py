@@ -17,8 +17,6 @@ SETTINGS = (
     *("factor", "min_lrs", "max_lrs", "patience", "cooldown", "warmup", "mode", "threshold"),
     *("threshold_mode", "eps", "smooth", "window_size", "reset_start_original"),
 )
-# What transformers' class calls otherwise.
-_NAMES = {"rates": "_last_lr", "initial_rates": "_init_lrs"}
 
 
 def _same_as(name: str) -> Any:
@@ -64,8 +62,13 @@ class GreedyLR(Greedy, LRScheduler):
         ValueError: As `Greedy`.
     """
 
+    # As transformers' class calls it.
     _last_lr = _same_as("rates")
     _init_lrs = _same_as("initial_rates")
+    _STATE = (
+        *(each for each in Greedy._STATE if each not in ("initial_rates", "window", "window_sum")),
+        *("_init_lrs", *SETTINGS, "verbose"),
+    )
 
     # As in torch's ReduceLROnPlateau, nothing is set before the first metric: the constructor of
     # the base class would take a step.
@@ -129,25 +132,17 @@ class GreedyLR(Greedy, LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Returns the state and the settings as numbers and lists, in the form of transformers'."""
         state = super().state_dict()
-        del state["window"], state["window_sum"]
-        named = {_NAMES.get(name, name): value for name, value in state.items()}
-        named |= {name: getattr(self, name) for name in SETTINGS}
-        named["verbose"] = self.verbose
+        state["_last_lr"] = state.pop("rates")
         if self._streaming_avg is not None:
-            named["_streaming_avg"] = self._streaming_avg.state_dict()
-        return named
+            state["_streaming_avg"] = self._streaming_avg.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` returned, or a part of it, settings and rates too."""
         state = dict(state_dict)
         self.average.load_state_dict(state.pop("_streaming_avg", {}))
-        self.verbose = state.pop("verbose", self.verbose)
-        for name in SETTINGS:
-            if name in state:
-                setattr(self, name, state.pop(name))
-        for own, theirs in _NAMES.items():
-            if theirs in state:
-                state[own] = state.pop(theirs)
+        if "_last_lr" in state:
+            state["rates"] = state.pop("_last_lr")
         super().load_state_dict(state)
         if "rates" in state:
             self._set_rates(self.rates)

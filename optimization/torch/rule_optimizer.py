@@ -113,8 +113,7 @@ class RuleOptimizer(ExactState):
         shared = {slot.native: slot.start for slot in self.rule.shared}
         return {"k": 0, **shared} if shared else {}
 
-    def __repr__(self) -> str:
-        return optimizer_text(self)
+    __repr__ = optimizer_text
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as torch does, after `check_group`.

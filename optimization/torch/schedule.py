@@ -78,8 +78,7 @@ class ConfiguredScheduler(LRScheduler):
             step = optimizer.steps_done()
         self._set_values(self.last_epoch if step is None else step)
 
-    def __repr__(self) -> str:
-        return rates_text(self)
+    __repr__ = rates_text
 
     def get_lr(self) -> list[Any]:
         return rates_after(self._rates, self.optimizer.param_groups, self.last_epoch)
