@@ -1,7 +1,7 @@
 """Loading the state of an optimizer by the names of its parameters."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
@@ -69,8 +69,7 @@ def load_in_our_words(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[
 
 def _reordered(groups: list[Any], names: list[Any], state_dict: dict[str, Any]) -> dict[str, Any]:
     found = saved_by_name([n for g in groups for n in g["param_names"]], names, state_dict)
-    ordered, states = [], dict[int, Any]()
-    count = itertools.count()
+    ordered, states = [], []
     for group in groups:
         names, sources = list(group["param_names"]), sources_of(group, found)
         if len(sources) > 1:
@@ -78,12 +77,18 @@ def _reordered(groups: list[Any], names: list[Any], state_dict: dict[str, Any]) 
                 f"The parameters {', '.join(names)} are one group here, and were saved from "
                 f"{len(sources)} groups with settings of their own."
             )
-        indices = [next(count) for _ in names]
-        states.update({i: found[name].state for i, name in zip(indices, names, strict=True)})
         source = sources[0][0] if sources else group
-        ordered.append({**source, "params": indices, "param_names": names})
-    kept = {index: state for index, state in states.items() if state}
-    return {**state_dict, "state": kept, "param_groups": ordered}
+        ordered.append({**source, "param_names": names})
+        states += [found[name].state for name in names]
+    return numbered(state_dict, ordered, states)
+
+
+def numbered(state_dict: Group, groups: Iterable[Group], states: Sequence[Any]) -> dict[str, Any]:
+    """Returns a state dict of groups, and of the states of their parameters, in this order."""
+    count = itertools.count()
+    groups = [{**group, "params": [next(count) for _ in group["param_names"]]} for group in groups]
+    kept = {index: state for index, state in enumerate(states) if state}
+    return {**state_dict, "state": kept, "param_groups": groups}
 
 
 def saved_by_name(

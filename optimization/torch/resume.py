@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optimization.configs.errors import Problem, warn
 from optimization.matching.rules import DEFAULT
-from optimization.torch.by_name import Group, Saved, Sources, saved_by_name, sources_of
+from optimization.torch.by_name import Group, Saved, Sources, numbered, saved_by_name, sources_of
 from optimization.torch.foreign import (
     algorithm_of,
     factored_as_here,
@@ -56,21 +56,16 @@ def resume(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     notes = list(_check_types(optimizer.param_groups, saved["param_groups"], found))
     _check_rules(optimizer.param_groups, found)
     states, state_notes = _states(optimizer, found)
-    counted = {group.get(STEP) for group in saved["param_groups"]} - {None}
-    step = steps_done(max(counted, default=None), saved["state"].values())
-    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    counted = max({group.get(STEP) for group in saved["param_groups"]} - {None}, default=None)
+    step = steps_done(counted, saved["state"].values())
+    groups = [{**group, STEP: counted} for group in optimizer.param_groups]
     sources = [sources_of(group, found) for group in groups]
     for group, source in zip(groups, sources, strict=True):
         _take_over(optimizer, group, source)
     notes += optimizer.factory.set_step(groups, step, [s[0][0] for s in sources])
     notes += state_notes
     report([*_differences(groups, sources), *notes])
-    index = iter(range(len(states)))
-    for group in groups:
-        group["params"] = [next(index) for _ in group["param_names"]]
-        group[STEP] = max(counted, default=None)
-    kept = {number: state for number, state in enumerate(states) if state}
-    return {**state_dict, "state": kept, "param_groups": groups}
+    return numbered(state_dict, groups, states)
 
 
 def steps_done(scheduled: int | None, states: Iterable[Any]) -> int | None:
