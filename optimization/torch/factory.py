@@ -15,8 +15,8 @@ from optimization.configs import printing
 from optimization.configs.errors import ConfigError
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig, resolved
+from optimization.configs.rate_curve import RateCurve
 from optimization.matching.rules import DEFAULT
-from optimization.rules.base import BaseOptimizerConfig
 from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
@@ -195,8 +195,9 @@ class OptimizerFactory:
             ValueError: If the optimizer does not have a hyperparameter that is scheduled, or for a
                 `last_epoch` where the scheduler counts no steps.
         """
-        if self._follows_metric:
-            return following(self._sections(None)[0], optimizer, last_epoch)
+        rate = self._config.learning_rate.get()
+        if isinstance(rate, MetricLrConfig):
+            return following(rate, optimizer, last_epoch)
         for name, key in self._parts[DEFAULT].schedules.items():
             if not any(place_of(group, key) for group in optimizer.param_groups):
                 raise ValueError(f"`schedules.{name}`: the optimizer has no such hyperparameter")
@@ -249,7 +250,7 @@ class OptimizerFactory:
 
     @property
     def _follows_metric(self) -> bool:
-        return isinstance(self._sections(None)[0], MetricLrConfig)
+        return isinstance(self._config.learning_rate.get(), MetricLrConfig)
 
     def _rates(self) -> dict[str, Callable[[int], float]]:
         """Returns the learning rate of each rule as a function of the steps done."""
@@ -293,12 +294,24 @@ class OptimizerFactory:
 
     def _rate(self, rule: ParamGroupConfig | None) -> Callable[[int], float]:
         """Returns the learning rate of a rule as a function of the steps done."""
-        function = curve_function(*self._sections(rule))  # the config is read-only
-        scaling, section = self._config.lr_scaling, self._rate_owner(rule)
+        rate, warmup, factor, decay = self._curve(rule)
+        function = curve_function(rate, warmup)  # the config is read-only
+        return lambda step: factor * float(function(step)) / (1 + decay * step)
+
+    def _curve(self, rule: ParamGroupConfig | None) -> RateCurve:
+        """Returns the learning rate of a rule, with its warmup and all that acts on it."""
+        found, scaling = self._config.learning_rate_of(rule), self._config.lr_scaling
+        own = rule.optimizer.get() if rule is not None and found is not None else None
+        section = own or self._config.optimizer.get()
         knows_batches = section.own_learning_rate() is None
         factor = scaling.factor() if scaling is not None and knows_batches else 1.0
         decay = section.pipeline_arguments().get("decay", 0.0)
-        return lambda step: factor * float(function(step)) / (1 + decay * step)
+        return RateCurve(*(found or self._config.learning_rate_of()), factor, decay)
+
+    def _is_constant(self, rule: ParamGroupConfig | None) -> bool:
+        rate, warmup, _, decay = self._curve(rule)
+        warms = warmup is not None and warmup.warmup_steps > 0
+        return isinstance(rate, ConstantLrConfig) and not warms and not decay
 
     def highest_rates(self) -> dict[str, float]:
         """Returns the highest rate that each rule gets to, before its multiplier, for printing."""
@@ -306,24 +319,8 @@ class OptimizerFactory:
             return {}
         highest = {}
         for label, rule in self._rules.items():
-            rate, warmup = self._sections(rule)
+            rate, warmup, *_ = self._curve(rule)
             settings = [section.as_dict() for section in (rate, warmup) if section is not None]
             steps = telling_steps(settings, dense=not needs_keras(rate, warmup))
             highest[label] = max(map(self._rate(rule), steps))
         return highest
-
-    def _sections(self, rule: ParamGroupConfig | None) -> tuple[Any, Any]:
-        """Returns the learning rate and the warmup of a rule."""
-        return self._config.learning_rate_of(rule) or self._config.learning_rate_of()
-
-    def _rate_owner(self, rule: ParamGroupConfig | None) -> BaseOptimizerConfig:
-        """Returns the section of the optimizer whose learning rate a rule has."""
-        has_own = rule is not None and self._config.learning_rate_of(rule) is not None
-        own = rule.optimizer.get() if rule is not None and has_own else None
-        return own or self._config.optimizer.get()
-
-    def _is_constant(self, rule: ParamGroupConfig | None) -> bool:
-        rate, warmup = self._sections(rule)
-        decays = bool(self._rate_owner(rule).pipeline_arguments().get("decay"))
-        warms = warmup is not None and warmup.warmup_steps > 0
-        return isinstance(rate, ConstantLrConfig) and not warms and not decays
