@@ -18,11 +18,14 @@ def bare_names(names: Sequence[str], model: torch.nn.Module | None = None) -> li
     `module._orig_mod.head.weight` is `head.weight`. A `module` is a wrapper's where the model shows
     that it is; where only names are known, if all of them start with it.
     """
-    parts = [name.split(".") for name in names]
     modules = () if model is None else model.named_modules()
     wrappers = [name for name, module in modules if is_wrapper(module)]
     wrapped = [[*filter(None, name.split(".")), _MODULE] for name in wrappers]
-    bare = [_without_wrappers(each, wrapped) for each in parts]
+    bare = []
+    for each in (name.split(".") for name in names):
+        dropped = {len(path) - 1 for path in wrapped if each[: len(path)] == path}
+        own = [x for i, x in enumerate(each) if i not in dropped and x not in _PRIVATE]
+        bare.append(own or each)
     if model is None:
         while bare and all(len(each) > 1 and each[0] == _MODULE for each in bare):
             bare = [each[1:] for each in bare]
@@ -43,10 +46,3 @@ def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
         if not isinstance(inner, torch.nn.Module):
             return model
         model = inner
-
-
-def _without_wrappers(parts: list[str], wrapped: list[list[str]]) -> list[str]:
-    dropped = {len(path) - 1 for path in wrapped if parts[: len(path)] == path}
-    return [
-        part for i, part in enumerate(parts) if i not in dropped and part not in _PRIVATE
-    ] or parts

@@ -36,7 +36,12 @@ def hidden_matrices(
         named = list(model.named_parameters(remove_duplicate=False))
         bare = bare_names([name for name, _ in named], model)
         known = [(name, parameter) for name, (_, parameter) in zip(bare, named, strict=True)]
-    shaped = {name: p for name, p in known if _may_be_matrix(name, p, modules)}
+    shaped = {
+        name: p
+        for name, p in known
+        if id(p) not in modules.others
+        and (id(p) in modules.kernels or may_be_matrix(name, p.shape))
+    }
     embedded = {n for n, p in known if id(p) in modules.embeddings or is_embedding(n)}
     by_id = {id(parameter): name for name, parameter in reversed(known)}
     linear = [by_id[each] for each in modules.linear if each in by_id]
@@ -46,12 +51,6 @@ def hidden_matrices(
     spared = {id(parameter) for name, parameter in known if name in names}  # by all their names
     flat = {n for n, p in shaped.items() if min(flattened(p.shape, outputs_first=True)) == 1}
     return {n for n, p in parameters if n in shaped and n not in flat and id(p) not in spared}
-
-
-def _may_be_matrix(name: str, parameter: Tensor, modules: _Modules) -> bool:
-    if parameter.dim() < 2 or id(parameter) in modules.others:
-        return False
-    return id(parameter) in modules.kernels or may_be_matrix(name, parameter.shape)
 
 
 def _modules(model: torch.nn.Module | None) -> _Modules:
