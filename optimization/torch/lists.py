@@ -61,8 +61,11 @@ class Array:
     """What is no single array, and has the comparisons of one."""
 
     def map(self, function: Callable[..., Any], *others: Any) -> Any:
-        """Returns a function of each, and of others or of their parts."""
-        raise NotImplementedError
+        """Returns a function of each, and of others or of their parts; kept."""
+        own = for_each(self, 1)
+        columns = [for_each(other, len(own)) for other in others]
+        made = [function(*row) for row in zip(own, *columns, strict=True)]
+        return Tensors(made) if isinstance(self, Tensors) else Scalars(made)
 
     __gt__, __ge__ = _applied(operator.gt), _applied(operator.ge)
     __lt__, __le__ = _applied(operator.lt), _applied(operator.le)
@@ -87,10 +90,6 @@ class Scalars(Array):
     def __init__(self, values: Sequence[Any]):
         self.values = list(values)
 
-    def map(self, function: Callable[..., Any], *others: Any) -> "Scalars":
-        """Returns a function of each, and of others or of their parts."""
-        return Scalars(_each(function, self.values, others))
-
     __add__ = __radd__ = _applied(lambda a, b: a + b)
     __sub__ = _applied(lambda a, b: a - b)
     __rsub__ = _applied(lambda a, b: b - a)
@@ -109,11 +108,6 @@ def for_each(value: Any, count: int) -> Sequence[Any]:
     if isinstance(value, Tensors):
         return value.tensors()
     return value.values if isinstance(value, Scalars) else [value] * count
-
-
-def _each(function: Callable[..., Any], first: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    columns = [for_each(other, len(first)) for other in others]
-    return [function(*row) for row in zip(first, *columns, strict=True)]
 
 
 def together(values: Sequence[Any]) -> Any:
@@ -148,7 +142,7 @@ class Tensors(Array):
     def raw(self) -> list[Tensor]:
         """Returns the tensors without factor and divisors."""
         if self._tensors is None:
-            raise RuntimeError(_SPENT)
+            raise RuntimeError(_MOVED if isinstance(self, Slots) else _SPENT)
         return self._tensors
 
     def tensors(self) -> list[Tensor]:
@@ -295,16 +289,10 @@ class Tensors(Array):
     def __rpow__(self, other: Any) -> "Tensors":
         return self.map(lambda x, base: base**x, other)
 
-    def map(self, function: Callable[..., Tensor], *others: Any) -> "Tensors":
-        """Returns what a function returns for each tensor, and others or their parts; kept."""
-        return Tensors(_each(function, self.tensors(), others))
-
     def shapes(self) -> list[torch.Size]:
         """Returns the shape of each tensor."""
-        shapes = [tensor.shape for tensor in self.raw()]
-        others = self._divisors or [torch.tensor(0.0)] * len(shapes)
-        pairs = zip(shapes, others, strict=True)
-        return [torch.broadcast_shapes(shape, other.shape) for shape, other in pairs]
+        pairs = zip(self.raw(), self._divisors or self.raw(), strict=True)
+        return [torch.broadcast_shapes(tensor.shape, other.shape) for tensor, other in pairs]
 
     def add_to(self, target: list[Tensor], sign: float = 1.0) -> None:
         """Adds these to other tensors, in place."""
@@ -322,11 +310,6 @@ def as_plain(other: Any) -> Any:
 
 class Slots(Tensors):
     """What is kept of some variables under one name, until it moves."""
-
-    def raw(self) -> list[Tensor]:
-        if self._tensors is None:
-            raise RuntimeError(_MOVED)
-        return self._tensors
 
     def keep(self) -> Tensors:
         """Returns these as they are now, which is copied where they move."""
