@@ -28,31 +28,26 @@ class ScheduleFree(RuleOptimizer):
     def counts(self) -> dict[str, Any]:
         return {**super().counts, "train_mode": True}
 
-    @torch.no_grad()
     def eval(self) -> None:
         """Has the parameters hold x; does nothing where they do."""
-        for group in self.param_groups:
-            if group["train_mode"]:
-                self._exchange(group, self.rule.to_evaluate)
-            group["train_mode"] = False
+        self._hold(self.rule.to_evaluate, trains=False)
 
-    @torch.no_grad()
     def train(self) -> None:
         """Has the parameters hold y; does nothing where they do."""
-        for group in self.param_groups:
-            if not group["train_mode"]:
-                self._exchange(group, self.rule.to_train)
-            group["train_mode"] = True
+        self._hold(self.rule.to_train, trains=True)
 
-    def _exchange(self, group: Mapping[str, Any], other: Callable[..., Tensors]) -> None:
-        h = self.numbers(group, {})
-        for parameter in group["params"]:
-            z = self.state.get(parameter, {}).get("z")
-            if z is not None:
-                weight = self.weight_of(parameter)
-                held = Tensors([weight.to(z.dtype)])
-                weight.copy_(other(held, ListState({"z": [z]}), h).tensors()[0])
-                parameter.copy_(weight)
+    @torch.no_grad()
+    def _hold(self, other: Callable[..., Tensors], trains: bool) -> None:
+        for group in self.param_groups:
+            h = self.numbers(group, {})
+            for parameter in group["params"] if group["train_mode"] != trains else ():
+                z = self.state.get(parameter, {}).get("z")
+                if z is not None:
+                    weight = self.weight_of(parameter)
+                    held = Tensors([weight.to(z.dtype)])
+                    weight.copy_(other(held, ListState({"z": [z]}), h).tensors()[0])
+                    parameter.copy_(weight)
+            group["train_mode"] = trains
 
     # Numbers of groups that change would have it compiled anew at each step.
     @torch.compiler.disable
