@@ -50,14 +50,10 @@ def load_by_name(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
     here, there = ([group.get("param_names") for group in side] for side in sides)
     if None not in here + there and here != there:
         loaded = _reordered(groups, there, loaded)
-    missing = [
-        {k: v for k, v in group.items() if k not in (*saved, "params", "param_names")}
-        for group, saved in zip(groups, loaded["param_groups"], strict=False)
-    ]
-    # torch refuses another number of groups.
-    if any(missing) and len(groups) == len(there):
-        merged = [{**s, **own} for s, own in zip(loaded["param_groups"], missing, strict=True)]
-        loaded = {**loaded, "param_groups": merged}
+    pairs = list(zip(groups, loaded["param_groups"], strict=False))
+    lacks = any(own.keys() - saved.keys() - {"param_names"} for own, saved in pairs)
+    if lacks and len(groups) == len(loaded["param_groups"]):  # torch refuses another number
+        loaded = {**loaded, "param_groups": [{**own, **saved} for own, saved in pairs]}
     return None if loaded is state_dict else loaded
 
 

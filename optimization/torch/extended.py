@@ -59,10 +59,7 @@ class Extended(ExactState):
         """Returns what is kept of a parameter besides `step`, at first; None if not known."""
         if isinstance(self, RuleOptimizer):
             return self.initial_state(parameter, group)
-        shapes = torchs_state(self, parameter, group)
-        if shapes is None:
-            return None
-        return {name: parameter.new_zeros(shape) for name, shape in shapes.items()}
+        return torchs_state(self, parameter, group)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), **{name: getattr(self, name) for name in _KEPT}}

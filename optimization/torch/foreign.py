@@ -142,18 +142,18 @@ def in_words_of(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
 
 def torchs_state(
     optimizer: Optimizer, parameter: Tensor, group: Settings
-) -> dict[str, torch.Size] | None:
-    """Returns what a class of torch keeps of a parameter, in our words, with shapes.
+) -> dict[str, Tensor] | None:
+    """Returns what a class of torch keeps of a parameter, in our words, all of it 0.
 
     That is without `step`; None for a class that is not known.
     """
-    shape = parameter.shape
+    shape, zeros = parameter.shape, parameter.new_zeros
     if isinstance(optimizer, torch.optim.Adafactor):
         if parameter.dim() < 2:
-            return {"exp_avg_sq": shape}
-        return {_ROW: shape[:-1], _COLUMN: torch.Size([*shape[:-2], shape[-1]])}
+            return {"exp_avg_sq": zeros(shape)}
+        return {_ROW: zeros(shape[:-1]), _COLUMN: zeros(*shape[:-2], shape[-1])}
     for cls, parts in _KEPT.items():
         if isinstance(optimizer, cls):
             names = [name for name, setting in parts.items() if setting is None or group[setting]]
-            return {name: torch.Size() if name == "mu_product" else shape for name in names}
+            return {name: zeros(() if name == "mu_product" else shape) for name in names}
     return None

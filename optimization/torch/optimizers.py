@@ -10,8 +10,7 @@ from optimization.torch.derived import native_class
 
 
 def __getattr__(name: str) -> Any:
-    for rule in origins():
-        if native_name(rule) == name:
-            return native_class(rule)
-    names = [native_name(rule) for rule in origins()]
-    raise extras.no_attribute("optimization.torch", name, [*names, *optimization.torch.__all__])
+    rules = {native_name(rule): rule for rule in origins()}
+    if name in rules:
+        return native_class(rules[name])
+    raise extras.no_attribute("optimization.torch", name, [*rules, *optimization.torch.__all__])
