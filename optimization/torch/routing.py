@@ -1,22 +1,10 @@
 """Which parameters of a model Muon orthogonalizes, by their modules where these are known."""
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
 from optimization.matching.matrices import flattened, heads, is_embedding, may_be_matrix
 from optimization.torch.names import bare_names
-
-
-@dataclasses.dataclass
-class _Modules:
-    """What a model says of its parameters, by `id`."""
-
-    embeddings: set[int] = dataclasses.field(default_factory=set)
-    kernels: set[int] = dataclasses.field(default_factory=set)
-    others: set[int] = dataclasses.field(default_factory=set)
-    linear: list[int] = dataclasses.field(default_factory=list)
 
 
 def hidden_matrices(
@@ -30,7 +18,7 @@ def hidden_matrices(
     head is found by usual names, else it is the last linear layer, which is known by its module
     only. `heads` and `may_be_matrix` say more.
     """
-    modules = _modules(model)
+    embeddings, kernels, others, layers = _modules(model)
     known = parameters
     if model is not None:  # The head may be what is not trained, or have two names.
         named = list(model.named_parameters(remove_duplicate=False))
@@ -39,12 +27,11 @@ def hidden_matrices(
     shaped = {
         name: p
         for name, p in known
-        if id(p) not in modules.others
-        and (id(p) in modules.kernels or may_be_matrix(name, p.shape))
+        if id(p) not in others and (id(p) in kernels or may_be_matrix(name, p.shape))
     }
-    embedded = {n for n, p in known if id(p) in modules.embeddings or is_embedding(n)}
+    embedded = {n for n, p in known if id(p) in embeddings or is_embedding(n)}
     by_id = {id(parameter): name for name, parameter in reversed(known)}
-    linear = [by_id[each] for each in modules.linear if each in by_id]
+    linear = [by_id[each] for each in layers if each in by_id]
     # A head of one output is a vector, and the head nevertheless.
     outputs = heads(list(shaped), [name for name in linear if name in shaped])
     names = outputs | embedded if spare_embeddings else outputs
@@ -53,23 +40,27 @@ def hidden_matrices(
     return {n for n, p in parameters if n in shaped and n not in flat and id(p) not in spared}
 
 
-def _modules(model: torch.nn.Module | None) -> _Modules:
-    found = _Modules()
+def _modules(
+    model: torch.nn.Module | None,
+) -> tuple[set[int], set[int], set[int], list[int]]:
+    """Returns the `id` of what is an embedding, a kernel, neither, or of a linear layer."""
+    embeddings, kernels, others = set[int](), set[int](), set[int]()
+    linear: list[int] = []
     for module in () if model is None else model.modules():
         kind = type(module).__name__
         named = list(module.named_parameters(recurse=False))
         own = {id(parameter) for _, parameter in named}
         weights = {id(parameter) for name, parameter in named if name == "weight"}
         if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) or "Embed" in kind:
-            found.embeddings |= own
+            embeddings |= own
         elif isinstance(module, torch.nn.modules.conv._ConvNd):
             # Each filter of a depthwise convolution is a matrix, of one row, by itself.
             depthwise = module.groups == module.in_channels > 1
-            (found.others if depthwise else found.kernels).update(weights)
+            (others if depthwise else kernels).update(weights)
         elif isinstance(module, torch.nn.Linear) or "Linear" in kind:
-            found.linear += weights
+            linear += weights
         elif "Norm" in kind:
-            found.others |= own
+            others |= own
         else:
-            found.others |= {id(p) for _, p in named if p.dim() > 2}
-    return found
+            others |= {id(p) for _, p in named if p.dim() > 2}
+    return embeddings, kernels, others, linear
