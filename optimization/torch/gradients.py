@@ -12,7 +12,7 @@ from optimization.configs.printing import by_arguments
 from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION
 
-_SMALL = 2.0**-100
+_SMALL = 2.0**-100  # factors below may have few digits in float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +57,21 @@ class GradientRules:
         return args, {**kwargs, "closure": clipped}
 
     @torch.no_grad()
-    def apply(self, optimizer: Optimizer) -> None:
+    def apply(self, optimizer: Any) -> None:
         """Acts on the gradients of an optimizer's parameters."""
         params = [p for group in optimizer.param_groups for p in group["params"]]
         params = [parameter for parameter in params if parameter.grad is not None]
         if any(parameter.grad.is_sparse for parameter in params):
             raise RuntimeError("Clips, and the check for finite gradients, need dense gradients.")
-        _unscale(optimizer, params)
+        grads = [p.grad for p in params if p.grad is not None]
+        scale = getattr(optimizer, "grad_scale", None)
+        if scale is not None:  # which `GradScaler` leaves to fused optimizers
+            for (batch,) in batches([grads]):
+                _scale(batch, scale.to(batch[0].device).reciprocal())
+            optimizer.grad_scale = None  # deleted after the step, so it must stay
         found_inf = getattr(optimizer, "found_inf", None)  # `GradScaler` has a fused one skip then
         if self.on_nonfinite == "raise" and not (found_inf is not None and bool(found_inf)):
             _check_finite(optimizer)
-        grads = [p.grad for p in params if p.grad is not None]
         for bound in (self.gradient_clip_norm, self.global_clipnorm):
             if bound and grads:
                 _clip_by_global_norm(grads, bound)
@@ -159,42 +163,20 @@ def _wide_norm(x: Tensor, **axes: Any) -> Tensor:
 
 
 def _scale(batch: list[Tensor], factors: Any) -> None:
-    # By the tensor, which stays on its device; a list has a factor for each.
-    dtype = batch[0].dtype
+    """Multiplies by a tensor, which stays on its device, or by one of a list for each."""
+    dtype, one = batch[0].dtype, isinstance(factors, Tensor)
+    wide = torch.float32 if dtype == torch.float16 else None  # in which a small factor is 0
     if not _sums_in_float64(batch[0]):
-        factors = _after_first_step(batch, factors)
-    if dtype == torch.float16:  # in which a small factor is 0
-        factors = [factors] * len(batch) if isinstance(factors, Tensor) else factors
+        small = (factors if one else torch.stack(list(factors))) < _SMALL
+        wide = _widest(batch[0]) if small.any() else wide
+    if wide is not None:
+        factors = [factors] * len(batch) if one else factors
         for gradient, factor in zip(batch, factors, strict=True):
-            gradient.copy_(gradient.float() * factor.float())
-    elif isinstance(factors, Tensor):
+            gradient.copy_(gradient.to(wide) * factor.to(wide))
+    elif one:
         torch._foreach_mul_(batch, factors.to(dtype))
     else:
         torch._foreach_mul_(batch, [factor.to(dtype) for factor in factors])
-
-
-def _after_first_step(batch: list[Tensor], factors: Any) -> Any:
-    """Multiplies by a part of factors that have few digits in float32, and returns the rest."""
-    one = isinstance(factors, Tensor)
-    each = factors if one else torch.stack(list(factors))
-    small = each < _SMALL
-    if not small.any():
-        return factors
-    first = torch.where(small, _SMALL, 1.0)
-    rest = each / first
-    _scale(batch, first if one else first.unbind())
-    return rest if one else rest.unbind()
-
-
-def _unscale(optimizer: Any, params: list[Tensor]) -> None:
-    """Undoes the loss scale that `GradScaler` leaves to fused optimizers."""
-    scale = getattr(optimizer, "grad_scale", None)
-    if scale is None:
-        return
-    for (batch,) in batches([[p.grad for p in params if p.grad is not None]]):
-        _scale(batch, scale.to(batch[0].device).reciprocal())
-    # `GradScaler` deletes the attribute after the step, so it must stay.
-    optimizer.grad_scale = None
 
 
 def _check_finite(optimizer: Optimizer) -> None:
