@@ -4,8 +4,8 @@ torch's own classes are used wherever torch has the algorithm; see docs/torch.md
 """
 
 import dataclasses
-import importlib
 import inspect
+import pkgutil
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
@@ -142,8 +142,7 @@ def _followed(config: OptimizationConfig, oneof: OptimizerConfig) -> dict[str, s
 def _recipe(oneof: OptimizerConfig, changing: Set[str]) -> Recipe:
     section, own = oneof.get(), OPTIMIZERS_CLS.entry(type_of(oneof)).torch
     if own is not None:
-        module, _, name = own.partition(":")
-        return getattr(importlib.import_module(module), name)(section)
+        return pkgutil.resolve_name(own)(section)
     if isinstance(section, AdafactorConfig):
         return _adafactor(section, changing)
     if isinstance(section, AdafactorKerasConfig):
@@ -160,11 +159,9 @@ def _of_rule(section: Any, changing: Set[str]) -> Recipe:
     own = native_class(rule)
     cls: type[Optimizer] = own
     arguments = own.arguments_of(section)
-    settings: Settings | None = None
-    if rule.variable_settings:
 
-        def settings(name: str, parameter: Tensor) -> dict[str, Any]:
-            return section.settings(name, tuple(parameter.shape))
+    def settings(name: str, parameter: Tensor) -> dict[str, Any]:
+        return section.settings(name, tuple(parameter.shape))
 
     equivalent = section.native_equivalent(changing)
     if equivalent:
@@ -216,17 +213,13 @@ def _adafactor(section: AdafactorConfig, changing: Set[str]) -> Recipe:
             "d": threshold,
             "weight_decay": section.weight_decay or 0.0,
         }
-    decays = None if include is None else section.decays
-    return Recipe(cls, arguments, decays, patterns={"include_in_weight_decay": include})
+    return Recipe(cls, arguments, section.decays, patterns={"include_in_weight_decay": include})
 
 
 def _adafactor_keras(section: AdafactorKerasConfig) -> Recipe:
     """Returns the recipe of `adafactor_keras`, whose step size depends on the learning rate."""
-    arguments = {
-        **keras_switches(section, False),
-        "variant": "keras",
-        "weight_decay": section.weight_decay or 0.0,
-    }
+    arguments = {**keras_switches(section, False), "variant": "keras"}
+    arguments["weight_decay"] = section.weight_decay or 0.0
     del arguments["include_in_weight_decay"]
 
     def step_size(constant: bool) -> dict[str, Any]:
