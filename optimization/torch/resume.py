@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 TYPE = "optimizer_type"
 STEP = "schedule_step"
 _EXECUTION = ("foreach", "fused", "capturable", "differentiable")
-_OWN = (TYPE, STEP, "params", "param_names", "group_name", "rule", "decays")
-_RATES = ("initial_lr", "first_lr")
+OWN = (TYPE, STEP, "params", "param_names", "group_name", "rule", "decays")
+RATES = ("initial_lr", "first_lr")
 # The settings that say what a part of the state is, by that part.
 _MEANINGS = {"momentum_buffer": "classic_momentum", "exp_avg": "momentum_of"}
 _BESIDE = ("step", "master")  # the count, and the float32 copy of a weight of low precision
@@ -277,7 +277,7 @@ def _differences(groups: list[dict[str, Any]], sources: list[Sources]) -> list[s
 
 def changes(saved: Group, here: Group) -> list[str]:
     """Returns a line for each setting that both have, with another value."""
-    both = [k for k in here if k in saved and k not in (*_OWN, *_RATES, *_EXECUTION)]
+    both = [k for k in here if k in saved and k not in (*OWN, *RATES, *_EXECUTION)]
     return [
         f"{name}: {_plain(saved[name])} -> {_plain(here[name])}"
         for name in both

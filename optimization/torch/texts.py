@@ -9,12 +9,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optimization.configs.printing import call, differing
 from optimization.matching.rules import DEFAULT
+from optimization.torch.resume import OWN, RATES
 
-_NO_SETTINGS = (
-    *("params", "param_names", "group_name", "rule", "decays"),
-    *("lr", "initial_lr", "first_lr", "lr_multiplier"),
-    *("optimizer_type", "schedule_step"),
-)
+_NO_SETTINGS = (*OWN, *RATES, "lr", "lr_multiplier")
 
 
 def optimizer_text(optimizer: Optimizer) -> str:
