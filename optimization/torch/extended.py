@@ -28,7 +28,7 @@ class Extended(ExactState):
     """
 
     base: ClassVar[type[Optimizer]]
-    gradient_rules: GradientRules | None = None
+    gradient_rules: GradientRules = GradientRules()
     factory: Any = None
     order: Sequence[str] = ()
     schedule_step: int | None = None
@@ -38,9 +38,9 @@ class Extended(ExactState):
 
     def install_hooks(self) -> None:
         super().install_hooks()
-        rules = self.gradient_rules
-        if rules is not None and rules not in self._optimizer_step_pre_hooks.values():
-            self.register_step_pre_hook(rules)
+        there = self._optimizer_step_pre_hooks.values()
+        if self.gradient_rules not in (None, GradientRules(), *there):  # None in old pickles
+            self.register_step_pre_hook(self.gradient_rules)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what torch does; each group says the type of the optimizer, and the step."""

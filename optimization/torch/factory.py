@@ -148,7 +148,9 @@ class OptimizerFactory:
             cls, arguments = MixedOptimizer, {"algorithms": algorithms}
         optimizer = extended(cls)(groups, **arguments)
         optimizer.master_weights, optimizer.factory = master_weights, self
-        optimizer.gradient_rules = self._gradient_rules()
+        clips = self._config.optimizer.get().pipeline_arguments()
+        names = GradientRules.__dataclass_fields__
+        optimizer.gradient_rules = GradientRules(**{n: clips[n] for n in names if clips.get(n)})
         # Frozen ones are in no group.
         trained = {name for group in optimizer.param_groups for name in group["param_names"]}
         optimizer.order = [name for name, _ in parameters if name in trained]
@@ -285,12 +287,6 @@ class OptimizerFactory:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._config = state["_config"]
         self._parts = parts_of(self._config)
-
-    def _gradient_rules(self) -> GradientRules | None:
-        arguments = self._config.optimizer.get().pipeline_arguments()
-        names = GradientRules.__dataclass_fields__
-        rules = GradientRules(**{k: v for k, v in arguments.items() if k in names and v})
-        return None if rules == GradientRules() else rules
 
     def _rate(self, rule: ParamGroupConfig | None) -> Callable[[int], float]:
         """Returns the learning rate of a rule as a function of the steps done."""
