@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optimization.matching.rules import DEFAULT
 from optimization.torch.extended import Extended
+from optimization.torch.lists import number
 from optimization.torch.texts import rates_text
 
 Function = Callable[[int], float]
@@ -92,7 +93,7 @@ class ConfiguredScheduler(LRScheduler):
         self.last_epoch = step
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             set_rate(group, rate)
-        self._last_lr = [_plain(group["lr"]) for group in self.optimizer.param_groups]
+        self._last_lr = [number(group["lr"]) for group in self.optimizer.param_groups]
         self._set_others()
 
     def _set_others(self) -> None:
@@ -102,7 +103,8 @@ class ConfiguredScheduler(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns numbers alone; formulas are the config's."""
-        return {name: _plain(self.__dict__[name]) for name in _STATE}
+        state = {name: self.__dict__[name] for name in _STATE}
+        return {k: [*map(number, v)] if isinstance(v, list) else v for k, v in state.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from where a state, or a part of one, was taken, as the config has it there."""
@@ -159,9 +161,3 @@ def place_of(group: Mapping[str, Any], name: str) -> tuple[str, int | None] | No
     """Returns the key, and the index in its tuple, of a hyperparameter; None without it."""
     key, _, index = name.partition(".")
     return (key, int(index) if index else None) if key in group else None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, Tensor) else value
