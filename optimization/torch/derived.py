@@ -53,13 +53,12 @@ def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
     made.__doc__ = fields + _ARGUMENTS.format(name=name, words=_words(made.places))
     made.slots = [slot for slot in origin.slots if slot.native]
     made.usual = {**origin.variable_settings, **made.arguments_of(origin(usual))}
-    written: Any = __init__
-    written.__qualname__ = f"{name}.__init__"
+    made.__init__.__qualname__ = f"{name}.__init__"
     kind = inspect.Parameter.KEYWORD_ONLY
     first = [*inspect.signature(base.__init__).parameters.values()][:-1]
     first[2] = first[2].replace(default=usual_rate)
     own = [inspect.Parameter(key, kind, default=value) for key, value in made.usual.items()]
-    written.__signature__ = inspect.Signature([*first, *own])
+    made.__init__.__signature__ = inspect.Signature([*first, *own])
     return made
 
 

@@ -127,9 +127,8 @@ class RuleOptimizer(ExactState):
                 message, near = self._unknown(name, _MISSPELLED)
                 if near:
                     raise TypeError(message)
+            param_group.clear()
             param_group.update(own)
-            for name in param_group.keys() - own.keys():
-                del param_group[name]
             group = {**self.defaults, **own}
             self.check_group({k: v for k, v in group.items() if k != "params"})
         super().add_param_group(param_group)
