@@ -74,6 +74,7 @@ class Lists(Arrays):
     mean = staticmethod(functools.partial(_reduced, "mean"))
     sum = staticmethod(functools.partial(_reduced, "sum"))
     power = staticmethod(operator.pow)
+    square = staticmethod(lambda x: x * x)
 
     @staticmethod
     def keep(x: Any) -> Any:
@@ -86,10 +87,6 @@ class Lists(Arrays):
     @staticmethod
     def sign(x: Tensors) -> Tensors:
         return x.apply("sign")
-
-    @staticmethod
-    def square(x: Any) -> Any:
-        return x * x
 
     @staticmethod
     def expand_dims(x: Tensors, axis: int) -> Tensors:
