@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from optimization.torch.by_name import bare_names, unwrapped
 from optimization.torch.masters import LOW_PRECISION, ExactState, brought_up_to_date
-from optimization.torch.names import bare_names, unwrapped
 
 
 class Average(AveragedModel):

@@ -10,7 +10,7 @@ from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
-from optimization.torch.names import bare_names
+from optimization.torch.by_name import bare_names
 from optimization.torch.recipes import Part, Recipe, Settings
 from optimization.torch.resume import TYPE
 

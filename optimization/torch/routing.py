@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from optimization.matching.matrices import flattened, heads, is_embedding, may_be_matrix
-from optimization.torch.names import bare_names
+from optimization.torch.by_name import bare_names
 
 
 def hidden_matrices(
