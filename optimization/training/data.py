@@ -57,7 +57,10 @@ def array_batches(
         )
     (examples,) = counts
     batch, is_training = params.global_batch_size, params.is_training
-    replicas, per_worker, first = _replicas(input_context)
+    context = input_context or tf.distribute.InputContext()  # of one replica
+    replicas = context.num_replicas_in_sync
+    per_worker = replicas // context.num_input_pipelines
+    first = context.input_pipeline_id * per_worker
     if batch < 1:
         raise TrainingError(f"`global_batch_size` must be > 0, got {batch}")
     if batch % replicas:
@@ -92,15 +95,6 @@ def array_batches(
     return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
         tf.data.AUTOTUNE
     )
-
-
-def _replicas(context: Any) -> tuple[int, int, int]:
-    """Returns the replicas in all, those of this worker, and the number of its first one."""
-    if context is None:
-        return 1, 1, 0
-    replicas = context.num_replicas_in_sync
-    per_worker = replicas // context.num_input_pipelines
-    return replicas, per_worker, context.input_pipeline_id * per_worker
 
 
 def _order(examples: int, params: DataConfig) -> "Callable[[Any, Any], Any]":
