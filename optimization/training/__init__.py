@@ -1,7 +1,7 @@
 """Training: tasks, experiments by name, the trainer, and `main()` for binaries.
 
 Importing this package imports neither TensorFlow nor Keras; what needs them imports them when it is
-called.
+called, and `Trainer` as soon as it is asked for.
 """
 
 from optimization import extras

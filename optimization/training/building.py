@@ -1,30 +1,25 @@
 """What a run is made of: the devices, the precision, the model and the optimizer."""
 
 import contextlib
-import typing
 from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
 
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import RuntimeConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.training.errors import TrainingError
 from optimization.training.inspection import innermost
-
-if typing.TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
-
-    from optimization.training.task import Task
+from optimization.training.task import Task
 
 
-def build_strategy(config: RuntimeConfig) -> "tf.distribute.Strategy":
+def build_strategy(config: RuntimeConfig) -> tf.distribute.Strategy:
     """Returns the distribution strategy that `config` names.
 
     Raises:
         TrainingError: If `enable_xla` meets more than one replica, or TF_CONFIG is wrong.
     """
-    import tensorflow as tf
-
     strategy = tf.distribute.get_strategy()
     if config.distribution_strategy == "multi_worker_mirrored":
         try:
@@ -43,7 +38,7 @@ def build_strategy(config: RuntimeConfig) -> "tf.distribute.Strategy":
     return strategy
 
 
-def is_chief(strategy: "tf.distribute.Strategy") -> bool:
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes files and speaks."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
@@ -56,8 +51,6 @@ def is_chief(strategy: "tf.distribute.Strategy") -> bool:
 @contextlib.contextmanager
 def dtype_policy(config: RuntimeConfig) -> Iterator[None]:
     """Sets Keras' dtype policy for the layers made inside, and puts the former one back."""
-    import keras
-
     before = keras.config.dtype_policy()
     dtype = config.mixed_precision_dtype
     if dtype is not None:
@@ -68,7 +61,7 @@ def dtype_policy(config: RuntimeConfig) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def build_model(task: "Task", initialize: bool) -> "keras.Model":
+def build_model(task: Task, initialize: bool) -> keras.Model:
     """Returns the task's model; `initialize` where no checkpoint will set the weights."""
     model = task.build_model()
     if not model.built:
@@ -82,8 +75,8 @@ def build_model(task: "Task", initialize: bool) -> "keras.Model":
 
 
 def build_optimizer(
-    task: "Task", config: OptimizationConfig, runtime: RuntimeConfig, model: "keras.Model"
-) -> "keras.optimizers.Optimizer":
+    task: Task, config: OptimizationConfig, runtime: RuntimeConfig, model: keras.Model
+) -> keras.optimizers.Optimizer:
     """Returns the task's optimizer, built, with as many batches in one update as `config` says."""
     try:
         optimizer = task.create_optimizer(config, runtime)

@@ -7,15 +7,16 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 
+import keras
+import tensorflow as tf
+
 from optimization.configs.experiment_config import TrainerConfig
+from optimization.keras.paths import saved_names
+from optimization.keras.state import by_unique_name
 from optimization.training.checkpoint_files import find_checkpoint
 from optimization.training.errors import CheckpointError, MisfitError, first
 
-if typing.TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
-
-Sections = Mapping[str, Mapping[str, "tf.Variable"]]
+Sections = Mapping[str, Mapping[str, tf.Variable]]
 """Variables by section ("model", "optimizer", ...) and path."""
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -24,14 +25,12 @@ _SETTINGS = "settings/.ATTRIBUTES/py_state"
 _ESCAPED = {".S": "/", "..": "."}
 
 
-def by_path(variables: Iterable["keras.Variable"]) -> dict[str, "tf.Variable"]:
+def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
     """Returns TensorFlow's variables by path; a path used again gets "#2", "#3" and so on."""
-    from optimization.keras.state import by_unique_name
-
     return by_unique_name((variable.path, variable.value) for variable in variables)
 
 
-def optimizer_variables(optimizer: "keras.optimizers.Optimizer") -> dict[str, "tf.Variable"]:
+def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
     """Returns every variable of the optimizer, and of those it wraps, by path."""
     inner = getattr(optimizer, "inner_optimizer", None)
     if inner is not None:  # a LossScaleOptimizer
@@ -46,9 +45,8 @@ def optimizer_variables(optimizer: "keras.optimizers.Optimizer") -> dict[str, "t
 
 def manager_of(
     directory: str, sections: Sections, max_to_keep: int = 5, settings: str = ""
-) -> "tf.train.CheckpointManager":
+) -> tf.train.CheckpointManager:
     """Returns what writes `ckpt-<step>` to a directory, with `settings` for `saved_settings`."""
-    import tensorflow as tf
 
     class Text(tf.train.experimental.PythonState):
         def serialize(self) -> str:
@@ -63,7 +61,7 @@ def manager_of(
     return tf.train.CheckpointManager(saved, directory, max_to_keep=max_to_keep)
 
 
-def load_model(model: "keras.Model", path: str) -> None:
+def load_model(model: keras.Model, path: str) -> None:
     """Sets the variables of `model` to those in a checkpoint, or in the latest of a directory.
 
     Raises:
@@ -80,8 +78,6 @@ def load(path: str, sections: Sections, partly: bool = False) -> None:
             shape or dtype; nothing was changed then.
         CheckpointError: If it cannot be read.
     """
-    import tensorflow as tf
-
     stored = _stored(path)
     sections = _as_saved(stored, sections)
     _compare(path, stored, sections, partly)
@@ -92,8 +88,6 @@ def load(path: str, sections: Sections, partly: bool = False) -> None:
 
 def saved_settings(path: str) -> str:
     """Returns the text that was saved as settings with the checkpoint `path`; "" if none was."""
-    import tensorflow as tf
-
     with _readable(path):
         reader = tf.train.load_checkpoint(path)
         if not reader.has_tensor(_SETTINGS):
@@ -108,8 +102,6 @@ def holds_model_only(path: str) -> bool:
 
 @contextlib.contextmanager
 def _readable(path: str) -> Iterator[None]:
-    import tensorflow as tf
-
     try:
         yield
     except (tf.errors.OpError, IndexError, ValueError) as error:  # as the damage happens to be
@@ -126,8 +118,6 @@ class _Kind(typing.NamedTuple):
 
 def _stored(path: str) -> dict[str, _Kind]:
     """Returns the shapes and dtypes of what a checkpoint holds, by "section: variable path"."""
-    import tensorflow as tf
-
     with _readable(path):
         reader = tf.train.load_checkpoint(path)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
@@ -140,10 +130,8 @@ def _stored(path: str) -> dict[str, _Kind]:
     return result
 
 
-def _as_saved(stored: Iterable[str], sections: Sections) -> dict[str, dict[str, "tf.Variable"]]:
+def _as_saved(stored: Iterable[str], sections: Sections) -> dict[str, dict[str, tf.Variable]]:
     """Returns the variables by the paths that they had, where Keras has numbered layers anew."""
-    from optimization.keras.paths import saved_names
-
     paths = [*sections["model"], *_of_loss_scale(sections.get("optimizer", ()))]
     result = {}
     for section, variables in sections.items():
@@ -195,7 +183,7 @@ class BestCheckpoint:
         self,
         directory: str,
         config: TrainerConfig,
-        model: "keras.Model",
+        model: keras.Model,
         fresh: bool,
         writable: bool = True,
     ):

@@ -5,15 +5,15 @@ Another optimizer lacks most of it, and one may be wrapped in a `LossScaleOptimi
 
 import re
 import statistics
-import typing
 from collections.abc import Sequence
 from typing import Any
 
+import keras
+
+from optimization.keras import effective_rates
+from optimization.keras.state import by_unique_name
 from optimization.matching.rules import DEFAULT
 from optimization.training.errors import first
-
-if typing.TYPE_CHECKING:
-    import keras
 
 _CLIPS = {"last_gradient_norm": "gradient_norm", "clipped_share": "clipped_share"}
 # What a graph's assertion makes of the message of `NonFiniteGradientError`, and the message itself.
@@ -30,17 +30,8 @@ def averages(optimizer: Any) -> bool:
     return getattr(innermost(optimizer), "averages_weights", False)
 
 
-def frozen_variables(optimizer: Any) -> set[int]:
-    """Returns the ids of the variables that the optimizer leaves as they are."""
-    return getattr(innermost(optimizer), "frozen_variables", set)()
-
-
-def accumulated(
-    optimizer: Any, variables: Sequence["keras.Variable"]
-) -> "list[keras.Variable | None]":
+def accumulated(optimizer: Any, variables: Sequence[keras.Variable]) -> list[keras.Variable | None]:
     """Returns what has been added up for each variable; None for one that is not trained."""
-    from optimization.keras.state import by_unique_name
-
     named = innermost(optimizer).variables_by_path()
     names = by_unique_name([(f"accumulator/{v.path}", v) for v in variables])
     return [named.get(name) for name in names]
@@ -63,8 +54,6 @@ def optimizer_values(optimizer: Any) -> dict[str, float]:
     `effective_learning_rate` is there where steps are relative to the weights, by Adafactor: the
     mean of `optimization.optimizers.effective_learning_rates`.
     """
-    from optimization.keras import effective_rates
-
     inner = innermost(optimizer)
     values = learning_rates(optimizer)
     if effective_rates.relative_to_weights(optimizer):

@@ -4,12 +4,13 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from optimization.training.inspection import accumulated, frozen_variables, innermost
+import keras
+import tensorflow as tf
+
+from optimization.keras.gradients import global_norm, sum_duplicates
+from optimization.training.inspection import accumulated, innermost
 
 if typing.TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
-
     from optimization.training.trainer import Trainer
 
 _COUNT = "number of examples"
@@ -23,10 +24,8 @@ class Means:
     """
 
     def __init__(
-        self, metrics: "list[keras.metrics.Metric] | None" = None, finite_only: bool = False
+        self, metrics: list[keras.metrics.Metric] | None = None, finite_only: bool = False
     ) -> None:
-        import tensorflow as tf
-
         self.metrics = metrics or []
         self._finite_only = finite_only
         # Which names there are is known only when the first step is traced. Variables that were
@@ -37,8 +36,6 @@ class Means:
 
     def add(self, sums: dict[str, Any]) -> None:
         """Adds sums over examples and their count; inside or outside of a `tf.function`."""
-        import tensorflow as tf
-
         if len(sums) > _ROOM:
             raise ValueError(f"a step may return {_ROOM - 1} numbers at most, got {len(sums) - 1}")
         self._names = self._names or list(sums)
@@ -86,8 +83,6 @@ class Steps:
     """
 
     def __init__(self, trainer: "Trainer", train_metrics: list, validation_metrics: list):
-        import tensorflow as tf
-
         self._strategy = trainer.strategy
         self._task = trainer.task
         self._model = trainer.model
@@ -110,10 +105,8 @@ class Steps:
         self.train = compiled(self._train)
         self.validate = compiled(self._validate)
 
-    def _train(self, iterator: Any, steps: "tf.Tensor") -> "tf.Tensor":
+    def _train(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
         """Runs `steps` training steps; returns the global gradient norm of the last one."""
-        import tensorflow as tf
-
         norm = tf.constant(0.0)
         batches = steps * self._accumulation
         for index in tf.range(batches):
@@ -128,13 +121,11 @@ class Steps:
             self._global_step.assign_add(tf.cast(completes, tf.int64))
         return norm
 
-    def _norm(self, gradients: list, scale: "tf.Tensor") -> "tf.Tensor":
+    def _norm(self, gradients: list, scale: tf.Tensor) -> tf.Tensor:
         """Returns the norm of the gradient of an update, before its last batch is applied."""
-        import tensorflow as tf
-
         variables = self._model.trainable_variables
         if self._accumulation == 1:
-            frozen = frozen_variables(self._optimizer)
+            frozen: set[int] = getattr(innermost(self._optimizer), "frozen_variables", set)()
             gradients = [
                 None if id(variable) in frozen else gradient
                 for gradient, variable in zip(gradients, variables, strict=True)
@@ -172,8 +163,6 @@ class Steps:
 
 
 def _sum_over_replicas(grads_and_vars: list) -> list:
-    import tensorflow as tf
-
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return grads_and_vars
@@ -184,8 +173,6 @@ def _sum_over_replicas(grads_and_vars: list) -> list:
 
 def _sums(logs: dict, inputs: Any) -> dict:
     """Turns means over the examples of a replica into sums over all, and adds their count."""
-    import tensorflow as tf
-
     if "loss" not in logs:
         raise ValueError(f"a step must return its 'loss', received: {sorted(logs)}")
     count = tf.cast(tf.shape(tf.nest.flatten(inputs)[0])[0], tf.float32)
@@ -201,10 +188,6 @@ def _sums(logs: dict, inputs: Any) -> dict:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
 
 
-def _global_norm(grads: list) -> "tf.Tensor":
-    import tensorflow as tf
-
-    from optimization.keras import gradients
-
-    present = [gradients.sum_duplicates(gradient) for gradient in grads if gradient is not None]
-    return tf.cast(gradients.global_norm(present).value, tf.float32)
+def _global_norm(grads: list) -> tf.Tensor:
+    present = [sum_duplicates(gradient) for gradient in grads if gradient is not None]
+    return tf.cast(global_norm(present).value, tf.float32)

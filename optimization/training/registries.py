@@ -1,21 +1,18 @@
 """Experiments by name, tasks by the class of their config."""
 
-import typing
 from collections.abc import Callable
 from typing import TypeVar
 
 from optimization.configs.errors import did_you_mean
 from optimization.configs.experiment_config import ExperimentConfig, TaskConfig
 from optimization.training.errors import TrainingError
-
-if typing.TYPE_CHECKING:
-    from optimization.training.task import Task
+from optimization.training.task import Task
 
 ExperimentT = TypeVar("ExperimentT", bound=Callable[[], ExperimentConfig])
-TaskT = TypeVar("TaskT", bound="type[Task]")
+TaskT = TypeVar("TaskT", bound=type[Task])
 
 _EXPERIMENTS: dict[str, Callable[[], ExperimentConfig]] = {}
-_TASKS: dict[type[TaskConfig], "type[Task]"] = {}
+_TASKS: dict[type[TaskConfig], type[Task]] = {}
 
 
 def register_experiment(name: str) -> Callable[[ExperimentT], ExperimentT]:
@@ -107,7 +104,7 @@ def register_task(config_class: type[TaskConfig]) -> Callable[[TaskT], TaskT]:
     return decorate
 
 
-def get_task_class(config: TaskConfig) -> "type[Task]":
+def get_task_class(config: TaskConfig) -> type[Task]:
     """Returns the task registered for the class of `config`.
 
     >>> get_task_class(get_experiment("tiny").task).__name__

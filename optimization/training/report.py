@@ -11,11 +11,8 @@ from optimization.configs.oneof import OneOfConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.training.changes import PARAMS_FILE
 from optimization.training.checkpoint_files import latest_checkpoint, whole_checkpoints
-from optimization.training.inspection import innermost
 
 if typing.TYPE_CHECKING:
-    import keras
-
     from optimization.keras.group_table import GroupRow
     from optimization.training.trainer import Trainer
 
@@ -52,20 +49,17 @@ def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
     return rows
 
 
-def describe_settings(
-    config: OptimizationConfig, optimizer: "keras.optimizers.Optimizer"
-) -> list[str]:
-    """Returns what a config does not say by itself: the scaled learning rate, and the groups."""
+def describe_settings(config: OptimizationConfig, optimizer: Any) -> list[str]:
+    """Returns what a config does not say by itself: the scaled rate, and an optimizer's groups."""
     lines = []
     if scaling := config.lr_scaling:
         lines.append(
             f"learning rate x {scaling.factor():.4g}: batch {scaling.global_batch_size} / "
             f"{scaling.base_batch_size}, {scaling.rule}"
         )
-    inner = innermost(optimizer)
-    rows: list[GroupRow] = getattr(inner, "group_table", list)()
+    rows: list[GroupRow] = getattr(optimizer, "group_table", list)()
     if any(row.rule or row.multiplier != 1.0 for row in rows):
-        lines += inner.format_group_table().splitlines()
+        lines += optimizer.format_group_table().splitlines()
     return lines
 
 

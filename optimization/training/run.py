@@ -18,7 +18,6 @@ from optimization.training.progress import labeled, say
 from optimization.training.registries import get_task_class
 from optimization.training.report import best_directory, describe_run, final_report
 from optimization.training.task import Task
-from optimization.training.trainer import Trainer
 
 
 def run_experiment(
@@ -58,6 +57,8 @@ def run_experiment(
     model_dir = os.fspath(model_dir)
     path = check_run(config, mode, model_dir, checkpoint)
     started = time.perf_counter()
+    from optimization.training.trainer import Trainer  # and with it TensorFlow
+
     trainer = Trainer(config, model_dir, console=console)
 
     def start() -> None:

@@ -4,6 +4,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
+
 
 class SummaryWriter:
     """Writes scalars for TensorBoard to one directory, which is made when the first are written."""
@@ -14,14 +16,10 @@ class SummaryWriter:
 
     @functools.cached_property
     def _writer(self) -> Any:
-        import tensorflow as tf
-
         return tf.summary.create_file_writer(self._directory)
 
     def write(self, values: Mapping[str, float], step: int) -> None:
         """Writes `values` as of `step`, through to the file."""
-        import tensorflow as tf
-
         if not self._writable:
             return
         metadata = tf.compat.v1.SummaryMetadata()

@@ -3,24 +3,18 @@
 import contextlib
 import functools
 import os
-import typing
 from collections.abc import Callable
 from typing import Any
 
+import keras
+import tensorflow as tf
 from rich.console import Console
 
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import DataConfig, ExperimentConfig
 from optimization.configs.printing import Text, call
 from optimization.schedules.metric import MetricLrConfig
-from optimization.training import changes, checkpoints
-from optimization.training.building import (
-    build_model,
-    build_optimizer,
-    build_strategy,
-    dtype_policy,
-    is_chief,
-)
+from optimization.training import building, changes, checkpoints, inspection
 from optimization.training.checkpoint_files import latest_checkpoint, step_of
 from optimization.training.errors import (
     CheckpointError,
@@ -30,20 +24,12 @@ from optimization.training.errors import (
     TrainingError,
 )
 from optimization.training.following import Follower
-from optimization.training.inspection import (
-    averages,
-    innermost,
-    learning_rates,
-    nonfinite_variables,
-    optimizer_values,
-)
+from optimization.training.loop import Steps
 from optimization.training.progress import StepProgress, format_values, labeled, say
 from optimization.training.registries import get_task_class
 from optimization.training.report import best_directory, describe_checkpoint, describe_settings
 from optimization.training.summaries import SummaryWriter
-
-if typing.TYPE_CHECKING:
-    from optimization.training.task import Task
+from optimization.training.task import Task
 
 _HELP = "a smaller learning rate, a warmup or a gradient clip may help"
 _ADVICE = f"{_HELP}. The last checkpoint is from before"
@@ -84,13 +70,8 @@ class Trainer:
         model_dir: str | os.PathLike,
         *,
         console: Console | None = None,
-        task: "Task | None" = None,
+        task: Task | None = None,
     ):
-        import keras
-        import tensorflow as tf
-
-        from optimization.training.loop import Steps
-
         if keras.backend.backend() != "tensorflow":
             raise TrainingError(
                 "the trainer runs on Keras' TensorFlow backend, which is set to "
@@ -107,14 +88,16 @@ class Trainer:
         self.task = task or get_task_class(config.task)(self.config.task, self.model_dir)
         keras.utils.clear_session()
         keras.utils.set_random_seed(runtime.seed)
-        self.strategy = build_strategy(runtime)
-        self.chief = is_chief(self.strategy)
+        self.strategy = building.build_strategy(runtime)
+        self.chief = building.is_chief(self.strategy)
         self.console = (console or Console()) if self.chief else Console(quiet=True)
         self._section = self.optimizer_config.optimizer.get()
         fresh = latest_checkpoint(self.model_dir) is None
-        with self.strategy.scope(), dtype_policy(runtime):
-            self.model = build_model(self.task, initialize=fresh)
-            self.optimizer = build_optimizer(self.task, self.optimizer_config, runtime, self.model)
+        with self.strategy.scope(), building.dtype_policy(runtime):
+            self.model = building.build_model(self.task, initialize=fresh)
+            self.optimizer = building.build_optimizer(
+                self.task, self.optimizer_config, runtime, self.model
+            )
             metrics = [self.task.build_metrics(training=training) for training in (True, False)]
         # Counted once in each process, whatever the strategy.
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -239,7 +222,7 @@ class Trainer:
             self._say(f"initialized from {self.config.task.init_checkpoint}")
         if on_start is not None:
             on_start()
-        for line in describe_settings(self.optimizer_config, self.optimizer):
+        for line in describe_settings(self.optimizer_config, inspection.innermost(self.optimizer)):
             self._say(line)
         results: dict[str, float] = {}
         intervals = [trainer.steps_per_loop, trainer.summary_interval, trainer.checkpoint_interval]
@@ -247,7 +230,7 @@ class Trainer:
             intervals.append(trainer.validation_interval)
         with StepProgress(self.console, total, self.step) as progress:
             if self.step == 0:
-                self._summaries.write(learning_rates(self.optimizer), 0)
+                self._summaries.write(inspection.learning_rates(self.optimizer), 0)
             first = self.step * self._section.gradient_accumulation_steps
             batches = iter(self._batches(self.config.task.train_data, first))
             while self.step < total:
@@ -265,8 +248,6 @@ class Trainer:
 
     def _run_loop(self, batches: Any, intervals: list[int], progress: StepProgress) -> Any:
         """Trains to the next step at which something is due; returns the last gradient norm."""
-        import tensorflow as tf
-
         ends = [(self.step // interval + 1) * interval for interval in intervals]
         stop = min(*ends, self.config.trainer.train_steps)
         steps = tf.constant(stop - self.step, tf.int64)
@@ -280,7 +261,7 @@ class Trainer:
                 "for training, as `repeat()` makes one"
             ) from error
         except (tf.errors.InvalidArgumentError, ArithmeticError) as error:
-            variables = nonfinite_variables(error)
+            variables = inspection.nonfinite_variables(error)
             if variables is None:
                 raise
             raise NonFiniteGradientsError(
@@ -305,7 +286,7 @@ class Trainer:
         """
         means = self._steps.train_means
         values = means.results()
-        values |= {"gradient_norm": float(norm)} | optimizer_values(self.optimizer)
+        values |= {"gradient_norm": float(norm)} | inspection.optimizer_values(self.optimizer)
         means.reset()
         rate = {"steps_per_second": progress.rate} if progress.rate else {}
         self._summaries.write(values | rate, self.step)
@@ -329,9 +310,9 @@ class Trainer:
 
         Weights that were restored `alone` are the averages already.
         """
-        averaged, means = averages(self.optimizer), self._steps.validation_means
+        averaged, means = inspection.averages(self.optimizer), self._steps.validation_means
         swaps = averaged and not alone
-        with innermost(self.optimizer).averaged() if swaps else contextlib.nullcontext():
+        with inspection.innermost(self.optimizer).averaged() if swaps else contextlib.nullcontext():
             means.reset()
             self._steps.validate(iter(self._validation_data))
             values = means.results()
@@ -371,7 +352,7 @@ class Trainer:
             self.global_step.assign(step_of(path) or 0)
         else:
             self.restore(path)
-        self.evaluated = describe_checkpoint(self, path, averages(self.optimizer))
+        self.evaluated = describe_checkpoint(self, path, inspection.averages(self.optimizer))
         self._say(f"evaluating {self.evaluated}")
         return self._evaluate(record, alone)
 
@@ -384,8 +365,6 @@ class Trainer:
         Raises:
             CheckpointError: If no checkpoint came at all.
         """
-        import tensorflow as tf
-
         timeout = self.config.trainer.continuous_eval_timeout
         values: dict[str, float] | None = None
         for path in tf.train.checkpoints_iterator(self.model_dir, timeout=timeout):

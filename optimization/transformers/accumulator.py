@@ -1,11 +1,9 @@
 """`GradientAccumulator` of transformers' TensorFlow part."""
 
-import typing
 from collections.abc import Sequence
 from typing import Any
 
-if typing.TYPE_CHECKING:
-    import tensorflow as tf
+import tensorflow as tf
 
 
 class GradientAccumulator:
@@ -33,20 +31,18 @@ class GradientAccumulator:
         return f"{type(self).__name__}()"
 
     @property
-    def step(self) -> "tf.Tensor":
+    def step(self) -> tf.Tensor:
         """How many gradients have been added up, an int64 scalar."""
         return self._count.value()
 
     @property
-    def _count(self) -> "tf.Variable":
+    def _count(self) -> tf.Variable:
         if self._counter is None:
-            import tensorflow as tf
-
             self._counter = _local_variable(tf.constant(0, tf.int64))
         return self._counter
 
     @property
-    def gradients(self) -> "list[tf.Tensor | None]":
+    def gradients(self) -> list[tf.Tensor | None]:
         """The sums on this replica; None where the first gradient was None.
 
         Raises:
@@ -62,8 +58,6 @@ class GradientAccumulator:
         Raises:
             ValueError: If there are more or fewer than the first time.
         """
-        import tensorflow as tf
-
         dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
         if not self._sums:
             _ = self._count  # makes the variable
@@ -79,18 +73,14 @@ class GradientAccumulator:
         """Sets the sums, and their number, to zero."""
         if not self._sums:
             return
-        import tensorflow as tf
-
         self._count.assign(0)
         for total in self._sums:
             if total is not None:
                 total.assign(tf.zeros_like(total.value()))
 
 
-def _local_variable(value: "tf.Tensor") -> "tf.Variable":
+def _local_variable(value: tf.Tensor) -> tf.Variable:
     """Returns a variable of which each replica has its own, and assigns to it without others."""
-    import tensorflow as tf
-
     return tf.Variable(
         value,
         trainable=False,

@@ -16,14 +16,7 @@ from rich.console import Console
 
 from optimization import ConfigWarning, DataConfig, ExperimentConfig, TaskConfig, TrainerConfig
 from optimization.configs.types import Share
-from optimization.training import (
-    Task,
-    Trainer,
-    array_batches,
-    main,
-    register_experiment,
-    register_task,
-)
+from optimization.training import Task, array_batches, main, register_experiment, register_task
 from optimization.training.binary import resolve_flags
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +101,8 @@ def tiny(*overrides):
 
 
 def trainer(model_dir, *overrides, **kwargs):
+    from optimization.training import Trainer  # not above: it brings TensorFlow
+
     return Trainer(tiny(*overrides), model_dir, console=Console(quiet=True), **kwargs)
 
 
