@@ -132,7 +132,9 @@ def _stored(path: str) -> dict[str, _Kind]:
 
 def _as_saved(stored: Iterable[str], sections: Sections) -> dict[str, dict[str, tf.Variable]]:
     """Returns the variables by the paths that they had, where Keras has numbered layers anew."""
-    paths = [*sections["model"], *_of_loss_scale(sections.get("optimizer", ()))]
+    theirs = sections.get("optimizer", ())
+    own = [name for name in theirs if not name.startswith("inner/")]  # of a loss scale
+    paths = [*sections["model"], *(own if len(own) < len(theirs) else ())]
     result = {}
     for section, variables in sections.items():
         start = f"{section}: "
@@ -140,11 +142,6 @@ def _as_saved(stored: Iterable[str], sections: Sections) -> dict[str, dict[str, 
         names = saved_names(variables, saved, paths)
         result[section] = {names[name]: variable for name, variable in variables.items()}
     return result
-
-
-def _of_loss_scale(names: Iterable[str]) -> list[str]:
-    own = [name for name in names if not name.startswith("inner/")]
-    return own if len(own) < len([*names]) else []
 
 
 def _compare(path: str, stored: Mapping[str, _Kind], sections: Sections, partly: bool) -> None:
@@ -180,12 +177,7 @@ class BestCheckpoint:
     """
 
     def __init__(
-        self,
-        directory: str,
-        config: TrainerConfig,
-        model: keras.Model,
-        fresh: bool,
-        writable: bool = True,
+        self, directory: str, config: TrainerConfig, model: keras.Model, fresh: bool, writable: bool
     ):
         self._metric = config.best_checkpoint_eval_metric
         self._higher = config.best_checkpoint_metric_comp == "higher"
@@ -193,13 +185,11 @@ class BestCheckpoint:
         self._manager = manager_of(directory, {"model": by_path(model.variables)}, max_to_keep=1)
         self._info = os.path.join(directory, "info.json")
         self.best: float | None = None
-        if not fresh and os.path.exists(self._info):
-            self.best = self._read_best()
-
-    def _read_best(self) -> float | None:
+        if fresh or not os.path.exists(self._info):
+            return
         try:
             with open(self._info, encoding="utf-8") as file:
-                return json.load(file)["metrics"].get(self._metric)
+                self.best = json.load(file)["metrics"].get(self._metric)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise CheckpointError(
                 f"{self._info} is damaged; remove it to look for the best weights anew"

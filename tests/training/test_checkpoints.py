@@ -154,13 +154,13 @@ def model(seed):
     return keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="d")], name="m")
 
 
-def best(directory, a_model, fresh=True, higher=True, **kwargs):
+def best(directory, a_model, fresh=True, higher=True, writable=True):
     config = TrainerConfig(
         best_checkpoint_export_subdir="best",
         best_checkpoint_eval_metric="f1",
         best_checkpoint_metric_comp="higher" if higher else "lower",
     )
-    return BestCheckpoint(str(directory), config, a_model, fresh, **kwargs)
+    return BestCheckpoint(str(directory), config, a_model, fresh, writable)
 
 
 @pytest.mark.parametrize(
