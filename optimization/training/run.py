@@ -7,12 +7,7 @@ from rich.console import Console
 
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.configs.experiment_config import MODES, ExperimentConfig
-from optimization.training import changes
-from optimization.training.checkpoint_files import (
-    find_checkpoint,
-    latest_checkpoint,
-    whole_checkpoints,
-)
+from optimization.training import changes, checkpoint_files
 from optimization.training.errors import CheckpointError, TrainingError
 from optimization.training.progress import labeled, say
 from optimization.training.registries import get_task_class
@@ -104,13 +99,13 @@ def check_run(
     if mode == "eval":
         return _chosen_checkpoint(config, model_dir, checkpoint)
     _make_directory(model_dir)
-    found = latest_checkpoint(model_dir)
+    found = checkpoint_files.latest_checkpoint(model_dir)
     start = config.task.init_checkpoint
     if found is not None:
         changes.check_identity(found, changes.since_params(model_dir, config))
     elif start and "://" not in start and task_class.initialize is Task.initialize:
         try:
-            find_checkpoint(start)
+            checkpoint_files.find_checkpoint(start)
         except CheckpointError as error:
             raise CheckpointError(f"task.init_checkpoint: {error}") from None
     return found
@@ -119,7 +114,7 @@ def check_run(
 def _chosen_checkpoint(config: ExperimentConfig, model_dir: str, checkpoint: str | None) -> str:
     """Returns the path of the checkpoint that is to be evaluated."""
     if checkpoint in (None, "latest"):
-        found = latest_checkpoint(model_dir)
+        found = checkpoint_files.latest_checkpoint(model_dir)
         if found is None:
             missing = "" if os.path.isdir(model_dir) else ": there is no such directory"
             raise CheckpointError(f"there is no checkpoint in {model_dir!r} to evaluate{missing}")
@@ -128,12 +123,13 @@ def _chosen_checkpoint(config: ExperimentConfig, model_dir: str, checkpoint: str
         return _best_checkpoint(config, model_dir)
     if not checkpoint:
         raise TrainingError("--checkpoint must be best, latest or a path, got ''")
-    if os.path.basename(checkpoint) == checkpoint and checkpoint in whole_checkpoints(model_dir):
+    whole = checkpoint_files.whole_checkpoints(model_dir)
+    if checkpoint in whole:
         return os.path.join(model_dir, checkpoint)
     try:
-        return find_checkpoint(checkpoint)
+        return checkpoint_files.find_checkpoint(checkpoint)
     except CheckpointError as error:
-        held = ", ".join(reversed(whole_checkpoints(model_dir))) or "no checkpoint"
+        held = ", ".join(reversed(whole)) or "no checkpoint"
         there = did_you_mean(checkpoint, ["best", "latest"]) or f"; {model_dir!r} holds {held}"
         raise CheckpointError(f"--checkpoint: {error}{there}") from None
 
@@ -145,7 +141,7 @@ def _best_checkpoint(config: ExperimentConfig, model_dir: str) -> str:
             "--checkpoint=best: the run keeps no best weights, "
             "trainer.best_checkpoint_export_subdir is not set"
         )
-    found = latest_checkpoint(directory)
+    found = checkpoint_files.latest_checkpoint(directory)
     if found is None:
         raise CheckpointError(
             f"--checkpoint=best: there are no best weights in {directory!r}; evaluations keep "
