@@ -25,11 +25,6 @@ def innermost(optimizer: Any) -> Any:
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def averages(optimizer: Any) -> bool:
-    """Says whether the optimizer averages weights."""
-    return getattr(innermost(optimizer), "averages_weights", False)
-
-
 def accumulated(optimizer: Any, variables: Sequence[keras.Variable]) -> list[keras.Variable | None]:
     """Returns what has been added up for each variable; None for one that is not trained."""
     named = innermost(optimizer).variables_by_path()

@@ -99,6 +99,8 @@ class Trainer:
                 self.task, self.optimizer_config, runtime, self.model
             )
             metrics = [self.task.build_metrics(training=training) for training in (True, False)]
+        self._innermost = inspection.innermost(self.optimizer)
+        self._averages: bool = getattr(self._innermost, "averages_weights", False)
         # Counted once in each process, whatever the strategy.
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._steps = Steps(self, *metrics)
@@ -222,7 +224,7 @@ class Trainer:
             self._say(f"initialized from {self.config.task.init_checkpoint}")
         if on_start is not None:
             on_start()
-        for line in describe_settings(self.optimizer_config, inspection.innermost(self.optimizer)):
+        for line in describe_settings(self.optimizer_config, self._innermost):
             self._say(line)
         results: dict[str, float] = {}
         intervals = [trainer.steps_per_loop, trainer.summary_interval, trainer.checkpoint_interval]
@@ -310,9 +312,8 @@ class Trainer:
 
         Weights that were restored `alone` are the averages already.
         """
-        averaged, means = inspection.averages(self.optimizer), self._steps.validation_means
-        swaps = averaged and not alone
-        with inspection.innermost(self.optimizer).averaged() if swaps else contextlib.nullcontext():
+        averaged, means = self._averages, self._steps.validation_means
+        with self._innermost.averaged() if averaged and not alone else contextlib.nullcontext():
             means.reset()
             self._steps.validate(iter(self._validation_data))
             values = means.results()
@@ -352,7 +353,7 @@ class Trainer:
             self.global_step.assign(step_of(path) or 0)
         else:
             self.restore(path)
-        self.evaluated = describe_checkpoint(self, path, inspection.averages(self.optimizer))
+        self.evaluated = describe_checkpoint(self, path, self._averages)
         self._say(f"evaluating {self.evaluated}")
         return self._evaluate(record, alone)
 

@@ -67,9 +67,7 @@ class Adafactor(native.Adafactor):
         relative_step: bool = True,
         warmup_init: bool = False,
     ):
-        defaults = dict(locals())
-        for name in ("self", "params"):
-            del defaults[name]
+        defaults = {k: v for k, v in locals().items() if k not in ("self", "params")}
         # Not the constructor of the base class, whose arguments have other names.
         self.check_group(defaults)
         Optimizer.__init__(self, params, {**defaults, "foreach": None, "maximize": False})
