@@ -19,10 +19,13 @@ devices, runs = int(sys.argv[1]), json.loads(sys.argv[2])
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
 import numpy as np
+from tensorflow.python.distribute import cross_device_utils
 from optimization.training import TrainingError
 from tests.training.tiny import trainer, weights
 
 def trained(directory, *overrides):
+    # TensorFlow numbers what devices exchange; the same numbers again would be of other shapes.
+    cross_device_utils.INSTANCE_KEY_START_NUMBER += 10_000
     try:
         one = trainer(directory, *overrides)
         results = one.train(evaluate=True)
@@ -41,11 +44,14 @@ OVERRIDES = (
     "trainer.optimizer_config.ema={average_decay: 0.9}",
     "trainer.steps_per_loop=5",
 )
+NETWORK = "task.hidden=4,task.train_data.shuffle=true"
 
-# What runs on two devices, by directory. No other training on both follows in the same process:
-# TensorFlow numbers what the devices exchange from the start again, and would find other shapes.
+# What runs on two devices, by directory.
 ON_TWO = [
     ("mirrored", *OVERRIDES),
+    ("whole", NETWORK),
+    ("parts", NETWORK, "trainer.train_steps=7"),
+    ("parts", NETWORK),
     ("one device", "runtime.distribution_strategy=one_device"),
     ("odd batch", "task.train_data.global_batch_size=7"),
     ("xla", "runtime.enable_xla=true"),
@@ -127,11 +133,9 @@ def test_two_devices_and_two_processes_equal_one(on_two, tmp_path):
     assert_same_results(of_chief, expected)
 
 
-def test_two_devices_resume_where_they_stopped(tmp_path):
-    network = "task.hidden=4,task.train_data.shuffle=true"
-    for name, *more in (("whole",), ("parts", "trainer.train_steps=7"), ("parts",)):
-        one_process(2, tmp_path, [(name, network, *more)])
-    whole, resumed = (np.load(tmp_path / name / "weights.npz") for name in ("whole", "parts"))
+def test_two_devices_resume_where_they_stopped(on_two):
+    _, directory = on_two
+    whole, resumed = (np.load(directory / f"{name}/weights.npz") for name in ("whole", "parts"))
     for name in whole.files:
         np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
 
