@@ -144,9 +144,12 @@ def wrong_signature(name: str, function: Any, arguments: str) -> str:
     """
     if not callable(function):
         return f"{name} must take ({arguments}), it takes {describe(function)}"
+    names, code = arguments.split(", "), getattr(function, "__code__", None)
+    if code and names == [*code.co_varnames[: code.co_argcount]] and not code.co_kwonlyargcount:
+        return ""  # as every function of this package is: a signature takes ten times as long
     signature = inspect.signature(function)
     try:
-        signature.bind(*arguments.split(", "))
+        signature.bind(*names)
     except TypeError:
         return f"{name} must take ({arguments}), it takes {signature}"
     return ""

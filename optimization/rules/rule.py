@@ -156,14 +156,15 @@ class Rule(BaseOptimizerConfig):
         elif changed:
             of = f"`{changed[0]}` of {origin.__name__}"
             yield f"it changes {of}, and needs a `class_name` of its own"
+        native = native_name(origin)
         for name, entry in OPTIMIZERS_CLS.entries():
             other: Any = entry.config_class
             if other is origin or "class_name" not in vars(other):
                 continue
             if other.class_name == origin.class_name:
                 yield f"its `class_name` {origin.class_name!r} is that of the type {name!r}"
-            elif native_name(origin) and native_name(origin) == native_name(other):
-                yield f"its `native_name` {native_name(origin)!r} is that of the type {name!r}"
+            elif native and native == native_name(other):
+                yield f"its `native_name` {native!r} is that of the type {name!r}"
         taken = sorted(_RESERVED & cls.__dataclass_fields__.keys() - {*cls.section_only})
         if taken:
             yield f"it cannot have a field `{taken[0]}`: classes and formulas have another of it"
@@ -177,9 +178,10 @@ class Rule(BaseOptimizerConfig):
         if origin is cls:
             return []
         changed = sorted(set(cls.argument_names()) - set(origin.argument_names()))
+        spared = {*(field.name for field in dataclasses.fields(cls)), "check", "impossible"}
         for each in cls.__mro__[: cls.__mro__.index(origin)]:
-            own = {n for n in vars(each) if not n.startswith("_")} - set(cls.field_names())
-            changed += sorted(own & set(dir(Rule)) - {"check", "impossible"})
+            own = {n for n in vars(each) if not n.startswith("_")} - spared
+            changed += sorted(n for n in own if hasattr(Rule, n))
         return changed
 
     @classmethod
@@ -225,8 +227,8 @@ class Rule(BaseOptimizerConfig):
     @classmethod
     def argument_names(cls) -> list[str]:
         """Returns the fields that are arguments of the classes."""
-        others = (*cls.pipeline_fields(), *cls.section_only, "name")
-        return [name for name in cls.field_names() if name not in others]
+        fields = (f.name for f in dataclasses.fields(cls) if not f.metadata.get("pipeline"))
+        return [name for name in fields if name not in (*cls.section_only, "name")]
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the optimizer's class, apart from the learning rate."""
