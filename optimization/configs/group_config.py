@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval, MinLen
-from pydantic import AfterValidator
 
 from optimization.configs.base import Config, config_dataclass
 from optimization.configs.fields import Section, field
 from optimization.configs.float32 import Float32Config
 from optimization.configs.optimizer_config import OptimizerConfig
 from optimization.configs.types import (
+    Check,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -113,7 +113,7 @@ class LayerDecayConfig(Config):
     _MAIN: ClassVar[str] = "rate"
 
     rate: Annotated[float, Interval(gt=0, le=1)] = 0.75
-    depth: Annotated[Regex, AfterValidator(_one_group)] = r"layer_(\d+)/"
+    depth: Annotated[Regex, Check(_one_group)] = r"layer_(\d+)/"
     min_multiplier: Fraction = 0.0
     with_last_block: Regex | None = None
 

@@ -11,19 +11,14 @@ import itertools
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial, reduce
+from operator import ge, gt, le, lt
+from typing import Annotated, Any, Literal, NamedTuple
 
-from annotated_types import Ge, Gt, Interval
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    TypeAdapter,
-    ValidationError,
-    WrapValidator,
-)
+from annotated_types import Ge, Gt, Interval, Le, Lt
+from pydantic_core import CoreSchema, PydanticKnownError, SchemaValidator, ValidationError
+from pydantic_core import core_schema as core
 
 from optimization.configs import yaml_file
 from optimization.configs.errors import Problem, describe, did_you_mean
@@ -45,6 +40,22 @@ class _Required(enum.Enum):
 
 
 REQUIRED: Any = _Required.REQUIRED
+
+
+class Check(NamedTuple):
+    """What values pass, as metadata of their type."""
+
+    func: Any  # returns the value to store, or raises a ValueError
+    make: Callable[..., Any] = core.no_info_after_validator_function  # of `func` and a schema
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return self.make(self.func, handler(source))
+
+
+Before = partial(Check, make=core.no_info_before_validator_function)
+"""A function that values pass before their type is checked."""
+Matching = partial(Check, make=lambda pattern, text: {**text, "pattern": pattern})
+"""A regular expression that text must match."""
 
 
 def _strictly_increasing(values: tuple) -> tuple:
@@ -72,7 +83,7 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 """A float in [0, 1]."""
 Share = Annotated[float, Interval(ge=0, lt=1)]
 """A share of a whole, such as `beta_1`: a float in [0, 1)."""
-Regex = Annotated[str, AfterValidator(_regex)]
+Regex = Annotated[str, Check(_regex)]
 """A regular expression, searched for in a variable's path."""
 Patterns = tuple[Regex, ...]
 """Regular expressions, searched for in a variable's path."""
@@ -142,11 +153,11 @@ def _not_remaining(value: Any) -> Any:
     return value
 
 
-NonNegativeSteps = Annotated[NonNegativeInt, WrapValidator(_steps)]
+NonNegativeSteps = Annotated[NonNegativeInt, Check(_steps, core.no_info_wrap_validator_function)]
 """Optimizer steps, >= 0, or a `Duration`."""
-FirstSteps = Annotated[NonNegativeSteps, AfterValidator(_not_remaining)]
+FirstSteps = Annotated[NonNegativeSteps, Check(_not_remaining)]
 """Optimizer steps at the start of a training, >= 0, or a `Duration` other than "remaining"."""
-PositiveSteps = Annotated[PositiveInt, WrapValidator(_steps)]
+PositiveSteps = Annotated[PositiveInt, Check(_steps, core.no_info_wrap_validator_function)]
 """Optimizer steps, > 0, or a `Duration`."""
 
 
@@ -157,7 +168,7 @@ def kinds_of(metadata: Sequence[Any]) -> set[str]:
     return {kind for function, kind in kinds.items() if function in functions}
 
 
-Boundaries = Annotated[tuple[NonNegativeSteps, ...], AfterValidator(_strictly_increasing)]
+Boundaries = Annotated[tuple[NonNegativeSteps, ...], Check(_strictly_increasing)]
 """Steps, strictly increasing."""
 
 
@@ -171,38 +182,86 @@ def _bounded(value: Any) -> Any:
     return value
 
 
-def _as(kind: type) -> BeforeValidator:
-    return BeforeValidator(lambda value: kind(value) if isinstance(value, list | tuple) else value)
+_BOUNDS: Any = {
+    "gt": (gt, "greater_than"),
+    "ge": (ge, "greater_than_equal"),
+    "lt": (lt, "less_than"),
+    "le": (le, "less_than_equal"),
+}
+_SCHEMAS: dict[Any, CoreSchema] = {
+    int: core.no_info_before_validator_function(_integral, core.int_schema()),
+    float: core.no_info_before_validator_function(_bounded, core.float_schema()),
+    str: core.str_schema(),
+    bool: core.bool_schema(),
+    types.NoneType: core.none_schema(),
+}
 
 
-def _ease(annotation: Any) -> Any:
-    """Returns `annotation` with the three lossless conversions allowed, at any depth."""
-    if annotation is int:
-        return Annotated[int, BeforeValidator(_integral)]
-    if annotation is float:
-        return Annotated[float, BeforeValidator(_bounded)]
+def _bounds(limits: Any, value: Any) -> Any:
+    for name, (holds, error) in _BOUNDS.items():
+        limit = getattr(limits, name, None)
+        if limit is not None and not holds(value, limit):
+            raise PydanticKnownError(error, {name: limit})
+    return value
+
+
+def _schema(annotation: Any) -> CoreSchema:
+    """Returns how pydantic checks a type, the three lossless conversions allowed at any depth."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    form: Any = Annotated  # a value here, whose arguments no type checker knows
     if origin is Annotated:
-        return form[(_ease(args[0]), *args[1:])]
-    eased = tuple(map(_ease, args))
+        return reduce(_limited, args[1:], _schema(args[0]))
+    if origin is Literal:
+        return core.literal_schema([*args])
     if origin in (typing.Union, types.UnionType):
-        return typing.Union[eased]  # noqa: UP007
+        one_of = [_schema(member) for member in members(annotation)]
+        schema = core.union_schema([*one_of]) if len(one_of) > 1 else one_of[0]
+        return core.nullable_schema(schema) if types.NoneType in args else schema
     if origin is tuple:
-        return form[types.GenericAlias(tuple, eased), _as(tuple)]
+        items = [_schema(arg) for arg in args if arg is not Ellipsis]
+        repeated = len(items) - 1 if Ellipsis in args else None
+        return _listed(tuple, core.tuple_schema(items, variadic_item_index=repeated))
     if origin in (list, Sequence):
-        return form[types.GenericAlias(list, eased), _as(list), AfterValidator(ReadOnlyList)]
+        schema = _listed(list, core.list_schema(_schema(args[0])))
+        return core.no_info_after_validator_function(ReadOnlyList, schema)
     if origin in (dict, Mapping):
-        return form[types.GenericAlias(dict, eased), AfterValidator(ReadOnlyDict)]
-    return annotation
+        schema = core.dict_schema(*map(_schema, args))
+        return core.no_info_after_validator_function(ReadOnlyDict, schema)
+    return _SCHEMAS.get(annotation) or _of_pydantic(annotation)
 
 
-_STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+def _listed(kind: type, schema: CoreSchema) -> CoreSchema:
+    return core.no_info_before_validator_function(
+        lambda value: kind(value) if isinstance(value, list | tuple) else value, schema
+    )
+
+
+def _limited(schema: CoreSchema, limit: Any) -> CoreSchema:
+    """Returns a schema with one of the metadata of a type."""
+    if isinstance(limit, Check):
+        return limit.make(limit.func, schema)
+    if isinstance(limit, Ge | Gt | Le | Lt | Interval):
+        return core.no_info_after_validator_function(partial(_bounds, limit), schema)
+    return _of_pydantic(Annotated[Any, Check(None, lambda _, __: schema), limit])
+
+
+def _of_pydantic(annotation: Any) -> CoreSchema:
+    """Returns how pydantic itself checks a type; its import takes as long as that of the rest."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    class Part:  # of another type: alone, some may not be told to be strict
+        def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+            return handler.generate_schema(annotation)
+
+    config = ConfigDict(**_STRICT, arbitrary_types_allowed=True)
+    return TypeAdapter(Annotated[Any, Part()], config=config).core_schema
+
+
+_STRICT: Any = {"strict": True, "allow_inf_nan": False}
 
 
 @cache
-def _adapter(annotation: Any) -> TypeAdapter:
-    return TypeAdapter(_ease(annotation), config=_STRICT)
+def _validator(annotation: Any) -> SchemaValidator:
+    return SchemaValidator(_schema(annotation), _STRICT)
 
 
 _EXPECTED = {
@@ -279,7 +338,7 @@ def check_value(annotation: Any, value: Any, path: str) -> tuple[Any, list[Probl
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         value = value.tolist()
     try:
-        return _adapter(annotation).validate_python(value), []
+        return _validator(annotation).validate_python(value), []
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
     if len(members(annotation)) > 1:

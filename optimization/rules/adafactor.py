@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Lt
-from pydantic import BeforeValidator
 
 from optimization.configs.base import config_dataclass
 from optimization.configs.errors import Problem
 from optimization.configs.types import (
+    Before,
     NonNegativeFloat,
     NonNegativeInt,
     Patterns,
@@ -24,7 +24,7 @@ from optimization.rules.rule import Numbers
 from optimization.schedules.decays import RelativeStepLrConfig
 
 OneOrMorePatterns = Annotated[
-    Patterns, BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+    Patterns, Before(lambda value: (value,) if isinstance(value, str) else value)
 ]
 """Regular expressions, searched for in a variable's path; a single one needs no list."""
 

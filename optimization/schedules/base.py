@@ -10,8 +10,6 @@ operation of `xp` might choose the dtype of a Python number by itself (`where`, 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import StringConstraints
-
 from optimization.configs.base import config_dataclass
 from optimization.configs.errors import wrong_signature
 from optimization.configs.fields import Steps
@@ -20,6 +18,7 @@ from optimization.configs.types import (
     REMAINING,
     REQUIRED,
     FirstSteps,
+    Matching,
     NonNegativeFloat,
     PositiveSteps,
 )
@@ -29,7 +28,7 @@ Array = Any
 Namespace = Any
 """`numpy`, `jax.numpy` or `keras.ops`: what all have, under one name and with one meaning."""
 
-ScopeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.][A-Za-z0-9_.>-]*$")]
+ScopeName = Annotated[str, Matching(r"^[A-Za-z0-9.][A-Za-z0-9_.>-]*$")]
 """The name of a schedule, which is the scope of its operations in a TensorFlow graph."""
 
 

@@ -1,8 +1,10 @@
 import copy
 import pickle
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+import pydantic
 import pytest
 
 from optimization.configs.types import (
@@ -88,6 +90,26 @@ def test_wrong_values_are_one_problem_in_words(annotation, value, message):
     assert len(problems) == 1
     assert problems[0].path in ("x.y", "x.y[0]")
     assert message in problems[0].message
+
+
+class Point(pydantic.BaseModel):
+    x: int
+
+
+@pytest.mark.parametrize(
+    ("annotation", "right", "wrong", "message"),
+    [
+        (Annotated[int, pydantic.Field(multiple_of=3)], 6.0, 4, "multiple of 3"),
+        (Annotated[float, "a note", pydantic.Field(gt=0)], 1, 0, "must be > 0, got 0"),
+        (list[Annotated[str, pydantic.Field(min_length=2)]], ["ab"], ["a"], "at least 2"),
+        (Path | None, Path("a"), "a", "instance of Path"),
+        (list[Point], [Point(x=1)], [{"x": "one"}], "valid integer"),
+    ],
+)
+def test_types_of_which_pydantic_knows_more(annotation, right, wrong, message):
+    assert check_value(annotation, right, "x") == (right, [])
+    (problem,) = check_value(annotation, wrong, "x")[1]
+    assert message in problem.message
 
 
 def test_problems_inside_a_list_name_the_place():
