@@ -7,13 +7,7 @@ from optimization.configs.base import Config
 from optimization.configs.durations import unknown_lengths
 from optimization.configs.errors import ConfigError, Problem
 from optimization.schedules import scalars
-from optimization.schedules.base import (
-    Array,
-    BaseLrConfig,
-    BaseWarmupConfig,
-    Namespace,
-    computed,
-)
+from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace, computed
 
 if typing.TYPE_CHECKING:
     import numpy as np

@@ -22,13 +22,7 @@ from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError
 from optimization.configs.registry import Entry
 from optimization.schedules import exact
-from optimization.schedules.base import (
-    Array,
-    BaseLrConfig,
-    BaseWarmupConfig,
-    Namespace,
-    computed,
-)
+from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace, computed
 from optimization.schedules.compose import check_schedule, incomplete, warmup_target, with_warmup
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.registry import LR_CLS, WARMUP_CLS
