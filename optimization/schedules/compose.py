@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from optimization.configs.base import Config
 from optimization.configs.durations import unknown_lengths
 from optimization.configs.errors import ConfigError, Problem
-from optimization.schedules import scalars
 from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace, computed
+from optimization.schedules.scalars import SCALARS
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ def schedule_conflicts(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig)
     if unknown_lengths(lr_config) or unknown_lengths(warmup_config):
         return []
     try:
-        _evaluation(lr_config, warmup_config, _namespace(lr_config, warmup_config))
+        checked_values(lr_config, warmup_config, [0])
     except ConfigError as error:
         return list(error.problems)
     except Exception:  # of a formula that NumPy does not compute: see `RateCurve.failure`
@@ -166,21 +166,14 @@ def checked_values(
     lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None, steps: Sequence[int]
 ) -> list[float]:
     """Returns `curve` for configs that are right and need no Keras, cheaply for a few steps."""
-    xp = _namespace(lr_config, warmup_config)
-    if xp is scalars:
-        evaluate = _evaluation(lr_config, warmup_config, xp)
-        return [evaluate(float(step)) for step in steps]
-    with xp.errstate(all="ignore"):
-        return xp.asarray(curve(lr_config, warmup_config, steps), xp.float64).tolist()
-
-
-def _namespace(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> Namespace:
-    """Returns the namespace in which formulas are checked."""
     if are_ours(lr_config, warmup_config):
-        return scalars
+        evaluate = _evaluation(lr_config, warmup_config, SCALARS)
+        return [evaluate(float(step)) for step in steps]
     import numpy as np
 
-    return np
+    with np.errstate(all="ignore"):
+        values = _evaluation(lr_config, warmup_config, np)(np.asarray(steps, np.float64))
+        return np.broadcast_to(np.asarray(values, np.float64), len(steps)).tolist()
 
 
 def _evaluation(
@@ -197,6 +190,5 @@ def _evaluation(
 
     if warmup_config is None or warmup_config.warmup_steps == 0:
         return rate
-    number = float if xp is scalars else xp.float64
-    target = warmup_target(warmup_config, lambda step: rate(number(step)))
+    target = warmup_target(warmup_config, lambda step: rate(xp.float64(step)))
     return lambda steps: with_warmup(warmup_config, rate, target, steps, xp)

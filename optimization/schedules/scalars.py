@@ -3,21 +3,11 @@
 NumPy takes a third of the time in which a config is imported, read and checked.
 """
 
+import bisect
 import math
 import operator
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
-
-maximum, minimum, floor, sin, take = max, min, math.floor, math.sin, operator.getitem
-
-
-def where(condition: bool, yes: float, no: float) -> float:
-    return yes if condition else no
-
-
-def clip(x: float, least: float, most: float) -> float:
-    return min(max(x, least), most)
 
 
 def power(base: float, exponent: float) -> float:
@@ -30,29 +20,17 @@ def power(base: float, exponent: float) -> float:
         return math.inf if base == 0 else math.nan
 
 
-def sqrt(x: float) -> float:
-    return math.sqrt(x) if x >= 0 else math.nan
-
-
-def full_like(x: float, value: float) -> float:
-    return value
-
-
-def array(values: Sequence[float], dtype: Any = None) -> Sequence[float]:
-    return values
-
-
-def searchsorted(edges: Sequence[float], x: float, side: str) -> int:
-    return (bisect_left if side == "left" else bisect_right)(edges, x)
-
-
-def shape(x: float) -> tuple[int, ...]:
-    return ()
-
-
-def ravel(x: float) -> float:
-    return x
-
-
-def reshape(x: float, shape: tuple[int, ...]) -> float:
-    return x
+SCALARS: Any = SimpleNamespace(
+    **{"float64": float, "maximum": max, "minimum": min, "floor": math.floor, "sin": math.sin},
+    power=power,
+    sqrt=lambda x: math.sqrt(x) if x >= 0 else math.nan,
+    where=lambda condition, yes, no: yes if condition else no,
+    clip=lambda x, least, most: min(max(x, least), most),
+    full_like=lambda x, value: value,
+    array=lambda values, dtype=None: values,
+    searchsorted=lambda edges, x, side: getattr(bisect, f"bisect_{side}")(edges, x),
+    take=operator.getitem,
+    shape=lambda x: (),
+    ravel=lambda x: x,
+    reshape=lambda x, shape: x,
+)

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from optimization.schedules import curve, scalars
+from optimization.schedules import curve
 from optimization.schedules.compose import checked_values
+from optimization.schedules.scalars import SCALARS
 from tests.schedules.common import T, lr_config, lr_examples, warmup_examples
 
 STEPS = [0, 1, 2, 49, 50, 51, 99, 100, 101, 299, 300, 301, 600, 601, T - 1, T, T + 1, 10 * T, 2**24]
@@ -25,7 +26,7 @@ def test_every_warmup_is_that_of_numpy(warmup):
 
 
 def test_what_has_no_value_is_as_in_numpy():
-    assert scalars.power(10.0, 400.0) == math.inf
-    assert scalars.power(0.0, -1.0) == math.inf
-    assert math.isnan(scalars.power(-1.0, 0.5))
-    assert math.isnan(scalars.sqrt(-1.0))
+    assert SCALARS.power(10.0, 400.0) == math.inf
+    assert SCALARS.power(0.0, -1.0) == math.inf
+    assert math.isnan(SCALARS.power(-1.0, 0.5))
+    assert math.isnan(SCALARS.sqrt(-1.0))
