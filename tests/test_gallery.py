@@ -108,7 +108,7 @@ def test_header_says_what_it_is(path):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=by_name)
 def test_experiment_file_is_complete_on_its_own(path):
-    section, _ = optimization_section(yaml_file.load(path))
+    section, _ = optimization_section(yaml_file.read_file(path)[0])
     for name in ("optimizer", "learning_rate", "warmup"):
         assert list(section[name]) == ["type", section[name]["type"]]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from optimization.configs.errors import ConfigError, Origin, Problem, describe
+from optimization.configs.errors import Origin, Problem, describe
 
 _TAG = "tag:yaml.org,2002:"
 MAX_DEPTH = 50
@@ -223,14 +223,6 @@ def read(text: str, source: str = "<text>") -> tuple[Any, list[Problem]]:
         return None, reader.problems
 
 
-def parse(text: str, source: str = "<text>") -> Any:
-    """Reads one YAML (or JSON) document; raises a `ConfigError` with the line of each mistake."""
-    value, problems = read(text, source)
-    if problems:
-        raise ConfigError(problems)
-    return value
-
-
 def _syntax_problem(error: Exception, text: str, source: str) -> Problem:
     if isinstance(error, RecursionError):
         return Problem("syntax", "", f"nested more than {MAX_DEPTH} levels deep", Origin(source))
@@ -261,14 +253,6 @@ def read_file(path: str | os.PathLike) -> tuple[SourcedDict, list[Problem]]:
     return SourcedDict(), [*problems, Problem("syntax", "", message, Origin(source))]
 
 
-def load(path: str | os.PathLike) -> SourcedDict:
-    """Reads the mapping in a YAML file; raises a `ConfigError` with the line of each mistake."""
-    value, problems = read_file(path)
-    if problems:
-        raise ConfigError(problems)
-    return value
-
-
 class _Dumper(yaml.SafeDumper):
     """Writes lists of plain values on one line, as people write them."""
 
@@ -295,5 +279,5 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def dump(value: Any) -> str:
-    """Returns `value`, nested plain values, as YAML text that `parse` reads back unchanged."""
+    """Returns `value`, nested plain values, as YAML text that `read` reads back unchanged."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

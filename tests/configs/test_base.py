@@ -9,7 +9,7 @@ from optimization.configs.base import Config
 from optimization.configs.errors import DEFAULT, PYTHON, ConfigError, ConfigWarning, Origin
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.types import REMAINING, REQUIRED, PositiveInt, PositiveSteps
-from optimization.configs.yaml_file import parse
+from tests.configs.reading import parse
 
 
 @dataclasses.dataclass

@@ -1,7 +1,7 @@
 import pytest
 
 from optimization.configs.experiment_file import surroundings
-from optimization.configs.yaml_file import parse
+from tests.configs.reading import parse
 
 GARDEN = """\
 task: {model: {filterz: 3}, train_stepz: 1}

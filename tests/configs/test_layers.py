@@ -8,7 +8,7 @@ from optimization.configs.layers import findings, layered, read_layers, resolve
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.overrides import parse_override
 from optimization.configs.types import REQUIRED
-from optimization.configs.yaml_file import parse
+from tests.configs.reading import parse
 
 
 @dataclasses.dataclass

@@ -4,8 +4,10 @@ import itertools
 import pytest
 import yaml
 
+from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError, Origin
-from optimization.configs.yaml_file import MAX_DEPTH, dump, load, parse, read_file
+from optimization.configs.yaml_file import MAX_DEPTH, dump, read_file
+from tests.configs.reading import parse
 
 
 @pytest.mark.parametrize(
@@ -125,17 +127,17 @@ def test_pyyaml_itself_is_left_alone():
 
 def test_load_reports_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match=r"nothing\.yaml: cannot be read"):
-        load(tmp_path / "nothing.yaml")
+        Config.from_yaml(tmp_path / "nothing.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
-        load(tmp_path)
+        Config.from_yaml(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"a: \xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
-        load(tmp_path / "binary.yaml")
+        Config.from_yaml(tmp_path / "binary.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="must hold a mapping"):
-        load(tmp_path / "list.yaml")
+        Config.from_yaml(tmp_path / "list.yaml")
     (tmp_path / "empty.yaml").write_text("# nothing\n")
-    assert load(tmp_path / "empty.yaml") == {}
+    assert Config.from_yaml(tmp_path / "empty.yaml") == Config()
 
 
 def test_what_can_be_read_is_read_beside_the_problems(tmp_path):

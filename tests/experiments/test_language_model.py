@@ -15,8 +15,7 @@ from experiments.language_model import (
     unigram_entropy,
     vocabulary,
 )
-from optimization import ConfigError, resolve
-from optimization.configs import yaml_file
+from optimization import ConfigError, read_layers, resolve
 from optimization.training import get_experiment, run_experiment
 
 FILE = Path(__file__).parents[2] / "configs" / "experiments" / "language_model.yaml"
@@ -25,7 +24,7 @@ SMALL = {"sequence_length": 16, "width": 8, "layers": 2, "heads": 2}
 
 def test_file_is_the_registered_experiment():
     experiment = get_experiment("language_model")
-    assert resolve(experiment, [yaml_file.load(FILE)]) == experiment
+    assert resolve(experiment, *read_layers([FILE])) == experiment
 
 
 def test_no_paragraph_is_in_both_parts():

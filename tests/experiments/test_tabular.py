@@ -6,8 +6,7 @@ import tensorflow as tf
 from keras import utils
 
 from experiments.tabular import TabularConfig, TabularTask, majority_accuracy, read_tables
-from optimization import OptimizationConfig, OptimizerFactory, resolve
-from optimization.configs import yaml_file
+from optimization import OptimizationConfig, OptimizerFactory, read_layers, resolve
 from optimization.training import get_experiment, run_experiment
 
 FILE = Path(__file__).parents[2] / "configs" / "experiments" / "tabular.yaml"
@@ -15,7 +14,8 @@ BINS = 6
 
 
 def test_file_is_the_registered_experiment():
-    assert resolve(get_experiment("tabular"), [yaml_file.load(FILE)]) == get_experiment("tabular")
+    experiment = get_experiment("tabular")
+    assert resolve(experiment, *read_layers([FILE])) == experiment
 
 
 def test_parts_are_disjoint_and_the_same_each_time():
