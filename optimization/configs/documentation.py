@@ -46,7 +46,12 @@ def document(cls: type) -> None:
 def complete(cls: type, names: Collection[str] | None = None) -> str:
     """Returns the docstring of a config class, with an entry for each field, or for those named."""
     body, _ = _parts(cls)
-    entries = [_entry(cls, name) for name in _in_order(cls) if names is None or name in names]
+    names = declared_specs(cls) if names is None else names
+    # From the fields of the class itself to those of its bases.
+    nearest = dict.fromkeys(n for base in cls.__mro__ for n in inspect.get_annotations(base))
+    entries = [
+        _entry(cls, name) for name in nearest if name in declared_specs(cls) and name in names
+    ]
     parts = [body or f"The section `{cls.__name__}`.", "\n".join([_SECTION, *entries])]
     return "\n\n".join(parts) + "\n"
 
@@ -101,13 +106,6 @@ def _value_text(value: Any) -> str:
     return repr(list(value) if isinstance(value, tuple) else value)
 
 
-def _in_order(cls: type) -> list[str]:
-    """Returns the names of the fields, from those of the class itself to those of its bases."""
-    names = declared_specs(cls)
-    nearest = [name for base in cls.__mro__ for name in inspect.get_annotations(base)]
-    return [name for name in dict.fromkeys(nearest) if name in names]
-
-
 def _entry(cls: type, name: str) -> str:
     spec = declared_specs(cls)[name]
     default = spec.default()
@@ -116,17 +114,14 @@ def _entry(cls: type, name: str) -> str:
         facts.append("required")
     elif not isinstance(default, Node):
         facts.append(f"default {_value_text(default)}")
-    text = f"{name} ({'; '.join(facts)}): {_meaning(cls, name)}".removesuffix(": ")
+    # The nearest class that describes it.
+    meaning = next((own[name] for base in cls.__mro__ if name in (own := _parts(base)[1])), "")
+    text = f"{name} ({'; '.join(facts)}): {meaning}".removesuffix(": ")
     if name == "type" and hasattr(cls, "branches"):  # a oneof
         text += f" The types are {', '.join(cls.branches())}."
     return textwrap.fill(
         text, _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8, break_long_words=False
     )
-
-
-def _meaning(cls: type, name: str) -> str:
-    """Returns what the nearest class that describes a field says of it."""
-    return next((own[name] for base in cls.__mro__ if name in (own := _parts(base)[1])), "")
 
 
 @functools.cache

@@ -158,16 +158,12 @@ class TrainerConfig(_GardenSection):
         return [*problems, *unsized], doubts
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields what contradicts itself."""
         if self.validation_steps == 0:
             yield "validation_steps", "must be > 0, or -1 for all the data, got 0"
         if self.best_checkpoint_export_subdir and not self.best_checkpoint_eval_metric:
             yield "best_checkpoint_eval_metric", "is needed with `best_checkpoint_export_subdir`"
         if self.best_checkpoint_eval_metric and not self.best_checkpoint_export_subdir:
             yield "best_checkpoint_export_subdir", "is needed with `best_checkpoint_eval_metric`"
-        yield from self._check_subdirs()
-
-    def _check_subdirs(self) -> Iterator[tuple[str, str]]:
         places = {"the training summaries": "train"}
         for name in ("validation_summary_subdir", "best_checkpoint_export_subdir"):
             value = getattr(self, name)
@@ -211,7 +207,6 @@ class RuntimeConfig(_GardenSection):
     seed: Seed = 0
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields what contradicts itself."""
         if self.loss_scale is not None and self.mixed_precision_dtype != "float16":
             dtype = self.mixed_precision_dtype
             yield "loss_scale", f"is for `mixed_precision_dtype: float16`, which is {dtype}"

@@ -68,7 +68,6 @@ class ParamGroupConfig(Rule, Float32Config):
     freeze: bool = False
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yields what contradicts itself."""
         matchers = [n for n in MATCHERS if getattr(self, n) is not None]
         if len(matchers) != 1:
             got = " and ".join(matchers) or "none of them"

@@ -44,7 +44,6 @@ class OneOfConfig(Config):
 
     @classmethod
     def field_names(cls) -> list[str]:
-        """Returns `type` and the names of the branches."""
         return ["type", *cls.branches()]
 
     @classmethod
@@ -123,19 +122,16 @@ class OneOfConfig(Config):
             return []
         return [name for name, branch in self._children().items() if any(branch._written_at())]
 
-    def _untyped(self, names: list[str]) -> Problem:
-        fields = [f"`{name}.{field}`" for name in names for field in self.__dict__[name]._origins]
-        types = " or ".join(f"`type: {name}`" for name in names)
-        message = f"a type is required for {', '.join(fields)}, none was given; write {types}"
-        origin = known(self.__dict__[names[0]]._origin_near(""))
-        return Problem("missing", self._join("type"), message, origin)
-
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings of the selected branch, and warns of the others."""
         problems, doubts = super().problems()
         untyped = self.untyped_branches()
         if untyped:
-            return [*problems, self._untyped(untyped)], doubts
+            fields = [f"`{n}.{f}`" for n in untyped for f in self.__dict__[n]._origins]
+            types = " or ".join(f"`type: {name}`" for name in untyped)
+            message = f"a type is required for {', '.join(fields)}, none was given; write {types}"
+            origin = known(self.__dict__[untyped[0]]._origin_near(""))
+            return [*problems, Problem("missing", self._join("type"), message, origin)], doubts
         for name, branch in self._children().items():
             written = next(branch._written_at(), None)
             if name == self.type or written is None:

@@ -197,11 +197,6 @@ def load_optimization_config(
     return settle(config, problems)
 
 
-def _is_count(value: Any) -> bool:
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return number and value > 0 and value == value // 1
-
-
 def resolved(
     config: OptimizationConfig,
     train_steps: int | None = None,
@@ -224,10 +219,10 @@ def resolved(
         raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}")
     lengths = {"train_steps": train_steps, "steps_per_epoch": steps_per_epoch}
     for name, value in {**lengths, "global_batch_size": global_batch_size}.items():
-        if value is not None and not _is_count(value):
-            raise ValueError(
-                f"Argument `{name}` must be an integer > 0, received: {name}={value!r}"
-            )
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if value is not None and not (is_number and value > 0 and value == value // 1):
+            message = f"Argument `{name}` must be an integer > 0"
+            raise ValueError(f"{message}, received: {name}={value!r}")
     config, problems = config.sized(TrainingLength(train_steps, steps_per_epoch))
     scaling = config.lr_scaling
     if scaling is not None and scaling.global_batch_size is None:

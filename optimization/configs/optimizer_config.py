@@ -54,7 +54,6 @@ class EMAConfig(Config):
     dynamic_decay: bool = True
 
     def arguments(self) -> dict[str, Any]:
-        """Returns the arguments of the average."""
         return {k: v for k, v in self.as_dict().items() if "clip" not in k}
 
 

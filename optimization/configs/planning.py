@@ -41,21 +41,16 @@ class Plan:
 
         `origin` is that of values that do not know by themselves where they were written.
         """
-        code = message = ""
+        code, message = "type", ""
         if params is None:
-            code, message = (
-                "type",
-                f"expected a mapping, got null; leave it out, or write {config._NOTHING}",
-            )
+            message = f"expected a mapping, got null; leave it out, or write {config._NOTHING}"
         elif not isinstance(params, Mapping):
-            code, message = (
-                "type",
-                f"expected a mapping, got {describe(params)}{config._section_to_write(params)}",
-            )
+            hint = config._section_to_write(params)
+            message = f"expected a mapping, got {describe(params)}{hint}"
         elif config._locked and params:
             names = ", ".join(config._join(str(name)) for name in params)
             code, message = "locked", f"the config is locked, {names} cannot be set"
-        if code:
+        if message:
             self.problems.append(Problem(code, config._path, message, known(origin)))
             return
         params = config._expanded(params)

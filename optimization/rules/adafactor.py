@@ -155,7 +155,23 @@ class AdafactorConfig(AdafactorFormula):
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
         yield from self.impossible()
-        yield from self._without_effect()
+        # Switches that were changed from the variant's, and have nothing to act on.
+        decays = (self.weight_decay, "`weight_decay` > 0")
+        factors = (self.factored, "`factored: true`")
+        needs = {
+            "momentum_of": (self.beta1 is not None, "`beta1`"),
+            "weight_decay_kind": decays,
+            "weight_decay_first": decays,
+            "factored_axes": factors,
+            "min_dim_size_to_factor": factors,
+            "epsilon2": (self.multiply_by_parameter_scale, "`multiply_by_parameter_scale: true`"),
+        }
+        if self.include_in_weight_decay is not None and not self.weight_decay:
+            yield "include_in_weight_decay", "needs `weight_decay` > 0"
+        usual = preset(self.variant)
+        for name, (present, what) in needs.items():
+            if not present and getattr(self, name) != usual[name]:
+                yield name, f"needs {what}"
 
     def impossible(self) -> Iterator[tuple[str, str]]:
         """Yields contradictions of which nothing could be computed."""
@@ -173,26 +189,6 @@ class AdafactorConfig(AdafactorFormula):
         elif clamps and self.epsilon1 is not None and self.epsilon1 < _SQUARED_IS_NONE:
             message = f"with `epsilon1_mode: clamp` it is squared, which makes {self.epsilon1} 0"
             yield "epsilon1", f"{message} in float32: give at least {_SQUARED_IS_NONE}, or null"
-
-    def _without_effect(self) -> Iterator[tuple[str, str]]:
-        """Yields switches that were changed from the variant's, and have nothing to act on."""
-        decays = (self.weight_decay, "`weight_decay` > 0")
-        factors = (self.factored, "`factored: true`")
-        scales = (self.multiply_by_parameter_scale, "`multiply_by_parameter_scale: true`")
-        needs = {
-            "momentum_of": (self.beta1 is not None, "`beta1`"),
-            "weight_decay_kind": decays,
-            "weight_decay_first": decays,
-            "factored_axes": factors,
-            "min_dim_size_to_factor": factors,
-            "epsilon2": scales,
-        }
-        if self.include_in_weight_decay is not None and not self.weight_decay:
-            yield "include_in_weight_decay", "needs `weight_decay` > 0"
-        usual = preset(self.variant)
-        for name, (present, what) in needs.items():
-            if not present and getattr(self, name) != usual[name]:
-                yield name, f"needs {what}"
 
 
 _PAPER = {"step_size": "relative", "factored_axes": "last_two", "min_dim_size_to_factor": 1}
@@ -305,7 +301,6 @@ class AdafactorKerasConfig(AdafactorFormula):
             yield "learning_rate", message
 
     def switched(self, h: Numbers) -> Numbers:
-        """Returns the numbers by the names of the switches."""
         return Numbers(**{**vars(h), **keras_switches(h, h.constant_rate)})
 
 

@@ -36,18 +36,14 @@ class LayerwiseRule(Rule):
         raise NotImplementedError(f"{type(self).__name__} has no formula: define `finish`")
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        """Returns what is subtracted from a weight, and moves its state."""
         axes = self.averaged_axes(h)
         if axes:
             squares = xp.keep(xp.square(g))
             h = Numbers(**{**vars(h), "means": [xp.mean(squares, axis) for axis in axes]})
         self.move(g, w, s, h, xp)
         u = self.direction(g, w, s, h, xp)  # not to be kept: norms leave it as it is
-        names, norms = self.norms_of(h), {}
-        if "w" in names:
-            norms["w"] = xp.norm(w)
-        if "u" in names:
-            norms["u"] = xp.norm(u, self.is_wide)
+        of = {"w": (w,), "u": (u, self.is_wide)}
+        norms = {name: xp.norm(*of[name]) for name in self.norms_of(h)}
         return self.finish(u, w, s, Numbers(**norms), h, xp)
 
 

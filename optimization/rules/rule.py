@@ -231,7 +231,6 @@ class Rule(BaseOptimizerConfig):
         return [name for name in fields if name not in (*cls.section_only, "name")]
 
     def arguments(self) -> dict[str, Any]:
-        """Returns the arguments of the optimizer's class, apart from the learning rate."""
         return {k: v for k, v in super().arguments().items() if k not in self.section_only}
 
     def impossible(self) -> Iterator[tuple[str, str]]:

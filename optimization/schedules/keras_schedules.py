@@ -79,8 +79,6 @@ class ConfiguredSchedule(LearningRateSchedule):
 
 
 class _ConfiguredLearningRate(ConfiguredSchedule):
-    """The Keras face of a learning rate."""
-
     kind: ClassVar[str] = "LearningRate"
     _config: BaseLrConfig
 
