@@ -40,7 +40,6 @@ names: list[str | None] = [group.name for group in config.param_groups]
 twin: OptimizationConfig = config.replace(ema=None)
 
 @optimization.register_learning_rate("mine")
-@config_dataclass
 class MineConfig(BaseLrConfig):
     rate: float = 0.1
 

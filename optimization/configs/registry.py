@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from optimization import extras
-from optimization.configs.base import Config
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.documentation import document
 from optimization.configs.errors import did_you_mean
 from optimization.configs.oneof import OneOfConfig
@@ -60,11 +60,11 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
     ) -> Callable[[DecoratedT], DecoratedT]:
         """Returns a decorator that registers a type under `name`.
 
-        It decorates either a config dataclass, with `target` naming the implementation as
-        "package.module:Class" or being it; or the implementation itself (an optimizer class, a
-        schedule class, or the formula of a schedule), from whose signature the config is made:
-        annotations are the types, defaults are the defaults, and a parameter without default
-        must be given.
+        It decorates either a config, which it makes a dataclass, with `target` naming the
+        implementation as "package.module:Class" or being it; or the implementation itself (an
+        optimizer class, a schedule class, or the formula of a schedule), from whose signature the
+        config is made: annotations are the types, defaults are the defaults, and a parameter
+        without default must be given.
 
         >>> @optimization.register_learning_rate("halving")
         ... def halving(step, *, first: float, half_life: int = 100, xp):
@@ -139,7 +139,7 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
             config_class = self._config_from_signature(name, decorated)
             target = decorated
         elif issubclass(decorated, self.config_base):
-            config_class = decorated
+            config_class = config_dataclass(decorated)
             self._check_declaration(name, decorated, implements=target is None)
             target = decorated if target is None else target
         else:
@@ -149,9 +149,7 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         return Entry(config_class, target, torch)
 
     def _check_declaration(self, name: str, cls: type[Config], implements: bool) -> None:
-        own: dict[str, Any] = vars(cls).get("__dataclass_fields__", {})
-        if not own and inspect.get_annotations(cls):
-            raise self._refused(name, "decorate it with `@config_dataclass`, below this decorator")
+        own = cls.__dataclass_fields__
         fields = {field.name for field in dataclasses.fields(cls)}
         bare = sorted(fields & vars(cls).keys() - inspect.get_annotations(cls).keys())
         if bare:

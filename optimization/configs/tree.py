@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.errors import DEFAULT, Origin, Problem, did_you_mean, known
+from optimization.configs.fields import field
 from optimization.configs.types import REQUIRED, Duration, check_value, is_pending, members
 
 
@@ -46,6 +47,7 @@ def declared_specs(cls: "type[Node]") -> dict[str, FieldSpec]:
     return _specs[cls]
 
 
+@typing.dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field, field))
 class Node:
     """A config as a part of a tree of configs."""
 

@@ -2,14 +2,12 @@
 
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("adadelta")
-@config_dataclass
 class AdadeltaConfig(Rule):
     """Adadelta: steps of the size of the past ones, with a rate that is usually 1.
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Lt
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.errors import Problem
 from optimization.configs.types import (
     Before,
@@ -33,7 +32,6 @@ _SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is about that number
 
 
 @OPTIMIZERS_CLS.register("adafactor")
-@config_dataclass
 class AdafactorConfig(AdafactorFormula):
     """Adafactor in every variant that is in use.
 
@@ -247,7 +245,6 @@ def preset(variant: str, written: Mapping[str, Any] | None = None) -> dict[str, 
 
 
 @OPTIMIZERS_CLS.register("adafactor_keras")
-@config_dataclass
 class AdafactorKerasConfig(AdafactorFormula):
     """Adafactor with Keras' hyperparameters.
 

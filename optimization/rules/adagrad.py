@@ -3,14 +3,12 @@
 from collections.abc import Set
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("adagrad")
-@config_dataclass
 class AdagradConfig(Rule):
     """Adagrad: the gradient over the root of the sum of its squares.
 

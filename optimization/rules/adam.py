@@ -85,7 +85,6 @@ class AdamForms(AdamFields):
 
 
 @OPTIMIZERS_CLS.register("adam")
-@config_dataclass
 class AdamConfig(AdamForms):
     """Adam: the mean of the gradient over the root of the mean of its square.
 
@@ -107,7 +106,6 @@ class AdamConfig(AdamForms):
 
 
 @OPTIMIZERS_CLS.register("adam_experimental")
-@config_dataclass
 class AdamExperimentalConfig(ExperimentalConfig, AdamConfig):
     """`adam` under Keras' names.
 

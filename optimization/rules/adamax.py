@@ -3,14 +3,12 @@
 from collections.abc import Set
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.rules.adam import AdamFields
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("adamax")
-@config_dataclass
 class AdamaxConfig(AdamFields):
     """Adamax, Adam with the infinity norm.
 

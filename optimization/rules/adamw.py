@@ -4,7 +4,6 @@ from collections.abc import Set
 from dataclasses import field
 from typing import Any, Literal
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat, Patterns, PositiveFloat
 from optimization.matching.patterns import matches_any
 from optimization.rules.adam import FIRST, AdamConfig, AdamForms
@@ -13,7 +12,6 @@ from optimization.rules.rule import given
 
 
 @OPTIMIZERS_CLS.register("adamw")
-@config_dataclass
 class AdamWeightDecayConfig(AdamForms):
     """BERT's Adam with decoupled weight decay.
 
@@ -77,7 +75,6 @@ class AdamWeightDecayConfig(AdamForms):
 
 
 @OPTIMIZERS_CLS.register("adamw_experimental")
-@config_dataclass
 class AdamWeightDecayExperimentalConfig(ExperimentalConfig, AdamConfig):
     """AdamW under Keras' names.
 

@@ -4,14 +4,12 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Lt
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("ftrl")
-@config_dataclass
 class FtrlConfig(Rule):
     """FTRL-proximal, which makes weights exactly 0 by `l1_regularization_strength`.
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import PositiveFloat
 from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS
@@ -10,7 +9,6 @@ from optimization.rules.layerwise import LayerAdaptationFields
 
 
 @OPTIMIZERS_CLS.register("lamb")
-@config_dataclass
 class LAMBConfig(LayerAdaptationFields, AdamFields):
     """LAMB: Adam's step, scaled for each layer to a part of the weights' norm.
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.layerwise import LayerAdaptationFields
@@ -10,7 +9,6 @@ from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("lars")
-@config_dataclass
 class LARSConfig(LayerAdaptationFields):
     """LARS: momentum whose rate is scaled for each layer to a part of the weights' norm.
 

@@ -4,14 +4,12 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Interval
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("lion")
-@config_dataclass
 class LionConfig(Rule):
     """Lion: steps of one size, by the sign of an average of the gradient.
 

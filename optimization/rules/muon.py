@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat, Patterns, PositiveFloat, PositiveInt, Share
 from optimization.matching.matrices import hidden_matrices, outputs_first
 from optimization.matching.patterns import matches_any
@@ -16,7 +15,6 @@ def _by_adamw(h: Any) -> bool:
 
 
 @OPTIMIZERS_CLS.register("muon", torch="optimization.torch.recipes:muon")
-@config_dataclass
 class MuonConfig(Rule):
     """Muon: momentum whose matrices are made orthogonal; all else is AdamW's.
 

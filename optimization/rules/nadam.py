@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat
 from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS
@@ -10,7 +9,6 @@ from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("nadam")
-@config_dataclass
 class NadamConfig(AdamFields):
     """Nadam, Adam with Nesterov momentum.
 

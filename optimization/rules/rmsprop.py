@@ -3,14 +3,12 @@
 from collections.abc import Iterator, Set
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("rmsprop")
-@config_dataclass
 class RMSPropConfig(Rule):
     """RMSProp: the gradient over the root of a moving mean of its squares.
 

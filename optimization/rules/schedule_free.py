@@ -116,7 +116,6 @@ def _rate(h: Any, xp: Any) -> Any:
 
 
 @OPTIMIZERS_CLS.register("schedule_free_adamw")
-@config_dataclass
 class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
     """Schedule-free AdamW: an average of the weights in the place of a falling rate.
 
@@ -153,7 +152,6 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
 
 
 @OPTIMIZERS_CLS.register("schedule_free_sgd")
-@config_dataclass
 class ScheduleFreeSGDConfig(ScheduleFreeFields):
     """Schedule-free SGD: an average of the weights in the place of a falling rate.
 

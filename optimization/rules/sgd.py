@@ -65,7 +65,6 @@ class SGDFields(SGDFormula):
 
 
 @OPTIMIZERS_CLS.register("sgd")
-@config_dataclass
 class SGDConfig(SGDFields):
     """Stochastic gradient descent, with momentum.
 
@@ -87,7 +86,6 @@ class SGDConfig(SGDFields):
 
 
 @OPTIMIZERS_CLS.register("sgd_experimental")
-@config_dataclass
 class SGDExperimentalConfig(ExperimentalConfig, SGDFields):
     """`sgd` under Keras' names, without `decay`.
 
@@ -100,7 +98,6 @@ class SGDExperimentalConfig(ExperimentalConfig, SGDFields):
 
 
 @OPTIMIZERS_CLS.register("sgd_torch")
-@config_dataclass
 class SGDTorchConfig(SGDFormula):
     """SGD as PyTorch has it, the way Model Garden's YOLO uses it.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.fields import Field
 from optimization.configs.types import REQUIRED, Boundaries, NonNegativeFloat
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
@@ -11,7 +10,6 @@ from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("constant")
-@config_dataclass
 class ConstantLrConfig(BaseLrConfig):
     """Keeps the learning rate constant.
 
@@ -37,7 +35,6 @@ class ConstantLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("stepwise")
-@config_dataclass
 class StepwiseLrConfig(BaseLrConfig):
     """Keeps the learning rate constant between boundaries, and changes it there.
 

@@ -8,7 +8,6 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.fields import Field, Steps
 from optimization.configs.types import (
     REQUIRED,
@@ -30,7 +29,6 @@ from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("cosine")
-@config_dataclass
 class CosineLrConfig(DecayLrConfig):
     """Lowers the rate along half a cosine, from `initial_learning_rate` to `alpha` times that.
 
@@ -79,7 +77,6 @@ def _restarts(first: int, t_mul: float, m_mul: float) -> tuple[tuple[float, ...]
 
 
 @LR_CLS.register("cosine_restarts")
-@config_dataclass
 class CosineRestartsLrConfig(InitialLrConfig):
     """Restarts a cosine decay, each time `t_mul` times as long and `m_mul` times as high: SGDR.
 
@@ -129,7 +126,6 @@ class CosineRestartsLrConfig(InitialLrConfig):
 
 
 @LR_CLS.register("step_cosine_with_offset")
-@config_dataclass
 class StepCosineLrConfig(BaseLrConfig):
     """Leads the rate along half cosines between values at given steps.
 

@@ -3,7 +3,6 @@
 import math
 from typing import ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.fields import Steps
 from optimization.configs.types import (
     REMAINING,
@@ -30,7 +29,6 @@ def _periods(step: Array, decay_steps: int, staircase: bool | None, xp: Namespac
 
 
 @LR_CLS.register("exponential")
-@config_dataclass
 class ExponentialLrConfig(InitialLrConfig):
     """Multiplies the rate by `decay_rate` every `decay_steps` steps.
 
@@ -65,7 +63,6 @@ class ExponentialLrConfig(InitialLrConfig):
 
 
 @LR_CLS.register("inverse_time")
-@config_dataclass
 class InverseTimeLrConfig(InitialLrConfig):
     """Lowers the rate as the inverse of the steps done.
 
@@ -97,7 +94,6 @@ class InverseTimeLrConfig(InitialLrConfig):
 
 
 @LR_CLS.register("polynomial")
-@config_dataclass
 class PolynomialLrConfig(DecayLrConfig):
     """Lowers the rate along a polynomial, from `initial_learning_rate` to `end_learning_rate`.
 
@@ -138,7 +134,6 @@ class PolynomialLrConfig(DecayLrConfig):
 
 
 @LR_CLS.register("linear")
-@config_dataclass
 class LinearLrConfig(DecayLrConfig):
     """Lowers the rate along a line, from `initial_learning_rate` to `end_learning_rate`.
 
@@ -166,7 +161,6 @@ class LinearLrConfig(DecayLrConfig):
 
 
 @LR_CLS.register("power")
-@config_dataclass
 class DirectPowerLrConfig(InitialLrConfig):
     """Changes the rate as a power of the steps done.
 
@@ -195,7 +189,6 @@ class DirectPowerLrConfig(InitialLrConfig):
 
 
 @LR_CLS.register("power_linear")
-@config_dataclass
 class PowerAndLinearDecayLrConfig(InitialLrConfig):
     """Lowers the rate as a power of the steps done, and in the last part along a line to 0.
 
@@ -241,7 +234,6 @@ class PowerAndLinearDecayLrConfig(InitialLrConfig):
 
 
 @LR_CLS.register("power_with_offset")
-@config_dataclass
 class PowerDecayWithOffsetLrConfig(InitialLrConfig):
     """Keeps the rate constant up to `offset`, then lowers it as a power of the steps since.
 
@@ -279,7 +271,6 @@ class PowerDecayWithOffsetLrConfig(InitialLrConfig):
 
 
 @LR_CLS.register("inverse_sqrt")
-@config_dataclass
 class InverseSqrtLrConfig(InitialLrConfig):
     """Keeps the rate constant at first, then lowers it as the inverse root of the steps done.
 
@@ -310,7 +301,6 @@ class InverseSqrtLrConfig(InitialLrConfig):
 
 
 @LR_CLS.register("relative_step")
-@config_dataclass
 class RelativeStepLrConfig(BaseLrConfig):
     """The relative step size of Adafactor.
 

@@ -70,7 +70,6 @@ class MetricLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("hf_reduce_lr_on_plateau")
-@config_dataclass
 class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
     """transformers' `reduce_lr_on_plateau`: a rate that falls when a metric stops getting better.
 
@@ -102,7 +101,6 @@ class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
 
 
 @LR_CLS.register("hf_greedy")
-@config_dataclass
 class HfGreedyLrConfig(MetricLrConfig):
     """transformers' `greedy`: a rate that rises while a metric gets better, else falls.
 

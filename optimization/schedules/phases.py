@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.fields import Steps
 from optimization.configs.types import (
     REMAINING,
@@ -22,7 +21,6 @@ from optimization.schedules.registry import LR_CLS
 
 
 @LR_CLS.register("warmup_stable_decay")
-@config_dataclass
 class WarmupStableDecayLrConfig(InitialLrConfig):
     """Keeps the rate constant, then lowers it: two phases of a warmup-stable-decay schedule.
 
@@ -72,7 +70,6 @@ class WarmupStableDecayLrConfig(InitialLrConfig):
 
 
 @LR_CLS.register("one_cycle")
-@config_dataclass
 class OneCycleLrConfig(BaseLrConfig):
     """Raises the rate to a maximum and lowers it again.
 

@@ -66,7 +66,6 @@ class _MinLrConfig(_CosineLrConfig):
 
 
 @LR_CLS.register("hf_constant")
-@config_dataclass
 class HfConstantLrConfig(BaseLrConfig):
     """transformers' `constant`, which is the type `constant` under its name.
 
@@ -92,7 +91,6 @@ class HfConstantLrConfig(BaseLrConfig):
 
 
 @LR_CLS.register("hf_constant_with_warmup")
-@config_dataclass
 class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
     """transformers' `constant_with_warmup`: a line up to a constant.
 
@@ -112,7 +110,6 @@ class HfConstantWithWarmupLrConfig(WarmedUpLrConfig):
 
 
 @LR_CLS.register("hf_linear")
-@config_dataclass
 class HfLinearLrConfig(EndingLrConfig):
     """transformers' `linear`: a line up, then a line down to 0.
 
@@ -134,7 +131,6 @@ class HfLinearLrConfig(EndingLrConfig):
 
 
 @LR_CLS.register("hf_cosine")
-@config_dataclass
 class HfCosineLrConfig(_CosineLrConfig):
     """transformers' `cosine`: a line up, then waves of a cosine.
 
@@ -154,7 +150,6 @@ class HfCosineLrConfig(_CosineLrConfig):
 
 
 @LR_CLS.register("hf_cosine_with_restarts")
-@config_dataclass
 class HfCosineWithRestartsLrConfig(EndingLrConfig):
     """transformers' `cosine_with_restarts`: a line up, then half cosines of equal length.
 
@@ -188,7 +183,6 @@ class HfCosineWithRestartsLrConfig(EndingLrConfig):
 
 
 @LR_CLS.register("hf_polynomial")
-@config_dataclass
 class HfPolynomialLrConfig(EndingLrConfig):
     """transformers' `polynomial`: a line up, then a power of what is left.
 
@@ -223,7 +217,6 @@ class HfPolynomialLrConfig(EndingLrConfig):
 
 
 @LR_CLS.register("hf_inverse_sqrt")
-@config_dataclass
 class HfInverseSqrtLrConfig(WarmedUpLrConfig):
     """transformers' `inverse_sqrt`: a line up, then the inverse root of the steps.
 
@@ -249,7 +242,6 @@ class HfInverseSqrtLrConfig(WarmedUpLrConfig):
 
 
 @LR_CLS.register("hf_cosine_with_min_lr")
-@config_dataclass
 class HfCosineWithMinLrConfig(_MinLrConfig):
     """transformers' `cosine_with_min_lr`: a line up, then waves of a cosine above a least rate.
 
@@ -271,7 +263,6 @@ class HfCosineWithMinLrConfig(_MinLrConfig):
 
 
 @LR_CLS.register("hf_cosine_warmup_with_min_lr")
-@config_dataclass
 class HfCosineWarmupWithMinLrConfig(_MinLrConfig):
     """transformers' `cosine_warmup_with_min_lr`: as `cosine_with_min_lr`, a step ahead.
 

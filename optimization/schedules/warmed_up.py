@@ -83,7 +83,6 @@ class EndingLrConfig(WarmedUpLrConfig):
 
 
 @LR_CLS.register("hf_warmup_stable_decay")
-@config_dataclass
 class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
     """transformers' `warmup_stable_decay`: up, level, and down, each part with its length.
 

@@ -1,6 +1,5 @@
 """The warmups: how the rate comes up. `compose` says what that does to the learning rate."""
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import REQUIRED, NonNegativeFloat, PositiveFloat
 from optimization.schedules.base import Array, BaseWarmupConfig, Namespace, ScopeName
 from optimization.schedules.formulas import half_cosine
@@ -8,7 +7,6 @@ from optimization.schedules.registry import WARMUP_CLS
 
 
 @WARMUP_CLS.register("linear")
-@config_dataclass
 class LinearWarmupConfig(BaseWarmupConfig):
     """Raises the rate along a line, from `warmup_learning_rate` to the target.
 
@@ -35,7 +33,6 @@ class LinearWarmupConfig(BaseWarmupConfig):
 
 
 @WARMUP_CLS.register("polynomial")
-@config_dataclass
 class PolynomialWarmupConfig(BaseWarmupConfig):
     """Raises the rate as a power of the steps done.
 
@@ -61,7 +58,6 @@ class PolynomialWarmupConfig(BaseWarmupConfig):
 
 
 @WARMUP_CLS.register("constant")
-@config_dataclass
 class ConstantWarmupConfig(BaseWarmupConfig):
     """Keeps the rate constant during the warmup, whatever the target.
 
@@ -85,7 +81,6 @@ class ConstantWarmupConfig(BaseWarmupConfig):
 
 
 @WARMUP_CLS.register("cosine")
-@config_dataclass
 class CosineWarmupConfig(BaseWarmupConfig):
     """Raises the rate along half a cosine to the target, flat at both ends.
 
@@ -110,7 +105,6 @@ class CosineWarmupConfig(BaseWarmupConfig):
 
 
 @WARMUP_CLS.register("exponential")
-@config_dataclass
 class ExponentialWarmupConfig(BaseWarmupConfig):
     """Raises the rate by the same factor in each step, from `warmup_learning_rate` to the target.
 

@@ -100,12 +100,6 @@ class HalfLayerwise(LayerwiseRule):
         return g
 
 
-class Undecorated(Normalized):
-    """A rule whose fields are none yet."""
-
-    class_name: ClassVar[str] = "Undecorated"
-
-
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
@@ -113,7 +107,6 @@ class Undecorated(Normalized):
         (Taken, "its `class_name` 'Adam' is that of the type 'adam'"),
         (NoStep, "it has no formula: define `step`"),
         (HalfLayerwise, "it has no formula: define `finish`"),
-        (Undecorated, "decorate it with `@config_dataclass`"),
     ],
 )
 def test_a_rule_that_lacks_something_is_not_registered(cls, message):

@@ -14,14 +14,12 @@ ROOT = Path(__file__).parents[2]
 
 RULE = '''"""An optimizer of a test."""
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
 
 @OPTIMIZERS_CLS.register("toy")
-@config_dataclass
 class ToyConfig(Rule):
     """Steps along the mean of the gradient, and along its sign.
 

@@ -81,11 +81,12 @@ def test_what_cannot_be_registered(wrong, message):
     assert "toy" not in OPTIMIZERS_CLS
 
 
-def test_fields_need_the_decorator():
+def test_what_is_registered_is_a_dataclass():
     members = {"__annotations__": {"momentum": Share}, "class_name": "Toy", "step": signed}
-    bare = type(Rule)("ToyConfig", (Rule,), members)
-    with pytest.raises(TypeError, match="decorate it with `@config_dataclass`"):
-        OPTIMIZERS_CLS.register("toy")(bare)
+    bare = type(Rule)("ToyConfig", (Rule,), {**members, "momentum": 0.5})
+    assert OPTIMIZERS_CLS.register("toy")(bare) is bare
+    assert "momentum" in bare.argument_names()
+    assert config_dataclass(bare)().momentum == 0.5
 
 
 @pytest.mark.parametrize(
