@@ -28,7 +28,6 @@ _CLASSES = {
     "WarmupBranches": optimization.WARMUP_CLS,
 }
 _IMPORTS = {
-    ("optimization.configs.base", "config_dataclass"),
     ("optimization.configs.fields", "Section"),
     ("optimization.configs.oneof", "OneOfConfig"),
 }
@@ -121,7 +120,7 @@ def _branches() -> str:
         lines = textwrap.wrap(names, 100 - len(start))
         parts += [start + line.removesuffix(",") for line in lines]
     for name, branches in types.items():
-        parts.append(f"\n@config_dataclass\nclass {name}(OneOfConfig):")
+        parts.append(f"\nclass {name}(OneOfConfig):")
         parts += [f"    {kind}: Section[{cls.__name__}] = ..." for kind, cls in branches.items()]
     return "\n".join(parts) + "\n"
 

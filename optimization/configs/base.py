@@ -19,15 +19,13 @@ from optimization.configs.types import REQUIRED, Duration
 __all__ = ["Config", "config_dataclass"]
 
 
-@config_dataclass
 class Config(Node):
     """A strict, mutable, lockable dataclass.
 
-    Subclasses are ordinary dataclasses; each gets the constructor, comparison and representation
-    of this class:
+    Subclasses are ordinary dataclasses, also without the decorator; each gets the constructor,
+    comparison and representation of this class:
 
-    >>> @dataclasses.dataclass
-    ... class Point(Config):
+    >>> class Point(Config):
     ...     x: float = 0.0
     ...     y: float = REQUIRED
     >>> Point({"x": 1, "y": 2}) == Point(x=1, y=2)
@@ -65,6 +63,9 @@ class Config(Node):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
+        for base in cls.__bases__:
+            if issubclass(base, Config):
+                config_dataclass(base)
         # The dataclass decorator keeps what the class itself defines, so that a subclass marked
         # with a bare `@dataclass` keeps these too.
         for name in ("__init__", "__eq__", "__repr__"):

@@ -30,8 +30,10 @@ class CompleteDoc:
         self.text = text
 
     def __get__(self, instance: Any, owner: type | None = None) -> str | None:
-        # The dataclass decorator looks here too, when the class has no fields yet.
-        return complete(self.cls) if "__match_args__" in vars(self.cls) else self.text
+        members = vars(self.cls)
+        # The dataclass decorator looks here too, before it adds what it adds last.
+        is_in_the_making = "__dataclass_fields__" in members and "__match_args__" not in members
+        return self.text if is_in_the_making else complete(self.cls)
 
 
 def document(cls: type) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import Config
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.fields import Section, field
@@ -36,7 +36,6 @@ those that its projects add."""
 MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 
 
-@config_dataclass
 class DataConfig(Config):
     """Says which data a task reads, for training or for validation.
 
@@ -61,12 +60,10 @@ class DataConfig(Config):
     seed: Seed | None = None
 
 
-@config_dataclass
 class TaskConfig(Config):
     """The base class of the configs of tasks; derive from it to add settings of your own.
 
-    >>> @config_dataclass
-    ... class DigitsConfig(TaskConfig):
+    >>> class DigitsConfig(TaskConfig):
     ...     units: PositiveInt = 64
     >>> DigitsConfig(units=128, train_data={"global_batch_size": 32}).train_data.shuffle
     True
@@ -86,7 +83,6 @@ class TaskConfig(Config):
     validation_data: Section[DataConfig] = field(default_factory=DataConfig)
 
 
-@config_dataclass
 class _GardenSection(Config):
     """A section that Model Garden has too, with more keys."""
 
@@ -96,7 +92,6 @@ class _GardenSection(Config):
         return super()._unknown(name, rest)
 
 
-@config_dataclass
 class TrainerConfig(_GardenSection):
     """Says how long the trainer trains, and when it evaluates, saves and writes summaries.
 
@@ -178,7 +173,6 @@ class TrainerConfig(_GardenSection):
             places[f"`{name}`"] = place
 
 
-@config_dataclass
 class RuntimeConfig(_GardenSection):
     """Sets the devices, the precision and the seed of a run.
 
@@ -221,7 +215,6 @@ class RuntimeConfig(_GardenSection):
         return self.mixed_precision_dtype == "float16" and not isinstance(self.loss_scale, float)
 
 
-@config_dataclass
 class ExperimentConfig(_GardenSection):
     """Describes a whole run: what is trained, for how long, and on which devices.
 

@@ -4,7 +4,7 @@ import math
 import struct
 from typing import Any
 
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import Config
 from optimization.configs.errors import Problem, describe
 
 
@@ -16,7 +16,6 @@ def in_float32(value: float) -> float:
         return math.copysign(math.inf, value)
 
 
-@config_dataclass
 class Float32Config(Config):
     """A config whose numbers train: each must be finite in float32 too."""
 

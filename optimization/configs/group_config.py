@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval, MinLen
 
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import Config
 from optimization.configs.fields import Section, field
 from optimization.configs.float32 import Float32Config
 from optimization.configs.optimizer_config import OptimizerConfig
@@ -32,7 +32,6 @@ def _one_group(pattern: str) -> str:
     return pattern
 
 
-@config_dataclass
 class ParamGroupConfig(Rule, Float32Config):
     """Gives the variables that it matches settings of their own.
 
@@ -87,7 +86,6 @@ class ParamGroupConfig(Rule, Float32Config):
                 yield "optimizer", message
 
 
-@config_dataclass
 class LayerDecayConfig(Config):
     """Lowers the learning rate from the head of a network to its first layers, for fine-tuning.
 
@@ -155,7 +153,6 @@ class LayerDecayConfig(Config):
             ) from None
 
 
-@config_dataclass
 class LrScalingConfig(Config):
     """Scales the learning rate with the batch size.
 

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import Config
 from optimization.configs.errors import Problem, did_you_mean, known
 from optimization.configs.tree import FieldSpec, declared_specs
 
 
-@config_dataclass
 class OneOfConfig(Config):
     """A config of which `type` selects one branch.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar, overload
 
 from optimization.configs import conflicts, curve_checks, yaml_file
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import Config
 from optimization.configs.durations import TrainingLength, shares, with_length
 from optimization.configs.errors import ConfigError, Origin, Problem, describe
 from optimization.configs.fields import Section, SectionMap, Sections, field
@@ -22,7 +22,6 @@ Rate = tuple[BaseLrConfig, BaseWarmupConfig | None]
 _SECTION = ("trainer", "optimizer_config")
 
 
-@config_dataclass
 class OptimizationConfig(Config):
     """Describes how weights are updated: the optimizer, its learning rate, warmup and averages.
 

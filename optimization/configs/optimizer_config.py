@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import Config
 from optimization.configs.branches import OptimizerBranches
 from optimization.configs.fields import Steps, field
 from optimization.configs.types import FirstSteps, Share
@@ -12,7 +12,6 @@ from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
 __all__ = ["OPTIMIZERS_CLS", "BaseOptimizerConfig", "EMAConfig", "OptimizerConfig"]
 
 
-@config_dataclass
 class EMAConfig(Config):
     """Keeps an exponential moving average of the weights, for evaluation and export.
 
@@ -57,7 +56,6 @@ class EMAConfig(Config):
         return {k: v for k, v in self.as_dict().items() if "clip" not in k}
 
 
-@config_dataclass
 class OptimizerConfig(OptimizerBranches):
     """Chooses the optimizer: `type` names it, and the section of that name has its settings.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.errors import DEFAULT, Origin, Problem, did_you_mean, known
-from optimization.configs.fields import field
+from optimization.configs.fields import config_dataclass, field
 from optimization.configs.types import REQUIRED, Duration, check_value, is_pending, members
 
 
@@ -43,7 +43,8 @@ def declared_specs(cls: "type[Node]") -> dict[str, FieldSpec]:
     """Returns how each field of a config class is declared, by name."""
     if cls not in _specs:
         hints = typing.get_type_hints(cls, include_extras=True)
-        _specs[cls] = {f.name: _spec(hints[f.name], f) for f in dataclasses.fields(cls)}
+        fields = dataclasses.fields(config_dataclass(cls))
+        _specs[cls] = {f.name: _spec(hints[f.name], f) for f in fields}
     return _specs[cls]
 
 

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optimization.configs.base import config_dataclass
 from optimization.matching.patterns import matches_any
 from optimization.rules.layerwise import LayerwiseRule
 from optimization.rules.rule import Numbers, Slot, given
@@ -20,7 +19,6 @@ def _means(name: str, plural: str, native: str, axis: int) -> Slot:
     return Slot(name, plural, native, when=lambda h: h.axes is not None, shape=shape)
 
 
-@config_dataclass
 class AdafactorFormula(LayerwiseRule):
     """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235), its memory factored for real.
 

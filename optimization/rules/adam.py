@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Set
 from typing import Any, ClassVar, Literal
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import OPTIMIZERS_CLS, ExperimentalConfig
 from optimization.rules.rule import Rule, Slot
@@ -20,7 +19,6 @@ def corrected_root(v: Any, h: Any, xp: Any) -> Any:
     return xp.sqrt(v) / xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
 
 
-@config_dataclass
 class AdamFields(Rule):
     """The hyperparameters of Adam.
 
@@ -35,7 +33,6 @@ class AdamFields(Rule):
     epsilon: PositiveFloat = 1e-7
 
 
-@config_dataclass
 class AdamForms(AdamFields):
     """Adam's hyperparameters, and the forms in which its implementations differ.
 

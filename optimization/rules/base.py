@@ -28,7 +28,6 @@ CLIPS = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 """The kinds of clip, of which at most one may be set."""
 
 
-@config_dataclass
 class BaseOptimizerConfig(Float32Config):
     """What every optimizer section has.
 
@@ -118,8 +117,8 @@ class BaseOptimizerConfig(Float32Config):
         values = {n: getattr(self, n) for n in self.field_names() if n not in shared}
         if self.name is None:  # a class of the user's may do without
             del values["name"]
-        own_meaning = self.__dataclass_fields__["weight_decay"] is not _WEIGHT_DECAY
-        if not self.weight_decay and not own_meaning:  # likewise
+        usual = BaseOptimizerConfig.__dataclass_fields__["weight_decay"]
+        if not self.weight_decay and self.__dataclass_fields__["weight_decay"] is usual:  # likewise
             del values["weight_decay"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
@@ -167,10 +166,8 @@ class BaseOptimizerConfig(Float32Config):
     @classmethod
     def pipeline_fields(cls) -> list[str]:
         """Returns the names of the fields that the shared step carries out."""
-        return [f.name for f in dataclasses.fields(cls) if f.metadata.get("pipeline")]
-
-
-_WEIGHT_DECAY = BaseOptimizerConfig.__dataclass_fields__["weight_decay"]
+        fields = dataclasses.fields(config_dataclass(cls))
+        return [f.name for f in fields if f.metadata.get("pipeline")]
 
 
 def takes(annotation: Any, kind: Any) -> bool:
@@ -223,7 +220,6 @@ OPTIMIZERS_CLS = Registry(
 """The optimizer types: a mapping from name to Keras optimizer class."""
 
 
-@config_dataclass
 class ExperimentalConfig(Config):
     """What differs in the `_experimental` sections: Model Garden's default.
 

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import NonNegativeFloat, Patterns
 from optimization.matching.patterns import matches_any
 from optimization.rules.rule import Numbers, Rule, given
 
 
-@config_dataclass
 class LayerwiseRule(Rule):
     """A rule of parts, between which means and norms are computed, on Keras by TensorFlow."""
 
@@ -47,7 +45,6 @@ class LayerwiseRule(Rule):
         return self.finish(u, w, s, Numbers(**norms), h, xp)
 
 
-@config_dataclass
 class LayerAdaptationFields(LayerwiseRule):
     """What LAMB and LARS share.
 

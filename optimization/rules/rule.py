@@ -10,7 +10,6 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.errors import (
     ConfigError,
     Problem,
@@ -104,7 +103,6 @@ class Slot:
         return getattr(h, self.start) if isinstance(self.start, str) else self.start
 
 
-@config_dataclass
 class Rule(BaseOptimizerConfig):
     """An optimizer: its fields, what it keeps, and its formula.
 
@@ -227,8 +225,8 @@ class Rule(BaseOptimizerConfig):
     @classmethod
     def argument_names(cls) -> list[str]:
         """Returns the fields that are arguments of the classes."""
-        fields = (f.name for f in dataclasses.fields(cls) if not f.metadata.get("pipeline"))
-        return [name for name in fields if name not in (*cls.section_only, "name")]
+        others = {*cls.pipeline_fields(), *cls.section_only, "name"}
+        return [f.name for f in dataclasses.fields(cls) if f.name not in others]
 
     def arguments(self) -> dict[str, Any]:
         return {k: v for k, v in super().arguments().items() if k not in self.section_only}

@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Interval
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import FirstSteps, NonNegativeFloat, PositiveFloat
 from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS
@@ -17,7 +16,6 @@ Interpolation = Annotated[float, Interval(gt=0, lt=1)]
 """A share of two sequences, both of which count."""
 
 
-@config_dataclass
 class ScheduleFreeFields(Rule):
     """What the schedule-free optimizers share: the sequences x, y and z of Defazio et al. 2024.
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import field, replace
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import FirstSteps, NonNegativeFloat, Patterns, Share
 from optimization.matching.patterns import matches_any
 from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig
@@ -15,7 +14,6 @@ def _has_momentum(h: Any) -> bool:
     return given(h.momentum) or bool(vars(h).get("warmup_steps") and h.momentum_start)
 
 
-@config_dataclass
 class SGDFormula(Rule):
     """Stochastic gradient descent, with the forms of its momentum and of its decay."""
 
@@ -44,7 +42,6 @@ class SGDFormula(Rule):
         return u + h.momentum * m if h.nesterov else m
 
 
-@config_dataclass
 class SGDFields(SGDFormula):
     """What `sgd` has under both its names.
 

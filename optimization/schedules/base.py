@@ -10,7 +10,6 @@ operation of `xp` might choose the dtype of a Python number by itself (`where`, 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.errors import wrong_signature
 from optimization.configs.fields import Steps
 from optimization.configs.float32 import Float32Config
@@ -60,7 +59,6 @@ def formula_mistakes(cls: type, base: type, arguments: str) -> Iterator[str]:
         yield wrong
 
 
-@config_dataclass
 class BaseLrConfig(Float32Config):
     """The base class of learning rates: functions of the number of optimizer steps done.
 
@@ -70,8 +68,7 @@ class BaseLrConfig(Float32Config):
     when the schedule is saved.)
 
     >>> from optimization.schedules import curve
-    >>> @config_dataclass
-    ... class Halved(BaseLrConfig):
+    >>> class Halved(BaseLrConfig):
     ...     every: int = 100
     ...     def value(self, step, xp):
     ...         return 0.5 ** xp.floor(step / self.every)
@@ -117,7 +114,6 @@ class BaseLrConfig(Float32Config):
         return iter(())
 
 
-@config_dataclass
 class InitialLrConfig(BaseLrConfig):
     """The base class of learning rates that start from a rate of their own.
 
@@ -129,7 +125,6 @@ class InitialLrConfig(BaseLrConfig):
     initial_learning_rate: NonNegativeFloat = REQUIRED
 
 
-@config_dataclass
 class DecayLrConfig(InitialLrConfig):
     """The base class of learning rates that come to an end after `decay_steps`.
 
@@ -143,7 +138,6 @@ class DecayLrConfig(InitialLrConfig):
         return "decay_steps", self.decay_steps
 
 
-@config_dataclass
 class BaseWarmupConfig(Float32Config):
     """The base class of warmups: they raise the rate during the first `warmup_steps` steps.
 
@@ -157,8 +151,7 @@ class BaseWarmupConfig(Float32Config):
 
     >>> from optimization.schedules import curve
     >>> from optimization.schedules.constant import ConstantLrConfig
-    >>> @config_dataclass
-    ... class SquareWarmup(BaseWarmupConfig):
+    >>> class SquareWarmup(BaseWarmupConfig):
     ...     def value(self, step, target, xp):
     ...         return target * (step / self.warmup_steps) ** 2
     >>> curve(ConstantLrConfig(learning_rate=1.0), SquareWarmup(warmup_steps=10), [0, 5, 10])

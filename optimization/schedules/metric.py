@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
     REQUIRED,
     NonNegativeFloat,
@@ -23,7 +22,6 @@ from optimization.schedules.followers import Greedy, MetricFollower, ReduceOnPla
 from optimization.schedules.registry import LR_CLS
 
 
-@config_dataclass
 class MetricLrConfig(BaseLrConfig):
     """The base class of learning rates that follow a metric; a subclass has a method `follower`.
 

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.branches import LearningRateBranches, WarmupBranches
 from optimization.configs.registry import Entry, Registry
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
@@ -100,7 +99,6 @@ that it wraps.
 """
 
 
-@config_dataclass
 class LrConfig(LearningRateBranches):
     """Chooses the learning rate: `type` is one of `LR_CLS`.
 
@@ -116,7 +114,6 @@ class LrConfig(LearningRateBranches):
         return super()._section_to_write(value)
 
 
-@config_dataclass
 class WarmupConfig(WarmupBranches):
     """Chooses the warmup of the learning rate: `type` is one of `WARMUP_CLS`, or None for none.
 

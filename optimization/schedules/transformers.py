@@ -8,7 +8,6 @@ Values are those of transformers 5.23.
 
 from collections.abc import Iterator
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.types import (
     REQUIRED,
     Fraction,
@@ -22,7 +21,6 @@ from optimization.schedules.registry import LR_CLS
 from optimization.schedules.warmed_up import EndingLrConfig, WarmedUpLrConfig
 
 
-@config_dataclass
 class _CosineLrConfig(EndingLrConfig):
     """One that follows waves of a cosine.
 
@@ -38,7 +36,6 @@ class _CosineLrConfig(EndingLrConfig):
         return waves(done, self._length, self.num_cycles, xp, self.steps_ahead)
 
 
-@config_dataclass
 class _MinLrConfig(_CosineLrConfig):
     """One that falls to a least rate.
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from optimization.configs.base import config_dataclass
 from optimization.configs.fields import Steps, field
 from optimization.configs.types import (
     REMAINING,
@@ -20,7 +19,6 @@ from optimization.schedules.registry import LR_CLS
 Form = Literal["linear", "cosine", "1-sqrt"]
 
 
-@config_dataclass
 class WarmedUpLrConfig(BaseLrConfig):
     """A learning rate with its own warmup: lr(s) = lr0 * (ramp(s) if s < W else factor(s - W)).
 
@@ -57,7 +55,6 @@ class WarmedUpLrConfig(BaseLrConfig):
         raise NotImplementedError(f"{type(self).__name__} must define `factor`")
 
 
-@config_dataclass
 class EndingLrConfig(WarmedUpLrConfig):
     """A learning rate with its own warmup that has an end.
 

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from optimization.configs.base import Config
+from optimization.configs.base import Config, config_dataclass
 from optimization.configs.errors import DEFAULT, PYTHON, ConfigError, ConfigWarning, Origin
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.types import REMAINING, REQUIRED, PositiveInt, PositiveSteps
@@ -373,3 +373,36 @@ def test_a_base_class_config_in_place_of_a_mapping():
     assert Leaf(Leaf(size=2)) == Leaf(size=2)
     with pytest.raises(TypeError, match="expected Leaf, got Other"):
         Leaf(Other())
+
+
+class Plain(Config):
+    """Has no decorator.
+
+    Attributes:
+        size: How large it is.
+    """
+
+    size: PositiveInt = 1
+    names: tuple[str, ...] = dataclasses.field(default_factory=tuple, metadata={"null": True})
+
+
+class PlainBelow(Plain):
+    size: PositiveInt = 2
+    rate: float = 0.5
+
+
+@dataclasses.dataclass
+class DecoratedBelow(PlainBelow):
+    more: list[int] = dataclasses.field(default_factory=lambda: [3])
+
+
+def test_a_config_needs_no_decorator():
+    assert "size (integer > 0; default 1): How large it is." in Plain.__doc__
+    assert PlainBelow(rate=1).as_dict() == {"size": 2, "names": [], "rate": 1.0}
+    assert DecoratedBelow(names=None).as_dict() == {
+        "size": 2,
+        "names": [],
+        "rate": 0.5,
+        "more": [3],
+    }
+    assert config_dataclass(DecoratedBelow) is DecoratedBelow
