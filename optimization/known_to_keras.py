@@ -68,7 +68,6 @@ class _Finder:
     """Finds Keras as others do, and has `_tell` called once it is imported."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
-        """Returns the spec of Keras, None for anything else."""
         if name != "keras":
             return None
         found = (f.find_spec(name, path, target) for f in sys.meta_path if f is not self)

@@ -11,7 +11,7 @@ from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig, resolved
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
 from optimization.rules.base import BaseOptimizerConfig
-from optimization.schedules import LR_CLS, WARMUP_CLS
+from optimization.schedules import LR_CLS, WARMUP_CLS, curve
 
 if typing.TYPE_CHECKING:
     import keras
@@ -79,8 +79,6 @@ class OptimizerFactory:
     def learning_rate_curve(self, steps: "Sequence[int] | np.ndarray") -> "np.ndarray":
         """Returns the learning rate after each number of `steps`, in float64, by NumPy alone."""
         import numpy as np
-
-        from optimization.schedules import curve
 
         steps = np.asarray(steps)
         values = curve(*self._config.learning_rate_of(), steps)

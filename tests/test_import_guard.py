@@ -52,7 +52,7 @@ BELOW = {
 BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching"}
 # The files of `configs` that join sections of other packages; the rest is machinery.
 JOINING = {
-    *("conflicts", "curve_checks", "experiment_config", "experiment_file", "group_config"),
+    *("conflicts", "curve_checks", "experiment_config", "group_config"),
     *("optimization_config", "optimizer_config", "rate_curve"),
 }
 # The files outside of the packages for Keras that need it.

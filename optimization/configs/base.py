@@ -16,8 +16,6 @@ from optimization.configs.planning import Plan
 from optimization.configs.tree import Node, declared_specs
 from optimization.configs.types import REQUIRED, Duration
 
-__all__ = ["Config", "config_dataclass"]
-
 
 class Config(Node):
     """A strict, mutable, lockable dataclass.

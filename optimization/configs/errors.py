@@ -101,7 +101,6 @@ class ConfigWarning(UserWarning):
 
 
 def warn(problem: Problem) -> None:
-    """Issues `problem` as a `ConfigWarning`."""
     warnings.warn(str(problem), ConfigWarning, stacklevel=3)
 
 

@@ -1,17 +1,20 @@
 """`ExperimentConfig` describes a run: the task, the trainer and the machine."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
 from optimization.configs.base import Config
 from optimization.configs.durations import TrainingLength
-from optimization.configs.errors import ConfigError, Problem
+from optimization.configs.errors import PYTHON, ConfigError, Problem, did_you_mean, known
 from optimization.configs.fields import Section, field
 from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.planning import Plan
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
+from optimization.configs.yaml_file import SourcedDict
 from optimization.schedules.metric import MetricLrConfig
 
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
@@ -32,6 +35,9 @@ _OF_GARDEN = """
 GARDEN_KEYS = frozenset(_OF_GARDEN.split())
 """Keys of experiment files that only Model Garden's own trainer has: those of its 2.20, and then
 those that its projects add."""
+
+_GARDEN_VALUES = {"distribution_strategy": ("tpu", "parameter_server", "off", False)}
+_NEAR = 0.8  # `trian_steps` and `num_train_steps` are near `train_steps`; `eval_steps` is not
 
 MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 
@@ -304,3 +310,62 @@ class ExperimentConfig(_GardenSection):
             return []
         message = f"must be < `train_steps` {self.trainer.train_steps}: {rate.type!r} follows it"
         return [self.trainer._problem("conflict", "validation_interval", message)]
+
+
+def surroundings(params: Mapping[str, Any]) -> list[Problem]:
+    """Returns what is wrong in an experiment file outside of `optimizer_config` and `task`.
+
+    Keys that this package has not, and values that only Garden's trainer knows, are left alone;
+    mistakes are a key that is near one of ours, and a value that ours may not have. Only values by
+    themselves are checked: what belongs together, the experiment may complete.
+    """
+    _, problems = _sorted(params, ExperimentConfig, "")
+    for place, config_class in (("trainer", TrainerConfig), ("runtime", RuntimeConfig)):
+        section = params.get(place, {})
+        if isinstance(section, Mapping):
+            section, strange = _sorted(section, config_class, place)
+            problems += strange
+        elif place == "trainer":  # whoever looks for the optimization section says it
+            continue
+        config = config_class()
+        config._move(place)
+        plan = Plan(problems)
+        plan.add(config, section, getattr(params, "origins", {}).get(place, PYTHON))
+        problems = plan.problems
+    return problems
+
+
+def _sorted(
+    section: Mapping[str, Any], config_class: type[Config], place: str
+) -> tuple[SourcedDict, list[Problem]]:
+    """Returns the settings that are ours, and the keys that look like ours, or are ours elsewhere.
+
+    The optimization section is read elsewhere.
+    """
+    ours, problems, names = SourcedDict(), [], config_class.field_names()
+    for key, value in section.items():
+        origin = getattr(section, "origins", {}).get(key, PYTHON)
+        foreign = isinstance(value, str | bool) and value in _GARDEN_VALUES.get(key, ())
+        if key in names:
+            if key != "optimizer_config" and not foreign:
+                ours.put(key, value, origin)
+        elif key not in GARDEN_KEYS:
+            elsewhere = _places().get(key)
+            hint = f"; did you mean {elsewhere!r}?" if elsewhere else ""
+            hint = hint or did_you_mean(str(key).lower(), names, _NEAR)
+            if hint:
+                path = f"{place}.{key}" if place else str(key)
+                problems.append(Problem("unknown-key", path, f"unknown key{hint}", known(origin)))
+    return ours, problems
+
+
+@cache
+def _places() -> dict[str, str]:
+    """Returns the path of every key of an experiment, but for the task's."""
+    sections: dict[str, type[Config]] = {
+        "trainer.optimizer_config.": OptimizationConfig,
+        "runtime.": RuntimeConfig,
+        "trainer.": TrainerConfig,
+        "": ExperimentConfig,
+    }
+    return {n: place + n for place, config in sections.items() for n in config.field_names()}

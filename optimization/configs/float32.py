@@ -21,10 +21,9 @@ class Float32Config(Config):
 
     def _check_field(self, name: str, value: Any) -> list[Problem]:
         values = value if isinstance(value, tuple) else (value,)
-        numbers = [number for number in values if isinstance(number, float)]
         problems = super()._check_field(name, value)
-        for number in numbers:
-            if not math.isfinite(in_float32(number)):
+        for number in values:
+            if isinstance(number, float) and not math.isfinite(in_float32(number)):
                 message = f"must be finite in float32, below 3.4e38, got {describe(number)}"
                 problems.append(Problem("value", self._join(name), message))
         return problems

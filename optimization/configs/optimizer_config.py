@@ -7,9 +7,8 @@ from optimization.configs.branches import OptimizerBranches
 from optimization.configs.fields import Steps, field
 from optimization.configs.types import FirstSteps, Share
 from optimization.rules import sections  # noqa: F401  registers the types
-from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig
-
-__all__ = ["OPTIMIZERS_CLS", "BaseOptimizerConfig", "EMAConfig", "OptimizerConfig"]
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.base import BaseOptimizerConfig as BaseOptimizerConfig
 
 
 class EMAConfig(Config):

@@ -32,8 +32,7 @@ class RateCurve(typing.NamedTuple):
     def values(self, steps: list[int]) -> list[float]:
         """Returns the rate at each of `steps`."""
         values = checked_values(self.learning_rate, self.warmup, steps)
-        factor, decay = self.factor, self.decay
-        return [factor * v / (1 + decay * s) for s, v in zip(steps, values, strict=True)]
+        return [self.factor * v / (1 + self.decay * s) for s, v in zip(steps, values, strict=True)]
 
     def is_computable(self, train_steps: int | None = None) -> bool:
         """Whether both sections are complete and right, and are formulas that NumPy computes."""
@@ -111,10 +110,8 @@ def places(config: "OptimizationConfig") -> "list[Place]":
 
 def written(oneof: OneOfConfig) -> list[Any]:
     """Returns the selected branch; where `type` is not set, the branches that have values."""
-    branch = oneof.get()
-    if branch is not None:
-        return [branch]
-    return [getattr(oneof, name) for name in oneof.untyped_branches()]
+    names = oneof.untyped_branches() if oneof.type is None else [oneof.type]
+    return [getattr(oneof, name) for name in names]
 
 
 def curve_of(config: "OptimizationConfig", place: Place) -> RateCurve | None:
@@ -123,9 +120,7 @@ def curve_of(config: "OptimizationConfig", place: Place) -> RateCurve | None:
     if len(rates) != 1 or len(warmups) > 1 or getattr(place, "freeze", False):
         return None
     scaling = config.lr_scaling
-    factor = 1.0
-    if scaling is not None and scaling.global_batch_size is not None:
-        factor = scaling.factor()
+    factor = scaling.factor() if scaling and scaling.global_batch_size else 1.0
     section = place.optimizer.get() or config.optimizer.get()
     decay = section.pipeline_arguments().get("decay", 0.0) if section is not None else 0.0
     warmup = warmups[0] if warmups and warmups[0].warmup_steps else None

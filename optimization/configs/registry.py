@@ -103,7 +103,6 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         self._subscribers.append(subscriber)
 
     def config_class(self, name: str) -> type[ConfigT]:
-        """Returns the config dataclass of the type `name`."""
         return self.entry(name).config_class
 
     def entry(self, name: str) -> Entry[ConfigT]:
@@ -116,7 +115,6 @@ class Registry(Mapping[str, type[Any]], typing.Generic[ConfigT]):
         raise KeyError(f"unknown {self.kind} type {name!r}{near}")
 
     def entries(self) -> Iterator[tuple[str, Entry[ConfigT]]]:
-        """Yields the name and entry of every type."""
         yield from self._entries.items()
 
     def __getitem__(self, name: str) -> type[Any]:

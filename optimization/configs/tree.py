@@ -87,7 +87,6 @@ class Node:
 
     @classmethod
     def field_names(cls) -> list[str]:
-        """Returns the names of the fields."""
         return list(declared_specs(cls))
 
     def _items(self) -> Iterator[tuple[str, Any]]:

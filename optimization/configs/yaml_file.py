@@ -88,7 +88,6 @@ class SourcedDict(dict):
         self.origins: dict[Any, Origin] = {}
 
     def put(self, key: Any, value: Any, origin: Origin) -> None:
-        """Sets `key`, remembering where its value was written."""
         self[key] = value
         self.origins[key] = origin
 

@@ -73,5 +73,4 @@ class LayerAdaptationFields(LayerwiseRule):
         return {"adapt": not matches_any(path, spared)}
 
     def decayed(self, u: Any, w: Any, h: Any) -> Any:
-        """Returns a direction with the decay in it."""
         return u + h.weight_decay_rate * w if given(h.weight_decay_rate) else u

@@ -51,5 +51,4 @@ class NadamConfig(AdamFields):
 
 
 def _momentum(h: Any, t: Any, xp: Any) -> Any:
-    """Returns the momentum at update t."""
     return h.beta_1 * (1 - 0.5 * xp.power(0.96, h.momentum_decay * t))

@@ -39,7 +39,6 @@ class StreamingAverage:
         return self.sum / len(self.values)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state as numbers and lists."""
         return {"window_size": self.window_size, "values": list(self.values), "sum": self.sum}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

@@ -95,7 +95,15 @@ class _ConfiguredWarmup(ConfiguredSchedule):
 
     def __init__(self, after_warmup_lr_sched: Any, **kwargs: Any):
         super().__init__(**kwargs)
-        self.after_warmup_lr_sched = _as_schedule(after_warmup_lr_sched)
+        after = after_warmup_lr_sched
+        is_number = isinstance(after, int | float | np.number) and not isinstance(after, bool)
+        if not is_number and not isinstance(after, LearningRateSchedule):
+            raise TypeError(
+                "Argument `after_warmup_lr_sched` must be a number or a LearningRateSchedule, "
+                f"received: after_warmup_lr_sched={after!r}"
+            )
+        after = schedule_class(ConstantLrConfig)(learning_rate=after) if is_number else after
+        self.after_warmup_lr_sched = after
         self._target = warmup_target(
             self._config, lambda step: float(curve_of(self.after_warmup_lr_sched, step))
         )
@@ -125,17 +133,6 @@ class _ConfiguredWarmup(ConfiguredSchedule):
     def from_config(cls, config: dict[str, Any]) -> "_ConfiguredWarmup":
         after = keras.optimizers.schedules.deserialize(config["after_warmup_lr_sched"])
         return cls(**{**config, "after_warmup_lr_sched": after})
-
-
-def _as_schedule(learning_rate: Any) -> LearningRateSchedule:
-    if isinstance(learning_rate, LearningRateSchedule):
-        return learning_rate
-    if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float | np.number):
-        raise TypeError(
-            "Argument `after_warmup_lr_sched` must be a number or a LearningRateSchedule, "
-            f"received: after_warmup_lr_sched={learning_rate!r}"
-        )
-    return schedule_class(ConstantLrConfig)(learning_rate=learning_rate)
 
 
 _classes: dict[type[Config], type[LearningRateSchedule]] = {}

@@ -34,15 +34,10 @@ def _formula(function: Callable, supplied: Sequence[str]) -> Callable:
     return formula
 
 
-def _check_schedule_class(decorated: type, needed: Sequence[str] = ()) -> None:
+def _check_schedule_class(decorated: type) -> None:
     # Compared by name, since Keras may not be imported here.
     if all(base.__name__ != "LearningRateSchedule" for base in decorated.__mro__):
         raise TypeError(f"{decorated.__name__} is not a keras LearningRateSchedule")
-    for name in needed:
-        if name not in inspect.signature(decorated).parameters:
-            raise TypeError(
-                f"the constructor of the warmup {decorated.__name__} must take `{name}`"
-            )
 
 
 def _lr_members(decorated: Any) -> Mapping[str, Any]:
@@ -57,11 +52,15 @@ def _lr_members(decorated: Any) -> Mapping[str, Any]:
 def _warmup_members(decorated: Any) -> Mapping[str, Any]:
     if not inspect.isclass(decorated):
         return {"value": _formula(decorated, ("step", "target", "xp"))}
-    _check_schedule_class(decorated, (_WRAPPED, "warmup_steps"))
-    has_modes = "mode" in inspect.signature(decorated).parameters
+    _check_schedule_class(decorated)
+    parameters = inspect.signature(decorated).parameters
+    for name in (_WRAPPED, "warmup_steps"):
+        if name not in parameters:
+            message = f"the constructor of the warmup {decorated.__name__} must take `{name}`"
+            raise TypeError(message)
 
     def check(self: BaseWarmupConfig) -> Iterator[tuple[str, str]]:
-        if self.mode != "replace" and not has_modes:
+        if self.mode != "replace" and "mode" not in parameters:
             yield "mode", f"{decorated.__name__} has no modes, got {self.mode!r}"
 
     return {"keras_class": decorated, "check": check}
