@@ -51,9 +51,7 @@ def complete(cls: type, names: Collection[str] | None = None) -> str:
     names = declared_specs(cls) if names is None else names
     # From the fields of the class itself to those of its bases.
     nearest = dict.fromkeys(n for base in cls.__mro__ for n in inspect.get_annotations(base))
-    entries = [
-        _entry(cls, name) for name in nearest if name in declared_specs(cls) and name in names
-    ]
+    entries = [_entry(cls, name) for name in nearest if name in names]
     parts = [body or f"The section `{cls.__name__}`.", "\n".join([_SECTION, *entries])]
     return "\n\n".join(parts) + "\n"
 

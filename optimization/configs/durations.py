@@ -8,14 +8,11 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
-from optimization.configs.oneof import OneOfConfig
 from optimization.configs.planning import Change, Plan
 from optimization.configs.tree import Node
 from optimization.configs.types import Duration, is_pending
 
 ConfigT = TypeVar("ConfigT", bound=Config)
-
-_RATE = "learning rate"
 
 
 class TrainingLength(NamedTuple):
@@ -70,7 +67,7 @@ class _Sizing(NamedTuple):
         # What "remaining" leaves out is to be a number before: a warmup, and other fields.
         warmup, rate_of_all = (config.__dict__.get(name) for name in ("warmup", "learning_rate"))
         for child in sorted(config.selected(), key=lambda child: child is not warmup):
-            if isinstance(child, OneOfConfig) and getattr(child.registry, "kind", "") == _RATE:
+            if getattr(getattr(child, "registry", None), "kind", "") == "learning rate":
                 own_warmup = warmup.get() if warmup and child is rate_of_all else None
                 for rate in child.selected():
                     self.fill_in(rate, self._steps_left(rate, own_warmup))

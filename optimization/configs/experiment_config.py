@@ -285,9 +285,7 @@ class ExperimentConfig(_GardenSection):
         if "eval" in mode:
             needed.append((validation, "global_batch_size"))
         message = f"must be > 0 in the mode {mode!r}, got 0"
-        problems = [
-            c._problem("missing", name, message) for c, name in needed if not getattr(c, name)
-        ]
+        problems = [c._problem("missing", n, message) for c, n in needed if not getattr(c, n)]
         if mode.startswith("train"):
             if not train.is_training:
                 message = "must be true: training data go on, epoch after epoch"

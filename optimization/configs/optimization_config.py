@@ -19,8 +19,6 @@ from optimization.schedules import BaseLrConfig, BaseWarmupConfig, LrConfig, War
 Rate = tuple[BaseLrConfig, BaseWarmupConfig | None]
 """A learning rate and its warmup."""
 
-_SECTION = ("trainer", "optimizer_config")
-
 
 class OptimizationConfig(Config):
     """Describes how weights are updated: the optimizer, its learning rate, warmup and averages.
@@ -141,7 +139,7 @@ def optimization_section(
         return params, ""
     section: Any = params
     path = ""
-    for name in _SECTION:
+    for name in ("trainer", "optimizer_config"):
         path = f"{path}.{name}" if path else name
         origin = getattr(section, "origins", {}).get(name, Origin(source))
         is_empty = name in section

@@ -1,14 +1,20 @@
 """The oneof of the optimizer sections, and the section of weight averaging."""
 
+import importlib
+import pkgutil
 from typing import Any, ClassVar
 
+from optimization import rules
 from optimization.configs.base import Config
 from optimization.configs.branches import OptimizerBranches
 from optimization.configs.fields import Steps, field
 from optimization.configs.types import FirstSteps, Share
-from optimization.rules import sections  # noqa: F401  registers the types
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.base import BaseOptimizerConfig as BaseOptimizerConfig
+
+# This registers the types of optimizers: those of all files of the package.
+for _module in pkgutil.iter_modules(rules.__path__):
+    importlib.import_module(f"{rules.__name__}.{_module.name}")
 
 
 class EMAConfig(Config):

@@ -61,19 +61,11 @@ _RESOLVERS = (
 for _name, _pattern, _first in _RESOLVERS:
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), list(_first))
 
-_PYTHON_TAGS = {
-    "seq": ("tuple", "list"),
-    "map": ("dict",),
-    "str": ("str", "unicode"),
-    "int": ("int", "long"),
-    "float": ("float",),
-    "bool": ("bool",),
-    "null": ("none",),
-}
-"""PyYAML's tags for values that YAML has itself, by the tags that YAML has for them."""
-_PLAIN_TAGS = {
-    f"{_TAG}python/{name}": _TAG + tag for tag, names in _PYTHON_TAGS.items() for name in names
-}
+_OF_PYTHON = {name: name for name in ("str", "int", "float", "bool")}
+_OF_PYTHON |= {"tuple": "seq", "list": "seq", "dict": "map", "unicode": "str", "long": "int"}
+_PLAIN_TAGS = {f"{_TAG}python/{name}": _TAG + tag for name, tag in _OF_PYTHON.items()}
+_PLAIN_TAGS[f"{_TAG}python/none"] = f"{_TAG}null"
+"""The tags that YAML has for values of which PyYAML's tags say what they are in Python."""
 
 
 def _plain_tag(node: Node) -> str:

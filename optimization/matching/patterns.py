@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from optimization.configs.errors import Problem, warn
 
-_NEAREST_SHOWN = 3
 _GROUP_FLAGS = re.compile(r"\(\?[a-zA-Z-]*:")  # "(?:" and the like, whose colon is no colon
 _OUTPUT = re.compile(r":\d+$")
 
@@ -98,9 +97,7 @@ def nearest(pattern: str, paths: Sequence[str]) -> str:
     # A pattern names a part of a path as often as a whole one, so both are compared.
     def likeness(path: str) -> float:
         parts = [path, *re.split(r"[/.]", path)]
-        return max(
-            difflib.SequenceMatcher(None, pattern.lower(), part.lower()).ratio() for part in parts
-        )
+        return max(difflib.SequenceMatcher(None, pattern.lower(), p.lower()).ratio() for p in parts)
 
     ranked = sorted(paths, key=likeness, reverse=True)
-    return ", ".join(repr(path) for path in ranked[:_NEAREST_SHOWN])
+    return ", ".join(repr(path) for path in ranked[:3])

@@ -211,9 +211,7 @@ _DIFFERENCES: dict[str, dict[str, Any]] = {
         "clipping_threshold": None,
     },
 }
-_SWITCHES = [
-    name for name in inspect.get_annotations(AdafactorConfig) if name not in ("name", "variant")
-]
+_SWITCHES = [n for n in inspect.get_annotations(AdafactorConfig) if n not in ("name", "variant")]
 AdafactorConfig.argument_order = tuple(_SWITCHES)
 _DEFAULTS = {name: AdafactorConfig.__dataclass_fields__[name].default for name in _SWITCHES}
 

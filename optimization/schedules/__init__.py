@@ -22,9 +22,7 @@ __all__ = [
     "schedule_problems",
 ]
 
-_OF_KERAS = ("exact", "keras_schedules", "scaled")
-
-# Importing this registers every type: those of all other files of this package.
+# Importing this registers every type: those of all files of this package that need no Keras.
 for _module in pkgutil.iter_modules(__path__):
-    if _module.name not in _OF_KERAS:
+    if _module.name not in ("exact", "keras_schedules", "scaled"):
         importlib.import_module(f"{__name__}.{_module.name}")

@@ -61,8 +61,7 @@ def schedule_problems(
     >>> [str(problem) for problem in schedule_problems(CosineLrConfig(decay_steps=100), None)]
     ['initial_learning_rate: a value is required, none was given']
     """
-    configs: list[Config] = [lr_config] if warmup_config is None else [lr_config, warmup_config]
-    problems = [problem for config in configs for problem in incomplete(config)]
+    problems = [p for c in (lr_config, warmup_config) if c is not None for p in incomplete(c)]
     if problems or warmup_config is None:
         return problems
     return schedule_conflicts(lr_config, warmup_config)

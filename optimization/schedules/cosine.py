@@ -60,14 +60,11 @@ class CosineLrConfig(DecayLrConfig):
         return (self.initial_learning_rate - low) * weight + low
 
 
-_HORIZON = 2**53  # steps for which restarts are worked out
-
-
 @lru_cache(maxsize=64)
 def _restarts(first: int, t_mul: float, m_mul: float) -> tuple[tuple[float, ...], ...]:
     """Returns each cycle's first step, end, length and height."""
     starts, lengths, heights = [0.0], [float(first)], [1.0]
-    while starts[-1] + lengths[-1] < _HORIZON:
+    while starts[-1] + lengths[-1] < 2**53:  # up to which steps are exact
         # Rounded, so that 100 + 220 + 2.2 * 220 is the step 804, and not a little more.
         starts.append(round(starts[-1] + lengths[-1], 6))
         lengths.append(lengths[-1] * t_mul)

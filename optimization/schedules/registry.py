@@ -27,9 +27,7 @@ def _formula(function: Callable, supplied: Sequence[str]) -> Callable:
 
     def formula(config: Any, *values: Any) -> Any:
         given = dict(zip(supplied, values, strict=True))
-        return function(
-            **{name: given[name] if name in given else getattr(config, name) for name in names}
-        )
+        return function(**{n: given[n] if n in given else getattr(config, n) for n in names})
 
     return formula
 

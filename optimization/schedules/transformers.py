@@ -9,13 +9,12 @@ Values are those of transformers 5.23.
 from collections.abc import Iterator
 
 from optimization.configs.types import (
-    REQUIRED,
     Fraction,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
 )
-from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.base import Array, InitialLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import half_cosine, waves, whole_and_rest
 from optimization.schedules.registry import LR_CLS
 from optimization.schedules.warmed_up import EndingLrConfig, WarmedUpLrConfig
@@ -63,7 +62,7 @@ class _MinLrConfig(_CosineLrConfig):
 
 
 @LR_CLS.register("hf_constant")
-class HfConstantLrConfig(BaseLrConfig):
+class HfConstantLrConfig(InitialLrConfig):
     """transformers' `constant`, which is the type `constant` under its name.
 
         lr(s) = initial_learning_rate
@@ -78,7 +77,6 @@ class HfConstantLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "ConstantSchedule"
-    initial_learning_rate: NonNegativeFloat = REQUIRED
 
     def value(self, step: Array, xp: Namespace) -> Array:
         return xp.full_like(step, self.initial_learning_rate)

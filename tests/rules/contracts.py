@@ -11,7 +11,7 @@ import typing
 import numpy as np
 import pytest
 
-from optimization.rules import sections  # noqa: F401  registers the rules
+from optimization.configs import optimizer_config  # noqa: F401  registers the rules
 from optimization.rules.arrays import Arrays, State
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.rule import Numbers, Rule, given
