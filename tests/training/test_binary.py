@@ -329,12 +329,14 @@ def test_fewer_steps_than_are_done_are_told_and_not_recorded(tmp_path, capsys, s
 
 
 def test_what_is_trained_is_told_before_it_is(tmp_path, capsys):
+    decay = "trainer.optimizer_config.learning_rate.cosine.decay_steps=remaining"
     for steps, started in ((8, "8"), (12, "12, 8 of them done")):
-        _, out, _ = call(capsys, tmp_path, overrides=[f"trainer.train_steps={steps}"])
+        _, out, _ = call(capsys, tmp_path, overrides=[f"trainer.train_steps={steps},{decay}"])
         before, _, after = out.partition(f"/{steps}  loss")
         for fact in ("task", "model", "optimizer", "learning rate", "warmup", "devices"):
             assert re.search(rf"^  {fact}  ", before, re.MULTILINE), fact
             assert not re.search(rf"^  {fact}  ", after, re.MULTILINE), fact
+        assert f", decay_steps {steps}," in before
         assert re.search(rf"^  steps +{started}$", before, re.MULTILINE)
         assert re.search(rf"^  steps +{steps} of {steps}$", after, re.MULTILINE)
     assert before.startswith(f"resumed at step 8 from {tmp_path}/ckpt-8\n")
@@ -441,43 +443,30 @@ def test_a_wrong_flag_is_told(arguments):
 
 @pytest.mark.slow
 def test_the_command_line_from_end_to_end(tmp_path):
+    """What stops and goes on in another process is bit for bit what trains at once in this one."""
     file = tmp_path / "settings.yaml"
-    rate = "learning_rate: {cosine: {decay_steps: remaining}}, warmup: {linear: {warmup_steps: 1}}"
-    file.write_text(f"trainer: {{train_steps: 8, optimizer_config: {{{rate}}}}}\n")
+    file.write_text("trainer: {train_steps: 8, summary_interval: 2}\n")
+    overrides = ["task.hidden=6,task.dropout=0.4", "trainer.max_to_keep=1,runtime.seed=5"]
     command = [
         "--experiment=tiny",
         f"--config_file={file}",
-        "--params_override=trainer.summary_interval=2,trainer.max_to_keep=1",
-        "--params_override=task.hidden=2",
+        *(f"--params_override={override}" for override in overrides),
         "--mode=train_and_eval",
         f"--model_dir={tmp_path / 'run'}",
     ]
     status, out, err = run_binary(*command)
     assert status == 0, err
-    assert err == ""
+    assert re.fullmatch(r"warning: trainer\..*decay_steps: the decay ends at step 12.*\n", err)
     assert re.findall(r"^step (\d+)/8 ", out, re.MULTILINE) == ["2", "4", "6", "8"]
     assert "validation at step 8" in out
     assert re.search(rf"^  configuration +{tmp_path / 'run/params.yaml'}$", out, re.MULTILINE)
     # The same command again, with more steps, goes on.
-    status, out, err = run_binary(*command, "--params_override=trainer.train_steps=10")
+    status, out, err = run_binary(*command, "--params_override=trainer.train_steps=12")
     assert status == 0, err
+    assert err == ""
     assert out.startswith(f"resumed at step 8 from {tmp_path / 'run/ckpt-8'}\n")
-
-
-@pytest.mark.slow
-def test_a_run_stopped_and_resumed_in_other_processes_is_the_same_bit_for_bit(tmp_path):
-    settings = ["task.hidden=6,task.dropout=0.4", "runtime.seed=5"]
-    trainer(tmp_path / "whole", *settings).train()
-    for steps in (5, 12):
-        status, _, err = run_binary(
-            "--experiment=tiny",
-            *(f"--params_override={setting}" for setting in settings),
-            f"--params_override=trainer.train_steps={steps}",
-            "--mode=train",
-            f"--model_dir={tmp_path / 'parts'}",
-        )
-        assert status == 0, err
-    assert_same_bits(stored(tmp_path / "parts/ckpt-12"), stored(tmp_path / "whole/ckpt-12"))
+    trainer(tmp_path / "whole", *overrides).train(evaluate=True)
+    assert_same_bits(stored(tmp_path / "run/ckpt-12"), stored(tmp_path / "whole/ckpt-12"))
 
 
 @pytest.mark.slow
