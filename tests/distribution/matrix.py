@@ -1,6 +1,7 @@
 """Every registered optimizer, clip, accumulation and average through the trainer's loop.
 
-Run in a process of its own for each kind of device, `python -m tests.distribution.matrix one out`:
+Run in a process of its own for each number of devices, with kinds of device and files,
+`python -m tests.distribution.matrix one one.npz fit fit.npz`:
 
     one       one device; each update of one batch, so what the others are compared with
     mirrored  two logical devices under MirroredStrategy
@@ -247,28 +248,35 @@ def plain(kind, number):
     return [first] if kind == "mirrored" else [second]
 
 
-def main(kind, path):
+def main(*arguments):
     import tensorflow as tf
 
+    runs = dict(zip(arguments[::2], arguments[1::2], strict=True))
     cpu = tf.config.list_physical_devices("CPU")[0]
-    devices = [tf.config.LogicalDeviceConfiguration()] * (2 if kind == "mirrored" else 1)
+    devices = [tf.config.LogicalDeviceConfiguration()] * (2 if "mirrored" in runs else 1)
     tf.config.set_logical_device_configuration(cpu, devices)
     # Hundreds of loops run for three updates each: to optimize their graphs takes longer than that.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    # Compiling makes much garbage; collecting it only now and then saves a sixth of the time.
+    gc.disable()
+    for kind, path in runs.items():
+        run(kind, path)
+    # To free each of the compiled loops takes longer than to run them.
+    os._exit(0)
+
+
+def run(kind, path):
+    """Trains all combinations of a kind of device, and writes what comes of them."""
     setting = Setting(RuntimeConfig(distribution_strategy=STRATEGIES[kind]))
     train = setting.fit if kind == "fit" else setting.train
     found = {"replicas": setting.strategy.num_replicas_in_sync}
     weights = zip(setting.model.trainable_variables, setting.start, strict=True)
     found |= {f"start: {variable.path}": value for variable, value in weights}
-    # Compiling makes much garbage; collecting it only now and then saves a sixth of the time.
-    gc.disable()
     for number, combination in enumerate(combinations(kind)):
         if number % 16 == 0:
             gc.collect()
         found |= train(combination)
     np.savez(path, **found)
-    # To free each of the compiled loops takes longer than to run them.
-    os._exit(0)
 
 
 if __name__ == "__main__":

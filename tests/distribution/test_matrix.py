@@ -19,15 +19,15 @@ pytestmark = pytest.mark.slow
 
 
 def weights_of(runs):
-    """Runs each of (kind, path, environment) in a process; returns the weights of each."""
+    """Runs each of (paths by kind, environment) in a process; returns the weights of each path."""
     outputs = finish(
         [
-            start(["-m", "tests.distribution.matrix", kind, str(path)], env)
-            for kind, path, env in runs
+            start(["-m", "tests.distribution.matrix", *itertools.chain(*paths.items())], env)
+            for paths, env in runs
         ]
     )
     assert all(status == 0 for status, _, _ in outputs), [err for *_, err in outputs]
-    return [dict(np.load(path)) for _, path, _ in runs]
+    return [dict(np.load(path)) for paths, _ in runs for path in paths.values()]
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,16 @@ def results(tmp_path_factory):
     """The weights by kind of device; of the two workers, those of both."""
     directory = tmp_path_factory.mktemp("matrix")
     kinds = ("mirrored", "one", "fit")
-    found = weights_of([(kind, directory / f"{kind}.npz", None) for kind in kinds])
+    path = {kind: str(directory / f"{kind}.npz") for kind in kinds}
+    on_one = {kind: path[kind] for kind in ("one", "fit")}
+    found = weights_of([({"mirrored": path["mirrored"]}, None), (on_one, None)])
     # After the others, since the machine may have two cores only.
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     workers = []
     for index in range(2):
         config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        workers.append(("workers", directory / f"worker{index}.npz", {"TF_CONFIG": config}))
+        paths = {"workers": str(directory / f"worker{index}.npz")}
+        workers.append((paths, {"TF_CONFIG": config}))
     return dict(zip([*kinds, "worker 0", "worker 1"], [*found, *weights_of(workers)], strict=True))
 
 
