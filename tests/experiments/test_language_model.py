@@ -96,19 +96,19 @@ def test_bits_are_nats_over_log_two():
 
 @pytest.mark.slow
 def test_learns(tmp_path):
-    steps = 150
+    steps = 100
     config = get_experiment("language_model")
-    config.task.override({"sequence_length": 64, "stride": 32, "width": 64, "layers": 1})
+    config.task.override({"sequence_length": 32, "stride": 32, "width": 64, "layers": 1})
     config.trainer.override({"train_steps": steps, "validation_interval": steps})
     config.trainer.optimizer_config.override(
         {
             "learning_rate": {"polynomial": {"decay_steps": steps}},
-            "warmup": {"polynomial": {"warmup_steps": 15}},
+            "warmup": {"polynomial": {"warmup_steps": 10}},
         }
     )
     results = run_experiment(config, "train_and_eval", tmp_path)
     entropy = results["validation unigram_entropy"]
-    # Frequencies alone cannot get below the entropy. Three seeds ended 1.03 to 1.06 below it;
+    # Frequencies alone cannot get below the entropy. Three seeds ended 0.82 to 0.84 below it;
     # 0.5 leaves room for the text of another Python.
     assert results["validation loss"] < entropy - 0.5
     assert results["validation bits_per_character"] == pytest.approx(
