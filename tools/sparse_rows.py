@@ -6,6 +6,7 @@ Run it on TensorFlow after a type of optimizer was added; a test says so if you 
 each type, for the table in docs/pipeline.md.
 """
 
+import functools
 import pathlib
 import re
 
@@ -35,6 +36,7 @@ def page(path: pathlib.Path) -> str:
     return re.sub(_TABLE, lambda match: "".join(lines), path.read_text(encoding="utf-8"), count=1)
 
 
+@functools.cache
 def measured(kind: str) -> tuple[str, str, str]:
     """Returns whether the weights and the state of such rows change, and what is computed."""
     import tensorflow as tf
