@@ -52,7 +52,7 @@ ON_TWO = [
     ("whole", NETWORK),
     ("parts", NETWORK, "trainer.train_steps=7"),
     ("parts", NETWORK),
-    ("one device", "runtime.distribution_strategy=one_device"),
+    ("one", "runtime.distribution_strategy=one_device", *OVERRIDES),
     ("odd batch", "task.train_data.global_batch_size=7"),
     ("xla", "runtime.enable_xla=true"),
 ]
@@ -64,19 +64,14 @@ def arguments(devices, directory, runs):
     return ["-c", SCRIPT, str(devices), json.dumps(named)]
 
 
-def one_process(devices, directory, runs):
-    """Returns the results of each directory."""
-    status, out, err = run(arguments(devices, directory, runs))
-    assert status == 0, err
-    names = [name for name, *_ in runs]
-    return dict(zip(names, json.loads(out.splitlines()[-1]), strict=True))
-
-
 @pytest.fixture(scope="module")
 def on_two(tmp_path_factory):
     """The results of what runs on two devices, and the directory above."""
     directory = tmp_path_factory.mktemp("on_two")
-    return one_process(2, directory, ON_TWO), directory
+    status, out, err = run(arguments(2, directory, ON_TWO))
+    assert status == 0, err
+    names = [name for name, *_ in ON_TWO]
+    return dict(zip(names, json.loads(out.splitlines()[-1]), strict=True)), directory
 
 
 def free_ports(count):
@@ -118,10 +113,9 @@ def assert_same_results(results, expected):
 
 
 def test_two_devices_and_two_processes_equal_one(on_two, tmp_path):
-    expected = one_process(1, tmp_path, [("one", *OVERRIDES)])["one"]
-    weights = np.load(tmp_path / "one/weights.npz")
-    assert expected["replicas"] == 1
     results, directory = on_two
+    expected, weights = results["one"], np.load(directory / "one/weights.npz")
+    assert expected["replicas"] == 1
     assert results["mirrored"]["replicas"] == 2
     assert_alike(np.load(directory / "mirrored/weights.npz"), weights)
     assert_same_results(results["mirrored"], expected)
@@ -149,7 +143,3 @@ def test_two_devices_resume_where_they_stopped(on_two):
 )
 def test_what_two_devices_cannot_do_is_told(on_two, name, message):
     assert message in on_two[0][name]["error"]
-
-
-def test_one_device_is_used_where_one_is_asked_for(on_two):
-    assert on_two[0]["one device"]["replicas"] == 1
