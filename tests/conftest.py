@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import importlib.util
 import os
 
@@ -12,6 +13,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # PyTorch's compiler and TensorFlow each bring LLVM: loaded after TensorFlow, Triton aborts.
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401
+
+
+def pytest_collection_finish():
+    """Leaves what is imported out of collections of garbage, for which every trainer asks."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

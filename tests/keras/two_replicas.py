@@ -3,6 +3,7 @@
 Prints, as JSON, the largest error relative to max |w| of each way and optimizer.
 """
 
+import gc
 import json
 import sys
 
@@ -352,6 +353,7 @@ def fit_error(strategy, **more):
 
 
 def main():
+    gc.freeze()  # what is imported need not be looked through with each garbage
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     # Functions run for five steps each: to optimize their graphs takes longer than that.
