@@ -81,6 +81,8 @@ class Training:
         self.step = tf.function(step, autograph=False) if self.in_graph else step
 
     def run(self, steps=range(STEPS), spoiled=None):
+        if not self.optimizer.built:  # a step that makes variables is traced twice
+            self.optimizer.build(self.variables)
         for step in steps:
             grads = [tf.constant(self.gradients[step][v.path], v.dtype) for v in self.variables]
             self.step([g * np.inf for g in grads] if step == spoiled else grads)
