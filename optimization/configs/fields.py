@@ -54,7 +54,18 @@ def config_dataclass(cls: type[ClassT]) -> type[ClassT]:
 
     That one generates a constructor, a comparison and a representation for each class, which a
     `Config` has; for all of this package they take a sixth of the time of its import.
+
+    Raises:
+        TypeError: For a class that was made a dataclass again, which loses defaults.
     """
-    if "__dataclass_fields__" in vars(cls):
-        return cls
-    return dataclasses.dataclass(init=False, eq=False, repr=False)(cls)
+    members: Any = vars(cls)
+    if "__dataclass_fields__" not in members:
+        dataclasses.dataclass(init=False, eq=False, repr=False)(cls)
+    if "_made" not in members:
+        cls._made = members["__dataclass_fields__"]  # type: ignore[attr-defined]
+    elif cls._made is not members["__dataclass_fields__"]:  # type: ignore[attr-defined]
+        raise TypeError(
+            f"{cls.__name__} is made a dataclass twice: write `@dataclasses.dataclass` below the "
+            "decorator that registers it, or leave it out"
+        )
+    return cls

@@ -406,3 +406,13 @@ def test_a_config_needs_no_decorator():
         "more": [3],
     }
     assert config_dataclass(DecoratedBelow) is DecoratedBelow
+
+
+def test_a_config_is_made_a_dataclass_once():
+    @dataclasses.dataclass
+    @config_dataclass
+    class Again(Config):
+        names: list[str] = dataclasses.field(default_factory=list)
+
+    with pytest.raises(TypeError, match="Again is made a dataclass twice: write"):
+        Again()
