@@ -11,7 +11,7 @@ from typing import Any, Self
 from optimization.configs import yaml_file
 from optimization.configs.documentation import document
 from optimization.configs.errors import DEFAULT, ConfigError, Origin, Problem, warn
-from optimization.configs.fields import config_dataclass
+from optimization.configs.fields import NOT_MADE, config_dataclass
 from optimization.configs.planning import Plan
 from optimization.configs.tree import Node, declared_specs
 from optimization.configs.types import REQUIRED, Duration
@@ -69,6 +69,7 @@ class Config(Node):
         for name in ("__init__", "__eq__", "__repr__"):
             if name not in cls.__dict__:
                 setattr(cls, name, getattr(cls, name))
+        cls.__dataclass_fields__ = NOT_MADE
         document(cls)
 
     @classmethod

@@ -32,7 +32,9 @@ class CompleteDoc:
     def __get__(self, instance: Any, owner: type | None = None) -> str | None:
         members = vars(self.cls)
         # The dataclass decorator looks here too, before it adds what it adds last.
-        is_in_the_making = "__dataclass_fields__" in members and "__match_args__" not in members
+        is_in_the_making = "__match_args__" not in members and isinstance(
+            members.get("__dataclass_fields__"), dict
+        )
         return self.text if is_in_the_making else complete(self.cls)
 
 

@@ -5,6 +5,7 @@ length as "10%". `Field` says both.
 """
 
 import dataclasses
+import threading
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -47,6 +48,17 @@ else:
     SectionMap = dict[str, ReadT]
 
 
+class _NotMade:
+    """The `__dataclass_fields__` of a class that is made a dataclass once it is asked for them."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return vars(config_dataclass(owner))["__dataclass_fields__"]
+
+
+_LOCK = threading.RLock()
+NOT_MADE: Any = _NotMade()
+
+
 def config_dataclass(cls: type[ClassT]) -> type[ClassT]:
     """Makes a `Config` that is none yet a dataclass, as `dataclasses.dataclass` does, but faster.
 
@@ -59,7 +71,13 @@ def config_dataclass(cls: type[ClassT]) -> type[ClassT]:
         TypeError: For a class that was made a dataclass again, which loses defaults.
     """
     members: Any = vars(cls)
-    if "__dataclass_fields__" not in members:
+    with _LOCK:  # a second decoration would lose defaults
+        _made_once(cls, members)
+    return cls
+
+
+def _made_once(cls: type, members: Any) -> None:
+    if isinstance(members.get("__dataclass_fields__", NOT_MADE), _NotMade):
         dataclasses.dataclass(init=False, eq=False, repr=False)(cls)
     if "_made" not in members:
         cls._made = members["__dataclass_fields__"]  # type: ignore[attr-defined]
@@ -68,4 +86,3 @@ def config_dataclass(cls: type[ClassT]) -> type[ClassT]:
             f"{cls.__name__} is made a dataclass twice: write `@dataclasses.dataclass` below the "
             "decorator that registers it, or leave it out"
         )
-    return cls

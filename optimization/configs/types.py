@@ -212,6 +212,8 @@ def _schema(annotation: Any) -> CoreSchema:
         return reduce(_limited, args[1:], _schema(args[0]))
     if origin is Literal:
         return core.literal_schema([*args])
+    if origin in (list, Sequence, dict, Mapping) and not args:  # `typing.List` and the like
+        args = (Any,) * (2 if origin in (dict, Mapping) else 1)
     if origin in (typing.Union, types.UnionType):
         one_of = [_schema(member) for member in members(annotation)]
         schema = core.union_schema([*one_of]) if len(one_of) > 1 else one_of[0]
@@ -240,6 +242,8 @@ def _limited(schema: CoreSchema, limit: Any) -> CoreSchema:
     if isinstance(limit, Check):
         return limit.make(limit.func, schema)
     if isinstance(limit, Ge | Gt | Le | Lt | Interval):
+        if schema["type"] == "nullable":
+            return {**schema, "schema": _limited(schema["schema"], limit)}
         return core.no_info_after_validator_function(partial(_bounds, limit), schema)
     return _of_pydantic(Annotated[Any, Check(None, lambda _, __: schema), limit])
 

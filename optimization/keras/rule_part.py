@@ -162,7 +162,8 @@ class RulePart:
         if self.rule.own_learning_rate() is not None:
             along["multiplier"] = ops.convert_to_tensor(self._multiplier, "float32")
         now = {"learning_rate": learning_rate, "done": done, "along": along}
-        return {**now, "scheduled": {own: values[name] for own, name in self.follows.items()}}
+        follows = self.follows.items()
+        return {**now, "scheduled": {own: values[n] for own, n in follows if n in values}}
 
     def numbers_of(self, variable: Any, counted: Mapping[str, Any]) -> Numbers:
         """Returns the numbers of a variable in an update, of what `counted` returned."""

@@ -64,6 +64,10 @@ class Adafactor(_Derived):
             )
         super().__init__(params, lr, foreach=foreach, maximize=maximize, **values)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._latest = 0.0
+
     def _makes_rate(self, group: Mapping[str, Any]) -> bool:
         return group["step_size"] == "relative"
 

@@ -416,3 +416,10 @@ def test_a_config_is_made_a_dataclass_once():
 
     with pytest.raises(TypeError, match="Again is made a dataclass twice: write"):
         Again()
+
+
+def test_the_fields_of_a_class_are_known_before_it_is_used():
+    class Unused(Config):
+        size: PositiveInt = 1
+
+    assert [field.name for field in dataclasses.fields(Unused)] == ["size"]

@@ -1,11 +1,13 @@
 import copy
 import pickle
+import typing
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import pydantic
 import pytest
+from annotated_types import Ge, Interval
 
 from optimization.configs.types import (
     REQUIRED,
@@ -37,6 +39,10 @@ from optimization.configs.types import (
         (tuple[int, ...], np.array([1, 2]), (1, 2)),
         (Boundaries, [1, 5, 9], (1, 5, 9)),
         (Patterns, ["bias", "norm$"], ("bias", "norm$")),
+        (Annotated[int | None, Ge(0)], None, None),
+        (list[Annotated[float | None, Interval(gt=0, le=1)]], [None, 1], ReadOnlyList([None, 1.0])),
+        (typing.List, [2], ReadOnlyList([2])),  # noqa: UP006
+        (typing.Dict, {"a": 2}, ReadOnlyDict(a=2)),  # noqa: UP006
     ],
 )
 def test_right_values_are_stored_in_their_type(annotation, value, stored):
@@ -58,6 +64,7 @@ def test_right_values_are_stored_in_their_type(annotation, value, stored):
         (float, float("nan"), "must be a finite number, got nan"),
         (float, float("inf"), "must be a finite number, got inf"),
         (int, 1.5, "expected an integer, got 1.5"),
+        (Annotated[int | None, Ge(0)], -1, "must be >= 0, got -1"),
         (int, False, "expected an integer, got false"),
         (int, "3", "expected an integer, got '3' (text); write it without quotes"),
         (bool, 1, "expected true or false, got 1"),

@@ -153,6 +153,18 @@ def test_the_values_now():
     assert optimizer.momentum == 0.9
 
 
+def test_the_inner_optimizer_alone_has_the_plain_number():
+    inner = AdamWeightDecay(RATE, weight_decay_rate=0.5)
+    pipeline = PipelineOptimizer(inner, schedules={"weight_decay_rate": TableSchedule(VALUES)})
+    initial, gradients = problem(steps=1)
+    final_weights(pipeline, initial, gradients)
+    ones = [keras.ops.ones(v.shape) for v in pipeline._trainable_variables]
+    before = [keras.ops.convert_to_numpy(v) for v in pipeline._trainable_variables]
+    inner.apply(ones, pipeline._trainable_variables)
+    for variable, start in zip(pipeline._trainable_variables, before, strict=True):
+        assert (keras.ops.convert_to_numpy(variable) != start).all()
+
+
 def test_a_step_that_fails_leaves_the_plain_number():
     class Failing(SGD):
         def update_step(self, gradient, variable, learning_rate):

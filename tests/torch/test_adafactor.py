@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 
 from optimization import ConfigError
@@ -112,3 +114,15 @@ def test_effective_learning_rates_have_numbers_without_names():
     optimizer = Adafactor([{"params": [w]} for w in weights], lr=0.1)
     # The least scale, epsilon2, and the root mean square.
     assert optimizer.effective_learning_rates() == pytest.approx({"0": 1e-4, "1": 0.3})
+
+
+def test_loading_forgets_the_count_of_the_training_before():
+    # As in a step that torch compiles, which counts by parameters alone.
+    params = [torch.nn.Parameter(torch.ones(6, 4)), torch.nn.Parameter(torch.ones(4))]
+    optimizer = Adafactor(params, variant="paper")
+    saved = copy.deepcopy(optimizer.state_dict())
+    for _ in range(3):
+        params[0].grad = torch.ones(6, 4)
+        optimizer.step()
+    optimizer.load_state_dict(saved)
+    assert optimizer._latest == 0
