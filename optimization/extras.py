@@ -15,6 +15,7 @@ OPTIONAL = {
     "tensorboard": ("TensorBoard", "tensorflow"),
     "torch": ("PyTorch", "torch"),
     "jax": ("JAX", "jax"),
+    "optax": ("optax", "jax"),
     "sklearn": ("scikit-learn", "experiments"),
 }
 

@@ -1,0 +1,119 @@
+"""`OptimizerFactory`: from a config to a gradient transformation of optax."""
+
+from typing import Any
+
+import optax
+
+from optimization.configs import printing
+from optimization.configs.errors import ConfigError
+from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.resolution import resolved
+from optimization.jax.checks import native_problems
+from optimization.jax.gradients import Clips
+from optimization.jax.plan import Plan
+from optimization.jax.rates import Schedule, rate_of
+from optimization.jax.state import Tree, state_of
+from optimization.jax.transform import Average, Settings, Transformation
+
+
+class OptimizerFactory:
+    """Builds the gradient transformation and the schedule that a config describes.
+
+        factory = OptimizerFactory(config, train_steps=10000)
+        optimizer = factory.build_optimizer(params)
+        schedule = factory.build_learning_rate()
+
+    Args:
+        config: What to build. It is validated and copied: later changes have no effect.
+        train_steps: The length of the training in optimizer steps, for steps that are written as
+            "10%" or "remaining", and for a decay that ends with the training.
+        steps_per_epoch: Optimizer steps in one pass over the data, for "5 epochs".
+        global_batch_size: Examples in one update, over all devices and all accumulated gradients,
+            for `lr_scaling` that does not say it itself.
+
+    Raises:
+        ConfigError: All that is wrong with the config, or that JAX does not have.
+    """
+
+    def __init__(
+        self,
+        config: OptimizationConfig,
+        train_steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        global_batch_size: int | None = None,
+    ):
+        self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
+        problems = list(native_problems(self._config))
+        if problems:
+            raise ConfigError(problems)
+
+    @property
+    def config(self) -> OptimizationConfig:
+        """The config, read-only."""
+        return self._config
+
+    def __repr__(self) -> str:
+        return printing.call(type(self).__name__, **printing.sections(self._config))
+
+    def build_learning_rate(self) -> Schedule:
+        """Builds the learning rate, warmup and scaling included: an `optax.Schedule`.
+
+        Returns:
+            A function of the updates done, a number or an array, which JAX can trace; float32.
+        """
+        rate = rate_of(self._config, None, self._config.optimizer.get())
+        assert rate is not None  # a validated config has one
+        return rate
+
+    def build_optimizer(self, params: Tree = None) -> optax.GradientTransformationExtraArgs:
+        """Builds the optimizer.
+
+        Its `update` needs the parameters: `update(grads, state, params)`. Its state is an
+        `OptimizerState`, of arrays alone.
+
+        Args:
+            params: The parameters, any pytree of arrays or of what has their shape and dtype. It
+                is needed for `param_groups` and `layer_decay`, which go by paths such as
+                "encoder/layer_0/kernel"; with it, patterns that match no path are an error.
+
+        Raises:
+            ValueError: If `params` is needed and not given; for groups and lists of patterns that
+                match no parameter; if every parameter is frozen.
+        """
+        transformation = Transformation(self._plan(params), self._settings())
+        return optax.GradientTransformationExtraArgs(transformation.init, transformation.update)
+
+    def averaged_params(self, state: Any, params: Tree) -> Tree:
+        """Returns the averaged weights, to evaluate and to export, in the dtypes of `params`.
+
+        That is the average of the `ema` section or of `use_ema`, or what a schedule-free optimizer
+        makes of its state.
+
+        Args:
+            state: The state of what `build_optimizer` returned, also inside of that of a chain.
+            params: The parameters.
+
+        Raises:
+            ValueError: If the config asks for no average.
+        """
+        transformation = Transformation(self._plan(params), self._settings())
+        return transformation.averaged(state_of(state), params)
+
+    def _settings(self) -> Settings:
+        section = self._config.optimizer.get()
+        arguments = section.pipeline_arguments()
+        average = self._config.average_arguments()
+        return Settings(
+            Clips(**{name: arguments[name] for name in Clips._fields if name in arguments}),
+            section.gradient_accumulation_steps or 1,
+            section.on_nonfinite == "skip",
+            section.loss_scale_factor,
+            average and Average(**{n: v for n, v in average.items() if n in Average._fields}),
+        )
+
+    def _plan(self, params: Tree) -> Plan:
+        config = self._config
+        needed = [name for name in ("param_groups", "layer_decay") if getattr(config, name)]
+        if needed and params is None:
+            raise ValueError(f"Argument `params` is needed for `{needed[0]}`, which go by paths")
+        return Plan(config, params)

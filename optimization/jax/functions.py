@@ -1,0 +1,22 @@
+"""The functions that formulas compute with on JAX: `jax.numpy`."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from optimization.jax.gradients import norm_of, sum_of_squares
+from optimization.rules.arrays import Arrays
+
+
+class JaxArrays(Arrays):
+    """Arrays of JAX."""
+
+    def __init__(self) -> None:
+        super().__init__(jnp)
+
+    def norm(self, x: Any, wide: bool = False) -> Any:
+        """Returns the L2 norm, a scalar; see `Arrays.norm`."""
+        return norm_of([x]).value if wide else jnp.sqrt(sum_of_squares(x))
+
+
+FUNCTIONS = JaxArrays()

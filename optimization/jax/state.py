@@ -1,0 +1,67 @@
+"""The state of an optimizer: a pytree, of which every leaf is an array."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+Tree = Any
+"""A pytree of arrays."""
+
+
+class OptimizerState(NamedTuple):
+    """What an optimizer keeps between updates.
+
+    Trees have the structure of the parameters; where a parameter has no such state there is an
+    `optax.MaskedNode`. What a config does not ask for is None.
+
+    Attributes:
+        count: The updates taken, int32.
+        hyperparameters: What the last update used, by name: `learning_rate`,
+            `learning_rate/<group>` of groups that have a rate of their own, and whatever follows a
+            schedule. Before the first update they are those of the first.
+        slots: Trees by the name of the slot, such as `momentum`.
+        shared: What an algorithm keeps once, by group.
+        masters: A tree of the float32 copies of parameters in float16 and bfloat16.
+        average: A tree of the averages of the weights, float32 at least.
+        gradient_sums: A tree of the sums of gradients that are accumulated.
+        micro_step: How many gradients these sums have.
+        nonfinite_steps: The updates that were skipped because of a gradient that is not finite.
+        consecutive_nonfinite: Those of them since the last update that was taken.
+        gradient_norm: The norm over all gradients of the last update, before clips.
+        clipped_steps: The updates in which a clip changed something.
+    """
+
+    count: jax.Array
+    hyperparameters: dict[str, jax.Array]
+    slots: dict[str, Tree]
+    shared: dict[str, dict[str, jax.Array]]
+    masters: Tree = None
+    average: Tree = None
+    gradient_sums: Tree = None
+    micro_step: jax.Array | None = None
+    nonfinite_steps: jax.Array | None = None
+    consecutive_nonfinite: jax.Array | None = None
+    gradient_norm: jax.Array | None = None
+    clipped_steps: jax.Array | None = None
+
+
+def state_of(state: Any) -> OptimizerState:
+    """Returns the state of the optimizer, inside of that of `optax.chain` and the like.
+
+        tx = optax.chain(factory.build_optimizer(params), optax.add_noise(0.01, 0.55, 0))
+        state_of(tx.init(params)).count
+
+    Args:
+        state: The state of a transformation that has one optimizer of this package in it.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, OptimizerState))
+    found = [leaf for leaf in leaves if isinstance(leaf, OptimizerState)]
+    if len(found) != 1:
+        raise ValueError(
+            "Argument `state` must have the state of one optimizer of this package in it, "
+            f"received: {len(found)} of them"
+        )
+    return found[0]

@@ -1,0 +1,338 @@
+"""The update as a function: what `init` and `update` of a gradient transformation do."""
+
+import functools
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from optimization.jax.functions import FUNCTIONS
+from optimization.jax.gradients import Clips, are_finite, clipped
+from optimization.jax.plan import Leaf, Part, Plan, wide
+from optimization.jax.state import OptimizerState, Tree
+from optimization.rules.arrays import State
+from optimization.rules.rule import Numbers, Rule, given
+from optimization.rules.schedule_free import ScheduleFreeFields
+
+_NOTHING = optax.MaskedNode()
+
+
+class Average(NamedTuple):
+    """The arguments of the average of the weights, as the `ema` section has them."""
+
+    average_decay: float
+    start_step: int
+    dynamic_decay: bool
+    overwrite_frequency: int | None = None
+
+    def decay(self, count: jax.Array) -> jax.Array:
+        """Returns the share of the average that stays, after `count` updates."""
+        n = (count - self.start_step).astype(jnp.float32)
+        decay = jnp.float32(self.average_decay)
+        if self.dynamic_decay:
+            decay = jnp.minimum(decay, (1 + n) / jnp.maximum(10 + n, 1.0))
+        return jnp.where(n < 0, 0.0, decay)
+
+
+class Settings(NamedTuple):
+    """What is the same for all parameters.
+
+    Attributes:
+        clips: The clips.
+        accumulation_steps: How many gradients make one update.
+        skips: Whether an update with a gradient that is not finite is left out.
+        loss_scale: What gradients are divided by first; None for 1.
+        average: The average of the weights; None for none.
+    """
+
+    clips: Clips
+    accumulation_steps: int = 1
+    skips: bool = False
+    loss_scale: float | None = None
+    average: Average | None = None
+
+
+class Transformation:
+    """Makes the state of an optimizer, and updates from gradients.
+
+    Args:
+        plan: How each parameter is updated.
+        settings: What is the same for all.
+    """
+
+    def __init__(self, plan: Plan, settings: Settings):
+        self._plan = plan
+        self._settings = settings
+
+    # State
+
+    def init(self, params: Tree) -> OptimizerState:
+        """Returns the state before the first update."""
+        leaves = self._plan.leaves(params)
+        arrays, structure = jax.tree.flatten(params)
+        settings, count = self._settings, jnp.zeros([], jnp.int32)
+        counter = functools.partial(jnp.zeros, [], jnp.int32)
+
+        def tree(value: Callable[[Leaf, jax.Array], Any]) -> Tree:
+            pairs = zip(leaves, arrays, strict=True)
+            found = [_NOTHING if leaf.part is None else value(leaf, x) for leaf, x in pairs]
+            return structure.unflatten(found)
+
+        def slot(name: str) -> Tree:
+            def initial(leaf: Leaf, x: jax.Array) -> Any:
+                slots = [slot for slot in leaf.slots() if slot.name == name]
+                return leaf.initial(slots[0], x) if slots else _NOTHING
+
+            return tree(initial)
+
+        def zeros(leaf: Leaf, x: jax.Array) -> jax.Array:
+            return jnp.zeros_like(x, wide(x.dtype))
+
+        accumulates = settings.accumulation_steps > 1
+        return OptimizerState(
+            count=count,
+            hyperparameters=self._plan.reported(self._plan.numbers(count)),
+            slots={name: slot(name) for name in self._plan.slot_names()},
+            shared={
+                label: {slot.name: jnp.float32(slot.start) for slot in part.rule.shared}
+                for label, part in self._plan.parts.items()
+                if part.rule.shared
+            },
+            masters=tree(lambda leaf, x: _copied(x) if _is_low(x) else _NOTHING),
+            average=None if settings.average is None else tree(lambda leaf, x: _copied(x)),
+            gradient_sums=tree(zeros) if accumulates else None,
+            micro_step=counter() if accumulates else None,
+            nonfinite_steps=counter() if settings.skips else None,
+            consecutive_nonfinite=counter() if settings.skips else None,
+            gradient_norm=jnp.zeros([]) if settings.clips.act else None,
+            clipped_steps=counter() if settings.clips.act else None,
+        )
+
+    # Updates
+
+    def update(
+        self, grads: Tree, state: OptimizerState, params: Tree | None = None, **extra: Any
+    ) -> tuple[Tree, OptimizerState]:
+        """Returns what is added to the parameters, and the next state.
+
+        Args:
+            grads: The gradients, a tree as that of the parameters.
+            state: The state.
+            params: The parameters.
+            **extra: What other transformations of an `optax.chain` need; it is not used.
+
+        Raises:
+            ValueError: If there are no parameters, or gradients of another structure.
+        """
+        del extra
+        if params is None:
+            raise ValueError("Argument `params` is needed: `update(grads, state, params)`")
+        structure = jax.tree.structure(params)
+        if jax.tree.structure(grads) != structure:
+            raise ValueError(
+                "Argument `grads` must have the structure of `params`, "
+                f"received: {jax.tree.structure(grads)}, not {structure}"
+            )
+        work = _Work(self._plan, self._settings, structure, params)
+        found, state = work.run(jax.tree.leaves(grads), state)
+        updates = structure.unflatten(work.all_leaves(found))
+        return updates, state
+
+    def averaged(self, state: OptimizerState, params: Tree) -> Tree:
+        """Returns the averaged weights in the dtypes of the parameters.
+
+        Raises:
+            ValueError: If there is no average.
+        """
+        structure = jax.tree.structure(params)
+        work = _Work(self._plan, self._settings, structure, params)
+        return structure.unflatten(work.averaged(state))
+
+
+class _Work:
+    """One call of `update`.
+
+    Lists have an element for each parameter that is trained.
+    """
+
+    def __init__(self, plan: Plan, settings: Settings, structure: Any, params: Tree):
+        self._plan, self._settings, self._structure = plan, settings, structure
+        self._everything = jax.tree.leaves(params)
+        leaves = plan.leaves(params)
+        self._places = [i for i, leaf in enumerate(leaves) if leaf.part is not None]
+        self._leaves = [leaves[i] for i in self._places]
+        self._params = [self._everything[i] for i in self._places]
+
+    def all_leaves(self, values: Sequence[jax.Array]) -> list[jax.Array]:
+        """Returns updates of all parameters, 0 for those that are not trained."""
+        found = dict(zip(self._places, values, strict=True))
+        zeros = jnp.zeros_like
+        return [found[i] if i in found else zeros(x) for i, x in enumerate(self._everything)]
+
+    def averaged(self, state: OptimizerState) -> list[jax.Array]:
+        """Returns the averages of all parameters; what has none is its own."""
+        rules = [typing.cast(Part, leaf.part).rule for leaf in self._leaves]
+        if state.average is not None:
+            averages = self._of(state.average)
+        elif any(rule.schedule_free for rule in rules):
+            averages = self._weights(state)
+            slots = {name: self._of(tree) for name, tree in state.slots.items()}
+            for place, (leaf, rule) in enumerate(zip(self._leaves, rules, strict=True)):
+                if isinstance(rule, ScheduleFreeFields):
+                    kept = State({name: values[place] for name, values in slots.items()})
+                    h = Numbers(**leaf.settings)
+                    averages[place] = rule.to_evaluate(averages[place], kept, h)
+        else:
+            raise ValueError("There is no average: the config has neither `ema` nor `use_ema`.")
+        found = dict(zip(self._places, averages, strict=True))
+        return [
+            found[i].astype(x.dtype) if i in found else x for i, x in enumerate(self._everything)
+        ]
+
+    def _of(self, tree: Tree) -> list[Any]:
+        leaves = self._structure.flatten_up_to(tree)
+        return [leaves[i] for i in self._places]
+
+    def _tree(self, values: Sequence[Any]) -> Tree:
+        found = dict(zip(self._places, values, strict=True))
+        count = self._structure.num_leaves
+        return self._structure.unflatten([found.get(i, _NOTHING) for i in range(count)])
+
+    def run(
+        self, grads: Sequence[jax.Array], state: OptimizerState
+    ) -> tuple[list[jax.Array], OptimizerState]:
+        """Returns the updates and the next state."""
+        settings, grads = self._settings, [grads[i] for i in self._places]
+        grads = [g.astype(wide(x.dtype)) for g, x in zip(grads, self._params, strict=True)]
+        if settings.loss_scale is not None:
+            grads = [g / settings.loss_scale for g in grads]
+        if settings.accumulation_steps == 1:
+            return self._checked(grads, state)
+        sums = [total + g for total, g in zip(self._of(state.gradient_sums), grads, strict=True)]
+        micro_step = (state.micro_step + 1) % settings.accumulation_steps
+        state = state._replace(micro_step=micro_step)
+
+        def update(sums: list[jax.Array], state: OptimizerState) -> Any:
+            means = [total / settings.accumulation_steps for total in sums]
+            updates, state = self._checked(means, state)
+            zeros = [jnp.zeros_like(total) for total in sums]
+            return updates, state._replace(gradient_sums=self._tree(zeros))
+
+        def wait(sums: list[jax.Array], state: OptimizerState) -> Any:
+            return self._no_updates(), state._replace(gradient_sums=self._tree(sums))
+
+        return lax.cond(micro_step == 0, update, wait, sums, state)
+
+    def _no_updates(self) -> list[jax.Array]:
+        return [jnp.zeros_like(x, wide(x.dtype)) for x in self._params]
+
+    def _checked(self, grads: list[jax.Array], state: OptimizerState) -> Any:
+        """Updates, unless a gradient is not finite and such updates are to be skipped."""
+        if not self._settings.skips:
+            return self._updated(grads, state)
+
+        def update(grads: list[jax.Array], state: OptimizerState) -> Any:
+            updates, state = self._updated(grads, state)
+            return updates, state._replace(consecutive_nonfinite=jnp.zeros([], jnp.int32))
+
+        def skip(grads: list[jax.Array], state: OptimizerState) -> Any:
+            return self._no_updates(), state._replace(
+                nonfinite_steps=state.nonfinite_steps + 1,
+                consecutive_nonfinite=state.consecutive_nonfinite + 1,
+            )
+
+        return lax.cond(are_finite(grads), update, skip, grads, state)
+
+    def _updated(self, grads: Sequence[jax.Array], state: OptimizerState) -> Any:
+        settings, weights = self._settings, self._weights(state)
+        if settings.clips.act:
+            clip = clipped(grads, weights, settings.clips)
+            clipped_steps = state.clipped_steps + clip.exceeded
+            state = state._replace(gradient_norm=clip.norm, clipped_steps=clipped_steps)
+            grads = clip.grads
+        now, shared = self._plan.numbers(state.count), {}
+        for label, values in state.shared.items():
+            shared[label] = self._plan.parts[label].prepared(values, now[label])
+        slots = {name: self._of(tree) for name, tree in state.slots.items()}
+        updates = []
+        for place, (leaf, g, w) in enumerate(zip(self._leaves, grads, weights, strict=True)):
+            part = typing.cast(Part, leaf.part)
+            kept = {n: values[place] for n, values in slots.items() if _exists(values[place])}
+            h = leaf.numbers({**now[part.label], **shared.get(part.label, {})}, w.dtype)
+            update, moved = _step(part.rule, g, w, kept, h)
+            updates.append(update)
+            for name, value in moved.items():
+                slots[name][place] = value.astype(kept[name].dtype)
+        count = state.count + 1
+        state = state._replace(
+            count=count,
+            hyperparameters=self._plan.reported(now),
+            slots={name: self._tree(values) for name, values in slots.items()},
+            shared=shared,
+        )
+        moved = [w + u for w, u in zip(weights, updates, strict=True)]
+        if settings.average is not None:
+            averages = self._of(state.average)
+            share = 1 - settings.average.decay(count)
+            averages = [a + (w - a) * share for a, w in zip(averages, moved, strict=True)]
+            state = state._replace(average=self._tree(averages))
+            if settings.average.overwrite_frequency is not None:
+                due = count % settings.average.overwrite_frequency == 0
+                moved = [jnp.where(due, a, w) for a, w in zip(averages, moved, strict=True)]
+                updates = [new - w for new, w in zip(moved, weights, strict=True)]
+        return self._rounded(updates, moved), state._replace(masters=self._masters(moved))
+
+    def _weights(self, state: OptimizerState) -> list[jax.Array]:
+        """Returns what is trained: the parameters, or their float32 copies.
+
+        A parameter of which its copy is not the copy any more, since it was assigned, counts.
+        """
+
+        def weight(x: jax.Array, master: Any) -> jax.Array:
+            if not _is_low(x):
+                return x
+            return jnp.where(master.astype(x.dtype) == x, master, x.astype(master.dtype))
+
+        masters = self._of(state.masters)
+        return [weight(x, master) for x, master in zip(self._params, masters, strict=True)]
+
+    def _masters(self, moved: Sequence[jax.Array]) -> Tree:
+        pairs = zip(self._params, moved, strict=True)
+        return self._tree([new if _is_low(x) else _NOTHING for x, new in pairs])
+
+    def _rounded(self, updates: Sequence[jax.Array], moved: Sequence[jax.Array]) -> list[jax.Array]:
+        """Returns updates by which parameters in low precision become their copies, rounded."""
+
+        def update(x: jax.Array, u: jax.Array, new: jax.Array) -> jax.Array:
+            return new.astype(x.dtype).astype(new.dtype) - x if _is_low(x) else u
+
+        return [update(*each) for each in zip(self._params, updates, moved, strict=True)]
+
+
+def _step(
+    rule: Rule, g: jax.Array, w: jax.Array, kept: Mapping[str, jax.Array], h: Numbers
+) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+    """Returns what is added to a weight, and what has moved of its state."""
+    state, rate = State(kept), rule.decay_before(h)
+    if given(rate):
+        decay = w * (h.lr * rate)
+        update = -(decay + rule.step(g, w - decay, state, h, FUNCTIONS))
+    else:
+        update = -rule.step(g, w, state, h, FUNCTIONS)
+    return jnp.broadcast_to(update, w.shape), state.moved()
+
+
+def _exists(value: Any) -> bool:
+    return not isinstance(value, optax.MaskedNode)
+
+
+def _is_low(x: jax.Array) -> bool:
+    return bool(wide(x.dtype) != x.dtype)
+
+
+def _copied(x: jax.Array) -> jax.Array:
+    return jnp.array(x, wide(x.dtype), copy=True)
