@@ -53,7 +53,7 @@ class Norm(NamedTuple):
         small = 1 / jnp.maximum(self.unit, 1.0)
         root = self.root * jnp.minimum(self.unit, 1.0)
         exceeds = root > bound * small
-        factor = jnp.where(exceeds, bound * small / jnp.where(exceeds, root, 1.0), 1 / small)
+        factor = jnp.where(exceeds, bound / jnp.where(exceeds, root, 1.0), 1 / small)
         return small, factor + (root - root)
 
 

@@ -41,7 +41,9 @@ def test_jax_is_numpy(kind, fields):
     config = OptimizationConfig({"optimizer": {"type": kind, kind: {**fields, **off}}, **rates})
     initial, gradients = contracts.problem(steps=3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConfigWarning)  # a schedule-free optimizer needs no schedule
+        warnings.simplefilter(
+            "ignore", ConfigWarning
+        )  # a schedule-free optimizer needs no schedule
         params, _ = trained(config, initial, gradients)
     expected = contracts.numpy_weights(section, initial, gradients, contracts.stepped)
     found = {path: np.asarray(w) for path, w in params.items()}
