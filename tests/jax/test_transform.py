@@ -263,12 +263,8 @@ def test_scan_vmap_and_donation():
 
 def test_state_is_a_tree_that_optax_can_map():
     params = tree(1)
-    tx = built(
-        "adamw",
-        ema={},
-        schedules={"weight_decay": {"type": "constant", "constant": {"learning_rate": 0.1}}},
-        **{"fields": {"weight_decay_rate": 0.1}},
-    )
+    followed = {"weight_decay": {"type": "constant", "constant": {"learning_rate": 0.1}}}
+    tx = built("adamw", {"weight_decay_rate": 0.1}, ema={}, schedules=followed)
     shapes = jax.eval_shape(tx.init, params)
     state = tx.init(params)
     assert jax.tree.structure(shapes) == jax.tree.structure(state)
