@@ -48,7 +48,8 @@ def _types(config: OptimizationConfig) -> Iterator[Problem]:
 
 def _rates(config: OptimizationConfig) -> Iterable[tuple[Any, str]]:
     """Yields learning rates that are no function of the updates done, and why."""
-    pairs = [(place.learning_rate, place.warmup) for place in (config, *config.param_groups)]
+    places: list[Any] = [config, *config.param_groups]
+    pairs = [(place.learning_rate, place.warmup) for place in places]
     for oneof, warmup in [*pairs, *((oneof, None) for oneof in config.schedules.values())]:
         rate = oneof.get()
         if isinstance(rate, MetricLrConfig):

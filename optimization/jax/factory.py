@@ -61,9 +61,7 @@ class OptimizerFactory:
         Returns:
             A function of the updates done, a number or an array, which JAX can trace; float32.
         """
-        rate = rate_of(self._config, None, self._config.optimizer.get())
-        assert rate is not None  # a validated config has one
-        return rate
+        return rate_of(self._config, None, self._config.optimizer.get())
 
     def build_optimizer(self, params: Tree = None) -> optax.GradientTransformationExtraArgs:
         """Builds the optimizer.
@@ -108,7 +106,7 @@ class OptimizerFactory:
             section.gradient_accumulation_steps or 1,
             section.on_nonfinite == "skip",
             section.loss_scale_factor,
-            average and Average(**{n: v for n, v in average.items() if n in Average._fields}),
+            None if average is None else Average(**{n: average.get(n) for n in Average._fields}),
         )
 
     def _plan(self, params: Tree) -> Plan:

@@ -1,5 +1,6 @@
 """What happens to gradients before the update: are they finite, and which clip acts."""
 
+import typing
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -163,5 +164,5 @@ def _times(x: jax.Array, factors: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 def _adaptive_bound(param: jax.Array, clips: Clips) -> jax.Array:
     """Returns the bound on the norm of each unit's gradient (Brock et al. 2021)."""
-    least = clips.adaptive_clip_epsilon
-    return clips.adaptive_clip_factor * jnp.maximum(unitwise_norm(param).value, least)
+    factor = typing.cast(float, clips.adaptive_clip_factor)
+    return factor * jnp.maximum(unitwise_norm(param).value, clips.adaptive_clip_epsilon)

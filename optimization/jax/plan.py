@@ -152,19 +152,16 @@ class Plan:
         if group is not None and group.weight_decay is not None:
             changed[section.argument_name("weight_decay")] = group.weight_decay
         values = section.arguments()
-        rate = rate_of(config, group, section)
-        has_own_rate = rate is not None
-        if rate is None:
-            rate = rate_of(config, None, config.optimizer.get())
-        found = config.learning_rate_of(group) or config.learning_rate_of(None)
+        own_rate = config.learning_rate_of(group)
+        rate, warmup = own_rate or config.learning_rate_of()
         return Part(
             DEFAULT if group is None else group.label,
             type(section)({**values, **changed}),
-            rate,
+            rate_of(config, group, section),
             self._followed(section, changed),
-            has_own_rate,
+            own_rate is not None,
             own is not None,
-            isinstance(found[0], ConstantLrConfig) and found[1] is None,
+            isinstance(rate, ConstantLrConfig) and warmup is None,
         )
 
     def _followed(self, section: Any, changed: Mapping[str, Any]) -> dict[str, Schedule]:

@@ -45,19 +45,17 @@ def schedule(
     return lambda count: _in_float64(value, count)
 
 
-def rate_of(
-    config: OptimizationConfig, group: Any, section: BaseOptimizerConfig
-) -> Schedule | None:
-    """Returns the learning rate of a group, None for one that has that of all.
+def rate_of(config: OptimizationConfig, group: Any, section: BaseOptimizerConfig) -> Schedule:
+    """Returns the learning rate of a group, that of all where it has none of its own.
 
     Args:
         config: The whole config.
         group: One of its groups; None for the default one.
-        section: The section of the optimizer that has the rate.
+        section: The section of the optimizer that updates the group.
     """
     found = config.learning_rate_of(group)
     if found is None:
-        return None
+        return rate_of(config, None, config.optimizer.get())
     if section.own_learning_rate() is not None:  # it knows nothing of batches
         return schedule(*found)
     factor = 1.0 if config.lr_scaling is None else config.lr_scaling.factor()

@@ -15,7 +15,7 @@ class OptimizerState(NamedTuple):
     `optax.MaskedNode`. What a config does not ask for is None.
 
     Attributes:
-        count: The updates taken, int32.
+        step: The updates taken, int32.
         hyperparameters: What the last update used, by name: `learning_rate`,
             `learning_rate/<group>` of groups that have a rate of their own, and whatever follows a
             schedule. Before the first update they are those of the first.
@@ -31,25 +31,25 @@ class OptimizerState(NamedTuple):
         clipped_steps: The updates in which a clip changed something.
     """
 
-    count: jax.Array
+    step: jax.Array
     hyperparameters: dict[str, jax.Array]
     slots: dict[str, Tree]
     shared: dict[str, dict[str, jax.Array]]
     masters: Tree = None
     average: Tree = None
     gradient_sums: Tree = None
-    micro_step: jax.Array | None = None
-    nonfinite_steps: jax.Array | None = None
-    consecutive_nonfinite: jax.Array | None = None
-    gradient_norm: jax.Array | None = None
-    clipped_steps: jax.Array | None = None
+    micro_step: Any = None
+    nonfinite_steps: Any = None
+    consecutive_nonfinite: Any = None
+    gradient_norm: Any = None
+    clipped_steps: Any = None
 
 
 def state_of(state: Any) -> OptimizerState:
     """Returns the state of the optimizer, inside of that of `optax.chain` and the like.
 
         tx = optax.chain(factory.build_optimizer(params), optax.add_noise(0.01, 0.55, 0))
-        state_of(tx.init(params)).count
+        state_of(tx.init(params)).step
 
     Args:
         state: The state of a transformation that has one optimizer of this package in it.

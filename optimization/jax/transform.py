@@ -27,7 +27,7 @@ class Average(NamedTuple):
     average_decay: float
     start_step: int
     dynamic_decay: bool
-    overwrite_frequency: int | None = None
+    overwrite_frequency: int | None
 
     def decay(self, count: jax.Array) -> jax.Array:
         """Returns the share of the average that stays, after `count` updates."""
@@ -73,7 +73,8 @@ class Transformation:
     def init(self, params: Tree) -> OptimizerState:
         """Returns the state before the first update."""
         leaves = self._plan.leaves(params)
-        arrays, structure = jax.tree.flatten(params)
+        arrays: list[jax.Array] = jax.tree.leaves(params)
+        structure: Any = jax.tree.structure(params)
         settings, count = self._settings, jnp.zeros([], jnp.int32)
         counter = functools.partial(jnp.zeros, [], jnp.int32)
 
@@ -94,7 +95,7 @@ class Transformation:
 
         accumulates = settings.accumulation_steps > 1
         return OptimizerState(
-            count=count,
+            step=count,
             hyperparameters=self._plan.reported(self._plan.numbers(count)),
             slots={name: slot(name) for name in self._plan.slot_names()},
             shared={
@@ -131,7 +132,7 @@ class Transformation:
         del extra
         if params is None:
             raise ValueError("Argument `params` is needed: `update(grads, state, params)`")
-        structure = jax.tree.structure(params)
+        structure: Any = jax.tree.structure(params)
         if jax.tree.structure(grads) != structure:
             raise ValueError(
                 "Argument `grads` must have the structure of `params`, "
@@ -148,7 +149,7 @@ class Transformation:
         Raises:
             ValueError: If there is no average.
         """
-        structure = jax.tree.structure(params)
+        structure: Any = jax.tree.structure(params)
         work = _Work(self._plan, self._settings, structure, params)
         return structure.unflatten(work.averaged(state))
 
@@ -254,7 +255,7 @@ class _Work:
             clipped_steps = state.clipped_steps + clip.exceeded
             state = state._replace(gradient_norm=clip.norm, clipped_steps=clipped_steps)
             grads = clip.grads
-        now, shared = self._plan.numbers(state.count), {}
+        now, shared = self._plan.numbers(state.step), {}
         for label, values in state.shared.items():
             shared[label] = self._plan.parts[label].prepared(values, now[label])
         slots = {name: self._of(tree) for name, tree in state.slots.items()}
@@ -267,24 +268,24 @@ class _Work:
             updates.append(update)
             for name, value in moved.items():
                 slots[name][place] = value.astype(kept[name].dtype)
-        count = state.count + 1
+        count = state.step + 1
         state = state._replace(
-            count=count,
+            step=count,
             hyperparameters=self._plan.reported(now),
             slots={name: self._tree(values) for name, values in slots.items()},
             shared=shared,
         )
-        moved = [w + u for w, u in zip(weights, updates, strict=True)]
+        new = [w + u for w, u in zip(weights, updates, strict=True)]
         if settings.average is not None:
             averages = self._of(state.average)
             share = 1 - settings.average.decay(count)
-            averages = [a + (w - a) * share for a, w in zip(averages, moved, strict=True)]
+            averages = [a + (w - a) * share for a, w in zip(averages, new, strict=True)]
             state = state._replace(average=self._tree(averages))
             if settings.average.overwrite_frequency is not None:
                 due = count % settings.average.overwrite_frequency == 0
-                moved = [jnp.where(due, a, w) for a, w in zip(averages, moved, strict=True)]
-                updates = [new - w for new, w in zip(moved, weights, strict=True)]
-        return self._rounded(updates, moved), state._replace(masters=self._masters(moved))
+                new = [jnp.where(due, a, w) for a, w in zip(averages, new, strict=True)]
+                updates = [after - w for after, w in zip(new, weights, strict=True)]
+        return self._rounded(updates, new), state._replace(masters=self._masters(new))
 
     def _weights(self, state: OptimizerState) -> list[jax.Array]:
         """Returns what is trained: the parameters, or their float32 copies.

@@ -102,7 +102,7 @@ def test_accumulated_gradients_are_their_mean():
     expected, plain = train(built("sgd", fields, ema={"average_decay": 0.5}), params, means)
     assert_close(found, expected)
     assert_close(state.average, plain.average)
-    assert int(state.count) == 2
+    assert int(state.step) == 2
     assert int(state.micro_step) == 0
     between, state = train(tx, found, grads[:1], state)
     assert_same(between, found)
@@ -271,7 +271,7 @@ def test_state_is_a_tree_that_optax_can_map():
     mapped = optax.tree_map_params(tx, lambda x: x + 1, state)
     assert_close(mapped.slots["momentum"], jax.tree.map(jnp.ones_like, params))
     assert_close(mapped.average, jax.tree.map(lambda x: x + 1, params))
-    assert int(mapped.count) == 0
+    assert int(mapped.step) == 0
     assert float(optax.tree.get(state, "learning_rate")) == pytest.approx(0.1)
 
 
