@@ -100,13 +100,14 @@ class OptimizerFactory:
     def _settings(self) -> Settings:
         section = self._config.optimizer.get()
         arguments = section.pipeline_arguments()
-        average = self._config.average_arguments()
+        found = self._config.average_arguments()
+        average: dict[str, Any] = {n: v for n, v in (found or {}).items() if n in Average._fields}
         return Settings(
             Clips(**{name: arguments[name] for name in Clips._fields if name in arguments}),
             section.gradient_accumulation_steps or 1,
             section.on_nonfinite == "skip",
             section.loss_scale_factor,
-            None if average is None else Average(**{n: average.get(n) for n in Average._fields}),
+            Average(**average) if average else None,
         )
 
     def _plan(self, params: Tree) -> Plan:

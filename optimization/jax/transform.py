@@ -27,7 +27,7 @@ class Average(NamedTuple):
     average_decay: float
     start_step: int
     dynamic_decay: bool
-    overwrite_frequency: int | None
+    overwrite_frequency: int | None = None
 
     def decay(self, count: jax.Array) -> jax.Array:
         """Returns the share of the average that stays, after `count` updates."""
