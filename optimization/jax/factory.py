@@ -6,8 +6,7 @@ import optax
 
 from optimization.configs import printing
 from optimization.configs.errors import ConfigError
-from optimization.configs.optimization_config import OptimizationConfig
-from optimization.configs.resolution import resolved
+from optimization.configs.optimization_config import OptimizationConfig, resolved
 from optimization.jax.checks import native_problems
 from optimization.jax.gradients import Clips
 from optimization.jax.plan import Plan

@@ -11,7 +11,6 @@ from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.jax.functions import FUNCTIONS
 from optimization.jax.rates import Schedule, rate_of, schedule
-from optimization.matching.layer_decay import LayerDecay
 from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
 from optimization.rules.arrays import State
@@ -183,8 +182,7 @@ class Plan:
             raise ValueError("Every parameter is frozen by a parameter group: nothing can learn.")
         factors = [1.0] * len(paths)
         if config.layer_decay is not None:
-            decay = LayerDecay(**config.layer_decay.as_dict())
-            factors = [factor for _, factor in decay.multipliers(paths)]
+            factors = [factor for _, factor in config.layer_decay.multipliers(paths)]
         places = {}
         for path, owner, factor in zip(paths, owners, factors, strict=True):
             places[path] = owner, factor * (owner.learning_rate_multiplier if owner else 1.0)
