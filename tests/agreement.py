@@ -1,8 +1,9 @@
-"""One config, the same training everywhere: the cases, and how one of the four sides runs them.
+"""One config, the same training everywhere: the cases, and how one of the five sides runs them.
 
-`python -m tests.agreement SIDE FILE` trains every case on a side, `native` or the backend that
-KERAS_BACKEND names, and writes weights and learning rates; `tools/agreement.py` runs all four, each
-in a process of its own. Names of learning rates behind FILE restrict it to these.
+`python -m tests.agreement SIDE FILE` trains every case on a side, `native_torch`, `native_jax` or
+the backend that KERAS_BACKEND names, and writes weights and learning rates; `tools/agreement.py`
+runs all five, each in a process of its own. Names of learning rates behind FILE restrict it to
+these.
 """
 
 import json
@@ -220,7 +221,7 @@ def keras_weights(config: OptimizationConfig) -> np.ndarray:
     return np.concatenate([np.ravel(v.numpy()) for v in variables])
 
 
-def native_weights(config: OptimizationConfig) -> np.ndarray | None:
+def torch_weights(config: OptimizationConfig) -> np.ndarray | None:
     """Trains natively on PyTorch; None where it does not have the type."""
     import torch
 
@@ -242,6 +243,30 @@ def native_weights(config: OptimizationConfig) -> np.ndarray | None:
     return np.concatenate([p.detach().numpy().ravel() for p in parameters.values()])
 
 
+def jax_weights(config: OptimizationConfig) -> np.ndarray:
+    """Trains natively on JAX, all steps in one compiled function."""
+    import jax
+    import optax
+
+    from optimization.jax import OptimizerFactory
+
+    initial, gradients = problem()
+    tx = OptimizerFactory(config, train_steps=STEPS).build_optimizer(initial)
+
+    def step(carry: Any, grads: Any) -> Any:
+        params, state = carry
+        updates, state = tx.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    @jax.jit
+    def train(params: Any, gradients: Any) -> Any:
+        return jax.lax.scan(step, (params, tx.init(params)), gradients)[0][0]
+
+    stacked = {name: np.stack([g[name] for g in gradients]) for name in initial}
+    trained = train(initial, stacked)
+    return np.concatenate([np.ravel(trained[name]) for name in initial])
+
+
 def _with_sgd(sections: dict[str, Any]) -> OptimizationConfig:
     return OptimizationConfig({"optimizer": {"type": "sgd"}, **sections})
 
@@ -259,7 +284,7 @@ def keras_rates(sections: dict[str, Any]) -> np.ndarray:
     return np.array([float(keras.ops.convert_to_numpy(rate(step))) for step in steps])
 
 
-def native_rates(sections: dict[str, Any]) -> np.ndarray:
+def torch_rates(sections: dict[str, Any]) -> np.ndarray:
     """Returns the learning rate at each step, as the scheduler sets it."""
     import torch
 
@@ -276,6 +301,20 @@ def native_rates(sections: dict[str, Any]) -> np.ndarray:
     return np.array(rates)
 
 
+def jax_rates(sections: dict[str, Any]) -> np.ndarray:
+    """Returns the learning rate at each step, as the `optax.Schedule` has it."""
+    import jax
+
+    from optimization.jax import OptimizerFactory
+
+    schedule = OptimizerFactory(_with_sgd(sections), train_steps=STEPS).build_learning_rate()
+    return np.asarray(jax.jit(schedule)(np.arange(STEPS)))
+
+
+NATIVE = {"native_torch": (torch_weights, torch_rates), "native_jax": (jax_weights, jax_rates)}
+"""How the sides without Keras train, and what learning rates they have."""
+
+
 def figure(one: np.ndarray, other: np.ndarray) -> float:
     """Returns max |difference| / max |value|."""
     scale = max(np.abs(one).max(), np.abs(other).max())
@@ -285,12 +324,12 @@ def figure(one: np.ndarray, other: np.ndarray) -> float:
 def main(side: str, file: str, *rates: str) -> None:
     """Trains every case on a side, or those under some learning rates, and writes the results."""
     warnings.simplefilter("ignore", ConfigWarning)  # schedule-free ones under falling rates
-    native = side == "native"
+    weights_of, rates_of = NATIVE.get(side, (keras_weights, keras_rates))
     results: dict[str, np.ndarray] = {}
     for name, sections in learning_rates().items():
-        results[f"rate|{name}"] = native_rates(sections) if native else keras_rates(sections)
+        results[f"rate|{name}"] = rates_of(sections)
     for row, rate, config in configs(rates or None):
-        weights = native_weights(config) if native else keras_weights(config)
+        weights = weights_of(config)
         if weights is not None:
             results[f"{row}|{rate}"] = weights
     np.savez_compressed(file, **results)

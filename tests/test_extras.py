@@ -66,6 +66,15 @@ def test_without_torch_the_extra_is_named(code):
     )
 
 
+@pytest.mark.parametrize(("missing", "title"), [("jax", "JAX"), ("optax", "optax")])
+@pytest.mark.parametrize("code", ["import optimization.jax", "from optimization import jax"])
+def test_without_jax_or_optax_the_extra_is_named(code, missing, title):
+    if missing == "optax":
+        pytest.importorskip("jax")  # of two that are missing the first is named
+    said = f"{title} is not installed, and this needs it. The extra `jax` brings it"
+    assert said in last_line(code, missing)
+
+
 def test_require_returns_the_package():
     assert extras.require("json").loads("1") == 1
 

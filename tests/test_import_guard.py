@@ -8,7 +8,7 @@ import pytest
 
 import optimization
 
-HEAVY = ("tensorflow", "keras", "torch", "jax")
+HEAVY = ("tensorflow", "keras", "torch", "jax", "optax")
 
 
 def test_configs_and_curves_need_no_framework(tmp_path):

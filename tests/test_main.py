@@ -259,7 +259,7 @@ def test_as_a_program_without_traceback_or_tensorflow(write):
         f"sys.argv = ['optimization', 'validate', {path!r}]\n"
         "try:\n    runpy.run_module('optimization', run_name='__main__')\n"
         "except SystemExit as stop:\n    print('exit', stop.code)\n"
-        "print(sorted({'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules)))\n"
+        "print(sorted({'tensorflow', 'keras', 'torch', 'jax', 'optax'} & set(sys.modules)))\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "exit 1\n[]\n"

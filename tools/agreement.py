@@ -1,13 +1,14 @@
-"""Writes docs/agreement.md: how far the four sides are apart after the same training.
+"""Writes docs/agreement.md: how far the five sides are apart after the same training.
 
 Every optimizer x every learning rate of tests/agreement.py, 50 steps from the same weights on the
-same gradients, in Keras on TensorFlow, on JAX and on PyTorch, and natively on PyTorch. Fails if a
-figure is above its limit, or if a registered type is in no case.
+same gradients, in Keras on TensorFlow, on JAX and on PyTorch, and natively on PyTorch and
+on JAX. Fails if a figure is above its limit, or if a registered type is in no case.
 
     python tools/agreement.py
 
-It needs tensorflow, jax and torch, and takes about ten minutes on two cores. Each side runs in a
-process of its own; `--results` keeps what they computed, or takes what an earlier run kept.
+It needs tensorflow, jax, optax and torch, and takes about twenty minutes on two cores.
+Each side runs in a process of its own; `--results` keeps what they computed, or takes what an
+earlier run kept.
 """
 
 import argparse
@@ -29,21 +30,23 @@ SIDES = {
     "tensorflow": "TensorFlow",
     "jax": "JAX",
     "torch": "PyTorch",
-    "native": "native",
+    "native_torch": "native PyTorch",
+    "native_jax": "native JAX",
 }
 PAIRS = list(itertools.combinations(SIDES, 2))
-PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy")
+PACKAGES = ("keras", "tensorflow", "jax", "optax", "torch", "numpy")
 
 INTRODUCTION = """# Agreement
 
 The same config is the same training everywhere. The figures are max |difference| / max |w| after
 {steps} float32 steps from the same weights on the same gradients (six tensors of one to four
 dimensions), the largest over the learning rates of the second table, in Keras on TensorFlow, on
-JAX and on PyTorch, and natively on PyTorch (`optimization.torch`). The limit is {updates:.0e}.
+JAX and on PyTorch, and natively on PyTorch (`optimization.torch`) and on JAX (`optimization.jax`).
+The limit is {updates:.0e}.
 Rows that differ in their switches are the forms in which implementations truly differ.
 
 Written by `tools/agreement.py` with {versions}; each side in a process of its own, on the CPU,
-without compilation.
+without compilation, but for native JAX, all of whose steps are one compiled function.
 
 ## Optimizers
 
@@ -67,7 +70,7 @@ def compute(folder: pathlib.Path, sides: list[str]) -> None:
     """Has each side write its results into a folder, all at the same time."""
     processes = {}
     for side in sides:
-        backend = "torch" if side == "native" else side
+        backend = side.removeprefix("native_")
         processes[side] = subprocess.Popen(
             [sys.executable, "-m", "tests.agreement", side, str(folder / f"{side}.npz")],
             cwd=ROOT,

@@ -1,5 +1,8 @@
 """From configs to gradient transformations: groups, schedules, and what JAX does not have."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -196,3 +199,23 @@ def test_optax_may_wrap_it():
     params, state = train(tx, tree(1), gradients(3))
     averages = made.averaged_params(state, params)
     assert jax.tree.structure(averages) == jax.tree.structure(params)
+
+
+def test_neither_keras_nor_tensorflow_is_imported():
+    code = """
+import sys
+from optimization import OptimizationConfig
+from optimization.jax import OptimizerFactory
+import jax
+config = OptimizationConfig({
+    "optimizer": {"type": "adamw"},
+    "learning_rate": {"type": "cosine", "cosine": {"initial_learning_rate": 0.1}},
+    "ema": {},
+})
+optimizer = OptimizerFactory(config, train_steps=10).build_optimizer()
+weights = jax.numpy.ones(3)
+optimizer.update(weights, optimizer.init(weights), weights)
+print(sorted({"keras", "tensorflow", "torch"} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stderr

@@ -31,7 +31,7 @@ def test_every_registered_learning_rate_is_in_a_case():
     ("row", "config"), [(r, c) for r, _, c in NATIVE], ids=[f"{r}, {n}" for r, n, _ in NATIVE]
 )
 def test_weights_agree(row, config):
-    native = agreement.native_weights(config)
+    native = agreement.torch_weights(config)
     # What is promised of 50 float32 steps.
     assert agreement.figure(agreement.keras_weights(config), native) < agreement.UPDATES_LIMIT
 
@@ -39,5 +39,5 @@ def test_weights_agree(row, config):
 @pytest.mark.parametrize("name", agreement.learning_rates())
 def test_learning_rates_agree(name):
     sections = agreement.learning_rates()[name]
-    expected = agreement.native_rates(sections)
+    expected = agreement.torch_rates(sections)
     assert agreement.figure(agreement.keras_rates(sections), expected) < agreement.RATES_LIMIT
