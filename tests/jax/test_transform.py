@@ -261,6 +261,45 @@ def test_scan_vmap_and_donation():
     assert_close(params, expected)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "wide"),
+    [("float32", False), ("bfloat16", False), ("float32", True), ("float64", True)],
+)
+def test_the_state_keeps_its_types(dtype, wide):
+    falling = {"type": "linear", "linear": {"initial_learning_rate": 0.2}}
+    fields = {
+        "weight_decay": 0.1,
+        "gradient_accumulation_steps": 2,
+        "on_nonfinite": "skip",
+        "clipnorm": 1.0,
+        "loss_scale_factor": 2.0,
+    }
+    groups = [
+        {"match": "head", "learning_rate": falling},
+        {"match": "embed", "optimizer": {"type": "adamw"}},
+    ]
+    made = factory(
+        "nadam", fields, ema={}, schedules={"weight_decay": falling}, param_groups=groups
+    )
+    owner = jax if hasattr(jax, "enable_x64") else jax.experimental
+    with owner.enable_x64(wide):
+        params = tree(1, dtype=dtype)
+        tx = made.build_optimizer(jax.eval_shape(lambda: params))
+        shapes, state = jax.eval_shape(tx.init, params), tx.init(params)
+
+        def step(params, state, grads):
+            updates, state = tx.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        once = jax.jit(step, donate_argnums=(0, 1))
+        for grads in gradients(4):
+            params, state = once(params, state, grads)
+        assert once._cache_size() == 1  # types that change would be compiled again
+        types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
+        assert types(state) == types(shapes)
+        assert int(state.step) == 2
+
+
 def test_state_is_a_tree_that_optax_can_map():
     params = tree(1)
     followed = {"weight_decay": {"type": "constant", "constant": {"learning_rate": 0.1}}}
