@@ -70,7 +70,7 @@ class OptimizerFactory:
 
         Args:
             params: The parameters, any pytree of arrays or of what has their shape and dtype. It
-                is needed for `param_groups` and `layer_decay`, which go by paths such as
+                is needed for `param_groups`, `layer_decay` and `muon`, which go by paths such as
                 "encoder/layer_0/kernel"; with it, patterns that match no path are an error.
 
         Raises:
@@ -112,6 +112,9 @@ class OptimizerFactory:
     def _plan(self, params: Tree) -> Plan:
         config = self._config
         needed = [name for name in ("param_groups", "layer_decay") if getattr(config, name)]
+        if config.optimizer.get().goes_by_model:
+            needed.append(f"{config.optimizer.type}")
         if needed and params is None:
-            raise ValueError(f"Argument `params` is needed for `{needed[0]}`, which go by paths")
+            what = f"`{needed[0]}`, which goes by the paths of all parameters"
+            raise ValueError(f"Argument `params` is needed for {what}")
         return Plan(config, params)

@@ -129,8 +129,8 @@ class Plan:
 
     Args:
         config: A config that can be built.
-        params: The parameters, where the config has groups, layer decay or lists of patterns:
-            which parameter belongs to which group is decided once.
+        params: The parameters, where the config has groups, layer decay or lists of patterns, or a
+            rule that goes by the whole model: what belongs to which group is decided once.
 
     Raises:
         ValueError: For rules and patterns that match no parameter.
@@ -140,6 +140,7 @@ class Plan:
         self._config = config
         self.parts = {DEFAULT: self._part(None)}
         self._places: dict[str, tuple[ParamGroupConfig | None, float]] | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {}  # in the order of the model
         if params is not None:
             self._assign(params)
 
@@ -174,9 +175,9 @@ class Plan:
 
     def _assign(self, params: Any) -> None:
         config, rules = self._config, self._config.param_groups
-        shapes = _shapes(_in_order_of_definition(params))
-        paths = list(shapes)
-        ndims = [len(shape) for shape in shapes.values()]
+        self._shapes = _shapes(_in_order_of_definition(params))
+        paths = list(self._shapes)
+        ndims = [len(shape) for shape in self._shapes.values()]
         owners = assigned(rules, paths, ndims, [None] * len(paths))
         if all(owner is not None and owner.freeze for owner in owners):
             raise ValueError("Every parameter is frozen by a parameter group: nothing can learn.")
@@ -200,7 +201,7 @@ class Plan:
             ValueError: For a parameter that the optimizer was not built with.
         """
         arrays = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
-        shapes = {path: tuple(jnp.shape(array)) for path, array in arrays.items()}
+        shapes = {**self._shapes, **{path: tuple(jnp.shape(x)) for path, x in arrays.items()}}
         parts: dict[str, tuple[Part, float]] = {}
         for path, array in arrays.items():
             owner, multiplier = self._place(path)

@@ -51,6 +51,7 @@ class MuonConfig(Rule):
 
     class_name = "Muon"
     native_note = "AdamW for what is no hidden matrix ([below](#what-muon-orthogonalizes))"
+    goes_by_model = True
     argument_order = ("adam_beta_1", "adam_beta_2", "adam_weight_decay", "epsilon", "weight_decay")
     slots = (
         Slot("momentum", "momentums", "momentum_buffer", when=lambda h: h.orthogonalized),

@@ -124,6 +124,7 @@ class Rule(BaseOptimizerConfig):
     shared: ClassVar[tuple[Slot, ...]] = ()  # what is kept once, scalars: `prepare` moves them
     elementwise: ClassVar[bool] = False  # whether a step of each entry depends on that entry alone
     formula_parts: ClassVar[tuple[str, ...]] = ("step",)  # the methods that are the formula
+    goes_by_model: ClassVar[bool] = False  # whether `all_settings` needs all variables, in order
     argument_order: ClassVar[tuple[str, ...]] = ()  # of the first, where it is not the fields'
     section_only: ClassVar[tuple[str, ...]] = ()  # fields that are no arguments of the classes
     # What variables may have of their own, with what is usual.
@@ -271,7 +272,10 @@ class Rule(BaseOptimizerConfig):
     def all_settings(
         self, paths: Sequence[str], shapes: Mapping[str, Sequence[int]]
     ) -> list[dict[str, Any]]:
-        """Returns what each of `paths` has of its own, given the shapes of the whole model."""
+        """Returns what each of `paths` has of its own, given the shapes of the whole model.
+
+        A rule of which this is more than `settings` of each declares it, by `goes_by_model`.
+        """
         return [self.settings(path, shapes[path]) for path in paths]
 
     def shape_settings(self, shape: Sequence[int], group: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,6 +127,16 @@ def test_layers_are_those_of_the_tree_as_it_was_written():
     assert multipliers == {"embed": 0.125, "layer_0": 0.25, "layer_1": 0.5, "head": 1.0}
 
 
+def test_the_last_layer_is_that_of_the_tree_as_it_was_written():
+    params = {name: {"kernel": jnp.ones((4, 3))} for name in ("z_first", "hidden", "a_last")}
+    made = factory("muon")
+    with pytest.raises(ValueError, match="`params` is needed for `muon`"):
+        made.build_optimizer()
+    tx = made.build_optimizer(params)
+    velocities = jax.jit(tx.init)(params).slots["velocity"]  # AdamW's, of what is no hidden matrix
+    assert [name for name in params if jax.tree.leaves(velocities[name])] == ["a_last"]
+
+
 def test_groups_need_the_parameters():
     made = factory("sgd", param_groups=GROUPS[:1])
     with pytest.raises(ValueError, match="`params` is needed for `param_groups`"):

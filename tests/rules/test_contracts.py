@@ -31,6 +31,13 @@ def test_what_is_declared_elementwise_is(kind, fields):
 
 
 @pytest.mark.parametrize("kind", contracts.rules())
+def test_what_goes_by_the_whole_model_says_so(kind):
+    rule, shapes = OPTIMIZERS_CLS.config_class(kind)(), contracts.SHAPES
+    alone = [rule.all_settings([path], {path: shape})[0] for path, shape in shapes.items()]
+    assert rule.goes_by_model == (rule.all_settings(list(shapes), shapes) != alone)
+
+
+@pytest.mark.parametrize("kind", contracts.rules())
 def test_every_field_acts(kind):
     contracts.check_every_field_acts(OPTIMIZERS_CLS.config_class(kind))
 
