@@ -23,6 +23,7 @@ GROWING = {
     "type": "linear",
     "linear": {"initial_learning_rate": 0.05, "end_learning_rate": 0.4, "decay_steps": 9},
 }
+FROZEN = [{"match": "^embed/", "freeze": True}]
 SCHEDULED = {"schedules": {"weight_decay": GROWING}}
 
 
@@ -33,21 +34,29 @@ def flat(tree):
     return {path(keys): np.asarray(leaf) for keys, leaf in leaves}
 
 
-def keras_weights(config, initial, grads):
+def keras_weights(config, initial, grads, averages):
+    """Returns weights by path after an update with each gradient, or their averages."""
     made = OfKeras(config, train_steps=STEPS)
     optimizer = made.build_optimizer(made.build_learning_rate())
-    in_order = {f"{layer}/{name}": None for layer, part in initial.items() for name in part}
-    variables = make_variables({path: flat(initial)[path] for path in in_order})
-    for _, weights in run(optimizer, variables, [flat(g) for g in grads]):
-        last = weights
-    return last
+    paths, arrays = (
+        [f"{layer}/{name}" for layer in initial for name in initial[layer]],
+        flat(initial),
+    )
+    variables = make_variables({path: arrays[path] for path in paths})
+    for _ in run(optimizer, variables, [flat(g) for g in grads]):
+        pass
+    if averages:
+        optimizer.swap()
+    return {v.path: v.numpy() for v in variables}
 
 
-def assert_as_in_keras(*args, **sections):
+def assert_as_in_keras(*args, averages=False, **sections):
     made = config(*args, **{**COSINE, **sections})
     params, grads = tree(1), gradients(STEPS)
-    tx = OptimizerFactory(made, train_steps=STEPS).build_optimizer(params)
-    found, expected = flat(train(tx, params, grads)[0]), keras_weights(made, params, grads)
+    factory = OptimizerFactory(made, train_steps=STEPS)
+    after, state = train(factory.build_optimizer(params), params, grads)
+    found = flat(factory.averaged_params(state, after) if averages else after)
+    expected = keras_weights(made, params, grads, averages)
     largest = max(np.abs(w).max() for w in expected.values())
     difference = max(np.abs(found[path] - w).max() for path, w in expected.items())
     assert difference / largest < 1e-5
@@ -70,6 +79,20 @@ def assert_as_in_keras(*args, **sections):
 )
 def test_stages_are_those_of_keras(kind, fields):
     assert_as_in_keras(kind, fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "sections"),
+    [
+        ("sgd", {"momentum": 0.9}, {"ema": {"average_decay": 0.9, "start_step": 3}}),
+        ("adam", {"gradient_accumulation_steps": 2}, {"ema": {"dynamic_decay": False}}),
+        ("adamw", {"use_ema": True, "ema_momentum": 0.8}, {"param_groups": FROZEN}),
+        ("schedule_free_sgd", {"warmup_steps": 4}, {**CONSTANT, "warmup": {}}),
+    ],
+    ids=str,
+)
+def test_averages_are_those_of_keras(kind, fields, sections):
+    assert_as_in_keras(kind, fields, averages=True, **sections)
 
 
 @pytest.mark.parametrize(
