@@ -198,15 +198,24 @@ class Plan:
         """Returns how each parameter of a tree is updated, in the tree's order.
 
         Raises:
-            ValueError: For a parameter that the optimizer was not built with.
+            ValueError: For a parameter that the optimizer was not built with, for one that is
+                complex, and for two of one path.
         """
-        arrays = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
+        arrays: dict[str, Any] = {}
+        for keys, array in jax.tree_util.tree_leaves_with_path(params):
+            path = path_of(keys)
+            if path in arrays:
+                raise ValueError(f"Two parameters have the path {path!r}: rename one of them")
+            arrays[path] = array
         shapes = {**self._shapes, **{path: tuple(jnp.shape(x)) for path, x in arrays.items()}}
         parts: dict[str, tuple[Part, float]] = {}
         for path, array in arrays.items():
             owner, multiplier = self._place(path)
-            trains = jnp.issubdtype(jnp.result_type(array), jnp.floating)
+            trains = jnp.issubdtype(jnp.result_type(array), jnp.inexact)
             if trains and not (owner is not None and owner.freeze):
+                if jnp.iscomplexobj(array):
+                    message = "is complex: wrap this in `optax.contrib.split_real_and_imaginary`"
+                    raise ValueError(f"The parameter {path!r} {message}")
                 label = DEFAULT if owner is None else owner.label
                 parts[path] = self.parts[label], multiplier
         settings: dict[str, Mapping[str, Any]] = {}

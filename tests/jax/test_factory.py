@@ -173,6 +173,11 @@ def test_paths(params, paths):
         assert moved == [p != path for p in paths]
 
 
+def test_two_parameters_of_one_path():
+    with pytest.raises(ValueError, match="Two parameters have the path 'a/b'"):
+        factory("sgd").build_optimizer().init({"a": {"b": jnp.ones(2)}, "a/b": jnp.ones(2)})
+
+
 # What JAX does not have
 
 

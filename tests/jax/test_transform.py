@@ -193,6 +193,16 @@ def test_weights_in_low_precision_have_copies():
     assert_close(again, moved, 1e-2)
 
 
+def test_complex_parameters_are_split_by_optax():
+    params = {"w": jnp.ones(3, jnp.complex64), "b": jnp.ones(3)}
+    tx = built("adam")
+    with pytest.raises(ValueError, match="'w' is complex: .*split_real_and_imaginary"):
+        tx.init(params)
+    grads = {"w": jnp.full(3, 1 + 2j), "b": jnp.ones(3)}
+    found, _ = train(optax.contrib.split_real_and_imaginary(tx), params, [grads])
+    np.testing.assert_allclose(found["w"], np.full(3, 0.9 - 0.1j), rtol=1e-5)
+
+
 def test_integers_stay_as_they_are():
     params = {"w": jnp.ones(3), "step": jnp.int32(7)}
     grads = {"w": jnp.ones(3), "step": jnp.int32(0)}
