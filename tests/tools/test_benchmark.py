@@ -376,6 +376,7 @@ PEERS = [
     ("ours-torch", "torch"),
     ("ours-torch-foreach", "torch"),
     ("ours-torch-fused", "torch"),
+    ("ours-jax", "optax"),
     ("optax", "optax"),
 ]
 

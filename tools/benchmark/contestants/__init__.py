@@ -98,6 +98,11 @@ CONTESTANTS = {
     "ours-torch-fused": Entry(
         "pytorch:ProjectTorch", "the same, `fused=True`", {"fused": True}, ours=True
     ),
+    "ours-jax": Entry(
+        "jax_optax:ProjectJax",
+        "`optimization.jax` in `jax.jit`, weights and state donated",
+        ours=True,
+    ),
     "keras": Entry("keras_tf:Keras", "Keras on TensorFlow, `apply` in a `tf.function`"),
     "keras-jit": Entry(
         "keras_tf:Keras", "the same, compiled by XLA as a whole", {"jit_compile": True}

@@ -1,12 +1,14 @@
-"""optax' optimizers on JAX."""
+"""optax' optimizers on JAX, and this project's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+import optimization
 from tools.benchmark.contestants import UnsupportedError
 from tools.benchmark.lists import Parameter
 from tools.benchmark.variants import (
@@ -32,11 +34,31 @@ class Optax:
 
     def build(self, tensors: Sequence[Parameter], variant: Variant) -> "_Update":
         """Returns the update of these parameters."""
-        decays = [not (variant.exclude and any(x in t.name for x in EXCLUDED)) for t in tensors]
+        names = [t.name for t in tensors]
+        decays = {x: not (variant.exclude and any(y in x for y in EXCLUDED)) for x in names}
         return _Update(tensors, _transformation(variant, decays), variant.ema)
 
 
-def _transformation(variant: Variant, decays: list[bool]) -> optax.GradientTransformation:
+class ProjectJax:
+    """This project's factory on JAX, compiled."""
+
+    def versions(self) -> dict[str, str]:
+        """Returns the versions of the project, of optax and of JAX."""
+        return {"optimizer-factory": optimization.__version__, **Optax().versions()}
+
+    def build(self, tensors: Sequence[Parameter], variant: Variant) -> "_Update":
+        """Returns the update of these parameters."""
+        from optimization.jax import OptimizerFactory
+        from tools.benchmark.contestants.configs import config
+
+        factory = OptimizerFactory(config(variant))
+        params = {t.name: jax.ShapeDtypeStruct(t.shape, jnp.float32) for t in tensors}
+        return _ProjectUpdate(
+            tensors, factory.build_optimizer(params), factory.averaged_params, variant.ema
+        )
+
+
+def _transformation(variant: Variant, decays: dict[str, bool]) -> optax.GradientTransformation:
     rate = variant.learning_rate
     adam = {"b1": BETA_1, "b2": BETA_2, "eps": EPSILON}
     if variant.algorithm == "adamw":
@@ -69,10 +91,11 @@ class _Update:
         ema: bool,
     ) -> None:
         # Copies: a buffer shared with NumPy could not be donated.
-        self._weights = [jnp.array(t.weights(), copy=True) for t in tensors]
-        self._gradients = [jnp.array(t.gradient(), copy=True) for t in tensors]
+        self._names = [t.name for t in tensors]
+        self._weights = {t.name: jnp.array(t.weights(), copy=True) for t in tensors}
+        self._gradients = {t.name: jnp.array(t.gradient(), copy=True) for t in tensors}
         self._state = transformation.init(self._weights)
-        self._averages = [jnp.array(w, copy=True) for w in self._weights] if ema else None
+        self._averages = jax.tree.map(jnp.copy, self._weights) if ema else None
         self._count = jnp.zeros((), jnp.int32)
 
         def step(weights, state, averages, count, gradients):
@@ -93,13 +116,17 @@ class _Update:
         jax.block_until_ready((self._weights, self._state, self._averages))
 
     def set_gradients(self, gradients: Sequence[np.ndarray]) -> None:
-        self._gradients = [jnp.array(gradient, copy=True) for gradient in gradients]
+        pairs = zip(self._names, gradients, strict=True)
+        self._gradients = {name: jnp.array(gradient, copy=True) for name, gradient in pairs}
 
     def weights(self) -> list[np.ndarray]:
-        return [np.asarray(weight) for weight in self._weights]
+        return self._arrays(self._weights)
 
     def averages(self) -> list[np.ndarray] | None:
-        return None if self._averages is None else [np.asarray(a) for a in self._averages]
+        return None if self._averages is None else self._arrays(self._averages)
+
+    def _arrays(self, tree: dict[str, jax.Array]) -> list[np.ndarray]:
+        return [np.asarray(tree[name]) for name in self._names]
 
     def state_bytes(self) -> int:
         leaves = jax.tree.leaves((self._state, self._averages))
@@ -107,3 +134,22 @@ class _Update:
 
     def close(self) -> None:
         jax.clear_caches()
+
+
+class _ProjectUpdate(_Update):
+    """The average is in the state."""
+
+    def __init__(
+        self,
+        tensors: Sequence[Parameter],
+        transformation: optax.GradientTransformation,
+        averaged: Callable[[Any, Any], Any],
+        ema: bool,
+    ) -> None:
+        super().__init__(tensors, transformation, ema=False)
+        self._averaged = averaged if ema else None
+
+    def averages(self) -> list[np.ndarray] | None:
+        if self._averaged is None:
+            return None
+        return self._arrays(self._averaged(self._state, self._weights))
