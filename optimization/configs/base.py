@@ -17,6 +17,7 @@ from optimization.configs.tree import Node, declared_specs
 from optimization.configs.types import REQUIRED, Duration
 
 
+@config_dataclass
 class Config(Node):
     """A strict, mutable, lockable dataclass.
 
@@ -61,9 +62,6 @@ class Config(Node):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        for base in cls.__bases__:
-            if issubclass(base, Config):
-                config_dataclass(base)
         # The dataclass decorator keeps what the class itself defines, so that a subclass marked
         # with a bare `@dataclass` keeps these too.
         for name in ("__init__", "__eq__", "__repr__"):
