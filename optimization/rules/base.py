@@ -13,7 +13,7 @@ from dataclasses import field
 from typing import Any, ClassVar, Literal
 
 from optimization import extras
-from optimization.configs.base import Config, config_dataclass
+from optimization.configs.base import Config
 from optimization.configs.float32 import Float32Config
 from optimization.configs.registry import REPLACEABLE, Entry, Registry, import_target
 from optimization.configs.types import NonNegativeFloat, PositiveFloat, PositiveInt, Share
@@ -166,8 +166,7 @@ class BaseOptimizerConfig(Float32Config):
     @classmethod
     def pipeline_fields(cls) -> list[str]:
         """Returns the names of the fields that the shared step carries out."""
-        fields = dataclasses.fields(config_dataclass(cls))
-        return [f.name for f in fields if f.metadata.get("pipeline")]
+        return [f.name for f in dataclasses.fields(cls) if f.metadata.get("pipeline")]
 
 
 def takes(annotation: Any, kind: Any) -> bool:
