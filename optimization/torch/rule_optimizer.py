@@ -11,6 +11,7 @@ from torch import Tensor
 
 from optimization.configs.errors import did_you_mean
 from optimization.rules.rule import Numbers, Rule, Slot, given, native_argument, not_the_step
+from optimization.torch import loops
 from optimization.torch.by_name import load_in_our_words
 from optimization.torch.functions import FUNCTIONS, ListState
 from optimization.torch.lists import Tensors, batches, number, together
@@ -241,25 +242,16 @@ class RuleOptimizer(ExactState):
                 for weight, parameter in zip(weights, params, strict=True)
             ]
             grads = [gradient.float() for gradient in grads]
-        if group["maximize"]:
-            grads = list(torch._foreach_neg(grads))
         torch._foreach_add_(steps, 1)
         h, rule = self.numbers(group, dict(own)), self.rule
         h.t = group["k"] if rule.shared else together([number(step) for step in steps])
         h.done = h.t - 1
-        rate = rule.decay_before(h)
-        if given(rate):
-            torch._foreach_mul_(weights, 1 - h.lr * rate)
-        slots = zip(self.slots, states, strict=True)
-        s = ListState({slot.name: state for slot, state in slots if slot.native in keys})
-        moved = rule.step(Tensors(list(grads)), Tensors(weights), s, h, FUNCTIONS)
-        if not isinstance(moved, Tensors):
-            raise not_the_step(rule, moved, params[0].shape)
-        if isinstance(h.t, int | float) and h.t == 1:  # that it is right once is enough
-            for shape, weight in zip(moved.shapes(), weights, strict=True):
-                if shape != weight.shape:
-                    raise not_the_step(rule, shape, weight.shape)
-        moved.add_to(weights, -1.0)
+        pairs = zip(self.slots, states, strict=True)
+        slots = {slot.name: state for slot, state in pairs if slot.native in keys}
+        sign = -1.0 if group["maximize"] else 1.0
+        if not loops.update(rule, weights, grads, slots, h, sign):
+            grads = list(torch._foreach_neg(grads)) if sign < 0 else list(grads)
+            _update_lists(rule, weights, grads, slots, h)
         if params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
 
@@ -313,6 +305,23 @@ class RuleOptimizer(ExactState):
         self.rule.prepare(shared, h, FUNCTIONS)
         group["k"] += 1
         self.keep_shared(group, shared)
+
+
+def _update_lists(
+    rule: Rule, weights: list[Tensor], grads: list[Tensor], slots: Mapping[str, Any], h: Numbers
+) -> None:
+    """Updates weights and their state, all tensors in each operation of the formula."""
+    rate = rule.decay_before(h)
+    if given(rate):
+        torch._foreach_mul_(weights, 1 - h.lr * rate)
+    moved = rule.step(Tensors(grads), Tensors(weights), ListState(slots), h, FUNCTIONS)
+    if not isinstance(moved, Tensors):
+        raise not_the_step(rule, moved, weights[0].shape)
+    if isinstance(h.t, int | float) and h.t == 1:  # that it is right once is enough
+        for shape, weight in zip(moved.shapes(), weights, strict=True):
+            if shape != weight.shape:
+                raise not_the_step(rule, shape, weight.shape)
+    moved.add_to(weights, -1.0)
 
 
 def zeros_like(parameter: Tensor, shape: Sequence[int] | None = None) -> Tensor:
