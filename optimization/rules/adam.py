@@ -1,5 +1,6 @@
 """Adam, and what others share with it."""
 
+import math
 from collections.abc import Iterator, Set
 from typing import Any, ClassVar, Literal
 
@@ -48,6 +49,7 @@ class AdamForms(AdamFields):
     elementwise = True
     torch_class = "AdamW"
     torch_note = "`epsilon_placement: corrected`, decay `before`"
+    torch_kernel = "adamw"
     native_usual: ClassVar = {"epsilon": 1e-8}
     argument_order: ClassVar[tuple[str, ...]] = (*FIRST, "amsgrad", "weight_decay")
     slots = (
@@ -79,6 +81,17 @@ class AdamForms(AdamFields):
 
     def is_torchs(self, changing: Set[str]) -> bool:
         return self.epsilon_placement == "corrected"
+
+    def kernel_arguments(self, h: Any, xp: Any) -> dict[str, Any] | None:
+        step, epsilon = h.t, h.epsilon
+        if not h.correct_bias:
+            step = math.inf
+        elif h.epsilon_placement == "uncorrected":  # the kernel divides the root by this one, too
+            epsilon = epsilon / xp.sqrt(xp.one_minus_power(h.beta_2, step))
+        return {
+            **{"step": step, "lr": h.lr, "beta1": h.beta_1, "beta2": h.beta_2, "eps": epsilon},
+            **{"weight_decay": self.decay_before(h), "amsgrad": h.amsgrad},
+        }
 
 
 @OPTIMIZERS_CLS.register("adam")

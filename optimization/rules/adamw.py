@@ -35,6 +35,7 @@ class AdamWeightDecayConfig(AdamForms):
     class_name = "AdamWeightDecay"
     elementwise = True
     torch_class = "AdamW"
+    torch_kernel = "adamw"
     argument_order = (
         *(*FIRST, "amsgrad", "weight_decay_rate"),
         *("include_in_weight_decay", "exclude_from_weight_decay"),
@@ -69,6 +70,10 @@ class AdamWeightDecayConfig(AdamForms):
             return u
         u = xp.keep(u)
         return u + h.lr * h.weight_decay_rate * (w - u)
+
+    def kernel_arguments(self, h: Any, xp: Any) -> dict[str, Any] | None:
+        decays_after = h.weight_decay_order == "after" and given(h.weight_decay_rate)
+        return None if decays_after else super().kernel_arguments(h, xp)
 
     def is_torchs(self, changing: Set[str]) -> bool:
         return self.weight_decay_order == "before" and super().is_torchs(changing)

@@ -139,6 +139,7 @@ class Rule(BaseOptimizerConfig):
     torch_class: ClassVar[str] = ""  # the class of `torch.optim` with the same algorithm
     torch_lacks: ClassVar[tuple[str, ...]] = ()  # fields that it has not so: they may not act
     torch_note: ClassVar[str] = ""  # for the docs: when it is that
+    torch_kernel: ClassVar[str] = ""  # "adamw": torch's fused kernel of it has the step
     native_note: ClassVar[str] = ""  # for the docs: what is particular of this library's class
 
     @classmethod
@@ -306,6 +307,13 @@ class Rule(BaseOptimizerConfig):
         """Returns the class of `torch.optim` that is the same while these numbers change."""
         lacks = any(getattr(self, name) or name in changing for name in self.torch_lacks)
         return "" if lacks or not self.is_torchs(changing) else self.declared("torch_class")
+
+    def kernel_arguments(self, h: Numbers, xp: Any) -> dict[str, Any] | None:
+        """Returns with which numbers `torch_kernel` is the step; None where it is not.
+
+        "step" is the count of updates of which the kernel corrects the bias, infinite for none.
+        """
+        return None
 
     def prepare(self, c: Any, h: Numbers, xp: Any) -> None:
         """Moves what is shared, once in an update."""

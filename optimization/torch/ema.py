@@ -1,7 +1,7 @@
 """The average of a model's weights, as an `AveragedModel` of torch."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from optimization.torch.by_name import bare_names, unwrapped
+from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION, ExactState, brought_up_to_date
 
 
@@ -27,6 +28,7 @@ class Average(AveragedModel):
         model: torch.nn.Module,
         optimizer: Optimizer | None = None,
         *,
+        in_step: bool = False,
         average_decay: float = 0.99,
         start_step: int = 0,
         dynamic_decay: bool = True,
@@ -37,6 +39,8 @@ class Average(AveragedModel):
                 "Argument `optimizer` must be what `build_optimizer` returned, "
                 f"received: {type(optimizer).__name__}"
             )
+        if in_step and optimizer is None:
+            raise TypeError("Argument `optimizer` is needed with `in_step`, received: None")
         self._average_decay, self._start_step = average_decay, start_step
         self._dynamic_decay = dynamic_decay
         super().__init__(unwrapped(model), use_buffers=not trainable_weights_only)
@@ -45,6 +49,11 @@ class Average(AveragedModel):
         self._copies: dict[str, Tensor] = {}
         self._optimizer = None if optimizer is None else weakref.ref(optimizer)
         self._exact_averages()
+        self._waiting: dict[Tensor, Tensor] | None = None  # what moves in the step that runs
+        self._model = weakref.ref(model) if in_step else None
+        if in_step:
+            optimizer.average = weakref.ref(self)
+            optimizer.register_step_post_hook(_finish)
 
     def _kept_share(self) -> float:
         n = int(self.n_averaged) - self._start_step
@@ -52,17 +61,58 @@ class Average(AveragedModel):
             return 0.0
         return min(self._average_decay, (1 + n) / (10 + n) if self._dynamic_decay else 1.0)
 
-    @torch.no_grad()
     def update_parameters(self, model: torch.nn.Module) -> None:
-        optimizer = None if self._optimizer is None else self._optimizer()
-        share = 1 - self._kept_share()
+        """Moves the average to the weights of the model.
+
+        Raises:
+            RuntimeError: If the steps of the optimizer do that.
+        """
+        if self._model is not None and self._model() is not None:
+            raise RuntimeError("`optimizer.step()` moves this average, since it is `in_step`.")
+        self._waiting = None
+        self._finish(model)
+
+    def start(self) -> float:
+        """Prepares to be moved in a step, and returns the share of the way to the new weights."""
+        model = None if self._model is None else self._model()
+        if model is not None:
+            self._start(model)
+        return 1 - self._kept_share()
+
+    def take(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the averages of weights, which whoever takes them moves; empty for none."""
+        waiting = self._waiting or {}
+        if not all(weight in waiting for weight in weights):
+            return []
+        return [waiting.pop(weight) for weight in weights]
+
+    def finish(self) -> None:
+        """Moves what the step has not moved."""
+        model = None if self._model is None else self._model()
+        if model is not None:
+            self._finish(model)
+
+    def _start(self, model: torch.nn.Module) -> None:
         pairs = zip(self._exact_averages(), self._averaged(model), strict=True)
-        for (tensor, average), (_, weight) in pairs:
-            exact = (weight if optimizer is None else optimizer.weight_of(weight)).to(tensor.device)
+        self._waiting = {weight: average for (_, average), (_, weight) in pairs}
+
+    @torch.no_grad()
+    def _finish(self, model: torch.nn.Module) -> None:
+        optimizer = None if self._optimizer is None else self._optimizer()
+        share, averages, targets = 1 - self._kept_share(), [], []
+        if self._waiting is None:
+            self._start(model)
+        for weight, average in (self._waiting or {}).items():
+            exact = (weight if optimizer is None else optimizer.weight_of(weight)).to(average)
             if average.is_floating_point():
-                average.lerp_(exact.to(average.dtype), share)
+                averages.append(average)
+                targets.append(exact)
             else:  # integers are copied
                 average.copy_(exact)
+        for moved, exact in batches([averages, targets]):
+            torch._foreach_lerp_(moved, exact, share)
+        self._waiting = None
+        for tensor, average in self._exact_averages(renewed=False):
             if tensor is not average:
                 tensor.copy_(average)
         if not self.use_buffers:
@@ -108,24 +158,35 @@ class Average(AveragedModel):
 
     def __getstate__(self) -> dict[str, Any]:
         # Of a copy nobody knows what trains its model.
-        return {**self.__dict__, "_optimizer": None}
+        return {**self.__dict__, "_optimizer": None, "_model": None}
 
     def _averaged(self, model: torch.nn.Module) -> list[tuple[str, Tensor]]:
         named = list(model.named_parameters())
         return named + (list(model.named_buffers()) if self.use_buffers else [])
 
     @torch.no_grad()
-    def _exact_averages(self) -> list[tuple[Tensor, Tensor]]:
-        """Returns the tensors of the averaged model, each with its average: itself, or a copy."""
+    def _exact_averages(self, renewed: bool = True) -> list[tuple[Tensor, Tensor]]:
+        """Returns the tensors of the averaged model, each with its average: itself, or a copy.
+
+        Copies are `renewed` by what was assigned to their tensors.
+        """
         pairs = []
         for name, tensor in self._averaged(self.module):
             average = tensor
             if tensor.dtype in LOW_PRECISION:
                 if name not in self._copies:
                     self._copies[name] = tensor.detach().float()
-                average = brought_up_to_date(self._copies[name], tensor)
+                average = self._copies[name]
+                if renewed:
+                    brought_up_to_date(average, tensor)
             pairs.append((tensor, average))
         return pairs
+
+
+def _finish(optimizer: Any, args: Any, kwargs: Any) -> None:
+    average = None if optimizer.average is None else optimizer.average()
+    if average is not None:
+        average.finish()
 
 
 def _by_bare_name(names: Iterable[str], start: str) -> dict[str, str]:

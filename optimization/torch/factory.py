@@ -21,10 +21,12 @@ from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
 from optimization.schedules.steps import telling_steps
+from optimization.torch import fused
 from optimization.torch.ema import Average
 from optimization.torch.extended import extended
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
+from optimization.torch.masters import LOW_PRECISION
 from optimization.torch.metric import following, go_on
 from optimization.torch.mixed import Algorithm, MixedOptimizer
 from optimization.torch.recipes import native_problems, parts_of, unknown_hyperparameters
@@ -107,7 +109,8 @@ class OptimizerFactory:
             model: What is trained, or its `named_parameters()`. Rules by `layer_type` need the
                 model. Parameters that do not require gradients are left out.
             foreach: As torch has it.
-            fused: As torch has it, for the classes that do.
+            fused: As torch has it, for the classes that do; by default they do where that is exact:
+                for dense parameters of a processor or a CUDA device, without other options.
             maximize: As torch has it.
             capturable: As torch has it, for the classes that do.
             differentiable: As torch has it, for the classes that do.
@@ -142,7 +145,7 @@ class OptimizerFactory:
         if self._follows_metric:
             for group in groups:
                 group["first_lr"] = group["lr"]
-        algorithms = self._algorithms(options)
+        algorithms = self._algorithms(options, groups, master_weights)
         cls, arguments = algorithms[DEFAULT].cls, algorithms[DEFAULT].arguments
         if len(algorithms) > 1:
             cls, arguments = MixedOptimizer, {"algorithms": algorithms}
@@ -160,12 +163,18 @@ class OptimizerFactory:
             group.update({name: function(0) for name, function in curves.items()})
         return optimizer
 
-    def _algorithms(self, options: Mapping[str, Any]) -> dict[str, Algorithm]:
+    def _algorithms(
+        self, options: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], has_masters: bool
+    ) -> dict[str, Algorithm]:
         algorithms = {}
         for label, (kind, section, recipe, _) in self._parts.items():
             makes_rate = section.own_learning_rate() is not None
             rate = None if makes_rate else self._rate(self._rules[label])(0)
             arguments = {"lr": rate, **recipe.arguments, **options}
+            own = [p for g in groups if self._part_of(g) == label for _, p in g["params"]]
+            exact = has_masters or not any(p.dtype in LOW_PRECISION for p in own)
+            if exact and not options.keys() - {"maximize"} and fused.is_usual(recipe.cls, own):
+                arguments["fused"] = True
             algorithms[label] = Algorithm(kind, recipe.cls, arguments)
         return algorithms
 
@@ -206,20 +215,28 @@ class OptimizerFactory:
         return ConfiguredScheduler(optimizer, self._rates(), self._hyperparameters(), last_epoch)
 
     def build_ema(
-        self, model: torch.nn.Module, optimizer: Optimizer | None = None
+        self,
+        model: torch.nn.Module,
+        optimizer: Optimizer | None = None,
+        *,
+        in_step: bool = False,
     ) -> AveragedModel:
         """Builds the average of the model's weights that the config describes.
 
         That is the `ema` section, or `use_ema` of the optimizer's. Call the average's
-        `update_parameters(model)` after each step of the optimizer. Averages of weights in float16
+        `update_parameters(model)` after each step of the optimizer, or have it `in_step`. Averages of weights in float16
         and bfloat16 are float32, and rounded into the averaged model.
 
         Args:
             model: The model that is trained.
             optimizer: What `build_optimizer` returned, to average its float32 copies of weights in
                 low precision; None to average the weights as they are.
+            in_step: Whether `optimizer.step()` moves the average, in the pass in which it moves the
+                weights where it can, and `update_parameters` is not called. A copy of the
+                optimizer does not.
 
         Raises:
+            TypeError: If `in_step` has no optimizer.
             ValueError: If the config has neither.
         """
         arguments = self._config.average_arguments()
@@ -227,7 +244,7 @@ class OptimizerFactory:
             raise ValueError("The config has neither an `ema` section nor `use_ema`.")
         for name in ("name", "overwrite_frequency", "overwrite_at_end"):
             arguments.pop(name, None)
-        return Average(model, optimizer, **arguments)
+        return Average(model, optimizer, in_step=in_step, **arguments)
 
     def set_step(self, groups: Sequence[Any], step: int | None, saved: Sequence[Any]) -> list[str]:
         """Sets what groups have after `step` steps, and returns what the user should know.

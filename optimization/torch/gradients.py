@@ -1,7 +1,7 @@
 """What happens to gradients before an update: clips, and the check that they are finite."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,10 @@ _SMALL = 2.0**-100  # factors below may have few digits in float32
 class GradientRules:
     """The clips of an optimizer, in the order in which they act, as a hook before its step.
 
-    Gradients are changed in place, as `torch.nn.utils.clip_grad_norm_` does. Those of a closure are
-    clipped each time it is called. Under `torch.amp.GradScaler` they are those of the unscaled
-    loss, also where a fused optimizer gets them scaled.
+    Gradients are changed in place, as `torch.nn.utils.clip_grad_norm_` does; but where the step
+    itself can divide by what a norm is too large, it does, and may leave them as they were. Those
+    of a closure are clipped each time it is called. Under `torch.amp.GradScaler` they are those of
+    the unscaled loss, also where a fused optimizer gets them scaled.
 
     The sections of optimizers describe the fields. A unit, for `adaptive_clip_factor`, is a slice
     of axis 0, where PyTorch has a layer's outputs.
@@ -44,7 +45,7 @@ class GradientRules:
         positional = len(args) > 1
         closure = args[1] if positional else kwargs.get("closure")
         if closure is None:
-            self.apply(optimizer)
+            self.apply(optimizer, getattr(optimizer, "divides_gradients", False))
             return None
 
         def clipped() -> Any:
@@ -57,8 +58,14 @@ class GradientRules:
         return args, {**kwargs, "closure": clipped}
 
     @torch.no_grad()
-    def apply(self, optimizer: Any) -> None:
-        """Acts on the gradients of an optimizer's parameters."""
+    def apply(self, optimizer: Any, leaves_division: bool = False) -> None:
+        """Acts on the gradients of an optimizer's parameters.
+
+        Args:
+            optimizer: The optimizer.
+            leaves_division: Whether its step divides by its `gradient_divisor`, which is left to
+                it if nothing else is to be done with the divided gradients.
+        """
         params = [p for group in optimizer.param_groups for p in group["params"]]
         params = [parameter for parameter in params if parameter.grad is not None]
         if any(parameter.grad.is_sparse for parameter in params):
@@ -72,9 +79,14 @@ class GradientRules:
         found_inf = getattr(optimizer, "found_inf", None)  # `GradScaler` has a fused one skip then
         if self.on_nonfinite == "raise" and not (found_inf is not None and bool(found_inf)):
             _check_finite(optimizer)
-        for bound in (self.gradient_clip_norm, self.global_clipnorm):
-            if bound and grads:
-                _clip_by_global_norm(grads, bound)
+        bounds = [bound for bound in (self.gradient_clip_norm, self.global_clipnorm) if bound]
+        if bounds and grads:
+            divisor = _divisor(grads, bounds)
+            others = self.clipnorm or self.clipvalue or self.adaptive_clip_factor
+            if leaves_division and not others and _is_exact(divisor, grads):
+                optimizer.gradient_divisor = divisor
+            else:
+                _divide(grads, divisor)
         if self.clipnorm:
             for (batch,) in batches([grads]):
                 _scale(batch, _factors(torch.stack(norms(batch)), self.clipnorm).unbind())
@@ -88,15 +100,33 @@ class GradientRules:
                 _scale([gradient], [_factors(unitwise_norm(gradient), longest)])
 
 
-def _clip_by_global_norm(grads: list[Tensor], bound: float) -> None:
-    """Scales gradients by one factor, so that the norm over all of them is at most `bound`."""
+def _divisor(grads: list[Tensor], bounds: Sequence[float]) -> Tensor:
+    """Returns what gradients are divided by, so that the norm over all is at most each bound."""
     device = grads[0].device
     found = [norm.to(device) for (batch,) in batches([grads]) for norm in norms(batch)]
     (norm,) = norms([torch.stack(found)])
     # A norm that is not finite makes every gradient NaN, as in Keras: it can't be clipped.
-    factor = _factors(norm, bound) + (norm - norm)
+    return (norm / min(bounds)).clamp(min=1.0) + (norm - norm)
+
+
+def _is_exact(divisor: Tensor, grads: list[Tensor]) -> bool:
+    """Says whether float32 gradients can be divided by a number in float32."""
+    if any(gradient.dtype != torch.float32 for gradient in grads):
+        return False
+    return divisor.is_cuda or not bool(divisor * _SMALL > 1)  # a GPU is not waited for
+
+
+def _divide(grads: list[Tensor], divisor: Tensor) -> None:
+    """Divides gradients, in place."""
+    if divisor.device.type == "cpu" and not torch.compiler.is_compiling() and bool(divisor == 1):
+        return
     for (batch,) in batches([grads]):
-        _scale(batch, factor.to(batch[0].device))
+        divide(batch, divisor)
+
+
+def divide(batch: list[Tensor], divisor: Tensor) -> None:
+    """Divides tensors of one dtype and device, in place."""
+    _scale(batch, divisor.to(batch[0].device).reciprocal())
 
 
 def unitwise_norm(x: Tensor) -> Tensor:

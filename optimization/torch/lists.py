@@ -9,8 +9,8 @@ what a formula has read of one before is another array: it is used up, or kept, 
 
 import operator
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +47,55 @@ def batches(
         indices.setdefault(index if foreach is False else together, []).append(index)
     for own in indices.values():
         yield [[items[index] for index in own] for items in lists]
+
+
+PLAIN = (Tensor, torch.nn.Parameter)
+"""The types of tensors whose memory is theirs alone, and not that of a subclass."""
+
+_LAYOUTS = {
+    torch.contiguous_format: None,
+    torch.channels_last: 4,
+    torch.channels_last_3d: 5,
+}
+"""Layouts without gaps, with the number of dimensions that tensors have that are laid out so."""
+
+
+def is_plain(x: Tensor) -> bool:
+    """Says whether a tensor is of no subclass, and without gaps in memory."""
+    if type(x) not in PLAIN or x.layout != torch.strided:
+        return False
+    return any(
+        x.is_contiguous(memory_format=layout)
+        for layout, dimensions in _LAYOUTS.items()
+        if dimensions in (None, x.dim())
+    )
+
+
+class Batch(NamedTuple):
+    """Tensors of one device, dtype and kind, to be updated by a rule.
+
+    Attributes:
+        weights: The weights.
+        grads: Their gradients, which an update may change.
+        slots: Their state, by the names of the slots.
+        averages: Their averages, which move too; empty for none.
+    """
+
+    weights: list[Tensor]
+    grads: list[Tensor]
+    slots: Mapping[str, list[Tensor]]
+    averages: list[Tensor] = []
+
+    def arrays(self) -> list[list[Tensor]]:
+        """Returns all lists of tensors."""
+        return [self.weights, self.grads, *self.slots.values(), *filter(None, [self.averages])]
+
+    def of_each(self, function: Callable[[list[Tensor]], list[Tensor]]) -> "Batch":
+        """Returns what a function makes of each of the lists."""
+        slots = {name: function(own) for name, own in self.slots.items()}
+        lists = (self.weights, self.grads, self.averages)
+        weights, grads, averages = (function(own) if own else [] for own in lists)
+        return Batch(weights, grads, slots, averages)
 
 
 def _applied(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:

@@ -18,11 +18,22 @@ import torch
 from torch import Tensor
 
 from optimization.rules.rule import Numbers, Rule
-from optimization.torch.lists import Scalars
-from optimization.torch.traced import OPERATIONS, Value, is_number, trace
+from optimization.torch.lists import Batch, Scalars
+from optimization.torch.traced import (
+    AVERAGE,
+    GRADIENT,
+    OPERATIONS,
+    WEIGHT,
+    Form,
+    Value,
+    is_number,
+    slot_name,
+    trace,
+)
 
 _CHUNK = 2**16  # entries that one call of a loop updates at the most: they fit into a cache
 _ALONE = 2**15  # so few are updated before another thread has started
+_LEAST = 2**14  # for fewer no loop is compiled
 
 
 class Pass(NamedTuple):
@@ -33,12 +44,14 @@ class Pass(NamedTuple):
         arrays: The names of the arrays that it reads or writes, in the order of their addresses.
         numbers: The numbers that it is given.
         norms: The norms of which it has the sums of squares.
+        written: The names of the arrays that it writes.
     """
 
     source: str
     arrays: list[str]
     numbers: list[Value]
     norms: list[Value]
+    written: list[str]
 
 
 def passes(targets: Mapping[str, Value]) -> list[Pass]:
@@ -49,7 +62,9 @@ def passes(targets: Mapping[str, Value]) -> list[Pass]:
     """
     norms = _norms_in(targets.values())
     last = max((norm.turn for norm in norms), default=0)
-    turns = {name: last if name == "w" else value.turn for name, value in targets.items()}
+    turns = {
+        name: last if name in (WEIGHT, AVERAGE) else value.turn for name, value in targets.items()
+    }
     while True:
         found, overwritten = [], set[str]()
         for turn in range(last + 1):
@@ -116,7 +131,7 @@ class _Writer:
             ),
             *(f"        sums[{i}, c] = s{i}" for i in sums),
         ]
-        return Pass("\n".join(lines), arrays, self._numbers, list(norms))
+        return Pass("\n".join(lines), arrays, self._numbers, list(norms), list(writes))
 
     def _name(self, value: Value) -> str:
         if value not in self._known:
@@ -155,14 +170,16 @@ class Loops:
         self._passes = [(each, compiled(each.source, dtype.name)) for each in passes(targets)]
         self._is_wide = dtype == np.float64
 
-    def run(self, arrays: Mapping[str, Sequence[Tensor]], numbers: Mapping[str, Any]) -> None:
+    def run(self, batch: Batch, numbers: Mapping[str, Any]) -> None:
         """Updates tensors.
 
         Args:
-            arrays: The tensors of each array, by name: weights "w", gradients "g", and slots.
+            batch: The tensors.
             numbers: Numbers, or one for each of the tensors, by name.
         """
-        sizes = tuple(tensor.numel() for tensor in arrays["w"])
+        sizes = tuple(tensor.numel() for tensor in batch.weights)
+        arrays = {WEIGHT: batch.weights, GRADIENT: batch.grads, AVERAGE: batch.averages}
+        arrays |= {slot_name(name): own for name, own in batch.slots.items()}
         tensors, starts, ends = chunks(sizes)
         first_of = np.searchsorted(tensors, np.arange(len(sizes)))
         addresses = {name: [x.data_ptr() for x in own] for name, own in arrays.items()}
@@ -176,6 +193,8 @@ class Loops:
             _in_threads(loop, sizes, (tensors, starts, ends, own, given, sums))
             for norm, row in zip(each.norms, sums, strict=True):
                 known.learn(norm, np.sqrt(np.add.reduceat(row, first_of)))
+        written = {name for each, _ in self._passes for name in each.written}
+        torch.autograd.graph.increment_version([x for name in written for x in arrays[name]])
 
 
 class _Numbers:
@@ -277,37 +296,42 @@ def _pool(process: int, threads: int) -> concurrent.futures.ThreadPoolExecutor:
 
 def update(
     rule: Rule,
-    weights: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    slots: Mapping[str, Sequence[Tensor]],
+    batch: Batch,
     h: Numbers,
-    sign: float = 1.0,
+    maximize: bool = False,
+    divisor: Tensor | None = None,
+    share: float = 0.0,
 ) -> bool:
-    """Updates weights and their state by loops, and returns True, where that is possible.
+    """Updates weights, their state and their averages by loops, and returns True, if they can.
 
-    It is for the dense float32 and float64 tensors of a processor, if Numba is installed, of rules
-    that compute each entry by itself, or from norms.
+    Numba must be installed, and the rule must compute each entry by itself, or from norms.
 
     Args:
         rule: The rule.
-        weights: The weights.
-        grads: Their gradients.
-        slots: Their state, by the names of the slots.
+        batch: What is updated: dense tensors, each laid out as its weight.
         h: The numbers of the update.
-        sign: The factor of the gradients, 1 or -1.
+        maximize: Whether the loss is maximized.
+        divisor: What the gradients are divided by; None for 1.
+        share: How far averages move to the new weights.
     """
-    arrays = {"w": weights, "g": grads, **slots}
-    if torch.compiler.is_compiling() or not has_numba() or not suits(arrays):
+    first = batch.weights[0]
+    if not has_numba() or first.device.type != "cpu":
+        return False
+    if sum(weight.numel() for weight in batch.weights) < _LEAST:
         return False
     now = {name: _of_each(value) for name, value in vars(h).items()}
     kinds = [(n, _ANY if is_number(x) or isinstance(x, np.ndarray) else x) for n, x in now.items()]
+    form = Form(maximize, divisor is not None, bool(batch.averages))
     try:
-        loops = _loops(type(rule), tuple(slots), tuple(kinds), sign, weights[0].dtype)
+        loops = _loops(type(rule), tuple(batch.slots), tuple(kinds), form, first.dtype)
     except TypeError:  # a number that has no hash, such as a list
         return False
-    if loops is not None:
-        loops.run(arrays, now)
-    return loops is not None
+    if loops is None:
+        return False
+    if divisor is not None:
+        now["factor"] = 1 / divisor.item()
+    loops.run(batch, {**now, "share": share})
+    return True
 
 
 _ANY = 1.0  # in the place of a number of which the loops do not depend
@@ -319,11 +343,11 @@ def _of_each(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def _loops(
-    rule: type[Rule], slots: tuple[str, ...], kinds: tuple, sign: float, dtype: torch.dtype
+    rule: type[Rule], slots: tuple[str, ...], kinds: tuple, form: Form, dtype: torch.dtype
 ) -> Loops | None:
     kind = np.dtype(str(dtype).removeprefix("torch."))
     try:
-        return Loops(trace(rule(), dict(kinds), slots, kind, sign), kind)
+        return Loops(trace(rule(), dict(kinds), slots, kind, form), kind)
     except (AttributeError, TypeError):  # it is no formula of each entry, or wrong: lists tell
         return None
 
@@ -332,16 +356,3 @@ def _loops(
 def has_numba() -> bool:
     """Says whether Numba is installed."""
     return importlib.util.find_spec("numba") is not None
-
-
-def suits(arrays: Mapping[str, Sequence[Tensor]]) -> bool:
-    """Says whether loops can update tensors: those of a processor, dense, of one type and shape."""
-    weights = arrays["w"]
-    kind = weights[0].dtype
-    if weights[0].device.type != "cpu" or kind not in (torch.float32, torch.float64):
-        return False
-    return all(
-        x.dtype == kind and x.is_contiguous() and x.numel() == w.numel()
-        for own in arrays.values()
-        for x, w in zip(own, weights, strict=True)
-    )

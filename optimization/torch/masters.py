@@ -1,11 +1,14 @@
 """Float32 copies of weights in float16 and bfloat16, in the state of their optimizer."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from optimization.torch.fused import lay_out_state, made_ready
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 MASTER = "master"
@@ -23,6 +26,7 @@ class ExactState(Optimizer):
     """
 
     master_weights: bool = True  # whether there are copies
+    average: Any = None  # refers to the average of weights that steps move, if there is one
     _before_loading: Any = None
 
     def has_master(self, parameter: Tensor) -> bool:
@@ -75,6 +79,7 @@ class ExactState(Optimizer):
                     self.state[parameter][name] = in_float32(value.to(parameter.device, copy=True))
             if MASTER in saved and not self.has_master(parameter):
                 del self.state[parameter][MASTER]
+            lay_out_state(self.state.get(parameter, {}), parameter)
 
     def keeps_float32(self, parameter: Tensor) -> bool:
         """Says whether a parameter's state is float32 though the parameter is not."""
@@ -89,13 +94,37 @@ class ThroughCopies(ExactState):
     """
 
     plain_step: Callable[..., Any]
+    gradient_divisor: Tensor | None = None  # by which the next step divides the gradients
+
+    @property
+    def divides_gradients(self) -> bool:
+        """Whether steps divide by `gradient_divisor`."""
+        return not torch.compiler.is_compiling() and all(g.get("fused") for g in self.param_groups)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes one step, as every optimizer does."""
         params = (p for group in self.param_groups for p in group["params"])
         if any(self.has_master(parameter) for parameter in params):
             return self._step_through_copies(closure)
-        return self.plain_step(closure)
+        return self._fused_step(closure)
+
+    def _fused_step(self, closure: Callable[[], Any] | None) -> Any:
+        """Takes the plain step; a kernel of torch that is fused finds what it needs for it."""
+        if torch.compiler.is_compiling():
+            return self.plain_step(closure)
+        divisor, self.gradient_divisor = self.gradient_divisor, None
+        if closure is None:
+            with made_ready(self, divisor):
+                return self.plain_step(None)
+        with contextlib.ExitStack() as stack:
+
+            def evaluate() -> Any:
+                with torch.enable_grad():
+                    loss = closure()
+                stack.enter_context(made_ready(self, None))
+                return loss
+
+            return self.plain_step(evaluate)
 
     # What stands in the place of what changes at each step: nothing that torch could compile.
     @torch.compiler.disable
@@ -114,7 +143,7 @@ class ThroughCopies(ExactState):
                 return loss
 
         try:
-            return self.plain_step(evaluate)
+            return self._fused_step(evaluate)
         finally:
             self._give_back(taken)
 

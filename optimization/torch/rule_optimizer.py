@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from optimization.configs.errors import did_you_mean
-from optimization.rules.rule import Numbers, Rule, Slot, given, native_argument, not_the_step
-from optimization.torch import loops
+from optimization.rules.rule import Numbers, Rule, Slot, native_argument
 from optimization.torch.by_name import load_in_our_words
-from optimization.torch.functions import FUNCTIONS, ListState
-from optimization.torch.lists import Tensors, batches, number, together
+from optimization.torch.functions import FUNCTIONS
+from optimization.torch.lists import Batch, batches, number, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
 from optimization.torch.texts import optimizer_text
+from optimization.torch.updates import update
 
 _FLOAT32_END = 2.0**128  # what float32 holds is below
 _MISSPELLED = 0.8  # how alike a name of the user's own and that of a setting may not be
@@ -51,6 +51,7 @@ class RuleOptimizer(ExactState):
     slots: ClassVar[list[Slot]]  # what parameters may have as state
     usual: ClassVar[dict[str, Any]]  # what groups have where nothing else is said
     _before_loading = staticmethod(load_in_our_words)
+    gradient_divisor: Tensor | None = None  # by which the next step divides the gradients
 
     def __init__(
         self,
@@ -107,6 +108,11 @@ class RuleOptimizer(ExactState):
         known = [*cls.usual, *(field for field, _, _ in cls.places)]
         near = did_you_mean(name, known, cutoff)
         return f"{cls.__name__} has no argument {name!r}{near}", near
+
+    @property
+    def divides_gradients(self) -> bool:
+        """Whether steps divide by `gradient_divisor`."""
+        return not torch.compiler.is_compiling()
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -183,12 +189,17 @@ class RuleOptimizer(ExactState):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        divisor, self.gradient_divisor = self.gradient_divisor, None
+        lists_alone = torch.compiler.is_compiling()
+        average = None if self.average is None or lists_alone else self.average()
+        share = 0.0 if average is None else average.start()
         for group in self.param_groups:
             self._prepare(group)
             lists: list[list[Any]] = [[] for _ in range(4 + len(self.slots))]
             kinds = self._init_group(group, *lists)
             for *batch, (kind, *_) in batches([*lists, kinds], kinds, group["foreach"]):
-                self._step_batch(group, kind, batch)
+                averages = [] if average is None else average.take(batch[0])
+                self._step_batch(group, kind, batch, divisor, averages, share)
         return loss
 
     def keeps_float32(self, parameter: Tensor) -> bool:
@@ -202,21 +213,22 @@ class RuleOptimizer(ExactState):
         counts, and the state of each slot, None where there is none. A kind is the keys of the
         slots that there are, and what `kind_of` returned.
         """
-        known: dict[Any, tuple[str, ...]] = {}
-        kinds = []
+        known: dict[Any, tuple[tuple[str, ...], Any]] = {}
+        kinds, rows = [], []
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
             own = self.kind_of(parameter, group)
             if own not in known:
-                known[own] = tuple(slot.native for slot in self.slots_of(group, own))
-            keys, state = known[own], self._state_to_update(parameter, group)
+                known[own] = (tuple(slot.native for slot in self.slots_of(group, own)), own)
+            keys, _ = kind = known[own]
+            state = self._state_to_update(parameter, group)
             weight = state[MASTER] if self.has_master(parameter) else parameter
             kept = [state[s.native] if s.native in keys else None for s in self.slots]
-            row = (parameter, weight, parameter.grad, state["step"], *kept)
-            for filled, value in zip(lists, row, strict=True):
-                filled.append(value)
-            kinds.append((keys, own))
+            rows.append((parameter, weight, parameter.grad, state["step"], *kept))
+            kinds.append(kind)
+        for filled, column in zip(lists, zip(*rows, strict=True), strict=bool(rows)):
+            filled.extend(column)
         return tuple(kinds)
 
     def _state_to_update(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
@@ -233,9 +245,17 @@ class RuleOptimizer(ExactState):
             state[MASTER] = parameter.detach().float()
         return state
 
-    def _step_batch(self, group: dict[str, Any], kind: Any, batch: list[list[Any]]) -> None:
+    def _step_batch(
+        self,
+        group: dict[str, Any],
+        kind: Any,
+        columns: list[list[Any]],
+        divisor: Tensor | None,
+        averages: list[Tensor],
+        share: float,
+    ) -> None:
         keys, own = kind
-        params, weights, grads, steps, *states = batch
+        params, weights, grads, steps, *states = columns
         if params[0].dtype in LOW_PRECISION:
             weights = [
                 weight.float() if weight is parameter else brought_up_to_date(weight, parameter)
@@ -244,14 +264,12 @@ class RuleOptimizer(ExactState):
             grads = [gradient.float() for gradient in grads]
         torch._foreach_add_(steps, 1)
         h, rule = self.numbers(group, dict(own)), self.rule
-        h.t = group["k"] if rule.shared else together([number(step) for step in steps])
+        h.t = group["k"] if rule.shared else together(_numbers(steps))
         h.done = h.t - 1
         pairs = zip(self.slots, states, strict=True)
         slots = {slot.name: state for slot, state in pairs if slot.native in keys}
-        sign = -1.0 if group["maximize"] else 1.0
-        if not loops.update(rule, weights, grads, slots, h, sign):
-            grads = list(torch._foreach_neg(grads)) if sign < 0 else list(grads)
-            _update_lists(rule, weights, grads, slots, h)
+        batch = Batch(weights, grads, slots, averages)
+        update(rule, batch, h, group["maximize"], divisor, share)
         if params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
 
@@ -307,21 +325,8 @@ class RuleOptimizer(ExactState):
         self.keep_shared(group, shared)
 
 
-def _update_lists(
-    rule: Rule, weights: list[Tensor], grads: list[Tensor], slots: Mapping[str, Any], h: Numbers
-) -> None:
-    """Updates weights and their state, all tensors in each operation of the formula."""
-    rate = rule.decay_before(h)
-    if given(rate):
-        torch._foreach_mul_(weights, 1 - h.lr * rate)
-    moved = rule.step(Tensors(grads), Tensors(weights), ListState(slots), h, FUNCTIONS)
-    if not isinstance(moved, Tensors):
-        raise not_the_step(rule, moved, weights[0].shape)
-    if isinstance(h.t, int | float) and h.t == 1:  # that it is right once is enough
-        for shape, weight in zip(moved.shapes(), weights, strict=True):
-            if shape != weight.shape:
-                raise not_the_step(rule, shape, weight.shape)
-    moved.add_to(weights, -1.0)
+def _numbers(steps: list[Tensor]) -> list[Any]:
+    return steps if torch.compiler.is_compiling() else torch.stack(steps).tolist()
 
 
 def zeros_like(parameter: Tensor, shape: Sequence[int] | None = None) -> Tensor:

@@ -137,17 +137,40 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and given(value)
 
 
+WEIGHT, GRADIENT, AVERAGE = "weight", "gradient", "average"
+"""The names of arrays that are no slots."""
+
+
+def slot_name(name: str) -> str:
+    """Returns the name of the array of a slot."""
+    return f"slot_{name}"
+
+
+class Form(NamedTuple):
+    """What is done beside the rule's step.
+
+    Attributes:
+        maximizes: Whether the gradient has the other sign.
+        scales: Whether the gradient is multiplied by the number "factor".
+        averages: Whether an average moves by the share "share" to the new weight.
+    """
+
+    maximizes: bool = False
+    scales: bool = False
+    averages: bool = False
+
+
 def trace(
-    rule: Rule, numbers: Mapping[str, Any], slots: Sequence[str], dtype: np.dtype, sign: float = 1.0
+    rule: Rule, numbers: Mapping[str, Any], slots: Sequence[str], dtype: np.dtype, form: Form
 ) -> dict[str, Value]:
-    """Returns what a step makes of each slot that moves, by name, and of the weight, "w".
+    """Returns what a step makes of each array that changes, by name.
 
     Args:
         rule: The rule.
         numbers: Its numbers; of those that are not 0 the values do not matter.
         slots: The names of the slots that there are.
         dtype: The type of the entries.
-        sign: The factor of the gradient, 1 or -1.
+        form: What is done besides.
 
     Raises:
         AttributeError: For a function that is not of each entry by itself.
@@ -155,12 +178,20 @@ def trace(
     """
     known = {n: Value("number", n) if is_number(x) else x for n, x in numbers.items()}
     h, xp = Numbers(**known), Traced(dtype)
-    g, w, *kept = (Value("read", name, per_entry=True) for name in ("g", "w", *slots))
+    arrays = [WEIGHT, GRADIENT, AVERAGE, *map(slot_name, slots)]
+    w, g, average, *kept = (Value("read", name, per_entry=True) for name in arrays)
+    if form.scales:
+        g = g * Value("number", "factor")
+    if form.maximizes:
+        g = -g
     state, rate = State(dict(zip(slots, kept, strict=True))), rule.decay_before(h)
     if given(rate):
         w = w * (1 - h.lr * rate)
-    step = rule.step(g if sign == 1 else -g, w, state, h, xp)
+    step = rule.step(g, w, state, h, xp)
     if not isinstance(step, Value) or not step.per_entry:
         raise TypeError("the formula returns no step of each entry")
-    moved = {**state.moved(), "w": w - step}
+    moved = {slot_name(name): value for name, value in state.moved().items()}
+    moved[WEIGHT] = w - step
+    if form.averages:
+        moved[AVERAGE] = average + (moved[WEIGHT] - average) * Value("number", "share")
     return {n: x if isinstance(x, Value) else Value("constant", x) for n, x in moved.items()}

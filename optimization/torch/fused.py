@@ -1,0 +1,86 @@
+"""Torch's classes by their fused kernels: where these are exact, and what they need for it."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optimization.torch.lists import is_plain
+
+_CLASSES = {
+    torch.optim.Adam: ("cpu", "cuda"),
+    torch.optim.AdamW: ("cpu", "cuda"),
+    torch.optim.SGD: ("cpu", "cuda"),
+    torch.optim.Adagrad: ("cpu",),
+}
+"""The classes of torch that are fused, with the devices where they are."""
+
+
+def is_usual(cls: type[Optimizer], params: Iterable[Tensor]) -> bool:
+    """Says whether a class of torch updates parameters by its fused kernel unless told otherwise.
+
+    It does where that is exact: see `made_ready` for what else there is to it.
+    """
+    devices = _CLASSES.get(cls, ())
+    return bool(devices) and all(
+        is_plain(p) and p.is_floating_point() and p.device.type in devices for p in params
+    )
+
+
+@contextlib.contextmanager
+def made_ready(optimizer: Any, divisor: Tensor | None) -> Iterator[None]:
+    """Has fused kernels of torch's classes find what they need, during a step.
+
+    `divisor` is what they divide gradients by; None for 1. They take all tensors for laid out as the parameter, without a look; they know no sparse
+    gradients; and that of SGD needs the momentum of all parameters or of none.
+    """
+    replaced = []
+    for group in optimizer.param_groups if not torch.compiler.is_compiling() else ():
+        if not group.get("fused"):
+            continue
+        params = [p for p in group["params"] if p.grad is not None]
+        if any(p.grad.is_sparse for p in params):
+            group["fused"] = False
+            continue
+        for p in params:
+            if p.grad.stride() != p.stride():
+                replaced.append((p, p.grad))
+                p.grad = laid_out_as(p.grad, p)
+            if p.dim() > 3:  # a model may have changed the layout of its kernels
+                lay_out_state(optimizer.state.get(p, {}), p)
+        if isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
+            _start_momentum(optimizer, params)
+    if divisor is not None:
+        optimizer.grad_scale = divisor.to(torch.float32)
+    try:
+        yield
+    finally:
+        if divisor is not None:
+            optimizer.grad_scale = None
+        for p, gradient in replaced:
+            p.grad = gradient
+
+
+def _start_momentum(optimizer: Any, params: Sequence[Tensor]) -> None:
+    states = [optimizer.state[p] for p in params]
+    missing = [state.get("momentum_buffer") is None for state in states]
+    if any(missing) and not all(missing):
+        for p, state, is_missing in zip(params, states, missing, strict=True):
+            if is_missing:
+                state["momentum_buffer"] = torch.zeros_like(p)
+
+
+def lay_out_state(state: dict[str, Any], parameter: Tensor) -> None:
+    """Lays out state in memory as its parameter."""
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.shape == parameter.shape:
+            if value.stride() != parameter.stride():
+                state[name] = laid_out_as(value, parameter)
+
+
+def laid_out_as(x: Tensor, like: Tensor) -> Tensor:
+    """Returns a copy of a tensor that is laid out in memory as another one."""
+    return torch.empty_like(like, dtype=x.dtype, device=x.device).copy_(x)

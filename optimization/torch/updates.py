@@ -1,0 +1,186 @@
+"""How tensors are updated by a rule: by a kernel of torch, by compiled loops, or as lists."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from optimization.rules.rule import Numbers, Rule, given, not_the_step
+from optimization.torch import loops
+from optimization.torch.functions import FUNCTIONS, ListState
+from optimization.torch.gradients import divide
+from optimization.torch.lists import PLAIN, Batch, Tensors, for_each, is_plain, together
+
+_FUSED = ("cpu", "cuda")  # where torch has its kernel of Adam
+_ADAM = ("momentum", "velocity", "velocity_hat")  # the slots, in the order of its arguments
+_IN_CACHE = 2**18  # how many entries of each list are updated at once, on a processor
+
+
+def update(
+    rule: Rule,
+    batch: Batch,
+    h: Numbers,
+    maximize: bool = False,
+    divisor: Tensor | None = None,
+    share: float = 0.0,
+) -> None:
+    """Updates weights, their state and their averages in place.
+
+    Args:
+        rule: The rule.
+        batch: What is updated.
+        h: The numbers of the update; the count `t` may differ among tensors.
+        maximize: Whether the loss is maximized.
+        divisor: What the gradients are divided by; None for 1.
+        share: How far averages move to the new weights.
+    """
+    plain = [] if torch.compiler.is_compiling() else _plain(batch)
+    if all(plain):
+        if plain and _by_kernel(rule, batch, h, maximize, divisor, share):
+            return
+        _by_lists(rule, batch, h, maximize, divisor, share, in_parts=bool(plain))
+        return
+    for kind in {*plain}:
+        own = [index for index, is_plain in enumerate(plain) if is_plain == kind]
+        part, numbers = batch.of_each(lambda x, own=own: [x[i] for i in own]), _of_some(h, own)
+        if not kind or not _by_kernel(rule, part, numbers, maximize, divisor, share):
+            _by_lists(rule, part, numbers, maximize, divisor, share, in_parts=kind)
+
+
+def _by_kernel(
+    rule: Rule, batch: Batch, h: Numbers, maximize: bool, divisor: Tensor | None, share: float
+) -> bool:
+    """Updates by what reads and writes everything once, and returns True, if there is such."""
+    # torch's kernel is the faster one, but averages nothing.
+    if not batch.averages and _by_torch(rule, batch, h, maximize, divisor):
+        return True
+    if loops.update(rule, batch, h, maximize, divisor, share):
+        return True
+    if not batch.averages or not _by_torch(rule, batch, h, maximize, divisor):
+        return False
+    torch._foreach_lerp_(batch.averages, batch.weights, share)
+    return True
+
+
+def _by_torch(rule: Rule, batch: Batch, h: Numbers, maximize: bool, divisor: Tensor | None) -> bool:
+    """Updates weights and their state by the fused kernel of Adam, if that has the rule's step.
+
+    The kernel has one of its forms; the others are that with other numbers.
+    """
+    first = batch.weights[0]
+    if rule.declared("torch_kernel") != "adamw" or first.device.type not in _FUSED:
+        return False
+    if divisor is not None and first.dtype != torch.float32:  # it is float32 for the kernel
+        return False
+    places: dict[float, list[int]] = {}
+    for index, count in enumerate(for_each(h.t, len(batch.weights))):
+        places.setdefault(count, []).append(index)
+    calls = [
+        (own, rule.kernel_arguments(Numbers(**{**vars(h), "t": count}), FUNCTIONS))
+        for count, own in places.items()
+    ]
+    lists = [batch.weights, batch.grads, *(batch.slots.get(name, []) for name in _ADAM)]
+    divisor = None if divisor is None else divisor.to(first.device, torch.float32)
+    for own, arguments in calls:
+        if arguments is None:  # as it is for all counts
+            return False
+        step = torch.full((), arguments.pop("step"), dtype=torch.float32, device=first.device)
+        torch._fused_adamw_(
+            *([x[i] for i in own] if len(x) else [] for x in lists),
+            [step] * len(own),
+            maximize=maximize,
+            grad_scale=divisor,
+            **arguments,
+        )
+    return True
+
+
+def _by_lists(
+    rule: Rule,
+    batch: Batch,
+    h: Numbers,
+    maximize: bool,
+    divisor: Tensor | None,
+    share: float,
+    in_parts: bool,
+) -> None:
+    if divisor is not None:
+        divide(batch.grads, divisor)
+    in_parts = in_parts and batch.weights[0].device.type == "cpu" and rule.is_elementwise(h)
+    in_parts = in_parts and sum(weight.numel() for weight in batch.weights) > _IN_CACHE
+    for part, numbers in _parts(batch, h) if in_parts else [(batch, h)]:
+        if maximize:
+            part = part._replace(grads=list(torch._foreach_neg(part.grads)))
+        _step(rule, part, numbers)
+        if part.averages:
+            torch._foreach_lerp_(part.averages, part.weights, share)
+
+
+def _step(rule: Rule, batch: Batch, h: Numbers) -> None:
+    """Updates weights and their state, all tensors in each operation of the formula."""
+    weights, rate = batch.weights, rule.decay_before(h)
+    if given(rate):
+        torch._foreach_mul_(weights, 1 - h.lr * rate)
+    state = ListState(batch.slots)
+    moved = rule.step(Tensors(batch.grads), Tensors(weights), state, h, FUNCTIONS)
+    if not isinstance(moved, Tensors):
+        raise not_the_step(rule, moved, weights[0].shape)
+    if isinstance(h.t, int | float) and h.t == 1:  # that it is right once is enough
+        for shape, weight in zip(moved.shapes(), weights, strict=True):
+            if shape != weight.shape:
+                raise not_the_step(rule, shape, weight.shape)
+    moved.add_to(weights, -1.0)
+
+
+def _plain(batch: Batch) -> list[bool]:
+    """Says of each tensor whether it is dense float32 or float64, and all else laid out as it."""
+    arrays, kind = batch.arrays(), batch.weights[0].dtype
+    if kind not in (torch.float32, torch.float64):
+        return [False] * len(batch.weights)
+    if all(
+        type(x) in PLAIN and x.dtype == kind and x.is_contiguous() and x.numel() == w.numel()
+        for own in arrays
+        for x, w in zip(own, arrays[0], strict=True)
+    ):
+        return [True] * len(batch.weights)
+    return [
+        is_plain(w)
+        and all(x.dtype == kind and x.stride() == w.stride() for x in row)
+        and all(type(x) in PLAIN and x.shape == w.shape for x in row)
+        for w, *row in zip(arrays[0], *arrays, strict=True)
+    ]
+
+
+def _of_some(h: Numbers, own: Sequence[int]) -> Numbers:
+    """Returns the numbers of some of the tensors."""
+    counts = for_each(h.t, max(own) + 1)
+    t = together([counts[index] for index in own])
+    return Numbers(**{**vars(h), "t": t, "done": t - 1})
+
+
+def _parts(batch: Batch, h: Numbers) -> Iterator[tuple[Batch, Numbers]]:
+    """Yields tensors, and views of large ones, that stay in a cache, with the numbers of each."""
+    rows: list[tuple[int, int, int]] = []
+    free = _IN_CACHE
+    for index, tensor in enumerate(batch.weights):
+        start, count = 0, tensor.numel()
+        while start < count:
+            end = min(start + free, count)
+            rows.append((index, start, end))
+            free -= end - start
+            start = end
+            if not free:
+                yield _views(batch, h, rows)
+                rows, free = [], _IN_CACHE
+    if rows:
+        yield _views(batch, h, rows)
+
+
+def _views(batch: Batch, h: Numbers, rows: Sequence[tuple[int, int, int]]) -> tuple[Batch, Numbers]:
+    views = batch.of_each(lambda own: [_view(own[i], start, end) for i, start, end in rows])
+    return views, _of_some(h, [index for index, _, _ in rows])
+
+
+def _view(x: Tensor, start: int, end: int) -> Tensor:
+    is_whole = end - start == x.numel()
+    return x if is_whole else x.as_strided((end - start,), (1,), x.storage_offset() + start)
