@@ -51,7 +51,7 @@ class Average(AveragedModel):
         self._exact_averages()
         self._waiting: dict[Tensor, Tensor] | None = None  # what moves in the step that runs
         self._model = weakref.ref(model) if in_step else None
-        if in_step:
+        if in_step and optimizer is not None:
             optimizer.average = weakref.ref(self)
             optimizer.register_step_post_hook(_finish)
 
@@ -72,19 +72,21 @@ class Average(AveragedModel):
         self._waiting = None
         self._finish(model)
 
-    def start(self) -> float:
-        """Prepares to be moved in a step, and returns the share of the way to the new weights."""
+    def start(self) -> None:
+        """Prepares to be moved in a step."""
         model = None if self._model is None else self._model()
         if model is not None:
             self._start(model)
-        return 1 - self._kept_share()
 
-    def take(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the averages of weights, which whoever takes them moves; empty for none."""
+    def take(self, weights: Sequence[Tensor]) -> tuple[list[Tensor], float]:
+        """Returns the averages of weights, for whoever moves them, and how far they move.
+
+        Where some have none, it returns none.
+        """
         waiting = self._waiting or {}
         if not all(weight in waiting for weight in weights):
-            return []
-        return [waiting.pop(weight) for weight in weights]
+            return [], 0.0
+        return [waiting.pop(weight) for weight in weights], 1 - self._kept_share()
 
     def finish(self) -> None:
         """Moves what the step has not moved."""
@@ -99,7 +101,7 @@ class Average(AveragedModel):
     @torch.no_grad()
     def _finish(self, model: torch.nn.Module) -> None:
         optimizer = None if self._optimizer is None else self._optimizer()
-        share, averages, targets = 1 - self._kept_share(), [], []
+        averages, targets = list[Tensor](), list[Tensor]()
         if self._waiting is None:
             self._start(model)
         for weight, average in (self._waiting or {}).items():
@@ -109,8 +111,8 @@ class Average(AveragedModel):
                 targets.append(exact)
             else:  # integers are copied
                 average.copy_(exact)
-        for moved, exact in batches([averages, targets]):
-            torch._foreach_lerp_(moved, exact, share)
+        for moved, weights in batches([averages, targets]):
+            torch._foreach_lerp_(moved, weights, 1 - self._kept_share())
         self._waiting = None
         for tensor, average in self._exact_averages(renewed=False):
             if tensor is not average:

@@ -224,8 +224,8 @@ class OptimizerFactory:
         """Builds the average of the model's weights that the config describes.
 
         That is the `ema` section, or `use_ema` of the optimizer's. Call the average's
-        `update_parameters(model)` after each step of the optimizer, or have it `in_step`. Averages of weights in float16
-        and bfloat16 are float32, and rounded into the averaged model.
+        `update_parameters(model)` after each step of the optimizer, or have it `in_step`. Averages
+        of weights in float16 and bfloat16 are float32, and rounded into the averaged model.
 
         Args:
             model: The model that is trained.

@@ -34,8 +34,9 @@ def is_usual(cls: type[Optimizer], params: Iterable[Tensor]) -> bool:
 def made_ready(optimizer: Any, divisor: Tensor | None) -> Iterator[None]:
     """Has fused kernels of torch's classes find what they need, during a step.
 
-    `divisor` is what they divide gradients by; None for 1. They take all tensors for laid out as the parameter, without a look; they know no sparse
-    gradients; and that of SGD needs the momentum of all parameters or of none.
+    They take all tensors for laid out as the parameter, without a look; they know no sparse
+    gradients; and that of SGD needs the momentum of all parameters or of none. `divisor` is what
+    they divide gradients by; None for 1.
     """
     replaced = []
     for group in optimizer.param_groups if not torch.compiler.is_compiling() else ():
@@ -76,9 +77,9 @@ def _start_momentum(optimizer: Any, params: Sequence[Tensor]) -> None:
 def lay_out_state(state: dict[str, Any], parameter: Tensor) -> None:
     """Lays out state in memory as its parameter."""
     for name, value in state.items():
-        if isinstance(value, Tensor) and value.shape == parameter.shape:
-            if value.stride() != parameter.stride():
-                state[name] = laid_out_as(value, parameter)
+        is_alike = isinstance(value, Tensor) and value.shape == parameter.shape
+        if is_alike and value.stride() != parameter.stride():
+            state[name] = laid_out_as(value, parameter)
 
 
 def laid_out_as(x: Tensor, like: Tensor) -> Tensor:

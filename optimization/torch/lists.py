@@ -79,12 +79,18 @@ class Batch(NamedTuple):
         grads: Their gradients, which an update may change.
         slots: Their state, by the names of the slots.
         averages: Their averages, which move too; empty for none.
+        share: How far averages move to the new weights.
+        maximize: Whether the loss is maximized.
+        divisor: What the gradients are divided by; None for 1.
     """
 
     weights: list[Tensor]
     grads: list[Tensor]
     slots: Mapping[str, list[Tensor]]
-    averages: list[Tensor] = []
+    averages: list[Tensor]
+    share: float = 0.0
+    maximize: bool = False
+    divisor: Tensor | None = None
 
     def arrays(self) -> list[list[Tensor]]:
         """Returns all lists of tensors."""
@@ -95,7 +101,7 @@ class Batch(NamedTuple):
         slots = {name: function(own) for name, own in self.slots.items()}
         lists = (self.weights, self.grads, self.averages)
         weights, grads, averages = (function(own) if own else [] for own in lists)
-        return Batch(weights, grads, slots, averages)
+        return self._replace(weights=weights, grads=grads, slots=slots, averages=averages)
 
 
 def _applied(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:

@@ -11,11 +11,10 @@ import importlib.util
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from optimization.rules.rule import Numbers, Rule
 from optimization.torch.lists import Batch, Scalars
@@ -294,14 +293,7 @@ def _pool(process: int, threads: int) -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(threads - 1, "optimizer")
 
 
-def update(
-    rule: Rule,
-    batch: Batch,
-    h: Numbers,
-    maximize: bool = False,
-    divisor: Tensor | None = None,
-    share: float = 0.0,
-) -> bool:
+def update(rule: Rule, batch: Batch, h: Numbers) -> bool:
     """Updates weights, their state and their averages by loops, and returns True, if they can.
 
     Numba must be installed, and the rule must compute each entry by itself, or from norms.
@@ -310,9 +302,6 @@ def update(
         rule: The rule.
         batch: What is updated: dense tensors, each laid out as its weight.
         h: The numbers of the update.
-        maximize: Whether the loss is maximized.
-        divisor: What the gradients are divided by; None for 1.
-        share: How far averages move to the new weights.
     """
     first = batch.weights[0]
     if not has_numba() or first.device.type != "cpu":
@@ -321,16 +310,15 @@ def update(
         return False
     now = {name: _of_each(value) for name, value in vars(h).items()}
     kinds = [(n, _ANY if is_number(x) or isinstance(x, np.ndarray) else x) for n, x in now.items()]
-    form = Form(maximize, divisor is not None, bool(batch.averages))
+    form = Form(batch.maximize, batch.divisor is not None, bool(batch.averages))
     try:
-        loops = _loops(type(rule), tuple(batch.slots), tuple(kinds), form, first.dtype)
+        found = _loops(cast(Any, type(rule)), tuple(batch.slots), tuple(kinds), form, first.dtype)
     except TypeError:  # a number that has no hash, such as a list
         return False
-    if loops is None:
+    if found is None:
         return False
-    if divisor is not None:
-        now["factor"] = 1 / divisor.item()
-    loops.run(batch, {**now, "share": share})
+    factor = 1.0 if batch.divisor is None else 1 / batch.divisor.item()
+    found.run(batch, {**now, "factor": factor, "share": batch.share})
     return True
 
 

@@ -190,16 +190,16 @@ class RuleOptimizer(ExactState):
             with torch.enable_grad():
                 loss = closure()
         divisor, self.gradient_divisor = self.gradient_divisor, None
-        lists_alone = torch.compiler.is_compiling()
-        average = None if self.average is None or lists_alone else self.average()
-        share = 0.0 if average is None else average.start()
+        if self.average is not None and not torch.compiler.is_compiling():
+            average = self.average()
+            if average is not None:
+                average.start()
         for group in self.param_groups:
             self._prepare(group)
             lists: list[list[Any]] = [[] for _ in range(4 + len(self.slots))]
             kinds = self._init_group(group, *lists)
             for *batch, (kind, *_) in batches([*lists, kinds], kinds, group["foreach"]):
-                averages = [] if average is None else average.take(batch[0])
-                self._step_batch(group, kind, batch, divisor, averages, share)
+                self._step_batch(group, kind, batch, divisor)
         return loss
 
     def keeps_float32(self, parameter: Tensor) -> bool:
@@ -251,8 +251,6 @@ class RuleOptimizer(ExactState):
         kind: Any,
         columns: list[list[Any]],
         divisor: Tensor | None,
-        averages: list[Tensor],
-        share: float,
     ) -> None:
         keys, own = kind
         params, weights, grads, steps, *states = columns
@@ -268,8 +266,13 @@ class RuleOptimizer(ExactState):
         h.done = h.t - 1
         pairs = zip(self.slots, states, strict=True)
         slots = {slot.name: state for slot, state in pairs if slot.native in keys}
-        batch = Batch(weights, grads, slots, averages)
-        update(rule, batch, h, group["maximize"], divisor, share)
+        average = None if self.average is None else self.average()
+        averages, share = ([], 0.0) if average is None else average.take(params)
+        update(
+            rule,
+            Batch(weights, grads, slots, averages, share, group["maximize"], divisor),
+            h,
+        )
         if params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
 

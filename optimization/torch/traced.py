@@ -179,7 +179,8 @@ def trace(
     known = {n: Value("number", n) if is_number(x) else x for n, x in numbers.items()}
     h, xp = Numbers(**known), Traced(dtype)
     arrays = [WEIGHT, GRADIENT, AVERAGE, *map(slot_name, slots)]
-    w, g, average, *kept = (Value("read", name, per_entry=True) for name in arrays)
+    read: list[Any] = [Value("read", name, per_entry=True) for name in arrays]
+    w, g, average, *kept = read
     if form.scales:
         g = g * Value("number", "factor")
     if form.maximizes:

@@ -16,104 +16,87 @@ _ADAM = ("momentum", "velocity", "velocity_hat")  # the slots, in the order of i
 _IN_CACHE = 2**18  # how many entries of each list are updated at once, on a processor
 
 
-def update(
-    rule: Rule,
-    batch: Batch,
-    h: Numbers,
-    maximize: bool = False,
-    divisor: Tensor | None = None,
-    share: float = 0.0,
-) -> None:
+def update(rule: Rule, batch: Batch, h: Numbers) -> None:
     """Updates weights, their state and their averages in place.
 
     Args:
         rule: The rule.
         batch: What is updated.
         h: The numbers of the update; the count `t` may differ among tensors.
-        maximize: Whether the loss is maximized.
-        divisor: What the gradients are divided by; None for 1.
-        share: How far averages move to the new weights.
     """
     plain = [] if torch.compiler.is_compiling() else _plain(batch)
-    if all(plain):
-        if plain and _by_kernel(rule, batch, h, maximize, divisor, share):
-            return
-        _by_lists(rule, batch, h, maximize, divisor, share, in_parts=bool(plain))
+    if not any(plain):
+        _by_lists(rule, batch, h)
+    elif all(plain):
+        _fast(rule, batch, h)
+    else:
+        for way, is_own in ((_fast, True), (_by_lists, False)):
+            own = [index for index, is_plain in enumerate(plain) if is_plain == is_own]
+            way(rule, _of_some(batch, own), _numbers_of_some(h, own))
+
+
+def _fast(rule: Rule, batch: Batch, h: Numbers) -> None:
+    if _by_kernel(rule, batch, h):
         return
-    for kind in {*plain}:
-        own = [index for index, is_plain in enumerate(plain) if is_plain == kind]
-        part, numbers = batch.of_each(lambda x, own=own: [x[i] for i in own]), _of_some(h, own)
-        if not kind or not _by_kernel(rule, part, numbers, maximize, divisor, share):
-            _by_lists(rule, part, numbers, maximize, divisor, share, in_parts=kind)
+    is_large = sum(weight.numel() for weight in batch.weights) > _IN_CACHE
+    in_parts = is_large and batch.weights[0].device.type == "cpu" and rule.is_elementwise(h)
+    for part, numbers in _parts(batch, h) if in_parts else [(batch, h)]:
+        _by_lists(rule, part, numbers)
 
 
-def _by_kernel(
-    rule: Rule, batch: Batch, h: Numbers, maximize: bool, divisor: Tensor | None, share: float
-) -> bool:
+def _by_kernel(rule: Rule, batch: Batch, h: Numbers) -> bool:
     """Updates by what reads and writes everything once, and returns True, if there is such."""
     # torch's kernel is the faster one, but averages nothing.
-    if not batch.averages and _by_torch(rule, batch, h, maximize, divisor):
+    if not batch.averages and _by_torch(rule, batch, h):
         return True
-    if loops.update(rule, batch, h, maximize, divisor, share):
+    if loops.update(rule, batch, h):
         return True
-    if not batch.averages or not _by_torch(rule, batch, h, maximize, divisor):
+    if not batch.averages or not _by_torch(rule, batch, h):
         return False
-    torch._foreach_lerp_(batch.averages, batch.weights, share)
+    torch._foreach_lerp_(batch.averages, batch.weights, batch.share)
     return True
 
 
-def _by_torch(rule: Rule, batch: Batch, h: Numbers, maximize: bool, divisor: Tensor | None) -> bool:
+def _by_torch(rule: Rule, batch: Batch, h: Numbers) -> bool:
     """Updates weights and their state by the fused kernel of Adam, if that has the rule's step.
 
     The kernel has one of its forms; the others are that with other numbers.
     """
-    first = batch.weights[0]
+    first, divisor = batch.weights[0], batch.divisor
     if rule.declared("torch_kernel") != "adamw" or first.device.type not in _FUSED:
         return False
-    if divisor is not None and first.dtype != torch.float32:  # it is float32 for the kernel
-        return False
+    if divisor is not None:
+        if first.dtype != torch.float32:  # it is float32 for the kernel
+            return False
+        divisor = divisor.to(first.device, torch.float32)
     places: dict[float, list[int]] = {}
     for index, count in enumerate(for_each(h.t, len(batch.weights))):
         places.setdefault(count, []).append(index)
-    calls = [
-        (own, rule.kernel_arguments(Numbers(**{**vars(h), "t": count}), FUNCTIONS))
-        for count, own in places.items()
-    ]
-    lists = [batch.weights, batch.grads, *(batch.slots.get(name, []) for name in _ADAM)]
-    divisor = None if divisor is None else divisor.to(first.device, torch.float32)
-    for own, arguments in calls:
-        if arguments is None:  # as it is for all counts
+    for count, own in places.items():
+        numbers = rule.kernel_arguments(Numbers(**{**vars(h), "t": count}), FUNCTIONS)
+        if numbers is None:  # as it is for all counts
             return False
-        step = torch.full((), arguments.pop("step"), dtype=torch.float32, device=first.device)
+        part = batch if len(places) == 1 else _of_some(batch, own)
+        step = torch.full((), numbers.pop("step"), dtype=torch.float32, device=first.device)
+        moments, squares, largest = (part.slots.get(name, []) for name in _ADAM)
         torch._fused_adamw_(
-            *([x[i] for i in own] if len(x) else [] for x in lists),
+            *(part.weights, part.grads, moments, squares, largest),
             [step] * len(own),
-            maximize=maximize,
+            maximize=batch.maximize,
             grad_scale=divisor,
-            **arguments,
+            **numbers,
         )
     return True
 
 
-def _by_lists(
-    rule: Rule,
-    batch: Batch,
-    h: Numbers,
-    maximize: bool,
-    divisor: Tensor | None,
-    share: float,
-    in_parts: bool,
-) -> None:
-    if divisor is not None:
-        divide(batch.grads, divisor)
-    in_parts = in_parts and batch.weights[0].device.type == "cpu" and rule.is_elementwise(h)
-    in_parts = in_parts and sum(weight.numel() for weight in batch.weights) > _IN_CACHE
-    for part, numbers in _parts(batch, h) if in_parts else [(batch, h)]:
-        if maximize:
-            part = part._replace(grads=list(torch._foreach_neg(part.grads)))
-        _step(rule, part, numbers)
-        if part.averages:
-            torch._foreach_lerp_(part.averages, part.weights, share)
+def _by_lists(rule: Rule, batch: Batch, h: Numbers) -> None:
+    if batch.divisor is not None:
+        divide(batch.grads, batch.divisor)
+    if batch.maximize:
+        batch = batch._replace(grads=list(torch._foreach_neg(batch.grads)))
+    _step(rule, batch, h)
+    if batch.averages:
+        torch._foreach_lerp_(batch.averages, batch.weights, batch.share)
 
 
 def _step(rule: Rule, batch: Batch, h: Numbers) -> None:
@@ -151,7 +134,12 @@ def _plain(batch: Batch) -> list[bool]:
     ]
 
 
-def _of_some(h: Numbers, own: Sequence[int]) -> Numbers:
+def _of_some(batch: Batch, own: Sequence[int]) -> Batch:
+    """Returns some of the tensors."""
+    return batch.of_each(lambda tensors: [tensors[index] for index in own])
+
+
+def _numbers_of_some(h: Numbers, own: Sequence[int]) -> Numbers:
     """Returns the numbers of some of the tensors."""
     counts = for_each(h.t, max(own) + 1)
     t = together([counts[index] for index in own])
@@ -178,7 +166,7 @@ def _parts(batch: Batch, h: Numbers) -> Iterator[tuple[Batch, Numbers]]:
 
 def _views(batch: Batch, h: Numbers, rows: Sequence[tuple[int, int, int]]) -> tuple[Batch, Numbers]:
     views = batch.of_each(lambda own: [_view(own[i], start, end) for i, start, end in rows])
-    return views, _of_some(h, [index for index, _, _ in rows])
+    return views, _numbers_of_some(h, [index for index, _, _ in rows])
 
 
 def _view(x: Tensor, start: int, end: int) -> Tensor:

@@ -118,12 +118,18 @@ class Adafactor(native.Adafactor):
     def _counts_all(group: Mapping[str, Any]) -> bool:
         return False
 
-    def _step_batch(self, group: dict[str, Any], kind: Any, batch: list[list[Any]]) -> None:
-        for parameter in batch[0]:
+    def _step_batch(
+        self,
+        group: dict[str, Any],
+        kind: Any,
+        columns: list[list[Any]],
+        divisor: Tensor | None,
+    ) -> None:
+        for parameter in columns[0]:
             weight = self.weight_of(parameter)
             size = torch.linalg.vector_norm(weight.float()) / weight.numel() ** 0.5
             self.state[parameter]["RMS"].copy_(size)
-        super()._step_batch(group, kind, batch)
+        super()._step_batch(group, kind, columns, divisor)
 
     @staticmethod
     def _get_lr(param_group: Mapping[str, Any], param_state: Mapping[str, Any]) -> float:

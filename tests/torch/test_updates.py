@@ -177,7 +177,8 @@ def test_a_clip_goes_into_the_step_and_is_forgotten_after_it():
     for kind in ("adam", "sgd"):
         _, model, optimizer, gradients = built(kind, CLIPPED[kind], torch.float32)
         divisors = []
-        optimizer.register_step_pre_hook(lambda o, *_: divisors.append(o.gradient_divisor))
+        seen = divisors.append
+        optimizer.register_step_pre_hook(lambda o, *_, seen=seen: seen(o.gradient_divisor))
         step_with(model, optimizer, gradients[0])
         assert divisors[0] > 1
         assert optimizer.gradient_divisor is None
