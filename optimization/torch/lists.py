@@ -96,6 +96,11 @@ class Batch(NamedTuple):
         """Returns all lists of tensors."""
         return [self.weights, self.grads, *self.slots.values(), *filter(None, [self.averages])]
 
+    def is_of_one_size(self) -> bool:
+        """Says whether all else has as many entries as the weights."""
+        sizes = [weight.numel() for weight in self.weights]
+        return all([x.numel() for x in own] == sizes for own in self.arrays())
+
     def of_each(self, function: Callable[[list[Tensor]], list[Tensor]]) -> "Batch":
         """Returns what a function makes of each of the lists."""
         slots = {name: function(own) for name, own in self.slots.items()}

@@ -2,7 +2,9 @@
 
 A formula over lists of tensors reads and writes all of them for each of its operations. A loop
 over the entries that does all of it takes the time that the memory needs: it is made from the
-formula, by `traced`. Where norms scale a step there are two loops, and the first moves the state.
+formula, by `traced`, as `passes`. Where norms scale a step there are two loops, and the first moves
+the state; where means over rows and columns do, one more. What is not of each entry, NumPy computes
+between the loops.
 """
 
 import concurrent.futures
@@ -11,17 +13,22 @@ import importlib.util
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from optimization.rules.rule import Numbers, Rule
 from optimization.torch.lists import Batch, Scalars
+from optimization.torch.parts import Parts, SmallValues, parts_of
+from optimization.torch.passes import Pass, passes
 from optimization.torch.traced import (
     AVERAGE,
+    COLUMN,
+    ENTRY,
     GRADIENT,
-    OPERATIONS,
+    ROW,
     WEIGHT,
     Form,
     Value,
@@ -30,131 +37,8 @@ from optimization.torch.traced import (
     trace,
 )
 
-_CHUNK = 2**16  # entries that one call of a loop updates at the most: they fit into a cache
 _ALONE = 2**15  # so few are updated before another thread has started
 _LEAST = 2**14  # for fewer no loop is compiled
-
-
-class Pass(NamedTuple):
-    """One loop over all entries.
-
-    Attributes:
-        source: Its source.
-        arrays: The names of the arrays that it reads or writes, in the order of their addresses.
-        numbers: The numbers that it is given.
-        norms: The norms of which it has the sums of squares.
-        written: The names of the arrays that it writes.
-    """
-
-    source: str
-    arrays: list[str]
-    numbers: list[Value]
-    norms: list[Value]
-    written: list[str]
-
-
-def passes(targets: Mapping[str, Value]) -> list[Pass]:
-    """Returns the loops that compute new values of arrays, by the names of the arrays.
-
-    What a later loop needs of an earlier one it computes again. So an array is written as soon as
-    its value is known, if nothing after that needs the old one.
-    """
-    norms = _norms_in(targets.values())
-    last = max((norm.turn for norm in norms), default=0)
-    turns = {
-        name: last if name in (WEIGHT, AVERAGE) else value.turn for name, value in targets.items()
-    }
-    while True:
-        found, overwritten = [], set[str]()
-        for turn in range(last + 1):
-            writes = {name: x for name, x in targets.items() if turns[name] == turn}
-            before = {name: x for name, x in targets.items() if turns[name] < turn}
-            sums = [norm for norm in norms if norm.turn == turn + 1]
-            writer = _Writer(before)
-            found.append(writer.write(writes, sums))
-            overwritten |= writer.reads & before.keys()
-        if not overwritten:
-            return found
-        turns |= dict.fromkeys(overwritten, last)
-
-
-def _norms_in(values: Any) -> list[Value]:
-    found: dict[Value, None] = {}
-    for value in values:
-        if isinstance(value, Value):
-            found |= dict.fromkeys(_norms_in(value.arguments))
-            if value.name == "norm":
-                found[value] = None
-    return list(found)
-
-
-class _Writer:
-    """Writes the source of one loop.
-
-    Attributes:
-        reads: The arrays of which it needs the value from before all loops.
-    """
-
-    def __init__(self, written: Mapping[str, Value]):
-        self._written = {value: name for name, value in written.items()}
-        self._known: dict[Value, str] = {}
-        self._lines: list[str] = []
-        self._loaded: dict[str, None] = {}
-        self._numbers: list[Value] = []
-        self.reads: set[str] = set()
-
-    def write(self, writes: Mapping[str, Value], norms: Sequence[Value]) -> Pass:
-        """Returns the loop that writes arrays, and sums squares for norms."""
-        stores = [f"a_{name}[i] = {self._name(value)}" for name, value in writes.items()]
-        squared = [self._name(norm.arguments[0]) for norm in norms]
-        arrays = list(dict.fromkeys([*self._loaded, *writes]))
-        sums = range(len(norms))
-        lines = [
-            "def loop(first, last, tensors, starts, ends, addresses, numbers, sums):",
-            "    for c in range(first, last):",
-            "        t, start = tensors[c], starts[c]",
-            "        count = ends[c] - start",
-            *(
-                f"        a_{name} = carray(pointer(addresses[{i}, t] + start * size), count, real)"
-                for i, name in enumerate(arrays)
-            ),
-            *(f"        n{i} = real(numbers[{i}, t])" for i in range(len(self._numbers))),
-            *(f"        s{i} = 0.0" for i in sums),
-            "        for i in range(count):",
-            *(f"            x_{name} = a_{name}[i]" for name in self._loaded),
-            *(f"            {line}" for line in self._lines),
-            *(f"            {store}" for store in stores),
-            *(
-                f"            s{i} += float({x}) * float({x})"
-                for i, x in zip(sums, squared, strict=True)
-            ),
-            *(f"        sums[{i}, c] = s{i}" for i in sums),
-        ]
-        return Pass("\n".join(lines), arrays, self._numbers, list(norms), list(writes))
-
-    def _name(self, value: Value) -> str:
-        if value not in self._known:
-            self._known[value] = self._new_name(value)
-        return self._known[value]
-
-    def _new_name(self, value: Value) -> str:
-        if value.name == "constant":
-            return f"real({value.arguments[0]!r})"
-        if not value.per_entry:
-            self._numbers.append(value)
-            return f"n{len(self._numbers) - 1}"
-        name = self._written.get(value)
-        if name is None and value.name == "read":
-            (name,) = value.arguments
-            self.reads.add(name)
-        if name is not None:
-            self._loaded[name] = None
-            return f"x_{name}"
-        arguments = [self._name(x) for x in value.arguments]
-        self._lines.append(
-            f"v{len(self._lines)} = {OPERATIONS[value.name].source.format(*arguments)}"
-        )
-        return f"v{len(self._lines) - 1}"
 
 
 class Loops:
@@ -163,11 +47,14 @@ class Loops:
     Args:
         targets: What `trace` returned.
         dtype: The type of the entries, float32 or float64.
+        of_matrices: Whether there are values of rows and of columns.
     """
 
-    def __init__(self, targets: Mapping[str, Value], dtype: np.dtype):
-        self._passes = [(each, compiled(each.source, dtype.name)) for each in passes(targets)]
-        self._is_wide = dtype == np.float64
+    def __init__(self, targets: Mapping[str, Value], dtype: np.dtype, of_matrices: bool):
+        found = passes(targets, of_matrices)
+        self._passes = [(each, compiled(each.source, dtype.name)) for each in found]
+        self._small = {name: value for name, value in targets.items() if value.of in (ROW, COLUMN)}
+        self._dtype, self._of_matrices = dtype, of_matrices
 
     def run(self, batch: Batch, numbers: Mapping[str, Any]) -> None:
         """Updates tensors.
@@ -176,61 +63,68 @@ class Loops:
             batch: The tensors.
             numbers: Numbers, or one for each of the tensors, by name.
         """
-        sizes = tuple(tensor.numel() for tensor in batch.weights)
+        parts = parts_of(tuple(tuple(w.shape) for w in batch.weights), self._of_matrices)
         arrays = {WEIGHT: batch.weights, GRADIENT: batch.grads, AVERAGE: batch.averages}
         arrays |= {slot_name(name): own for name, own in batch.slots.items()}
-        tensors, starts, ends = chunks(sizes)
-        first_of = np.searchsorted(tensors, np.arange(len(sizes)))
-        addresses = {name: [x.data_ptr() for x in own] for name, own in arrays.items()}
-        known = _Numbers({**numbers, "size": np.array(sizes, np.float64)})
+        numbers = {**numbers, "size": np.array([weight.numel() for weight in batch.weights])}
+        groups = [SmallValues(*each, arrays, numbers) for each in parts.alike]
         for each, loop in self._passes:
-            given = np.empty((len(each.numbers), len(sizes)))
-            for row, number in zip(given, each.numbers, strict=True):
-                row[:] = known.of(number)
-            sums = np.empty((len(each.norms), len(tensors)))
-            own = np.array([addresses[name] for name in each.arrays], np.int64)
-            _in_threads(loop, sizes, (tensors, starts, ends, own, given, sums))
-            for norm, row in zip(each.norms, sums, strict=True):
-                known.learn(norm, np.sqrt(np.add.reduceat(row, first_of)))
-        written = {name for each, _ in self._passes for name in each.written}
-        torch.autograd.graph.increment_version([x for name in written for x in arrays[name]])
+            self._run(each, loop, parts, arrays, groups)
+        written = [x for each, _ in self._passes for name in each.written for x in arrays[name]]
+        for name, value in self._small.items():
+            written += arrays[name]
+            for group in groups:
+                group.write(value, arrays[name])
+        torch.autograd.graph.increment_version(written)
+
+    def _run(
+        self,
+        each: Pass,
+        loop: Any,
+        parts: Parts,
+        arrays: Mapping[str, Sequence[Tensor]],
+        groups: Sequence[SmallValues],
+    ) -> None:
+        numbers = np.empty((len(each.numbers), len(parts.rows)))
+        for i, number in enumerate(each.numbers):
+            for group in groups:
+                numbers[i, group.places] = np.ravel(group.value(number))
+        addresses = [[x.data_ptr() for x in arrays[name]] for name in each.arrays]
+        vectors = [[g.vectors(value, self._dtype) for g in groups] for value in each.vectors]
+        means = [parts.room_for(mean) for mean in each.means]
+        addresses += [_by_place(own, groups) for own in vectors]
+        addresses += [
+            _by_place(own, groups) if mean.of == ROW else _addresses(own)
+            for own, mean in zip(means, each.means, strict=True)
+        ]
+        table = np.zeros((len(addresses), max(len(parts.rows), len(parts.tensors))), np.int64)
+        for i, known in enumerate(addresses):
+            table[i, : len(known)] = known
+        sums = np.empty((len(each.norms), len(parts.tensors)))
+        places = (parts.tensors, parts.starts, parts.ends, parts.rows, parts.columns)
+        _in_threads(loop, parts, (*places, table, numbers, sums))
+        for norm, row in zip(each.norms, sums, strict=True):
+            norms = np.sqrt(np.add.reduceat(row, parts.first))
+            for group in groups:
+                group.learn(norm, norms[group.places])
+        for mean, own in zip(each.means, means, strict=True):
+            for group, found in zip(groups, parts.sums(mean, own), strict=True):
+                group.learn_mean(mean, found)
 
 
-class _Numbers:
-    """The numbers of one update, of each tensor or of all."""
-
-    def __init__(self, given: Mapping[str, Any]):
-        self._given = given
-        self._known: dict[Value, Any] = {}
-
-    def learn(self, value: Value, number: Any) -> None:
-        """Takes what a loop has found."""
-        self._known[value] = number
-
-    def of(self, value: Value) -> Any:
-        """Returns the number that a value is."""
-        if value not in self._known:
-            if value.name == "constant":
-                number = value.arguments[0]
-            elif value.name == "number":
-                number = np.float64(self._given[value.arguments[0]])
-            else:
-                with np.errstate(all="ignore"):
-                    number = OPERATIONS[value.name].function(*map(self.of, value.arguments))
-            self._known[value] = number
-        return self._known[value]
+def _by_place(arrays: Sequence[np.ndarray], groups: Sequence[SmallValues]) -> list[int]:
+    """Returns the address of what each tensor has in the arrays of the groups."""
+    found = dict[int, int]()
+    for array, group in zip(arrays, groups, strict=True):
+        found |= zip(group.places.tolist(), _addresses(array), strict=True)
+    return [found[place] for place in range(len(found))]
 
 
-@functools.lru_cache(maxsize=64)
-def chunks(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the parts in which tensors of some sizes are updated: tensor, start, end."""
-    rows = [
-        (index, start, min(start + _CHUNK, size))
-        for index, size in enumerate(sizes)
-        for start in range(0, max(size, 1), _CHUNK)
-    ]
-    tensors, starts, ends = np.array(rows, np.int64).reshape(-1, 3).T
-    return tensors.copy(), starts.copy(), ends.copy()
+def _addresses(rows: Any) -> list[int]:
+    """Returns the addresses of rows of an array, or of some arrays."""
+    if isinstance(rows, list):
+        return [row.ctypes.data for row in rows]
+    return [rows.ctypes.data + i * rows.strides[0] for i in range(len(rows))]
 
 
 @functools.cache
@@ -240,14 +134,13 @@ def compiled(source: str, dtype: str) -> Any:
 
     real = np.dtype(dtype).type
     names = {"np": np, "carray": numba.carray, "pointer": _pointer(), "real": real}
-    names["size"] = np.dtype(dtype).itemsize
+    names |= {"size": np.dtype(dtype).itemsize, "wide": np.float64}
     exec(source, names)
     integers, table, wide = numba.int64[::1], numba.int64[:, ::1], numba.float64[:, ::1]
-    signature = numba.void(
-        numba.int64, numba.int64, integers, integers, integers, table, wide, wide
-    )
+    signature = numba.void(numba.int64, numba.int64, *[integers] * 5, table, wide, wide)
     # Sums of squares may be taken in another order, several at a time.
-    math = {"contract", "reassoc"} if "s0" in source else {"contract"}
+    has_sums = any(name in source for name in ("s0 +=", "q0 +="))
+    math = {"contract", "reassoc"} if has_sums else {"contract"}
     return numba.njit([signature], nogil=True, error_model="numpy", fastmath=math)(names["loop"])
 
 
@@ -271,18 +164,18 @@ def _pointer() -> Any:
     return pointer
 
 
-def _in_threads(loop: Any, sizes: Sequence[int], arguments: tuple) -> None:
-    """Calls a loop for all chunks, in as many threads as PyTorch has."""
-    count, threads = len(arguments[0]), torch.get_num_threads()
-    if threads == 1 or count == 1 or sum(sizes) < _ALONE:
+def _in_threads(loop: Any, parts: Parts, arguments: tuple) -> None:
+    """Calls a loop for all parts, in as many threads as PyTorch has."""
+    count, threads = len(parts.tensors), torch.get_num_threads()
+    work = parts.work
+    if threads == 1 or count == 1 or work[-1] < _ALONE:
         loop(0, count, *arguments)
         return
-    work = np.cumsum(arguments[2] - arguments[1])
     shares = np.searchsorted(work, work[-1] * np.arange(1, threads) / threads)
     bounds = [0, *(int(share) + 1 for share in shares), count]
-    parts = [(a, b) for a, b in itertools.pairwise(bounds) if a < b]
-    futures = [_pool(os.getpid(), threads).submit(loop, *part, *arguments) for part in parts[1:]]
-    loop(*parts[0], *arguments)
+    shares = [(a, b) for a, b in itertools.pairwise(bounds) if a < b]
+    futures = [_pool(os.getpid(), threads).submit(loop, *own, *arguments) for own in shares[1:]]
+    loop(*shares[0], *arguments)
     for future in futures:
         future.result()
 
@@ -310,9 +203,17 @@ def update(rule: Rule, batch: Batch, h: Numbers) -> bool:
         return False
     now = {name: _of_each(value) for name, value in vars(h).items()}
     kinds = [(n, _ANY if is_number(x) or isinstance(x, np.ndarray) else x) for n, x in now.items()]
-    form = Form(batch.maximize, batch.divisor is not None, bool(batch.averages))
+    axes = now.get("axes")
+    if axes is not None:
+        slots = _slots_of_matrices(rule, batch, h)
+    else:
+        slots = dict.fromkeys(batch.slots, ENTRY) if batch.is_of_one_size() else None
+    if slots is None:
+        return False
+    count = None if axes is None else max(axes) + 1
+    form = Form(batch.maximize, batch.divisor is not None, bool(batch.averages), count)
     try:
-        found = _loops(cast(Any, type(rule)), tuple(batch.slots), tuple(kinds), form, first.dtype)
+        found = _loops(cast(Any, type(rule)), tuple(slots.items()), tuple(kinds), form, first.dtype)
     except TypeError:  # a number that has no hash, such as a list
         return False
     if found is None:
@@ -320,6 +221,25 @@ def update(rule: Rule, batch: Batch, h: Numbers) -> bool:
     factor = 1.0 if batch.divisor is None else 1 / batch.divisor.item()
     found.run(batch, {**now, "factor": factor, "share": batch.share})
     return True
+
+
+def _slots_of_matrices(rule: Rule, batch: Batch, h: Numbers) -> dict[str, str] | None:
+    """Returns what has a value of its own in each slot of a rule that factors the last two axes.
+
+    None where it factors others, or where tensors are not contiguous.
+    """
+    count = max(h.axes) + 1
+    if min(h.axes) != count - 2 or not all(
+        x.is_contiguous() for own in batch.arrays() for x in own
+    ):
+        return None
+    if any(weight.dim() != count for weight in batch.weights):
+        return None
+    shape = tuple(range(2, 2 + count))  # of lengths that tell axes apart
+    shapes = {shape: ENTRY, shape[:-1]: ROW, (*shape[:-2], shape[-1]): COLUMN}
+    own = (slot for slot in rule.slots if slot.name in batch.slots)
+    found: dict[str, Any] = {s.name: shapes.get(tuple(s.shape_of(shape, h) or shape)) for s in own}
+    return None if None in found.values() else found
 
 
 _ANY = 1.0  # in the place of a number of which the loops do not depend
@@ -331,13 +251,18 @@ def _of_each(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def _loops(
-    rule: type[Rule], slots: tuple[str, ...], kinds: tuple, form: Form, dtype: torch.dtype
+    rule: type[Rule],
+    slots: tuple[tuple[str, str], ...],
+    kinds: tuple,
+    form: Form,
+    dtype: torch.dtype,
 ) -> Loops | None:
     kind = np.dtype(str(dtype).removeprefix("torch."))
     try:
-        return Loops(trace(rule(), dict(kinds), slots, kind, form), kind)
+        targets = trace(rule(), dict(kinds), dict(slots), kind, form)
     except (AttributeError, TypeError):  # it is no formula of each entry, or wrong: lists tell
         return None
+    return Loops(targets, kind, form.axes is not None)
 
 
 @functools.cache

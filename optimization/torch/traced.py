@@ -5,7 +5,7 @@ compute. What has no meaning entry by entry, as a product of matrices, is an `At
 """
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,21 +47,26 @@ OPERATIONS = {
 """The operations of formulas, by name."""
 
 
+ENTRY, ROW, COLUMN, ALL = "entry", "row", "column", "all"
+"""What has a value of its own: each entry, each row or column of a matrix, or the whole."""
+
+
 class Value:
-    """A value of a formula: of each entry of a variable, or one number of all of it.
+    """A value of a formula.
 
     Attributes:
         name: That of its operation; else that of what is read: "constant", "number", "read",
-            "norm".
+            "norm"; "mean", over the rows or columns of entries; "mean_of", over all rows or columns
+            of their values.
         arguments: Of what it is computed; of what is read, its name; of a constant, the number.
-        per_entry: Whether each entry has one of its own.
+        of: What has one of its own.
         turn: How many loops over the variable come before that which can compute it: the norm of
             what the first loop computes is known to the second.
     """
 
-    def __init__(self, name: str, *arguments: Any, per_entry: bool = False, turn: int = 0):
+    def __init__(self, name: str, *arguments: Any, of: str = ALL, turn: int = 0):
         self.name, self.arguments = name, arguments
-        self.per_entry, self.turn = per_entry, turn
+        self.of, self.turn = of, turn
 
     def __bool__(self) -> bool:
         raise TypeError(_IF)
@@ -78,8 +83,9 @@ class Value:
 def computed(name: str, *arguments: Any) -> Value:
     """Returns the value that an operation has for values and numbers."""
     values = [x if isinstance(x, Value) else Value("constant", float(x)) for x in arguments]
-    per_entry = any(value.per_entry for value in values)
-    return Value(name, *values, per_entry=per_entry, turn=max(value.turn for value in values))
+    kinds = {value.of for value in values} - {ALL}
+    of = ENTRY if len(kinds) > 1 else kinds.pop() if kinds else ALL
+    return Value(name, *values, of=of, turn=max(value.turn for value in values))
 
 
 def _operator(name: str, turned: bool = False) -> Callable[[Value, Any], Value]:
@@ -113,13 +119,36 @@ class _Module:
 
 
 class Traced(Arrays):
-    """What a formula calls `xp`, where its values are of this module."""
+    """What a formula calls `xp`, where its values are of this module.
 
-    def __init__(self, dtype: np.dtype):
+    Args:
+        dtype: The type of the entries.
+        axes: How many axes there are, where the last two are those of matrices.
+    """
+
+    def __init__(self, dtype: np.dtype, axes: int | None = None):
         super().__init__(_Module())
-        self._dtype = dtype
+        self._dtype, self._axes = dtype, axes
+
+    def mean(self, x: Any, axis: int, keepdims: bool = False) -> Value:
+        if self._axes is not None and x.of == ENTRY and not keepdims:
+            place = axis % self._axes - self._axes
+            if place in (-1, -2):
+                return Value("mean", x, of=ROW if place == -1 else COLUMN, turn=x.turn + 1)
+        # Rows and columns have lost an axis, and the other one of matrices is their last.
+        is_small = self._axes is not None and x.of in (ROW, COLUMN)
+        if self._axes is not None and is_small and keepdims and axis in (-1, self._axes - 2):
+            return Value("mean_of", x, of=x.of, turn=x.turn)
+        raise AttributeError("no mean of rows or columns")
+
+    def expand_dims(self, x: Any, axis: int) -> Any:
+        if self._axes is None or x.of not in (ROW, COLUMN):
+            raise AttributeError("no rows or columns")
+        return x
 
     def norm(self, x: Any, wide: bool = False) -> Value:
+        if x.of != ENTRY:
+            raise AttributeError("no norm of entries")
         return Value("norm", x, turn=x.turn + 1)  # summed in float64: no square is infinite or 0
 
     def size(self, x: Any) -> Value:
@@ -153,22 +182,24 @@ class Form(NamedTuple):
         maximizes: Whether the gradient has the other sign.
         scales: Whether the gradient is multiplied by the number "factor".
         averages: Whether an average moves by the share "share" to the new weight.
+        axes: How many axes there are, where the last two are those of matrices; None for no matter.
     """
 
     maximizes: bool = False
     scales: bool = False
     averages: bool = False
+    axes: int | None = None
 
 
 def trace(
-    rule: Rule, numbers: Mapping[str, Any], slots: Sequence[str], dtype: np.dtype, form: Form
+    rule: Rule, numbers: Mapping[str, Any], slots: Mapping[str, str], dtype: np.dtype, form: Form
 ) -> dict[str, Value]:
     """Returns what a step makes of each array that changes, by name.
 
     Args:
         rule: The rule.
         numbers: Its numbers; of those that are not 0 the values do not matter.
-        slots: The names of the slots that there are.
+        slots: The slots that there are, with what has a value of its own in them.
         dtype: The type of the entries.
         form: What is done besides.
 
@@ -177,22 +208,28 @@ def trace(
         TypeError: For an `if` on a number, and for what is no step of each entry.
     """
     known = {n: Value("number", n) if is_number(x) else x for n, x in numbers.items()}
-    h, xp = Numbers(**known), Traced(dtype)
-    arrays = [WEIGHT, GRADIENT, AVERAGE, *map(slot_name, slots)]
-    read: list[Any] = [Value("read", name, per_entry=True) for name in arrays]
-    w, g, average, *kept = read
+    h, xp = Numbers(**known), Traced(dtype, form.axes)
+    arrays = (WEIGHT, GRADIENT, AVERAGE)
+    read: list[Any] = [Value("read", name, of=ENTRY) for name in arrays]
+    w, g, average = read
+    kept = {name: Value("read", slot_name(name), of=of) for name, of in slots.items()}
     if form.scales:
         g = g * Value("number", "factor")
     if form.maximizes:
         g = -g
-    state, rate = State(dict(zip(slots, kept, strict=True))), rule.decay_before(h)
+    state, rate = State(kept), rule.decay_before(h)
     if given(rate):
         w = w * (1 - h.lr * rate)
     step = rule.step(g, w, state, h, xp)
-    if not isinstance(step, Value) or not step.per_entry:
+    if not isinstance(step, Value) or step.of != ENTRY:
         raise TypeError("the formula returns no step of each entry")
     moved = {slot_name(name): value for name, value in state.moved().items()}
     moved[WEIGHT] = w - step
     if form.averages:
         moved[AVERAGE] = average + (moved[WEIGHT] - average) * Value("number", "share")
-    return {n: x if isinstance(x, Value) else Value("constant", x) for n, x in moved.items()}
+    values = {n: x if isinstance(x, Value) else Value("constant", x) for n, x in moved.items()}
+    for name in state.moved():
+        fitting = (ENTRY, ALL) if slots[name] == ENTRY else (slots[name],)
+        if values[slot_name(name)].of not in fitting:
+            raise TypeError(f"the slot {name!r} becomes of another shape")
+    return values

@@ -39,7 +39,8 @@ def _fast(rule: Rule, batch: Batch, h: Numbers) -> None:
     if _by_kernel(rule, batch, h):
         return
     is_large = sum(weight.numel() for weight in batch.weights) > _IN_CACHE
-    in_parts = is_large and batch.weights[0].device.type == "cpu" and rule.is_elementwise(h)
+    is_cached = batch.weights[0].device.type == "cpu" and batch.is_of_one_size()
+    in_parts = is_large and is_cached and rule.is_elementwise(h)
     for part, numbers in _parts(batch, h) if in_parts else [(batch, h)]:
         _by_lists(rule, part, numbers)
 
@@ -116,20 +117,19 @@ def _step(rule: Rule, batch: Batch, h: Numbers) -> None:
 
 
 def _plain(batch: Batch) -> list[bool]:
-    """Says of each tensor whether it is dense float32 or float64, and all else laid out as it."""
+    """Says of each tensor whether it is dense float32 or float64, and all else laid out as it.
+
+    What has another shape must be contiguous.
+    """
     arrays, kind = batch.arrays(), batch.weights[0].dtype
     if kind not in (torch.float32, torch.float64):
         return [False] * len(batch.weights)
-    if all(
-        type(x) in PLAIN and x.dtype == kind and x.is_contiguous() and x.numel() == w.numel()
-        for own in arrays
-        for x, w in zip(own, arrays[0], strict=True)
-    ):
+    if all(type(x) in PLAIN and x.dtype == kind and x.is_contiguous() for a in arrays for x in a):
         return [True] * len(batch.weights)
     return [
         is_plain(w)
-        and all(x.dtype == kind and x.stride() == w.stride() for x in row)
-        and all(type(x) in PLAIN and x.shape == w.shape for x in row)
+        and all(type(x) in PLAIN and x.dtype == kind and x.shape == w.shape for x in row)
+        and all(x.stride() == w.stride() for x in row)
         for w, *row in zip(arrays[0], *arrays, strict=True)
     ]
 

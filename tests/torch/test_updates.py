@@ -16,8 +16,8 @@ from tests.torch.common import (
 )
 from tests.torch.test_base import every, made
 
-from optimization.torch import LAMB, Adam, AdamW, Lion, OptimizerFactory  # isort: skip
-from optimization.torch import loops, updates  # isort: skip
+from optimization.torch import LAMB, Adafactor, Adam, AdamW, Lion, OptimizerFactory  # isort: skip
+from optimization.torch import loops, parts, updates  # isort: skip
 
 # Each way rounds in an order of its own: some last places in each of the steps.
 TOLERANCES = {torch.float32: 1e-6, torch.float64: 1e-13}
@@ -327,6 +327,48 @@ def test_a_parameter_whose_first_gradient_comes_late():
         once.grad = torch.ones(3)
         OptimizerFactory(config_of(kind)).build_optimizer([("once", once)]).step()
         torch.testing.assert_close(late, once)
+
+
+MATRICES = {
+    "wide": (6, 70),
+    "tall": (70, 6),
+    "square": (8, 8),
+    "as wide": (6, 70),
+    "several": (2, 3, 5, 40),
+    "one of several": (1, 9, 4),
+    "bias": (40,),
+}
+
+
+@needs_numba
+@both_types
+@pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.parametrize("variant", ["paper", "hf", "torch", "keras", "optax", "t5x", "big_vision"])
+def test_factored_moments_are_loops_over_rows_and_columns(variant, momentum, dtype, monkeypatch):
+    monkeypatch.setattr(parts, "_PART", 64)  # several for most of them
+    by_loops = []
+    original = loops.update
+
+    def update(rule, batch, h):
+        done = original(rule, batch, h)
+        by_loops.append((h.axes, done))
+        return done
+
+    monkeypatch.setattr(loops, "update", update)
+    arguments = {"variant": variant, "beta1": momentum, "min_dim_size_to_factor": 2}
+    relative = variant in ("paper", "hf")
+    found = []
+    for _ in range(2):
+        initial, gradients = problem(MATRICES, steps=4)
+        params = parameters(initial, dtype)
+        optimizer = Adafactor(params.values(), None if relative else 0.01, **arguments)
+        train(optimizer, params, gradients)
+        found.append(outcome(optimizer, params))
+        if len(by_loops):
+            assert all(done for axes, done in by_loops if axes in (None, (1, 0)))
+            assert any(done for axes, done in by_loops if axes in ((1, 0), (0, 1)))
+        by_lists(monkeypatch)
+    assert_same(*found, dtype)
 
 
 @needs_numba
