@@ -185,6 +185,7 @@ class Average(AveragedModel):
         return pairs
 
 
+@torch.compiler.disable
 def _finish(optimizer: Any, args: Any, kwargs: Any) -> None:
     average = None if optimizer.average is None else optimizer.average()
     if average is not None:

@@ -22,6 +22,7 @@ from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
 from optimization.schedules.steps import telling_steps
 from optimization.torch import fused
+from optimization.torch.compiled import compile_step
 from optimization.torch.ema import Average
 from optimization.torch.extended import extended
 from optimization.torch.gradients import GradientRules
@@ -39,6 +40,7 @@ from optimization.torch.schedule import (
     set_rate,
     set_scheduled,
 )
+from optimization.torch.schedule_free import ScheduleFree
 
 
 class OptimizerFactory:
@@ -99,6 +101,7 @@ class OptimizerFactory:
         capturable: bool = False,
         differentiable: bool = False,
         master_weights: bool = True,
+        compile: bool = False,
     ) -> Optimizer:
         """Builds the optimizer.
 
@@ -117,15 +120,19 @@ class OptimizerFactory:
             master_weights: Whether weights in float16 and bfloat16 are updated through float32
                 copies, which their state has under `master`; otherwise as the class does, and
                 steps that are small beside the weights are lost.
+            compile: Whether `torch.compile` compiles the steps, once for all rates; on CUDA, with
+                `capturable`, as CUDA graphs.
 
         Returns:
             A `torch.optim.Optimizer`, of torch's own class where torch has the algorithm. Its rate
             is that of step 0 until a scheduler changes it.
 
         Raises:
-            ValueError: For rules or lists of patterns that match no parameter, or an option that
-                the optimizer's class does not have.
+            ValueError: For rules or lists of patterns that match no parameter, an option that the
+                optimizer's class does not have, or `compile` where steps are not compiled.
         """
+        if compile:
+            self._check_compilable()
         parameters = named_parameters(model)
         flags = {"maximize": maximize, "capturable": capturable, "differentiable": differentiable}
         options = {"foreach": foreach, "fused": fused, **{k: v or None for k, v in flags.items()}}
@@ -145,7 +152,7 @@ class OptimizerFactory:
         if self._follows_metric:
             for group in groups:
                 group["first_lr"] = group["lr"]
-        algorithms = self._algorithms(options, groups, master_weights)
+        algorithms = self._algorithms(options, groups, master_weights, compile)
         cls, arguments = algorithms[DEFAULT].cls, algorithms[DEFAULT].arguments
         if len(algorithms) > 1:
             cls, arguments = MixedOptimizer, {"algorithms": algorithms}
@@ -161,10 +168,27 @@ class OptimizerFactory:
         for group in optimizer.param_groups:
             curves = self._parts[self._part_of(group)].recipe.schedules
             group.update({name: function(0) for name, function in curves.items()})
+        if compile:
+            compile_step(optimizer, capturable)
         return optimizer
 
+    def _check_compilable(self) -> None:
+        for part in self._parts.values():
+            scheduled = [*part.schedules, *part.recipe.schedules]
+            if scheduled:
+                raise ValueError(
+                    f"Argument `compile`: `{scheduled[0]}` follows a schedule, and each of its "
+                    "values would be compiled in; leave it out"
+                )
+            if issubclass(part.recipe.cls, ScheduleFree):
+                raise ValueError(f"Argument `compile`: {part.type} counts in groups; leave it out")
+
     def _algorithms(
-        self, options: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], has_masters: bool
+        self,
+        options: Mapping[str, Any],
+        groups: Sequence[Mapping[str, Any]],
+        has_masters: bool,
+        compile: bool,
     ) -> dict[str, Algorithm]:
         algorithms = {}
         for label, (kind, section, recipe, _) in self._parts.items():
@@ -173,7 +197,12 @@ class OptimizerFactory:
             arguments = {"lr": rate, **recipe.arguments, **options}
             own = [p for g in groups if self._part_of(g) == label for _, p in g["params"]]
             exact = has_masters or not any(p.dtype in LOW_PRECISION for p in own)
-            if exact and not options.keys() - {"maximize"} and fused.is_usual(recipe.cls, own):
+            if (
+                exact
+                and not compile
+                and not options.keys() - {"maximize"}
+                and fused.is_usual(recipe.cls, own)
+            ):
                 arguments["fused"] = True
             algorithms[label] = Algorithm(kind, recipe.cls, arguments)
         return algorithms

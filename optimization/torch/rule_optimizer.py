@@ -189,7 +189,9 @@ class RuleOptimizer(ExactState):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        divisor, self.gradient_divisor = self.gradient_divisor, None
+        divisor = self.gradient_divisor
+        if divisor is not None:  # torch.compile takes no change before it has the parameters
+            self.gradient_divisor = None
         if self.average is not None and not torch.compiler.is_compiling():
             average = self.average()
             if average is not None:
@@ -264,6 +266,8 @@ class RuleOptimizer(ExactState):
         h, rule = self.numbers(group, dict(own)), self.rule
         h.t = group["k"] if rule.shared else together(_numbers(steps))
         h.done = h.t - 1
+        if isinstance(h.lr, Tensor):  # which torch.compile has not times lists
+            h.lr = together([h.lr] * len(params))
         pairs = zip(self.slots, states, strict=True)
         slots = {slot.name: state for slot, state in pairs if slot.native in keys}
         average = None if self.average is None else self.average()

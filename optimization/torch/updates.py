@@ -9,7 +9,7 @@ from optimization.rules.rule import Numbers, Rule, given, not_the_step
 from optimization.torch import loops
 from optimization.torch.functions import FUNCTIONS, ListState
 from optimization.torch.gradients import divide
-from optimization.torch.lists import PLAIN, Batch, Tensors, for_each, is_plain, together
+from optimization.torch.lists import PLAIN, Batch, Tensors, as_plain, for_each, is_plain, together
 
 _FUSED = ("cpu", "cuda")  # where torch has its kernel of Adam
 _ADAM = ("momentum", "velocity", "velocity_hat")  # the slots, in the order of its arguments
@@ -104,7 +104,7 @@ def _step(rule: Rule, batch: Batch, h: Numbers) -> None:
     """Updates weights and their state, all tensors in each operation of the formula."""
     weights, rate = batch.weights, rule.decay_before(h)
     if given(rate):
-        torch._foreach_mul_(weights, 1 - h.lr * rate)
+        torch._foreach_mul_(weights, as_plain(1 - h.lr * rate))
     state = ListState(batch.slots)
     moved = rule.step(Tensors(batch.grads), Tensors(weights), state, h, FUNCTIONS)
     if not isinstance(moved, Tensors):

@@ -95,7 +95,7 @@ def test_parts_are_of_torchs_classes_where_torch_has_the_algorithm():
     assert isinstance(optimizer.parts["default"], torch.optim.SGD)
     assert isinstance(optimizer.parts["head"], torch.optim.AdamW)
     assert [g["optimizer_type"] for g in optimizer.param_groups] == ["sgd_torch", "adam"]
-    assert str(optimizer).startswith("MixedOptimizer(default=SGD(momentum=0.9), head=AdamW(")
+    assert str(optimizer).startswith("MixedOptimizer(default=SGD(momentum=0.9, fused=True), head")
 
 
 @pytest.mark.parametrize(
