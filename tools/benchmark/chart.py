@@ -10,6 +10,7 @@ from tools.benchmark.turns import Result
 from tools.benchmark.variants import VARIANTS
 
 _HEIGHT = 0.22  # of a bar, in inches
+_OURS, _OTHERS = "#1f6f8b", "#b8bec4"
 
 
 def draw(results: Sequence[Result], path: pathlib.Path) -> None:
@@ -38,19 +39,20 @@ def draw(results: Sequence[Result], path: pathlib.Path) -> None:
         axis.set_title(variant, fontsize=9, loc="left")
     for axis in axes[len(panels) :]:
         axis.remove()
-    scale = "time of an update / time of a += b on as many numbers; dashed: what its bytes take"
-    figure.supxlabel(f"{results[0].parameter_list}: {scale}", fontsize=9)
+    figure.suptitle(f"{results[0].parameter_list}: dark bars are of this project", fontsize=10)
+    scale = "time of an update, in times of a += b on as many numbers"
+    figure.supxlabel(f"{scale}; dashed: what the update's own bytes take", fontsize=9)
     figure.savefig(path, dpi=120)
 
 
 def _panel(axis: object, results: Sequence[Result]) -> None:
     ordered = sorted(results, key=lambda result: result.to_add, reverse=True)
     names = [result.contestant + ("" if result.agrees else " (differs)") for result in ordered]
-    colors = ["#c0392b" if CONTESTANTS[r.contestant].ours else "#7f8c8d" for r in ordered]
+    colors = [_OURS if CONTESTANTS[r.contestant].ours else _OTHERS for r in ordered]
     widths = [result.to_add for result in ordered]
     bars = axis.barh(names, widths, color=colors)
     axis.bar_label(bars, [f"{r.to_add:.2f}  ({r.median:.1f} ms)" for r in ordered], fontsize=7)
     axis.axvline(VARIANTS[results[0].variant].bytes_per_parameter / BYTES, ls="--", c="black", lw=1)
-    axis.margins(x=0.2)
+    axis.set_xlim(0, 1.45 * max(widths))  # labels are inside
     axis.tick_params(labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)

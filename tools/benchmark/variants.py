@@ -6,7 +6,7 @@ EXCLUDED = ("layer_norm", "bias")
 """What has no weight decay, where something is excluded from it."""
 
 BETA_1, BETA_2, MOMENTUM, WEIGHT_DECAY, CLIP_NORM = 0.9, 0.999, 0.9, 0.01, 1.0
-LION_BETA_2 = 0.99
+LION_BETA_2, RHO, ACCUMULATOR, MOMENTUM_DECAY = 0.99, 0.9, 0.1, 0.004
 TRUST_COEFFICIENT = 0.001
 EPSILON = 1e-10  # so small that it does not matter to which root it is added
 EMA_DECAY = 0.9  # so that a few steps tell whether an average is right
@@ -20,7 +20,7 @@ class Variant:
 
     Attributes:
         name: What it is called.
-        algorithm: `adamw`, `lamb`, `lars`, `adafactor`, `sgd` or `lion`.
+        algorithm: Such as `adamw`, a type of this project.
         learning_rate: Such that weights move by a thousandth of themselves or more in a step.
         passes: What an update must at least read and write, pass after pass, where a tensor is
             too large for the caches: weights w, gradients g, moments m and v, momentum v,
@@ -91,5 +91,9 @@ VARIANTS = {
         Variant("adafactor", "adafactor", 1e-2, (("g", ""), ("g w", ""), ("g w", "w"))),
         Variant("sgd_momentum", "sgd", 1e-2, (("g v w", "v w"),)),
         Variant("lion", "lion", 1e-3, (("g m w", "m w"),)),
+        Variant("nadam", "nadam", 1e-3, (_ADAM,)),
+        Variant("adamax", "adamax", 1e-3, (_ADAM,)),
+        Variant("adagrad", "adagrad", 1e-2, (("g v w", "v w"),)),
+        Variant("rmsprop", "rmsprop", 1e-3, (("g v w", "v w"),)),
     )
 }

@@ -90,13 +90,7 @@ CONTESTANTS = {
         ours=True,
     ),
     "ours-torch": Entry(
-        "pytorch:ProjectTorch", "`optimization.torch`, with torch's defaults", ours=True
-    ),
-    "ours-torch-foreach": Entry(
-        "pytorch:ProjectTorch", "the same, `foreach=True`", {"foreach": True}, ours=True
-    ),
-    "ours-torch-fused": Entry(
-        "pytorch:ProjectTorch", "the same, `fused=True`", {"fused": True}, ours=True
+        "pytorch:ProjectTorch", "`optimization.torch`, averages in the step", ours=True
     ),
     "ours-jax": Entry(
         "jax_optax:ProjectJax",
@@ -109,6 +103,10 @@ CONTESTANTS = {
     ),
     "torch-foreach": Entry("pytorch:Torch", "torch.optim, `foreach=True`", {"path": "foreach"}),
     "torch-fused": Entry("pytorch:Torch", "torch.optim, `fused=True`", {"path": "fused"}),
+    "timm": Entry("pytorch:Package", "timm's optimizers for PyTorch", {"name": "timm"}),
+    "pytorch-optimizer": Entry(
+        "pytorch:Package", "those of pytorch_optimizer", {"name": "pytorch_optimizer"}
+    ),
     "optax": Entry("jax_optax:Optax", "optax in `jax.jit`, weights and state donated"),
     "garden": Entry("garden:Garden", "TensorFlow Model Garden, legacy optimizers, `tf.function`"),
     "garden-jit": Entry("garden:Garden", "the same, compiled by XLA", {"jit_compile": True}),

@@ -5,6 +5,7 @@ from typing import Any
 import optimization
 from tools.benchmark.contestants import UnsupportedError
 from tools.benchmark.variants import (
+    ACCUMULATOR,
     BETA_1,
     BETA_2,
     CLIP_NORM,
@@ -13,6 +14,8 @@ from tools.benchmark.variants import (
     EXCLUDED,
     LION_BETA_2,
     MOMENTUM,
+    MOMENTUM_DECAY,
+    RHO,
     TRUST_COEFFICIENT,
     Variant,
 )
@@ -25,6 +28,10 @@ _SECTIONS: dict[str, dict[str, Any]] = {
     "adafactor": {"variant": "keras"},
     "sgd": {"momentum": MOMENTUM},
     "lion": {"beta_1": BETA_1, "beta_2": LION_BETA_2},
+    "nadam": {**_ADAM, "momentum_decay": MOMENTUM_DECAY},
+    "adamax": _ADAM,
+    "adagrad": {"initial_accumulator_value": ACCUMULATOR, "epsilon": EPSILON},
+    "rmsprop": {"rho": RHO, "epsilon": EPSILON},
 }
 
 
@@ -33,7 +40,6 @@ def config(
     *,
     jit_compile: bool | None = None,
     accumulates: bool = True,
-    torch_form: bool = False,
 ) -> optimization.OptimizationConfig:
     """Returns the config of a variant.
 
@@ -41,14 +47,11 @@ def config(
         variant: The variant.
         jit_compile: The section's field of that name; None for its default.
         accumulates: Whether the optimizer accumulates gradients, where the variant says so.
-        torch_form: Whether AdamW's epsilon is where torch.optim.AdamW has it.
 
     Raises:
         UnsupportedError: If `jit_compile` is given and the section has no such field.
     """
     section = dict(_SECTIONS[variant.algorithm])
-    if torch_form and variant.algorithm == "adamw":
-        section["epsilon_placement"] = "corrected"
     if variant.weight_decay:
         section["weight_decay_rate"] = variant.weight_decay
     if variant.exclude:

@@ -12,6 +12,7 @@ import optimization
 from tools.benchmark.contestants import UnsupportedError
 from tools.benchmark.lists import Parameter
 from tools.benchmark.variants import (
+    ACCUMULATOR,
     BETA_1,
     BETA_2,
     CLIP_NORM,
@@ -20,6 +21,7 @@ from tools.benchmark.variants import (
     EXCLUDED,
     LION_BETA_2,
     MOMENTUM,
+    RHO,
     TRUST_COEFFICIENT,
     Variant,
 )
@@ -74,6 +76,12 @@ def _transformation(variant: Variant, decays: dict[str, bool]) -> optax.Gradient
         result = optax.sgd(rate, momentum=MOMENTUM)
     elif variant.algorithm == "lion":
         result = optax.lion(rate, b1=BETA_1, b2=LION_BETA_2, weight_decay=0.0)
+    elif variant.algorithm == "adamax":
+        result = optax.adamax(rate, **adam)
+    elif variant.algorithm == "adagrad":
+        result = optax.adagrad(rate, initial_accumulator_value=ACCUMULATOR, eps=EPSILON)
+    elif variant.algorithm == "rmsprop":
+        result = optax.rmsprop(rate, decay=RHO, eps=EPSILON)
     else:
         raise UnsupportedError(f"optax has no {variant.algorithm}")
     if variant.clip:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tools.benchmark.contestants import UnsupportedError, tensorflow_loop
 from tools.benchmark.lists import Parameter
 from tools.benchmark.variants import (
+    ACCUMULATOR,
     BETA_1,
     BETA_2,
     CLIP_NORM,
@@ -18,6 +19,7 @@ from tools.benchmark.variants import (
     EXCLUDED,
     LION_BETA_2,
     MOMENTUM,
+    RHO,
     Variant,
 )
 
@@ -28,6 +30,9 @@ _OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "adafactor": ("Adafactor", {}),
     "sgd": ("SGD", {"momentum": MOMENTUM}),
     "lion": ("Lion", {"beta_1": BETA_1, "beta_2": LION_BETA_2}),
+    "adamax": ("Adamax", _ADAM),
+    "adagrad": ("Adagrad", {"initial_accumulator_value": ACCUMULATOR, "epsilon": EPSILON}),
+    "rmsprop": ("RMSprop", {"rho": RHO, "epsilon": EPSILON}),
 }
 
 

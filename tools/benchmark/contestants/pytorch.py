@@ -1,5 +1,7 @@
 """torch.optim's optimizers, and this project's on PyTorch."""
 
+import importlib
+import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +13,18 @@ import optimization
 from tools.benchmark.contestants import UnsupportedError
 from tools.benchmark.lists import Parameter
 from tools.benchmark.variants import (
+    ACCUMULATOR,
     BETA_1,
     BETA_2,
     CLIP_NORM,
     EMA_DECAY,
     EPSILON,
     EXCLUDED,
+    LION_BETA_2,
     MOMENTUM,
+    MOMENTUM_DECAY,
+    RHO,
+    TRUST_COEFFICIENT,
     Variant,
 )
 
@@ -48,29 +55,72 @@ class Torch:
         return _Update(tensors, module, optimizer, average, variant.accumulation, clip_norm)
 
     def _optimizer(self, variant: Variant) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-        if variant.algorithm == "adafactor" and self._path == "foreach":
-            return torch.optim.Adafactor, {"foreach": True}
-        arguments = {self._path: True}
-        if variant.algorithm == "adamw":
-            betas = (BETA_1, BETA_2)
-            return torch.optim.AdamW, {"betas": betas, "eps": EPSILON, **arguments}
-        if variant.algorithm == "sgd":
-            return torch.optim.SGD, {"momentum": MOMENTUM, **arguments}
-        raise UnsupportedError(f"torch.optim has no {variant.algorithm}, {self._path}")
+        path = {self._path: True}
+        kinds = {**_CLASSES, "adafactor": ("Adafactor", {})}
+        name, arguments = kinds.get(variant.algorithm, ("", {}))
+        cls = getattr(torch.optim, name, None)
+        if cls is None or (self._path == "fused" and name not in _FUSED):
+            raise UnsupportedError(f"torch.optim has no {variant.algorithm}, {self._path}")
+        return cls, {**arguments, **path}
+
+
+_BETAS = {"betas": (BETA_1, BETA_2), "eps": EPSILON}
+_FUSED = ("AdamW", "SGD", "Adagrad")
+_CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
+    "adamw": ("AdamW", _BETAS),
+    "sgd": ("SGD", {"momentum": MOMENTUM}),
+    "nadam": ("NAdam", {**_BETAS, "momentum_decay": MOMENTUM_DECAY}),
+    "adamax": ("Adamax", _BETAS),
+    "adagrad": ("Adagrad", {"initial_accumulator_value": ACCUMULATOR, "eps": EPSILON}),
+    "rmsprop": ("RMSprop", {"alpha": RHO, "eps": EPSILON}),
+}
+_OF_PACKAGES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "timm": {
+        "lamb": ("Lamb", {**_BETAS, "max_grad_norm": None}),
+        "lars": ("Lars", {"momentum": MOMENTUM, "trust_coeff": TRUST_COEFFICIENT}),
+        "lion": ("Lion", {"betas": (BETA_1, LION_BETA_2)}),
+        "adafactor": ("Adafactor", {"scale_parameter": True}),
+    },
+    "pytorch_optimizer": {
+        "lamb": ("Lamb", {**_BETAS, "max_grad_norm": 0.0}),
+        "lars": ("LARS", {"momentum": MOMENTUM, "trust_coefficient": TRUST_COEFFICIENT}),
+        "lion": ("Lion", {"betas": (BETA_1, LION_BETA_2)}),
+        "adafactor": ("AdaFactor", {"betas": (None, BETA_2), "relative_step": False}),
+        "adamax": ("AdaMax", _BETAS),
+    },
+}
+
+
+class Package(Torch):
+    """The optimizers of a package for PyTorch.
+
+    Args:
+        name: `timm` or `pytorch_optimizer`.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__("foreach")
+        self._name = name
+        self._module = importlib.import_module({"timm": "timm.optim"}.get(name, name))
+
+    def versions(self) -> dict[str, str]:
+        """Returns the versions of the package and of PyTorch."""
+        return {self._name: importlib.metadata.version(self._name), **super().versions()}
+
+    def _optimizer(self, variant: Variant) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        found = _OF_PACKAGES[self._name].get(variant.algorithm)
+        if found is None:
+            raise UnsupportedError(f"{self._name} has no {variant.algorithm} that torch has not")
+        return getattr(self._module, found[0]), found[1]
 
 
 class ProjectTorch:
-    """This project's factory on PyTorch.
+    """This project's factory on PyTorch."""
 
-    Args:
-        options: Options of `build_optimizer`.
-    """
-
-    def __init__(self, **options: bool) -> None:
+    def __init__(self) -> None:
         from optimization import torch as native
 
         self._factory = native.OptimizerFactory
-        self._options = options
 
     def versions(self) -> dict[str, str]:
         """Returns the versions of the project and of PyTorch."""
@@ -82,14 +132,15 @@ class ProjectTorch:
 
         module = _module(tensors)
         try:
-            # In PyTorch the loop accumulates; and torch's own classes alone are fused.
-            form = bool(self._options.get("fused"))
-            factory = self._factory(config(variant, accumulates=False, torch_form=form))
-            optimizer = factory.build_optimizer(module, **self._options)
+            # In PyTorch the loop accumulates.
+            factory = self._factory(config(variant, accumulates=False))
+            optimizer = factory.build_optimizer(module)
         except (optimization.ConfigError, ValueError) as error:
             raise UnsupportedError(str(error)) from error
-        average = factory.build_ema(module) if variant.ema else None
-        return _Update(tensors, module, optimizer, average, variant.accumulation, None)
+        average = factory.build_ema(module, optimizer, in_step=True) if variant.ema else None
+        update = _Update(tensors, module, optimizer, None, variant.accumulation, None)
+        update.kept_average = average
+        return update
 
 
 def _module(tensors: Sequence[Parameter]) -> torch.nn.Module:
@@ -122,6 +173,7 @@ class _Update:
         self._weights = list(module.parameters())
         self._optimizer = optimizer
         self._average = average
+        self.kept_average: AveragedModel | None = None  # one that the optimizer moves
         self._accumulation = accumulation
         self._clip_norm = clip_norm
         self._calls = 0
@@ -165,15 +217,15 @@ class _Update:
         return [weight.detach().numpy() for weight in self._weights]
 
     def averages(self) -> list[np.ndarray] | None:
-        if self._average is None:
-            return None
-        return [weight.detach().numpy() for weight in self._average.module.parameters()]
+        average = self._average or self.kept_average
+        return None if average is None else [w.detach().numpy() for w in average.parameters()]
 
     def state_bytes(self) -> int:
         values = [v for state in self._optimizer.state.values() for v in state.values()]
         tensors = [value for value in values if isinstance(value, torch.Tensor)]
-        if self._average is not None:
-            tensors += self._average.module.parameters()
+        average = self._average or self.kept_average
+        if average is not None:
+            tensors += average.parameters()
         if self._accumulation > 1:
             tensors += [weight.grad for weight in self._weights]
         return sum(tensor.nbytes for tensor in tensors)
