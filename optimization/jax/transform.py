@@ -265,6 +265,8 @@ class _Work:
             kept = {n: values[place] for n, values in slots.items() if _exists(values[place])}
             h = leaf.numbers({**now[part.label], **shared.get(part.label, {})}, w.dtype)
             update, moved = _step(part.rule, g, w, kept, h)
+            if part.rule.declared("steps_first") and w.size:
+                _, moved = _step(part.rule, g + _zero_after(w + update), w, kept, h)
             updates.append(update)
             for name, value in moved.items():
                 slots[name][place] = value.astype(kept[name].dtype)
@@ -325,6 +327,12 @@ def _step(
     else:
         update = -rule.step(g, w, state, h, FUNCTIONS)
     return jnp.broadcast_to(update, w.shape), state.moved()
+
+
+def _zero_after(x: jax.Array) -> jax.Array:
+    """Returns 0, once an array is computed."""
+    zero = 0 * x.ravel()[0]
+    return jnp.where(zero == 0, zero, 0)  # and not NaN
 
 
 def _exists(value: Any) -> bool:

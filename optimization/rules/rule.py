@@ -123,6 +123,8 @@ class Rule(BaseOptimizerConfig):
     slots: ClassVar[tuple[Slot, ...]] = ()  # two of one name are for different variables
     shared: ClassVar[tuple[Slot, ...]] = ()  # what is kept once, scalars: `prepare` moves them
     elementwise: ClassVar[bool] = False  # whether a step of each entry depends on that entry alone
+    # Whether the step is of the state before it moves: XLA would copy that, to move it first.
+    steps_first: ClassVar[bool] = False
     formula_parts: ClassVar[tuple[str, ...]] = ("step",)  # the methods that are the formula
     goes_by_model: ClassVar[bool] = False  # whether `all_settings` needs all variables, in order
     argument_order: ClassVar[tuple[str, ...]] = ()  # of the first, where it is not the fields'
