@@ -42,7 +42,7 @@ REFUSED = {
         "it, before each `step()`"
     ),
     "max_consecutive_nonfinite": "is not there natively: `torch.amp.GradScaler` skips such steps",
-    "jit_compile": "is for XLA; in PyTorch it is `torch.compile(optimizer.step)`",
+    "jit_compile": "is for XLA; in PyTorch it is `build_optimizer(model, compile=True)`",
     "loss_scale_factor": "is `torch.amp.GradScaler(init_scale=...)` in PyTorch",
     "ema_overwrite_frequency": (
         "is the training loop's in PyTorch: copy the average's parameters into the model"
