@@ -285,6 +285,11 @@ class Rule(BaseOptimizerConfig):
         """Returns what a parameter of PyTorch's has of its own, beside what its group has."""
         return {}
 
+    @classmethod
+    def knows_shapes(cls) -> bool:
+        """Says whether `shape_settings` returns anything."""
+        return cls.shape_settings is not Rule.shape_settings
+
     def moves_by_gradient_alone(self, h: Numbers) -> bool:
         """Says whether a step is linear in the gradient: rows that were not looked up stay then."""
         return False

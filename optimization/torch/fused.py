@@ -39,6 +39,7 @@ def made_ready(optimizer: Any, divisor: Tensor | None) -> Iterator[None]:
     they divide gradients by; None for 1.
     """
     replaced = []
+    count = sum(len(group["params"]) for group in optimizer.param_groups)
     for group in optimizer.param_groups if not torch.compiler.is_compiling() else ():
         if not group.get("fused"):
             continue
@@ -46,13 +47,17 @@ def made_ready(optimizer: Any, divisor: Tensor | None) -> Iterator[None]:
         if any(p.grad.is_sparse for p in params):
             group["fused"] = False
             continue
+        grads = [p.grad for p in params]
+        if not all(map(Tensor.is_contiguous, [*params, *grads])):
+            for p in params:
+                if p.grad.stride() != p.stride():
+                    replaced.append((p, p.grad))
+                    p.grad = laid_out_as(p.grad, p)
         for p in params:
-            if p.grad.stride() != p.stride():
-                replaced.append((p, p.grad))
-                p.grad = laid_out_as(p.grad, p)
             if p.dim() > 3:  # a model may have changed the layout of its kernels
                 lay_out_state(optimizer.state.get(p, {}), p)
-        if isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
+        has_momentum = isinstance(optimizer, torch.optim.SGD) and group["momentum"]
+        if has_momentum and len(optimizer.state) < count:
             _start_momentum(optimizer, params)
     if divisor is not None:
         optimizer.grad_scale = divisor.to(torch.float32)

@@ -32,6 +32,11 @@ def number(value: Any) -> Any:
     return value
 
 
+def are_alike(tensors: Sequence[Tensor]) -> bool:
+    """Says whether there are tensors, and all of one device and dtype."""
+    return len({x.device for x in tensors}) == 1 == len({x.dtype for x in tensors})
+
+
 def batches(
     lists: Sequence[Sequence[Any]],
     kinds: Sequence[Any] | None = None,
@@ -41,6 +46,9 @@ def batches(
 
     The tensors are the first of the lists. With `foreach=False` each is by itself.
     """
+    if foreach is not False and len({*kinds} if kinds else ()) < 2 and are_alike(lists[0]):
+        yield [[*items] for items in lists]
+        return
     indices: dict[Any, list[int]] = {}
     for index, tensor in enumerate(lists[0]):
         together = (tensor.device, tensor.dtype, None if kinds is None else kinds[index])
@@ -69,6 +77,11 @@ def is_plain(x: Tensor) -> bool:
         for layout, dimensions in _LAYOUTS.items()
         if dimensions in (None, x.dim())
     )
+
+
+def are_contiguous(tensors: Sequence[Tensor], dtype: torch.dtype) -> bool:
+    """Says whether all tensors are contiguous, and of a dtype."""
+    return {x.dtype for x in tensors} == {dtype} and all(map(Tensor.is_contiguous, tensors))
 
 
 class Batch(NamedTuple):

@@ -103,8 +103,8 @@ class ThroughCopies(ExactState):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes one step, as every optimizer does."""
-        params = (p for group in self.param_groups for p in group["params"])
-        if any(self.has_master(parameter) for parameter in params):
+        dtypes = {p.dtype for group in self.param_groups for p in group["params"]}
+        if self.master_weights and not dtypes.isdisjoint(LOW_PRECISION):
             return self._step_through_copies(closure)
         return self._fused_step(closure)
 

@@ -16,9 +16,10 @@ from optimization.torch.functions import FUNCTIONS
 from optimization.torch.lists import Batch, batches, number, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
 from optimization.torch.texts import optimizer_text
-from optimization.torch.updates import update
+from optimization.torch.updates import counted, update
 
 _FLOAT32_END = 2.0**128  # what float32 holds is below
+_USUAL = (torch.float32, torch.float64)  # dtypes of parameters that are updated as they are
 _MISSPELLED = 0.8  # how alike a name of the user's own and that of a setting may not be
 
 
@@ -215,23 +216,37 @@ class RuleOptimizer(ExactState):
         counts, and the state of each slot, None where there is none. A kind is the keys of the
         slots that there are, and what `kind_of` returned.
         """
-        known: dict[Any, tuple[tuple[str, ...], Any]] = {}
+        is_one_kind = type(self).kind_of is RuleOptimizer.kind_of and not self.rule.knows_shapes()
+        known: dict[Any, tuple[Any, list[str | None]]] = {}
         kinds, rows = [], []
+        self._start_counts(group["params"])
         for parameter in group["params"]:
-            if parameter.grad is None:
+            gradient = parameter.grad
+            if gradient is None:
                 continue
-            own = self.kind_of(parameter, group)
+            own = () if is_one_kind else self.kind_of(parameter, group)
             if own not in known:
-                known[own] = (tuple(slot.native for slot in self.slots_of(group, own)), own)
-            keys, _ = kind = known[own]
-            state = self._state_to_update(parameter, group)
-            weight = state[MASTER] if self.has_master(parameter) else parameter
-            kept = [state[s.native] if s.native in keys else None for s in self.slots]
-            rows.append((parameter, weight, parameter.grad, state["step"], *kept))
+                keys = tuple(slot.native for slot in self.slots_of(group, own))
+                places = [slot.native if slot.native in keys else None for slot in self.slots]
+                known[own] = ((keys, own), places)
+            kind, places = known[own]
+            state, weight = self.state[parameter], parameter
+            if len(state) < 2 or gradient.is_sparse or parameter.dtype not in _USUAL:
+                state = self._state_to_update(parameter, group)
+                weight = state[MASTER] if self.has_master(parameter) else parameter
+            kept = [None if key is None else state[key] for key in places]
+            rows.append((parameter, weight, gradient, state["step"], *kept))
             kinds.append(kind)
         for filled, column in zip(lists, zip(*rows, strict=True), strict=bool(rows)):
             filled.extend(column)
         return tuple(kinds)
+
+    def _start_counts(self, params: Sequence[Tensor]) -> None:
+        """Makes counts of parameters that have none: numbers of one tensor, which is counted up."""
+        new = [p for p in params if p.grad is not None and not self.state.get(p)]
+        counts = torch.zeros(len(new), dtype=torch.float64)
+        for index, parameter in enumerate(new):
+            self.state[parameter]["step"] = counts[index]
 
     def _state_to_update(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         """Returns the state of a parameter; makes it at the first update."""
@@ -240,8 +255,7 @@ class RuleOptimizer(ExactState):
             what = "sparse gradients" if is_sparse else "complex parameters"
             raise RuntimeError(f"{type(self).__name__} does not support {what}")
         state = self.state[parameter]
-        if not state:
-            state["step"] = torch.tensor(0.0, dtype=torch.float64)
+        if state.keys() == {"step"}:
             state.update(self.initial_state(parameter, group))
         if self.has_master(parameter) and MASTER not in state:
             state[MASTER] = parameter.detach().float()
@@ -262,9 +276,9 @@ class RuleOptimizer(ExactState):
                 for weight, parameter in zip(weights, params, strict=True)
             ]
             grads = [gradient.float() for gradient in grads]
-        torch._foreach_add_(steps, 1)
+        counts = counted(steps)
         h, rule = self.numbers(group, dict(own)), self.rule
-        h.t = group["k"] if rule.shared else together(_numbers(steps))
+        h.t = group["k"] if rule.shared else together(counts)
         h.done = h.t - 1
         if isinstance(h.lr, Tensor):  # which torch.compile has not times lists
             h.lr = together([h.lr] * len(params))
@@ -330,10 +344,6 @@ class RuleOptimizer(ExactState):
         self.rule.prepare(shared, h, FUNCTIONS)
         group["k"] += 1
         self.keep_shared(group, shared)
-
-
-def _numbers(steps: list[Tensor]) -> list[Any]:
-    return steps if torch.compiler.is_compiling() else torch.stack(steps).tolist()
 
 
 def zeros_like(parameter: Tensor, shape: Sequence[int] | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """How tensors are updated by a rule: by a kernel of torch, by compiled loops, or as lists."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,11 +10,38 @@ from optimization.rules.rule import Numbers, Rule, given, not_the_step
 from optimization.torch import loops
 from optimization.torch.functions import FUNCTIONS, ListState
 from optimization.torch.gradients import divide
-from optimization.torch.lists import PLAIN, Batch, Tensors, as_plain, for_each, is_plain, together
+from optimization.torch.lists import (
+    PLAIN,
+    Batch,
+    Scalars,
+    Tensors,
+    are_contiguous,
+    as_plain,
+    for_each,
+    is_plain,
+    together,
+)
 
 _FUSED = ("cpu", "cuda")  # where torch has its kernel of Adam
 _ADAM = ("momentum", "velocity", "velocity_hat")  # the slots, in the order of its arguments
 _IN_CACHE = 2**18  # how many entries of each list are updated at once, on a processor
+
+
+def counted(steps: list[Tensor]) -> list[Any]:
+    """Counts one more, and returns the counts; tensors where torch compiles."""
+    if torch.compiler.is_compiling():
+        torch._foreach_add_(steps, 1)
+        return steps
+    whole = steps[0]._base
+    are_all = whole is not None and whole.dim() == 1 and whole.numel() == len(steps)
+    if whole is not None and are_all and all(step._base is whole for step in steps):
+        whole.add_(1)
+    else:
+        torch._foreach_add_(steps, 1)
+        whole = torch.stack(steps)
+    counts = whole.tolist()
+    is_one = counts.count(counts[0]) == len(counts)
+    return counts if is_one else torch.stack(steps).tolist()  # in their order
 
 
 def update(rule: Rule, batch: Batch, h: Numbers) -> None:
@@ -70,19 +98,20 @@ def _by_torch(rule: Rule, batch: Batch, h: Numbers) -> bool:
         if first.dtype != torch.float32:  # it is float32 for the kernel
             return False
         divisor = divisor.to(first.device, torch.float32)
-    places: dict[float, list[int]] = {}
-    for index, count in enumerate(for_each(h.t, len(batch.weights))):
-        places.setdefault(count, []).append(index)
-    for count, own in places.items():
+    parts = [(batch, h.t)]
+    if isinstance(h.t, Scalars):
+        counts = h.t.values
+        places = {t: [i for i, count in enumerate(counts) if count == t] for t in {*counts}}
+        parts = [(_of_some(batch, own), t) for t, own in places.items()]
+    for part, count in parts:
         numbers = rule.kernel_arguments(Numbers(**{**vars(h), "t": count}), FUNCTIONS)
         if numbers is None:  # as it is for all counts
             return False
-        part = batch if len(places) == 1 else _of_some(batch, own)
         step = torch.full((), numbers.pop("step"), dtype=torch.float32, device=first.device)
         moments, squares, largest = (part.slots.get(name, []) for name in _ADAM)
         torch._fused_adamw_(
             *(part.weights, part.grads, moments, squares, largest),
-            [step] * len(own),
+            [step] * len(part.weights),
             maximize=batch.maximize,
             grad_scale=divisor,
             **numbers,
@@ -124,7 +153,9 @@ def _plain(batch: Batch) -> list[bool]:
     arrays, kind = batch.arrays(), batch.weights[0].dtype
     if kind not in (torch.float32, torch.float64):
         return [False] * len(batch.weights)
-    if all(type(x) in PLAIN and x.dtype == kind and x.is_contiguous() for a in arrays for x in a):
+    # State is of no subclass where its weight is of none.
+    are_plain = {*map(type, batch.weights), *map(type, batch.grads)} <= {*PLAIN}
+    if are_plain and all(are_contiguous(own, kind) for own in arrays):
         return [True] * len(batch.weights)
     return [
         is_plain(w)
