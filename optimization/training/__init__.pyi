@@ -4,6 +4,7 @@ from .errors import CheckpointError as CheckpointError
 from .errors import NonFiniteGradientsError as NonFiniteGradientsError
 from .errors import NonFiniteLossError as NonFiniteLossError
 from .errors import TrainingError as TrainingError
+from .errors import WorkerError as WorkerError
 from .loss_scale import with_loss_scale as with_loss_scale
 from .registries import experiment_names as experiment_names
 from .registries import get_experiment as get_experiment

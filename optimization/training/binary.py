@@ -16,7 +16,7 @@ from optimization.configs.layers import findings, layered, of_the_layers, read_l
 from optimization.configs.yaml_file import SourcedDict
 from optimization.training.changes import PARAMS_FILE
 from optimization.training.checkpoint_files import latest_checkpoint
-from optimization.training.errors import CheckpointError, TrainingError
+from optimization.training.errors import CheckpointError, TrainingError, first_line
 from optimization.training.imports import quiet_libraries
 from optimization.training.registries import experiment_names, get_experiment
 from optimization.training.run import check_directory, check_run, run_experiment
@@ -133,10 +133,9 @@ def _told(error: Exception) -> str | None:
         return None
     if isinstance(error, ModuleNotFoundError):
         error = extras.explained(error)
-    text = str(error).strip().partition("\n")[0]
     if isinstance(error, extras.MissingExtraError):  # whose text says it all
-        return text
-    return f"{type(error).__name__}: {text} (--verbosity=1 shows where)"
+        return str(error)
+    return f"{first_line(error)} (--verbosity=1 shows where)"
 
 
 def _run_flags(argv: Sequence[str], values: flags.FlagValues) -> None:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import RuntimeConfig
 from optimization.configs.optimization_config import OptimizationConfig
-from optimization.training.errors import TrainingError
+from optimization.training.errors import TrainingError, first_line
 from optimization.training.inspection import innermost
 from optimization.training.task import Task
 
@@ -26,6 +26,9 @@ def build_strategy(config: RuntimeConfig) -> tf.distribute.Strategy:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"TF_CONFIG cannot be used: {error}") from error
+        except tf.errors.OpError as error:  # a port that is taken, a machine out of reach
+            message = f"the workers of TF_CONFIG cannot connect: {first_line(error)}"
+            raise TrainingError(message) from error
     elif config.distribution_strategy == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         if len(devices) > 1:

@@ -1,7 +1,11 @@
 """Mistakes of a user that only a run brings to light."""
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
+
+# What TensorFlow puts before the message of an error in a graph: where its operation was made.
+_MADE_AT = re.compile(r"^Graph execution error:\s.*^  File \"[^\n]*\n", re.MULTILINE | re.DOTALL)
 
 
 class TrainingError(ValueError):
@@ -29,6 +33,16 @@ class NonFiniteLossError(TrainingError):
 
 class NonFiniteGradientsError(TrainingError):
     """Gradients that are infinite or not a number, where the config lets that end the run."""
+
+
+class WorkerError(TrainingError):
+    """Another of several workers ended early; the message has its name and the reason."""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the kind of an error and the first line of its message."""
+    text = _MADE_AT.sub("", str(error)).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def first(things: Sequence[Any], most: int = 10) -> list[str]:

@@ -1,5 +1,6 @@
 """One run of an experiment in one mode."""
 
+import json
 import os
 import time
 
@@ -98,6 +99,7 @@ def check_run(
         return None
     if mode == "eval":
         return _chosen_checkpoint(config, model_dir, checkpoint)
+    _check_workers(config)
     _make_directory(model_dir)
     found = checkpoint_files.latest_checkpoint(model_dir)
     start = config.task.init_checkpoint
@@ -109,6 +111,22 @@ def check_run(
         except CheckpointError as error:
             raise CheckpointError(f"task.init_checkpoint: {error}") from None
     return found
+
+
+def _check_workers(config: ExperimentConfig) -> None:
+    """Raises a `TrainingError` if TF_CONFIG names workers that would train each on its own."""
+    strategy = config.runtime.distribution_strategy
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}")["cluster"]
+        workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
+    except (ValueError, LookupError, TypeError, AttributeError):  # TensorFlow tells it if need be.
+        return
+    if workers > 1 and strategy != "multi_worker_mirrored":
+        raise TrainingError(
+            f"TF_CONFIG names {workers} workers, which with runtime.distribution_strategy="
+            f"{strategy} would each train alone, in one directory; set "
+            "runtime.distribution_strategy=multi_worker_mirrored"
+        )
 
 
 def _chosen_checkpoint(config: ExperimentConfig, model_dir: str, checkpoint: str | None) -> str:

@@ -30,6 +30,7 @@ from optimization.training.registries import get_task_class
 from optimization.training.report import best_directory, describe_checkpoint, describe_settings
 from optimization.training.summaries import SummaryWriter
 from optimization.training.task import Task
+from optimization.training.workers import ends_with_the_others
 
 _HELP = "a smaller learning rate, a warmup or a gradient clip may help"
 _ADVICE = f"{_HELP}. The last checkpoint is from before"
@@ -64,6 +65,7 @@ class Trainer:
         TrainingError: If the model, the optimizer and the devices do not go together.
     """
 
+    @ends_with_the_others
     def __init__(
         self,
         config: ExperimentConfig,
@@ -179,6 +181,7 @@ class Trainer:
         if self.chief:
             self._checkpoints.save(checkpoint_number=self.step)
 
+    @ends_with_the_others
     def train(
         self, evaluate: bool = False, on_start: Callable[[], None] | None = None
     ) -> dict[str, float]:
@@ -332,6 +335,7 @@ class Trainer:
         count = self.config.trainer.validation_steps
         return self._batches(self.config.task.validation_data, count=count)
 
+    @ends_with_the_others
     def evaluate_checkpoint(self, path: str | None = None, record: bool = True) -> dict[str, float]:
         """Evaluates the checkpoint `path`, or the latest one of `model_dir`.
 

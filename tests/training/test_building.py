@@ -73,3 +73,12 @@ def test_a_broken_cluster_description_is_told(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{bad")
     with pytest.raises(TrainingError, match="TF_CONFIG cannot be used"):
         build_strategy(RuntimeConfig(distribution_strategy="multi_worker_mirrored"))
+
+
+def test_workers_that_cannot_connect_are_told(monkeypatch):
+    def taken():
+        raise tf.errors.UnknownError(None, None, "Could not start gRPC server")
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", taken)
+    with pytest.raises(TrainingError, match="cannot connect: UnknownError: Could not start gRPC"):
+        build_strategy(RuntimeConfig(distribution_strategy="multi_worker_mirrored"))

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from rich.console import Console
 
@@ -42,6 +44,17 @@ def test_a_run_that_does_not_fit_leaves_the_record_of_the_good_one(tmp_path):
     with pytest.raises(CheckpointError, match="optimizer.type: was sgd, is adam"):
         run_experiment(other, "train", tmp_path, console=QUIET)
     assert (tmp_path / "params.yaml").read_text() == before
+
+
+def test_workers_that_would_train_each_on_its_own_are_an_error(tmp_path, monkeypatch):
+    cluster = {"chief": ["host0:1"], "worker": ["host1:1"], "evaluator": ["host2:1"]}
+    task = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    with pytest.raises(TrainingError, match="TF_CONFIG names 2 workers, .*=mirrored would each"):
+        run_experiment(tiny(), "train", tmp_path)
+    of_one = {"cluster": {"worker": ["host0:1"]}, "task": task}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(of_one))
+    assert run_experiment(tiny(), "train", tmp_path, console=QUIET)
 
 
 def test_a_directory_elsewhere_is_refused(tmp_path, monkeypatch):
