@@ -1,6 +1,6 @@
 """Handwritten digits on PyTorch: one process, or several that torchrun or Ray Train starts.
 
-    torchrun --nproc-per-node=2 --max-restarts=3 experiments/digits_torch.py --model_dir=/tmp/digits
+    torchrun --standalone --nproc-per-node=2 experiments/digits_torch.py --model_dir=/tmp/digits
 
 Each process takes its share of the global batch. Batch t is a function of t alone, and a checkpoint
 holds the model, the optimizer and the step, so that a run that was stopped, or started again after

@@ -16,6 +16,7 @@ OPTIONAL = {
     "torch": ("PyTorch", "torch"),
     "jax": ("JAX", "jax"),
     "optax": ("optax", "jax"),
+    "ray": ("Ray", "ray"),
     "sklearn": ("scikit-learn", "experiments"),
 }
 

@@ -1,0 +1,82 @@
+"""The digits on PyTorch; that they learn is seen with `experiments/digits.py`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from experiments import digits_torch  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+
+# Two processes train in argv[1], of which the second is killed at step 7 and both start again; then
+# they train in argv[2] without that.
+SCRIPT = """
+import os, signal, sys
+from experiments import digits_torch
+
+rows = digits_torch.batch_rows
+
+def dying(step, *arguments):
+    if step == 7 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rows(step, *arguments)
+
+digits_torch.batch_rows = dying
+digits_torch.dist.destroy_process_group = lambda: None  # It is needed once more.
+settings = ["--train_steps=12", "--checkpoint_interval=5"]
+digits_torch.main([f"--model_dir={sys.argv[1]}", *settings])
+digits_torch.batch_rows = rows
+digits_torch.dist.init_process_group = lambda backend: None  # There is one.
+digits_torch.main([f"--model_dir={sys.argv[2]}", *settings])
+"""
+
+
+def state_of(directory):
+    return torch.load(directory / digits_torch.CHECKPOINT)
+
+
+def tensors_of(value, path=""):
+    """Yields the tensors and numbers in nested dicts and lists, by path."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in items:
+        if isinstance(part, dict | list | tuple):
+            yield from tensors_of(part, f"{path}/{key}")
+        else:
+            yield f"{path}/{key}", part
+
+
+def test_the_batches_of_an_epoch_hold_each_example_once():
+    rows = [digits_torch.batch_rows(step, 4, 10).tolist() for step in range(4)]
+    assert len(set(rows[0] + rows[1])) == len(set(rows[2] + rows[3])) == 8
+    assert rows[:2] != rows[2:]
+
+
+@pytest.mark.slow
+def test_torchrun_goes_on_bit_for_bit_where_a_process_was_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    directories = [tmp_path / "killed", tmp_path / "whole"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc-per-node=2", "--max-restarts=1"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, str(script), *map(str, directories)],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"resumed at step 5 from {directories[0] / digits_torch.CHECKPOINT}" in done.stdout
+    assert done.stdout.count("resumed") == 1
+    killed, whole = (dict(tensors_of(state_of(path))) for path in directories)
+    assert killed["/step"] == 12
+    assert killed.keys() == whole.keys()
+    for name, value in whole.items():
+        same = torch.equal(killed[name], value) if torch.is_tensor(value) else killed[name] == value
+        assert same, name
