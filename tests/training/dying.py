@@ -1,15 +1,17 @@
 """A training binary of which a worker ends early: `python -m tests.training.dying`, as `tiny`.
 
 DIES says how and where, such as "kill 1 8": worker 1 is killed at step 8. With WHOLE, a directory,
-the binary trains there once more after its own training, from the start to the end.
+nothing of that happens to its own training; after it the binary trains there from the start to the
+end, and then in a directory inside, in which what DIES says happens.
 """
 
 import contextlib
 import json
 import os
 import signal
+import sys
 
-from optimization.training import Trainer, building, main
+from optimization.training import Trainer, binary, building, main
 from tests.training.tiny import trainer
 
 STRATEGY = "runtime.distribution_strategy=multi_worker_mirrored"
@@ -22,14 +24,13 @@ def dying(self, *arguments):
     if (index, self.step) == (int(worker), int(step)):
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        raise KeyError("row 17")
+        raise OSError("row 17")
     return run_loop(self, *arguments)
 
 
 def run():
-    if "DIES" in os.environ:
-        Trainer._run_loop = dying
     if "WHOLE" not in os.environ:
+        Trainer._run_loop = dying
         main()
     strategies = []
 
@@ -40,7 +41,10 @@ def run():
     building.build_strategy = build_once  # A process connects with others once only.
     with contextlib.suppress(SystemExit):
         main()
-    trainer(os.environ["WHOLE"], STRATEGY, "task.hidden=4").train()
+    directory = os.environ["WHOLE"]
+    trainer(directory, STRATEGY).train()
+    Trainer._run_loop = dying
+    sys.exit(binary._reporting(lambda: trainer(f"{directory}/inside", STRATEGY).train()))
 
 
 if __name__ == "__main__":

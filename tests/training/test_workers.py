@@ -1,18 +1,14 @@
 """A worker that ends early ends the others, which say so; training goes on bit for bit."""
 
-import json
-
 import pytest
 import tensorflow as tf
 
 from optimization.training import WorkerError
 from optimization.training.workers import lost_worker
-from tests.training.test_distribution import free_ports
-from tests.training.tiny import assert_same_bits, finish_all, run, start, stored
+from tests.training.tiny import assert_same_bits, run, stored
 
 SPEC = tf.train.ClusterSpec({"worker": ["host0:1", "host1:2", "host2:3"]})
 GO_ON = "; the same command, run for all workers, goes on from the last checkpoint"
-ARGUMENTS = ("--experiment=tiny", "--mode=train", "--params_override=task.hidden=4")
 
 # What TensorFlow says, of a run in which the worker was killed, stopped (SIGSTOP) or had an error.
 HEAD = 'Graph execution error:\n\nDetected at node x\n  File "x.py", line 1, in <module>\n\n'
@@ -66,44 +62,30 @@ def test_it_is_an_error_that_is_told_in_one_line():
     assert binary._told(WorkerError("worker 1 was lost")) == "worker 1 was lost"
 
 
-def launched(*arguments, **env):
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", **env}
-    launcher = ["-m", "tools.launch_local", "--workers=2", "--binary=tests.training.dying", "--"]
-    return run([*launcher, *arguments], quiet)
-
-
 @pytest.mark.slow
-def test_a_killed_worker_is_named_and_the_same_command_goes_on(tmp_path):
-    arguments = (*ARGUMENTS, f"--model_dir={tmp_path / 'run'}")
-    status, out, err = launched(*arguments, DIES="kill 1 8")
+def test_the_others_name_it_and_the_same_command_goes_on_bit_for_bit(tmp_path):
+    """One that is killed; then, after the others, one that has an error."""
+    launcher = ["-m", "tools.launch_local", "--workers=2", "--binary=tests.training.dying", "--"]
+    command = [*launcher, "--experiment=tiny", "--mode=train", f"--model_dir={tmp_path / 'run'}"]
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    status, out, err = run(command, quiet | {"DIES": "kill 1 8"})
     assert status == 128 + 9
     assert err == "worker 1 was killed by SIGKILL; the others end\n"
     (line,) = [line for line in out.splitlines() if "error" in line]
     assert line.startswith("worker 0: error: worker 1 (127.0.0.1:")
-    assert line.endswith(GO_ON)
     assert " was lost: " in line
+    assert line.endswith(GO_ON)
     assert "Traceback" not in out
     assert (tmp_path / "run/ckpt-6.index").exists()
     assert not (tmp_path / "run/ckpt-12.index").exists()
-    status, out, err = launched(*arguments, WHOLE=str(tmp_path / "whole"))
-    assert status == 0, out
+
+    whole = tmp_path / "whole"
+    status, out, err = run(command, quiet | {"WHOLE": str(whole), "DIES": "error 1 4"})
     assert "worker 0: resumed at step 6 from" in out
-    assert_same_bits(stored(tmp_path / "run/ckpt-12"), stored(tmp_path / "whole/ckpt-12"))
-
-
-@pytest.mark.slow
-def test_an_error_in_one_worker_is_told_by_the_others(tmp_path):
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    strategy = "--params_override=runtime.distribution_strategy=multi_worker_mirrored"
-    arguments = ["-m", "tests.training.dying", *ARGUMENTS, f"--model_dir={tmp_path}", strategy]
-    processes = []
-    for index in range(2):
-        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        env = {"TF_CONFIG": config, "DIES": "error 0 4", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        processes.append(start(arguments, env))
-    (own, _, traceback), (other, _, err) = finish_all(processes)
-    assert own == other == 1
-    assert traceback.endswith("KeyError: 'row 17'\n")
-    told = f"error: worker 0 ({cluster['worker'][0]}) stopped: KeyError: 'row 17'{GO_ON}\n"
-    assert err.endswith(told)
-    assert "Traceback" not in err
+    assert_same_bits(stored(tmp_path / "run/ckpt-12"), stored(whole / "ckpt-12"))
+    assert status == 1
+    of_other, own = sorted(line for line in out.splitlines() if "error: " in line)
+    assert own == "worker 1: error: OSError: row 17 (--verbosity=1 shows where)"
+    assert of_other.startswith("worker 0: error: worker 1 (127.0.0.1:")
+    assert of_other.endswith(f" stopped: OSError: row 17{GO_ON}")
+    assert "Traceback" not in out

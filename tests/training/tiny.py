@@ -176,13 +176,6 @@ def finish(processes):
         return list(pool.map(wait, processes))
 
 
-def finish_all(processes):
-    """As `finish`, where each ends by itself."""
-    with ThreadPoolExecutor(len(processes)) as pool:
-        outputs = list(pool.map(lambda process: process.communicate(), processes))
-    return [(p.returncode, *each) for p, each in zip(processes, outputs, strict=True)]
-
-
 def run(arguments, env=None):
     """Runs Python in the repository's root; returns exit status, output and error output."""
     return finish([start(arguments, env)])[0]
