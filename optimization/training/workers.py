@@ -39,7 +39,7 @@ def ends_with_the_others(method: Callable) -> Callable:
             if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
                 raise
             resolver = strategy.cluster_resolver
-            if not resolver.task_type:  # the only worker
+            if resolver is None or not resolver.task_type:  # the only worker
                 raise
             spec = resolver.cluster_spec()
             lost = lost_worker(error, spec)
