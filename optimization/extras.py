@@ -18,6 +18,8 @@ OPTIONAL = {
     "optax": ("optax", "jax"),
     "ray": ("Ray", "ray"),
     "sklearn": ("scikit-learn", "experiments"),
+    "optuna": ("Optuna", "optuna"),
+    "ray": ("Ray", "ray"),
 }
 
 

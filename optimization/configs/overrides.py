@@ -12,7 +12,7 @@ from optimization.configs import yaml_file
 from optimization.configs.errors import ConfigError, Origin, Problem, describe
 from optimization.configs.yaml_file import Elements, SourcedDict
 
-_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*|\.\d+|\[\d+\])*")
+PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*|\.\d+|\[\d+\])*")
 _SEGMENT = re.compile(r"\w+")
 _FILE = re.compile(r"(?!.*:\s)[^={}\[\]\n]+\.(ya?ml|json)", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"[^={:\n]*=")
@@ -93,7 +93,7 @@ def _written(path: str, value: Any) -> str:
     if _FILE.fullmatch(path) and value is None:
         return ""
     path = re.sub(r"[./:]+", ".", path).strip(".")
-    if not _PATH.fullmatch(path):
+    if not PATH.fullmatch(path):
         return ""
     if deleted:
         return f"`{path}=null`"
@@ -145,7 +145,7 @@ def _split(text: str) -> list[str]:
 def _assign(result: SourcedDict, assignment: str, rest: list[str], flag: str) -> list[Problem]:
     path, equals, text = (part.strip() for part in assignment.partition("="))
     origin = Origin(f"{flag} {','.join([assignment, *rest])!r}")
-    if not equals or not _PATH.fullmatch(path):
+    if not equals or not PATH.fullmatch(path):
         hint = _written(*_parted(assignment))
         message = _EXPECTED + (f"; write {hint}" if hint else "")
         if _FILE.fullmatch(assignment):
@@ -159,7 +159,7 @@ def _assign(result: SourcedDict, assignment: str, rest: list[str], flag: str) ->
     value, problems = yaml_file.read(text, str(origin))
     if problems:
         return [problem._replace(path=path, origin=origin) for problem in problems]
-    return _put(result, path, value, origin)
+    return put(result, path, value, origin)
 
 
 def _misread(path: str, text: str, rest: list[str]) -> str:
@@ -185,7 +185,7 @@ def _misread(path: str, text: str, rest: list[str]) -> str:
     return ""
 
 
-def _put(result: SourcedDict, path: str, value: Any, origin: Origin) -> list[Problem]:
+def put(result: SourcedDict, path: str, value: Any, origin: Origin) -> list[Problem]:
     """Sets the value at `path`; the elements of a list are `Elements`."""
     *parents, name = [int(s) if s.isdigit() else s for s in _SEGMENT.findall(path)]
     for parent, below in itertools.pairwise([*parents, name]):

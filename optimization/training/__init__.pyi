@@ -12,5 +12,6 @@ from .registries import get_task_class as get_task_class
 from .registries import register_experiment as register_experiment
 from .registries import register_task as register_task
 from .run import run_experiment as run_experiment
+from .sweep import run_sweep as run_sweep
 from .task import Task as Task
 from .trainer import Trainer as Trainer

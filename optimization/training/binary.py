@@ -20,6 +20,7 @@ from optimization.training.errors import CheckpointError, TrainingError, first_l
 from optimization.training.imports import quiet_libraries
 from optimization.training.registries import experiment_names, get_experiment
 from optimization.training.run import check_directory, check_run, run_experiment
+from optimization.training.sweep import run_sweep
 
 
 def define_flags() -> None:
@@ -57,6 +58,12 @@ def define_flags() -> None:
         "checkpoint",
         None,
         "What --mode=eval evaluates: latest (the default), best, or the path of a checkpoint.",
+    )
+    flags.DEFINE_string(
+        "sweep",
+        None,
+        "A YAML file of a sweep: which settings to try, over those of the other flags. Each trial "
+        "is a run in a directory of its own in --model_dir, which has the summary.",
     )
     for flag in flags.FLAGS.get_flags_for_module(__name__):
         # So that --help tells of them, not only --helpfull.
@@ -147,6 +154,12 @@ def _run_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
     model_dir = os.path.expanduser(values.model_dir)
     checkpoint = values.checkpoint and os.path.expanduser(values.checkpoint)
     config = _settings(values, model_dir)
+    if values.sweep:
+        for name, usual in (("mode", "train_and_eval"), ("checkpoint", None)):
+            if values[name].value != usual:
+                raise TrainingError(f"--{name} can't be combined with --sweep")
+        run_sweep(config, os.path.expanduser(values.sweep), model_dir)
+        return
     # Once more than `run_experiment` does, since TensorFlow takes long to load.
     check_run(config, values.mode, model_dir, checkpoint)
     with quiet_libraries():

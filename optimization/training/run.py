@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 
@@ -23,6 +24,7 @@ def run_experiment(
     *,
     checkpoint: str | None = None,
     console: Console | None = None,
+    on_evaluation: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, float]:
     """Trains, evaluates or both, and writes `params.yaml`, checkpoints and summaries.
 
@@ -41,6 +43,8 @@ def run_experiment(
         checkpoint: What `eval` evaluates: `latest`, `best`, or a checkpoint by its path, of which
             no summaries are written; None for `latest`.
         console: Where to write progress; None for standard output.
+        on_evaluation: Called after each evaluation of `train_and_eval` with the step and the
+            values; an error that it raises ends the run.
 
     Returns:
         The last values of the loss and the metrics; those of evaluations start with "validation ".
@@ -67,7 +71,7 @@ def run_experiment(
         say(trainer.console, describe_run(trainer))
 
     if mode.startswith("train"):
-        results = trainer.train(evaluate=mode == "train_and_eval", on_start=start)
+        results = trainer.train(mode == "train_and_eval", start, on_evaluation)
     else:
         say(trainer.console, describe_run(trainer))
         if mode == "eval":
@@ -100,7 +104,7 @@ def check_run(
     if mode == "eval":
         return _chosen_checkpoint(config, model_dir, checkpoint)
     _check_workers(config)
-    _make_directory(model_dir)
+    make_directory(model_dir)
     found = checkpoint_files.latest_checkpoint(model_dir)
     start = config.task.init_checkpoint
     if found is not None:
@@ -176,7 +180,7 @@ def check_directory(path: str) -> None:
         raise TrainingError(f"--model_dir {path!r} is a file, not a directory")
 
 
-def _make_directory(path: str) -> None:
+def make_directory(path: str) -> None:
     """Makes the directory of a run, in which it can write."""
     try:
         os.makedirs(path, exist_ok=True)

@@ -183,7 +183,10 @@ class Trainer:
 
     @ends_with_the_others
     def train(
-        self, evaluate: bool = False, on_start: Callable[[], None] | None = None
+        self,
+        evaluate: bool = False,
+        on_start: Callable[[], None] | None = None,
+        on_evaluation: Callable[[int, dict[str, float]], None] | None = None,
     ) -> dict[str, float]:
         """Trains to `train_steps`, from the latest checkpoint of `model_dir` on if there is one.
 
@@ -191,6 +194,8 @@ class Trainer:
             evaluate: Whether to evaluate every `validation_interval` steps and at the end.
             on_start: Called when the checkpoint, if there is one, has been restored, unless there
                 is nothing left to train.
+            on_evaluation: Called after each evaluation with the step and the values; an error that
+                it raises ends the training.
 
         Returns:
             The values of the last summary, and those of the last evaluation with "validation "
@@ -218,7 +223,7 @@ class Trainer:
                 f"trained already: {self.step} steps are done, trainer.train_steps is {total}; "
                 f"set it above {self.step} to train on"
             )
-            return labeled(self.evaluate()) if evaluate else {}
+            return labeled(self._evaluated(on_evaluation)) if evaluate else {}
         if restored:
             self._say(f"resumed at step {self.step} from {restored}")
             if found := changes.since(restored, self.config):
@@ -243,7 +248,7 @@ class Trainer:
                 if self._due(trainer.summary_interval):
                     results.update(self._summarize(norm, progress))
                 if evaluate and self._due(trainer.validation_interval):
-                    values = self.evaluate()
+                    values = self._evaluated(on_evaluation)
                     if self._follower:
                         self._follower.step(values)
                     results.update(labeled(values))
@@ -296,6 +301,12 @@ class Trainer:
         rate = {"steps_per_second": progress.rate} if progress.rate else {}
         self._summaries.write(values | rate, self.step)
         progress.show(values)
+        return values
+
+    def _evaluated(self, then: Callable[[int, dict[str, float]], None] | None) -> dict[str, float]:
+        values = self.evaluate()
+        if then is not None:
+            then(self.step, values)
         return values
 
     def evaluate(self) -> dict[str, float]:
