@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from optimization import OPTIMIZERS_CLS, OptimizationConfig, OptimizerFactory
+from optimization.configs.sweep_config import KINDS
 from optimization.rules.adafactor import VARIANTS
 from tests.golden_cases import make_variable
 
@@ -111,3 +112,11 @@ def test_rows_that_are_not_looked_up():
     from tools import sparse_rows
 
     assert PIPELINE.read_text() == sparse_rows.page(PIPELINE)
+
+
+def test_the_sweep_is_that_of_the_file():
+    (block,) = [b for b in blocks(DOCS / "sweeps.md") if b.language == "yaml"]
+    file = DOCS.parent / "configs/sweeps/digits.yaml"
+    assert block.text == re.sub(r"^#.*\n", "", file.read_text(), flags=re.MULTILINE)
+    kinds = re.findall(r"^\| `(\w+): \[", (DOCS / "sweeps.md").read_text(), re.MULTILINE)
+    assert sorted(kinds) == sorted(KINDS)

@@ -14,9 +14,9 @@ from typing import Any
 from rich.console import Console
 
 from optimization.configs import yaml_file
-from optimization.configs.errors import ConfigWarning, nearest_or_all
+from optimization.configs.errors import ConfigError, ConfigWarning, nearest_or_all
 from optimization.configs.experiment_config import ExperimentConfig
-from optimization.configs.layers import resolve
+from optimization.configs.layers import layered, settle
 from optimization.configs.overrides import parse_override
 from optimization.configs.sweep_space import MODE, Assignment, Space, load_space
 from optimization.training import changes
@@ -94,7 +94,7 @@ class Sweep:
         make_directory(directory)
         before = self.record(number) or {"evaluations": [], "seconds": 0.0}
         override = space.override(assignment)
-        config = resolve(space.base, [parse_override(override)])
+        config, problems = layered(space.base, [parse_override(override)])
         steps = config.trainer.train_steps
         record: dict[str, Any] = {
             "trial": number,
@@ -135,6 +135,9 @@ class Sweep:
         keep()
         try:
             with _logged(os.path.join(directory, LOG_FILE)) as console:
+                config = settle(
+                    config, problems
+                )  # values that are right each, may be wrong together
                 run_experiment(config, MODE, directory, console=console, on_evaluation=evaluated)
         except _Pruned:
             return keep(status="pruned")
@@ -142,7 +145,7 @@ class Sweep:
             keep(status="failed", error=str(error), fatal=True)
             raise
         except Exception as error:
-            plain = isinstance(error, TrainingError)
+            plain = isinstance(error, TrainingError | ConfigError)
             trace = {} if plain else {"traceback": traceback.format_exc()}
             return keep(status="failed", error=str(error) if plain else told(error), **trace)
         return keep(status="finished")

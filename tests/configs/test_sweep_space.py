@@ -1,4 +1,5 @@
 import random
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from optimization.configs.sweep_config import SweepConfig
 from optimization.configs.sweep_space import Space, load_space
 
 O = "trainer.optimizer_config"  # noqa: E741  the paths stay readable
+ROOT = Path(__file__).parents[2]
 TYPE, RATE = f"{O}.optimizer.type", f"{O}.learning_rate.cosine.initial_learning_rate"
 
 
@@ -275,3 +277,12 @@ def test_the_metric_is_that_of_the_best_checkpoint():
     assert SweepConfig().decides(trainer) == "accuracy"
     assert SweepConfig().direction(trainer) == "higher"
     assert SweepConfig(metric="loss").direction(trainer) == "lower"
+
+
+def test_the_file_of_this_repository_is_right():
+    """Also against the experiment whose settings it varies, whose task needs no framework."""
+    import experiments.digits  # noqa: F401
+    from optimization.training import get_experiment
+
+    space = load_space(ROOT / "configs/sweeps/digits.yaml", get_experiment("digits"))
+    assert space.count == 12

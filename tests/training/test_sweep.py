@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_trials_and_a_sweep_goes_on(tmp_path, quick
     again = run_sweep(config, path, tmp_path / "parts", console=QUIET)
     assert again["best"]["value"] == summary["best"]["value"]
     assert quick.began == []
-    other = space_file(tmp_path, trials=14, prune=True, grace_steps=3, seed=1)
+    other = space_file(tmp_path, trials=2, prune=True, grace_steps=3, seed=1)
     with pytest.raises(TrainingError, match=r"began with other settings:\n  seed: is another one"):
         run_sweep(config, other, tmp_path / "parts", console=QUIET)
     run_sweep(config, other, tmp_path / "other", console=QUIET)
@@ -162,6 +162,14 @@ def test_a_trial_that_fails_is_recorded_and_the_sweep_goes_on(tmp_path, quick, c
     assert [row["status"] for row in rows] == ["finished", "finished", "failed", "failed"]
     assert [row[RATE] for row in rows] == ["0.05", "0.05", "1e+30", "1e+30"]
     assert json.loads((tmp_path / "sweep" / "sweep.json").read_text()) == summary
+
+
+def test_settings_that_are_wrong_together_fail_alone(tmp_path, quick):
+    grids = [{"path": f"runtime.{n}", "grid": [False, True]} for n in ("enable_xla", "run_eagerly")]
+    path = space_file(tmp_path, trials=None, parameters=grids)
+    run_sweep(tiny(SHORT), path, tmp_path / "sweep", console=QUIET)
+    assert of(tmp_path / "sweep", "status") == ["finished", "finished", "finished", "failed"]
+    assert "cannot be combined with `run_eagerly`" in of(tmp_path / "sweep", "error")[3]
 
 
 def test_a_sweep_of_failures_and_a_metric_that_is_not_there(tmp_path, quick):
