@@ -34,11 +34,24 @@ def blocks(page: Path) -> list[Block]:
     return [Block(m[1], m[2], text[: m.start()].count("\n") + 1) for m in found]
 
 
-def run_examples(page: Path, folder: Path) -> list[tuple[Block, str]]:
-    """Runs the Python blocks in order; returns each block of output with what was printed."""
-    names: dict = {}
+def section_of(page: Path, block: Block) -> str:
+    """Returns the title of the section that a block is in; "" before the first one."""
+    above = page.read_text().splitlines()[: block.line]
+    return next((line[3:] for line in reversed(above) if line.startswith("## ")), "")
+
+
+def run_examples(
+    page: Path, folder: Path, *titles: str, names: dict | None = None
+) -> list[tuple[Block, str]]:
+    """Runs the Python blocks in order; returns each block of output with what was printed.
+
+    Of the sections with these titles alone, if there are any. `names` gets what they define.
+    """
+    names = {} if names is None else names
     outputs, printed = [], ""
     for block in blocks(page):
+        if titles and section_of(page, block) not in titles:
+            continue
         if block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as stdout:
                 exec(compile(block.text, f"{page.name}:{block.line}", "exec"), names)

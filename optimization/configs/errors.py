@@ -46,6 +46,7 @@ class Problem(NamedTuple):
             - `resumed`: settings that differ from those of the state that is loaded.
             - `unmatched`: patterns of a list that match no variable, where others do.
             - `unchecked`: a formula that is not ours and that NumPy can't compute.
+            - `clipped-twice`: a clip beside one of the loop that trains.
             - `advice`: a learning rate that falls under a schedule-free optimizer.
             - `warmup-too-long`: a warmup as long as the training, or longer.
             - `warmup-outlasts-decay`: a warmup that ends when the decay is over.

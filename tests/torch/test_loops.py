@@ -1,0 +1,114 @@
+"""docs/loops.md: the loops of other packages over PyTorch."""
+
+import logging
+import math
+import warnings
+
+import pytest
+
+from optimization import ConfigWarning
+from tests.torch.common import OptimizerFactory, config_of, skip_beside_tensorflow, torch
+
+skip_beside_tensorflow()
+
+from optimization.torch.gradients import GradientRules  # noqa: E402
+from optimization.torch.lightning import CLIPS, configure_optimizers  # noqa: E402
+from tests.test_docs import DOCS, run_examples  # noqa: E402
+
+PAGE = DOCS / "loops.md"
+# What each section needs, how many blocks of output it shows, and what it calls what it trained.
+SECTIONS = {
+    "Hugging Face's Trainer": (("transformers", "accelerate"), 2, None),
+    "Accelerate": (("accelerate",), 1, "whole"),
+    "Lightning": (("lightning",), 1, "module"),
+}
+
+
+def plainly(names):
+    """Returns the model of the page after a loop of PyTorch's own over the same batches."""
+    model, (x, y) = names["Regression"](), map(torch.tensor, (names["x"], names["y"]))
+    factory = OptimizerFactory(names["config"], train_steps=6)
+    optimizer = factory.build_optimizer(model)
+    scheduler = factory.build_scheduler(optimizer)
+    for _ in range(2):
+        for step in range(3):
+            for first in (16 * step, 16 * step + 8):
+                rows = slice(first, first + 8)
+                (model(x[rows], y[rows])["loss"] / 2).backward()
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", SECTIONS)
+def test_the_page_is_right(title, tmp_path, monkeypatch):
+    modules, shown, trained = SECTIONS[title]
+    for module in modules:
+        pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    names = {}
+    outputs = run_examples(PAGE, tmp_path, "", "Over PyTorch", title, names=names)
+    assert len(outputs) == shown
+    for block, printed in outputs:
+        # The Trainer prints what it logs as well.
+        assert printed.endswith(block.text), f"{PAGE.name}:{block.line}"
+    if trained:  # the Trainer shuffles
+        assert names["same"](plainly(names), names[trained])
+
+
+class Module(torch.nn.Module):
+    """What the helper needs of a LightningModule."""
+
+    def __init__(self, steps=24, clip=None):
+        super().__init__()
+        self.net = torch.nn.Linear(3, 1)
+        self.trainer = self
+        self.estimated_stepping_batches, self.gradient_clip_val = steps, clip
+
+
+def test_the_length_is_the_trainers():
+    linear = {"type": "linear", "linear": {"initial_learning_rate": 0.5}}
+    config = config_of("lion", linear)
+    for steps, lengths, expected in ((24, {}, 24), (24, {"train_steps": 12}, 12)):
+        built = configure_optimizers(Module(steps), config, **lengths)
+        scheduler = built["lr_scheduler"]["scheduler"]
+        for _ in range(expected - 1):
+            built["optimizer"].step()
+            scheduler.step()
+        assert scheduler.get_last_lr() == pytest.approx([0.5 / expected])
+    with pytest.raises(ValueError, match="decay_steps"):
+        configure_optimizers(Module(math.inf), config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        configure_optimizers(Module(math.inf), config_of("lion"))
+
+
+def test_a_clip_beside_the_trainers_is_told():
+    config = config_of("sgd", 0.1, global_clipnorm=1.0)
+    said = "optimizer.sgd.global_clipnorm: clips the gradient that `gradient_clip_val` of the"
+    with pytest.warns(ConfigWarning, match=said):
+        configure_optimizers(Module(clip=0.5), config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        configure_optimizers(Module(), config)
+        configure_optimizers(Module(clip=0.5), config_of("sgd"))
+    others = {"on_nonfinite", "adaptive_clip_epsilon"}
+    assert {*CLIPS} == GradientRules.__dataclass_fields__.keys() - others
+
+
+def test_groups_have_their_names():
+    config = config_of("sgd", 0.1)
+    config.param_groups = [{"match": "bias", "name": "biases"}]
+    groups = configure_optimizers(Module(), config)["optimizer"].param_groups
+    assert [group["name"] for group in groups] == ["default", "biases"]
+
+
+@pytest.mark.parametrize("kind", ["hf_reduce_lr_on_plateau", "hf_greedy"])
+def test_a_rate_that_follows_a_metric_watches_it(kind):
+    rate = {"type": kind, kind: {"initial_learning_rate": 0.5, "metric": "mae"}}
+    scheduler = configure_optimizers(Module(), config_of("sgd", rate))["lr_scheduler"]
+    assert scheduler["monitor"] == "val_mae"
+    assert (scheduler["interval"], scheduler["reduce_on_plateau"]) == ("epoch", True)
