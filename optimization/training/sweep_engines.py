@@ -14,7 +14,7 @@ import numpy as np
 from optimization import extras
 from optimization.configs.sweep_space import Assignment
 from optimization.training.errors import TrainingError
-from optimization.training.imports import quiet_libraries
+from optimization.training.imports import quiet_libraries, told
 from optimization.training.sweep import Sweep
 
 Tell = Callable[[dict[str, Any]], None]
@@ -98,7 +98,10 @@ def run_ray(sweep: Sweep, tell: Tell) -> None:
     config = sweep.space.config
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        except Exception as error:  # of many kinds
+            raise TrainingError(f"Ray can't be started or reached: {told(error)}") from error
     watcher = _watcher(sweep, tell)
     scheduler = None
     if config.prune:
@@ -209,10 +212,17 @@ def _watcher(sweep: Sweep, tell: Tell) -> Any:
             self._over(trial, "pruned")
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            error = trial.get_error()
-            self._over(trial, "failed", str(error).strip().rpartition("\n")[2])
+            self._over(trial, "failed", _reason(trial))
 
     return Watcher(sweep, tell)
+
+
+def _reason(trial: Any) -> str:
+    """Returns why a worker has ended, in a line, from what Ray has written."""
+    with open(trial.error_file, encoding="utf-8") as file:
+        _, *lines = file.read().strip().splitlines()
+    # What a worker raised ends its traceback; of one that is gone, Ray's own words begin with it.
+    return lines[-1] if lines[0].startswith("ray::") else lines[0]
 
 
 ENGINES = {"optuna": run_optuna, "ray": run_ray}

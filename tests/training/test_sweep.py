@@ -2,6 +2,7 @@ import csv
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ from rich.console import Console
 
 import experiments.digits  # noqa: F401  registers it
 from optimization import ConfigWarning
-from optimization.training import TrainingError, run_sweep, sweep
+from optimization.training import TrainingError, run_sweep, sweep, sweep_engines
 from optimization.training.binary import resolve_flags
 from tests.training.tiny import ROOT, run, run_binary, tiny
 
@@ -264,6 +265,19 @@ def test_digits_on_optuna(tmp_path, optuna):
     space = digits_space(tmp_path, "optuna")
     summary = run_sweep(digits(), space, tmp_path / "sweep", console=QUIET)
     assert check_digits(tmp_path / "sweep") == summary
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("The actor died unexpectedly.\n\tclass_name: X\n", "The actor died unexpectedly."),
+        ("ray::X.train()\n  File a.py\nValueError: no task", "ValueError: no task"),
+    ],
+)
+def test_why_a_worker_has_ended(text, reason, tmp_path):
+    path = tmp_path / "error.txt"
+    path.write_text(f"Failure # 1 (occurred at 12:00)\n{text}")
+    assert sweep_engines._reason(SimpleNamespace(error_file=path)) == reason
 
 
 @pytest.mark.slow
