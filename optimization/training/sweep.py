@@ -191,7 +191,7 @@ class Sweep:
     def line(self, record: dict[str, Any]) -> str:
         """Returns what is told of a trial that is over."""
         value = "" if record["value"] is None else f"  {self.metric} {record['value']:.4g}"
-        text = f"trial {record['trial'] + 1}/{self.space.count}  {record['status']}{value}"
+        text = f"trial_{record['trial']:04d} of {self.space.count}  {record['status']}{value}"
         if record["status"] == "pruned":
             text += f" at step {record['evaluations'][-1]['step']}"
         if record["error"]:

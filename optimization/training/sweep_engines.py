@@ -96,6 +96,7 @@ def run_ray(sweep: Sweep, tell: Tell) -> None:
     ray = extras.require("ray")
     tune = extras.require("ray.tune")
     config = sweep.space.config
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose tables are shown whatever one asks for
     started = not ray.is_initialized()
     if started:
         try:

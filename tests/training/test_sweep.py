@@ -94,6 +94,7 @@ def quick(optuna, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_trials_and_a_sweep_goes_on(tmp_path, quick):
     path = space_file(tmp_path, trials=14, prune=True, grace_steps=3)
     config = tiny(SHORT)
@@ -156,7 +157,7 @@ def test_a_trial_that_fails_is_recorded_and_the_sweep_goes_on(tmp_path, quick, c
     assert of(tmp_path / "sweep", "error") == [None, None, "the loss is inf", "the loss is inf"]
     assert summary["best"]["params"][RATE] == 0.05
     printed = capsys.readouterr().out
-    assert "trial 3/4  failed  the loss is inf" in printed
+    assert "trial_0002 of 4  failed  the loss is inf" in printed
     assert f"  --params_override='{summary['best']['override']}'" in printed
     with open(tmp_path / "sweep" / "sweep.csv") as file:
         rows = [*csv.DictReader(file)]
