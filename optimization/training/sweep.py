@@ -212,6 +212,15 @@ def run_sweep(
 ) -> dict[str, Any]:
     """Runs the trials of a sweep that are not over, and writes the summary after each.
 
+    All that is wrong with the file is told before anything is trained:
+
+    >>> sweep_file = os.path.join(model_dir, "sweep.yaml")
+    >>> with open(sweep_file, "w") as file:
+    ...     _ = file.write("parameters: [{path: trainer.train_step, grid: [4, 8]}]")
+    >>> run_sweep(get_experiment("tiny"), sweep_file, model_dir)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    optimization.configs.errors.ConfigError: ...yaml:1: trainer.train_step: unknown key; did...
+
     Args:
         config: The experiment that is varied, complete.
         sweep_file: The YAML file of a `SweepConfig`.
