@@ -229,12 +229,12 @@ DIGITS = (
 )
 
 
-def digits_space(folder, engine):
+def digits_space(folder, **engine):
     """Writes the sweep of this repository, with four short trials."""
     settings = yaml.safe_load((ROOT / "configs/sweeps/digits.yaml").read_text())
     assert settings["parameters"][-1]["path"] == "task.model.filters"
     settings["parameters"][-1].update(int=[2, 6], step=2)
-    settings |= {"engine": engine, "trials": 4, "grace_steps": 20, "reduction_factor": 2}
+    settings |= {**engine, "trials": 4, "grace_steps": 20, "reduction_factor": 2}
     path = folder / "space.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
@@ -263,7 +263,7 @@ def check_digits(folder):
 
 @pytest.mark.slow
 def test_digits_on_optuna(tmp_path, optuna):
-    space = digits_space(tmp_path, "optuna")
+    space = digits_space(tmp_path, engine="optuna")
     summary = run_sweep(digits(), space, tmp_path / "sweep", console=QUIET)
     assert check_digits(tmp_path / "sweep") == summary
 
@@ -283,13 +283,14 @@ def test_why_a_worker_has_ended(text, reason, tmp_path):
 
 @pytest.mark.slow
 def test_digits_on_ray(tmp_path):
-    """Two workers at once, which import the tasks of the binary."""
+    """A worker imports the tasks of the binary; one at a time, as TensorFlow takes long to load."""
     pytest.importorskip("ray.tune")
+    space = digits_space(tmp_path, engine="ray", concurrent_trials=1)
     status, out, err = run(
         [
             "experiments/train.py",
             "--experiment=digits",
-            f"--sweep={digits_space(tmp_path, 'ray')}",
+            f"--sweep={space}",
             f"--params_override={DIGITS}",
             f"--model_dir={tmp_path / 'sweep'}",
         ]
