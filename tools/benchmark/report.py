@@ -71,7 +71,7 @@ def markdown(facts: dict[str, Any], results: Sequence[Result], details: bool = T
         parts.append(f"### {name}: {len(tensors):,} tensors, {size / 1e6:.1f} M parameters")
         if not details:  # on the page, beside whose folder of figures the charts are
             parts.append(f"![multiples of `a += b`](performance/{name}.png)")
-        parts.append(_summary(of_list))
+        parts += [_summary(of_list, ours, title) for ours, title in _OURS.items()]
         if details:
             parts += [_details(v, [r for r in of_list if r.variant == v]) for v in variants]
     rows = comparisons(results)
@@ -99,12 +99,29 @@ def _traffic(variants: Sequence[str]) -> str:
     return table(("update", "bytes per parameter", "least traffic"), rows)
 
 
-def _summary(results: Sequence[Result]) -> str:
+_OURS = {
+    "ours": "This project on TensorFlow, beside all others",
+    "ours-torch": "Natively on PyTorch, beside others on PyTorch",
+    "ours-jax": "Natively on JAX, beside optax",
+}
+_ANY_FRAMEWORK = "ours"
+
+
+def _framework(contestant: str) -> str:
+    return CONTESTANTS[contestant].target.partition(":")[0]
+
+
+def _summary(results: Sequence[Result], ours: str, title: str) -> str:
     rows = []
     for result in results:
-        if result.contestant != "ours" or result.skipped is not None:
+        if result.contestant != ours or result.skipped is not None:
             continue
-        best = best_peer(result, results)
+        peers = [
+            other
+            for other in results
+            if ours == _ANY_FRAMEWORK or _framework(other.contestant) == _framework(ours)
+        ]
+        best = best_peer(result, peers)
         row = [result.variant, *_speed(result)]
         if best is None:
             row += ["", "", ""]
@@ -115,7 +132,7 @@ def _summary(results: Sequence[Result]) -> str:
     if not rows:
         return ""
     head = ("update", *_SPEED, "best peer", "its ms", "times as fast")
-    return table(head, rows)
+    return f"{title}:\n\n{table(head, rows)}"
 
 
 _SPEED = ("ms, median", "least", "x `a += b`", "x own bytes")
