@@ -1,7 +1,7 @@
 """What happens to gradients before an update: clips, and the check that they are finite."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,16 @@ from torch.optim import Optimizer
 from optimization.configs.printing import by_arguments
 from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION
+from optimization.torch.shards import (
+    Layout,
+    added_up,
+    aligned,
+    is_split,
+    layout_of,
+    norms_of_parts,
+    own_part,
+    own_parts,
+)
 
 _SMALL = 2.0**-100  # factors below may have few digits in float32
 
@@ -70,7 +80,12 @@ class GradientRules:
         params = [parameter for parameter in params if parameter.grad is not None]
         if any(parameter.grad.is_sparse for parameter in params):
             raise RuntimeError("Clips, and the check for finite gradients, need dense gradients.")
+        split = any(is_split(parameter) for parameter in params)
+        for parameter in params if split else ():
+            parameter.grad = aligned(parameter.grad, parameter)
         grads = [p.grad for p in params if p.grad is not None]
+        layouts = [layout_of(gradient) for gradient in grads] if split else None
+        grads = own_parts(grads) if split else grads
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # which `GradScaler` leaves to fused optimizers
             for (batch,) in batches([grads]):
@@ -81,29 +96,46 @@ class GradientRules:
             _check_finite(optimizer)
         bounds = [bound for bound in (self.gradient_clip_norm, self.global_clipnorm) if bound]
         if bounds and grads:
-            divisor = _divisor(grads, bounds)
+            divisor = _divisor(grads, bounds, layouts)
             others = self.clipnorm or self.clipvalue or self.adaptive_clip_factor
             if leaves_division and not others and _is_exact(divisor, grads):
                 optimizer.gradient_divisor = divisor
             else:
                 _divide(grads, divisor)
         if self.clipnorm:
-            for (batch,) in batches([grads]):
-                _scale(batch, _factors(torch.stack(norms(batch)), self.clipnorm).unbind())
+            for batch, lengths in _norms(grads, layouts):
+                _scale(batch, _factors(torch.stack(lengths), self.clipnorm).unbind())
         if self.clipvalue and grads:
             torch._foreach_clamp_min_(grads, -self.clipvalue)
             torch._foreach_clamp_max_(grads, self.clipvalue)
         if self.adaptive_clip_factor:
-            for parameter, gradient in zip(params, grads, strict=True):
-                size = unitwise_norm(parameter).clamp_(min=self.adaptive_clip_epsilon)
-                longest = self.adaptive_clip_factor * size
-                _scale([gradient], [_factors(unitwise_norm(gradient), longest)])
+            found = unitwise_norms([*own_parts(params), *grads], layouts and layouts * 2)
+            sizes, lengths = found[: len(params)], found[len(params) :]
+            for gradient, size, length in zip(grads, sizes, lengths, strict=True):
+                longest = self.adaptive_clip_factor * size.clamp_(min=self.adaptive_clip_epsilon)
+                _scale([gradient], [_factors(length, longest)])
 
 
-def _divisor(grads: list[Tensor], bounds: Sequence[float]) -> Tensor:
+def _norms(
+    grads: list[Tensor], layouts: list[Layout] | None
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Yields gradients of one dtype and device, and their norms, of whole ones if these are split.
+
+    All these are added up over the processes at once.
+    """
+    if layouts is None:
+        for (batch,) in batches([grads]):
+            yield batch, norms(batch)
+        return
+    found = norms_of_parts(grads, layouts)
+    for batch, lengths in batches([grads, found]):
+        yield batch, lengths
+
+
+def _divisor(grads: list[Tensor], bounds: Sequence[float], layouts: list[Layout] | None) -> Tensor:
     """Returns what gradients are divided by, so that the norm over all is at most each bound."""
     device = grads[0].device
-    found = [norm.to(device) for (batch,) in batches([grads]) for norm in norms(batch)]
+    found = [norm.to(device) for _, lengths in _norms(grads, layouts) for norm in lengths]
     (norm,) = norms([torch.stack(found)])
     # A norm that is not finite makes every gradient NaN, as in Keras: it can't be clipped.
     return (norm / min(bounds)).clamp(min=1.0) + (norm - norm)
@@ -129,13 +161,25 @@ def divide(batch: list[Tensor], divisor: Tensor) -> None:
     _scale(batch, divisor.to(batch[0].device).reciprocal())
 
 
+def unitwise_norms(tensors: list[Tensor], layouts: list[Layout] | None = None) -> list[Tensor]:
+    """Returns `unitwise_norm` of each; with layouts, tensors are parts of whole ones."""
+    if layouts is None:
+        return [unitwise_norm(tensor) for tensor in tensors]
+    shapes = [layout.shape for layout in layouts]
+    axes = [None if _is_one_unit(shape) else tuple(range(1, len(shape))) for shape in shapes]
+    return norms_of_parts(tensors, layouts, axes)
+
+
+def _is_one_unit(shape: Sequence[int]) -> bool:
+    return sum(size > 1 for size in shape) <= 1
+
+
 def unitwise_norm(x: Tensor) -> Tensor:
     """Returns the norm of each slice of axis 0, in float32 at least, to broadcast with x.
 
     What has no two axes of more than one entry is one unit.
     """
-    one_unit = sum(size > 1 for size in x.shape) <= 1
-    axes = {} if one_unit else {"dim": tuple(range(1, x.dim())), "keepdim": True}
+    axes = {} if _is_one_unit(x.shape) else {"dim": tuple(range(1, x.dim())), "keepdim": True}
     if _sums_in_float64(x):
         return torch.linalg.vector_norm(x, dtype=torch.float64, **axes)
     found = torch.linalg.vector_norm(x if x.dtype == torch.float64 else x.float(), **axes)
@@ -210,11 +254,19 @@ def _scale(batch: list[Tensor], factors: Any) -> None:
 
 
 def _check_finite(optimizer: Optimizer) -> None:
-    bad = []
+    names, found, sharers = [], [], []
     for group in optimizer.param_groups:
         unnamed = [f"a parameter of shape {tuple(p.shape)}" for p in group["params"]]
-        for name, p in zip(group.get("param_names", unnamed), group["params"], strict=True):
-            if p.grad is not None and not p.grad.isfinite().all():
-                bad.append(name)
+        named = group.get("param_names", ())
+        named = named if len(named) == len(unnamed) else unnamed  # a wrapper may have joined them
+        for name, p in zip(named, group["params"], strict=True):
+            if p.grad is not None:
+                names.append(name)
+                found.append(1.0 - own_part(p.grad).isfinite().all().float())
+                layout = layout_of(p.grad)
+                sharers.append({each for groups in layout.sharers for each in groups})
+    # Every process raises, or none: one that went on would wait for the others forever.
+    found = added_up(found, sharers)
+    bad = [name for name, is_bad in zip(names, found, strict=True) if is_bad]
     if bad:
         raise FloatingPointError(f"Gradients that are infinite or NaN: {', '.join(bad)}")
