@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.torch.fused import lay_out_state, made_ready
+from optimization.torch.shards import aligned, is_split, own_part, split_as
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 MASTER = "master"
@@ -86,11 +87,23 @@ class ExactState(Optimizer):
         return self.has_master(parameter)
 
 
+class _Taken(NamedTuple):
+    """A parameter in whose place something else is updated, the whole of that, and its state."""
+
+    params: list[Tensor]
+    place: int
+    parameter: Tensor
+    master: Tensor
+    state: dict[str, Any]
+
+
 class ThroughCopies(ExactState):
-    """Mixin that has any optimizer update float32 copies, in the place of the parameters.
+    """Mixin that has any optimizer update float32 copies, or shards, in the place of parameters.
 
     `plain_step` is its step without hooks. During it groups and state hold the copies, each with
-    the gradient of its parameter; hooks, closures and all else see the parameters.
+    the gradient of its parameter; hooks, closures and all else see the parameters. Of a parameter
+    that is split over processes they hold the shard, a plain tensor: what the optimizer computes
+    must be elementwise.
     """
 
     plain_step: Callable[..., Any]
@@ -103,8 +116,9 @@ class ThroughCopies(ExactState):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes one step, as every optimizer does."""
-        dtypes = {p.dtype for group in self.param_groups for p in group["params"]}
-        if self.master_weights and not dtypes.isdisjoint(LOW_PRECISION):
+        params = [p for group in self.param_groups for p in group["params"]]
+        are_low = not {parameter.dtype for parameter in params}.isdisjoint(LOW_PRECISION)
+        if (self.master_weights and are_low) or any(map(is_split, params)):
             return self._step_through_copies(closure)
         return self._fused_step(closure)
 
@@ -129,7 +143,7 @@ class ThroughCopies(ExactState):
     # What stands in the place of what changes at each step: nothing that torch could compile.
     @torch.compiler.disable
     def _step_through_copies(self, closure: Callable[[], Any] | None) -> Any:
-        taken: list[tuple[list[Tensor], int, Tensor]] = []
+        taken: list[_Taken] = []
         if closure is None:
             self._put_copies(taken)
             evaluate = None
@@ -148,39 +162,60 @@ class ThroughCopies(ExactState):
             self._give_back(taken)
 
     @torch.no_grad()
-    def _put_copies(self, taken: list[tuple[list[Tensor], int, Tensor]]) -> None:
-        """Puts copies into groups and state, for parameters that have a gradient."""
+    def _put_copies(self, taken: list[_Taken]) -> None:
+        """Puts copies and shards into groups and state, for parameters that have a gradient."""
         for group in self.param_groups:
             params = group["params"]
             for index, parameter in enumerate(params):
                 has_master = self.has_master(parameter) and not group.get("differentiable")
-                if parameter.grad is None or not has_master:
+                if parameter.grad is None or not (has_master or is_split(parameter)):
                     continue
-                own = {k: in_float32(v) for k, v in self.state.pop(parameter, {}).items()}
-                master = own.pop(MASTER) if MASTER in own else parameter.detach().float()
-                master = brought_up_to_date(master, parameter)
-                master.grad = parameter.grad.float()
+                own, master = self.state.pop(parameter, {}), parameter
+                if has_master:
+                    own = {k: in_float32(v) for k, v in own.items()}
+                    master = own.pop(MASTER) if MASTER in own else parameter.detach().float()
+                    master = brought_up_to_date(master, parameter)
+                gradient = own_part(aligned(parameter.grad, parameter))
+                updated = own_part(master).detach() if is_split(parameter) else master
+                updated.grad = gradient.to(updated.dtype)
                 if own:
-                    self.state[master] = own
-                params[index] = master
-                taken.append((params, index, parameter))
+                    self.state[updated] = {k: own_part(v) for k, v in own.items()}
+                params[index] = updated
+                taken.append(_Taken(params, index, parameter, master, own))
 
     @torch.no_grad()
-    def _give_back(self, taken: list[tuple[list[Tensor], int, Tensor]]) -> None:
+    def _give_back(self, taken: list[_Taken]) -> None:
         """Puts the parameters back, with the values of their copies."""
-        for params, index, parameter in taken:
-            master, params[index] = params[index], parameter
-            master.grad = None
-            self.state[parameter] = {**self.state.pop(master, {}), MASTER: master}
-            parameter.copy_(master)
+        for params, place, parameter, master, before in taken:
+            updated, params[place] = params[place], parameter
+            updated.grad = None
+            state = self.state.pop(updated, {})
+            if is_split(parameter):
+                state = {k: _split_again(k, v, before, parameter) for k, v in state.items()}
+            if master is not parameter:
+                state[MASTER] = master
+                own_part(parameter).copy_(own_part(master))
+            if state:
+                self.state[parameter] = state
         taken.clear()
+
+
+def _split_again(name: str, value: Any, before: Mapping[str, Any], parameter: Tensor) -> Any:
+    """Returns the state of a shard as that of its parameter."""
+    if own_part(before.get(name)) is value:
+        return before[name]
+    is_shard = isinstance(value, Tensor) and value.dim() and name != "step"
+    same = is_shard and value.shape == own_part(parameter).shape
+    return split_as(value, parameter) if same else value
 
 
 @torch.no_grad()
 def brought_up_to_date(master: Tensor, weight: Tensor) -> Tensor:
     """Returns a copy after it has taken over, in place, what was assigned to its weight."""
-    same = master.to(weight.dtype) == weight
-    return master.copy_(torch.where(same, master, weight.to(master.dtype)))
+    kept, given = own_part(master), own_part(weight)
+    same = kept.to(given.dtype) == given
+    kept.copy_(torch.where(same, kept, given.to(kept.dtype)))
+    return master
 
 
 def in_float32(value: Any) -> Any:
