@@ -13,6 +13,7 @@ from optimization.torch.derived import native_class
 from optimization.torch.functions import FUNCTIONS, ListState
 from optimization.torch.lists import Scalars, Tensors, number
 from optimization.torch.rule_optimizer import RuleOptimizer, zeros_like
+from optimization.torch.shards import whole
 
 if TYPE_CHECKING:
     _Derived = RuleOptimizer
@@ -24,7 +25,7 @@ class Adafactor(_Derived):
     """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235), its memory factored for real.
 
     `AdafactorConfig` has the formula and describes the switches. `torch.optim.Adafactor` is
-    `variant="torch"`, and the better choice there; that of transformers is `variant="hf"`.
+    `variant="torch"`, that of transformers `variant="hf"`.
 
     >>> weight = torch.nn.Parameter(torch.ones(3, 2))
     >>> optimizer = Adafactor([weight], lr=0.5, beta1=0.9)
@@ -119,7 +120,7 @@ class Adafactor(_Derived):
             for name, parameter in zip(names, params, strict=True):
                 h = self.numbers(group, dict(self.kind_of(parameter, group)))
                 h.done = latest if self._counts_all(group) else counts.get(parameter, 0.0)
-                weight = self.weight_of(parameter).detach()
+                weight = whole(self.weight_of(parameter).detach())
                 w = Tensors([weight.to(zeros_like(parameter).dtype)])
                 norms = Numbers(w=FUNCTIONS.norm(w))
                 alpha = self.rule.rates(w, ListState({}), norms, h, FUNCTIONS)[1]

@@ -1,5 +1,6 @@
 """Optimizers of PyTorch that are made of rules."""
 
+import functools
 import numbers
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +13,11 @@ from torch import Tensor
 from optimization.configs.errors import did_you_mean
 from optimization.rules.rule import Numbers, Rule, Slot, native_argument
 from optimization.torch.by_name import load_in_our_words
-from optimization.torch.functions import FUNCTIONS
+from optimization.torch.functions import FUNCTIONS, Lists
 from optimization.torch.lists import Batch, batches, number, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
+from optimization.torch.reach import axes_of, starts_idle, within_reach, zeros_of_axes
+from optimization.torch.shards import is_split
 from optimization.torch.texts import optimizer_text
 from optimization.torch.updates import counted, update
 
@@ -197,12 +200,18 @@ class RuleOptimizer(ExactState):
             average = self.average()
             if average is not None:
                 average.start()
+        only_makes_state = starts_idle(self)
         for group in self.param_groups:
-            self._prepare(group)
+            if not only_makes_state:
+                self._prepare(group)
             lists: list[list[Any]] = [[] for _ in range(4 + len(self.slots))]
             kinds = self._init_group(group, *lists)
+            if only_makes_state:
+                continue
             for *batch, (kind, *_) in batches([*lists, kinds], kinds, group["foreach"]):
-                self._step_batch(group, kind, batch, divisor)
+                at_hand = functools.partial(self.numbers, group, dict(kind[1]))
+                for own, xp in within_reach(self.rule, at_hand, batch):
+                    self._step_batch(group, kind, own, divisor, xp)
         return loss
 
     def keeps_float32(self, parameter: Tensor) -> bool:
@@ -267,6 +276,7 @@ class RuleOptimizer(ExactState):
         kind: Any,
         columns: list[list[Any]],
         divisor: Tensor | None,
+        xp: Lists,
     ) -> None:
         keys, own = kind
         params, weights, grads, steps, *states = columns
@@ -290,6 +300,7 @@ class RuleOptimizer(ExactState):
             rule,
             Batch(weights, grads, slots, averages, share, group["maximize"], divisor),
             h,
+            xp,
         )
         if params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
@@ -320,7 +331,8 @@ class RuleOptimizer(ExactState):
         h, state = self.numbers(group, dict(own)), {}
         for slot in self.slots_of(group, own):
             shape = slot.shape_of(tuple(parameter.shape), h)
-            blank, start = zeros_like(parameter, shape), slot.first(h)
+            axes = axes_of(slot, tuple(parameter.shape), h) if is_split(parameter) else None
+            blank, start = zeros_like(parameter, shape, axes), slot.first(h)
             if slot.of_weight:
                 blank.copy_(parameter)
             state[slot.native] = blank.fill_(start) if start else blank
@@ -346,9 +358,16 @@ class RuleOptimizer(ExactState):
         self.keep_shared(group, shared)
 
 
-def zeros_like(parameter: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-    """Returns state of zeros: float32 at least, laid out as the parameter."""
+def zeros_like(
+    parameter: Tensor, shape: Sequence[int] | None = None, axes: Sequence[int] | None = None
+) -> Tensor:
+    """Returns state of zeros: float32 at least, laid out as the parameter.
+
+    A shape of its own is that of some axes of the parameter, where this is split over processes.
+    """
     dtype = torch.float32 if parameter.dtype in LOW_PRECISION else parameter.dtype
+    if shape is not None and axes is not None:
+        return zeros_of_axes(parameter, axes, dtype)
     if shape is not None:
         return torch.zeros(shape, dtype=dtype, device=parameter.device)
     return torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)

@@ -10,6 +10,7 @@ from optimization.rules.schedule_free import ScheduleFreeFields
 from optimization.torch.functions import ListState
 from optimization.torch.lists import Tensors
 from optimization.torch.rule_optimizer import RuleOptimizer
+from optimization.torch.shards import own_part
 
 
 class ScheduleFree(RuleOptimizer):
@@ -41,12 +42,12 @@ class ScheduleFree(RuleOptimizer):
         for group in self.param_groups:
             h = self.numbers(group, {})
             for parameter in group["params"] if group["train_mode"] != trains else ():
-                z = self.state.get(parameter, {}).get("z")
+                z = own_part(self.state.get(parameter, {}).get("z"))
                 if z is not None:
-                    weight = self.weight_of(parameter)
+                    weight = own_part(self.weight_of(parameter))
                     held = Tensors([weight.to(z.dtype)])
                     weight.copy_(other(held, ListState({"z": [z]}), h).tensors()[0])
-                    parameter.copy_(weight)
+                    own_part(parameter).copy_(weight)
             group["train_mode"] = trains
 
     # Numbers of groups that change would have it compiled anew at each step.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from optimization.rules.rule import Numbers, Rule, given, not_the_step
 from optimization.torch import loops
-from optimization.torch.functions import FUNCTIONS, ListState
+from optimization.torch.functions import FUNCTIONS, Lists, ListState
 from optimization.torch.gradients import divide
 from optimization.torch.lists import (
     PLAIN,
@@ -44,14 +44,18 @@ def counted(steps: list[Tensor]) -> list[Any]:
     return counts if is_one else torch.stack(steps).tolist()  # in their order
 
 
-def update(rule: Rule, batch: Batch, h: Numbers) -> None:
+def update(rule: Rule, batch: Batch, h: Numbers, xp: Lists = FUNCTIONS) -> None:
     """Updates weights, their state and their averages in place.
 
     Args:
         rule: The rule.
         batch: What is updated.
         h: The numbers of the update; the count `t` may differ among tensors.
+        xp: The functions to compute with; others than usual, where tensors are parts of weights.
     """
+    if xp is not FUNCTIONS:
+        _by_lists(rule, batch, h, xp)
+        return
     plain = [] if torch.compiler.is_compiling() else _plain(batch)
     if not any(plain):
         _by_lists(rule, batch, h)
@@ -119,23 +123,23 @@ def _by_torch(rule: Rule, batch: Batch, h: Numbers) -> bool:
     return True
 
 
-def _by_lists(rule: Rule, batch: Batch, h: Numbers) -> None:
+def _by_lists(rule: Rule, batch: Batch, h: Numbers, xp: Lists = FUNCTIONS) -> None:
     if batch.divisor is not None:
         divide(batch.grads, batch.divisor)
     if batch.maximize:
         batch = batch._replace(grads=list(torch._foreach_neg(batch.grads)))
-    _step(rule, batch, h)
+    _step(rule, batch, h, xp)
     if batch.averages:
         torch._foreach_lerp_(batch.averages, batch.weights, batch.share)
 
 
-def _step(rule: Rule, batch: Batch, h: Numbers) -> None:
+def _step(rule: Rule, batch: Batch, h: Numbers, xp: Lists) -> None:
     """Updates weights and their state, all tensors in each operation of the formula."""
     weights, rate = batch.weights, rule.decay_before(h)
     if given(rate):
         torch._foreach_mul_(weights, as_plain(1 - h.lr * rate))
     state = ListState(batch.slots)
-    moved = rule.step(Tensors(batch.grads), Tensors(weights), state, h, FUNCTIONS)
+    moved = rule.step(Tensors(batch.grads), Tensors(weights), state, h, xp)
     if not isinstance(moved, Tensors):
         raise not_the_step(rule, moved, weights[0].shape)
     if isinstance(h.t, int | float) and h.t == 1:  # that it is right once is enough

@@ -12,7 +12,9 @@ import optimization.torch.adafactor as native
 from optimization.configs.errors import ConfigError
 from optimization.rules.rule import Numbers
 from optimization.torch.by_name import load_by_name
+from optimization.torch.functions import Lists
 from optimization.torch.rule_optimizer import check_rate
+from optimization.torch.shards import is_split, whole
 from optimization.transformers.lambda_scheduler import FactorScheduler
 
 # What the switches of the other `Adafactor` are called here.
@@ -118,18 +120,29 @@ class Adafactor(native.Adafactor):
     def _counts_all(group: Mapping[str, Any]) -> bool:
         return False
 
+    def _state_to_update(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        state = super()._state_to_update(parameter, group)
+        if is_split(parameter):  # of which a batch has the shards
+            self._keep_size(parameter)
+        return state
+
     def _step_batch(
         self,
         group: dict[str, Any],
         kind: Any,
         columns: list[list[Any]],
         divisor: Tensor | None,
+        xp: Lists,
     ) -> None:
         for parameter in columns[0]:
-            weight = self.weight_of(parameter)
-            size = torch.linalg.vector_norm(weight.float()) / weight.numel() ** 0.5
-            self.state[parameter]["RMS"].copy_(size)
-        super()._step_batch(group, kind, columns, divisor)
+            if parameter in self.state:
+                self._keep_size(parameter)
+        super()._step_batch(group, kind, columns, divisor, xp)
+
+    def _keep_size(self, parameter: Tensor) -> None:
+        weight = whole(self.weight_of(parameter))
+        size = torch.linalg.vector_norm(weight.float()) / weight.numel() ** 0.5
+        self.state[parameter]["RMS"].copy_(size)
 
     @staticmethod
     def _get_lr(param_group: Mapping[str, Any], param_state: Mapping[str, Any]) -> float:
