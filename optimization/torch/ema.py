@@ -1,7 +1,8 @@
 """The average of a model's weights, as an `AveragedModel` of torch."""
 
+import contextlib
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from optimization.torch.by_name import bare_names, unwrapped
 from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION, ExactState, brought_up_to_date
+from optimization.torch.shards import own_part
 
 
 class Average(AveragedModel):
@@ -43,7 +45,13 @@ class Average(AveragedModel):
             raise TypeError("Argument `optimizer` is needed with `in_step`, received: None")
         self._average_decay, self._start_step = average_decay, start_step
         self._dynamic_decay = dynamic_decay
-        super().__init__(unwrapped(model), use_buffers=not trainable_weights_only)
+        inner, use_buffers = unwrapped(model), not trainable_weights_only
+        if _sharded_modules(inner):  # which torch does not copy
+            _reshard(inner)
+            super().__init__(torch.nn.Identity(), use_buffers=use_buffers)
+            self.module = _weights_alone(inner, {})
+        else:
+            super().__init__(inner, use_buffers=use_buffers)
         # It holds the first weights already: with 0 torch would take those after the first update.
         self.n_averaged.fill_(1)
         self._copies: dict[str, Tensor] = {}
@@ -95,6 +103,7 @@ class Average(AveragedModel):
             self._finish(model)
 
     def _start(self, model: torch.nn.Module) -> None:
+        _reshard(model)
         pairs = zip(self._exact_averages(), self._averaged(model), strict=True)
         self._waiting = {weight: average for (_, average), (_, weight) in pairs}
 
@@ -104,8 +113,10 @@ class Average(AveragedModel):
         averages, targets = list[Tensor](), list[Tensor]()
         if self._waiting is None:
             self._start(model)
-        for weight, average in (self._waiting or {}).items():
-            exact = (weight if optimizer is None else optimizer.weight_of(weight)).to(average)
+        for weight, moving in (self._waiting or {}).items():
+            exact = weight if optimizer is None else optimizer.weight_of(weight)
+            average = own_part(moving)
+            exact = own_part(exact).to(average)
             if average.is_floating_point():
                 averages.append(average)
                 targets.append(exact)
@@ -116,11 +127,32 @@ class Average(AveragedModel):
         self._waiting = None
         for tensor, average in self._exact_averages(renewed=False):
             if tensor is not average:
-                tensor.copy_(average)
+                own_part(tensor).copy_(own_part(average))
         if not self.use_buffers:
             for buffer, own in zip(self.module.buffers(), model.buffers(), strict=True):
                 buffer.copy_(own)
         self.n_averaged += 1
+
+    @contextlib.contextmanager
+    def applied_to(self, model: torch.nn.Module) -> Iterator[None]:
+        """Has a model hold the averages within a `with` block, and then its own weights again.
+
+        That is how a model of `fully_shard` runs with them, which can't be copied.
+        """
+        with torch.no_grad():
+            _reshard(model)
+            averages = [own_part(average) for _, average in self._averaged(self.module)]
+            weights = [own_part(weight) for _, weight in self._averaged(model)]
+            own = [weight.clone() for weight in weights]
+            for weight, average in zip(weights, averages, strict=True):
+                weight.copy_(average)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                _reshard(model)
+                for weight, value in zip(weights, own, strict=True):
+                    weight.copy_(value)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         state = super().state_dict(*args, **kwargs)
@@ -190,6 +222,45 @@ def _finish(optimizer: Any, args: Any, kwargs: Any) -> None:
     average = None if optimizer.average is None else optimizer.average()
     if average is not None:
         average.finish()
+
+
+class _Weights(torch.nn.Module):
+    """The weights of a module of `fully_shard`, by their names, without what runs it."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(
+            "The average of a model of `fully_shard` cannot run by itself: evaluate the model, "
+            "within `with average.applied_to(model):`."
+        )
+
+
+def _weights_alone(module: torch.nn.Module, known: dict[int, Any]) -> torch.nn.Module:
+    """Returns copies of the weights of a module, and of those within; `known` are those by `id`."""
+    if id(module) in known:
+        return known[id(module)]
+    made = known[id(module)] = _Weights()
+    for name, parameter in module._parameters.items():
+        if parameter is not None and id(parameter) not in known:
+            copied = parameter.detach().clone()
+            known[id(parameter)] = torch.nn.Parameter(copied, parameter.requires_grad)
+        made.register_parameter(name, None if parameter is None else known[id(parameter)])
+    for name, buffer in module._buffers.items():
+        own = None if buffer is None else buffer.detach().clone()
+        made.register_buffer(name, own, name not in module._non_persistent_buffers_set)
+    for name, part in module._modules.items():
+        made.add_module(name, None if part is None else _weights_alone(part, known))
+    return made
+
+
+def _sharded_modules(model: torch.nn.Module) -> list[Any]:
+    """Returns the modules that `fully_shard` was called on."""
+    return [m for m in model.modules() if any(c.__name__ == "FSDPModule" for c in type(m).__mro__)]
+
+
+def _reshard(model: torch.nn.Module) -> None:
+    """Has a model hold its shards: after an evaluation it may hold what was gathered of them."""
+    for module in _sharded_modules(model):
+        module.reshard()
 
 
 def _by_bare_name(names: Iterable[str], start: str) -> dict[str, str]:
