@@ -84,9 +84,6 @@ class AdafactorConfig(AdafactorFormula):
     """
 
     class_name = "Adafactor"
-    torch_note = (
-        "`torch.optim.Adafactor`: `variant: torch`, with a `clipping_threshold` of at least 1"
-    )
     section_only = ("variant",)
 
     name: str | None = "Adafactor"

@@ -1,4 +1,4 @@
-"""State dicts of torch's and transformers' classes, in the words of this package and back."""
+"""State dicts of torch's and transformers' classes, in the words of this package."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -127,19 +127,6 @@ def _axes(shape: torch.Size, group: Settings) -> tuple[int, int] | None:
     return axes_to_factor(tuple(shape), group["factored_axes"], group["min_dim_size_to_factor"])
 
 
-def in_words_of(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Returns the state of a parameter as the class of the optimizer calls it."""
-    if not isinstance(optimizer, torch.optim.Adafactor):
-        return state
-    state = dict(state)
-    if _ROW in state:
-        state["row_var"] = state.pop(_ROW).unsqueeze(-1)
-        state["col_var"] = state.pop(_COLUMN).unsqueeze(-2)
-    if "exp_avg_sq" in state:
-        state["variance"] = state.pop("exp_avg_sq")
-    return state
-
-
 def torchs_state(
     optimizer: Optimizer, parameter: Tensor, group: Settings
 ) -> dict[str, Tensor] | None:
@@ -148,10 +135,6 @@ def torchs_state(
     That is without `step`; None for a class that is not known.
     """
     shape, zeros = parameter.shape, parameter.new_zeros
-    if isinstance(optimizer, torch.optim.Adafactor):
-        if parameter.dim() < 2:
-            return {"exp_avg_sq": zeros(shape)}
-        return {_ROW: zeros(shape[:-1]), _COLUMN: zeros(*shape[:-2], shape[-1])}
     for cls, parts in _KEPT.items():
         if isinstance(optimizer, cls):
             names = [name for name, setting in parts.items() if setting is None or group[setting]]

@@ -24,7 +24,6 @@ from optimization.rules.adafactor import (
     AdafactorConfig,
     AdafactorKerasConfig,
     keras_switches,
-    preset,
 )
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.rules.muon import MuonConfig
@@ -144,7 +143,7 @@ def _recipe(oneof: OptimizerConfig, changing: Set[str]) -> Recipe:
     if own is not None:
         return pkgutil.resolve_name(own)(section)
     if isinstance(section, AdafactorConfig):
-        return _adafactor(section, changing)
+        return _adafactor(section)
     if isinstance(section, AdafactorKerasConfig):
         return _adafactor_keras(section)
     return _of_rule(section, changing)
@@ -196,24 +195,13 @@ def muon(section: MuonConfig) -> Recipe:
     return dataclasses.replace(recipe, arguments=arguments, route=route)
 
 
-def _adafactor(section: AdafactorConfig, changing: Set[str]) -> Recipe:
-    """Returns the recipe of `adafactor`: torch's where all switches are as torch has them."""
-    cls: type[Optimizer] = Adafactor
-    include, switches = section.include_in_weight_decay, Adafactor.arguments_of(section)
-    arguments = {"variant": section.variant, **switches}
-    free = {"decay_rate", "epsilon1", "epsilon2", "clipping_threshold", "weight_decay"}
-    usual, threshold = preset("torch"), section.clipping_threshold
-    is_torchs = all(usual[name] == switches[name] for name in switches.keys() - free)
-    is_fixed = not changing & {*section.numbers()} - {"weight_decay"}
-    if is_torchs and is_fixed and threshold is not None and threshold >= 1:  # torch takes no less
-        cls = torch.optim.Adafactor
-        arguments = {
-            "beta2_decay": -section.decay_rate,
-            "eps": (section.epsilon1, section.epsilon2),
-            "d": threshold,
-            "weight_decay": section.weight_decay or 0.0,
-        }
-    return Recipe(cls, arguments, section.decays, patterns={"include_in_weight_decay": include})
+def _adafactor(section: AdafactorConfig) -> Recipe:
+    """Returns the recipe of `adafactor`; torch's own class computes nothing that is split."""
+    arguments = {"variant": section.variant, **Adafactor.arguments_of(section)}
+    include = section.include_in_weight_decay
+    return Recipe(
+        Adafactor, arguments, section.decays, patterns={"include_in_weight_decay": include}
+    )
 
 
 def _adafactor_keras(section: AdafactorKerasConfig) -> Recipe:

@@ -14,7 +14,6 @@ from optimization.torch.foreign import (
     algorithm_of,
     factored_as_here,
     in_our_words,
-    in_words_of,
     settings_in_our_words,
 )
 
@@ -199,7 +198,7 @@ def _states(optimizer: "Extended", found: dict[str, Saved]) -> tuple[list[Any], 
                     continue
                 if note:
                     new.setdefault(note, []).append(name)
-            states.append(in_words_of(updater, state))
+            states.append(state)
     if problems:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise ValueError("\n".join(["The loaded state does not fit:", *problems[:_SHOWN], *more]))

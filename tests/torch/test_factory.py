@@ -27,8 +27,7 @@ import optimization.torch as ours  # isort: skip
 CORRECTED = {"epsilon_placement": "corrected"}
 # What rules do not say themselves: `tests/torch/test_contracts.py` has the others.
 TORCHS = [
-    ("adafactor", {"variant": "torch"}, torch.optim.Adafactor),
-    ("adafactor", {"variant": "torch", "clipping_threshold": 0.5}, ours.Adafactor),
+    ("adafactor", {"variant": "torch"}, ours.Adafactor),
     ("adafactor_keras", {}, ours.Adafactor),
 ]
 
