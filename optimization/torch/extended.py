@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.caching import cached
+from optimization.torch.flat import refuse_flat
 from optimization.torch.foreign import torchs_state
 from optimization.torch.gradients import GradientRules
 from optimization.torch.masters import ExactState, ThroughCopies
@@ -14,7 +16,7 @@ from optimization.torch.resume import STEP, TYPE, resume, steps_done
 from optimization.torch.rule_optimizer import RuleOptimizer
 from optimization.torch.texts import optimizer_text
 
-_KEPT = ("gradient_rules", "factory", "order", "schedule_step")
+_KEPT = ("gradient_rules", "factory", "order", "shapes", "schedule_step")
 # What torch puts around the `step` of a class when it makes an instance.
 _HOOKED = Optimizer.profile_hook_step(lambda optimizer: None).__code__
 
@@ -23,14 +25,15 @@ class Extended(ExactState):
     """Gives an optimizer what the factory adds to it, as hooks of torch.
 
     torch drops hooks where an optimizer is copied or pickled: without its clips a copy would train
-    otherwise. `order` has the names of the parameters as the model has them, and `schedule_step`
-    the steps that the scheduler has counted; None before there is one.
+    otherwise. `order` has the names of the parameters as the model has them, `shapes` their shapes
+    by name, and `schedule_step` the steps that the scheduler has counted; None before there is one.
     """
 
     base: ClassVar[type[Optimizer]]
     gradient_rules: GradientRules = GradientRules()
     factory: Any = None
     order: Sequence[str] = ()
+    shapes: Mapping[str, tuple[int, ...]] = {}
     schedule_step: int | None = None
     _before_loading = staticmethod(resume)
 
@@ -39,6 +42,8 @@ class Extended(ExactState):
     def install_hooks(self) -> None:
         super().install_hooks()
         there = self._optimizer_step_pre_hooks.values()
+        if _check_once not in there:
+            self.register_step_pre_hook(_check_once)
         if self.gradient_rules not in (None, GradientRules(), *there):  # None in old pickles
             self.register_step_pre_hook(self.gradient_rules)
 
@@ -73,6 +78,13 @@ class Extended(ExactState):
 
     def __reduce__(self) -> tuple:
         return blank, (self.base,), self.__getstate__()
+
+
+def _check_once(optimizer: Any, *_: Any) -> None:
+    """Refuses, before the first step, parameters that a wrapper has put in the place of others."""
+    if not (torch.compiler.is_compiling() or optimizer.__dict__.get("_is_checked")):
+        refuse_flat(optimizer, optimizer.shapes)
+        optimizer._is_checked = True
 
 
 @cached

@@ -25,6 +25,7 @@ from optimization.torch import fused
 from optimization.torch.compiled import compile_step
 from optimization.torch.ema import Average
 from optimization.torch.extended import extended
+from optimization.torch.flat import refuse_flat, shapes_of
 from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
 from optimization.torch.masters import LOW_PRECISION
@@ -129,7 +130,8 @@ class OptimizerFactory:
 
         Raises:
             ValueError: For rules or lists of patterns that match no parameter, an option that the
-                optimizer's class does not have, or `compile` where steps are not compiled.
+                optimizer's class does not have, `compile` where steps are not compiled, or flat
+                parameters of FSDP1, which hide the shapes of weights, for what needs these.
         """
         if compile:
             self._check_compilable()
@@ -164,6 +166,8 @@ class OptimizerFactory:
         # Frozen ones are in no group.
         trained = {name for group in optimizer.param_groups for name in group["param_names"]}
         optimizer.order = [name for name, _ in parameters if name in trained]
+        optimizer.shapes = shapes_of(optimizer)
+        refuse_flat(optimizer, optimizer.shapes)
         optimizer.install_hooks()
         for group in optimizer.param_groups:
             curves = self._parts[self._part_of(group)].recipe.schedules

@@ -129,7 +129,9 @@ def test_copies_and_pickles_clip_too(clip, copied):
     }
     for o, p in ((optimizer, params), (other, copies)):
         train(o, p, gradients[2:])
-        assert len(o._optimizer_step_pre_hooks) == 1
+        hooks = [*o._optimizer_step_pre_hooks.values()]
+        assert hooks.count(optimizer.gradient_rules) == 1
+        assert len({*hooks}) == len(hooks)
     assert largest_difference(weights_of(copies), weights_of(params)) == 0
 
 
