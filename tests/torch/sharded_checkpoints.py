@@ -116,12 +116,12 @@ def run(mesh, start, folder):
     dcp.save(_states(runs), checkpoint_id=f"{folder}/two")
     expected = {case: each.train(slice(2, None), part).weights() for case, each in runs.items()}
     if rank == 0:
-        one = {case: fresh(case, alone=True) for case in every}
-        _load(one, f"{folder}/two", no_dist=True)
+        one, other = ({case: fresh(case, alone=True) for case in every} for _ in range(2))
+        _load(one, other, f"{folder}/two", by_state_dict=True, no_dist=True)
         dcp.save(_states(one), checkpoint_id=f"{folder}/one", no_dist=True)
     dist.barrier()
-    two = {case: fresh(case) for case in every}
-    _load(two, f"{folder}/one")
+    two, other = ({case: fresh(case) for case in every} for _ in range(2))
+    _load(two, other, f"{folder}/one", by_state_dict=False)
     results = {}
     for case, each in two.items():
         found = each.train(slice(2, None), part).weights()
@@ -136,10 +136,10 @@ def _states(runs):
     return {"by_name": states, "plain": plain}
 
 
-def _load(runs, path, **options):
-    state = _states(runs)
+def _load(runs, others, path, by_state_dict, **options):
+    """Loads what was saved; tensors are those of others, since they are loaded in place."""
+    state = _states(others)
     dcp.load(state, checkpoint_id=path, **options)
     for case, each in runs.items():
-        each.load(state["by_name"][case.kind])
-        if case.kind in BY_STATE_DICT:
-            each.load(state["plain"][case.kind], True)
+        plain = by_state_dict and case.kind in BY_STATE_DICT
+        each.load(state["plain" if plain else "by_name"][case.kind], plain)
