@@ -15,7 +15,7 @@ from optimization.torch.shards import (
     Layout,
     added_up,
     aligned,
-    is_split,
+    any_split,
     layout_of,
     norms_of_parts,
     own_part,
@@ -80,7 +80,7 @@ class GradientRules:
         params = [parameter for parameter in params if parameter.grad is not None]
         if any(parameter.grad.is_sparse for parameter in params):
             raise RuntimeError("Clips, and the check for finite gradients, need dense gradients.")
-        split = any(is_split(parameter) for parameter in params)
+        split = any_split(params)
         for parameter in params if split else ():
             parameter.grad = aligned(parameter.grad, parameter)
         grads = [p.grad for p in params if p.grad is not None]

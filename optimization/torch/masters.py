@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.torch.fused import lay_out_state, made_ready
-from optimization.torch.shards import aligned, is_split, own_part, split_as
+from optimization.torch.shards import aligned, any_split, is_split, own_part, split_as
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 MASTER = "master"
@@ -118,7 +118,7 @@ class ThroughCopies(ExactState):
         """Takes one step, as every optimizer does."""
         params = [p for group in self.param_groups for p in group["params"]]
         are_low = not {parameter.dtype for parameter in params}.isdisjoint(LOW_PRECISION)
-        if (self.master_weights and are_low) or any(map(is_split, params)):
+        if (self.master_weights and are_low) or any_split(params):
             return self._step_through_copies(closure)
         return self._fused_step(closure)
 

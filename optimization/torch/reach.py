@@ -15,6 +15,7 @@ from optimization.torch.shards import (
     added_up,
     aligned,
     all_zero,
+    any_split,
     is_split,
     layout_of,
     norms_of_parts,
@@ -40,7 +41,7 @@ def within_reach(
     at a time, of which each process takes its part over when the next one is asked for.
     """
     params, weights, grads, *others = batch
-    if not any(map(is_split, params)):
+    if not any_split(params):
         yield batch, FUNCTIONS
         return
     grads = [aligned(g, p) for g, p in zip(grads, params, strict=True)]
@@ -138,8 +139,11 @@ def starts_idle(optimizer: Any) -> bool:
     torch's distributed checkpoints have an optimizer make its state so, and expect nothing to move,
     also by a decay that has no rate or by a rule that divides by it.
     """
-    params = [p for group in optimizer.param_groups for p in group["params"]]
+    params = [p for group in optimizer.param_groups[:1] for p in group["params"][:1]]
     if torch.compiler.is_compiling() or any(optimizer.state.get(p) for p in params):
+        return False  # as is known at once
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(optimizer.state.get(p) for p in params):
         return False
     rates = [group["lr"] for group in optimizer.param_groups]
     has_none = all(rate is not None and rate == 0 for rate in rates)

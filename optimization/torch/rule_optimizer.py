@@ -200,14 +200,14 @@ class RuleOptimizer(ExactState):
             average = self.average()
             if average is not None:
                 average.start()
-        only_makes_state = starts_idle(self)
+        idle = starts_idle(self)
         for group in self.param_groups:
-            if not only_makes_state:
-                self._prepare(group)
             lists: list[list[Any]] = [[] for _ in range(4 + len(self.slots))]
-            kinds = self._init_group(group, *lists)
-            if only_makes_state:
+            if idle:
+                self._init_group(group, *lists)
                 continue
+            self._prepare(group)
+            kinds = self._init_group(group, *lists)
             for *batch, (kind, *_) in batches([*lists, kinds], kinds, group["foreach"]):
                 at_hand = functools.partial(self.numbers, group, dict(kind[1]))
                 for own, xp in within_reach(self.rule, at_hand, batch):
@@ -361,10 +361,7 @@ class RuleOptimizer(ExactState):
 def zeros_like(
     parameter: Tensor, shape: Sequence[int] | None = None, axes: Sequence[int] | None = None
 ) -> Tensor:
-    """Returns state of zeros: float32 at least, laid out as the parameter.
-
-    A shape of its own is that of some axes of the parameter, where this is split over processes.
-    """
+    """Returns state of zeros: float32 at least, laid out as the parameter, or as axes of it."""
     dtype = torch.float32 if parameter.dtype in LOW_PRECISION else parameter.dtype
     if shape is not None and axes is not None:
         return zeros_of_axes(parameter, axes, dtype)

@@ -14,10 +14,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_PLAIN = {Tensor, torch.nn.Parameter}
+
 
 def is_split(tensor: Any) -> bool:
     """Says whether a tensor is a `DTensor`, of which each process has a part."""
     return hasattr(tensor, "device_mesh")
+
+
+def any_split(tensors: Sequence[Any]) -> bool:
+    """Says whether any is a `DTensor`; quick where there are many."""
+    return not {type(x) for x in tensors} <= _PLAIN and any(is_split(x) for x in tensors)
 
 
 def own_part(tensor: Any) -> Any:

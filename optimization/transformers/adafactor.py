@@ -120,11 +120,12 @@ class Adafactor(native.Adafactor):
     def _counts_all(group: Mapping[str, Any]) -> bool:
         return False
 
-    def _state_to_update(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-        state = super()._state_to_update(parameter, group)
-        if is_split(parameter):  # of which a batch has the shards
-            self._keep_size(parameter)
-        return state
+    def _init_group(self, group: dict[str, Any], *lists: list[Any]) -> tuple[Any, ...]:
+        kinds = super()._init_group(group, *lists)
+        for parameter in lists[0]:
+            if is_split(parameter):  # of which a batch has the shards
+                self._keep_size(parameter)
+        return kinds
 
     def _step_batch(
         self,
