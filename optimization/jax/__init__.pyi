@@ -1,3 +1,4 @@
 from .factory import OptimizerFactory as OptimizerFactory
+from .sharding import abstract_state as abstract_state
 from .state import OptimizerState as OptimizerState
 from .state import state_of as state_of

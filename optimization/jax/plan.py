@@ -11,6 +11,7 @@ from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.jax.functions import FUNCTIONS
 from optimization.jax.rates import Schedule, rate_of, schedule
+from optimization.jax.sharding import sharding_of
 from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
 from optimization.rules.arrays import State
@@ -103,9 +104,11 @@ class Leaf:
         """Returns a slot before the first update."""
         h = Numbers(**self.settings)
         dtype = jnp.int32 if slot.dtype == "int" else wide(like.dtype)
-        if slot.shape is not None:
-            return jnp.full(tuple(slot.shape(like.shape, h)), slot.first(h), dtype)
-        return jnp.full_like(like, slot.first(h), dtype)
+        shape = slot.shape_of(like.shape, h)
+        if shape is None:
+            return jnp.full_like(like, slot.first(h), dtype)
+        placed = sharding_of(like) and sharding_of(like, slot.axes_of(like.shape, h))
+        return jnp.full(shape, slot.first(h), dtype, device=placed)
 
 
 def wide(dtype: Any) -> Any:

@@ -13,6 +13,7 @@ from jax import lax
 from optimization.jax.functions import FUNCTIONS
 from optimization.jax.gradients import Clips, are_finite, clipped
 from optimization.jax.plan import Leaf, Part, Plan, wide
+from optimization.jax.sharding import laid_out_as, on_mesh_of
 from optimization.jax.state import OptimizerState, Tree
 from optimization.rules.arrays import State
 from optimization.rules.rule import Numbers, Rule, given
@@ -94,7 +95,7 @@ class Transformation:
             return jnp.zeros_like(x, wide(x.dtype))
 
         accumulates = settings.accumulation_steps > 1
-        return OptimizerState(
+        state = OptimizerState(
             step=count,
             hyperparameters=self._plan.reported(self._plan.numbers(count)),
             slots={name: slot(name) for name in self._plan.slot_names()},
@@ -112,6 +113,7 @@ class Transformation:
             gradient_norm=jnp.zeros([]) if settings.clips.act else None,
             clipped_steps=counter() if settings.clips.act else None,
         )
+        return on_mesh_of(arrays, state)
 
     # Updates
 
@@ -138,10 +140,13 @@ class Transformation:
                 "Argument `grads` must have the structure of `params`, "
                 f"received: {jax.tree.structure(grads)}, not {structure}"
             )
+        return laid_out_as((params, state), self._updated, grads, state, params)
+
+    def _updated(self, grads: Tree, state: OptimizerState, params: Tree) -> Any:
+        structure: Any = jax.tree.structure(params)
         work = _Work(self._plan, self._settings, structure, params)
         found, state = work.run(jax.tree.leaves(grads), state)
-        updates = structure.unflatten(work.all_leaves(found))
-        return updates, state
+        return structure.unflatten(work.all_leaves(found)), state
 
     def averaged(self, state: OptimizerState, params: Tree) -> Tree:
         """Returns the averaged weights in the dtypes of the parameters.

@@ -109,7 +109,7 @@ class RulePart:
                 shape=shape if own is None else own,
                 initializer=_filled_with(slot.first(h)),
                 dtype=slot.dtype or compute_dtype(variable),
-                layout=getattr(variable, "_layout", None) if slot.shape is None else None,
+                layout=_layout_of(slot, variable, h),
                 name=f"{path.replace('/', '_')}_{slot.name}",
             )
             self.named.append((f"{slot.plural}/{path}", kept[slot.name]))
@@ -188,6 +188,18 @@ class RulePart:
         self.rule.prepare(c, h, FUNCTIONS)
         for name, value in c.moved().items():
             self.optimizer.assign(self.shared[name], value)
+
+
+def _layout_of(slot: Slot, variable: keras.Variable, h: Numbers) -> Any:
+    """Returns the layout of a slot: that of the variable, along the axes that it has of it."""
+    layout, shape = getattr(variable, "_layout", None), tuple(variable.shape)
+    if layout is None or slot.shape is None:
+        return layout
+    axes = slot.axes_of(shape, h)
+    if isinstance(layout, keras.distribution.TensorLayout):
+        return keras.distribution.TensorLayout([layout.axes[i] for i in axes], layout.device_mesh)
+    along = [*layout.spec, *[None] * (len(shape) - len(layout.spec))]  # a sharding of JAX
+    return type(layout)(layout.mesh, type(layout.spec)(*(along[i] for i in axes)))
 
 
 def _filled_with(value: float) -> keras.initializers.Initializer:

@@ -7,6 +7,7 @@ function of JAX are made of it.
 
 import dataclasses
 import operator
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
@@ -97,6 +98,20 @@ class Slot:
                 f"`shape` of the slot {self.name!r} must return a list of integers for a variable "
                 f"of the shape {tuple(shape)}, got {describe(own)}"
             ) from None
+
+    def axes_of(self, shape: Sequence[int], h: Numbers) -> tuple[int, ...]:
+        """Returns which axes of a variable of this shape it has; () for a shape of its own making.
+
+        Over several devices it is laid out along these as the variable is.
+        """
+        places = tuple(range(len(shape)))
+        own = self.shape_of(shape, h)
+        if own is None:
+            return places
+        # Of axes whose lengths are their places, the lengths say which are kept.
+        kept = typing.cast("tuple[int, ...]", self.shape_of(places, h))
+        chosen = len({*kept}) == len(kept) and {*kept} <= {*places}
+        return kept if chosen and own == tuple(shape[axis] for axis in kept) else ()
 
     def first(self, h: Numbers) -> float:
         """Returns the number that it starts from."""

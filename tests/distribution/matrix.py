@@ -209,16 +209,9 @@ class Setting:
         return {**found, f"kinds: {label}": len(optimizer.stage(Update).updates.fused)}
 
 
-def names():
-    """Returns the types of optimizers, of those that are the same class the first."""
-    origins = {kind: contracts.section_of(kind, {}).origin() for kind in contracts.rules()}
-    first = {origin: kind for kind, origin in reversed(origins.items())}
-    return [kind for kind, origin in origins.items() if first[origin] == kind]
-
-
 def combinations(kind):
     """Yields the combinations of a kind of device."""
-    for number, name in enumerate(names()):
+    for number, name in enumerate(contracts.classes()):
         if kind == "one":
             others = [*(s for kind in STRATEGIES for s in plain(kind, number)), FUSED]
             clips = [

@@ -12,6 +12,7 @@ import pytest
 
 from tests.distribution import matrix
 from tests.distribution.matrix import Combination
+from tests.rules import contracts
 from tests.training.test_distribution import free_ports
 from tests.training.tiny import finish, start
 
@@ -85,27 +86,27 @@ def test_nothing_is_left_out():
     every = set(itertools.product(matrix.CLIPS, matrix.ACCUMULATIONS, (False, True)))
     for kind in ("mirrored", "workers"):
         plain = [each for each in matrix.combinations(kind) if not each.fused]
-        assert {each.name for each in plain} == set(matrix.names())
+        assert {each.name for each in plain} == set(contracts.classes())
         assert {each[1:4] for each in plain} == every
     several = [*matrix.combinations("mirrored"), *matrix.combinations("workers")]
-    for name in matrix.names():
+    for name in contracts.classes():
         found = [each for each in several if each.name == name and not each.fused]
         assert {each.accumulation for each in found} == set(matrix.ACCUMULATIONS)
         assert {each.averaged for each in found} == {False, True}
-    assert {each.name for each in several if each.fused} == set(matrix.names())
-    assert {each.name for each in matrix.combinations("fit")} == set(matrix.names())
+    assert {each.name for each in several if each.fused} == set(contracts.classes())
+    assert {each.name for each in matrix.combinations("fit")} == set(contracts.classes())
     assert {each.fused for each in matrix.combinations("fit")} == {False, True}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", matrix.names())
+@pytest.mark.parametrize("name", contracts.classes())
 def test_it_equals_one_device(results, kind, name):
     for combination in combinations(kind, name):
         assert_equals_one_device(results[kind], results["one"], combination)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", matrix.names())
+@pytest.mark.parametrize("name", contracts.classes())
 def test_updates_are_fused_where_they_should_be(results, kind, name):
     # Two matrices of one shape, of which Muon leaves the head to AdamW, and a vector.
     kinds = 3 if name == "muon" else 2
@@ -119,7 +120,7 @@ def test_the_devices_are_as_many_as_they_should_be(results):
     assert replicas == {"one": 1, "fit": 1, "mirrored": 2, "worker 0": 2, "worker 1": 2}
 
 
-@pytest.mark.parametrize("name", matrix.names())
+@pytest.mark.parametrize("name", contracts.classes())
 def test_the_weights_have_moved_far(results, name):
     """A difference of one part in a million means something only where weights move by more."""
     for combination in combinations("one", name):

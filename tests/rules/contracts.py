@@ -47,6 +47,13 @@ def rules():
     return [kind for kind in found if not only or kind in only]
 
 
+def classes():
+    """Returns the types, of those that are the same class the first."""
+    origins = {kind: section_of(kind, {}).origin() for kind in rules()}
+    first = {origin: kind for kind, origin in reversed(origins.items())}
+    return [kind for kind, origin in origins.items() if first[origin] == kind]
+
+
 def problem(shapes=None, steps=STEPS):
     """Returns initial values and the gradients of each step, float64."""
     random = np.random.default_rng(3)

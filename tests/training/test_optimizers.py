@@ -8,7 +8,7 @@ from rich.console import Console
 
 from optimization import OPTIMIZERS_CLS
 from optimization.training import Trainer
-from tests.distribution import matrix
+from tests.rules import contracts
 from tests.training.tiny import assert_same_bits, tiny, weights
 
 # What a type needs beside its defaults.
@@ -44,7 +44,7 @@ def trained(name, steps, directory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", matrix.names())
+@pytest.mark.parametrize("name", contracts.classes())
 def test_it_trains_and_resumes_bit_for_bit(tmp_path, name):
     whole, start = trained(name, 6, tmp_path / "whole")
     assert int(whole.optimizer.iterations) == 6

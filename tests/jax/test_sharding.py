@@ -1,0 +1,32 @@
+"""State over the devices of a mesh, in a process that has four of them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.jax.common import jax  # noqa: F401  skips where it is not installed
+
+# Two passes of LLVM over each of many small programs would take longer than they run.
+FLAGS = (
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true"
+)
+
+
+def run_on_devices(module, path):
+    """Runs a module that writes what it found into a file; returns that."""
+    environment = {**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", module, str(path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+def test_every_rule_on_every_mesh(tmp_path):
+    found = run_on_devices("tests.jax.sharded", tmp_path / "found.json")
+    assert found["problems"] == []
+    assert found["cases"] > 18
