@@ -60,7 +60,7 @@ SETTINGS = [
     {"clipvalue": 0.3, "dtype": "bfloat16", "average": True},
 ]
 TYPES = {"adafactor": {"min_dim_size_to_factor": 4}, "muon": {"exclude_layers": ["head"]}}
-BOTH = {name: ("auto, 2 x 2", "explicit, 2 x 2") for name in ("adafactor", "muon")}
+BOTH = dict.fromkeys(("adafactor", "muon"), ("auto, 2 x 2", "explicit, 2 x 2"))
 STEPS = 3
 
 
