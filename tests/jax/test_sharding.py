@@ -29,3 +29,10 @@ def test_every_rule_on_every_mesh(tmp_path):
     found = run_on_devices("tests.jax.sharded", tmp_path / "found.json", devices=4)
     assert found["problems"] == []
     assert found["cases"] > 18
+
+
+@pytest.mark.slow
+def test_orbax_restores_onto_another_mesh(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    found = run_on_devices("tests.jax.resharded", tmp_path / "found.json", devices=4)
+    assert found == {"problems": []}
