@@ -330,3 +330,25 @@ def test_what_update_needs():
         tx.update(params, tx.init(params))
     with pytest.raises(ValueError, match="must have the structure of `params`"):
         tx.update({"embed": 1.0}, tx.init(params), params)
+
+
+@pytest.mark.parametrize("shape", [(8,), (9,), (4, 3), (3, 4), (2, 2, 3), (4, 2, 2), (1, 1, 8)])
+def test_sums_of_large_arrays(shape, monkeypatch):
+    from optimization.jax import gradients
+
+    monkeypatch.setattr(gradients, "_ROWS", 2)
+    monkeypatch.setattr(gradients, "_NARROW", 3)
+    x = np.random.default_rng(0).normal(size=shape)
+    found = gradients.sum_of_squares(jnp.float32(x))
+    np.testing.assert_allclose(found, np.sum(np.square(x)), rtol=1e-6)
+
+
+def test_an_abstract_state_without_a_mesh_is_as_init_says():
+    from optimization.jax import abstract_state
+
+    params = tree(1)
+    tx = built("adafactor", {"min_dim_size_to_factor": 4}, params=params)
+    like, state = abstract_state(tx, params), tx.init(params)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), like) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )

@@ -127,6 +127,20 @@ def test_a_slot_has_the_shape_that_it_says():
     assert rows.shape_of((2, 3), Numbers()) == (2,)
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        (None, (0, 1)),
+        (lambda of, h: of[1:], (1,)),
+        (lambda of, h: (), ()),
+        (lambda of, h: (1, *of), ()),
+        (lambda of, h: (of[0] * of[1],), ()),
+    ],
+)
+def test_the_axes_that_a_slot_keeps(shape, axes):
+    assert Slot("rows", "rows", "row", shape=shape).axes_of((3, 3), Numbers()) == axes
+
+
 def updates(step: Any, shape: tuple[int, ...], graph: bool) -> None:
     """Takes a step with a rule of this formula."""
     optimizer = keras_class(rule(class_name="ToyOfAFormula", step=step))(0.1)
