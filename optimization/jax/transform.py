@@ -336,7 +336,7 @@ def _step(
 
 def _zero_after(x: jax.Array) -> jax.Array:
     """Returns 0, once an array is computed."""
-    zero = 0 * x.ravel()[0]
+    zero = 0 * x[(0,) * x.ndim]
     return jnp.where(zero == 0, zero, 0)  # and not NaN
 
 
