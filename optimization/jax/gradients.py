@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_LARGE, _SMALL = 2.0**100, 2.0**-100
-_LEAST = 2.0**-80  # less may have lost digits: squares are multiples of 1e-45
+from optimization.rules.norms import Norm, root_of_squares
+
 _ROWS, _NARROW = 1024, 64
 
 
@@ -27,35 +27,6 @@ class Clips(NamedTuple):
     def act(self) -> bool:
         """Whether there is one."""
         return any(self[:-1])
-
-
-class Norm(NamedTuple):
-    """A norm, root * unit, where float32 may hold the two and not their product."""
-
-    root: jax.Array
-    unit: jax.Array
-
-    @property
-    def value(self) -> jax.Array:
-        """The norm; infinite if it is above 3.4e38."""
-        return self.root * self.unit
-
-    def limited(self, bound: float) -> "Norm":
-        """Returns the norm of what is clipped by a bound."""
-        root = jnp.minimum(self.value, bound) + (self.root - self.root)
-        return Norm(root, jnp.ones_like(root))
-
-    def factors(self, bound: Any) -> tuple[jax.Array, jax.Array]:
-        """Returns two factors, which make of what has this norm what has min(norm, bound).
-
-        The first is a power of two, 1 unless the norm is so large that one factor alone might be 0.
-        A norm that is infinite or NaN makes them NaN: it cannot be clipped.
-        """
-        small = 1 / jnp.maximum(self.unit, 1.0)
-        root = self.root * jnp.minimum(self.unit, 1.0)
-        exceeds = root > bound * small
-        factor = jnp.where(exceeds, bound / jnp.where(exceeds, root, 1.0), 1 / small)
-        return small, factor + (root - root)
 
 
 def are_finite(grads: Sequence[jax.Array]) -> jax.Array:
@@ -107,20 +78,12 @@ def _wide(x: jax.Array, factor: Any) -> jax.Array:
 
 
 def _root(squares: Any, arrays: Sequence[jax.Array]) -> Norm:
-    """Returns the root of sums of squares, which are taken again where they are not exact."""
-    usual = squares(arrays)
-    fine = jnp.isfinite(usual) & (usual >= _LEAST)
-    ones = jnp.ones_like(usual)
+    """Returns the root of sums of squares; see `root_of_squares`."""
 
-    def as_they_are(usual: jax.Array, arrays: Sequence[jax.Array]) -> Norm:
-        return Norm(jnp.sqrt(usual), ones)
+    def either(fine: Any, then: Any, otherwise: Any, operands: Sequence[Any]) -> Sequence[Any]:
+        return lax.cond(fine, then, otherwise, *operands)
 
-    def scaled(usual: jax.Array, arrays: Sequence[jax.Array]) -> Norm:
-        small = usual < _LEAST
-        factor = jnp.where(fine, ones, jnp.where(small, _LARGE, _SMALL).astype(ones.dtype))
-        return Norm(jnp.sqrt(squares(arrays, factor)), 1 / factor)
-
-    return lax.cond(jnp.all(fine), as_they_are, scaled, usual, arrays)
+    return root_of_squares(squares, arrays, jnp, either)
 
 
 class Clipped(NamedTuple):
@@ -137,11 +100,11 @@ def clipped(grads: Sequence[jax.Array], params: Sequence[jax.Array], clips: Clip
     first, exceeded = norm.value, []
     if clips.gradient_clip_norm:
         exceeded.append(norm.value > clips.gradient_clip_norm)
-        grads = [_times(g, norm.factors(clips.gradient_clip_norm)) for g in grads]
+        grads = [_times(g, norm.clip(clips.gradient_clip_norm)) for g in grads]
         norm = norm.limited(clips.gradient_clip_norm)
     if clips.global_clipnorm:
         exceeded.append(norm.value > clips.global_clipnorm)
-        factors = norm.factors(clips.global_clipnorm)
+        factors = norm.clip(clips.global_clipnorm)
         grads = [_times(g, factors) for g in grads]
     elif clips.clipvalue:
         bound = clips.clipvalue
@@ -151,19 +114,19 @@ def clipped(grads: Sequence[jax.Array], params: Sequence[jax.Array], clips: Clip
         norms = [norm_of([g]) for g in grads]
         exceeded += [own.value > clips.clipnorm for own in norms]
         pairs = zip(grads, norms, strict=True)
-        grads = [_times(g, own.factors(clips.clipnorm)) for g, own in pairs]
+        grads = [_times(g, own.clip(clips.clipnorm)) for g, own in pairs]
     elif clips.adaptive_clip_factor:
         norms = [unitwise_norm(g) for g in grads]
         bounds = [_adaptive_bound(p, clips) for p in params]
         exceeded += [jnp.any(n.value > b) for n, b in zip(norms, bounds, strict=True)]
         triples = zip(grads, norms, bounds, strict=True)
-        grads = [_times(g, own.factors(bound)) for g, own, bound in triples]
+        grads = [_times(g, own.clip(bound)) for g, own, bound in triples]
     return Clipped(grads, first, jnp.any(jnp.stack(exceeded)))
 
 
-def _times(x: jax.Array, factors: tuple[jax.Array, jax.Array]) -> jax.Array:
-    small, factor = factors
-    return x * small.astype(x.dtype) * factor.astype(x.dtype)
+def _times(x: jax.Array, clip: tuple[jax.Array, jax.Array]) -> jax.Array:
+    divisor, factor = clip
+    return x * (1 / divisor).astype(x.dtype) * factor.astype(x.dtype)
 
 
 def _adaptive_bound(param: jax.Array, clips: Clips) -> jax.Array:

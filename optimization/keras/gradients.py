@@ -258,7 +258,7 @@ def norms(gradients: Sequence[Any], large_only: bool = False) -> Norm:
     if all(factor is None for factor in factors):
         return found
     factors = [ops.convert_to_tensor(1.0 if f is None else f, "float32") for f in factors]
-    return Norm(found.root * ops.abs(ops.stack(factors)), found.unit)
+    return Norm(found.root * ops.abs(ops.stack(factors)), found.unit, ops)
 
 
 def _before_factor(gradient: Any) -> Any:

@@ -1,11 +1,5 @@
-"""Norms of finite tensors that are finite, and not 0, whatever the size of the entries.
+"""Norms of tensors of Keras, whatever the size of the entries; see `optimization.rules.norms`."""
 
-The square of 1.9e19 is infinite in float32, that of 1e-23 is 0. So where a sum of squares is not
-between 1e-24 and infinity it is taken again, of the entries times a power of two. Otherwise the
-tensors are read once.
-"""
-
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,79 +7,18 @@ import keras
 from keras import ops
 
 from optimization.keras.control import either, tf
+from optimization.rules import norms
+from optimization.rules.norms import Norm
 
 _FOLDS = 16
-_LARGE, _SMALL = 2.0**100, 2.0**-100
-_LEAST = 2.0**-80  # Less may have lost digits: squares are multiples of 1e-45, or 0 below 1e-38.
-
-
-@dataclasses.dataclass(frozen=True)
-class Norm:
-    """A norm, root * unit, where float32 may hold the two and not their product.
-
-    Attributes:
-        root: A float32 tensor; the square of the norm is its square times that of the unit.
-        unit: Powers of two of the same shape, 1 for ordinary norms.
-    """
-
-    root: Any
-    unit: Any
-
-    @property
-    def value(self) -> Any:
-        """The norm; infinite if it is above 3.4e38."""
-        return self.root * self.unit
-
-    def clip(self, bound: Any) -> tuple[Any, Any]:
-        """Returns what clips: x / divisor * factor has the norm min(norm, bound).
-
-        The divisor is 1 unless the norm is very large, when a factor alone might be 0 in float32.
-        (Two factors might be multiplied with each other by whoever optimizes a graph.) A norm that
-        is infinite or NaN makes the factor NaN, as in Keras: it can't be clipped.
-        """
-        divisor = ops.maximum(self.unit, 1.0)
-        root = self.root * ops.minimum(self.unit, 1.0)
-        exceeds = root > bound / divisor
-        factor = ops.where(exceeds, bound / ops.where(exceeds, root, 1.0), divisor)
-        return divisor, factor + (root - root)
-
-    def limited(self, bound: float) -> "Norm":
-        """Returns the norm of what is clipped by `bound`."""
-        root = ops.minimum(self.value, bound) + (self.root - self.root)
-        return Norm(root, ops.ones_like(root))
-
-    def __gt__(self, bound: Any) -> Any:
-        return self.value > bound
 
 
 def root_of_squares(
     squares: Callable[[Sequence[Any], Any], Any], tensors: Sequence[Any], large_only: bool = False
 ) -> Norm:
-    """Returns the root of sums of squares.
-
-    Args:
-        squares: Returns the sums, in float32, of tensors times a factor that has the shape of the
-            sums; None is 1.
-        tensors: Its first argument.
-        large_only: Whether norms below 1e-12 may be 0.
-    """
+    """Returns the root of sums of squares; see `norms.root_of_squares`."""
     tensors = [ops.convert_to_tensor(x) for x in tensors]
-    usual = squares(tensors, None)
-    fine = ops.isfinite(usual)
-    if not large_only:
-        fine = ops.logical_and(fine, usual >= _LEAST)
-
-    def as_they_are(usual: Any, fine: Any, *tensors: Any) -> tuple[Any, Any]:
-        return ops.sqrt(usual), ops.ones_like(usual)
-
-    def in_units(usual: Any, fine: Any, *tensors: Any) -> tuple[Any, Any]:
-        ones = ops.ones_like(usual)
-        small = usual < _LEAST
-        factor = ops.where(fine, ones, ops.where(small, _LARGE * ones, _SMALL * ones))
-        unit = ops.where(fine, ones, ops.where(small, _SMALL * ones, _LARGE * ones))
-        return ops.sqrt(squares(tensors, factor)), unit
-
-    return Norm(*either(ops.all(fine), as_they_are, in_units, [usual, fine, *tensors]))
+    return norms.root_of_squares(squares, tensors, ops, either, large_only)
 
 
 def norm(x: Any) -> Norm:
