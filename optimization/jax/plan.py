@@ -107,7 +107,7 @@ class Leaf:
         shape = slot.shape_of(like.shape, h)
         if shape is None:
             return jnp.full_like(like, slot.first(h), dtype)
-        placed = sharding_of(like) and sharding_of(like, slot.axes_of(like.shape, h))
+        placed = sharding_of(like) and sharding_of(like, slot.axes_of(like.shape, h) or ())
         return jnp.full(shape, slot.first(h), dtype, device=placed)
 
 

@@ -195,7 +195,7 @@ def _layout_of(slot: Slot, variable: keras.Variable, h: Numbers) -> Any:
     layout, shape = getattr(variable, "_layout", None), tuple(variable.shape)
     if layout is None or slot.shape is None:
         return layout
-    axes = slot.axes_of(shape, h)
+    axes = slot.axes_of(shape, h) or ()
     if isinstance(layout, keras.distribution.TensorLayout):
         return keras.distribution.TensorLayout([layout.axes[i] for i in axes], layout.device_mesh)
     along = [*layout.spec, *[None] * (len(shape) - len(layout.spec))]  # a sharding of JAX

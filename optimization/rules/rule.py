@@ -99,8 +99,8 @@ class Slot:
                 f"of the shape {tuple(shape)}, got {describe(own)}"
             ) from None
 
-    def axes_of(self, shape: Sequence[int], h: Numbers) -> tuple[int, ...]:
-        """Returns which axes of a variable of this shape it has; () for a shape of its own making.
+    def axes_of(self, shape: Sequence[int], h: Numbers) -> tuple[int, ...] | None:
+        """Returns which axes of a variable of a shape it has; None for a shape of its own making.
 
         Over several devices it is laid out along these as the variable is.
         """
@@ -111,7 +111,7 @@ class Slot:
         # Of axes whose lengths are their places, the lengths say which are kept.
         kept = typing.cast("tuple[int, ...]", self.shape_of(places, h))
         chosen = len({*kept}) == len(kept) and {*kept} <= {*places}
-        return kept if chosen and own == tuple(shape[axis] for axis in kept) else ()
+        return kept if chosen and own == tuple(shape[axis] for axis in kept) else None
 
     def first(self, h: Numbers) -> float:
         """Returns the number that it starts from."""

@@ -235,10 +235,11 @@ def _slots_of_matrices(rule: Rule, batch: Batch, h: Numbers) -> dict[str, str] |
         return None
     if any(weight.dim() != count for weight in batch.weights):
         return None
+    last = count - 1
+    kinds = {(*range(count),): ENTRY, (*range(last),): ROW, (*range(last - 1), last): COLUMN}
     shape = tuple(range(2, 2 + count))  # of lengths that tell axes apart
-    shapes = {shape: ENTRY, shape[:-1]: ROW, (*shape[:-2], shape[-1]): COLUMN}
     own = (slot for slot in rule.slots if slot.name in batch.slots)
-    found: dict[str, Any] = {s.name: shapes.get(tuple(s.shape_of(shape, h) or shape)) for s in own}
+    found: dict[str, Any] = {s.name: kinds.get(s.axes_of(shape, h) or ()) for s in own}
     return None if None in found.values() else found
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from optimization.rules.layerwise import LayerwiseRule
-from optimization.rules.rule import Numbers, Rule, Slot
+from optimization.rules.rule import Numbers, Rule
 from optimization.torch.functions import FUNCTIONS, Lists
 from optimization.torch.lists import Scalars, Tensors
 from optimization.torch.shards import (
@@ -63,8 +63,8 @@ def within_reach(
 def _has_axes(rule: Rule, params: Sequence[Tensor], h: Numbers) -> bool:
     """Says whether each slot has axes of its weight."""
     shapes = {tuple(parameter.shape) for parameter in params}
-    slots = [slot for slot in rule.slots if slot.native]
-    return all(axes_of(slot, shape, h) is not None for slot in slots for shape in shapes)
+    slots = [slot for slot in rule.slots if slot.native and slot.when(h)]
+    return all(slot.axes_of(shape, h) is not None for slot in slots for shape in shapes)
 
 
 def _functions_of(rule: Rule, batch: Batch) -> Lists:
@@ -148,17 +148,6 @@ def starts_idle(optimizer: Any) -> bool:
     rates = [group["lr"] for group in optimizer.param_groups]
     has_none = all(rate is not None and rate == 0 for rate in rates)
     return has_none and all_zero([p.grad for p in params])
-
-
-def axes_of(slot: Slot, shape: Sequence[int], h: Numbers) -> tuple[int, ...] | None:
-    """Returns which axes of a weight a slot has; None where its shape is made otherwise."""
-    every = tuple(range(len(shape)))
-    if slot.shape is None or not slot.when(h):
-        return every
-    # Of axes that are as long as they have numbers, the lengths are the axes.
-    axes = tuple(slot.shape(every, h))
-    is_choice = len({*axes}) == len(axes) and {*axes} <= {*every}
-    return axes if is_choice and [*slot.shape(shape, h)] == [shape[a] for a in axes] else None
 
 
 def zeros_of_axes(parameter: Any, axes: Sequence[int], dtype: torch.dtype) -> Any:

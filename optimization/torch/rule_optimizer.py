@@ -16,7 +16,7 @@ from optimization.torch.by_name import load_in_our_words
 from optimization.torch.functions import FUNCTIONS, Lists
 from optimization.torch.lists import Batch, batches, number, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
-from optimization.torch.reach import axes_of, starts_idle, within_reach, zeros_of_axes
+from optimization.torch.reach import starts_idle, within_reach, zeros_of_axes
 from optimization.torch.shards import is_split
 from optimization.torch.texts import optimizer_text
 from optimization.torch.updates import counted, update
@@ -331,7 +331,7 @@ class RuleOptimizer(ExactState):
         h, state = self.numbers(group, dict(own)), {}
         for slot in self.slots_of(group, own):
             shape = slot.shape_of(tuple(parameter.shape), h)
-            axes = axes_of(slot, tuple(parameter.shape), h) if is_split(parameter) else None
+            axes = slot.axes_of(tuple(parameter.shape), h) if is_split(parameter) else None
             blank, start = zeros_like(parameter, shape, axes), slot.first(h)
             if slot.of_weight:
                 blank.copy_(parameter)
