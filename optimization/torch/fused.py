@@ -43,19 +43,19 @@ def made_ready(optimizer: Any, divisor: Tensor | None) -> Iterator[None]:
     for group in optimizer.param_groups if not torch.compiler.is_compiling() else ():
         if not group.get("fused"):
             continue
-        params = [p for p in group["params"] if p.grad is not None]
-        if any(p.grad.is_sparse for p in params):
+        pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
+        params, grads = [p for p, _ in pairs], [g for _, g in pairs]
+        if {g.layout for g in grads} - {torch.strided}:
             group["fused"] = False
             continue
-        grads = [p.grad for p in params]
-        if not all(map(Tensor.is_contiguous, [*params, *grads])):
-            for p in params:
-                if p.grad.stride() != p.stride():
-                    replaced.append((p, p.grad))
-                    p.grad = laid_out_as(p.grad, p)
-        for p in params:
-            if p.dim() > 3:  # a model may have changed the layout of its kernels
-                lay_out_state(optimizer.state.get(p, {}), p)
+        if not (all(map(Tensor.is_contiguous, params)) and all(map(Tensor.is_contiguous, grads))):
+            for p, gradient in pairs:
+                if gradient.stride() != p.stride():
+                    replaced.append((p, gradient))
+                    p.grad = laid_out_as(gradient, p)
+        # A model may have changed the layout of its kernels.
+        for p in [p for p in params if p.dim() > 3]:
+            lay_out_state(optimizer.state.get(p, {}), p)
         has_momentum = isinstance(optimizer, torch.optim.SGD) and group["momentum"]
         if has_momentum and len(optimizer.state) < count:
             _start_momentum(optimizer, params)
