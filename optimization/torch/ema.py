@@ -60,8 +60,11 @@ class Average(AveragedModel):
         self._waiting: dict[Tensor, Tensor] | None = None  # what moves in the step that runs
         self._model = weakref.ref(model) if in_step else None
         if in_step and optimizer is not None:
+            if optimizer.average is not None and optimizer.average() is not None:
+                raise ValueError("`optimizer.step()` moves another average already.")
             optimizer.average = weakref.ref(self)
-            optimizer.register_step_post_hook(_finish)
+            if _finish not in optimizer._optimizer_step_post_hooks.values():
+                optimizer.register_step_post_hook(_finish)
 
     def _kept_share(self) -> float:
         n = int(self.n_averaged) - self._start_step
@@ -220,7 +223,8 @@ class Average(AveragedModel):
 @torch.compiler.disable
 def _finish(optimizer: Any, args: Any, kwargs: Any) -> None:
     average = None if optimizer.average is None else optimizer.average()
-    if average is not None:
+    found_inf = getattr(optimizer, "found_inf", None)  # of a `GradScaler`, for a fused kernel
+    if average is not None and not (found_inf is not None and bool(found_inf)):
         average.finish()
 
 

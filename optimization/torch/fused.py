@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimization.torch.lists import is_plain
+from optimization.torch.lists import PLAIN, is_plain
 
 _CLASSES = {
     torch.optim.Adam: ("cpu", "cuda"),
@@ -39,7 +39,6 @@ def made_ready(optimizer: Any, divisor: Tensor | None) -> Iterator[None]:
     they divide gradients by; None for 1.
     """
     replaced = []
-    count = sum(len(group["params"]) for group in optimizer.param_groups)
     for group in optimizer.param_groups if not torch.compiler.is_compiling() else ():
         if not group.get("fused"):
             continue
@@ -48,17 +47,18 @@ def made_ready(optimizer: Any, divisor: Tensor | None) -> Iterator[None]:
         if {g.layout for g in grads} - {torch.strided}:
             group["fused"] = False
             continue
-        if not (all(map(Tensor.is_contiguous, params)) and all(map(Tensor.is_contiguous, grads))):
+        contiguous = all(map(Tensor.is_contiguous, params)) and all(
+            map(Tensor.is_contiguous, grads)
+        )
+        if not contiguous or optimizer.has_layouts:
+            optimizer.has_layouts = True  # of which state may have kept one
             for p, gradient in pairs:
+                lay_out_state(optimizer.state.get(p, {}), p)
                 if gradient.stride() != p.stride():
                     replaced.append((p, gradient))
                     p.grad = laid_out_as(gradient, p)
-        # A model may have changed the layout of its kernels.
-        for p in [p for p in params if p.dim() > 3]:
-            lay_out_state(optimizer.state.get(p, {}), p)
-        has_momentum = isinstance(optimizer, torch.optim.SGD) and group["momentum"]
-        if has_momentum and len(optimizer.state) < count:
-            _start_momentum(optimizer, params)
+        if isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
+            _start_momentum(optimizer, group, params)
     if divisor is not None:
         optimizer.grad_scale = divisor.to(torch.float32)
     try:
@@ -70,13 +70,28 @@ def made_ready(optimizer: Any, divisor: Tensor | None) -> Iterator[None]:
             p.grad = gradient
 
 
-def _start_momentum(optimizer: Any, params: Sequence[Tensor]) -> None:
-    states = [optimizer.state[p] for p in params]
-    missing = [state.get("momentum_buffer") is None for state in states]
-    if any(missing) and not all(missing):
-        for p, state, is_missing in zip(params, states, missing, strict=True):
-            if is_missing:
-                state["momentum_buffer"] = torch.zeros_like(p)
+def _start_momentum(optimizer: Any, group: dict[str, Any], params: Sequence[Tensor]) -> None:
+    """Starts the momentum of all parameters from 0, which makes the same first step."""
+    if len(optimizer.state) == sum(len(each["params"]) for each in optimizer.param_groups):
+        return
+    if group["dampening"]:  # whose first step is another one
+        group["fused"] = False
+        return
+    for p in params:
+        state = optimizer.state[p]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(p)
+
+
+def are_exact(group: dict[str, Any], cls: type[Optimizer], is_later: bool) -> bool:
+    """Says whether a fused kernel may update a group: it writes between numbers with gaps.
+
+    `is_later` is whether the group was added by hand, where nobody asked for the kernel.
+    """
+    params = group["params"]
+    if any(type(p) in PLAIN and not is_plain(p) for p in params):
+        return False
+    return not is_later or is_usual(cls, params)
 
 
 def lay_out_state(state: dict[str, Any], parameter: Tensor) -> None:

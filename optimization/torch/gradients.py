@@ -55,7 +55,9 @@ class GradientRules:
         positional = len(args) > 1
         closure = args[1] if positional else kwargs.get("closure")
         if closure is None:
-            self.apply(optimizer, getattr(optimizer, "divides_gradients", False))
+            # Other hooks that follow see gradients that are clipped.
+            is_last = next(reversed(optimizer._optimizer_step_pre_hooks.values()), None) == self
+            self.apply(optimizer, is_last and getattr(optimizer, "divides_gradients", False))
             return None
 
         def clipped() -> Any:

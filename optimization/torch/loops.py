@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import itertools
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -27,8 +28,11 @@ from optimization.torch.traced import (
     AVERAGE,
     COLUMN,
     ENTRY,
+    FACTOR,
     GRADIENT,
     ROW,
+    SHARE,
+    SIZE,
     WEIGHT,
     Form,
     Value,
@@ -66,7 +70,7 @@ class Loops:
         parts = parts_of(tuple(tuple(w.shape) for w in batch.weights), self._of_matrices)
         arrays = {WEIGHT: batch.weights, GRADIENT: batch.grads, AVERAGE: batch.averages}
         arrays |= {slot_name(name): own for name, own in batch.slots.items()}
-        numbers = {**numbers, "size": np.array([weight.numel() for weight in batch.weights])}
+        numbers = {**numbers, SIZE: np.array([weight.numel() for weight in batch.weights])}
         groups = [SmallValues(*each, arrays, numbers) for each in parts.alike]
         for each, loop in self._passes:
             self._run(each, loop, parts, arrays, groups)
@@ -75,7 +79,7 @@ class Loops:
             written += arrays[name]
             for group in groups:
                 group.write(value, arrays[name])
-        torch.autograd.graph.increment_version(written)
+        _tell_autograd(written)
 
     def _run(
         self,
@@ -112,6 +116,14 @@ class Loops:
                 group.learn_mean(mean, found)
 
 
+def _tell_autograd(changed: list[Tensor]) -> None:
+    try:
+        torch.autograd.graph.increment_version(changed)
+    except TypeError:  # of a PyTorch that takes one at a time
+        for tensor in changed:
+            torch.autograd.graph.increment_version(tensor)
+
+
 def _by_place(arrays: Sequence[np.ndarray], groups: Sequence[SmallValues]) -> list[int]:
     """Returns the address of what each tensor has in the arrays of the groups."""
     found = dict[int, int]()
@@ -134,14 +146,15 @@ def compiled(source: str, dtype: str) -> Any:
 
     real = np.dtype(dtype).type
     names = {"np": np, "carray": numba.carray, "pointer": _pointer(), "real": real}
-    names |= {"size": np.dtype(dtype).itemsize, "wide": np.float64}
+    names |= {"size": np.dtype(dtype).itemsize, "wide": np.float64, "inf": np.inf, "nan": np.nan}
+    # Sums may be taken in another order, several at a time; nothing else may.
+    names["total"] = numba.njit(fastmath={"contract", "reassoc"})(lambda total, x: total + x)
     exec(source, names)
     integers, table, wide = numba.int64[::1], numba.int64[:, ::1], numba.float64[:, ::1]
     signature = numba.void(numba.int64, numba.int64, *[integers] * 5, table, wide, wide)
-    # Sums of squares may be taken in another order, several at a time.
-    has_sums = any(name in source for name in ("s0 +=", "q0 +="))
-    math = {"contract", "reassoc"} if has_sums else {"contract"}
-    return numba.njit([signature], nogil=True, error_model="numpy", fastmath=math)(names["loop"])
+    return numba.njit([signature], nogil=True, error_model="numpy", fastmath={"contract"})(
+        names["loop"]
+    )
 
 
 @functools.cache
@@ -174,8 +187,14 @@ def _in_threads(loop: Any, parts: Parts, arguments: tuple) -> None:
     shares = np.searchsorted(work, work[-1] * np.arange(1, threads) / threads)
     bounds = [0, *(int(share) + 1 for share in shares), count]
     shares = [(a, b) for a, b in itertools.pairwise(bounds) if a < b]
-    futures = [_pool(os.getpid(), threads).submit(loop, *own, *arguments) for own in shares[1:]]
-    loop(*shares[0], *arguments)
+    futures, own = [], shares[:1]
+    for share in shares[1:]:
+        try:
+            futures.append(_pool(os.getpid(), threads).submit(loop, *share, *arguments))
+        except RuntimeError:  # at the end of the process there are no new threads
+            own.append(share)
+    for share in own:
+        loop(*share, *arguments)
     for future in futures:
         future.result()
 
@@ -197,11 +216,11 @@ def update(rule: Rule, batch: Batch, h: Numbers) -> bool:
         h: The numbers of the update.
     """
     first = batch.weights[0]
-    if not has_numba() or first.device.type != "cpu":
+    if first.device.type != "cpu" or sum(w.numel() for w in batch.weights) < _LEAST:
         return False
-    if sum(weight.numel() for weight in batch.weights) < _LEAST:
+    if not has_numba():
         return False
-    now = {name: _of_each(value) for name, value in vars(h).items()}
+    now = {name: _of_each(name, value) for name, value in vars(h).items()}
     kinds = [(n, _ANY if is_number(x) or isinstance(x, np.ndarray) else x) for n, x in now.items()]
     axes = now.get("axes")
     if axes is not None:
@@ -219,7 +238,7 @@ def update(rule: Rule, batch: Batch, h: Numbers) -> bool:
     if found is None:
         return False
     factor = 1.0 if batch.divisor is None else 1 / batch.divisor.item()
-    found.run(batch, {**now, "factor": factor, "share": batch.share})
+    found.run(batch, {**now, FACTOR: factor, SHARE: batch.share})
     return True
 
 
@@ -233,7 +252,7 @@ def _slots_of_matrices(rule: Rule, batch: Batch, h: Numbers) -> dict[str, str] |
         x.is_contiguous() for own in batch.arrays() for x in own
     ):
         return None
-    if any(weight.dim() != count for weight in batch.weights):
+    if any(weight.dim() != count or not weight.numel() for weight in batch.weights):
         return None
     last = count - 1
     kinds = {(*range(count),): ENTRY, (*range(last),): ROW, (*range(last - 1), last): COLUMN}
@@ -246,7 +265,12 @@ def _slots_of_matrices(rule: Rule, batch: Batch, h: Numbers) -> dict[str, str] |
 _ANY = 1.0  # in the place of a number of which the loops do not depend
 
 
-def _of_each(value: Any) -> Any:
+_COUNTS = ("t", "done")  # integers which change
+
+
+def _of_each(name: str, value: Any) -> Any:
+    if name in _COUNTS and isinstance(value, int):
+        return float(value)
     return np.array(value.values, np.float64) if isinstance(value, Scalars) else value
 
 
@@ -261,12 +285,19 @@ def _loops(
     kind = np.dtype(str(dtype).removeprefix("torch."))
     try:
         targets = trace(rule(), dict(kinds), dict(slots), kind, form)
-    except (AttributeError, TypeError):  # it is no formula of each entry, or wrong: lists tell
+        return Loops(targets, kind, form.axes is not None)
+    except Exception:  # no formula of each entry, none that Numba knows, or a wrong one: lists tell
         return None
-    return Loops(targets, kind, form.axes is not None)
 
 
 @functools.cache
 def has_numba() -> bool:
-    """Says whether Numba is installed."""
-    return importlib.util.find_spec("numba") is not None
+    """Says whether Numba is installed, and can be used."""
+    if importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:  # it may be older than NumPy
+        warnings.warn(f"Numba is left out, since it can't be imported: {error}", stacklevel=2)
+        return False
+    return True

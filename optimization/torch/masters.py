@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimization.torch.fused import lay_out_state, made_ready
+from optimization.torch.fused import are_exact, lay_out_state, made_ready
 from optimization.torch.shards import aligned, any_split, is_split, own_part, split_as
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
@@ -108,6 +108,28 @@ class ThroughCopies(ExactState):
 
     plain_step: Callable[..., Any]
     gradient_divisor: Tensor | None = None  # by which the next step divides the gradients
+    has_layouts: bool = False  # whether weights or gradients have not been contiguous once
+
+    # torch's fused classes say with it that they undo the scale of a `GradScaler` by themselves,
+    # which they do if all groups are fused, and no gradient is sparse.
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        is_sparse = any(g is not None and g.layout != torch.strided for g in grads)
+        are_fused = all(group.get("fused") for group in self.param_groups)
+        return self.__dict__.get("_undoes_scale", False) and are_fused and not is_sparse
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, value: bool) -> None:
+        self.__dict__["_undoes_scale"] = value
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, as torch does; one that a fused kernel can't update is not fused."""
+        is_later = "_undoes_scale" in self.__dict__ or bool(self.state)
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group.get("fused") and not are_exact(group, getattr(self, "base", type(self)), is_later):
+            group["fused"] = False
 
     @property
     def divides_gradients(self) -> bool:

@@ -167,6 +167,6 @@ class SmallValues:
 
     def write(self, value: Value, slots: Sequence[Tensor]) -> None:
         """Writes values of rows or columns into the slots of the tensors."""
-        found = np.ascontiguousarray(np.broadcast_to(self.value(value), self._lengths(value)))
+        found = np.array(np.broadcast_to(self.value(value), self._lengths(value)))
         for own, place in zip(found, self.places, strict=True):
             slots[place].copy_(torch.from_numpy(own).reshape(slots[place].shape))

@@ -93,10 +93,11 @@ class _Writer:
         work = [f"a_{name}[i] = {self._name(value)}" for name, value in writes.items()]
         for i, norm in enumerate(norms):
             x = self._name(norm.arguments[0])
-            work.append(f"s{i} += float({x}) * float({x})")
+            work.append(f"s{i} = total(s{i}, wide({x}) * wide({x}))")
         for i, mean in enumerate(means):
             target = f"q{i}" if mean.of == ROW else f"m{i}[j]"
-            work.append(f"{target} += float({self._name(mean.arguments[0])})")
+            x = self._name(mean.arguments[0])
+            work.append(f"{target} = total({target}, wide({x}))")
         loads = [f"x_{name} = a_{name}[i]" for name in self._loaded]
         columns = [i for i, value in enumerate(self._vectors) if value.of == COLUMN]
         loads += [f"y{i} = v_{i}[j]" for i in columns]
@@ -113,7 +114,8 @@ class _Writer:
 
     def _new_name(self, value: Value) -> str:
         if value.name == "constant":
-            return f"real({value.arguments[0]!r})"
+            (constant,) = value.arguments
+            return repr(constant) if isinstance(constant, bool) else f"real({constant!r})"
         if value.of in (ROW, COLUMN):
             self._vectors.append(value)
             return f"y{len(self._vectors) - 1}"

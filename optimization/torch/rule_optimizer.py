@@ -295,6 +295,8 @@ class RuleOptimizer(ExactState):
         pairs = zip(self.slots, states, strict=True)
         slots = {slot.name: state for slot, state in pairs if slot.native in keys}
         average = None if self.average is None else self.average()
+        if params[0].dtype in LOW_PRECISION and not self.has_master(params[0]):
+            average = None  # of what is rounded
         averages, share = ([], 0.0) if average is None else average.take(params)
         update(
             rule,

@@ -29,6 +29,8 @@ OPERATIONS = {
     "mul": Operation("({} * {})", operator.mul),
     "truediv": Operation("({} / {})", operator.truediv),
     "pow": Operation("({} ** {})", np.power),
+    "eq": Operation("({} == {})", operator.eq),
+    "ne": Operation("({} != {})", operator.ne),
     "gt": Operation("({} > {})", operator.gt),
     "ge": Operation("({} >= {})", operator.ge),
     "lt": Operation("({} < {})", operator.lt),
@@ -39,7 +41,8 @@ OPERATIONS = {
     "abs": Operation("abs({})", np.abs),
     "sqrt": Operation("np.sqrt({})", np.sqrt),
     "expm1": Operation("np.expm1({})", np.expm1),
-    "sign": Operation("({0} if {0} != {0} else real({0} > 0) - real({0} < 0))", np.sign),
+    # 0 of what is no number, as PyTorch has it.
+    "sign": Operation("(real({0} > 0) - real({0} < 0))", lambda x: (x > 0) * 1.0 - (x < 0)),
     "maximum": Operation("({0} if {0} > {1} or {0} != {0} else {1})", np.maximum),
     "minimum": Operation("({0} if {0} < {1} or {0} != {0} else {1})", np.minimum),
     "where": Operation("({1} if {0} else {2})", np.where),
@@ -82,10 +85,14 @@ class Value:
 
 def computed(name: str, *arguments: Any) -> Value:
     """Returns the value that an operation has for values and numbers."""
-    values = [x if isinstance(x, Value) else Value("constant", float(x)) for x in arguments]
+    values = [x if isinstance(x, Value) else _constant(x) for x in arguments]
     kinds = {value.of for value in values} - {ALL}
     of = ENTRY if len(kinds) > 1 else kinds.pop() if kinds else ALL
     return Value(name, *values, of=of, turn=max(value.turn for value in values))
+
+
+def _constant(x: Any) -> Value:
+    return Value("constant", x if isinstance(x, bool) else float(x))
 
 
 def _operator(name: str, turned: bool = False) -> Callable[[Value, Any], Value]:
@@ -98,7 +105,7 @@ def _operator(name: str, turned: bool = False) -> Callable[[Value, Any], Value]:
 for _name in ("add", "sub", "mul", "truediv", "pow", "and", "or"):
     setattr(Value, f"__{_name}__", _operator(_name))
     setattr(Value, f"__r{_name}__", _operator(_name, turned=True))
-for _name in ("gt", "ge", "lt", "le"):
+for _name in ("eq", "ne", "gt", "ge", "lt", "le"):
     setattr(Value, f"__{_name}__", _operator(_name))
 
 
@@ -152,7 +159,7 @@ class Traced(Arrays):
         return Value("norm", x, turn=x.turn + 1)  # summed in float64: no square is infinite or 0
 
     def size(self, x: Any) -> Value:
-        return Value("number", "size")
+        return Value("number", SIZE)
 
     def steps_since(self, count: Any, start: int, like: Any) -> Any:
         return count - start
@@ -162,12 +169,16 @@ class Traced(Arrays):
 
 
 def is_number(value: Any) -> bool:
-    """Says whether a number may be another one in the next step: 0 and None stay."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and given(value)
+    """Says whether a number may be another one in the next step: 0, None and integers stay."""
+    return isinstance(value, float) and given(value)
 
 
 WEIGHT, GRADIENT, AVERAGE = "weight", "gradient", "average"
 """The names of arrays that are no slots."""
+
+
+FACTOR, SHARE, SIZE = "the factor", "the share", "the size"
+"""The names of numbers that are no fields."""
 
 
 def slot_name(name: str) -> str:
@@ -175,13 +186,20 @@ def slot_name(name: str) -> str:
     return f"slot_{name}"
 
 
+class TracedState(State):
+    """What a formula calls `s`, as lists of PyTorch compute it: no infinite square becomes NaN."""
+
+    def lerp_square(self, name: str, value: Any, share: Any) -> Any:
+        return self.scale_add(name, 1 - share, share * (value * value))
+
+
 class Form(NamedTuple):
     """What is done beside the rule's step.
 
     Attributes:
         maximizes: Whether the gradient has the other sign.
-        scales: Whether the gradient is multiplied by the number "factor".
-        averages: Whether an average moves by the share "share" to the new weight.
+        scales: Whether the gradient is multiplied by the number `FACTOR`.
+        averages: Whether an average moves by the share `SHARE` to the new weight.
         axes: How many axes there are, where the last two are those of matrices; None for no matter.
     """
 
@@ -214,10 +232,10 @@ def trace(
     w, g, average = read
     kept = {name: Value("read", slot_name(name), of=of) for name, of in slots.items()}
     if form.scales:
-        g = g * Value("number", "factor")
+        g = g * Value("number", FACTOR)
     if form.maximizes:
         g = -g
-    state, rate = State(kept), rule.decay_before(h)
+    state, rate = TracedState(kept), rule.decay_before(h)
     if given(rate):
         w = w * (1 - h.lr * rate)
     step = rule.step(g, w, state, h, xp)
@@ -226,7 +244,8 @@ def trace(
     moved = {slot_name(name): value for name, value in state.moved().items()}
     moved[WEIGHT] = w - step
     if form.averages:
-        moved[AVERAGE] = average + (moved[WEIGHT] - average) * Value("number", "share")
+        share: Any = Value("number", SHARE)
+        moved[AVERAGE] = average * (1 - share) + moved[WEIGHT] * share
     values = {n: x if isinstance(x, Value) else Value("constant", x) for n, x in moved.items()}
     for name in state.moved():
         fitting = (ENTRY, ALL) if slots[name] == ENTRY else (slots[name],)

@@ -1,8 +1,15 @@
 """Kernels of torch, compiled loops, parts of lists, and lists are the same formula."""
 
+import gc
+import itertools
+import math
+import sys
+
 import numpy as np
 import pytest
 
+from optimization import OPTIMIZERS_CLS
+from optimization.rules.rule import Rule
 from tests.rules import contracts
 from tests.torch.common import (
     config_of,
@@ -17,7 +24,8 @@ from tests.torch.common import (
 from tests.torch.test_base import every, made
 
 from optimization.torch import LAMB, Adafactor, Adam, AdamW, Lion, OptimizerFactory  # isort: skip
-from optimization.torch import loops, parts, updates  # isort: skip
+import optimization.torch as native  # isort: skip
+from optimization.torch import loops, masters, parts, rule_optimizer, updates  # isort: skip
 
 # Each way rounds in an order of its own: some last places in each of the steps.
 TOLERANCES = {torch.float32: 1e-6, torch.float64: 1e-13}
@@ -173,18 +181,28 @@ def test_a_step_that_divides_is_a_clip_before_it(kind, dtype):
         torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_a_clip_goes_into_the_step_and_is_forgotten_after_it():
+def test_a_clip_goes_into_the_step_and_is_forgotten_after_it(monkeypatch):
+    divisors = []
+    update, made_ready = rule_optimizer.update, masters.made_ready
+
+    def updated(rule, batch, h, xp):
+        divisors.append(batch.divisor)
+        update(rule, batch, h, xp)
+
+    def ready(optimizer, divisor):
+        divisors.append(divisor)
+        return made_ready(optimizer, divisor)
+
+    monkeypatch.setattr(rule_optimizer, "update", updated)
+    monkeypatch.setattr(masters, "made_ready", ready)
     for kind in ("adam", "sgd"):
+        divisors.clear()
         _, model, optimizer, gradients = built(kind, CLIPPED[kind], torch.float32)
-        divisors = []
-        seen = divisors.append
-        optimizer.register_step_pre_hook(lambda o, *_, seen=seen: seen(o.gradient_divisor))
         step_with(model, optimizer, gradients[0])
-        assert divisors[0] > 1
         assert optimizer.gradient_divisor is None
         assert getattr(optimizer, "grad_scale", None) is None
-        small = {name: 1e-6 * value for name, value in gradients[0].items()}
-        step_with(model, optimizer, small)
+        step_with(model, optimizer, {name: 1e-6 * x for name, x in gradients[0].items()})
+        assert divisors[0] > 1
         assert divisors[1] == 1
 
 
@@ -238,6 +256,151 @@ def test_an_average_in_the_step_is_of_groups_with_algorithms_of_their_own():
             found = average
     for actual, expected in zip(found.parameters(), average.parameters(), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
+
+
+def scaled_steps(optimizer, loss_of, infinite=1, steps=3):
+    """Takes steps with the scaler of mixed precision, one of them with an infinite gradient."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for number in range(steps):
+        optimizer.zero_grad()
+        scaler.scale(loss_of() * (float("inf") if number == infinite else 1.0)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+
+@pytest.mark.parametrize("placement", ["corrected", "uncorrected"])
+def test_an_average_in_the_step_leaves_out_what_a_scaler_leaves_out(placement):
+    section = {"epsilon_placement": placement, "gradient_clip_norm": 0.0}
+    factory, model, optimizer, _ = built("adamw", section, torch.float32, average=True)
+    average = factory.build_ema(model, optimizer, in_step=True)
+    scaled_steps(optimizer, lambda: sum(p.sum() for p in model.parameters()))
+    assert int(average.n_averaged) == 3
+
+
+@pytest.mark.parametrize("kind", ["sgd_torch", "adamw"])
+def test_a_scaler_leaves_out_the_first_step(kind):
+    found = []
+    for fused in (None, False):
+        parameter = torch.nn.Parameter(torch.ones(4096))
+        section = {"momentum": 0.9} if kind == "sgd_torch" else {"epsilon_placement": "corrected"}
+        factory = OptimizerFactory(config_of(kind, learning_rate=0.1, **section))
+        optimizer = factory.build_optimizer([("w", parameter)], fused=fused)
+        junk = [torch.full((4096,), 1e6) for _ in range(50)]
+        del junk
+        scaled_steps(optimizer, parameter.sum, infinite=0)
+        found.append(parameter.detach())
+    torch.testing.assert_close(*found)
+
+
+def test_a_scaler_and_sparse_gradients():
+    model = torch.nn.Embedding(10, 4, sparse=True)
+    before = model.weight.detach().clone()
+    optimizer = OptimizerFactory(config_of("sgd_torch")).build_optimizer(model)
+    scaled_steps(optimizer, lambda: model(torch.tensor([1])).sum(), infinite=None)
+    assert (model.weight != before).any(dim=1).nonzero().tolist() == [[1]]
+
+
+def test_groups_that_are_added_later_are_fused_where_that_is_exact():
+    factory = OptimizerFactory(config_of("adamw", epsilon_placement="corrected"))
+    base = torch.ones(1000, 2)
+    column, imaginary = torch.nn.Parameter(base[:, 0]), torch.nn.Parameter(torch.ones(2) * 1j)
+    optimizer = factory.build_optimizer([("w", torch.nn.Parameter(torch.ones(3)))])
+    optimizer.add_param_group({"params": [("column", column)]})
+    optimizer.add_param_group({"params": [("imaginary", imaginary)]})
+    optimizer.add_param_group({"params": [("dense", torch.nn.Parameter(torch.ones(3)))]})
+    assert [group["fused"] for group in optimizer.param_groups] == [True, False, False, True]
+    column.grad, imaginary.grad = torch.ones(1000), torch.ones(2) * 1j
+    optimizer.step()
+    assert (base[:, 1] == 1).all()
+    assert (base[:, 0] != 1).all()
+
+
+def test_a_matrix_is_laid_out_anew():
+    found = []
+    for is_turned in (False, True):
+        torch.manual_seed(0)
+        parameter = torch.nn.Parameter(torch.randn(4, 6))
+        factory = OptimizerFactory(config_of("adamw", epsilon_placement="corrected"))
+        optimizer = factory.build_optimizer([("w", parameter)])
+        for step in range(5):
+            if is_turned and step == 2:
+                parameter.data = parameter.data.t().contiguous().t()
+            if is_turned and step == 4:
+                parameter.data = parameter.data.contiguous()
+            parameter.grad = torch.randn(4, 6)
+            optimizer.step()
+        found.append(parameter.detach())
+    torch.testing.assert_close(*found)
+
+
+def test_a_late_first_gradient_beside_another_algorithm():
+    first, late, head, other = (torch.nn.Parameter(torch.ones(3)) for _ in range(4))
+    config = config_of("sgd_torch", momentum=0.9)
+    config.override({"param_groups": [{"match": "head", "optimizer": {"type": "lion"}}]})
+    named = [("first", first), ("late", late), ("head.0", head), ("head.1", other)]
+    optimizer = OptimizerFactory(config).build_optimizer(named)
+    for parameter in (first, head, other):
+        parameter.grad = torch.ones(3)
+    optimizer.step()
+    late.grad = torch.ones(3)
+    optimizer.step()
+    torch.testing.assert_close(late.detach(), torch.full((3,), 0.99))
+
+
+def test_hooks_after_a_clip_see_what_is_clipped():
+    parameter = torch.nn.Parameter(torch.zeros(4))
+    config = config_of("sgd", learning_rate=1.0, global_clipnorm=1.0)
+    optimizer = OptimizerFactory(config).build_optimizer([("w", parameter)])
+
+    def to_signs(*_):
+        parameter.grad = parameter.grad.sign()
+
+    optimizer.register_step_pre_hook(to_signs)
+    parameter.grad = torch.full((4,), 500.0)
+    optimizer.step()
+    assert parameter.tolist() == [-1.0] * 4
+
+
+def test_one_average_moves_in_the_step():
+    factory, model, optimizer, gradients = built("adam", {}, torch.float32, average=True)
+    average = factory.build_ema(model, optimizer, in_step=True)
+    with pytest.raises(ValueError, match="moves another average already"):
+        factory.build_ema(model, optimizer, in_step=True)
+    del average
+    gc.collect()
+    average = factory.build_ema(model, optimizer, in_step=True)
+    for grads in gradients[:3]:
+        step_with(model, optimizer, grads)
+    assert int(average.n_averaged) == 4
+
+
+def test_before_its_start_an_average_is_the_weights():
+    factory, model, optimizer, gradients = built("lamb", {}, torch.float32, average=True)
+    average = factory.build_ema(model, optimizer, in_step=True)
+    step_with(model, optimizer, gradients[0])
+    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mean, weight)
+
+
+def test_an_average_of_rounded_weights():
+    found = []
+    for in_step in (True, False):
+        initial, gradients = problem(steps=3)
+        model = torch.nn.Module()
+        for name, parameter in parameters(initial, torch.bfloat16).items():
+            model.register_parameter(name.replace(".", "_"), parameter)
+        config = config_of("lion", learning_rate=1e-3)
+        config.override({"ema": {"average_decay": 0.9}})
+        factory = OptimizerFactory(config)
+        optimizer = factory.build_optimizer(model, master_weights=False)
+        average = factory.build_ema(model, optimizer, in_step=in_step)
+        for grads in gradients:
+            step_with(model, optimizer, grads)
+            if not in_step:
+                average.update_parameters(model)
+        found.append([*average.state_dict().values()])
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def test_who_moves_an_average_is_said():
@@ -369,6 +532,144 @@ def test_factored_moments_are_loops_over_rows_and_columns(variant, momentum, dty
             assert any(done for axes, done in by_loops if axes in ((1, 0), (0, 1)))
         by_lists(monkeypatch)
     assert_same(*found, dtype)
+
+
+OF_LOOPS = (
+    "Adadelta",
+    "Adagrad",
+    "Adamax",
+    "Ftrl",
+    "LAMB",
+    "LARS",
+    "Lion",
+    "Nadam",
+    "RMSprop",
+    "SGD",
+)
+
+
+@needs_numba
+@pytest.mark.parametrize("name", OF_LOOPS)
+def test_what_loops_can_do_they_do(name, monkeypatch):
+    monkeypatch.setattr(updates, "_by_lists", lambda *arguments: pytest.fail("by lists"))
+    initial, gradients = problem(steps=2)
+    params = parameters(initial)
+    train(getattr(native, name)(params.values()), params, gradients)
+
+
+def with_rule(formula, fields=(), slots=()):
+    """Returns a factory of a rule with a formula, of one number for each field."""
+    name = f"rule_{next(COUNT)}"
+    own = {"__annotations__": {"name": "str | None", **dict.fromkeys(dict(fields), "float")}}
+    members = {"class_name": name.title().replace("_", ""), "elementwise": True, "name": name}
+    made = type(name, (Rule,), {**own, **members, **dict(fields), "slots": slots, "step": formula})
+    OPTIMIZERS_CLS.register(name)(made)
+    return OptimizerFactory(config_of(name, learning_rate=1.0))
+
+
+COUNT = itertools.count()
+FORMULAS = {
+    "equal": lambda self, g, w, s, h, xp: xp.where(g == 0, 1.0, g),
+    "unequal": lambda self, g, w, s, h, xp: xp.where(g != 0, g, 1.0),
+    "a mask and a number": lambda self, g, w, s, h, xp: xp.where((g > 0) & (h.t > 1), g, 0.5),
+    "a mask and a truth": lambda self, g, w, s, h, xp: xp.where((g > 0) & True, g, 0.5),
+    "infinite": lambda self, g, w, s, h, xp: xp.minimum(g, math.inf),
+    "a count": lambda self, g, w, s, h, xp: g if h.t == 1 else 2 * g,
+    "factor": lambda self, g, w, s, h, xp: h.factor * g,
+    "share": lambda self, g, w, s, h, xp: h.share * g,
+    "size": lambda self, g, w, s, h, xp: h.size * g,
+    "a choice": lambda self, g, w, s, h, xp: {0.25: g, 1.0: 2 * g}[h.factor],
+    "a difference of sums": lambda self, g, w, s, h, xp: g + 0 * xp.norm(w) + (((w + g) - w) - g),
+}
+
+
+@pytest.mark.parametrize("label", FORMULAS)
+def test_formulas_of_users(label, monkeypatch):
+    fields = {"factor": 0.25, "share": 0.5, "size": 2.0}
+    factory = with_rule(FORMULAS[label], fields)
+    found = []
+    for _ in range(2):
+        initial, gradients = problem(steps=3)
+        gradients[0]["layer_0.dense.bias"][:2] = 0.0
+        params = parameters(initial, torch.float32)
+        optimizer = factory.build_optimizer(params.items())
+        train(optimizer, params, gradients)
+        found.append(outcome(optimizer, params))
+        by_lists(monkeypatch)
+    assert_same(*found, torch.float32)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_norms_hold_all_sizes(size):
+    start, gradient = torch.randn(130, 140), torch.randn(130, 140)
+    steps = []
+    for scale in (1.0, size):
+        config = config_of("lars", learning_rate=0.1)
+        parameter = torch.nn.Parameter(start.clone())
+        optimizer = OptimizerFactory(config).build_optimizer([("kernel", parameter)])
+        parameter.grad = gradient * scale
+        optimizer.step()
+        steps.append(parameter.detach() - start)
+    torch.testing.assert_close(*steps, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adam", "rmsprop", "lamb"])
+def test_an_infinite_square_is_no_nan(kind):
+    for in_step in (False, True):
+        factory, model, optimizer, gradients = built(kind, {}, torch.float32, average=True)
+        average = factory.build_ema(model, optimizer, in_step=in_step)
+        for number, grads in enumerate(gradients):
+            size = 1e20 if number == 1 else 1.0
+            step_with(model, optimizer, {name: size * x for name, x in grads.items()})
+        assert all(
+            weight.isfinite().all() for weight in [*model.parameters(), *average.parameters()]
+        )
+
+
+def test_sizes_of_which_some_are_0(monkeypatch):
+    shapes = [(200, 200), (3, 200, 200), (0, 200, 200), (0,)]
+    for kind in ("adafactor", "lion", "lamb"):
+        params = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+        named = [(str(index), parameter) for index, parameter in enumerate(params)]
+        optimizer = OptimizerFactory(config_of(kind)).build_optimizer(named)
+        for parameter in params:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        assert all(parameter.isfinite().all() for parameter in params)
+
+
+def test_a_numba_that_cannot_be_imported_is_told_and_left_out(monkeypatch, tmp_path):
+    package = tmp_path / "numba"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('Numba needs another NumPy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "numba"]:
+        monkeypatch.delitem(sys.modules, name)
+    loops.has_numba.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="Numba is left out.*needs another NumPy"):
+            assert not loops.has_numba()
+    finally:
+        loops.has_numba.cache_clear()
+
+
+@needs_numba
+def test_loops_run_where_no_thread_can_start(monkeypatch):
+    class Ended:
+        def submit(self, *arguments):
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(loops, "_pool", lambda *arguments: Ended())
+    found = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        parameter = torch.nn.Parameter(torch.randn(2**17 + 3))
+        parameter.grad = torch.randn(parameter.shape)
+        Lion([parameter], lr=0.1).step()
+        found.append(parameter.detach())
+        by_lists(monkeypatch)
+    torch.testing.assert_close(*found)
 
 
 @needs_numba
