@@ -109,7 +109,7 @@ def copied(tmp_path_factory):
     """A copy of the library and its tests, with two files more."""
     folder = tmp_path_factory.mktemp("copied")
     unneeded = shutil.ignore_patterns("__pycache__", "golden")
-    for name in ("docs", "optimization", "tests", "tools"):
+    for name in ("configs", "docs", "optimization", "tests", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=unneeded)
     for name in ("pyproject.toml", "CONTRIBUTING.md", "README.md"):
         shutil.copy(ROOT / name, folder)

@@ -35,6 +35,7 @@ def call(
         mode=mode,
         model_dir=model_dir and str(model_dir),
         checkpoint=checkpoint,
+        sweep=None,
     )
     status = binary._reporting(lambda: binary._run_flags(["binary"], flags))
     captured = capsys.readouterr()
