@@ -76,8 +76,11 @@ _CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _OF_PACKAGES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "timm": {
-        "lamb": ("Lamb", {**_BETAS, "max_grad_norm": None}),
-        "lars": ("Lars", {"momentum": MOMENTUM, "trust_coeff": TRUST_COEFFICIENT}),
+        "lamb": ("Lamb", {**_BETAS, "max_grad_norm": None, "always_adapt": True}),
+        "lars": (
+            "Lars",
+            {"momentum": MOMENTUM, "trust_coeff": TRUST_COEFFICIENT, "always_adapt": True},
+        ),
         "lion": ("Lion", {"betas": (BETA_1, LION_BETA_2)}),
         "adafactor": ("Adafactor", {"scale_parameter": True}),
     },
