@@ -180,7 +180,6 @@ def test_a_decay_that_a_schedule_starts_from_0_grows_where_it_acts_and_resumes()
             "momentum",
             "RMSprop",
         ),
-        ("adafactor", {"variant": "torch"}, "epsilon2", "Adafactor"),
     ],
 )
 def test_a_schedule_that_torchs_class_can_not_follow_takes_the_own_class(
