@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs.printing import by_arguments
+from optimization.torch import loops
 from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION
 from optimization.torch.shards import (
@@ -198,6 +199,9 @@ def norms(batch: list[Tensor]) -> list[Tensor]:
 
     It is finite, and not 0, for all finite entries other than 0, though their squares are not.
     """
+    by_loop = loops.norms(batch)
+    if by_loop is not None:
+        return by_loop
     if _sums_in_float64(batch[0]):
         return list(torch._foreach_norm(batch, 2, torch.float64))
     # In float32 at least: half precision overflows at the square of 256.

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from optimization.rules.rule import Numbers, Rule
-from optimization.torch.lists import Batch, Scalars
+from optimization.torch.lists import PLAIN, Batch, Scalars, are_contiguous
 from optimization.torch.parts import Parts, SmallValues, parts_of
-from optimization.torch.passes import Pass, passes
+from optimization.torch.passes import Pass, norm_pass, passes
 from optimization.torch.traced import (
     AVERAGE,
     COLUMN,
@@ -203,6 +203,28 @@ def _in_threads(loop: Any, parts: Parts, arguments: tuple) -> None:
 def _pool(process: int, threads: int) -> concurrent.futures.ThreadPoolExecutor:
     """Returns the threads of this process: a fork has none."""
     return concurrent.futures.ThreadPoolExecutor(threads - 1, "optimizer")
+
+
+def norms(tensors: Sequence[Tensor]) -> list[Tensor] | None:
+    """Returns the L2 norms of tensors of one dtype, float64, by a loop; None where there is none.
+
+    Squares are summed in float64: of float32, none is infinite or 0.
+    """
+    first = tensors[0]
+    if first.device.type != "cpu" or first.dtype != torch.float32 or torch.compiler.is_compiling():
+        return None
+    if sum(x.numel() for x in tensors) < _LEAST or not {*map(type, tensors)} <= {*PLAIN}:
+        return None
+    if not has_numba() or not are_contiguous(tensors, first.dtype):
+        return None
+    parts = parts_of(tuple(tuple(x.shape) for x in tensors), False)
+    table = np.zeros((1, max(len(tensors), len(parts.tensors))), np.int64)
+    table[0, : len(tensors)] = [x.data_ptr() for x in tensors]
+    sums = np.empty((1, len(parts.tensors)))
+    places = (parts.tensors, parts.starts, parts.ends, parts.rows, parts.columns)
+    numbers = np.empty((0, len(tensors)))
+    _in_threads(compiled(norm_pass().source, "float32"), parts, (*places, table, numbers, sums))
+    return list(torch.from_numpy(np.sqrt(np.add.reduceat(sums[0], parts.first))))
 
 
 def update(rule: Rule, batch: Batch, h: Numbers) -> bool:

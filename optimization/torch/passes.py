@@ -3,7 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from optimization.torch.traced import AVERAGE, COLUMN, ENTRY, OPERATIONS, ROW, WEIGHT, Value
+from optimization.torch.traced import (
+    AVERAGE,
+    COLUMN,
+    ENTRY,
+    GRADIENT,
+    OPERATIONS,
+    ROW,
+    WEIGHT,
+    Value,
+)
 
 
 class Pass(NamedTuple):
@@ -56,6 +65,12 @@ def passes(targets: Mapping[str, Value], of_matrices: bool) -> list[Pass]:
         if not overwritten:
             return found
         turns |= dict.fromkeys(overwritten, last)
+
+
+def norm_pass() -> Pass:
+    """Returns the loop that sums the squares of gradients."""
+    norm = Value("norm", Value("read", GRADIENT, of=ENTRY), turn=1)
+    return _Writer({}).write({}, [norm], of_matrices=False)
 
 
 def _reductions_in(values: Iterable[Any]) -> list[Value]:

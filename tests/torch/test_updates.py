@@ -626,6 +626,16 @@ def test_an_infinite_square_is_no_nan(kind):
         )
 
 
+@needs_numba
+def test_norms_are_a_loop_too():
+    values = [torch.tensor([3e30, 4e30]), torch.tensor([[3e-30], [-4e-30]]), torch.zeros(2)]
+    values += [torch.zeros(0), torch.tensor(-2.0), torch.full((70_000,), 2.0)]
+    expected = [5e30, 5e-30, 0.0, 0.0, 2.0, 2 * 70_000**0.5]
+    np.testing.assert_allclose(loops.norms(values), expected, rtol=1e-7)
+    assert loops.norms([torch.ones(2, dtype=torch.float16)]) is None
+    assert loops.norms([torch.ones(4, 6)[:, :3]]) is None
+
+
 def test_sizes_of_which_some_are_0(monkeypatch):
     shapes = [(200, 200), (3, 200, 200), (0, 200, 200), (0,)]
     for kind in ("adafactor", "lion", "lamb"):
