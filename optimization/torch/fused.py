@@ -19,6 +19,10 @@ _CLASSES = {
 """The classes of torch that are fused, with the devices where they are."""
 
 
+DEVICES = _CLASSES[torch.optim.AdamW]
+"""Where torch has its kernel of Adam."""
+
+
 def is_usual(cls: type[Optimizer], params: Iterable[Tensor]) -> bool:
     """Says whether a class of torch updates parameters by its fused kernel unless told otherwise.
 

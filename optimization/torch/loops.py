@@ -101,19 +101,26 @@ class Loops:
             _by_place(own, groups) if mean.of == ROW else _addresses(own)
             for own, mean in zip(means, each.means, strict=True)
         ]
-        table = np.zeros((len(addresses), max(len(parts.rows), len(parts.tensors))), np.int64)
-        for i, known in enumerate(addresses):
-            table[i, : len(known)] = known
-        sums = np.empty((len(each.norms), len(parts.tensors)))
-        places = (parts.tensors, parts.starts, parts.ends, parts.rows, parts.columns)
-        _in_threads(loop, parts, (*places, table, numbers, sums))
-        for norm, row in zip(each.norms, sums, strict=True):
-            norms = np.sqrt(np.add.reduceat(row, parts.first))
+        found_norms = _called(loop, parts, addresses, numbers, len(each.norms))
+        for norm, values in zip(each.norms, found_norms, strict=True):
             for group in groups:
-                group.learn(norm, norms[group.places])
+                group.learn(norm, values[group.places])
         for mean, own in zip(each.means, means, strict=True):
             for group, found in zip(groups, parts.sums(mean, own), strict=True):
                 group.learn_mean(mean, found)
+
+
+def _called(
+    loop: Any, parts: Parts, addresses: Sequence[Sequence[int]], numbers: np.ndarray, norms: int
+) -> list[np.ndarray]:
+    """Calls a loop, and returns each of its norms, for all tensors."""
+    table = np.zeros((len(addresses), max(len(parts.rows), len(parts.tensors))), np.int64)
+    for i, known in enumerate(addresses):
+        table[i, : len(known)] = known
+    sums = np.empty((norms, len(parts.tensors)))
+    places = (parts.tensors, parts.starts, parts.ends, parts.rows, parts.columns)
+    _in_threads(loop, parts, (*places, table, numbers, sums))
+    return [np.sqrt(np.add.reduceat(row, parts.first)) for row in sums]
 
 
 def _tell_autograd(changed: list[Tensor]) -> None:
@@ -218,13 +225,9 @@ def norms(tensors: Sequence[Tensor]) -> list[Tensor] | None:
     if not has_numba() or not are_contiguous(tensors, first.dtype):
         return None
     parts = parts_of(tuple(tuple(x.shape) for x in tensors), False)
-    table = np.zeros((1, max(len(tensors), len(parts.tensors))), np.int64)
-    table[0, : len(tensors)] = [x.data_ptr() for x in tensors]
-    sums = np.empty((1, len(parts.tensors)))
-    places = (parts.tensors, parts.starts, parts.ends, parts.rows, parts.columns)
-    numbers = np.empty((0, len(tensors)))
-    _in_threads(compiled(norm_pass().source, "float32"), parts, (*places, table, numbers, sums))
-    return list(torch.from_numpy(np.sqrt(np.add.reduceat(sums[0], parts.first))))
+    loop, addresses = compiled(norm_pass().source, "float32"), [[x.data_ptr() for x in tensors]]
+    (found,) = _called(loop, parts, addresses, np.empty((0, len(tensors))), norms=1)
+    return list(torch.from_numpy(found))
 
 
 def update(rule: Rule, batch: Batch, h: Numbers) -> bool:

@@ -1,5 +1,6 @@
 """The source of the loops that compute a formula."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -67,6 +68,7 @@ def passes(targets: Mapping[str, Value], of_matrices: bool) -> list[Pass]:
         turns |= dict.fromkeys(overwritten, last)
 
 
+@functools.cache
 def norm_pass() -> Pass:
     """Returns the loop that sums the squares of gradients."""
     norm = Value("norm", Value("read", GRADIENT, of=ENTRY), turn=1)

@@ -26,13 +26,13 @@ from optimization.torch.shards import (
     whole,
 )
 
-Batch = list[list[Any]]
+Columns = list[list[Any]]
 _WHOLE_ONLY = ("matmul", "reshape", "to_matrix", "from_matrix", "width")
 
 
 def within_reach(
-    rule: Rule, numbers: Callable[[], Numbers], batch: Batch
-) -> Iterator[tuple[Batch, Lists]]:
+    rule: Rule, numbers: Callable[[], Numbers], batch: Columns
+) -> Iterator[tuple[Columns, Lists]]:
     """Yields parts of a batch, as plain tensors, with the functions to compute with them.
 
     The lists of a batch are those of `RuleOptimizer`: parameters, weights, gradients, counts, and
@@ -67,7 +67,7 @@ def _has_axes(rule: Rule, params: Sequence[Tensor], h: Numbers) -> bool:
     return all(slot.axes_of(shape, h) is not None for slot in slots for shape in shapes)
 
 
-def _functions_of(rule: Rule, batch: Batch) -> Lists:
+def _functions_of(rule: Rule, batch: Columns) -> Lists:
     params, _, _, _, *states = batch
     kept = {
         id(own_part(tensor)): layout_of(tensor)

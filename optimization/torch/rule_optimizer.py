@@ -298,12 +298,8 @@ class RuleOptimizer(ExactState):
         if params[0].dtype in LOW_PRECISION and not self.has_master(params[0]):
             average = None  # of what is rounded
         averages, share = ([], 0.0) if average is None else average.take(params)
-        update(
-            rule,
-            Batch(weights, grads, slots, averages, share, group["maximize"], divisor),
-            h,
-            xp,
-        )
+        batch = Batch(weights, grads, slots, averages, share, group["maximize"], divisor)
+        update(rule, batch, h, xp)
         if params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_PLAIN = {Tensor, torch.nn.Parameter}
+from optimization.torch.lists import PLAIN
 
 
 def is_split(tensor: Any) -> bool:
@@ -24,7 +24,7 @@ def is_split(tensor: Any) -> bool:
 
 def any_split(tensors: Sequence[Any]) -> bool:
     """Says whether any is a `DTensor`; quick where there are many."""
-    return not {type(x) for x in tensors} <= _PLAIN and any(is_split(x) for x in tensors)
+    return not {type(x) for x in tensors} <= {*PLAIN} and any(is_split(x) for x in tensors)
 
 
 def own_part(tensor: Any) -> Any:

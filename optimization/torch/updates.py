@@ -9,6 +9,7 @@ from torch import Tensor
 from optimization.rules.rule import Numbers, Rule, given, not_the_step
 from optimization.torch import loops
 from optimization.torch.functions import FUNCTIONS, Lists, ListState
+from optimization.torch.fused import DEVICES
 from optimization.torch.gradients import divide
 from optimization.torch.lists import (
     PLAIN,
@@ -22,7 +23,6 @@ from optimization.torch.lists import (
     together,
 )
 
-_FUSED = ("cpu", "cuda")  # where torch has its kernel of Adam
 _ADAM = ("momentum", "velocity", "velocity_hat")  # the slots, in the order of its arguments
 _IN_CACHE = 2**18  # how many entries of each list are updated at once, on a processor
 
@@ -96,7 +96,7 @@ def _by_torch(rule: Rule, batch: Batch, h: Numbers) -> bool:
     The kernel has one of its forms; the others are that with other numbers.
     """
     first, divisor = batch.weights[0], batch.divisor
-    if rule.declared("torch_kernel") != "adamw" or first.device.type not in _FUSED:
+    if rule.declared("torch_kernel") != "adamw" or first.device.type not in DEVICES:
         return False
     if divisor is not None:
         if first.dtype != torch.float32:  # it is float32 for the kernel

@@ -135,9 +135,8 @@ class Sweep:
         keep()
         try:
             with _logged(os.path.join(directory, LOG_FILE)) as console:
-                config = settle(
-                    config, problems
-                )  # values that are right each, may be wrong together
+                # Values that are right each may be wrong together.
+                config = settle(config, problems)
                 run_experiment(config, MODE, directory, console=console, on_evaluation=evaluated)
         except _Pruned:
             return keep(status="pruned")

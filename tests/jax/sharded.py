@@ -11,10 +11,8 @@ and how many cases there were. Of every case:
 """
 
 import itertools
-import json
 import re
 import sys
-import traceback
 import warnings
 
 import jax
@@ -26,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 from optimization import ConfigWarning
 from optimization.jax import OptimizerFactory, abstract_state, gradients
 from tests.jax.common import config
+from tests.reports import report
 from tests.rules import contracts
 
 # Arrays of four entries are summed as those of a million are.
@@ -166,14 +165,7 @@ def problems(name, mesh_name, settings):
 def main(path):
     warnings.simplefilter("error")  # such as of donated buffers that are of no use
     warnings.simplefilter("ignore", ConfigWarning)
-    found, every = [], list(cases())
-    for case in every:
-        try:
-            found += [f"{case}: {problem}" for problem in problems(*case)]
-        except Exception:
-            found.append(f"{case}: {traceback.format_exc()}")
-    with open(path, "w") as file:
-        json.dump({"cases": len(every), "problems": found}, file)
+    report(path, cases(), problems)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ many cases there were. Of every case:
 """
 
 import itertools
-import json
 import sys
-import traceback
 import warnings
 
 import keras
@@ -20,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from keras import distribution
 
 from optimization import ConfigWarning, OptimizationConfig, OptimizerFactory
+from tests.reports import report
 from tests.rules import contracts
 
 FEATURES, BATCH, UPDATES = 4, 8, 2
@@ -146,14 +145,7 @@ def cases():
 
 def main(path):
     warnings.simplefilter("ignore", ConfigWarning)
-    found, every = [], list(cases())
-    for case in every:
-        try:
-            found += [f"{case}: {problem}" for problem in problems(*case)]
-        except Exception:
-            found.append(f"{case}: {traceback.format_exc()}")
-    with open(path, "w") as file:
-        json.dump({"cases": len(every), "problems": found}, file)
+    report(path, cases(), problems)
 
 
 if __name__ == "__main__":
