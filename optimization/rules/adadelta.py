@@ -25,9 +25,6 @@ class AdadeltaConfig(Rule):
 
     class_name = "Adadelta"
     elementwise = True
-    torch_class = "Adadelta"
-    torch_note = "no decay"
-    torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 1.0, "rho": 0.9, "epsilon": 1e-6}
     slots = (
         Slot("accumulated_grad", "accumulated_grads", "square_avg"),

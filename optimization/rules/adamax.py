@@ -1,6 +1,5 @@
 """Adamax: Adam by the largest gradient instead of the mean of squares."""
 
-from collections.abc import Set
 from typing import Any, ClassVar
 
 from optimization.rules.adam import AdamFields
@@ -30,9 +29,6 @@ class AdamaxConfig(AdamFields):
     class_name = "Adamax"
     argument_order = ("beta_1", "beta_2", "epsilon", "weight_decay")
     elementwise = True
-    torch_class = "Adamax"
-    torch_note = "`epsilon_in_norm: true`, no decay"
-    torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 2e-3, "epsilon": 1e-8}
     slots = (Slot("momentum", "m", "exp_avg"), Slot("norm", "u", "exp_inf"))
 
@@ -45,6 +41,3 @@ class AdamaxConfig(AdamFields):
         u = s.norm = xp.maximum(h.beta_2 * s.norm, size)
         rate = h.lr / xp.one_minus_power(h.beta_1, h.t)
         return rate * (m / u) if h.epsilon_in_norm else rate * (m / (u + h.epsilon))
-
-    def is_torchs(self, changing: Set[str]) -> bool:
-        return self.epsilon_in_norm

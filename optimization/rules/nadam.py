@@ -29,8 +29,6 @@ class NadamConfig(AdamFields):
     class_name = "Nadam"
     argument_order = ("beta_1", "beta_2", "epsilon", "weight_decay")
     elementwise = True
-    torch_class = "NAdam"
-    torch_note = "with decoupled decay"
     native_usual: ClassVar = {"lr": 2e-3, "epsilon": 1e-8, "momentum_decay": 4e-3}
     slots = MOMENTS
     shared = (Slot("u_product", "u_product", "mu_product", start=1.0),)

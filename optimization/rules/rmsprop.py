@@ -1,6 +1,6 @@
 """RMSProp: the gradient over the root of an average of its squares."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from optimization.configs.types import PositiveFloat, Share
@@ -39,9 +39,6 @@ class RMSPropConfig(Rule):
     class_name = "RMSprop"
     argument_order = ("rho", "momentum", "epsilon", "centered", "weight_decay")
     elementwise = True
-    torch_class = "RMSprop"
-    torch_note = "`epsilon_in_sqrt: false`, no momentum or `classic_momentum: false`, no decay"
-    torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 1e-2, "rho": 0.99, "epsilon": 1e-8}
     native_arguments: ClassVar = {"rho": "alpha"}
     slots = (
@@ -78,7 +75,3 @@ class RMSPropConfig(Rule):
         if h.classic_momentum:
             return s.scale_add("momentum", h.momentum, h.lr * (g / root))
         return h.lr * s.scale_add("momentum", h.momentum, g / root)
-
-    def is_torchs(self, changing: Set[str]) -> bool:
-        form = not self.epsilon_in_sqrt and not (self.momentum and self.classic_momentum)
-        return form and "momentum" not in changing

@@ -153,7 +153,7 @@ class Rule(BaseOptimizerConfig):
     # What PyTorch's class calls a field; those in `NATIVE` need no mention.
     native_arguments: ClassVar[Mapping[str, str]] = {}
     not_native: ClassVar[tuple[str, ...]] = ()  # fields that PyTorch's class has not; no patterns
-    torch_class: ClassVar[str] = ""  # the class of `torch.optim` with the same algorithm
+    torch_class: ClassVar[str] = ""  # the class of `torch.optim` that has a fused kernel of it
     torch_lacks: ClassVar[tuple[str, ...]] = ()  # fields that it has not so: they may not act
     torch_note: ClassVar[str] = ""  # for the docs: when it is that
     torch_kernel: ClassVar[str] = ""  # "adamw": torch's fused kernel of it has the step

@@ -125,7 +125,7 @@ class OptimizerFactory:
                 `capturable`, as CUDA graphs.
 
         Returns:
-            A `torch.optim.Optimizer`, of torch's own class where torch has the algorithm. Its rate
+            A `torch.optim.Optimizer`, of torch's own class where that has a fused kernel. Its rate
             is that of step 0 until a scheduler changes it.
 
         Raises:

@@ -1,6 +1,6 @@
 """State dicts of torch's and transformers' classes, in the words of this package."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,17 +35,9 @@ _MARKS = {
 _KEPT: dict[type[Optimizer], dict[str, str | None]] = {
     torch.optim.SGD: {"momentum_buffer": "momentum"},
     torch.optim.Adam: {"exp_avg": None, "exp_avg_sq": None, "max_exp_avg_sq": "amsgrad"},
-    torch.optim.NAdam: dict.fromkeys(("exp_avg", "exp_avg_sq", "mu_product")),
-    torch.optim.Adamax: dict.fromkeys(("exp_avg", "exp_inf")),
-    torch.optim.RMSprop: {
-        "square_avg": None,
-        "momentum_buffer": "momentum",
-        "grad_avg": "centered",
-    },
     torch.optim.Adagrad: {"sum": None},
-    torch.optim.Adadelta: dict.fromkeys(("square_avg", "acc_delta")),
 }
-"""What torch's classes keep, each with the setting that it needs; `AdamW` is an `Adam`."""
+"""What the classes of torch that the factory builds keep, each with the setting that it needs; `AdamW` is an `Adam`."""
 
 
 def algorithm_of(group: Settings) -> str | None:
@@ -63,6 +55,9 @@ def in_our_words(state_dict: dict[str, Any]) -> dict[str, Any]:
     """
     groups = [settings_in_our_words(group) for group in state_dict["param_groups"]]
     states = {index: _state_in_our_words(state) for index, state in state_dict["state"].items()}
+    for group in groups:
+        if "momentum_decay" in group:
+            _share(group, [states[index] for index in group["params"] if index in states])
     return {**state_dict, "state": states, "param_groups": groups}
 
 
@@ -109,6 +104,19 @@ def _state_in_our_words(state: Any) -> Any:
     return state
 
 
+def _share(group: dict[str, Any], states: Sequence[dict[str, Any]]) -> None:
+    """Has a group keep the product that torch's NAdam keeps of each parameter.
+
+    It is that of the parameter with the most steps, as if none had missed one.
+    """
+    own = [state for state in states if "mu_product" in state]
+    if own:
+        longest = max(own, key=lambda state: float(state["step"]))
+        group["k"], group["mu_product"] = int(longest["step"]), float(longest["mu_product"])
+    for state in own:
+        del state["mu_product"]
+
+
 def factored_as_here(
     state: dict[str, Any], shape: torch.Size, saved: Settings, here: Settings
 ) -> dict[str, Any]:
@@ -138,5 +146,5 @@ def torchs_state(
     for cls, parts in _KEPT.items():
         if isinstance(optimizer, cls):
             names = [name for name, setting in parts.items() if setting is None or group[setting]]
-            return {name: zeros(() if name == "mu_product" else shape) for name in names}
+            return {name: zeros(shape) for name in names}
     return None
