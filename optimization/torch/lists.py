@@ -46,7 +46,7 @@ def batches(
 
     The tensors are the first of the lists. With `foreach=False` each is by itself.
     """
-    if foreach is not False and len({*kinds} if kinds else ()) < 2 and are_alike(lists[0]):
+    if foreach is not False and len({*map(id, kinds)} if kinds else ()) < 2 and are_alike(lists[0]):
         yield [[*items] for items in lists]
         return
     indices: dict[Any, list[int]] = {}
@@ -111,8 +111,8 @@ class Batch(NamedTuple):
 
     def is_of_one_size(self) -> bool:
         """Says whether all else has as many entries as the weights."""
-        sizes = [weight.numel() for weight in self.weights]
-        return all([x.numel() for x in own] == sizes for own in self.arrays())
+        sizes = [*map(Tensor.numel, self.weights)]
+        return all([*map(Tensor.numel, own)] == sizes for own in self.arrays())
 
     def of_each(self, function: Callable[[list[Tensor]], list[Tensor]]) -> "Batch":
         """Returns what a function makes of each of the lists."""

@@ -67,10 +67,10 @@ class Loops:
             batch: The tensors.
             numbers: Numbers, or one for each of the tensors, by name.
         """
-        parts = parts_of(tuple(tuple(w.shape) for w in batch.weights), self._of_matrices)
+        parts = parts_of(_shapes(batch.weights, self._of_matrices))
         arrays = {WEIGHT: batch.weights, GRADIENT: batch.grads, AVERAGE: batch.averages}
         arrays |= {slot_name(name): own for name, own in batch.slots.items()}
-        numbers = {**numbers, SIZE: np.array([weight.numel() for weight in batch.weights])}
+        numbers = {**numbers, SIZE: parts.sizes}
         groups = [SmallValues(*each, arrays, numbers) for each in parts.alike]
         for each, loop in self._passes:
             self._run(each, loop, parts, arrays, groups)
@@ -108,6 +108,13 @@ class Loops:
         for mean, own in zip(each.means, means, strict=True):
             for group, found in zip(groups, parts.sums(mean, own), strict=True):
                 group.learn_mean(mean, found)
+
+
+def _shapes(tensors: Sequence[Tensor], are_matrices: bool) -> tuple[Any, ...]:
+    """Returns shapes of matrices, or else counts of entries."""
+    if are_matrices:
+        return tuple([tuple(x.shape) for x in tensors])
+    return tuple(map(Tensor.numel, tensors))
 
 
 def _called(
@@ -220,11 +227,11 @@ def norms(tensors: Sequence[Tensor]) -> list[Tensor] | None:
     first = tensors[0]
     if first.device.type != "cpu" or first.dtype != torch.float32 or torch.compiler.is_compiling():
         return None
-    if sum(x.numel() for x in tensors) < _LEAST or not {*map(type, tensors)} <= {*PLAIN}:
+    if sum(map(Tensor.numel, tensors)) < _LEAST or not {*map(type, tensors)} <= {*PLAIN}:
         return None
     if not has_numba() or not are_contiguous(tensors, first.dtype):
         return None
-    parts = parts_of(tuple(tuple(x.shape) for x in tensors), False)
+    parts = parts_of(_shapes(tensors, False))
     loop, addresses = compiled(norm_pass().source, "float32"), [[x.data_ptr() for x in tensors]]
     (found,) = _called(loop, parts, addresses, np.empty((0, len(tensors))), norms=1)
     return list(torch.from_numpy(found))
@@ -241,7 +248,7 @@ def update(rule: Rule, batch: Batch, h: Numbers) -> bool:
         h: The numbers of the update.
     """
     first = batch.weights[0]
-    if first.device.type != "cpu" or sum(w.numel() for w in batch.weights) < _LEAST:
+    if first.device.type != "cpu" or sum(map(Tensor.numel, batch.weights)) < _LEAST:
         return False
     if not has_numba():
         return False

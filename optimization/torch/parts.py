@@ -27,6 +27,7 @@ class Parts(NamedTuple):
         first: The first part of each tensor.
         rows: How many rows each matrix of a tensor has.
         columns: How many columns.
+        sizes: How many entries each tensor has.
         alike: Places of tensors of one shape, with that shape as (matrices, rows, columns); None
             for tensors that are no matrices.
     """
@@ -38,6 +39,7 @@ class Parts(NamedTuple):
     first: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    sizes: np.ndarray
     alike: list[tuple[np.ndarray, tuple[int, int, int] | None]]
 
     def room_for(self, mean: Value) -> list[np.ndarray]:
@@ -66,16 +68,21 @@ class Parts(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def parts_of(shapes: tuple[Shape, ...], are_matrices: bool) -> Parts:
-    """Returns the parts of tensors of some shapes; of matrices each has rows of one."""
+def parts_of(shapes: tuple[Shape, ...] | tuple[int, ...]) -> Parts:
+    """Returns the parts of tensors; those of matrices each have rows of one.
+
+    Args:
+        shapes: The shapes of tensors that are matrices; of others their counts of entries.
+    """
+    are_matrices = isinstance(shapes[0], tuple)
     table: list[tuple[int, int, int, int]] = []
     alike: dict[tuple[int, int, int], list[int]] = {}
     for place, shape in enumerate(shapes):
-        if are_matrices:
+        if isinstance(shape, tuple):
             matrices, (height, width) = math.prod(shape[:-2]), shape[-2:]
             alike.setdefault((matrices, height, width), []).append(place)
         else:
-            matrices, height, width = 1, math.prod(shape), 1
+            matrices, height, width = 1, shape, 1
         length = max(_PART // max(width, 1), 1)
         for matrix in range(matrices):
             for start in range(0, max(height, 1), length):
@@ -84,7 +91,9 @@ def parts_of(shapes: tuple[Shape, ...], are_matrices: bool) -> Parts:
     tensors, starts, ends, widths = (x.copy() for x in np.array(table, np.int64).T)
     groups = list[tuple[np.ndarray, tuple[int, int, int] | None]]()
     groups += [(np.array(places), shape) for shape, places in alike.items()]
-    rows, columns = np.array([s[-2:] if are_matrices else (1, 1) for s in shapes], np.int64).T
+    last = [shape[-2:] if isinstance(shape, tuple) else (1, 1) for shape in shapes]
+    sizes = [math.prod(shape) if isinstance(shape, tuple) else shape for shape in shapes]
+    rows, columns = np.array(last, np.int64).T
     return Parts(
         tensors,
         starts,
@@ -93,6 +102,7 @@ def parts_of(shapes: tuple[Shape, ...], are_matrices: bool) -> Parts:
         first=np.searchsorted(tensors, np.arange(len(shapes))),
         rows=rows.copy(),
         columns=columns.copy(),
+        sizes=np.array(sizes),
         alike=groups if are_matrices else [(np.arange(len(shapes)), None)],
     )
 

@@ -225,37 +225,33 @@ class RuleOptimizer(ExactState):
         counts, and the state of each slot, None where there is none. A kind is the keys of the
         slots that there are, and what `kind_of` returned.
         """
+        # List by list: there may be many thousands of parameters.
+        params = [p for p in group["params"] if p.grad is not None]
+        grads, states = [p.grad for p in params], [self.state[p] for p in params]
+        _start_counts(states)
         is_one_kind = type(self).kind_of is RuleOptimizer.kind_of and not self.rule.knows_shapes()
-        known: dict[Any, tuple[Any, list[str | None]]] = {}
-        kinds, rows = [], []
-        self._start_counts(group["params"])
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            own = () if is_one_kind else self.kind_of(parameter, group)
-            if own not in known:
-                keys = tuple(slot.native for slot in self.slots_of(group, own))
-                places = [slot.native if slot.native in keys else None for slot in self.slots]
-                known[own] = ((keys, own), places)
-            kind, places = known[own]
-            state, weight = self.state[parameter], parameter
-            if len(state) < 2 or gradient.is_sparse or parameter.dtype not in _USUAL:
-                state = self._state_to_update(parameter, group)
-                weight = state[MASTER] if self.has_master(parameter) else parameter
-            kept = [None if key is None else state[key] for key in places]
-            rows.append((parameter, weight, gradient, state["step"], *kept))
-            kinds.append(kind)
-        for filled, column in zip(lists, zip(*rows, strict=True), strict=bool(rows)):
+        own = [()] * len(params) if is_one_kind else [self.kind_of(p, group) for p in params]
+        found = {each: tuple(s.native for s in self.slots_of(group, each)) for each in {*own}}
+        if any(
+            len(state) <= len(found[each]) or gradient.is_sparse or p.dtype not in _USUAL
+            for state, gradient, p, each in zip(states, grads, params, own, strict=True)
+        ):
+            states = [self._state_to_update(p, group) for p in params]
+        has_masters = self.master_weights and any(MASTER in state for state in states)
+        pairs = zip(params, states, strict=True) if has_masters else ()
+        weights = [s[MASTER] if self.has_master(p) else p for p, s in pairs] or params
+        columns: list[list[Any]] = [params, weights, grads, [state["step"] for state in states]]
+        for slot in self.slots:
+            key = slot.native
+            if all(key in keys for keys in found.values()):
+                columns.append([state[key] for state in states])
+            else:
+                rows = zip(states, own, strict=True)
+                columns.append([state[key] if key in found[each] else None for state, each in rows])
+        for filled, column in zip(lists, columns, strict=True):
             filled.extend(column)
-        return tuple(kinds)
-
-    def _start_counts(self, params: Sequence[Tensor]) -> None:
-        """Makes counts of parameters that have none: numbers of one tensor, which is counted up."""
-        new = [p for p in params if p.grad is not None and not self.state.get(p)]
-        counts = torch.zeros(len(new), dtype=torch.float64)
-        for index, parameter in enumerate(new):
-            self.state[parameter]["step"] = counts[index]
+        kinds = {each: (keys, each) for each, keys in found.items()}
+        return tuple([kinds[each] for each in own])
 
     def _state_to_update(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         """Returns the state of a parameter; makes it at the first update."""
@@ -354,6 +350,13 @@ class RuleOptimizer(ExactState):
         self.rule.prepare(shared, h, FUNCTIONS)
         group["k"] += 1
         self.keep_shared(group, shared)
+
+
+def _start_counts(states: Sequence[dict[str, Any]]) -> None:
+    """Makes counts of parameters that have none: numbers of one tensor, which is counted up."""
+    new = [state for state in states if not state]
+    for state, count in zip(new, torch.zeros(len(new), dtype=torch.float64), strict=True):
+        state["step"] = count
 
 
 def zeros_like(

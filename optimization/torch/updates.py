@@ -70,7 +70,7 @@ def update(rule: Rule, batch: Batch, h: Numbers, xp: Lists = FUNCTIONS) -> None:
 def _fast(rule: Rule, batch: Batch, h: Numbers) -> None:
     if _by_kernel(rule, batch, h):
         return
-    is_large = sum(weight.numel() for weight in batch.weights) > _IN_CACHE
+    is_large = sum(map(Tensor.numel, batch.weights)) > _IN_CACHE
     is_cached = batch.weights[0].device.type == "cpu" and batch.is_of_one_size()
     in_parts = is_large and is_cached and rule.is_elementwise(h)
     for part, numbers in _parts(batch, h) if in_parts else [(batch, h)]:
