@@ -1,0 +1,1 @@
+"""The command line, `optfactory`: see configs before they train anything."""

@@ -1,0 +1,67 @@
+"""`optfactory`, also `python -m optimization`: finds the commands, and tells errors in words.
+
+A command is the function `command` of a module in this package that `COMMANDS` names: its signature
+says the arguments, its docstring is the help. It imports what is heavy when it runs.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from optimization._version import __version__
+from optimization.configs.errors import ConfigError
+from optimization.training.errors import TrainingError
+
+COMMANDS = ("validate",)
+"""The modules of the commands, in the order in which `--help` has them."""
+
+ERRORS, USAGE = 1, 2
+"""Exit codes: errors were found, and the command line itself is wrong; 0 is fine."""
+
+app = typer.Typer(
+    name="optfactory",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"optfactory {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def optfactory(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """See optimizers and learning rates from configuration before they train anything."""
+
+
+for _name in COMMANDS:
+    _module = importlib.import_module(f"optimization.cli.{_name}")
+    app.command(_name.replace("_", "-"))(_module.command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status.
+
+    Args:
+        arguments: What follows the program's name; None for those of the process.
+    """
+    try:
+        app(prog_name="optfactory", args=None if arguments is None else list(arguments))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except (ConfigError, TrainingError) as error:
+        print(error, file=sys.stderr)
+        return ERRORS
+    except KeyboardInterrupt:
+        return 130
+    return 0

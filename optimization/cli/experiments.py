@@ -1,0 +1,52 @@
+"""The options `--import` and `--experiment`, which several commands have."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from optimization.configs.errors import ConfigError
+from optimization.configs.experiment_config import ExperimentConfig
+from optimization.training.errors import TrainingError
+from optimization.training.imports import import_module, quiet_libraries, told
+from optimization.training.registries import get_experiment
+
+Modules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="Import a module that registers types, tasks or experiments; may be repeated.",
+    ),
+]
+Experiment = Annotated[
+    str | None,
+    typer.Option(
+        "--experiment",
+        metavar="NAME",
+        help="Read the whole of each file, over the experiment that is registered as NAME.",
+    ),
+]
+
+
+def load(modules: Sequence[str] | None, name: str | None) -> ExperimentConfig | None:
+    """Imports modules, and returns the experiment of a name; None for no name.
+
+    Raises:
+        typer.BadParameter: If a module can't be imported, or there is no such experiment.
+    """
+    modules = modules or ()
+    hint = "--experiment"
+    with quiet_libraries() if modules else contextlib.nullcontext():
+        try:
+            for module in modules:
+                hint = "--import"
+                import_module(module)
+            hint = "--experiment"
+            return get_experiment(name) if name is not None else None
+        except (TrainingError, ConfigError) as error:
+            raise typer.BadParameter(str(error), param_hint=hint) from None
+        except Exception as error:
+            text = f"the experiment {name!r} fails: {told(error)}"
+            raise typer.BadParameter(text, param_hint=hint) from None

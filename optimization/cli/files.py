@@ -1,0 +1,83 @@
+"""The argument `FILES`, and how each file is read."""
+
+import glob
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+import typer
+
+from optimization.configs import yaml_file
+from optimization.configs.durations import TrainingLength
+from optimization.configs.errors import ConfigError, Origin, Problem
+from optimization.configs.experiment_config import ExperimentConfig, surroundings
+from optimization.configs.layers import findings, layered, of_the_layers
+from optimization.configs.optimization_config import OptimizationConfig, optimization_section
+
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE", help="YAML files, or patterns of them such as 'configs/**/*.yaml'."
+    ),
+]
+
+
+def matching(patterns: Iterable[str]) -> list[str]:
+    """Returns the files that names and patterns mean, each once; a name that is no file stays."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        found |= dict.fromkeys(sorted(glob.glob(pattern, recursive=True)) or [pattern])
+    return list(found)
+
+
+def read(
+    path: str, experiment: ExperimentConfig | None = None
+) -> tuple[OptimizationConfig, list[Problem]]:
+    """Reads the optimization part of a file; returns it and what is doubtful about it.
+
+    Without an experiment, an experiment file may lack a `type` or another value that is required,
+    since the registered experiment, on which the file is layered, may set it; that is reported
+    and is no error. With one, the whole file is read over it, its task too, as the trainer does;
+    what is doubtful includes what keeps the trainer from its usual mode.
+
+    Raises:
+        ConfigError: Every mistake of the file.
+    """
+    return _alone(path) if experiment is None else _over(experiment, path)
+
+
+def _alone(path: str) -> tuple[OptimizationConfig, list[Problem]]:
+    params, unread = yaml_file.read_file(path)
+    if not params and not unread:
+        raise ConfigError([Problem("missing", "", "is empty: it sets nothing", Origin(path))])
+    try:
+        section, place = optimization_section(params, path)
+    except ConfigError as error:
+        raise ConfigError(unread or [*error.problems, *surroundings(params)]) from None
+    config, problems = layered(OptimizationConfig(), [section], place)
+    if place:
+        problems += surroundings(params)
+    # What a duration takes and the file does not say, the experiment must say.
+    trainer = params.get("trainer")
+    values = trainer if isinstance(trainer, Mapping) else {}
+    lengths = [values.get(name) for name in ("train_steps", "steps_per_epoch")]
+    length = TrainingLength(*(n if type(n) is int and n > 0 else None for n in lengths))
+    config, unsized = config.sized(length)
+    problems += [problem for problem in unsized if problem.code != "missing"]
+    found, doubts = findings(config, [*unread, *problems])
+    found = [problem._replace(origin=problem.origin or Origin(path)) for problem in found]
+    errors = [problem for problem in found if not place or problem.code != "missing"]
+    if errors:
+        raise ConfigError(errors)
+    message = "is not set in this file; the registered experiment must set it"
+    doubts += [problem._replace(code="incomplete", message=message) for problem in found]
+    return config, doubts
+
+
+def _over(experiment: ExperimentConfig, path: str) -> tuple[OptimizationConfig, list[Problem]]:
+    params, unread = yaml_file.read_file(path)
+    config, problems = layered(experiment, [params])
+    errors, doubts = findings(config, [*unread, *problems])
+    if errors:
+        raise ConfigError(error._replace(origin=error.origin or Origin(path)) for error in errors)
+    doubts = of_the_layers(doubts)
+    return config.trainer.optimizer_config, doubts + config.problems_in_mode("train_and_eval")
