@@ -37,7 +37,10 @@ _KEPT: dict[type[Optimizer], dict[str, str | None]] = {
     torch.optim.Adam: {"exp_avg": None, "exp_avg_sq": None, "max_exp_avg_sq": "amsgrad"},
     torch.optim.Adagrad: {"sum": None},
 }
-"""What the classes of torch that the factory builds keep, each with the setting that it needs; `AdamW` is an `Adam`."""
+"""What the classes of torch that the factory builds keep, each with the setting that it needs.
+
+`AdamW` is an `Adam`.
+"""
 
 
 def algorithm_of(group: Settings) -> str | None:

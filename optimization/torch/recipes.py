@@ -1,6 +1,7 @@
 """Which class of PyTorch, with which arguments, each optimizer section means, if there is one.
 
-torch's own classes are used where torch has a fused kernel of the algorithm; see docs/torch.md for the table.
+torch's own classes are used where torch has a fused kernel of the algorithm; see docs/torch.md for
+the table.
 """
 
 import dataclasses
