@@ -241,8 +241,7 @@ class RuleOptimizer(ExactState):
         pairs = zip(params, states, strict=True) if has_masters else ()
         weights = [s[MASTER] if self.has_master(p) else p for p, s in pairs] or params
         columns: list[list[Any]] = [params, weights, grads, [state["step"] for state in states]]
-        for slot in self.slots:
-            key = slot.native
+        for key in [slot.native for slot in self.slots]:
             if all(key in keys for keys in found.values()):
                 columns.append([state[key] for state in states])
             else:
@@ -251,7 +250,7 @@ class RuleOptimizer(ExactState):
         for filled, column in zip(lists, columns, strict=True):
             filled.extend(column)
         kinds = {each: (keys, each) for each, keys in found.items()}
-        return tuple([kinds[each] for each in own])
+        return tuple(map(kinds.get, own))
 
     def _state_to_update(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         """Returns the state of a parameter; makes it at the first update."""
