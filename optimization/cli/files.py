@@ -2,14 +2,14 @@
 
 import glob
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from optimization.configs import yaml_file
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
-from optimization.configs.experiment_config import ExperimentConfig, surroundings
+from optimization.configs.experiment_config import ExperimentConfig, TrainerConfig, surroundings
 from optimization.configs.layers import findings, layered, of_the_layers
 from optimization.configs.optimization_config import OptimizationConfig, optimization_section
 
@@ -29,6 +29,22 @@ def matching(patterns: Iterable[str]) -> list[str]:
     return list(found)
 
 
+class File(NamedTuple):
+    """What a file says that has no errors.
+
+    Attributes:
+        config: Its optimization section.
+        doubts: What is doubtful about it.
+        trainer: Its trainer section; the defaults where it has none.
+        experiment: The whole of it over an experiment; None where it is read alone.
+    """
+
+    config: OptimizationConfig
+    doubts: list[Problem]
+    trainer: TrainerConfig
+    experiment: ExperimentConfig | None = None
+
+
 def read(
     path: str, experiment: ExperimentConfig | None = None
 ) -> tuple[OptimizationConfig, list[Problem]]:
@@ -42,10 +58,18 @@ def read(
     Raises:
         ConfigError: Every mistake of the file.
     """
-    return _alone(path) if experiment is None else _over(experiment, path)
+    file = read_whole(path, experiment)
+    return file.config, file.doubts
 
 
-def _alone(path: str) -> tuple[OptimizationConfig, list[Problem]]:
+def read_whole(path: str, experiment: ExperimentConfig | None = None) -> File:
+    """Reads a file as `read` does, with its trainer section, and over an experiment its task."""
+    file = _alone(path) if experiment is None else _over(experiment, path)
+    doubts = [doubt._replace(origin=doubt.origin or Origin(path)) for doubt in file.doubts]
+    return file._replace(doubts=doubts)
+
+
+def _alone(path: str) -> File:
     params, unread = yaml_file.read_file(path)
     if not params and not unread:
         raise ConfigError([Problem("missing", "", "is empty: it sets nothing", Origin(path))])
@@ -57,11 +81,12 @@ def _alone(path: str) -> tuple[OptimizationConfig, list[Problem]]:
     if place:
         problems += surroundings(params)
     # What a duration takes and the file does not say, the experiment must say.
-    trainer = params.get("trainer")
-    values = trainer if isinstance(trainer, Mapping) else {}
-    lengths = [values.get(name) for name in ("train_steps", "steps_per_epoch")]
-    length = TrainingLength(*(n if type(n) is int and n > 0 else None for n in lengths))
-    config, unsized = config.sized(length)
+    values = params.get("trainer")
+    trainer, _ = layered(TrainerConfig(), [values if isinstance(values, Mapping) else {}])
+    trainer._move("trainer")
+    config, unsized = config.sized(
+        TrainingLength(trainer.train_steps or None, trainer.steps_per_epoch)
+    )
     problems += [problem for problem in unsized if problem.code != "missing"]
     found, doubts = findings(config, [*unread, *problems])
     found = [problem._replace(origin=problem.origin or Origin(path)) for problem in found]
@@ -70,14 +95,16 @@ def _alone(path: str) -> tuple[OptimizationConfig, list[Problem]]:
         raise ConfigError(errors)
     message = "is not set in this file; the registered experiment must set it"
     doubts += [problem._replace(code="incomplete", message=message) for problem in found]
-    return config, doubts
+    return File(config, doubts, trainer)
 
 
-def _over(experiment: ExperimentConfig, path: str) -> tuple[OptimizationConfig, list[Problem]]:
+def _over(base: ExperimentConfig, path: str) -> File:
     params, unread = yaml_file.read_file(path)
-    config, problems = layered(experiment, [params])
+    config, problems = layered(base, [params])
     errors, doubts = findings(config, [*unread, *problems])
     if errors:
         raise ConfigError(error._replace(origin=error.origin or Origin(path)) for error in errors)
     doubts = of_the_layers(doubts)
-    return config.trainer.optimizer_config, doubts + config.problems_in_mode("train_and_eval")
+    doubts += [p._replace(code="mode") for p in config.problems_in_mode("train_and_eval")]
+    sized, _ = config.trainer.sized_optimizer_config()
+    return File(sized, doubts, config.trainer, config)

@@ -75,7 +75,7 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
         found = list(_errors(seen))
         if place.learning_rate.untyped_branches() or place.warmup.untyped_branches():
             # The experiment, which has the types, may have other values too.
-            doubts += [problem._replace(code="incomplete") for problem in found]
+            doubts += [problem._replace(code="incomplete-rate") for problem in found]
         else:
             problems += found
         if not found:

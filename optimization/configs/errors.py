@@ -38,22 +38,8 @@ class Problem(NamedTuple):
     a.yaml:3: sgd.momentum: must be < 1, got 2
 
     Attributes:
-        code: A stable name for this kind of mistake: `unknown-key`, `type`, `value`, `missing`,
-            `conflict`, `syntax`, `locked`; for warnings:
-
-            - `unselected`: values of a branch that `type` does not select.
-            - `incomplete`: what an experiment file leaves to the registered experiment.
-            - `resumed`: settings that differ from those of the state that is loaded.
-            - `unmatched`: patterns of a list that match no variable, where others do.
-            - `unchecked`: a formula that is not ours and that NumPy can't compute.
-            - `clipped-twice`: a clip beside one of the loop that trains.
-            - `advice`: a learning rate that falls under a schedule-free optimizer.
-            - `warmup-too-long`: a warmup as long as the training, or longer.
-            - `warmup-outlasts-decay`: a warmup that ends when the decay is over.
-            - `low-peak`: a rate that comes to less than half of what was asked for.
-            - `decay-ends-early`: a decay that is over before the training is.
-            - `decay-ends-late`: a decay that the training does not wait for.
-            - `boundaries-beyond-end`: boundaries that the training does not come to.
+        code: A stable name for this kind of mistake, such as `unknown-key`; `optimization.lint` has
+            all of them, with their severities and summaries.
         path: The dotted path of the value, for example `optimizer.sgd.momentum`.
         message: What was expected, what came, and the nearest right name where there is one.
         origin: Where the value was written, if that is known.

@@ -133,12 +133,15 @@ class AdafactorConfig(AdafactorFormula):
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         problems, doubts = super().problems()
-        return problems, doubts + [self._problem("advice", *advice) for advice in self._advice()]
+        doubts += [self._problem("advice", *advice) for advice in self._advice()]
+        clips = [name for name in CLIPS if getattr(self, name)]
+        if clips and (self.clipping_threshold is not None or self.step_size == "relative"):
+            code = "relative-step-clipped" if self.step_size == "relative" else "clipped-twice"
+            message = "Adafactor clips its update itself, by `clipping_threshold`; leave this out"
+            doubts.append(self._problem(code, clips[0], message))
+        return problems, doubts
 
     def _advice(self) -> Iterator[tuple[str, str]]:
-        clips = [name for name in CLIPS if getattr(self, name)]
-        if clips and self.clipping_threshold is not None:
-            yield clips[0], "Adafactor clips its update itself, by `clipping_threshold`: leave out"
         if self.variant != "hf":
             return
         if self.clipping_threshold is None:

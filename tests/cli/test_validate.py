@@ -72,8 +72,10 @@ def test_an_experiment_file_may_leave_types_to_the_experiment(write, capsys):
         "task: {x: 1}\ntrainer: {optimizer_config: {optimizer: {sgd: {momentum: 0.5}}}}\n",
     )
     assert main(["validate", path]) == 0
+    assert capsys.readouterr().err == "not shown: 2 of severity info; `--severity info` shows them\n"
+    assert main(["validate", "--severity", "info", path]) == 0
     _, err = capsys.readouterr()
-    assert "trainer.optimizer_config.optimizer.type: is not set in this file" in err
+    assert "info: trainer.optimizer_config.optimizer.type: is not set in this file" in err
 
 
 def test_types_of_ones_own_are_imported(write, tmp_path, monkeypatch, capsys):
@@ -145,8 +147,8 @@ def test_what_an_experiment_sets_the_file_may_leave_out(experiment, write, capsy
     out, err = capsys.readouterr()
     assert out == f"{path}: fine (optimizer sgd, learning_rate cosine)\n"
     assert err == (
-        "task.validation_data.global_batch_size: must be > 0 in the mode 'train_and_eval', got 0 "
-        "(warning)\n"
+        f"{path}: warning: task.validation_data.global_batch_size: must be > 0 in the mode "
+        "'train_and_eval', got 0 [mode]\n"
     )
 
 
@@ -196,7 +198,8 @@ def test_values_without_a_type_are_an_error_in_a_section(write, capsys):
 def test_a_type_that_is_null_is_a_type_that_is_given(write, capsys):
     path = write("none.yaml", GOOD.replace("type: linear", "type: null"))
     assert main(["validate", path]) == 0
-    assert "warmup.linear: is set, but `type` selects None (warning)" in capsys.readouterr().err
+    message = "warning: warmup.linear: is set, but `type` selects None [unselected]"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -214,9 +217,9 @@ def test_what_an_experiment_file_leaves_to_the_experiment_is_a_note(write, capsy
     path = write(
         "experiment.yaml", f"trainer: {{train_steps: 70000, optimizer_config: {{{section}}}}}\n"
     )
-    assert main(["validate", path]) == 0
+    assert main(["validate", "--severity", "info", path]) == 0
     notes = capsys.readouterr().err.splitlines()
-    wanted = "is not set in this file; the registered experiment must set it (warning)"
+    wanted = "is not set in this file; the registered experiment must set it [incomplete]"
     for place in ["optimizer.type", *places]:
         assert any(f": trainer.optimizer_config.{place}: {wanted}" in note for note in notes)
     assert len(notes) == 1 + len(places)
