@@ -37,12 +37,9 @@ def line_of(finding: Finding) -> str:
     >>> print(line_of(Finding("a.yaml", 3, "ema", "advice", Severity.WARNING, "is so", "write x")))
     a.yaml:3: warning: ema: is so; write x [advice]
     """
-    text = str(finding)
     if finding.severity is Severity.ERROR:
-        return text
-    place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
-    rest = text.removeprefix(f"{place}: ")
-    return f"{place}: {finding.severity}: {rest} [{finding.code}]"
+        return str(finding)
+    return f"{finding.place}: {finding.severity}: {finding.text} [{finding.code}]"
 
 
 def _print(line: str, style: str) -> None:
@@ -81,7 +78,7 @@ def github(findings: Sequence[Finding]) -> str:
     for finding in findings:
         properties = {"file": finding.file, "line": finding.line, "title": finding.code}
         written = [f"{k}={_escaped(str(v), ':,')}" for k, v in properties.items() if v is not None]
-        text = _escaped(_message(finding))
+        text = _escaped(finding.text)
         lines.append(f"::{commands[finding.severity]} {','.join(written)}::{text}\n")
     return "".join(lines)
 
@@ -90,11 +87,6 @@ def _escaped(text: str, more: str = "") -> str:
     for character in "%\r\n" + more:
         text = text.replace(character, f"%{ord(character):02X}")
     return text
-
-
-def _message(finding: Finding) -> str:
-    """Returns what a finding says, without its place in the file."""
-    return str(finding._replace(file="", line=None))
 
 
 def sarif(findings: Sequence[Finding]) -> str:
@@ -141,7 +133,7 @@ def _sarif_result(finding: Finding, index: int) -> dict[str, Any]:
         "ruleId": finding.code,
         "ruleIndex": index,
         "level": _level(finding.severity),
-        "message": {"text": _message(finding)},
+        "message": {"text": finding.text},
         "locations": [location],
     }
 

@@ -25,9 +25,12 @@ def _equals_default(subject: Subject) -> Iterator[Problem]:
 def _written_defaults(node: Node, below: bool = True) -> Iterator[Problem]:
     config = cast(Config, node)
     usual = {} if isinstance(config, OneOfConfig) else config._defaults()
+    of_variant = config._origins.get("variant")  # what it stands for was written where it is
     for name, value in config._items():
         origin = config._origins.get(name, DEFAULT)
-        if origin not in (DEFAULT, PYTHON) and name in usual and value == usual[name]:
+        if origin in (DEFAULT, PYTHON) or (name != "variant" and origin == of_variant):
+            continue
+        if name in usual and value == usual[name]:
             message = f"{describe(value)} is the default; leave it out"
             yield problem("equals-default", config, name, message)
     for child in config.selected() if below else ():

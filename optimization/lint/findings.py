@@ -39,10 +39,19 @@ class Finding(NamedTuple):
         message, suggestion = _split(problem.message)
         return cls(source, line, problem.path, problem.code, severity, message, suggestion)
 
-    def __str__(self) -> str:
-        """Returns `file:line: path: message; suggestion`, as errors have been told ever since."""
+    @property
+    def place(self) -> str:
+        """The file and the line, as `file:line`."""
+        return str(Origin(self.file, self.line))
+
+    @property
+    def text(self) -> str:
+        """What is said, without the place: `path: message; suggestion`."""
         full = self.message + (f"; {self.suggestion}" if self.suggestion else "")
-        return str(Problem(self.code, self.path, full, Origin(self.file, self.line)))
+        return str(Problem(self.code, self.path, full))
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
 
 
 def _split(message: str) -> tuple[str, str | None]:

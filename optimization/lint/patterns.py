@@ -119,7 +119,7 @@ def _parts(operation: str, argument: Any) -> list[str]:
         case "SUBPATTERN":
             return _texts(argument[3])
         case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT" if argument[0] == 0:
-            return ["", _ANY]
+            return ["", *(_texts(argument[2]) if argument[1] == 1 else [_ANY])]
         case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
             return [text + (_ANY if argument[1] != 1 else "") for text in _texts(argument[2])]
         case "ASSERT" | "ASSERT_NOT" | "AT":

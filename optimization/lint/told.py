@@ -26,6 +26,7 @@ for _code, _summary, _needs in (
     ("decay-ends-late", "A decay that the training does not wait for.", "train_steps"),
     ("boundaries-beyond-end", "Boundaries that the training does not come to.", "train_steps"),
     ("unmatched", "Patterns of a list that match no variable, where others do.", "training"),
+    ("experiment", "Settings of another experiment than the one that is trained.", "training"),
     ("resumed", "Settings that differ from those of the state that is loaded.", "training"),
 ):
     told(_code, Severity.WARNING, _summary, _needs)

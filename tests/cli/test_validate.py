@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -72,7 +73,9 @@ def test_an_experiment_file_may_leave_types_to_the_experiment(write, capsys):
         "task: {x: 1}\ntrainer: {optimizer_config: {optimizer: {sgd: {momentum: 0.5}}}}\n",
     )
     assert main(["validate", path]) == 0
-    assert capsys.readouterr().err == "not shown: 2 of severity info; `--severity info` shows them\n"
+    assert (
+        capsys.readouterr().err == "not shown: 2 of severity info; `--severity info` shows them\n"
+    )
     assert main(["validate", "--severity", "info", path]) == 0
     _, err = capsys.readouterr()
     assert "info: trainer.optimizer_config.optimizer.type: is not set in this file" in err
@@ -282,3 +285,61 @@ def test_libraries_that_write_while_they_load_are_not_heard(experiment, write, t
     )
     message = "trainer.train_step: unknown key; did you mean 'train_steps'?"
     assert (result.returncode, result.stderr) == (1, f"{path}:1: {message}\n")
+
+
+DOUBTFUL = GOOD.replace("warmup_steps: 10", "warmup_steps: 10, warmup_learning_rate: 0.2")
+
+
+def test_strict_lets_warnings_fail(write, capsys):
+    path = write("doubtful.yaml", DOUBTFUL)
+    assert main(["validate", path]) == 0
+    assert main(["validate", "--strict", path]) == 1
+    assert "warning: warmup.linear.warmup_learning_rate: is 0.2" in capsys.readouterr().err
+    assert main(["validate", "--strict", "--severity", "error", path]) == 1
+    assert "not shown: 1 below error; `--severity warning` shows" in capsys.readouterr().err
+    assert main(["validate", "--strict", write("good.yaml", GOOD)]) == 0
+
+
+def test_infos_are_told_where_that_is_asked_for(write, capsys):
+    decay = "optimizer: {type: sgd, sgd: {weight_decay: 0.1, momentum: 0.0}}\n"
+    path = write("decay.yaml", decay + GOOD.partition("\n")[2])
+    assert main(["validate", "--strict", path]) == 0
+    assert capsys.readouterr().err.startswith("not shown: 1 of severity info;")
+    assert main(["validate", "--strict", "--select", "decay-on-norms", path]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}:1: info: optimizer.sgd.weight_decay: ")
+    assert line.endswith(" [decay-on-norms]")
+    assert main(["validate", "--severity", "info", "--select", "equals-default", path]) == 0
+    found = [line.rpartition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert sorted(found) == ["[decay-on-norms]", "[equals-default]"]
+
+
+def test_rules_that_there_are_not_cannot_be_selected(write, capsys):
+    path = write("good.yaml", GOOD)
+    assert main(["validate", "--select", "equal-default", path]) == 2
+    message = "there is no rule 'equal-default'; did you mean 'equals-default'?"
+    assert message in capsys.readouterr().err
+    assert main(["validate", "--format", "yaml", path]) == 2
+    assert main(["validate", "--severity", "fatal", path]) == 2
+
+
+def test_the_lengths_of_the_experiment_count(experiment, write, capsys):
+    path = write("part.yaml", "trainer: {summary_interval: 11}\n")
+    assert main([*experiment, "of_main", path]) == 0
+    err = capsys.readouterr().err
+    assert f"{path}:1: warning: trainer.summary_interval: is 11, `train_steps` 10" in err
+    path = write("batch.yaml", "task: {train_data: {global_batch_size: 16}}\n")
+    assert main([*experiment, "of_main", path]) == 0
+    assert "[batch-without-rate]" in capsys.readouterr().err
+
+
+def test_hundreds_of_files_by_a_pattern(write, tmp_path, capsys):
+    (tmp_path / "many" / "more").mkdir(parents=True)
+    for number in range(100):
+        write(f"many/{number}.yaml", GOOD)
+        write(f"many/more/{number}.yaml", DOUBTFUL if number % 2 else GOOD.replace("0.9", "9"))
+    assert main(["validate", "--format", "json", f"{tmp_path}/many/**/*.yaml"]) == 1
+    found = [(f["code"], f["severity"]) for f in json.loads(capsys.readouterr().out)]
+    assert found.count(("value", "error")) == 50
+    assert found.count(("lowest-above-peak", "warning")) == 50
+    assert len(found) == 100
