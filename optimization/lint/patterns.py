@@ -42,7 +42,7 @@ def _impossible_pattern(subject: Subject) -> Iterator[Problem]:
     for section, name, text in _patterns(subject.config):
         why = _never(_parser.parse(text))
         if why:
-            message = f"{text!r} matches no path, such as 'encoder/dense/kernel': {why}"
+            message = f"{text!r} can match no path such as 'encoder/dense/kernel': {why}"
             yield problem("impossible-pattern", section, name, message)
 
 

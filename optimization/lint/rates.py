@@ -37,7 +37,7 @@ def _rate_rises_at_end(subject: Subject) -> Iterator[Problem]:
         low, last = min(values), values[-1]
         if last - low > _RISE * max(curve.values(curve.steps(train_steps))):
             where = steps[values.index(low)]
-            message = f"the rate rises at the end, from {low:g} at step {where} to {last:g}"
+            message = f"the rate rises at the end, from {low:.3g} at step {where} to {last:.3g}"
             advice = f"write lengths that fit `train_steps` {train_steps}"
             rate = curve.learning_rate
             yield problem("rate-rises-at-end", rate, _length_of(rate), f"{message}; {advice}")

@@ -17,6 +17,7 @@ optimizer: {type: sgd, sgd: {momentum: 0.9}}
 learning_rate: {type: cosine, cosine: {initial_learning_rate: 0.1, decay_steps: 1000}}
 warmup: {type: linear, linear: {warmup_steps: 10}}
 """
+DOUBTFUL = GOOD.replace("warmup_steps: 10", "warmup_steps: 10, warmup_learning_rate: 0.2")
 
 
 @pytest.fixture
@@ -267,6 +268,21 @@ def test_as_a_program_without_traceback_or_tensorflow(write):
     assert "expected a number, got '0.9'" in result.stderr
 
 
+def test_the_lint_needs_neither_a_framework_nor_numpy(write):
+    path = write("doubtful.yaml", "trainer:\n  train_steps: 1000\n  optimizer_config:\n")
+    with open(path, "a") as file:
+        file.writelines(f"    {line}\n" for line in DOUBTFUL.splitlines())
+    code = (
+        "import sys\nfrom optimization.cli.app import main\n"
+        f"status = main(['validate', '--severity', 'info', {path!r}])\n"
+        "heavy = {'numpy', 'tensorflow', 'keras', 'torch', 'jax', 'optax'}\n"
+        "print(status, sorted(heavy & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "[lowest-above-peak]" in result.stderr
+    assert result.stdout.splitlines()[-1] == "0 []"
+
+
 def test_libraries_that_write_while_they_load_are_not_heard(experiment, write, tmp_path):
     write(
         "noisy_module.py",
@@ -285,9 +301,6 @@ def test_libraries_that_write_while_they_load_are_not_heard(experiment, write, t
     )
     message = "trainer.train_step: unknown key; did you mean 'train_steps'?"
     assert (result.returncode, result.stderr) == (1, f"{path}:1: {message}\n")
-
-
-DOUBTFUL = GOOD.replace("warmup_steps: 10", "warmup_steps: 10, warmup_learning_rate: 0.2")
 
 
 def test_strict_lets_warnings_fail(write, capsys):
