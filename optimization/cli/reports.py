@@ -15,12 +15,13 @@ from optimization.lint.registry import DOCS_URL
 _STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 
 
-def show(path: str, findings: Sequence[Finding], selects: str | None) -> None:
-    """Prints the findings of a file to stderr, and that it is fine, with what it selects."""
-    for finding in findings:
+def show(path: str, told: Sequence[Finding], selects: str | None, warnings: int = 0) -> None:
+    """Prints findings of a file to stderr; to stdout what it selects, if it has no errors."""
+    for finding in told:
         _print(line_of(finding), _STYLES[finding.severity])
     if selects is not None:
-        print(f"{path}: fine{f' ({selects})' if selects else ''}", flush=True)
+        state = f"{warnings} warning{'s' if warnings > 1 else ''}" if warnings else "fine"
+        print(f"{path}: {state}{f' ({selects})' if selects else ''}", flush=True)
 
 
 def show_hidden(count: int, severity: Severity) -> None:
@@ -60,7 +61,7 @@ def _print(line: str, style: str) -> None:
     )
     text = Text("\n".join(lines))
     text.highlight_regex(r"\A(\S+:\d+|\S+):(?= )", "bold")
-    text.highlight_regex(r"(?<=: )(warning|info)(?=: )|\[[a-z-]+\]\Z", style)
+    text.highlight_regex(r"(?<=: )(warning|info)(?=:\s)|\[[a-z-]+\]\Z", style)
     if style in ("red", "dim"):
         text.stylize(style, text.plain.find(": ") + 1)
     console.print(text, soft_wrap=True)

@@ -62,7 +62,8 @@ def command(
         findings, summary = check(path, base, selected)
         found += findings
         if form is Format.TEXT:
-            reports.show(path, list(filter(is_told, findings)), summary)
+            warnings = sum(finding.severity is Severity.WARNING for finding in findings)
+            reports.show(path, list(filter(is_told, findings)), summary, warnings)
     told = list(filter(is_told, found))
     if form is Format.TEXT:
         reports.show_hidden(len(found) - len(told), severity)

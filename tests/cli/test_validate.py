@@ -149,7 +149,7 @@ def test_what_an_experiment_sets_the_file_may_leave_out(experiment, write, capsy
     path = write("part.yaml", "trainer: {optimizer_config: {optimizer: {sgd: {momentum: 0.5}}}}\n")
     assert main([*experiment, "of_main", path]) == 0
     out, err = capsys.readouterr()
-    assert out == f"{path}: fine (optimizer sgd, learning_rate cosine)\n"
+    assert out == f"{path}: 1 warning (optimizer sgd, learning_rate cosine)\n"
     assert err == (
         f"{path}: warning: task.validation_data.global_batch_size: must be > 0 in the mode "
         "'train_and_eval', got 0 [mode]\n"
@@ -307,7 +307,9 @@ def test_strict_lets_warnings_fail(write, capsys):
     path = write("doubtful.yaml", DOUBTFUL)
     assert main(["validate", path]) == 0
     assert main(["validate", "--strict", path]) == 1
-    assert "warning: warmup.linear.warmup_learning_rate: is 0.2" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "warning: warmup.linear.warmup_learning_rate: is 0.2" in err
+    assert f"{path}: 1 warning (optimizer sgd, learning_rate cosine, warmup linear)\n" in out
     assert main(["validate", "--strict", "--severity", "error", path]) == 1
     assert "not shown: 1 below error; `--severity warning` shows" in capsys.readouterr().err
     assert main(["validate", "--strict", write("good.yaml", GOOD)]) == 0

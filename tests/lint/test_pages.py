@@ -109,7 +109,7 @@ def test_the_example_prints_what_the_page_says(code, folder):
             sys.modules.pop(path.stem, None)
         importlib.invalidate_caches()
         assert code not in (again := run(last[0])).replace(f"{code.replace('-', '_')}.yaml", "")
-        assert ": fine" in again
+        assert ": fine (" in again
 
 
 SILENT = [c for c, r in RULES.items() if r.severity is not Severity.ERROR and r.needs != "training"]
