@@ -38,7 +38,7 @@ def ignores_in(text: str) -> list[Ignore]:
 def _ignores(text: str) -> Iterator[Ignore]:
     scalars = [
         ((t.start_mark.line, t.start_mark.column), (t.end_mark.line, t.end_mark.column))
-        for t in yaml.scan(text, Loader=yaml.SafeLoader)
+        for t in yaml.scan(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if isinstance(t, yaml.ScalarToken)
     ]
     lines = text.split("\n")

@@ -16,6 +16,9 @@ CASES = {
     "a: '# optfactory: ignore[x]'": [],
     "a: 'b\n\n  # optfactory: ignore[x]'": [],
     "a: |\n  # optfactory: ignore[x]\nb: 1  # optfactory: ignore[y]": [("y", 3, False)],
+    "a: 'Größe # 😀'  # optfactory: ignore[x]": [("x", 1, False)],
+    "a: 'Größe 😀 # optfactory: ignore[x]'": [],
+    "a: >\n  b\n  # optfactory: ignore[x]\n# optfactory: ignore[y]\n": [("y", 4, False)],
     "a: [1,  # optfactory: ignore[x]\n  2]": [("x", 1, False)],
 }
 
