@@ -8,7 +8,7 @@ import typer
 from optimization.cli import reports
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import Files, matching, read_whole
-from optimization.configs.errors import ConfigError, did_you_mean
+from optimization.configs.errors import ConfigError, nearest_or_all
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.lint import RULES, Finding, Severity, Subject, errors_of, lint
 
@@ -97,6 +97,6 @@ def check(
 def _codes(select: str) -> frozenset[str]:
     codes = frozenset(code.strip() for code in select.split(",") if code.strip())
     for code in sorted(codes - RULES.keys()):
-        message = f"there is no rule {code!r}{did_you_mean(code, RULES)}"
+        message = f"there is no rule {code!r}{nearest_or_all(code, RULES)}"
         raise typer.BadParameter(message, param_hint="--select")
     return codes

@@ -8,7 +8,17 @@ from optimization.lint.ignores import Ignore, ignores_in
 from optimization.lint.registry import RULES, Rule, Severity
 from optimization.lint.subject import Subject
 
-_ADVICE = ("did you mean", "write", "leave", "lead", "correct", "give", "Keras names", "set")
+_ADVICE = (
+    "did you mean",
+    "write",
+    "leave",
+    "lead",
+    "move",
+    "correct",
+    "give",
+    "Keras names",
+    "set",
+)
 
 
 class Finding(NamedTuple):
@@ -120,9 +130,11 @@ def _idle(ignores: list[Ignore], can_tell: Collection[str], file: str) -> Iterat
     for code, line, of_file in ignores:
         origin = Origin(file, line)
         if code in can_tell and RULES[code].severity is not Severity.ERROR:
-            where = "in this file" if of_file else "on this line"
-            message = f"`ignore[{code}]` silences nothing {where}; leave it out"
-            yield Problem("unused-ignore", "", message, origin)
+            message = f"`ignore[{code}]` silences nothing on this line"
+            advice = "move it to the line that the finding names, or leave it out"
+            if of_file:
+                message, advice = f"`ignore[{code}]` silences nothing in this file", "leave it out"
+            yield Problem("unused-ignore", "", f"{message}; {advice}", origin)
         elif code not in RULES or RULES[code].severity is Severity.ERROR:
             yield Problem("unknown-ignore", "", _unknown(code), origin)
 

@@ -38,6 +38,10 @@ DECAYING = {
 SPARING = {
     "no decay": ("adamw", "weight_decay_rate: 0.0", ""),
     "a list": ("adamw", "weight_decay_rate: 0.1, exclude_from_weight_decay: [bias]", ""),
+    "a list that has no biases": (
+        *("adamw", "weight_decay_rate: 0.1, exclude_from_weight_decay: [norm]"),
+        "",
+    ),
     "only these": ("adamw", "weight_decay_rate: 0.1, include_in_weight_decay: [kernel]", ""),
     "a group": (
         *("sgd", "weight_decay: 0.1"),
