@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
-from optimization.configs.rate_curve import RateCurve
 from optimization.lint.registry import Severity, rule
 from optimization.lint.subject import Subject, problem
+from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import are_ours, checked_values, warmup_target
 from optimization.schedules.scalars import SCALARS
 from optimization.schedules.warmups import ConstantWarmupConfig
@@ -56,7 +56,7 @@ def _warmup_jump(subject: Subject) -> Iterator[Problem]:
         warmup = curve.warmup
         if warmup is None or warmup.warmup_steps < 1:
             continue
-        target, end = _join(curve)
+        target, end = _join(curve.learning_rate, warmup)
         if target <= 0:
             continue
         if isinstance(warmup, ConstantWarmupConfig):
@@ -74,10 +74,8 @@ def _warmup_jump(subject: Subject) -> Iterator[Problem]:
         yield problem("warmup-jump", warmup, name, f"{message}, where the warmup ends; {advice}")
 
 
-def _join(curve: RateCurve) -> tuple[float, float]:
+def _join(rate: BaseLrConfig, warmup: BaseWarmupConfig) -> tuple[float, float]:
     """Returns the rate to which a warmup is to lead, and that to which it does."""
-    rate, warmup = curve.learning_rate, curve.warmup
-    assert warmup is not None
     target = warmup_target(warmup, lambda step: checked_values(rate, None, [step])[0])
     if are_ours(rate, warmup):
         return target, float(warmup.value(float(warmup.warmup_steps), target, SCALARS))
@@ -101,7 +99,7 @@ def _lowest_above_peak(subject: Subject) -> Iterator[Problem]:
         start = getattr(warmup, "warmup_learning_rate", 0.0)
         if warmup is None or not start or warmup.warmup_steps < 1:
             continue
-        target, _ = _join(curve)
+        target, _ = _join(rate, warmup)
         if start > target:
             message = f"is {start:g}, above the rate {target:g} that the warmup leads to"
             advice = f"write less than {target:g}"
