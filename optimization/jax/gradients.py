@@ -31,14 +31,14 @@ class Clips(NamedTuple):
 
 def are_finite(grads: Sequence[jax.Array]) -> jax.Array:
     """Says whether all entries of all gradients are finite."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in grads]))
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(g)) for g in grads]))  # there may be none
 
 
 def norm_of(arrays: Sequence[jax.Array]) -> Norm:
     """Returns the L2 norm over all entries of some arrays, whatever their size."""
 
     def squares(arrays: Sequence[jax.Array], factor: Any = None) -> jax.Array:
-        return sum((sum_of_squares(_wide(x, factor)) for x in arrays), jnp.zeros(()))
+        return sum((sum_of_squares(_wide(x, factor)) for x in arrays), jnp.float32(0))
 
     return _root(squares, list(arrays))
 
@@ -121,7 +121,7 @@ def clipped(grads: Sequence[jax.Array], params: Sequence[jax.Array], clips: Clip
         exceeded += [jnp.any(n.value > b) for n, b in zip(norms, bounds, strict=True)]
         triples = zip(grads, norms, bounds, strict=True)
         grads = [_times(g, own.clip(bound)) for g, own, bound in triples]
-    return Clipped(grads, first, jnp.any(jnp.stack(exceeded)))
+    return Clipped(grads, first, jnp.any(jnp.array(exceeded)))
 
 
 def _times(x: jax.Array, clip: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -182,7 +182,7 @@ class Plan:
         paths = list(self._shapes)
         ndims = [len(shape) for shape in self._shapes.values()]
         owners = assigned(rules, paths, ndims, [None] * len(paths))
-        if all(owner is not None and owner.freeze for owner in owners):
+        if owners and all(owner is not None and owner.freeze for owner in owners):
             raise ValueError("Every parameter is frozen by a parameter group: nothing can learn.")
         factors = [1.0] * len(paths)
         if config.layer_decay is not None:

@@ -74,7 +74,7 @@ class Transformation:
     def init(self, params: Tree) -> OptimizerState:
         """Returns the state before the first update."""
         leaves = self._plan.leaves(params)
-        arrays: list[jax.Array] = jax.tree.leaves(params)
+        arrays = _arrays(params)
         structure: Any = jax.tree.structure(params)
         settings, count = self._settings, jnp.zeros([], jnp.int32)
         counter = functools.partial(jnp.zeros, [], jnp.int32)
@@ -167,7 +167,7 @@ class _Work:
 
     def __init__(self, plan: Plan, settings: Settings, structure: Any, params: Tree):
         self._plan, self._settings, self._structure = plan, settings, structure
-        self._everything = jax.tree.leaves(params)
+        self._everything = _arrays(params)
         leaves = plan.leaves(params)
         self._places = [i for i, leaf in enumerate(leaves) if leaf.part is not None]
         self._leaves = [leaves[i] for i in self._places]
@@ -213,7 +213,7 @@ class _Work:
     ) -> tuple[list[jax.Array], OptimizerState]:
         """Returns the updates and the next state."""
         settings, grads = self._settings, [grads[i] for i in self._places]
-        grads = [g.astype(wide(x.dtype)) for g, x in zip(grads, self._params, strict=True)]
+        grads = [jnp.asarray(g, wide(x.dtype)) for g, x in zip(grads, self._params, strict=True)]
         if settings.loss_scale is not None:
             grads = [g / settings.loss_scale for g in grads]
         if settings.accumulation_steps == 1:
@@ -258,7 +258,8 @@ class _Work:
         if settings.clips.act:
             clip = clipped(grads, weights, settings.clips)
             clipped_steps = state.clipped_steps + clip.exceeded
-            state = state._replace(gradient_norm=clip.norm, clipped_steps=clipped_steps)
+            norm = clip.norm.astype(state.gradient_norm.dtype)  # float64 where JAX has that
+            state = state._replace(gradient_norm=norm, clipped_steps=clipped_steps)
             grads = clip.grads
         now, shared = self._plan.numbers(state.step), {}
         for label, values in state.shared.items():
@@ -346,6 +347,12 @@ def _exists(value: Any) -> bool:
 
 def _is_low(x: jax.Array) -> bool:
     return bool(wide(x.dtype) != x.dtype)
+
+
+def _arrays(params: Tree) -> list[jax.Array]:
+    """Returns the leaves of a tree, numbers of Python as arrays."""
+    leaves = jax.tree.leaves(params)
+    return [x if hasattr(x, "dtype") else jnp.asarray(x, jnp.result_type(x)) for x in leaves]
 
 
 def _copied(x: jax.Array) -> jax.Array:

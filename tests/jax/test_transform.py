@@ -310,6 +310,40 @@ def test_the_state_keeps_its_types(dtype, wide):
         assert int(state.step) == 2
 
 
+@pytest.mark.parametrize("kind", ["lars", "lamb"])
+def test_norms_of_float32_are_float32_beside_float64(kind):
+    owner = jax if hasattr(jax, "enable_x64") else jax.experimental
+    params = tree(1, dtype="bfloat16")
+    with owner.enable_x64(True):
+        tx = built(kind, {"clipnorm": 1.0}, ema={})
+        state = tx.init(params)
+        updates, moved = jax.eval_shape(tx.update, params, state, params)
+    assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
+    assert [x.dtype for x in jax.tree.leaves(moved)] == [x.dtype for x in jax.tree.leaves(state)]
+
+
+@pytest.mark.parametrize(
+    "clip", [None, "global_clipnorm", "clipnorm", "clipvalue", "adaptive_clip_factor"]
+)
+def test_a_tree_without_parameters(clip):
+    clips = {clip: 0.1} if clip else {}
+    tx = built("adam", {**clips, "on_nonfinite": "skip"}, ema={}, params={})
+    found, state = train(tx, {"none": None}, [{"none": None}])
+    assert (found, int(state.step), int(state.nonfinite_steps)) == ({"none": None}, 1, 0)
+
+
+def test_numbers_of_python_are_parameters():
+    fields = {"global_clipnorm": 1.0, "gradient_accumulation_steps": 2}
+    arrays = {"w": jnp.float32(0.5), "b": jnp.float32(2.0)}
+    numbers = {"w": 0.5, "b": 2.0}
+    tx = built("adamw", fields, ema={})
+    found, state = tx.update(numbers, tx.init(numbers), numbers)
+    expected, expected_state = tx.update(arrays, tx.init(arrays), arrays)
+    assert_same(found, expected)
+    assert_same(state, expected_state)
+    assert_same(train(tx, numbers, [numbers] * 4)[0], train(tx, arrays, [arrays] * 4)[0])
+
+
 def test_state_is_a_tree_that_optax_can_map():
     params = tree(1)
     followed = {"weight_decay": {"type": "constant", "constant": {"learning_rate": 0.1}}}
