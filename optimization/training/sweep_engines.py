@@ -6,12 +6,13 @@ import multiprocessing.spawn
 import os
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from optimization import extras
+from optimization.configs.errors import did_you_mean
 from optimization.configs.sweep_space import Assignment
 from optimization.training.errors import TrainingError
 from optimization.training.imports import quiet_libraries, told
@@ -103,6 +104,7 @@ def run_ray(sweep: Sweep, tell: Tell) -> None:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
         except Exception as error:  # of many kinds
             raise TrainingError(f"Ray can't be started or reached: {told(error)}") from error
+    resources = {**config.resources} or {"cpu": 1}
     watcher = _watcher(sweep, tell)
     scheduler = None
     if config.prune:
@@ -114,8 +116,10 @@ def run_ray(sweep: Sweep, tell: Tell) -> None:
         )
     todo = [number for number in range(sweep.space.count) if not sweep.is_over(number)]
     try:
+        if started and not os.environ.get("RAY_ADDRESS"):  # a cluster may grow
+            check_room(resources, ray.cluster_resources())
         tune.Tuner(
-            tune.with_resources(_trainable(sweep), {**config.resources} or {"cpu": 1}),
+            tune.with_resources(_trainable(sweep), resources),
             param_space={"number": tune.grid_search(todo)},
             tune_config=tune.TuneConfig(
                 metric="value",
@@ -136,6 +140,23 @@ def run_ray(sweep: Sweep, tell: Tell) -> None:
             ray.shutdown()
     if watcher.fatal:
         raise TrainingError(watcher.fatal)
+
+
+def check_room(resources: Mapping[str, float], there: Mapping[str, float]) -> None:
+    """Raises a `TrainingError` for what a trial takes and a machine has not: Ray would wait for it.
+
+    Args:
+        resources: What a trial takes; `cpu` and `gpu` are Ray's "CPU" and "GPU".
+        there: What the machine has, as Ray says it.
+    """
+    for name, wanted in resources.items():
+        own = there.get({"cpu": "CPU", "gpu": "GPU"}.get(name, name), 0)
+        if wanted > own:
+            known = ("cpu", "gpu")
+            near = "" if name in known else did_you_mean(name, known)
+            raise TrainingError(
+                f"resources.{name}: a trial takes {wanted:g}, and this machine has {own:g}{near}"
+            )
 
 
 def drawn(sweep: Sweep, number: int) -> Assignment:

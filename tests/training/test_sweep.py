@@ -281,6 +281,24 @@ def test_why_a_worker_has_ended(text, reason, tmp_path):
     assert sweep_engines._reason(SimpleNamespace(error_file=path)) == reason
 
 
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        (
+            {"cpus": 1},
+            "resources.cpus: a trial takes 1, and this machine has 0; did you mean 'cpu'",
+        ),
+        ({"cpu": 1, "gpu": 0.5}, "resources.gpu: a trial takes 0.5, and this machine has 0$"),
+        ({"cpu": 3}, "resources.cpu: a trial takes 3, and this machine has 2$"),
+    ],
+)
+def test_what_a_machine_has_not_is_not_waited_for(resources, message):
+    there = {"CPU": 2.0, "memory": 1e9, "tpu_host": 1.0}
+    with pytest.raises(TrainingError, match=message):
+        sweep_engines.check_room(resources, there)
+    sweep_engines.check_room({"cpu": 2, "gpu": 0, "tpu_host": 1}, there)
+
+
 @pytest.mark.slow
 def test_digits_on_ray(tmp_path):
     """A worker imports the tasks of the binary; one at a time, as TensorFlow takes long to load."""
