@@ -142,7 +142,7 @@ class OptimizerFactory:
         for part in self._parts.values():
             cls = part.recipe.cls
             for name in options.keys() - inspect.signature(cls).parameters.keys():
-                raise ValueError(f"Argument `{name}`: {cls.__name__} does not have it")
+                raise ValueError(f"Argument `{name}`: {_full_name(cls)} does not have it")
         groups = build_groups(
             self._config,
             self._parts,
@@ -370,3 +370,9 @@ class OptimizerFactory:
             steps = telling_steps(settings, dense=not needs_keras(rate, warmup))
             highest[label] = max(map(self._rate(rule), steps))
         return highest
+
+
+def _full_name(cls: type[Optimizer]) -> str:
+    """Returns the name of a class with its package: torch has some of the same name."""
+    package = "torch.optim" if cls.__module__.startswith("torch.optim.") else cls.__module__
+    return f"{package}.{cls.__name__}"

@@ -1,6 +1,6 @@
 """State dicts of torch's and transformers' classes, in the words of this package."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -59,8 +59,10 @@ def in_our_words(state_dict: dict[str, Any]) -> dict[str, Any]:
     groups = [settings_in_our_words(group) for group in state_dict["param_groups"]]
     states = {index: _state_in_our_words(state) for index, state in state_dict["state"].items()}
     for group in groups:
-        if "momentum_decay" in group:
-            _share(group, [states[index] for index in group["params"] if index in states])
+        if "mu_product" in group:  # which versions before this one kept of a group
+            product = torch.tensor(group.pop("mu_product"), dtype=torch.float64)
+            for index in group["params"]:
+                states.get(index, {}).setdefault("mu_product", product.clone())
     return {**state_dict, "state": states, "param_groups": groups}
 
 
@@ -105,19 +107,6 @@ def _state_in_our_words(state: Any) -> Any:
     if "variance" in state:
         state["exp_avg_sq"] = state.pop("variance")
     return state
-
-
-def _share(group: dict[str, Any], states: Sequence[dict[str, Any]]) -> None:
-    """Has a group keep the product that torch's NAdam keeps of each parameter.
-
-    It is that of the parameter with the most steps, as if none had missed one.
-    """
-    own = [state for state in states if "mu_product" in state]
-    if own:
-        longest = max(own, key=lambda state: float(state["step"]))
-        group["k"], group["mu_product"] = int(longest["step"]), float(longest["mu_product"])
-    for state in own:
-        del state["mu_product"]
 
 
 def factored_as_here(

@@ -75,8 +75,12 @@ class ExactState(Optimizer):
         indices = [index for group in state_dict["param_groups"] for index in group["params"]]
         for (parameter, updater), index in zip(known, indices, strict=True):
             saved = state_dict["state"].get(index, {})
-            for name, value in saved.items() if updater.keeps_float32(parameter) else ():
-                if isinstance(value, Tensor) and name != "step":
+            for name, value in saved.items():
+                if not isinstance(value, Tensor) or name == "step":
+                    continue
+                if value.dtype == torch.float64 and not value.dim():  # a number, not of entries
+                    self.state[parameter][name] = value.clone()
+                elif updater.keeps_float32(parameter):
                     self.state[parameter][name] = in_float32(value.to(parameter.device, copy=True))
             if MASTER in saved and not self.has_master(parameter):
                 del self.state[parameter][MASTER]

@@ -1,27 +1,25 @@
 """Optimizers of PyTorch that are made of rules."""
 
 import functools
-import numbers
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from optimization.configs.errors import did_you_mean
 from optimization.rules.rule import Numbers, Rule, Slot, native_argument
+from optimization.torch.arguments import check_rate, one_number, several
 from optimization.torch.by_name import load_in_our_words
 from optimization.torch.functions import FUNCTIONS, Lists
-from optimization.torch.lists import Batch, batches, number, together
+from optimization.torch.lists import Batch, batches, for_each, number, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
 from optimization.torch.reach import starts_idle, within_reach, zeros_of_axes
 from optimization.torch.shards import is_split
 from optimization.torch.texts import optimizer_text
 from optimization.torch.updates import counted, update
 
-_FLOAT32_END = 2.0**128  # what float32 holds is below
 _USUAL = (torch.float32, torch.float64)  # dtypes of parameters that are updated as they are
 _MISSPELLED = 0.8  # how alike a name of the user's own and that of a setting may not be
 
@@ -121,8 +119,12 @@ class RuleOptimizer(ExactState):
     @property
     def counts(self) -> dict[str, Any]:
         """What groups count, beside their settings, at the start."""
-        shared = {slot.native: slot.start for slot in self.rule.shared}
-        return {"k": 0, **shared} if shared else {}
+        return {}
+
+    @property
+    def shared(self) -> tuple[Slot, ...]:
+        """What the rule shares, which parameters have each for itself: some may miss steps."""
+        return self.rule.shared
 
     __repr__ = optimizer_text
 
@@ -152,8 +154,8 @@ class RuleOptimizer(ExactState):
         for name, key, place in self.places:
             value = group[key]
             if place is not None:
-                value = _several(key, value, len(usual[key]))[place]
-            fields[name] = _one_number(key, value)
+                value = several(key, value, len(usual[key]))[place]
+            fields[name] = one_number(key, value)
             decays = name in self.rule.decay_arguments  # 0 for none
             may_be_none = self.rule._spec_of(name).optional and not decays
             if value is None and usual[key] is not None and not may_be_none:
@@ -202,7 +204,7 @@ class RuleOptimizer(ExactState):
                 average.start()
         idle = starts_idle(self)
         for group in self.param_groups:
-            lists: list[list[Any]] = [[] for _ in range(4 + len(self.slots))]
+            lists: list[list[Any]] = [[] for _ in range(4 + len(self.slots) + len(self.shared))]
             if idle:
                 self._init_group(group, *lists)
                 continue
@@ -247,6 +249,7 @@ class RuleOptimizer(ExactState):
             else:
                 rows = zip(states, own, strict=True)
                 columns.append([state[key] if key in found[each] else None for state, each in rows])
+        columns += [[state[slot.native] for state in states] for slot in self.shared]
         for filled, column in zip(lists, columns, strict=True):
             filled.extend(column)
         kinds = {each: (keys, each) for each, keys in found.items()}
@@ -282,19 +285,20 @@ class RuleOptimizer(ExactState):
             ]
             grads = [gradient.float() for gradient in grads]
         counts = counted(steps)
-        h, rule = self.numbers(group, dict(own)), self.rule
-        h.t = group["k"] if rule.shared else together(counts)
+        h = self.numbers(group, dict(own))
+        h.t = self.count(group, counts)
         h.done = h.t - 1
+        self._share(h, states[len(self.slots) :])
         if isinstance(h.lr, Tensor):  # which torch.compile has not times lists
             h.lr = together([h.lr] * len(params))
-        pairs = zip(self.slots, states, strict=True)
+        pairs = zip(self.slots, states, strict=False)
         slots = {slot.name: state for slot, state in pairs if slot.native in keys}
         average = None if self.average is None else self.average()
         if params[0].dtype in LOW_PRECISION and not self.has_master(params[0]):
             average = None  # of what is rounded
         averages, share = ([], 0.0) if average is None else average.take(params)
         batch = Batch(weights, grads, slots, averages, share, group["maximize"], divisor)
-        update(rule, batch, h, xp)
+        update(self.rule, batch, h, xp)
         if params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
 
@@ -304,7 +308,6 @@ class RuleOptimizer(ExactState):
         values = {name: group.get(name, value) for name, value in usual.items()}
         for name, key, place in self.places:
             values[name] = number(group[key] if place is None else group[key][place])
-        values.update(self.shared_of(group))
         values["multiplier"] = group.get("lr_multiplier", 1.0)
         return Numbers(**{**values, **own}, lr=number(group["lr"]))
 
@@ -329,26 +332,30 @@ class RuleOptimizer(ExactState):
             if slot.of_weight:
                 blank.copy_(parameter)
             state[slot.native] = blank.fill_(start) if start else blank
+        for slot in self.shared:
+            state[slot.native] = torch.tensor(slot.first(h), dtype=torch.float64)
         return state
 
-    def shared_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what a group shares, as the rule knows it."""
-        return {slot.name: group[slot.native] for slot in self.rule.shared}
-
-    def keep_shared(self, group: dict[str, Any], shared: types.SimpleNamespace) -> None:
-        """Keeps what a group shares."""
-        for slot in self.rule.shared:
-            group[slot.native] = getattr(shared, slot.name)
+    def count(self, group: Mapping[str, Any], counts: Sequence[Any]) -> Any:
+        """Returns the updates of some parameters, this one included, given the counts of each."""
+        return together(counts)
 
     def _prepare(self, group: dict[str, Any]) -> None:
         """Moves what a group shares, once in a step."""
-        if not self.rule.shared:
+
+    def _share(self, h: Numbers, kept: Sequence[Sequence[Tensor]]) -> None:
+        """Moves what some parameters share with the rule, and adds it to the numbers."""
+        if not kept:
             return
-        h, shared = self.numbers(group, {}), types.SimpleNamespace(**self.shared_of(group))
-        h.done, h.t = group["k"], group["k"] + 1
+        shared = types.SimpleNamespace()
+        for slot, own in zip(self.shared, kept, strict=True):
+            setattr(shared, slot.name, together([number(x) for x in own]))
         self.rule.prepare(shared, h, FUNCTIONS)
-        group["k"] += 1
-        self.keep_shared(group, shared)
+        for slot, own in zip(self.shared, kept, strict=True):
+            moved = getattr(shared, slot.name)
+            setattr(h, slot.name, moved)
+            for x, value in zip(own, for_each(moved, len(own)), strict=True):
+                x.fill_(value)
 
 
 def _start_counts(states: Sequence[dict[str, Any]]) -> None:
@@ -368,33 +375,3 @@ def zeros_like(
     if shape is not None:
         return torch.zeros(shape, dtype=dtype, device=parameter.device)
     return torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
-
-
-def check_rate(rate: Any, divides: bool) -> None:
-    """Raises a `ValueError` for what is no learning rate; 0 is none if it is divided by."""
-    least = "> 0" if divides else ">= 0"
-    value = _one_number("lr", rate)
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not (value > 0 if divides else value >= 0) or not value < _FLOAT32_END:
-        message = f"Argument `lr` must be a number {least} and finite in float32"
-        raise ValueError(f"{message}, received: lr={rate}")
-
-
-def _several(key: str, value: Any, count: int) -> list[Any]:
-    try:
-        several = list(value)
-    except TypeError:  # a number, or a tensor of one
-        several = []
-    if len(several) != count:
-        needed = "two numbers" if count == 2 else f"{count} numbers"
-        raise ValueError(f"Argument `{key}` must be {needed}, received: {key}={value}")
-    return several
-
-
-def _one_number(key: str, value: Any) -> Any:
-    """Returns what a tensor or an array of one number holds, and anything else as it is."""
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        if (value.numel() if isinstance(value, Tensor) else value.size) != 1:
-            raise ValueError(f"Argument `{key}` must be a number, received: {key}={value}")
-        return value.item()
-    return value

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 
+from optimization.rules.rule import Numbers, Slot
 from optimization.rules.schedule_free import ScheduleFreeFields
-from optimization.torch.functions import ListState
+from optimization.torch.functions import FUNCTIONS, ListState
 from optimization.torch.lists import Tensors
 from optimization.torch.rule_optimizer import RuleOptimizer
 from optimization.torch.shards import own_part
@@ -27,7 +28,11 @@ class ScheduleFree(RuleOptimizer):
 
     @property
     def counts(self) -> dict[str, Any]:
-        return {**super().counts, "train_mode": True}
+        return {"k": 0, **{s.native: s.start for s in self.rule.shared}, "train_mode": True}
+
+    @property
+    def shared(self) -> tuple[Slot, ...]:
+        return ()  # groups have it
 
     def eval(self) -> None:
         """Has the parameters hold x; does nothing where they do."""
@@ -57,15 +62,29 @@ class ScheduleFree(RuleOptimizer):
         check_training(self.param_groups)
         return super().step(closure)
 
+    def numbers(self, group: Mapping[str, Any], own: Mapping[str, Any]) -> Numbers:
+        """Returns the numbers of a group, with what it shares."""
+        return Numbers(**vars(super().numbers(group, own)), **self._shared_of(group))
+
+    def count(self, group: Mapping[str, Any], counts: Sequence[Any]) -> Any:
+        """Returns the updates of the group."""
+        return group["k"]
+
     # Groups keep the sum itself, as the authors' package does; the rule has it in units of the last
     # weight, for float32.
 
-    def shared_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        shared, last = super().shared_of(group), _weight(group)
+    def _shared_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        shared = {slot.name: group[slot.native] for slot in self.rule.shared}
+        last = _weight(group)
         return {**shared, "sum_of_weights": group["weight_sum"] / last if last else 0.0}
 
-    def keep_shared(self, group: dict[str, Any], shared: types.SimpleNamespace) -> None:
-        super().keep_shared(group, shared)
+    def _prepare(self, group: dict[str, Any]) -> None:
+        h, shared = self.numbers(group, {}), types.SimpleNamespace(**self._shared_of(group))
+        h.done, h.t = group["k"], group["k"] + 1
+        self.rule.prepare(shared, h, FUNCTIONS)
+        group["k"] += 1
+        for slot in self.rule.shared:
+            group[slot.native] = getattr(shared, slot.name)
         group["weight_sum"] = shared.sum_of_weights * _weight(group)
 
 

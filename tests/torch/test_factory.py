@@ -242,7 +242,9 @@ def test_options_of_torch_reach_the_class():
     assert factory.build_optimizer(Net(), fused=True).param_groups[0]["fused"]
     assert factory.build_optimizer(Net(), differentiable=True).param_groups[0]["differentiable"]
     for option in ("fused", "capturable", "differentiable"):
-        with pytest.raises(ValueError, match=f"`{option}`: LAMB does not have it"):
+        with pytest.raises(
+            ValueError, match=f"`{option}`: optimization.torch.LAMB does not have it"
+        ):
             OptimizerFactory(config_of("lamb")).build_optimizer(Net(), **{option: True})
 
 

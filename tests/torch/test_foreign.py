@@ -65,6 +65,36 @@ def test_state_of_torchs_classes_without_names_goes_on(name, scheduled):
     assert largest_difference(weights_of(others), weights_of(params)) < 1e-6
 
 
+def test_parameters_of_nadam_that_miss_steps_count_their_own_as_torchs_do():
+    """Before, after and where torch's state, of uneven counts, is loaded."""
+    kind, section = FORMS["NAdam"]
+    late = next(iter(INITIAL))
+    without = [{**gradients, late: None} for gradients in GRADIENTS[:4]]
+    theirs = parameters(INITIAL)
+    there = torch.optim.NAdam(theirs.values(), lr=0.01)
+    _, ours, own = built(config_of(kind, 0.01, **section))
+    weights = train(there, theirs, without)
+    assert largest_difference(train(ours, own, without), weights) < 1e-6
+    _, again, others = built(config_of(kind, 0.01, **section), weights)
+    quiet_load(again, there.state_dict())
+    expected = train(there, theirs, GRADIENTS[4:])
+    for optimizer, params in ((ours, own), (again, others)):
+        assert largest_difference(train(optimizer, params, GRADIENTS[4:]), expected) < 1e-6
+
+
+def test_the_product_that_groups_of_nadam_once_had_is_that_of_their_parameters():
+    config = config_of("nadam", 0.01)
+    _, optimizer, params = built(config)
+    weights = train(optimizer, params, GRADIENTS[:4])
+    state = copy.deepcopy(optimizer.state_dict())
+    products = [own.pop("mu_product") for own in state["state"].values()]
+    state["param_groups"][0] |= {"mu_product": float(products[0]), "k": 4}
+    _, again, others = built(config, weights)
+    again.load_state_dict(state)
+    expected = train(optimizer, params, GRADIENTS[4:])
+    assert largest_difference(train(again, others, GRADIENTS[4:]), expected) == 0
+
+
 def test_another_algorithm_with_state_of_the_same_names_is_an_error():
     params = parameters(INITIAL)
     plain = torch.optim.RAdam(params.values())

@@ -274,7 +274,7 @@ def test_what_can_not_be_is_an_error_with_its_path():
     with pytest.raises(ConfigError, match=r"^learning_rate\.type: follows a metric in PyTorch"):
         OptimizerFactory(config)
     factory = OptimizerFactory(mixed("adam", CORRECTED, "lion", {}))
-    with pytest.raises(ValueError, match="`fused`: Lion does not have it"):
+    with pytest.raises(ValueError, match="`fused`: optimization.torch.Lion does not have it"):
         factory.build_optimizer(parameters(problem()[0]).items(), fused=True)
 
 

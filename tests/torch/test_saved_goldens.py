@@ -9,9 +9,9 @@ torch = pytest.importorskip("torch", reason="optimization.torch is an extra: it 
 from tests.torch.saved import Run  # noqa: E402
 
 GOLDENS = Goldens("torch")
-# What classes of torch kept of each parameter, where a class of this package shares it since, or
-# has it in another dtype; numbers of groups may be 0 or 0.0.
-SHARED, RETYPED = "optimizer/mu_product/", ("optimizer/step/", "group ")
+# What a class of this package has in another dtype than one of torch, which had it before; numbers
+# of groups may be 0 or 0.0.
+RETYPED = ("optimizer/step/", "optimizer/mu_product/", "group ")
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +33,17 @@ def values_of(run, name):
     return {path: value for path, value in found if path in known or not path.startswith("group ")}
 
 
-def stored_of(name, which):
-    """Returns what was stored of a case, as far as it is kept now."""
-    stored = GOLDENS.values(name, which).items()
-    return {path: value for path, value in stored if not path.startswith(SHARED)}
-
-
 @pytest.mark.parametrize("name", GOLDENS.cases)
 def test_a_saved_state_trains_on(files, name):
     run = loaded(files, name)
-    assert_same(values_of(run, name), stored_of(name, "saved"))
+    assert_same(values_of(run, name), GOLDENS.values(name, "saved"))
     kinds = run.kinds()
     for path, (dtype, shape) in GOLDENS.cases[name]["variables"].items():
-        if not path.startswith(SHARED):
-            assert kinds[path] == (kinds[path][0] if path.startswith(RETYPED) else dtype, shape)
+        assert kinds[path] == (kinds[path][0] if path.startswith(RETYPED) else dtype, shape)
     if GOLDENS.cases[name].get("swapped"):
         run.optimizer.train()
     run.take_steps(STEPS)
-    assert_close(values_of(run, name), stored_of(name, "trained"), GOLDENS.cases[name])
+    assert_close(values_of(run, name), GOLDENS.values(name, "trained"), GOLDENS.cases[name])
 
 
 # To make the state that it then fills, torch takes a step at a rate of 0, by which FTRL divides.
@@ -63,4 +56,4 @@ def test_a_state_by_names_trains_on(files, name):
     if GOLDENS.cases[name].get("swapped"):
         run.optimizer.train()
     run.take_steps(STEPS)
-    assert_close(values_of(run, name), stored_of(name, "trained"), GOLDENS.cases[name])
+    assert_close(values_of(run, name), GOLDENS.values(name, "trained"), GOLDENS.cases[name])
