@@ -6,6 +6,7 @@ itself, are added when the docstring is read.
 
 import functools
 import inspect
+import re
 import textwrap
 import types
 import typing
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 
 from optimization.configs.tree import Node, declared_specs
-from optimization.configs.types import REQUIRED, kinds_of
+from optimization.configs.types import REQUIRED, Unit, kinds_of
 
 _SECTION = "Attributes:"
 _WIDTH = 100
@@ -108,19 +109,69 @@ def _value_text(value: Any) -> str:
     return repr(list(value) if isinstance(value, tuple) else value)
 
 
-def _entry(cls: type, name: str) -> str:
-    spec = declared_specs(cls)[name]
+class FieldDoc(typing.NamedTuple):
+    """What is known of one field of a config."""
+
+    type: str  # with its range, as `type_text` says it
+    unit: str  # such as "optimizer steps"; "" for none
+    default: str  # as a file has it; "required" where there is none, "" of a section
+    meaning: str
+
+    @property
+    def facts(self) -> str:
+        """The type, the unit if the type does not say it, and the default."""
+        unit = "" if self.unit in self.type else f" ({self.unit})"
+        usual = f"default {self.default}" if self.default != "required" else self.default
+        return f"{self.type}{unit}" + (f"; {usual}" if self.default else "")
+
+
+def field_doc(cls: "type[Node]", name: str) -> FieldDoc:
+    """Returns what is known of a field: from its type, and from the nearest class's docstring.
+
+    Raises:
+        KeyError: If there is no such field.
+    """
+    spec = cls._spec_of(name)
     default = spec.default()
-    facts = [type_text(spec.annotation)]
+    usual = ""
     if default is REQUIRED:
-        facts.append("required")
+        usual = "required"
     elif not isinstance(default, Node):
-        facts.append(f"default {_value_text(default)}")
-    # The nearest class that describes it.
+        usual = _value_text(default)
     meaning = next((own[name] for base in cls.__mro__ if name in (own := _parts(base)[1])), "")
-    text = f"{name} ({'; '.join(facts)}): {meaning}".removesuffix(": ")
     if name == "type" and hasattr(cls, "branches"):  # a oneof
-        text += f" The types are {', '.join(cls.branches())}."
+        meaning += f" The types are {', '.join(cls.branches())}."
+    if not meaning and spec.config_class is not None:  # a branch of a oneof
+        meaning = first_sentence(spec.config_class)
+    return FieldDoc(type_text(spec.annotation), unit_of(spec.annotation), usual, meaning)
+
+
+def description(cls: type) -> str:
+    """Returns what a class's docstring says before its fields."""
+    return _parts(cls)[0]
+
+
+def first_sentence(thing: Any) -> str:
+    """Returns the first sentence of a class's or a function's docstring; "" where there is none."""
+    doc = vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__
+    text = doc.text if isinstance(doc, CompleteDoc) else doc
+    paragraph = " ".join(inspect.cleandoc(text or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=[^.]\.)\s+(?=[A-Z`])", paragraph)[0]
+
+
+def unit_of(annotation: Any) -> str:
+    """Returns the unit that an annotation says: "optimizer steps" or a `Unit`; "" for none."""
+    metadata = getattr(annotation, "__metadata__", ())
+    if "steps" in kinds_of(metadata):
+        return "optimizer steps"
+    own = [item.text for item in metadata if isinstance(item, Unit)]
+    parts = typing.get_args(annotation)
+    return next(iter([*own, *filter(None, map(unit_of, parts))]), "")
+
+
+def _entry(cls: type, name: str) -> str:
+    doc = field_doc(cls, name)
+    text = f"{name} ({doc.facts}): {doc.meaning}".removesuffix(": ")
     return textwrap.fill(
         text, _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8, break_long_words=False
     )

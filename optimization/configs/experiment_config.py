@@ -13,12 +13,13 @@ from optimization.configs.errors import PYTHON, ConfigError, Problem, did_you_me
 from optimization.configs.fields import Section, field
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.planning import Plan
-from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt
+from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt, Unit
 from optimization.configs.yaml_file import SourcedDict
 from optimization.schedules.metric import MetricLrConfig
 
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 """What NumPy takes as a seed."""
+TrainingSteps = Annotated[PositiveInt, Unit("training steps")]
 
 _OF_GARDEN = """
     restrictions train_tf_while_loop train_tf_function eval_tf_function eval_tf_while_loop
@@ -59,7 +60,7 @@ class DataConfig(Config):
         seed: Of that order; None for `runtime.seed`.
     """
 
-    global_batch_size: NonNegativeInt = 0
+    global_batch_size: Annotated[NonNegativeInt, Unit("examples")] = 0
     is_training: bool = False
     drop_remainder: bool = False
     shuffle: bool = False
@@ -129,18 +130,18 @@ class TrainerConfig(_GardenSection):
     """
 
     optimizer_config: Section[OptimizationConfig] = field(default_factory=OptimizationConfig)
-    train_steps: NonNegativeInt = 0
-    steps_per_epoch: PositiveInt | None = None
-    validation_steps: Annotated[int, Ge(-1)] = -1
-    validation_interval: PositiveInt = 1000
-    steps_per_loop: PositiveInt = 1000
-    summary_interval: PositiveInt = 1000
-    checkpoint_interval: PositiveInt = 1000
+    train_steps: Annotated[NonNegativeInt, Unit("training steps")] = 0
+    steps_per_epoch: TrainingSteps | None = None
+    validation_steps: Annotated[int, Ge(-1), Unit("batches")] = -1
+    validation_interval: TrainingSteps = 1000
+    steps_per_loop: TrainingSteps = 1000
+    summary_interval: TrainingSteps = 1000
+    checkpoint_interval: TrainingSteps = 1000
     max_to_keep: PositiveInt = 5
     best_checkpoint_export_subdir: str = ""
     best_checkpoint_eval_metric: str = ""
     best_checkpoint_metric_comp: Literal["higher", "lower"] = "higher"
-    continuous_eval_timeout: NonNegativeInt | None = 3600
+    continuous_eval_timeout: Annotated[NonNegativeInt, Unit("seconds")] | None = 3600
     validation_summary_subdir: str = "validation"
 
     def sized_optimizer_config(self) -> tuple[OptimizationConfig, list[Problem]]:

@@ -18,10 +18,13 @@ from optimization.configs.types import (
     NonNegativeInt,
     PositiveInt,
     Regex,
+    Unit,
 )
 from optimization.matching.patterns import find, nearest
 from optimization.matching.rules import MATCHERS, Rule
 from optimization.schedules import LrConfig, WarmupConfig
+
+Examples = Annotated[PositiveInt, Unit("examples")]
 
 
 def _one_group(pattern: str) -> str:
@@ -171,8 +174,8 @@ class LrScalingConfig(Config):
     """
 
     rule: Literal["linear", "sqrt"] = "linear"
-    base_batch_size: PositiveInt = 256
-    global_batch_size: PositiveInt | None = None
+    base_batch_size: Examples = 256
+    global_batch_size: Examples | None = None
 
     def factor(self) -> float:
         """Returns the factor.

@@ -58,6 +58,12 @@ Matching = partial(Check, make=lambda pattern, text: {**text, "pattern": pattern
 """A regular expression that text must match."""
 
 
+class Unit(NamedTuple):
+    """In what a number is counted, as metadata of its type."""
+
+    text: str
+
+
 def _strictly_increasing(values: tuple) -> tuple:
     if is_pending(values):  # they are compared when they are numbers
         return values
@@ -159,6 +165,8 @@ FirstSteps = Annotated[NonNegativeSteps, Check(_not_remaining)]
 """Optimizer steps at the start of a training, >= 0, or a `Duration` other than "remaining"."""
 PositiveSteps = Annotated[PositiveInt, Check(_steps, core.no_info_wrap_validator_function)]
 """Optimizer steps, > 0, or a `Duration`."""
+Offset = Annotated[int, Unit("optimizer steps")]
+"""The optimizer step at which something starts."""
 
 
 def kinds_of(metadata: Sequence[Any]) -> set[str]:
@@ -239,6 +247,8 @@ def _listed(kind: type, schema: CoreSchema) -> CoreSchema:
 
 def _limited(schema: CoreSchema, limit: Any) -> CoreSchema:
     """Returns a schema with one of the metadata of a type."""
+    if isinstance(limit, Unit):
+        return schema
     if isinstance(limit, Check):
         return limit.make(limit.func, schema)
     if isinstance(limit, Ge | Gt | Le | Lt | Interval):

@@ -10,19 +10,21 @@ import inspect
 import typing
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from optimization import extras
 from optimization.configs.base import Config
 from optimization.configs.float32 import Float32Config
 from optimization.configs.registry import REPLACEABLE, Entry, Registry, import_target
-from optimization.configs.types import NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from optimization.configs.types import NonNegativeFloat, PositiveFloat, PositiveInt, Share, Unit
 
 if typing.TYPE_CHECKING:
     from optimization.schedules import BaseLrConfig
 
 PIPELINE = {"pipeline": True}
 """Metadata of a field that the shared step carries out, not the optimizer's own class."""
+
+Updates = Annotated[PositiveInt, Unit("updates")]
 
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 """The kinds of clip, of which at most one may be set."""
@@ -76,17 +78,19 @@ class BaseOptimizerConfig(Float32Config):
     clipvalue: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     global_clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     name: str | None = None
-    gradient_accumulation_steps: PositiveInt = field(default=1, metadata={**PIPELINE, "null": True})
+    gradient_accumulation_steps: Annotated[PositiveInt, Unit("gradients")] = field(
+        default=1, metadata={**PIPELINE, "null": True}
+    )
     adaptive_clip_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     adaptive_clip_epsilon: PositiveFloat = field(default=1e-3, metadata=PIPELINE)
     on_nonfinite: Literal["propagate", "skip", "raise"] | None = field(
         default=None, metadata=PIPELINE
     )
-    max_consecutive_nonfinite: PositiveInt | None = field(default=None, metadata=PIPELINE)
+    max_consecutive_nonfinite: Updates | None = field(default=None, metadata=PIPELINE)
     weight_decay: NonNegativeFloat | None = field(default=None, metadata=REPLACEABLE)
     use_ema: bool = field(default=False, metadata=PIPELINE)
     ema_momentum: Share = field(default=0.99, metadata=PIPELINE)
-    ema_overwrite_frequency: PositiveInt | None = field(default=None, metadata=PIPELINE)
+    ema_overwrite_frequency: Updates | None = field(default=None, metadata=PIPELINE)
     loss_scale_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     jit_compile: bool | Literal["auto"] = field(default="auto", metadata=PIPELINE)
 

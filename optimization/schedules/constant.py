@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from optimization.configs.fields import Field
-from optimization.configs.types import REQUIRED, Boundaries, NonNegativeFloat
+from optimization.configs.types import REQUIRED, Boundaries, NonNegativeFloat, Offset
 from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import lookup
 from optimization.schedules.registry import LR_CLS
@@ -58,7 +58,7 @@ class StepwiseLrConfig(BaseLrConfig):
     name: ScopeName = "PiecewiseConstantDecay"
     boundaries: Field[Boundaries, Sequence[int | str]] = REQUIRED
     values: Field[tuple[NonNegativeFloat, ...], Sequence[float]] = REQUIRED
-    offset: int = 0
+    offset: Offset = 0
 
     def check(self) -> Iterator[tuple[str, str]]:
         wanted = len(self.boundaries) + 1

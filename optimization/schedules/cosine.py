@@ -14,6 +14,7 @@ from optimization.configs.types import (
     Boundaries,
     Fraction,
     NonNegativeFloat,
+    Offset,
     PositiveSteps,
 )
 from optimization.schedules.base import (
@@ -50,7 +51,7 @@ class CosineLrConfig(DecayLrConfig):
 
     name: ScopeName = "CosineDecay"
     alpha: Fraction = 0.0
-    offset: int = 0
+    offset: Offset = 0
 
     def value(self, step: Array, xp: Namespace) -> Array:
         remaining = xp.maximum(self.decay_steps - step, 0.0) / self.decay_steps
@@ -102,7 +103,7 @@ class CosineRestartsLrConfig(InitialLrConfig):
     t_mul: Annotated[float, Ge(1)] = 2.0
     m_mul: Fraction = 1.0
     alpha: Fraction = 0.0
-    offset: int = 0
+    offset: Offset = 0
 
     def check(self) -> Iterator[tuple[str, str]]:
         if 1 < self.t_mul < 1.001:  # too many cycles to be worked out one by one
@@ -148,7 +149,7 @@ class StepCosineLrConfig(BaseLrConfig):
     name: ScopeName = "StepCosineDecayWithOffset"
     boundaries: Field[Boundaries, Sequence[int | str]] = REQUIRED
     values: Field[tuple[NonNegativeFloat, ...], Sequence[float]] = REQUIRED
-    offset: int = 0
+    offset: Offset = 0
 
     def check(self) -> Iterator[tuple[str, str]]:
         if not self.boundaries:

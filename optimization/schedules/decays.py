@@ -9,6 +9,7 @@ from optimization.configs.types import (
     REQUIRED,
     Fraction,
     NonNegativeFloat,
+    Offset,
     PositiveFloat,
     PositiveSteps,
 )
@@ -52,7 +53,7 @@ class ExponentialLrConfig(InitialLrConfig):
     decay_steps: Steps[PositiveSteps] = REMAINING
     decay_rate: PositiveFloat = REQUIRED
     staircase: bool | None = None
-    offset: int = 0
+    offset: Offset = 0
 
     def value(self, step: Array, xp: Namespace) -> Array:
         periods = _periods(step, self.decay_steps, self.staircase, xp)
@@ -86,7 +87,7 @@ class InverseTimeLrConfig(InitialLrConfig):
     decay_steps: Steps[PositiveSteps] = REMAINING
     decay_rate: NonNegativeFloat = REQUIRED
     staircase: bool | None = None
-    offset: int = 0
+    offset: Offset = 0
 
     def value(self, step: Array, xp: Namespace) -> Array:
         periods = _periods(step, self.decay_steps, self.staircase, xp)
@@ -119,7 +120,7 @@ class PolynomialLrConfig(DecayLrConfig):
     end_learning_rate: NonNegativeFloat = 0.0001
     power: PositiveFloat = 1.0
     cycle: bool = False
-    offset: int = 0
+    offset: Offset = 0
 
     def end(self) -> tuple[str, int] | None:
         return None if self.cycle else ("decay_steps", self.decay_steps)
@@ -152,7 +153,7 @@ class LinearLrConfig(DecayLrConfig):
 
     name: ScopeName = "LinearDecay"
     end_learning_rate: NonNegativeFloat = 0.0
-    offset: int = 0
+    offset: Offset = 0
 
     def value(self, step: Array, xp: Namespace) -> Array:
         end = self.end_learning_rate
@@ -218,7 +219,7 @@ class PowerAndLinearDecayLrConfig(InitialLrConfig):
     total_decay_steps: Steps[PositiveSteps] = REMAINING
     power: float = -0.5
     linear_decay_fraction: Fraction = 0.1
-    offset: int = 0
+    offset: Offset = 0
 
     def end(self) -> tuple[str, int] | None:
         if self.linear_decay_fraction == 0:
@@ -261,7 +262,7 @@ class PowerDecayWithOffsetLrConfig(InitialLrConfig):
 
     name: ScopeName = "PowerDecayWithOffset"
     power: float = -0.5
-    offset: int = 0
+    offset: Offset = 0
     pre_offset_learning_rate: NonNegativeFloat = 1.0e6
 
     def value(self, step: Array, xp: Namespace) -> Array:
@@ -293,7 +294,7 @@ class InverseSqrtLrConfig(InitialLrConfig):
 
     name: ScopeName = "InverseSqrtDecay"
     timescale: PositiveFloat = 10000.0
-    offset: int = 0
+    offset: Offset = 0
 
     def value(self, step: Array, xp: Namespace) -> Array:
         done = xp.maximum(step, self.timescale)

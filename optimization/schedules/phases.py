@@ -12,6 +12,7 @@ from optimization.configs.types import (
     REQUIRED,
     Fraction,
     NonNegativeSteps,
+    Offset,
     PositiveFloat,
     PositiveSteps,
 )
@@ -51,7 +52,7 @@ class WarmupStableDecayLrConfig(InitialLrConfig):
     decay_steps: Steps[PositiveSteps] = REMAINING
     min_lr_ratio: Fraction = 0.0
     decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
-    offset: int = 0
+    offset: Offset = 0
 
     def end(self) -> tuple[str, int]:
         return "decay_steps", self.stable_steps + self.decay_steps
@@ -108,7 +109,7 @@ class OneCycleLrConfig(BaseLrConfig):
     final_div_factor: PositiveFloat = 1e4
     anneal_strategy: Literal["cos", "linear"] = "cos"
     three_phase: bool = False
-    offset: int = 0
+    offset: Offset = 0
 
     def end(self) -> tuple[str, int]:
         return "total_steps", self.total_steps
