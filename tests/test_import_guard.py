@@ -52,7 +52,7 @@ BELOW = {
 BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching"}
 # The files of `configs` that join sections of other packages; the rest is machinery.
 JOINING = {
-    *("conflicts", "curve_checks", "experiment_config", "group_config"),
+    *("comparing", "conflicts", "curve_checks", "experiment_config", "group_config"),
     *("optimization_config", "optimizer_config", "rate_curve"),
     *("sweep_config", "sweep_space"),
 }

@@ -4,7 +4,8 @@
 
 Run it after a type was added; a test says so if you forget. `configs/branches.pyi` has the types
 of every oneof, `optimizers.pyi` of Keras and of PyTorch the classes that are made of rules, which
-`torch/__init__.pyi` names too. README.md lists the optimizers; docs/torch.md has a table of them.
+`torch/__init__.pyi` names too. README.md lists the optimizers; docs/torch.md has a table of them. `optimization/recipes` has copies
+of some files of configs/optimization, which ship in the package.
 """
 
 import itertools
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import optimization
+from optimization.cli.new import RECIPES
 from optimization.configs.registry import Registry
 from optimization.rules.rule import native_name, origins
 
@@ -52,6 +54,7 @@ def texts() -> dict[pathlib.Path, str]:
             _PACKAGE / "torch" / "__init__.pyi", r"(from \.optimizers .*\n)+", _named(torch)
         ),
         **_replaced(_ROOT / "README.md", r"(?<=\| `optimizer` \| ).*(?= \|\n)", _listed()),
+        **_shipped(),
         **_replaced(
             _ROOT / "docs" / "torch.md",
             r"(?<=\| otherwise \|\n\|---\|---\|---\|\n)(\|.*\n)+",
@@ -129,6 +132,16 @@ def _types(registry: Registry) -> dict[str, type]:
     """Returns the config class of each type of this package's own."""
     classes = {name: entry.config_class for name, entry in registry.entries()}
     return {name: cls for name, cls in sorted(classes.items()) if _is_own(cls)}
+
+
+def _shipped() -> dict[pathlib.Path, str]:
+    """Returns the recipes that ship in the package, as they are in configs/optimization."""
+    return {
+        _PACKAGE / "recipes" / f"{name}.yaml": (
+            _ROOT / "configs" / "optimization" / f"{name}.yaml"
+        ).read_text()
+        for name in RECIPES.values()
+    }
 
 
 def _is_own(cls: type) -> bool:

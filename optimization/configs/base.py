@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import importlib
 import json
 import os
 import typing
@@ -13,8 +14,11 @@ from optimization.configs.documentation import document
 from optimization.configs.errors import DEFAULT, ConfigError, Origin, Problem, warn
 from optimization.configs.fields import NOT_MADE, config_dataclass
 from optimization.configs.planning import Plan
-from optimization.configs.tree import Node, declared_specs
+from optimization.configs.tree import Node
 from optimization.configs.types import REQUIRED, Duration
+
+if typing.TYPE_CHECKING:
+    from optimization.configs.difference import Difference
 
 
 @config_dataclass
@@ -79,7 +83,7 @@ class Config(Node):
 
     def as_dict(self) -> dict[str, Any]:
         """Returns nested plain dicts and lists; values that are required and not set are absent."""
-        return {name: _export(value) for name, value in self._items() if value is not REQUIRED}
+        return {name: plain(value) for name, value in self._items() if value is not REQUIRED}
 
     def to_dict(self, encode_json: bool = False) -> dict[str, Any]:
         """Returns `as_dict()`; the name under which dataclasses-json asks for it."""
@@ -146,14 +150,19 @@ class Config(Node):
             return NotImplemented
         return self.as_dict() == other.as_dict()
 
-    def _changed(self) -> Iterator[tuple[str, Any]]:
-        """Yields the name and the value of each field that differs from its default."""
-        usual = self._defaults()
-        yield from ((name, value) for name, value in self._items() if value != usual[name])
+    def diff(self, other: "Config") -> "Difference":
+        """Returns what differs in another config of the class, as both train.
 
-    def _defaults(self) -> dict[str, Any]:
-        """Returns what the fields of a config start as, all else being as it is in this one."""
-        return {name: spec.default() for name, spec in declared_specs(type(self)).items()}
+        Defaults are filled in, steps are numbers where the length of the training is known, and of
+        learning rates it says where the curves are furthest apart. It prints itself, and is false
+        where nothing differs.
+
+        Raises:
+            TypeError: If `other` is of another class.
+        """
+        # By name: the module knows the sections, which are made of this class.
+        comparing = importlib.import_module("optimization.configs.comparing")
+        return comparing.difference(self, other)
 
     def __repr__(self) -> str:
         """Returns the code that builds the config: the class, and what differs from defaults."""
@@ -255,11 +264,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _export(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns a value as JSON and YAML can hold it: configs as mappings, tuples as lists."""
     if isinstance(value, Config):
         return value.as_dict()
     if isinstance(value, list | tuple):
-        return [_export(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {key: _export(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     return str(value) if isinstance(value, Duration) else value

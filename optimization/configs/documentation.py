@@ -52,11 +52,15 @@ def complete(cls: type, names: Collection[str] | None = None) -> str:
     """Returns the docstring of a config class, with an entry for each field, or for those named."""
     body, _ = _parts(cls)
     names = declared_specs(cls) if names is None else names
-    # From the fields of the class itself to those of its bases.
-    nearest = dict.fromkeys(n for base in cls.__mro__ for n in inspect.get_annotations(base))
-    entries = [_entry(cls, name) for name in nearest if name in names]
+    entries = [_entry(cls, name) for name in in_order(cls) if name in names]
     parts = [body or f"The section `{cls.__name__}`.", "\n".join([_SECTION, *entries])]
     return "\n\n".join(parts) + "\n"
+
+
+def in_order(cls: type) -> list[str]:
+    """Returns the fields of a config class, its own first, then those of its bases."""
+    nearest = dict.fromkeys(n for base in cls.__mro__ for n in inspect.get_annotations(base))
+    return [name for name in nearest if name in declared_specs(cls)]
 
 
 def type_text(annotation: Any) -> str:
@@ -67,7 +71,7 @@ def type_text(annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(type_text(arg) for arg in args))
     if origin is Literal:
-        return " or ".join(_value_text(arg) for arg in args)
+        return " or ".join(value_text(arg) for arg in args)
     if origin in (tuple, list, Sequence):
         return f"list (each: {type_text(args[0])})"
     if origin in (dict, Mapping):
@@ -103,10 +107,15 @@ def _limits(metadata: Sequence[Any]) -> Iterator[str]:
             yield f"{sign} {next(x for x in (*low, *high) if x is not None)}"
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Returns a value of a config nearly as a file has it: `null`, `true`, `'sgd'`, `[1, 2]`."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return repr(list(value) if isinstance(value, tuple) else value)
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(value_text, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {value_text(item)}' for key, item in value.items())}}}"
+    return value_text(dict(value._changed())) if isinstance(value, Node) else repr(value)
 
 
 class FieldDoc(typing.NamedTuple):
@@ -137,7 +146,7 @@ def field_doc(cls: "type[Node]", name: str) -> FieldDoc:
     if default is REQUIRED:
         usual = "required"
     elif not isinstance(default, Node):
-        usual = _value_text(default)
+        usual = value_text(default)
     meaning = next((own[name] for base in cls.__mro__ if name in (own := _parts(base)[1])), "")
     if name == "type" and hasattr(cls, "branches"):  # a oneof
         meaning += f" The types are {', '.join(cls.branches())}."

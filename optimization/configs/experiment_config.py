@@ -12,6 +12,7 @@ from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import PYTHON, ConfigError, Problem, did_you_mean, known
 from optimization.configs.fields import Section, field
 from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.overrides import put
 from optimization.configs.planning import Plan
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt, Unit
 from optimization.configs.yaml_file import SourcedDict
@@ -332,6 +333,31 @@ def surroundings(params: Mapping[str, Any]) -> list[Problem]:
         plan.add(config, section, getattr(params, "origins", {}).get(place, PYTHON))
         problems = plan.problems
     return problems
+
+
+def own_settings(params: Mapping[str, Any]) -> tuple[SourcedDict, list[Problem]]:
+    """Returns what an experiment file sets of ours where its task is not known, and its mistakes.
+
+    That is its trainer, without what only Model Garden's has, its runtime, and of the task the size
+    of the training batch. Mistakes are keys near one of ours.
+    """
+    ours, problems = _sorted(params, ExperimentConfig, "")
+    for place, config_class in (("trainer", TrainerConfig), ("runtime", RuntimeConfig)):
+        section = ours.get(place)
+        if isinstance(section, SourcedDict):
+            own, strange = _sorted(section, config_class, place)
+            problems += strange
+            if (name := "optimizer_config") in section:
+                own.put(name, section[name], section.origins[name])
+            ours.put(place, own, ours.origins[place])
+    data: Any = ours.pop("task", None)
+    for name in ("train_data", "global_batch_size"):
+        data, origins = (
+            (data.get(name), data.origins) if isinstance(data, SourcedDict) else ({}, {})
+        )
+    if isinstance(data, int):
+        put(ours, "task.train_data.global_batch_size", data, origins["global_batch_size"])
+    return ours, problems
 
 
 def _sorted(

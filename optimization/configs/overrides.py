@@ -33,7 +33,7 @@ def read_override(text: str, flag: str = "--params_override") -> tuple[SourcedDi
         The settings, nested, each of which remembers where it was written; and the problems.
     """
     text = text.strip()
-    if _FILE.fullmatch(text):
+    if is_file(text):
         return yaml_file.read_file(text)
     if not _ASSIGNMENT.match(text):
         return _read_yaml(text, Origin(f"{flag} {text!r}"))
@@ -42,6 +42,11 @@ def read_override(text: str, flag: str = "--params_override") -> tuple[SourcedDi
     for assignment, rest in _assignments(text, flag, problems):
         problems += _assign(result, assignment, rest, flag)
     return result, problems
+
+
+def is_file(text: str) -> bool:
+    """Whether a text is read as the path of a file: it ends in .yaml, .yml or .json."""
+    return bool(_FILE.fullmatch(text))
 
 
 def parse_override(text: str, flag: str = "--params_override") -> SourcedDict:

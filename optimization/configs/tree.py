@@ -93,6 +93,15 @@ class Node:
         """Yields the fields that count: all of them, or a oneof's type and selected branch."""
         return ((name, self.__dict__[name]) for name in self.field_names())
 
+    def _changed(self) -> Iterator[tuple[str, Any]]:
+        """Yields the name and the value of each field that differs from its default."""
+        usual = self._defaults()
+        yield from ((name, value) for name, value in self._items() if value != usual[name])
+
+    def _defaults(self) -> dict[str, Any]:
+        """Returns what the fields of a config start as, all else being as it is in this one."""
+        return {name: spec.default() for name, spec in declared_specs(type(self)).items()}
+
     def _children(self) -> "dict[str, Node]":
         """Returns the configs that this one holds, also those inside lists and mappings."""
         return {

@@ -49,6 +49,11 @@ def experiment_names() -> list[str]:
     return sorted(_EXPERIMENTS)
 
 
+def experiment_functions() -> dict[str, Callable[[], ExperimentConfig]]:
+    """Returns what is registered, by the name of the experiment."""
+    return {name: _EXPERIMENTS[name] for name in experiment_names()}
+
+
 def get_experiment(name: str) -> ExperimentConfig:
     """Returns a new config of the experiment registered under `name`.
 

@@ -1,0 +1,83 @@
+"""`optfactory diff`: what differs between two files."""
+
+import json
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+
+from optimization.cli.experiments import Experiment, Modules, load
+from optimization.cli.layers import AnyConfig, StepsPerEpoch, TrainSteps, read_layers
+from optimization.configs.base import plain
+from optimization.configs.comparing import difference, optimization_of
+from optimization.configs.difference import ABSENT, Change, CurveChange, Difference
+from optimization.configs.durations import TrainingLength
+from optimization.configs.errors import Origin
+from optimization.configs.experiment_config import ExperimentConfig
+from optimization.configs.optimization_config import OptimizationConfig
+
+
+def command(
+    before: Annotated[str, typer.Argument(metavar="A", help="A YAML file.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another YAML file.")],
+    modules: Modules = None,
+    experiment: Experiment = None,
+    train_steps: TrainSteps = None,
+    steps_per_epoch: StepsPerEpoch = None,
+    form: Annotated[
+        Literal["text", "json"], typer.Option("--format", help="How to print it.")
+    ] = "text",
+) -> None:
+    """Compare two files as they train. Exit code 1 if anything differs, as diff has it."""
+    base = load(modules, experiment)
+    length = TrainingLength(train_steps, steps_per_epoch)
+    sides = [read_layers([path], None, base, length) for path in (before, after)]
+    for side in sides:
+        for doubt in side.doubts:
+            print(f"{doubt} (warning)", file=sys.stderr)
+    found = _compared(sides[0].config, sides[1].config, length)
+    print(json.dumps(_as_json(found), indent=2) if form == "json" else found)
+    if found:
+        raise typer.Exit(1)
+
+
+def _compared(before: AnyConfig, after: AnyConfig, length: TrainingLength) -> Difference:
+    """Compares two configs; of an experiment beside a section, the section alone."""
+    wholes = [config for config in (before, after) if isinstance(config, ExperimentConfig)]
+    if len(wholes) != 1:
+        return difference(before, after, length)
+    trainer = wholes[0].trainer
+    length = TrainingLength(trainer.train_steps or None, trainer.steps_per_epoch)
+    return difference(_alone(before), _alone(after), length)
+
+
+def _alone(config: AnyConfig) -> OptimizationConfig:
+    """Returns a copy of the optimization section that is no part of an experiment."""
+    section = optimization_of(config).replace()
+    section._move("")
+    return section
+
+
+def _as_json(found: Difference) -> dict[str, Any]:
+    return {
+        "differ": bool(found),
+        "values": [_change(change) for change in found.values],
+        "curves": [_curve(curve) for curve in found.curves],
+        "notes": list(found.notes),
+    }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    sides = {"before": (change.before, change.before_at), "after": (change.after, change.after_at)}
+    return {"path": change.path} | {
+        name: None if value is ABSENT else {"value": plain(value), **_place(origin)}
+        for name, (value, origin) in sides.items()
+    }
+
+
+def _place(origin: Origin | None) -> dict[str, Any]:
+    return {"file": origin and origin.source, "line": origin and origin.line}
+
+
+def _curve(curve: CurveChange) -> dict[str, Any]:
+    return {**curve._asdict(), "size": curve.size}

@@ -1,0 +1,147 @@
+"""Files and overrides as layers: the options that commands share, and what the layers make."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from optimization.configs import yaml_file
+from optimization.configs.comparing import UNKNOWN, in_training
+from optimization.configs.durations import TrainingLength
+from optimization.configs.errors import ConfigError, Origin, Problem
+from optimization.configs.experiment_config import ExperimentConfig, own_settings
+from optimization.configs.layers import findings, of_the_layers
+from optimization.configs.leaves import Written, histories
+from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.overrides import put, read_override
+from optimization.configs.yaml_file import SourcedDict
+
+AnyConfig = OptimizationConfig | ExperimentConfig
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--params_override",
+        "--params-override",
+        metavar="SETTINGS",
+        help="Settings that go over the files: `a.b=1,c.d=[1,2]`; may be repeated.",
+    ),
+]
+TrainSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--train_steps",
+        "--train-steps",
+        min=1,
+        help="The length of the training, for '10%' and 'remaining' in files that don't say it.",
+    ),
+]
+StepsPerEpoch = Annotated[
+    int | None,
+    typer.Option(
+        "--steps_per_epoch",
+        "--steps-per-epoch",
+        min=1,
+        help="Optimizer steps of one epoch, for '5 epochs' in files that don't say it.",
+    ),
+]
+
+
+class Layers(NamedTuple):
+    """What layers of settings make.
+
+    Attributes:
+        config: The config as it was written, defaults filled in.
+        resolved: The config with steps as numbers, as far as the length of the training is known.
+        histories: All that each value has been, by its path.
+        doubts: What is likely a mistake and yet works.
+    """
+
+    config: AnyConfig
+    resolved: AnyConfig
+    histories: dict[str, list[Written]]
+    doubts: list[Problem]
+
+
+def read_layers(
+    files: Sequence[str],
+    overrides: Sequence[str] | None = None,
+    experiment: ExperimentConfig | None = None,
+    length: TrainingLength = UNKNOWN,
+) -> Layers:
+    """Reads files and overrides as layers, over a registered experiment if there is one.
+
+    Without one, the `task` of experiment files is left out but for the size of its training batch,
+    and what is not set, the registered experiment may set: no error. Of a file that is the
+    optimization section alone, beside experiment files, the settings are those of the section.
+
+    Raises:
+        ConfigError: Every mistake of every layer, and of what they make.
+        typer.BadParameter: If `length` is given and experiment files say it.
+    """
+    read = [yaml_file.read_file(path) for path in files]
+    texts = enumerate(overrides or (), start=1)
+    added = [read_override(text, f"override {number}") for number, text in texts]
+    params = [layer for layer, _ in read]
+    problems = [problem for _, found in [*read, *added] for problem in found]
+    for path, (layer, found) in zip(files, read, strict=True):
+        if not layer and not found:
+            problems.append(Problem("missing", "", "is empty: it sets nothing", Origin(path)))
+    base: AnyConfig = OptimizationConfig() if experiment is None else experiment
+    is_whole = experiment is not None or any(_is_experiment(layer) for layer in params)
+    if is_whole and any(length):
+        hint = "--train_steps" if length.train_steps else "--steps_per_epoch"
+        message = f"the files say it; write --params_override=trainer.{hint.strip('-')}=..."
+        raise typer.BadParameter(message, param_hint=hint)
+    if is_whole and experiment is None:
+        base = ExperimentConfig()
+        sorted_out = [own_settings(_whole(layer)) for layer in params]
+        params = [layer for layer, _ in sorted_out]
+        problems += [problem for _, found in sorted_out for problem in found]
+    params += [layer for layer, _ in added]
+    return _made(base, params, problems, length, complete=experiment is not None or not is_whole)
+
+
+def _made(
+    base: AnyConfig,
+    params: Sequence[Mapping],
+    problems: list[Problem],
+    length: TrainingLength,
+    complete: bool,
+) -> Layers:
+    config, found_values, found = histories(base, params)
+    problems = [*problems, *found]
+    if isinstance(config, OptimizationConfig):
+        # What a duration takes may be unknown; what it comes to may be wrong.
+        problems += [p for p in config.sized(length)[1] if p.code != "missing"]
+    resolved = in_training(config, length)
+    errors, doubts = findings(resolved, problems)
+    if not complete:
+        incomplete = [e for e in errors if e.code == "missing" and e not in problems]
+        errors = [error for error in errors if error not in incomplete]
+        doubts += [e._replace(code="incomplete", message=_left_open(e)) for e in incomplete]
+    if errors:
+        raise ConfigError(errors)
+    return Layers(config, resolved, found_values, of_the_layers(doubts))
+
+
+def _left_open(problem: Problem) -> str:
+    if "required" not in problem.message:  # a duration, which says what it takes
+        return problem.message
+    return "is not set in these files; the registered experiment must set it"
+
+
+def _is_experiment(layer: Mapping[str, Any]) -> bool:
+    return bool({"trainer", "task", "runtime"} & set(layer))
+
+
+def _whole(layer: SourcedDict) -> SourcedDict:
+    """Returns a layer of an experiment; a section of optimization in its place in that."""
+    if _is_experiment(layer) or not layer:
+        return layer
+    names = {*OptimizationConfig.field_names()}
+    if not names & set(layer):
+        return layer
+    whole = SourcedDict()
+    put(whole, "trainer.optimizer_config", layer, next(iter(layer.origins.values())))
+    return whole

@@ -1,0 +1,76 @@
+"""`optfactory list`: the types and experiments that there are."""
+
+import fnmatch
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+from optimization.cli.catalog import types
+from optimization.cli.experiments import Modules, load
+from optimization.configs.documentation import first_sentence
+from optimization.configs.errors import nearest_or_all
+from optimization.training.registries import experiment_functions
+
+What = Literal["optimizers", "learning_rates", "warmups", "experiments"]
+
+
+def command(
+    what: Annotated[
+        What, typer.Argument(metavar="WHAT", help=f"One of {', '.join(get_args(What))}.")
+    ],
+    pattern: Annotated[
+        str,
+        typer.Argument(metavar="PATTERN", help="Part of the name, or a pattern such as 'hf_*'."),
+    ] = "",
+    modules: Modules = None,
+    form: Annotated[
+        Literal["text", "json"], typer.Option("--format", help="How to print it.")
+    ] = "text",
+) -> None:
+    """List types or experiments, one a line: the name, what it is, the backends that have it."""
+    load(modules, None)
+    known = list(_rows(what))
+    if not known:
+        message = "no experiment is registered; --import the module that registers them"
+        raise typer.BadParameter(message, param_hint="--import")
+    rows = [row for row in known if _matches(row["name"], pattern)]
+    if not rows:
+        near = nearest_or_all(pattern, [row["name"] for row in known])
+        raise typer.BadParameter(f"none matches {pattern!r}{near}", param_hint="PATTERN")
+    print(json.dumps(rows, indent=2) if form == "json" else _text(rows))
+
+
+def _rows(what: What) -> Iterator[dict[str, Any]]:
+    if what == "experiments":
+        for name, function in experiment_functions().items():
+            yield {"name": name, "summary": first_sentence(function)}
+        return
+    for kind in types(what.removesuffix("s")):
+        yield {"name": kind.name, "summary": kind.summary, "backends": [*kind.backends]}
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if any(sign in pattern for sign in "*?["):
+        return fnmatch.fnmatch(name, pattern.lower())
+    return pattern.lower() in name
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    """Returns a line for each; on a terminal no line is longer than that is wide."""
+    cells = [(row["name"], ", ".join(row.get("backends", ())), row["summary"]) for row in rows]
+    widths = [max(len(cell[column]) for cell in cells) for column in (0, 1)]
+    lines = [
+        "  ".join([text.ljust(width) for text, width in zip(cell, widths, strict=False) if width])
+        + f"  {cell[2]}"
+        for cell in cells
+    ]
+    longest = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return "\n".join(line if longest is None else _cut(line, longest) for line in lines)
+
+
+def _cut(line: str, longest: int) -> str:
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."

@@ -1,0 +1,81 @@
+"""`optfactory show`: the config that files and overrides make, with everything filled in."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+import typer
+
+from optimization.cli.experiments import Experiment, Modules, load
+from optimization.cli.files import matching
+from optimization.cli.layers import Layers, Overrides, StepsPerEpoch, TrainSteps, read_layers
+from optimization.configs import yaml_file
+from optimization.configs.comments import Comment, read_comments, write_comments
+from optimization.configs.durations import TrainingLength
+from optimization.configs.leaves import leaves
+
+
+def command(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="YAML files; later ones win."),
+    ] = None,
+    overrides: Overrides = None,
+    modules: Modules = None,
+    experiment: Experiment = None,
+    train_steps: TrainSteps = None,
+    steps_per_epoch: StepsPerEpoch = None,
+    defaults: Annotated[
+        bool, typer.Option("--defaults/--no-defaults", help="Values that are defaults too, or not.")
+    ] = True,
+    form: Annotated[
+        Literal["yaml", "json"], typer.Option("--format", help="How to print it.")
+    ] = "yaml",
+) -> None:
+    """Show the config that files make: layers, defaults and durations resolved, as YAML."""
+    if not files and experiment is None:
+        raise typer.BadParameter("no file was given", param_hint="FILE")
+    paths = matching(files or ())
+    length = TrainingLength(train_steps, steps_per_epoch)
+    layers = read_layers(paths, overrides, load(modules, experiment), length)
+    for doubt in layers.doubts:
+        print(f"{doubt} (warning)", file=sys.stderr)
+    values = layers.resolved.as_dict()
+    if not defaults:
+        values = _without(
+            values, {leaf.path for leaf in leaves(layers.resolved) if leaf.is_default}
+        )
+    if form == "json":
+        print(json.dumps(values, indent=2))
+        return
+    text = write_comments(yaml_file.dump(values), _comments(paths, layers))
+    print(text, end="")
+
+
+def _comments(paths: Iterable[str], layers: Layers) -> dict[str, Comment]:
+    """Returns the comments of all files; those of values that a later layer set are left out."""
+    last = {path: chain[-1].origin.source for path, chain in layers.histories.items()}
+    found: dict[str, Comment] = {}
+    for file in paths:
+        with open(file, encoding="utf-8") as text:
+            comments = read_comments(text.read())
+        found |= {
+            path: comment for path, comment in comments.items() if last.get(path, file) == file
+        }
+    return found
+
+
+def _without(value: Any, paths: set[str], path: str = "") -> Any:
+    """Returns nested values without those at some paths, and without what is empty then."""
+    if isinstance(value, list):
+        return [_without(item, paths, f"{path}[{i}]") for i, item in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    kept = {}
+    for key, item in value.items():
+        place = f"{path}.{key}" if path else key
+        below = _without(item, paths, place)
+        if place not in paths and (below != {} or item == {}):
+            kept[key] = below
+    return kept

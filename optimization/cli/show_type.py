@@ -1,0 +1,89 @@
+"""`optfactory show-type`: all that is known of a type."""
+
+import json
+import shutil
+import textwrap
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import typer
+
+from optimization.cli.catalog import Type, find
+from optimization.cli.experiments import Modules, load
+from optimization.cli.sketch import sketch_of
+from optimization.configs.documentation import field_doc, in_order
+
+
+def command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The type, such as lamb, or warmup.linear for one section's."
+        ),
+    ],
+    modules: Modules = None,
+    form: Annotated[
+        Literal["text", "json"], typer.Option("--format", help="How to print it.")
+    ] = "text",
+) -> None:
+    """Show a type: its formula and source, its fields, its backends, and its curve."""
+    load(modules, None)
+    try:
+        found = find(name)
+    except KeyError as error:
+        raise typer.BadParameter(error.args[0], param_hint="NAME") from None
+    if form == "json":
+        print(json.dumps([_as_json(kind) for kind in found], indent=2))
+        return
+    print("\n\n".join(_text(kind) for kind in found))
+
+
+def _text(kind: Type) -> str:
+    width = min(shutil.get_terminal_size().columns, 100)
+    parts = [f"{kind.name}, a type of `{kind.section}`", *_paragraphs(kind, width)]
+    fields = [_field(kind, name, width) for name in in_order(kind.config_class)]
+    parts.append("\n".join(["Fields", *fields]))
+    backends = [_wrapped(f"{name}: {what}", width) for name, what in kind.backends.items()]
+    parts.append("\n".join(["Backends", *backends]))
+    sketch = sketch_of(kind, width)
+    return "\n\n".join([*parts, *([sketch] if sketch else [])])
+
+
+def _paragraphs(kind: Type, width: int) -> Iterator[str]:
+    """Yields what a type is; formulas, which are indented, stay as they are."""
+    for part in kind.description.split("\n\n"):
+        yield part if part.startswith((" ", "- ")) else textwrap.fill(part, width)
+    if kind.source:
+        yield textwrap.fill(f"Source: {kind.source}", width, break_on_hyphens=False)
+
+
+def _field(kind: Type, name: str, width: int) -> str:
+    doc = field_doc(kind.config_class, name)
+    return f"{_wrapped(f'{name}: {doc.facts}', width)}\n{_wrapped(doc.meaning, width, '      ')}"
+
+
+def _wrapped(text: str, width: int, indent: str = "  ") -> str:
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _as_json(kind: Type) -> dict[str, Any]:
+    fields = [
+        {"name": name, **field_doc(kind.config_class, name)._asdict()}
+        for name in in_order(kind.config_class)
+    ]
+    return {
+        "section": kind.section,
+        "name": kind.name,
+        "summary": kind.summary,
+        "description": kind.description,
+        "source": kind.source,
+        "fields": fields,
+        "backends": kind.backends,
+    }

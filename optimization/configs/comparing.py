@@ -1,0 +1,187 @@
+"""Compares two configs as they train: their values, and the curves of their learning rates."""
+
+import math
+import typing
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from optimization.configs.base import Config
+from optimization.configs.difference import ABSENT, Change, CurveChange, Difference
+from optimization.configs.durations import TrainingLength, unknown_lengths
+from optimization.configs.errors import Origin
+from optimization.configs.experiment_config import ExperimentConfig
+from optimization.configs.leaves import leaves
+from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.rate_curve import Place, RateCurve, curve_of, places
+from optimization.configs.tree import Node, configs_in
+
+if typing.TYPE_CHECKING:
+    import numpy as np
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+UNKNOWN = TrainingLength()
+_MOST = 200_000  # steps that are looked at between bends
+
+
+def difference(before: Config, after: Config, length: TrainingLength = UNKNOWN) -> Difference:
+    """Returns what differs between two configs, with defaults filled in and steps as numbers.
+
+    Args:
+        before: A config.
+        after: Another one of the same class.
+        length: How long is trained, where the configs don't say it.
+
+    Raises:
+        TypeError: If the two are of different classes.
+    """
+    if type(before) is not type(after):
+        names = f"a {type(before).__name__} and a {type(after).__name__}"
+        raise TypeError(f"{names} cannot be compared")
+    before, after = in_training(before, length), in_training(after, length)
+    curves = tuple(_curves(before, after))
+    notes = (*_not_compared(before, after), *_notes(before, after))
+    return Difference(tuple(_changes(before, after)), curves, notes)
+
+
+def _changes(before: Node, after: Node) -> Iterator[Change]:
+    """Yields the values that differ; of types that only one has, those that are no defaults."""
+    old, new = dict(before._items()), dict(after._items())
+    for name in dict.fromkeys([*old, *new]):
+        sides = [dict(configs_in(side[name])) for side in (old, new) if name in side]
+        if len(sides) == 2 and [*sides[0]] == [*sides[1]] != []:
+            for place, child in sides[0].items():
+                yield from _changes(child, sides[1][place])
+        elif len(sides) == 2:
+            if old[name] != new[name]:
+                at = [_at(c, name) for c in (before, after)]
+                yield Change(before._join(name), old[name], new[name], *at)
+        else:
+            yield from _of_one(old.get(name), new.get(name))
+
+
+def _of_one(before: Node | None, after: Node | None) -> Iterator[Change]:
+    """Yields what a branch changes from its defaults, which the other config has not selected."""
+    for leaf in leaves(before) if before is not None else ():
+        if not leaf.is_default:
+            yield Change(leaf.path, leaf.value, ABSENT, _at(leaf.holder, leaf.name))
+    for leaf in leaves(after) if after is not None else ():
+        if not leaf.is_default:
+            yield Change(leaf.path, ABSENT, leaf.value, None, _at(leaf.holder, leaf.name))
+
+
+def _at(config: Node, name: str) -> Origin | None:
+    return config._origins.get(name)
+
+
+def in_training(config: ConfigT, length: TrainingLength = UNKNOWN) -> ConfigT:
+    """Returns a copy with steps as numbers, as far as the length of the training is known.
+
+    Of an experiment that is its own length, and `length` is not used.
+    """
+    twin: Any = config.replace()
+    if isinstance(config, ExperimentConfig):
+        sized, problems = config.trainer.sized_optimizer_config()
+        twin.trainer.__dict__["optimizer_config"] = (
+            sized if problems else config.sized_optimizer_config()
+        )
+    elif isinstance(config, OptimizationConfig):
+        twin, _ = config.sized(length)
+    return twin
+
+
+def optimization_of(config: Config) -> Any:
+    """Returns the optimization section of a config, or the config if it is that; None for none."""
+    if isinstance(config, ExperimentConfig):
+        return config.trainer.optimizer_config
+    return config if isinstance(config, OptimizationConfig) else None
+
+
+def _pairs(before: Config, after: Config) -> Iterator[tuple[str, list[Any], list[Place]]]:
+    """Yields the learning rates that both have: the path, both sections, and what each is in."""
+    sections = [optimization_of(config) for config in (before, after)]
+    if sections[0] is None or sections[1] is None:
+        return
+    found = [{p.learning_rate._path: (s, p) for p in places(s)} for s in sections if s is not None]
+    for path in [path for path in found[0] if path in found[1]]:
+        pair = [side[path] for side in found]
+        if all(place.learning_rate.type is not None for _, place in pair):
+            yield path, [section for section, _ in pair], [place for _, place in pair]
+
+
+def _computed(config: OptimizationConfig, place: Place) -> RateCurve | None:
+    """Returns the curve of a place's own rate; None where NumPy can't compute it as it stands."""
+    curve = curve_of(config, place)
+    return curve if curve is not None and curve.is_computable(config._train_steps) else None
+
+
+def _curves(before: Config, after: Config) -> Iterator[CurveChange]:
+    for path, sections, pair in _pairs(before, after):
+        curves = [_computed(s, p) for s, p in zip(sections, pair, strict=True)]
+        known_curves = [curve for curve in curves if curve is not None]
+        if len(known_curves) == 2:
+            steps = max(section._train_steps or 0 for section in sections)
+            yield _furthest(path, known_curves, steps)
+
+
+def _not_compared(before: Config, after: Config) -> Iterator[str]:
+    for path, sections, pair in _pairs(before, after):
+        if all(_computed(s, p) is not None for s, p in zip(sections, pair, strict=True)):
+            continue
+        why = "NumPy cannot compute one of the two curves"
+        if any(unknown_lengths(s) for s in sections):
+            why = "the length of the training is not known: give `train_steps`"
+        yield f"{path}: the rates are not compared; {why}"
+
+
+def _furthest(path: str, curves: list[RateCurve], train_steps: int) -> CurveChange:
+    """Compares two rates at all their bends, and at every step between or evenly many."""
+    import numpy as np
+
+    bends = {step for curve in curves for step in curve.steps(train_steps or None)}
+    last = max(bends)
+    steps = np.union1d([*bends], np.linspace(0, last, min(last + 1, _MOST)).astype(int))
+    at = _argmax(curves, steps)
+    if last >= _MOST:  # then every step around the largest difference
+        low, high = steps[max(at - 1, 0)], steps[min(at + 1, len(steps) - 1)]
+        steps = np.arange(low, high + 1)
+        at = _argmax(curves, steps)
+    step = int(steps[at])
+    before, after = (curve.values([step])[0] for curve in curves)
+    return CurveChange(path, last + 1, step, before, after)
+
+
+def _argmax(curves: list[RateCurve], steps: "np.ndarray") -> int:
+    import numpy as np
+
+    from optimization.schedules.compose import curve as rate_at
+
+    values = []
+    for each in curves:
+        rate = rate_at(each.learning_rate, each.warmup, steps)
+        values.append(each.factor * rate / (1 + each.decay * steps))
+    return int(np.argmax(np.abs(values[1] - values[0])))
+
+
+def _notes(before: Config, after: Config) -> Iterator[str]:
+    """Yields that the batch differs and the highest rate does not."""
+    if not (isinstance(before, ExperimentConfig) and isinstance(after, ExperimentConfig)):
+        return
+    batches = [_update_batch(config) for config in (before, after)]
+    if not all(batches) or batches[0] == batches[1]:
+        return
+    sections = [config.trainer.optimizer_config for config in (before, after)]
+    curves = [_computed(section, section) for section in sections]
+    peaks = [max(curve.values(curve.steps())) for curve in curves if curve is not None]
+    if len(peaks) == 2 and math.isclose(*peaks, rel_tol=1e-6):
+        yield (
+            f"the batch of an update goes from {batches[0]:,} to {batches[1]:,} examples, the "
+            f"highest learning rate stays {peaks[0]:.6g}; `lr_scaling` would scale it"
+        )
+
+
+def _update_batch(config: ExperimentConfig) -> int:
+    """Returns how many examples make one update; 0 where that is not known."""
+    section: Any = config.trainer.optimizer_config.optimizer.get()
+    accumulated = section.gradient_accumulation_steps if section is not None else 1
+    return config.task.train_data.global_batch_size * accumulated
