@@ -54,7 +54,7 @@ BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching"}
 JOINING = {
     *("comparing", "conflicts", "curve_checks", "experiment_config", "group_config"),
     *("optimization_config", "optimizer_config", "rate_curve"),
-    *("sweep_config", "sweep_space"),
+    *("json_schema", "sweep_config", "sweep_space"),
 }
 # The files outside of the packages for Keras that need it.
 OF_KERAS = {f"optimization.schedules.{name}" for name in ("exact", "keras_schedules", "scaled")}

@@ -4,13 +4,15 @@
 
 Run it after a type was added; a test says so if you forget. `configs/branches.pyi` has the types
 of every oneof, `optimizers.pyi` of Keras and of PyTorch the classes that are made of rules, which
-`torch/__init__.pyi` names too. README.md lists the optimizers; docs/torch.md has a table of them. `optimization/recipes` has copies
-of some files of configs/optimization, which ship in the package.
+`torch/__init__.pyi` names too. README.md lists the optimizers; docs/torch.md has a table of them.
+`schema.json` and `recipes`, copies of files of configs/optimization, ship in the package.
 """
 
 import itertools
 import pathlib
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -135,8 +137,11 @@ def _types(registry: Registry) -> dict[str, type]:
 
 
 def _shipped() -> dict[pathlib.Path, str]:
-    """Returns the recipes that ship in the package, as they are in configs/optimization."""
-    return {
+    """Returns the schema, and the recipes as they are in configs/optimization."""
+    # In a process of its own, which knows no types but this package's.
+    command = [sys.executable, "-m", "optimization", "schema"]
+    made = subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
+    return {_PACKAGE / "schema.json": made} | {
         _PACKAGE / "recipes" / f"{name}.yaml": (
             _ROOT / "configs" / "optimization" / f"{name}.yaml"
         ).read_text()

@@ -243,6 +243,8 @@ class Config(Node):
         from pydantic_core import core_schema
 
         def decode(value: Any) -> Config:
+            if value is None:  # of which the constructor makes a config of defaults
+                raise ValueError("expected a mapping, got null")
             return copy.deepcopy(value) if isinstance(value, cls) else cls(value)
 
         return core_schema.no_info_plain_validator_function(decode)
