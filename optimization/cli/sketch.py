@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from optimization.cli.catalog import Type
-from optimization.configs.base import Config
 from optimization.configs.documentation import unit_of
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError
@@ -22,20 +21,24 @@ _SHOWN: dict[str, Any] = {
     "boundaries": [250, 500, 750],
     "decay_rate": 0.1,
     "first_decay_steps": "20%",
+    "min_lr_rate": 0.1,
     "num_decay_steps": "30%",
     "num_warmup_steps": "10%",
     "stable_steps": "50%",
+    "timescale": 100,
     "values": [1.0, 0.6, 0.3, 0.1],
     "warmup_learning_rate": 0.01,
     "warmup_steps": "40%",
 }
+_IN_PLACE_OF_DEFAULTS = ("min_lr_rate", "num_warmup_steps", "timescale")
+_OF_TYPES = {"step_cosine_with_offset": {"boundaries": [100, 400, 700, 900]}}
 
 
 def sketch_of(kind: Type, width: int) -> str:
     """Returns the curve of a type over 1000 steps, with a line that says of what; "" for none."""
     if kind.section == "optimizer":
         return ""
-    section = _settings(kind.config_class)
+    section = _settings(kind)
     params: dict[str, Any] = {kind.section: {"type": kind.name, kind.name: section}}
     params.setdefault("learning_rate", {"type": "constant", "constant": {"learning_rate": 1.0}})
     try:
@@ -64,13 +67,13 @@ def chart(values: Sequence[float]) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def _settings(config_class: type[Config]) -> dict[str, Any]:
+def _settings(kind: Type) -> dict[str, Any]:
     """Returns values for the fields that need one."""
     settings = {}
-    for name, spec in declared_specs(config_class).items():
+    for name, spec in declared_specs(kind.config_class).items():
         if spec.default() is REQUIRED:
             steps = unit_of(spec.annotation) == "optimizer steps"
             settings[name] = _SHOWN.get(name, "25%" if steps else 1.0)
-        elif name == "num_warmup_steps":
+        elif name in _IN_PLACE_OF_DEFAULTS:
             settings[name] = _SHOWN[name]
-    return settings
+    return settings | _OF_TYPES.get(kind.name, {})

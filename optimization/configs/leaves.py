@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from optimization.configs.base import Config
-from optimization.configs.errors import DEFAULT, Origin, Problem
+from optimization.configs.errors import DEFAULT, PYTHON, Origin, Problem
 from optimization.configs.layers import layered
 from optimization.configs.tree import Node, configs_in
 
@@ -65,7 +65,8 @@ def histories(
         each value has been: its default first, the value that counts last.
     """
     config, problems = layered(base, [])
-    histories: dict[str, list[Written]] = {}
+    usual = {leaf.path: leaf.value for leaf in leaves(_untouched(base), unselected=True)}
+    histories = {path: [Written(value, DEFAULT)] for path, value in usual.items()}
     _look(config, histories)
     for layer in layers:
         config, found = layered(config, [layer])
@@ -74,14 +75,23 @@ def histories(
     return config, histories, problems
 
 
+def _untouched(base: Config) -> Config:
+    """Returns what a config of the class starts as, with sections of the same classes."""
+    fresh = type(base)()
+    for name, value in base._items():
+        if isinstance(value, Node) and type(value) is not type(fresh.__dict__[name]):
+            fresh.__dict__[name] = section = type(value)()
+            section._move(name)
+    return fresh
+
+
 def _look(config: Config, histories: dict[str, list[Written]]) -> None:
     """Adds what is new in `config` to the histories of its values."""
     for leaf in leaves(config, unselected=True):
         now = Written(leaf.value, leaf.origin)
-        if leaf.path not in histories:
-            usual = leaf.holder._spec_of(leaf.name).default()
-            histories[leaf.path] = [Written(usual, DEFAULT)]
-            if leaf.origin is DEFAULT:  # of a section that starts as its holder says
-                histories[leaf.path] = [now]
-        if histories[leaf.path][-1] != now:
-            histories[leaf.path].append(now)
+        default = Written(leaf.holder._spec_of(leaf.name).default(), DEFAULT)
+        chain = histories.setdefault(leaf.path, [default])
+        # What code makes of a section that its holder starts with is the default.
+        is_same = chain[-1] == now or (leaf.origin == PYTHON and chain[-1].value == now.value)
+        if not is_same:
+            chain.append(now)
