@@ -93,7 +93,7 @@ def _explained(layers: Layers) -> Iterator[Explained]:
         chain = list(layers.histories.get(leaf.path, [Written(leaf.value, leaf.origin)]))
         if leaf.value is not chain[-1].value and leaf.value != chain[-1].value:
             chain.append(Written(leaf.value, RESOLVED))
-        if used or len(chain) > 1:
+        if layers.is_known(leaf.path) and (used or len(chain) > 1):
             unused = "" if used else "not used: another type is selected"
             yield Explained(leaf, chain, field_doc(type(leaf.holder), leaf.name), unused)
 

@@ -55,12 +55,18 @@ class Layers(NamedTuple):
         resolved: The config with steps as numbers, as far as the length of the training is known.
         histories: All that each value has been, by its path.
         doubts: What is likely a mistake and yet works.
+        knows_task: Whether all of the task is there, since its class is known.
     """
 
     config: AnyConfig
     resolved: AnyConfig
     histories: dict[str, list[Written]]
     doubts: list[Problem]
+    knows_task: bool = True
+
+    def is_known(self, path: str) -> bool:
+        """Whether a value can be shown: it is no part of a task that is not known."""
+        return self.knows_task or path.partition(".")[0] != "task"
 
 
 def read_layers(
@@ -99,7 +105,12 @@ def read_layers(
         params = [layer for layer, _ in sorted_out]
         problems += [problem for _, found in sorted_out for problem in found]
     params += [layer for layer, _ in added]
-    return _made(base, params, problems, length, complete=experiment is not None or not is_whole)
+    is_open = is_whole and experiment is None
+    made = _made(base, params, problems, length, complete=not is_open)
+    left_out = [layer.origins["task"] for layer, _ in read if is_open and "task" in layer]
+    message = "is left out: --experiment NAME, with --import MODULE, says what it may hold"
+    doubts = [Problem("incomplete", "task", message, origin) for origin in left_out]
+    return made._replace(doubts=[*doubts, *made.doubts], knows_task=not is_open)
 
 
 def _made(
@@ -120,6 +131,11 @@ def _made(
         incomplete = [e for e in errors if e.code == "missing" and e not in problems]
         errors = [error for error in errors if error not in incomplete]
         doubts += [e._replace(code="incomplete", message=_left_open(e)) for e in incomplete]
+        hint = "; --experiment NAME says what a task may hold"
+        errors = [
+            e._replace(message="is not known" + hint) if e.path.startswith("task.") else e
+            for e in errors
+        ]
     if errors:
         raise ConfigError(errors)
     return Layers(config, resolved, found_values, of_the_layers(doubts))

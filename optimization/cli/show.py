@@ -41,7 +41,7 @@ def command(
     layers = read_layers(paths, overrides, load(modules, experiment), length)
     for doubt in layers.doubts:
         print(f"{doubt} (warning)", file=sys.stderr)
-    values = layers.resolved.as_dict()
+    values = {k: v for k, v in layers.resolved.as_dict().items() if layers.is_known(k)}
     if not defaults:
         values = _without(
             values, {leaf.path for leaf in leaves(layers.resolved) if leaf.is_default}
@@ -49,17 +49,22 @@ def command(
     if form == "json":
         print(json.dumps(values, indent=2))
         return
-    text = write_comments(yaml_file.dump(values), _comments(paths, layers))
+    text = write_comments(yaml_file.dump(values), _comments(paths, layers, next(iter(values), "")))
     print(text, end="")
 
 
-def _comments(paths: Iterable[str], layers: Layers) -> dict[str, Comment]:
-    """Returns the comments of all files; those of values that a later layer set are left out."""
+def _comments(paths: Iterable[str], layers: Layers, first: str) -> dict[str, Comment]:
+    """Returns the comments of all files; those of values that a later layer set are left out.
+
+    What stands above the task, where that is left out, is above the first key.
+    """
     last = {path: chain[-1].origin.source for path, chain in layers.histories.items()}
     found: dict[str, Comment] = {}
     for file in paths:
         with open(file, encoding="utf-8") as text:
             comments = read_comments(text.read())
+        if not layers.is_known("task") and "task" in comments:
+            comments.setdefault(first, comments.pop("task"))
         found |= {
             path: comment for path, comment in comments.items() if last.get(path, file) == file
         }

@@ -134,7 +134,13 @@ def test_the_file_of_an_experiment_says_how_long_is_trained(base, tmp_path, caps
     # A section beside an experiment is that of the experiment.
     momentum = found["trainer.optimizer_config.optimizer.sgd.momentum"]
     assert chain(momentum) == [(0.0, "default"), (0.8, "other.yaml:3")]
-    assert found["task.train_data.global_batch_size"]["value"] == 8
+    # What a task may hold is not known.
+    assert not any(path.startswith("task") for path in found)
+    assert main(["explain", "whole.yaml", "train_steps"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("whole.yaml:1: task: is left out: --experiment NAME")
+    assert main(["explain", "whole.yaml", "--params_override", "task.own=3"]) == 1
+    assert "task.own: is not known; --experiment NAME says" in capsys.readouterr().err
     assert main(["explain", "whole.yaml", "--train_steps", "3"]) == 2
     assert "--params_override=trainer.train_steps=..." in capsys.readouterr().err
 

@@ -80,3 +80,12 @@ def test_every_shipped_file_shows_itself_with_its_comments(path, tmp_path, capsy
     assert load_optimization_config(shown) == load_optimization_config(path)
     first = path.read_text().splitlines()[0]
     assert shown.read_text().startswith(first)
+
+
+def test_the_file_of_an_experiment_keeps_what_stands_above_its_task(tmp_path, capsys):
+    path = tmp_path / "whole.yaml"
+    path.write_text("# Digits.\ntask: {own: 3}\ntrainer: {train_steps: 7}  # few\n")
+    assert main(["show", str(path), "--no-defaults"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "# Digits.\ntrainer:  # few\n  train_steps: 7\n"
+    assert f"{path}:2: task: is left out" in err
