@@ -63,11 +63,12 @@ def _comments(paths: Iterable[str], layers: Layers, first: str) -> dict[str, Com
     for file in paths:
         with open(file, encoding="utf-8") as text:
             comments = read_comments(text.read())
-        if not layers.is_known("task") and "task" in comments:
-            comments.setdefault(first, comments.pop("task"))
         found |= {
             path: comment for path, comment in comments.items() if last.get(path, file) == file
         }
+    if not layers.is_known("task") and "task" in found:
+        below = found.get(first, Comment())
+        found[first] = Comment((*found["task"].above, *below.above), below.beside)
     return found
 
 
