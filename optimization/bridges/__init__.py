@@ -1,0 +1,1 @@
+"""Bridges to configurations of other libraries: from their words to ours, and back."""

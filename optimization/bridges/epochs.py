@@ -1,0 +1,55 @@
+"""Rates that change once an epoch, as timm's and Lightning's: as a table, or a smooth type."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from optimization.bridges.draft import Draft
+from optimization.configs.durations import TrainingLength
+from optimization.configs.optimization_config import OptimizationConfig
+
+_SPE = 100  # steps of an epoch, where curves are compared
+
+
+def put_table(draft: Draft, rates: Sequence[float], comment: str) -> None:
+    """Puts the rates of the epochs as the type `stepwise`, exact at each update."""
+    starts = [e for e in range(1, len(rates)) if rates[e] != rates[e - 1]]
+    draft.values.pop("warmup", None)
+    if not starts:
+        draft.put("learning_rate.type", "constant", comment)
+        draft.put("learning_rate.constant.learning_rate", float(rates[0]))
+        return
+    draft.put("learning_rate.type", "stepwise", comment)
+    place = "learning_rate.stepwise."
+    put_boundaries(draft, starts, "the first epoch of each rate")
+    draft.put(f"{place}values", [float(rates[0]), *(float(rates[e]) for e in starts)])
+
+
+def put_boundaries(draft: Draft, epochs: Sequence[float], comment: str, ahead: int = 1) -> None:
+    """Puts the epochs at whose first update, or `ahead` - 1 updates before, rates change."""
+    place = "learning_rate.stepwise."
+    draft.put(f"{place}boundaries", [f"{e:g} epochs" for e in epochs], comment)
+    # A boundary of ours is the last step with the rate before.
+    draft.put(f"{place}offset", -ahead, "the first step of an epoch has its rate already")
+
+
+def difference(draft: Draft, rate_at: Callable[[float], float], epochs: int) -> float:
+    """Returns by how much our curve differs at most, as a share of the highest rate.
+
+    `rate_at` is the rate of the source by epochs done, as its training has it at that moment.
+    """
+    from optimization.schedules.compose import curve
+
+    params: dict[str, Any] = {
+        name: draft.values[name] for name in ("learning_rate", "warmup") if name in draft.values
+    }
+    config, _ = OptimizationConfig(params).sized(TrainingLength(epochs * _SPE, _SPE))
+    steps = range(epochs * _SPE)
+    ours = curve(config.learning_rate.get(), config.warmup.get(), steps)
+    theirs = [rate_at(step / _SPE) for step in steps]
+    top = max(theirs)
+    return max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / top if top else 0.0
+
+
+def percent(share: float) -> str:
+    """Returns a share in words: two digits of its per cent."""
+    return f"{100 * share:.2g} % of the highest rate"

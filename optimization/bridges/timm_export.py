@@ -1,0 +1,172 @@
+"""The way back to timm: `args.yaml` of its train script, and what it can't say."""
+
+from typing import Any
+
+from optimization.bridges.draft import DIFFERS, LOST, NOTE, Finding
+from optimization.bridges.hf_export import tell_sections
+from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.types import Duration
+
+_OPTIMIZERS = {
+    **{"adamw": "adamw", "adamw_experimental": "adamw", "lion": "lion", "lamb": "lamb"},
+    **{"adam": "adam", "nadam": "nadam", "adamax": "adamax", "rmsprop": "rmsprop"},
+    **{"adadelta": "adadelta", "adagrad": "adagrad"},
+}
+
+
+class Export:
+    """Arguments of timm as they are made, and what there is to tell."""
+
+    def __init__(self, config: OptimizationConfig):
+        self.config = config
+        self.values: dict[str, Any] = {}
+        self.findings: list[Finding] = []
+
+    def tell(self, kind: str, path: str, value: Any, why: str, todo: str = "") -> None:
+        """Adds a finding about a value of our config."""
+        self.findings.append(Finding(kind, path, value, why, todo))
+
+
+def export(config: OptimizationConfig) -> tuple[dict[str, Any], list[Finding]]:
+    """Returns the arguments of timm's train script by name, and what they can't say."""
+    made = Export(config)
+    _optimizer(made)
+    _rate(made)
+    said = _sections(made)
+    tell_sections(made, "timm's arguments have no such thing", said)
+    return made.values, made.findings
+
+
+def _optimizer(made: Export) -> None:
+    kind = made.config.optimizer.type or ""
+    section: Any = made.config.optimizer.get()
+    place = f"optimizer.{kind}"
+    name = _OPTIMIZERS.get(kind)
+    if kind in ("sgd_torch", "sgd"):
+        name = "sgd" if section.nesterov else "momentum"
+    if name is None:
+        made.tell(LOST, "optimizer.type", kind, "`opt` has no such optimizer")
+        return
+    made.values["opt"] = name
+    if hasattr(section, "beta_1"):
+        made.values["opt_betas"] = [section.beta_1, section.beta_2]
+    if hasattr(section, "epsilon"):
+        made.values["opt_eps"] = section.epsilon
+    if hasattr(section, "momentum"):
+        made.values["momentum"] = section.momentum
+    decay = getattr(section, "weight_decay_rate", 0.0) or section.weight_decay or 0.0
+    made.values["weight_decay"] = decay
+    if kind == "rmsprop":
+        made.values["opt_kwargs"] = {"alpha": section.rho, "centered": section.centered}
+    if decay and kind not in ("adamw", "adamw_experimental", "lion", "lamb", "sgd_torch"):
+        made.tell(DIFFERS, f"{place}.weight_decay", decay, "timm adds it to the gradient")
+    if getattr(section, "epsilon_placement", "corrected") != "corrected":
+        why = "timm adds epsilon to the corrected root"
+        made.tell(DIFFERS, f"{place}.epsilon_placement", section.epsilon_placement, why)
+    if getattr(section, "epsilon_in_sqrt", False):
+        made.tell(DIFFERS, f"{place}.epsilon_in_sqrt", True, "timm adds epsilon to the root")
+    if kind == "sgd" and section.momentum:
+        why = "timm applies the rate after the momentum"
+        made.tell(DIFFERS, f"{place}.momentum", section.momentum, why)
+    for name in ("exclude_from_weight_decay", "include_in_weight_decay"):
+        if decay and getattr(section, name, None):
+            why = "timm spares what has fewer than two axes"
+            made.tell(DIFFERS, f"{place}.{name}", list(getattr(section, name)), why)
+    _clip(made, section, place)
+    made.values["grad_accum_steps"] = section.gradient_accumulation_steps
+
+
+def _clip(made: Export, section: Any, place: str) -> None:
+    norm = getattr(section, "gradient_clip_norm", 0.0) or section.global_clipnorm
+    clips = {"norm": norm, "value": section.clipvalue, "agc": section.adaptive_clip_factor}
+    for mode, value in clips.items():
+        if value:
+            made.values |= {"clip_grad": float(value), "clip_mode": mode}
+    if section.clipnorm:
+        made.tell(LOST, f"{place}.clipnorm", section.clipnorm, "timm clips no norm of a variable")
+
+
+def _rate(made: Export) -> None:
+    kind = made.config.learning_rate.type or ""
+    section: Any = made.config.learning_rate.get()
+    place = f"learning_rate.{kind}"
+    made.values["sched_on_updates"] = True
+    if kind == "constant":
+        made.values |= {"sched": "constant", "lr": section.learning_rate}
+    elif kind in ("cosine", "linear", "polynomial"):
+        made.values |= {"sched": "cosine" if kind == "cosine" else "poly"}
+        made.values["lr"] = section.initial_learning_rate
+        low = getattr(section, "end_learning_rate", None)
+        made.values["min_lr"] = (
+            section.alpha * section.initial_learning_rate if low is None else low
+        )
+        if kind != "cosine":
+            made.values["decay_rate"] = getattr(section, "power", 1.0)
+        made.values["epochs"] = _epochs(made, f"{place}.decay_steps", section.decay_steps)
+    elif kind == "exponential" and section.staircase:
+        made.values |= {"sched": "step", "lr": section.initial_learning_rate}
+        made.values["decay_rate"] = section.decay_rate
+        made.values["decay_epochs"] = _epochs(made, f"{place}.decay_steps", section.decay_steps)
+    else:
+        made.tell(LOST, "learning_rate.type", kind, "`sched` has no such schedule")
+        return
+    if getattr(section, "offset", 0):
+        made.tell(LOST, f"{place}.offset", section.offset, "schedules of timm start at step 0")
+    if getattr(section, "cycle", False):
+        made.tell(LOST, f"{place}.cycle", True, "write `lr_cycle_limit` by hand")
+    _warmup(made, kind)
+
+
+def _warmup(made: Export, rate: str) -> None:
+    warmup: Any = made.config.warmup.get()
+    if warmup is None:
+        made.values["warmup_epochs"] = 0
+        return
+    place = f"warmup.{made.config.warmup.type}"
+    if made.config.warmup.type != "linear":
+        made.tell(LOST, "warmup.type", made.config.warmup.type, "warmups of timm are lines")
+        return
+    made.values["warmup_epochs"] = _epochs(made, f"{place}.warmup_steps", warmup.warmup_steps)
+    made.values["warmup_lr"] = warmup.warmup_learning_rate
+    made.values["warmup_prefix"] = warmup.mode == "delay"
+    if warmup.mode != "delay" and rate not in ("constant", "exponential"):
+        why = "timm's warmup leads to the full rate, and then falls to the decay's"
+        made.tell(DIFFERS, f"{place}.mode", warmup.mode, why)
+
+
+def _epochs(made: Export, place: str, value: Any) -> float | int | None:
+    """Returns a number of epochs; tells of steps, which timm can't say."""
+    if isinstance(value, Duration) and "epoch" in value:
+        number = float(value.split()[0])
+        return int(number) if number.is_integer() else number
+    why = "lengths of timm are epochs"
+    made.tell(LOST, place, str(value), why, "write it as '300 epochs', or the number of epochs")
+    return None
+
+
+def _sections(made: Export) -> tuple[str, ...]:
+    """Says what timm has of the other sections; returns their names."""
+    said = []
+    config = made.config
+    if config.ema is not None:
+        said.append("ema")
+        made.values |= {"model_ema": True, "model_ema_decay": config.ema.average_decay}
+        if config.ema.dynamic_decay:
+            why = "timm's average has its decay from the start"
+            made.tell(DIFFERS, "ema.dynamic_decay", True, why)
+    if config.layer_decay is not None:
+        said.append("layer_decay")
+        made.values["layer_decay"] = config.layer_decay.rate
+        if config.layer_decay.min_multiplier:
+            made.values["layer_decay_min_scale"] = config.layer_decay.min_multiplier
+        why = "which layers there are timm's models say themselves"
+        made.tell(NOTE, "layer_decay.depth", config.layer_decay.depth, why)
+    if config.lr_scaling is not None:
+        said.append("lr_scaling")
+        rate = made.values.pop("lr", None)
+        made.values |= {"lr_base": rate, "lr_base_scale": config.lr_scaling.rule}
+        made.values["lr_base_size"] = config.lr_scaling.base_batch_size
+    groups = [g for g in config.param_groups if not (g.ndim == (0, 1) and g.weight_decay == 0)]
+    if config.param_groups and not groups:  # what timm does by itself
+        said.append("param_groups")
+    return tuple(said)

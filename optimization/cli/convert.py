@@ -1,0 +1,174 @@
+"""`optfactory convert`: from the configurations of other libraries to ours, and back."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optimization._version import __version__
+from optimization.bridges.bridges import BRIDGES, TARGETS
+from optimization.configs.errors import ConfigError, nearest_or_all
+
+
+def _known(names: dict[str, str], option: str):
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in names:
+            text = f"unknown library {value!r}{nearest_or_all(value, names)}"
+            raise typer.BadParameter(text, param_hint=option)
+        return value
+
+    return check
+
+
+def command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to convert.")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="|".join(BRIDGES),
+            callback=_known(BRIDGES, "--from"),
+            help="Whose file it is; guessed from its keys, and told, if left out.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="|".join(TARGETS),
+            callback=_known(TARGETS, "--to"),
+            help="Write for this library instead; without --from, FILE is a config of ours.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; else standard output.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if anything was not carried over as is.")
+    ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Write a curve that no type here has as a table of its values, epoch by epoch, "
+            "not as the nearest type.",
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="List the keys that are no matter, too.")
+    ] = False,
+) -> None:
+    """Convert a configuration of another library to ours, or ours to one of another library.
+
+    The result is a commented YAML file that says from where each value is. What can't be carried
+    over is listed, with what to do by hand. Exit code 1 if the optimizer or the learning rate
+    could not be carried over at all, or with --strict anything.
+    """
+    if target is not None and source is None:
+        _export(file, target, output, strict)
+        return
+    draft = _convert(file, source, exact)
+    if target is not None:
+        _chain(draft, file, target, output, strict)
+        return
+    from optimization.bridges.writing import written
+
+    title = f"Converted by optfactory {__version__} from {Path(file).name}"
+    _write(written(draft, f"{title} ({draft.title})."), output)
+    _tell(draft.findings)
+    _summary(draft, file, verbose)
+    missing = _missing(draft)
+    if missing or (strict and draft.incomplete):
+        raise typer.Exit(1)
+
+
+def _convert(file: str, source: str | None, exact: bool):
+    from optimization.bridges import bridges, files
+
+    mapping = files.read(file)
+    if source is None:
+        source = bridges.guess(mapping, file)
+        print(f"{file}: read as {source} ({BRIDGES[source]})", file=sys.stderr)
+    draft = bridges.convert(source, mapping, file, exact)
+    draft.title = BRIDGES[source]
+    return draft
+
+
+def _export(file: str, target: str, output: Path | None, strict: bool) -> None:
+    from optimization.cli.files import read
+
+    config, doubts = read(file)
+    for doubt in doubts:
+        print(f"{doubt} (warning)", file=sys.stderr)
+    _write_export(config, file, target, output, strict)
+
+
+def _chain(draft, file: str, target: str, output: Path | None, strict: bool) -> None:
+    from optimization.configs.optimization_config import OptimizationConfig, optimization_section
+
+    _tell(draft.findings)
+    try:
+        section, _ = optimization_section(draft.values, file)
+        config = OptimizationConfig(section)
+        config.validate()
+    except ConfigError as error:
+        raise ConfigError([p._replace(origin=None) for p in error.problems]) from None
+    _write_export(config, file, target, output, strict or False, draft.incomplete)
+
+
+def _write_export(config, file, target, output, strict, incomplete: bool = False) -> None:
+    from optimization.bridges import bridges
+    from optimization.bridges.draft import NOTE
+    from optimization.bridges.writing import written_json, written_plain
+
+    values, findings = bridges.export(target, config)
+    if target == "hf":
+        _write(written_json(values), output)
+    else:
+        title = f"Converted by optfactory {__version__} from {Path(file).name}."
+        _write(written_plain(values, title, findings), output)
+    _tell([finding._replace(path=f"{file}: {finding.path}") for finding in findings])
+    if strict and (incomplete or any(finding.kind != NOTE for finding in findings)):
+        raise typer.Exit(1)
+
+
+def _missing(draft) -> bool:
+    """Tells whether the optimizer or the learning rate has no type, and what that means."""
+    from optimization.configs.optimization_config import optimization_section
+
+    section, _ = optimization_section(draft.values)
+    missing = [n for n in draft.required if not section.get(n, {}).get("type")]
+    for name in missing:
+        print(f"{name}.type: could not be carried over; write one in the result", file=sys.stderr)
+    return bool(missing)
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        message = f"{output} cannot be written: {error.strerror or error}"
+        raise typer.BadParameter(message, param_hint="--output") from None
+
+
+def _tell(findings) -> None:
+    for finding in findings:
+        print(finding, file=sys.stderr)
+
+
+def _summary(draft, file: str, verbose: bool) -> None:
+    if verbose:
+        for group, keys in sorted(draft.no_matter.items()):
+            print(f"{file}: no matter, {group}: {', '.join(keys)}", file=sys.stderr)
+    told = sum(finding.kind != "note" for finding in draft.findings)
+    idle = sum(map(len, draft.no_matter.values()))
+    parts = [f"{len(draft.comments)} values carried over"]
+    parts.append(f"{told} listed above" if told else "nothing lost")
+    if idle:
+        hint = "" if verbose else " (--verbose lists them)"
+        parts.append(f"{idle} keys are no matter of the optimizer{hint}")
+    print(f"{file}: {', '.join(parts)}", file=sys.stderr)

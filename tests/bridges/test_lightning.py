@@ -1,0 +1,169 @@
+"""From Lightning: schedules and optimizers of torch, stepped as Lightning steps them."""
+
+import numpy as np
+import pytest
+
+from optimization.configs.errors import ConfigError
+from tests.bridges import common
+from tests.bridges.common import assert_same, convert, kinds, notes
+
+torch = pytest.importorskip("torch")
+
+EPOCHS, STEPS = 12, 5
+FILE = """\
+seed_everything: 42
+trainer:
+  max_epochs: {epochs}
+  accelerator: auto
+  gradient_clip_val: {clip}
+model:
+  class_path: my.Module
+optimizer:
+  class_path: torch.optim.{optimizer}
+  init_args: {arguments}
+lr_scheduler:
+  class_path: torch.optim.lr_scheduler.{scheduler}
+  init_args: {settings}
+"""
+SCHEDULERS = {
+    "StepLR": ("{step_size: 4, gamma: 0.5}", True),
+    "MultiStepLR": ("{milestones: [3, 7], gamma: 0.1}", True),
+    "ExponentialLR": ("{gamma: 0.9}", True),
+    "ConstantLR": ("{factor: 0.25, total_iters: 3}", True),
+    "LinearLR": ("{start_factor: 0.1, total_iters: 4}", True),
+    "PolynomialLR": ("{total_iters: 10, power: 2.0}", False),
+    "CosineAnnealingLR": ("{T_max: 12, eta_min: 0.01}", False),
+    "CosineAnnealingWarmRestarts": ("{T_0: 4, T_mult: 2, eta_min: 0.001}", False),
+}
+
+
+def text(
+    scheduler="StepLR", settings="{step_size: 4}", optimizer="SGD", arguments="{lr: 0.1}", clip=0.0
+):
+    return FILE.format(
+        epochs=EPOCHS,
+        clip=clip,
+        optimizer=optimizer,
+        arguments=arguments,
+        scheduler=scheduler,
+        settings=settings,
+    )
+
+
+def their_curve(scheduler, settings, epochs=EPOCHS):
+    """Returns the rate at each update, of a scheduler that is stepped once an epoch."""
+    from optimization.configs import yaml_file
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    optimizer.step()
+    made = getattr(torch.optim.lr_scheduler, scheduler)(optimizer, **yaml_file.read(settings)[0])
+    rates = []
+    for _ in range(epochs):
+        rates += [made.get_last_lr()[0]] * STEPS
+        made.step()
+    return rates
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_curve_is_torchs_stepped_once_an_epoch(scheduler, exact, tmp_path):
+    settings, is_staircase = SCHEDULERS[scheduler]
+    draft = convert(tmp_path, "lightning", text(scheduler, settings), exact)
+    steps = range(EPOCHS * STEPS)
+    ours = common.curve(draft, steps, train_steps=EPOCHS * STEPS, steps_per_epoch=STEPS)
+    theirs = np.array(their_curve(scheduler, settings))
+    if exact or is_staircase:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-15)
+        assert kinds(draft) == []
+        return
+    # The finding says by how much they differ; between updates of 100 in an epoch.
+    [finding] = draft.findings
+    told = float(finding.why.partition("at most ")[2].partition(" %")[0]) / 100
+    assert np.abs(ours - theirs).max() / 0.1 <= told * 1.05
+    assert told < 0.5
+    np.testing.assert_allclose(ours[::STEPS], theirs[::STEPS], rtol=1e-7, atol=1e-9)
+
+
+def test_a_cosine_that_goes_up_again_is_one_here_too(tmp_path):
+    settings = "{T_max: 5}"
+    draft = convert(tmp_path, "lightning", text("CosineAnnealingLR", settings))
+    assert draft.values["learning_rate"]["type"] == "hf_cosine_with_min_lr"
+    ours = common.curve(draft, range(0, 60, STEPS), train_steps=60, steps_per_epoch=STEPS)
+    theirs = their_curve("CosineAnnealingLR", settings)[::STEPS]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+OPTIMIZERS = {
+    "AdamW": "{lr: 0.01, weight_decay: 0.1, betas: [0.8, 0.99], amsgrad: true}",
+    "Adam": "{lr: 0.01, eps: 1e-6}",
+    "SGD": "{lr: 0.01, momentum: 0.9, nesterov: true, weight_decay: 0.01}",
+    "RMSprop": "{lr: 0.01, momentum: 0.9, centered: true}",
+    "Adagrad": "{lr: 0.01, initial_accumulator_value: 0.1}",
+    "Adadelta": "{lr: 1.0, rho: 0.8}",
+    "Adamax": "{lr: 0.01}",
+    "NAdam": "{lr: 0.01, momentum_decay: 0.01}",
+    "Adafactor": "{lr: 0.01, weight_decay: 0.1, d: 1.1}",
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_twenty_updates_are_those_of_torchs_class(name, tmp_path):
+    from optimization.configs import yaml_file
+
+    arguments = OPTIMIZERS[name]
+    draft = convert(tmp_path, "lightning", text(optimizer=name, arguments=arguments, clip=0.5))
+    weights, gradients = common.problem()
+    values = yaml_file.read(arguments)[0]
+    params = common.named_parameters(weights)
+    optimizer = getattr(torch.optim, name)(params.values(), **values)
+    rates = [values["lr"] * 0.1 ** (step // 20) for step in range(20)]
+    theirs = common.train(
+        optimizer, params, gradients, rates, lambda p: torch.nn.utils.clip_grad_norm_(p, 0.5)
+    )
+    ours = common.our_weights(draft, weights, gradients, train_steps=60, steps_per_epoch=STEPS)
+    assert_same(ours, theirs, 5e-6)
+    assert kinds(draft) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "listed"),
+    [
+        (
+            {"optimizer": "Adam", "arguments": "{lr: 0.1, weight_decay: 0.1}"},
+            ["optimizer.init_args.weight_decay"],
+        ),
+        ({"optimizer": "RAdam"}, ["optimizer.class_path"]),
+        ({"scheduler": "OneCycleLR", "settings": "{max_lr: 1.0}"}, ["lr_scheduler.class_path"]),
+        ({"arguments": "{lr: 0.1, dampening: 0.5}"}, ["optimizer.init_args.dampening"]),
+        ({"arguments": "{lr: 0.1, maximize: true}"}, ["optimizer.init_args.maximize"]),
+        ({"settings": "{step_size: 3, gama: 0.5}"}, ["lr_scheduler.init_args.gama"]),
+    ],
+)
+def test_what_cannot_be_carried_over_is_listed(change, listed, tmp_path):
+    assert kinds(convert(tmp_path, "lightning", text(**change))) == listed
+
+
+def test_a_plateau_follows_what_is_monitored(tmp_path):
+    source = text().replace(
+        "torch.optim.lr_scheduler.StepLR", "lightning.pytorch.cli.ReduceLROnPlateau"
+    )
+    source = source.replace("{step_size: 4}", "{monitor: val_loss, factor: 0.5, patience: 3}")
+    draft = convert(tmp_path, "lightning", source)
+    rate = common.config_of(draft).learning_rate.hf_reduce_lr_on_plateau
+    assert (rate.metric, rate.factor, rate.patience) == ("loss", 0.5, 3)
+
+
+def test_accumulation_value_clips_and_steps(tmp_path):
+    source = text(clip=0.5).replace(
+        "  accelerator: auto\n",
+        "  accumulate_grad_batches: 4\n  gradient_clip_algorithm: value\n  max_steps: 500\n",
+    )
+    draft = convert(tmp_path, "lightning", source)
+    section = draft.values["optimizer"]["sgd_torch"]
+    assert (section["clipvalue"], section["gradient_accumulation_steps"]) == (0.5, 4)
+    assert notes(draft) == ["trainer.accumulate_grad_batches", "trainer.max_steps"]
+
+
+def test_a_wrong_value_is_told_with_its_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"source.yaml:13: lr_scheduler.init_args.step_size"):
+        convert(tmp_path, "lightning", text(settings="{step_size: often}"))
