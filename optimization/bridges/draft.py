@@ -222,6 +222,13 @@ class Draft:
         if comment:
             self.comments[path] = comment
 
+    def drop(self, name: str) -> None:
+        """Takes a section back, with its comments."""
+        self.values.pop(name, None)
+        gone = [path for path in self.comments if path.partition(".")[0] == name]
+        for path in gone:
+            del self.comments[path]
+
     def tell(self, kind: str, source: Source, key: str, why: str, todo: str = "") -> None:
         """Adds a finding about a key of a source."""
         value = source.take(key).value

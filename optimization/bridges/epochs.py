@@ -7,13 +7,14 @@ from optimization.bridges.draft import Draft
 from optimization.configs.durations import TrainingLength
 from optimization.configs.optimization_config import OptimizationConfig
 
+FAR = 0.1
+"""From this share of the highest rate on, a smooth curve is no stand-in for one by epochs."""
 _SPE = 100  # steps of an epoch, where curves are compared
 
 
 def put_table(draft: Draft, rates: Sequence[float], comment: str) -> None:
     """Puts the rates of the epochs as the type `stepwise`, exact at each update."""
     starts = [e for e in range(1, len(rates)) if rates[e] != rates[e - 1]]
-    draft.values.pop("warmup", None)
     if not starts:
         draft.put("learning_rate.type", "constant", comment)
         draft.put("learning_rate.constant.learning_rate", float(rates[0]))
@@ -32,10 +33,13 @@ def put_boundaries(draft: Draft, epochs: Sequence[float], comment: str, ahead: i
     draft.put(f"{place}offset", -ahead, "the first step of an epoch has its rate already")
 
 
-def difference(draft: Draft, rate_at: Callable[[float], float], epochs: int) -> float:
-    """Returns by how much our curve differs at most, as a share of the highest rate.
+def difference(
+    draft: Draft, rate_at: Callable[[float], float], epochs: int, warmup: float = 0
+) -> tuple[float, float]:
+    """Returns by how much our curve differs at most, as shares of the highest rate.
 
-    `rate_at` is the rate of the source by epochs done, as its training has it at that moment.
+    The first is that after the warmup, which takes `warmup` epochs, the other that in it. `rate_at`
+    is the rate of the source by epochs done, as its training has it at that moment.
     """
     from optimization.schedules.compose import curve
 
@@ -46,10 +50,19 @@ def difference(draft: Draft, rate_at: Callable[[float], float], epochs: int) -> 
     steps = range(epochs * _SPE)
     ours = curve(config.learning_rate.get(), config.warmup.get(), steps)
     theirs = [rate_at(step / _SPE) for step in steps]
-    top = max(theirs)
-    return max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / top if top else 0.0
+    off = [abs(a - b) / max(theirs) for a, b in zip(ours, theirs, strict=True)]
+    start = round(warmup * _SPE)
+    return max(off[start:], default=0.0), max(off[:start], default=0.0)
 
 
-def percent(share: float) -> str:
-    """Returns a share in words: two digits of its per cent."""
-    return f"{100 * share:.2g} % of the highest rate"
+def percent(late: float, early: float = 0.0) -> str:
+    """Returns two shares in words: two digits of their per cents.
+
+    >>> percent(0.0123, 0.2)
+    'by at most 1.2 % of the highest rate, and 20 % in the warmup'
+    """
+    text = f"by at most {100 * late:.2g} % of the highest rate"
+    return f"{text}, and {100 * early:.2g} % in the warmup" if early > _NONE else text
+
+
+_NONE = 1e-9

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optimization.bridges.draft import DIFFERS, LOST, NOTE, Draft, Source, Taken
-from optimization.bridges.epochs import difference, percent, put_boundaries, put_table
+from optimization.bridges.epochs import FAR, difference, percent, put_boundaries, put_table
 from optimization.bridges.torch_classes import DEFAULTS as TORCH
 from optimization.bridges.torch_classes import NO_MATTER as OF_TORCH
 from optimization.bridges.torch_classes import put_clip, put_optimizer
@@ -237,14 +237,14 @@ def _smooth_or_table(
     put: Callable[[], None],
     exact: bool,
 ) -> None:
-    if exact:
+    put()
+    share, _ = difference(draft, lambda epoch: theirs(math.floor(epoch + 1e-9)), epochs)
+    if exact or share > FAR:
+        draft.drop("learning_rate")
         rates = [theirs(epoch) for epoch in range(epochs)]
         put_table(draft, rates, "lr_scheduler: its rate in each epoch")
-        return
-    put()
-    share = difference(draft, lambda epoch: theirs(math.floor(epoch + 1e-9)), epochs)
-    if share > 1e-9:
-        why = "Lightning changes the rate once an epoch, here each update does; by at most "
+    elif share > 1e-9:
+        why = "Lightning changes the rate once an epoch, here each update does; "
         todo = "or convert with --exact; nothing, where the module sets `interval: step`"
         draft.tell(DIFFERS, source, key, why + percent(share), todo)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from optimization.bridges import timm_keys, timm_optimizers
 from optimization.bridges.draft import DIFFERS, LOST, NOTE, Draft, Source, Taken
-from optimization.bridges.epochs import difference, percent, put_boundaries, put_table
+from optimization.bridges.epochs import FAR, difference, percent, put_boundaries, put_table
 from optimization.bridges.timm_export import export as export
 from optimization.bridges.timm_rates import rate_function
 from optimization.configs.errors import did_you_mean
@@ -88,29 +88,34 @@ def _schedule(draft: Draft, source: Source, base: Taken, exact: bool) -> None:
     if put is not None and not (exact and not on_updates) and put(draft, source, base, on_updates):
         if kind != "none":
             _warmup(draft, source)
-        _tell_difference(draft, source, theirs, on_updates)
-        return
+        if _is_near(draft, source, theirs, on_updates):
+            return
     if on_updates:
         why = "no type here has this formula, and it changes at each update"
         draft.tell(LOST, source, "sched", why, "choose a `learning_rate.type` near it")
         return
+    for name in ("learning_rate", "warmup"):
+        draft.drop(name)
     rates = [theirs.rate(epoch) for epoch in range(theirs.epochs)]
     put_table(draft, rates, f"sched {kind}: its rate in each epoch")
 
 
-def _tell_difference(draft: Draft, source: Source, theirs: Any, on_updates: bool) -> None:
+def _is_near(draft: Draft, source: Source, theirs: Any, on_updates: bool) -> bool:
+    """Says whether our curve may stand, and tells by how much it differs."""
+
     def rate_at(epochs: float) -> float:
         return theirs.rate(epochs if on_updates else math.floor(epochs + 1e-9))
 
-    share = difference(draft, rate_at, theirs.epochs)
-    if share < 1e-9:
-        return
-    if on_updates:
-        why = f"its warmup leads to the full rate; by at most {percent(share)}"
-        draft.tell(DIFFERS, source, "sched", why)
-    else:
-        why = "timm changes the rate once an epoch, here each update does; by at most "
-        draft.tell(DIFFERS, source, "sched", why + percent(share), "or convert with --exact")
+    warmup = float(source.number("warmup_epochs").value)
+    late, early = difference(draft, rate_at, theirs.epochs, warmup)
+    if late > FAR and not on_updates:
+        return False
+    if max(late, early) > 1e-9:
+        why = "timm changes the rate once an epoch, here each update does"
+        why = "its warmup leads to the full rate" if on_updates else why
+        todo = "" if on_updates else "or convert with --exact"
+        draft.tell(DIFFERS, source, "sched", f"{why}; {percent(late, early)}", todo)
+    return True
 
 
 def _cosine(draft: Draft, source: Source, base: Taken, on_updates: bool) -> bool:

@@ -169,6 +169,7 @@ def _summary(draft, file: str, verbose: bool) -> None:
     parts = [f"{len(draft.comments)} values carried over"]
     parts.append(f"{told} listed above" if told else "nothing lost")
     if idle:
-        hint = "" if verbose else " (--verbose lists them)"
-        parts.append(f"{idle} keys are no matter of the optimizer{hint}")
+        hint = "" if verbose else " (see --verbose)"
+        keys = "key is" if idle == 1 else "keys are"
+        parts.append(f"{idle} {keys} no matter of the optimizer{hint}")
     print(f"{file}: {', '.join(parts)}", file=sys.stderr)

@@ -1,8 +1,10 @@
 """What the tests of this folder share: a conversion, and training by what was converted."""
 
+import warnings
+
 import numpy as np
 
-from optimization import OptimizationConfig
+from optimization import ConfigWarning, OptimizationConfig
 from optimization.bridges import bridges, files
 from optimization.bridges.draft import DIFFERS, LOST, NOTE, UNKNOWN
 from optimization.bridges.writing import written
@@ -60,9 +62,10 @@ def around(*boundaries, end, beyond=True):
 
 
 def curve(draft, steps, **lengths):
-    """Returns our rate at steps."""
+    """Returns our rate at steps; what is doubtful about a source is its own matter."""
     from optimization import OptimizerFactory
 
+    warnings.simplefilter("ignore", ConfigWarning)
     return OptimizerFactory(config_of(draft), **lengths).learning_rate_curve(steps)
 
 
@@ -111,6 +114,7 @@ def our_weights(draft, weights, gradients, drop=("gradient_accumulation_steps",)
     kind = section["optimizer"]["type"]
     own = {k: v for k, v in section["optimizer"].get(kind, {}).items() if k not in drop}
     section = {**section, "optimizer": {"type": kind, kind: own}}
+    warnings.simplefilter("ignore", ConfigWarning)  # of this test alone, as pytest has it
     factory = OptimizerFactory(OptimizationConfig(section), **lengths)
     params = named_parameters(weights)
     optimizer = factory.build_optimizer(params.items())

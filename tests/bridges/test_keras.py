@@ -35,7 +35,7 @@ def serialized(optimizer):
 def test_the_curve_is_that_of_keras_schedule(name, tmp_path):
     schedule, boundary = SCHEDULES[name]
     draft = convert(tmp_path, "keras", serialized(keras.optimizers.SGD(schedule)), ending="json")
-    steps = [s for s in common.around(boundary, end=90)]
+    steps = common.around(boundary, end=90)
     theirs = [float(schedule(step)) for step in steps]
     np.testing.assert_allclose(common.curve(draft, steps), theirs, rtol=1e-5, atol=1e-8)
     assert kinds(draft) == []

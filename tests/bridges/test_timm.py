@@ -1,0 +1,368 @@
+"""From timm: by its own schedulers and optimizers, where it is installed, and by their figures."""
+
+import importlib
+import importlib.util
+import pathlib
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from optimization.bridges import timm, timm_export
+from optimization.bridges.draft import Source
+from optimization.bridges.epochs import FAR
+from optimization.bridges.timm_rates import rate_function
+from optimization.configs import yaml_file
+from tests.bridges import common
+from tests.bridges.common import assert_same, convert, kinds, notes
+
+EPOCHS, STEPS = 12, 5
+RESNET = """\
+model: resnet50
+data_dir: /data
+batch_size: 256
+opt: sgd
+opt_eps: null
+opt_betas: null
+momentum: 0.9
+weight_decay: 2.0e-05
+lr: 0.5
+sched: cosine
+sched_on_updates: false
+epochs: 12
+warmup_epochs: 3
+warmup_lr: 0.001
+min_lr: 0.01
+cooldown_epochs: 0
+decay_rate: 0.1
+smoothing: 0.1
+amp: true
+seed: 42
+"""
+VIT = """\
+model: vit_base_patch16_224
+opt: adamw
+opt_betas: [0.9, 0.95]
+weight_decay: 0.05
+clip_grad: 1.0
+clip_mode: norm
+lr_base: 0.001
+lr_base_size: 512
+sched: cosine
+sched_on_updates: true
+epochs: 12
+warmup_epochs: 2
+warmup_prefix: true
+warmup_lr: 0.0
+layer_decay: 0.75
+model_ema: true
+model_ema_decay: 0.9998
+"""
+SCHEDULES = {
+    "cosine": "sched: cosine",
+    "prefix": "sched: cosine\nwarmup_prefix: true\ncooldown_epochs: 1",
+    "cycles": "sched: cosine\nepochs: 4\nlr_cycle_limit: 3\nlr_cycle_decay: 0.5",
+    "growing": "sched: cosine\nepochs: 4\nlr_cycle_limit: 2\nlr_cycle_mul: 2.0\nmin_lr: 0.0",
+    "k_decay": "sched: cosine\nlr_k_decay: 1.5",
+    "step": "sched: step\ndecay_epochs: 5",
+    "multistep": "sched: multistep\ndecay_milestones: [5, 9]",
+    "poly": "sched: poly\ndecay_rate: 2.0",
+    "tanh": "sched: tanh",
+    "constant": "sched: constant",
+}
+
+
+def source_of(name):
+    """Returns the text of a schedule over the ResNet's arguments."""
+    values = yaml_file.read(RESNET)[0]
+    return yaml_file.dump({**values, **yaml_file.read(SCHEDULES[name])[0]})
+
+
+@pytest.fixture
+def theirs(monkeypatch):
+    """Returns timm's `scheduler` and `optim`, imported without its models, which need more."""
+    spec = importlib.util.find_spec("timm")
+    if spec is None:
+        pytest.skip("timm is not installed")
+    pytest.importorskip("torch")
+    stub = types.ModuleType("timm")
+    stub.__path__ = [str(pathlib.Path(spec.origin).parent)]
+    models = types.ModuleType("timm.models")
+    models.group_parameters = None  # what layer decay alone takes
+    for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "timm", stub)
+    monkeypatch.setitem(sys.modules, "timm.models", models)
+    before = set(sys.modules)
+    yield importlib.import_module("timm.scheduler"), importlib.import_module("timm.optim")
+    for name in set(sys.modules) - before:
+        if name.startswith("timm."):
+            del sys.modules[name]
+
+
+def their_curve(scheduler, text, steps):
+    """Returns the rate at each update, as the train script steps timm's scheduler."""
+    import torch
+
+    values = {**timm.DEFAULTS, **yaml_file.read(text)[0]}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=values["lr"])
+    arguments = types.SimpleNamespace(**values)
+    made, epochs = scheduler.create_scheduler_v2(
+        optimizer, **scheduler.scheduler_kwargs(arguments), updates_per_epoch=STEPS
+    )
+    rates = []
+    for epoch in range(epochs):
+        made.step(epoch)
+        for update in range(STEPS):
+            made.step_update(epoch * STEPS + update)
+            rates.append(optimizer.param_groups[0]["lr"])
+    return np.array(rates[: steps or None]), epochs
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_an_exact_curve_is_timms_at_every_update(name, theirs, tmp_path):
+    text = source_of(name)
+    rates, epochs = their_curve(theirs[0], text, None)
+    draft = convert(tmp_path, "timm", text, exact=True)
+    ours = common.curve(draft, range(len(rates)), train_steps=len(rates), steps_per_epoch=STEPS)
+    np.testing.assert_allclose(ours, rates, rtol=1e-12, atol=1e-15)
+    assert kinds(draft) == []
+    assert (
+        rate_function(Source(yaml_file.read(text)[0], defaults=timm.DEFAULTS), 0.5).epochs == epochs
+    )
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("on_updates", [False, True])
+def test_the_nearest_type_is_as_near_as_the_finding_says(name, on_updates, theirs, tmp_path):
+    text = source_of(name)
+    if on_updates:
+        text = text.replace("sched_on_updates: false", "sched_on_updates: true")
+    draft = convert(tmp_path, "timm", text)
+    if "learning_rate" not in draft.values:
+        assert on_updates
+        assert name in ("tanh", "k_decay", "cycles")
+        assert kinds(draft) == ["sched"]
+        return
+    rates, _ = their_curve(theirs[0], text, None)
+    ours = common.curve(draft, range(len(rates)), train_steps=len(rates), steps_per_epoch=STEPS)
+    off = np.abs(ours - rates).max() / rates.max()
+    told = [f for f in draft.findings if f.path == "sched"]
+    if not told:
+        assert off < 1e-9
+        return
+    late, _, early = told[0].why.partition("at most ")[2].partition(", and ")
+    said = [float(part.partition(" %")[0]) / 100 for part in (late, early) if part]
+    assert off <= max(said) * 1.06  # two digits are told
+    assert on_updates or said[0] <= FAR
+
+
+def test_formulas_are_those_of_the_figures():
+    """The rates of timm 1.0.31's schedulers at some epochs: see their names."""
+    for name, (times, figures) in FIGURES.items():
+        text = yaml_file.read(source_of(name))[0]
+        rate = rate_function(Source(text, defaults=timm.DEFAULTS), 0.5).rate
+        assert [rate(t) for t in times] == pytest.approx(figures, rel=1e-9), name
+
+
+FIGURES = {
+    "cosine": (
+        [0, 2, 3, 4, 5, 8, 11],
+        [0.001, 0.333666666667, 0.428241161391, 0.3775, 0.31841066605, 0.1325, 0.0183481725592],
+    ),
+    "prefix": (
+        [0, 2, 3, 4, 5, 8, 11],
+        [0.001, 0.333666666667, 0.5, 0.491651827441, 0.467176223927, 0.31841066605, 0.1325],
+    ),
+    "cycles": (
+        [0, 2, 3, 4, 5, 8, 11],
+        [0.001, 0.333666666667, 0.0817588386093, 0.25, 0.214852813742, 0.125, 0.0268413600818],
+    ),
+    "growing": (
+        [0, 2, 3, 4, 5, 8, 11],
+        [0.001, 0.333666666667, 0.0732233047034, 0.25, 0.240484941564, 0.125, 0.00951505843609],
+    ),
+    "k_decay": (
+        [0, 2, 3, 4, 5, 8, 11],
+        [
+            0.001,
+            0.333666666667,
+            0.481350485465,
+            0.456568765994,
+            0.417622613677,
+            0.220989018618,
+            0.0278792651022,
+        ],
+    ),
+    "step": ([0, 2, 3, 4, 5, 8, 11], [0.001, 0.333666666667, 0.5, 0.5, 0.05, 0.05, 0.005]),
+    "multistep": ([0, 2, 3, 4, 5, 8, 11], [0.001, 0.333666666667, 0.5, 0.05, 0.05, 0.005, 0.005]),
+    "poly": (
+        [0, 2, 3, 4, 5, 8, 11],
+        [
+            0.001,
+            0.333666666667,
+            0.285625,
+            0.227777777778,
+            0.176736111111,
+            0.0644444444444,
+            0.0134027777778,
+        ],
+    ),
+    "tanh": (
+        [0, 2, 3, 4, 5, 8, 11],
+        [
+            0.001,
+            0.333626357772,
+            0.499939536658,
+            0.499680046985,
+            0.498310748862,
+            0.333770620695,
+            0.01634732649,
+        ],
+    ),
+    "constant": ([0, 2, 3, 4, 5, 8, 11], [0.001, 0.333666666667, 0.5, 0.5, 0.5, 0.5, 0.5]),
+}
+
+
+UPDATES = {
+    "sgd": {"weight_decay": 0.01},
+    "momentum": {"weight_decay": 0.01},
+    "adamw": {"weight_decay": 0.05, "opt_eps": 1e-6, "clip_grad": 1.0},
+    "adam": {"weight_decay": 0.0},
+    "nadam": {"weight_decay": 0.0, "opt_betas": [0.9, 0.99]},
+    "adamax": {"weight_decay": 0.0},
+    "rmsprop": {"weight_decay": 0.0},
+    "adadelta": {"weight_decay": 0.0},
+    "adagrad": {"weight_decay": 0.0},
+    "lion": {"weight_decay": 0.1},
+    "lamb": {"weight_decay": 0.02},
+    "adafactor": {"weight_decay": 0.01},
+}
+
+
+@pytest.mark.parametrize("opt", UPDATES)
+def test_twenty_updates_are_those_of_timms_optimizer(opt, theirs, tmp_path):
+    import torch
+
+    values = {"opt": opt, "lr": 0.01, "sched": "step", "decay_epochs": 2, "warmup_epochs": 0}
+    values |= UPDATES[opt]
+    draft = convert(tmp_path, "timm", yaml_file.dump({**values, "epochs": 6}))
+    weights, gradients = common.problem()
+    arguments = types.SimpleNamespace(**{**timm.DEFAULTS, **values})
+    kwargs = theirs[1].optimizer_kwargs(arguments)
+    decay = kwargs.pop("weight_decay")
+    params = common.named_parameters(weights)
+    model = torch.nn.Module()
+    for name, parameter in params.items():
+        model.register_parameter(name.replace(".", "_"), parameter)
+    optimizer = theirs[1].create_optimizer_v2(model, weight_decay=decay, **kwargs)
+    rates = [0.01 * 0.1 ** (step // 10) for step in range(20)]
+
+    def clip(parameters):
+        if "clip_grad" in values:
+            torch.nn.utils.clip_grad_norm_(parameters, values["clip_grad"])
+
+    expected = common.train(optimizer, params, gradients, rates, clip)
+    ours = common.our_weights(draft, weights, gradients, train_steps=30, steps_per_epoch=STEPS)
+    assert_same(ours, expected, 3e-6)
+    assert kinds(draft) == []
+
+
+def test_over_many_epochs_the_type_is_kept_and_the_difference_is_told(tmp_path):
+    draft = convert(tmp_path, "timm", RESNET.replace("epochs: 12", "epochs: 300"))
+    rate = common.config_of(draft).learning_rate
+    assert (rate.type, rate.cosine.decay_steps) == ("cosine", "300 epochs")
+    [finding] = [finding for finding in draft.findings if finding.kind == "differs"]
+    # Of 300 epochs one is at most pi / 600 of the rate, of 3 of the warmup a third.
+    assert finding.why.endswith("by at most 0.51 % of the highest rate, and 33 % in the warmup")
+    exact = convert(tmp_path, "timm", RESNET.replace("epochs: 12", "epochs: 300"), exact=True)
+    assert len(exact.values["learning_rate"]["stepwise"]["values"]) == 300
+    assert kinds(exact) == []
+
+
+def test_a_vit_with_all_that_belongs_to_it(tmp_path):
+    draft = convert(tmp_path, "timm", VIT)
+    config = common.config_of(draft)
+    assert config.layer_decay.rate == 0.75
+    assert config.ema.average_decay == 0.9998
+    assert config.ema.dynamic_decay is False
+    # timm: `sqrt` for names with "ada" in them, of which adamw is one.
+    assert config.lr_scaling.rule == "sqrt"
+    assert config.lr_scaling.base_batch_size == 512
+    assert config.param_groups[0].ndim == (0, 1)
+    assert config.optimizer.adamw.gradient_clip_norm == 1.0
+    assert kinds(draft) == []
+    assert notes(draft) == ["weight_decay", "lr_base", "layer_decay"]
+    known = VIT + "world_size: 8\nbatch_size: 64\n"
+    draft = convert(tmp_path, "timm", known)
+    rate = draft.values["learning_rate"]["cosine"]["initial_learning_rate"]
+    assert rate == pytest.approx(0.001)  # 8 * 64 / 512
+
+
+@pytest.mark.parametrize(
+    ("change", "listed"),
+    [
+        ("opt: adan", ["opt"]),
+        ("opt: lookahead_adamw", ["opt"]),
+        ("opt: rmsproptf", ["opt", "weight_decay"]),
+        ("opt: adam", ["weight_decay"]),
+        ("lr_noise: [0.4, 0.9]", ["lr_noise"]),
+        ("clip_grad: 0.1\nclip_mode: agc", ["clip_mode"]),
+        ("model_ema: true\nmodel_ema_warmup: true", ["model_ema_warmup"]),
+        ("sched: plateau", ["warmup_epochs"]),
+        ("wieght_decay: 0.1", ["wieght_decay"]),
+        ("layer_decay: 0.7\nlayer_decay_no_opt_scale: 0.1", ["layer_decay_no_opt_scale"]),
+    ],
+)
+def test_what_cannot_be_carried_over_is_listed(change, listed, tmp_path):
+    values = {**yaml_file.read(RESNET)[0], "sched": "constant", "warmup_epochs": 0}
+    values |= yaml_file.read(change)[0]
+    if "plateau" in change:
+        values["warmup_epochs"] = 5
+    draft = convert(tmp_path, "timm", yaml_file.dump(values))
+    assert kinds(draft) == listed
+    if "plateau" in change:
+        rate = common.config_of(draft).learning_rate.hf_reduce_lr_on_plateau
+        assert (rate.mode, rate.metric, rate.patience) == ("max", "top1", 10)
+
+
+def test_there_and_back(tmp_path):
+    text = VIT + "world_size: 8\nbatch_size: 64\n"
+    values, findings = timm_export.export(common.config_of(convert(tmp_path, "timm", text)))
+    assert [f.path for f in findings if f.kind != "note"] == []
+    wanted = yaml_file.read(text)[0]
+    for name in (
+        "opt",
+        "opt_betas",
+        "weight_decay",
+        "clip_grad",
+        "sched",
+        "epochs",
+        "warmup_epochs",
+        "warmup_prefix",
+        "layer_decay",
+        "model_ema_decay",
+    ):
+        assert values[name] == wanted[name], name
+    assert values["lr"] == pytest.approx(0.001)
+
+
+def test_what_timm_cannot_say_is_listed():
+    config = common.OptimizationConfig(
+        {
+            "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9, "clipnorm": 1.0}},
+            "learning_rate": {
+                "type": "cosine",
+                "cosine": {"initial_learning_rate": 0.1, "decay_steps": 90},
+            },
+            "warmup": {"type": "cosine", "cosine": {"warmup_steps": "2 epochs"}},
+        }
+    )
+    _, findings = timm_export.export(config)
+    assert {finding.path for finding in findings} == {
+        "optimizer.sgd.momentum",
+        "optimizer.sgd.clipnorm",
+        "learning_rate.cosine.decay_steps",
+        "warmup.type",
+    }
