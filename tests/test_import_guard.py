@@ -49,6 +49,7 @@ BELOW = {
     "schedules": {"configs", "extras", "schedules"},
     "rules": {"configs", "extras", "matching", "rules", "schedules"},
 }
+BELOW["bridges"] = {*BELOW["rules"], "bridges"}
 BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching"}
 # The files of `configs` that join sections of other packages; the rest is machinery.
 JOINING = {

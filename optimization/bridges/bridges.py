@@ -48,6 +48,20 @@ def guess(mapping: Mapping[str, Any], file: str) -> str:
     raise ConfigError([Problem("value", "", message, Origin(file))])
 
 
+def check(name: str, mapping: Mapping[str, Any], file: str) -> None:
+    """Refuses a file that looks like one of another library, and not like one of `name`.
+
+    Raises:
+        ConfigError: Naming the library that it looks like.
+    """
+    if bridge(name).reads(mapping):
+        return
+    others = [other for other in BRIDGES if bridge(other).reads(mapping)]
+    if others:
+        message = f"looks like {' and '.join(others)}, not like {name}: write `--from {others[0]}`"
+        raise ConfigError([Problem("value", "", message, Origin(file))])
+
+
 def convert(name: str, mapping: SourcedDict, file: str, exact: bool = False) -> Draft:
     """Returns our config of a mapping of the library `name`.
 

@@ -13,6 +13,7 @@ LOST, DIFFERS, UNKNOWN, NOTE = "lost", "differs", "unknown", "note"
 """Kinds of findings: not carried over, carried over as something else, of unknown meaning, and
 what is to be known beside what was carried over."""
 
+_NEAR = 0.8  # `wieght_decay` is near `weight_decay`; `warmup_epochs` is not near `warmup_steps`
 _SAID = {LOST: "not carried over", DIFFERS: "differs", UNKNOWN: "unknown key", NOTE: "note"}
 
 
@@ -47,7 +48,8 @@ class Finding(NamedTuple):
         """What there is to say, without the place."""
         said = _SAID[self.kind]
         if self.kind in (LOST, DIFFERS) and self.value is not None:
-            said = f"{describe(self.value)} {'is ' if self.kind == LOST else ''}{said}"
+            shown = repr(self.value) if isinstance(self.value, str) else describe(self.value)
+            said = f"{shown} {'is ' if self.kind == LOST else ''}{said}"
         if self.kind == UNKNOWN:
             said = f"{said}; {self.why}" if self.why else said
         elif self.why:
@@ -249,7 +251,8 @@ class Draft:
             if group is not None or source.mapping[key] is None:
                 self.no_matter.setdefault(group or "null", []).append(source.path(key))
                 continue
-            hint = did_you_mean(key, [*known, *source.asked, *groups]).removeprefix("; ")
+            names = [*known, *source.asked, *groups]
+            hint = did_you_mean(key, names, _NEAR).removeprefix("; ")
             todo = "" if hint else "if it concerns the optimizer, write what it means"
             self.tell(UNKNOWN, source, key, hint, todo)
 

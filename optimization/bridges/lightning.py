@@ -245,7 +245,7 @@ def _smooth_or_table(
         put_table(draft, rates, "lr_scheduler: its rate in each epoch")
     elif share > 1e-9:
         why = "Lightning changes the rate once an epoch, here each update does; "
-        todo = "or convert with --exact; nothing, where the module sets `interval: step`"
+        todo = "nothing, or convert with --exact: a table of the rates"
         draft.tell(DIFFERS, source, key, why + percent(share), todo)
 
 

@@ -113,7 +113,7 @@ def _is_near(draft: Draft, source: Source, theirs: Any, on_updates: bool) -> boo
     if max(late, early) > 1e-9:
         why = "timm changes the rate once an epoch, here each update does"
         why = "its warmup leads to the full rate" if on_updates else why
-        todo = "" if on_updates else "or convert with --exact"
+        todo = "" if on_updates else "nothing, or convert with --exact: a table of the rates"
         draft.tell(DIFFERS, source, "sched", f"{why}; {percent(late, early)}", todo)
     return True
 
@@ -227,7 +227,13 @@ def _ema(draft: Draft, source: Source) -> None:
     draft.put("ema.trainable_weights_only", False, "buffers are averaged too")
     if source.flag("model_ema_warmup"):
         why = "its decay grows as 1 - (1 + n)^(-2/3), which none here does"
-        draft.tell(LOST, source, "model_ema_warmup", why, "or `ema.dynamic_decay: true`, near it")
+        draft.tell(
+            LOST,
+            source,
+            "model_ema_warmup",
+            why,
+            "leave it, or write `ema.dynamic_decay: true`, which is near",
+        )
 
 
 def _layer_decay(draft: Draft, source: Source) -> None:

@@ -59,11 +59,13 @@ def command(
         bool, typer.Option("--verbose", "-v", help="List the keys that are no matter, too.")
     ] = False,
 ) -> None:
-    """Convert a configuration of another library to ours, or ours to one of another library.
+    """Convert a configuration of another library to ours, or ours to its.
 
-    The result is a commented YAML file that says from where each value is. What can't be carried
-    over is listed, with what to do by hand. Exit code 1 if the optimizer or the learning rate
-    could not be carried over at all, or with --strict anything.
+    The result is a commented YAML file: it says from where each value is.
+    What can't be carried over is listed, with what to do by hand.
+
+    Exit code 1 if the optimizer or the learning rate can't be carried over,
+    or, with --strict, if anything is listed.
     """
     if target is not None and source is None:
         _export(file, target, output, strict)
@@ -90,6 +92,7 @@ def _convert(file: str, source: str | None, exact: bool):
     if source is None:
         source = bridges.guess(mapping, file)
         print(f"{file}: read as {source} ({BRIDGES[source]})", file=sys.stderr)
+    bridges.check(source, mapping, file)
     draft = bridges.convert(source, mapping, file, exact)
     draft.title = BRIDGES[source]
     return draft

@@ -229,7 +229,7 @@ def test_messages_name_file_line_and_path(tmp_path):
     draft = convert(tmp_path, "hf", text)
     shown = [str(finding).removeprefix(str(tmp_path)) for finding in draft.findings]
     assert shown == [
-        "/source.yaml:7: optim: 'lomo' (text) is not carried over: it updates inside of the "
+        "/source.yaml:7: optim: 'lomo' is not carried over: it updates inside of the "
         "backward pass. Do by hand: choose an `optimizer.type` (`optfactory list optimizers`)",
         "/source.yaml:8: weight_decy: unknown key; did you mean 'weight_decay'?",
     ]
