@@ -13,6 +13,7 @@ LOST, DIFFERS, UNKNOWN, NOTE = "lost", "differs", "unknown", "note"
 """Kinds of findings: not carried over, carried over as something else, of unknown meaning, and
 what is to be known beside what was carried over."""
 
+_LARGEST = 1e15  # beyond, and NaN, nobody means a number
 _NEAR = 0.8  # `wieght_decay` is near `weight_decay`; `warmup_epochs` is not near `warmup_steps`
 _SAID = {LOST: "not carried over", DIFFERS: "differs", UNKNOWN: "unknown key", NOTE: "note"}
 
@@ -127,7 +128,7 @@ class Source:
         if taken.value is None:
             return taken
         value = as_number(taken.value)
-        if value is None:
+        if value is None or not -_LARGEST <= value <= _LARGEST:
             self.refuse(key, f"expected a number, got {describe(taken.value)}")
         return taken._replace(value=value)
 
@@ -137,6 +138,23 @@ class Source:
         if taken.value is not None and taken.value != int(taken.value):
             self.refuse(key, f"expected a whole number, got {describe(taken.value)}")
         return taken if taken.value is None else taken._replace(value=int(taken.value))
+
+    def positive(self, key: str) -> Taken:
+        """Returns a whole number above 0, which must be there."""
+        taken = self.whole(key)
+        if taken.value is None or taken.value <= 0:
+            self.refuse(key, f"expected a whole number > 0, got {describe(taken.value)}")
+        return taken
+
+    def numbers(self, key: str, count: int | None = None) -> Taken:
+        """Returns a list of numbers, `count` of them if that is given."""
+        taken = self.take(key)
+        values = taken.value if isinstance(taken.value, list | tuple) else [None]
+        found = [as_number(value) for value in values]
+        if None in found or count not in (None, len(found)):
+            wanted = "a list of numbers" if count is None else f"a list of {count} numbers"
+            self.refuse(key, f"expected {wanted}, got {describe(taken.value)}")
+        return taken._replace(value=found)
 
     def flag(self, key: str) -> bool:
         """Returns whether a switch is on."""

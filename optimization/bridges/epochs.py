@@ -9,6 +9,8 @@ from optimization.configs.optimization_config import OptimizationConfig
 
 FAR = 0.1
 """From this share of the highest rate on, a smooth curve is no stand-in for one by epochs."""
+MOST = 10_000
+"""Epochs of which curves are compared and tables written."""
 _SPE = 100  # steps of an epoch, where curves are compared
 
 
@@ -50,7 +52,8 @@ def difference(
     steps = range(epochs * _SPE)
     ours = curve(config.learning_rate.get(), config.warmup.get(), steps)
     theirs = [rate_at(step / _SPE) for step in steps]
-    off = [abs(a - b) / max(theirs) for a, b in zip(ours, theirs, strict=True)]
+    top = max(theirs) or 1.0
+    off = [abs(a - b) / top for a, b in zip(ours, theirs, strict=True)]
     start = round(warmup * _SPE)
     return max(off[start:], default=0.0), max(off[:start], default=0.0)
 

@@ -81,7 +81,7 @@ def _optimization(draft: Draft, source: Source, place: str) -> None:
 
 
 def _oneof(draft: Draft, source: Source, place: str, registry: Any) -> None:
-    kind = source.take("type").value
+    kind = source.text("type").value
     if kind is None:
         for key in source.unread():
             if source.has(key):
@@ -119,6 +119,8 @@ def _copy(draft: Draft, source: Source, place: str, fields: set[str]) -> None:
 
 
 def _patterns(draft: Draft, source: Source, key: str, patterns: list[Any]) -> list[Any]:
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        source.refuse(key, "expected a list of expressions")
     written = [_for_keras_3(pattern) for pattern in patterns]
     if written != patterns:
         changed = [f"{a!r} -> {b!r}" for a, b in zip(patterns, written, strict=True) if a != b]
@@ -127,14 +129,12 @@ def _patterns(draft: Draft, source: Source, key: str, patterns: list[Any]) -> li
     return list(dict.fromkeys(written))
 
 
-def _for_keras_3(pattern: Any) -> Any:
+def _for_keras_3(pattern: str) -> str:
     """Returns a pattern that finds in a path of Keras 3 what it found in a name of Keras 2.
 
     >>> _for_keras_3("LayerNorm"), _for_keras_3("kernel:0$")
     ('layer_?norm', 'kernel$')
     """
-    if not isinstance(pattern, str):
-        return pattern
     pattern = re.sub(r":0(?=\$?$)", "", pattern)
     for old, new in _NAMES.items():
         pattern = re.sub(old, new, pattern)

@@ -12,11 +12,7 @@ _AS_TRAINER = "Trainer decays all but biases and norms"
 
 
 class Export:
-    """Arguments of a Trainer as they are made, and what there is to tell.
-
-    A field counts as said once it was asked for; those that were written and not asked for are
-    listed in the end.
-    """
+    """Arguments of another library as they are made, and what there is to tell."""
 
     def __init__(self, config: OptimizationConfig):
         self.config = config
@@ -33,8 +29,18 @@ def export(config: OptimizationConfig) -> tuple[dict[str, Any], list[Finding]]:
     made = Export(config)
     _optimizer(made)
     _rate(made)
+    own = made.config.learning_rate.get()
+    of_the_rate = " ".join(own.field_names()) if _is_theirs(made) and own else ""
+    told = "variant step_size multiply_by_parameter_scale weight_lr_power r on_nonfinite use_ema"
+    tell_unsaid(
+        made, "TrainingArguments have no such field", f"{told} loss_scale_factor {of_the_rate}"
+    )
     tell_sections(made, "TrainingArguments have no such thing")
     return made.values, made.findings
+
+
+def _is_theirs(made: Export) -> bool:
+    return (made.config.learning_rate.type or "").startswith("hf_")
 
 
 def tell_sections(made: Any, why: str, said: tuple[str, ...] = ()) -> None:
@@ -44,6 +50,39 @@ def tell_sections(made: Any, why: str, said: tuple[str, ...] = ()) -> None:
         value = getattr(config, name)
         if value and name not in said:
             made.tell(LOST, name, None, why, "do it in the training loop")
+
+
+_SAID = {
+    "optimizer": """
+        name jit_compile beta_1 beta_2 epsilon epsilon_placement amsgrad correct_bias momentum
+        nesterov rho centered epsilon_in_sqrt classic_momentum initial_accumulator_value
+        weight_decay weight_decay_rate weight_decay_order exclude_from_weight_decay
+        include_in_weight_decay weight_keys gradient_clip_norm global_clipnorm clipnorm clipvalue
+        adaptive_clip_factor gradient_accumulation_steps
+    """,
+    "learning_rate": """
+        name initial_learning_rate learning_rate decay_steps alpha end_learning_rate power cycle
+        offset decay_rate staircase
+    """,
+    "warmup": "name warmup_steps warmup_learning_rate mode",
+}
+"""The fields of a section that an export writes or tells of, those of no type but ours included."""
+
+
+def tell_unsaid(made: Export, why: str, said: str = "") -> None:
+    """Tells of what was written in a section and has no counterpart; `said` are further fields."""
+    for name, fields in _SAID.items():
+        oneof = getattr(made.config, name)
+        section, usual = oneof.get(), None
+        if section is None:
+            continue
+        usual = type(section)()
+        for field in section.field_names():
+            value = getattr(section, field)
+            written = field in section._origins and value != getattr(usual, field, None)
+            if written and field not in f"{fields} {said}".split():
+                shown = list(value) if isinstance(value, tuple) else value
+                made.tell(LOST, f"{name}.{oneof.type}.{field}", shown, why)
 
 
 def _optimizer(made: Export) -> None:
@@ -137,8 +176,6 @@ def _unlike(kind: str, section: Any) -> Iterator[tuple[str, Any, str]]:
     if kind == "adagrad" and section.initial_accumulator_value:
         value = section.initial_accumulator_value
         yield "initial_accumulator_value", value, "torch's sums start from 0 in Trainer"
-    if kind == "sgd_torch" and section.warmup_steps:
-        yield "warmup_steps", section.warmup_steps, "torch's momentum is the same in all steps"
     if kind == "adafactor":
         wanted = {"variant": "hf", "step_size": "absolute", "multiply_by_parameter_scale": False}
         for name, value in wanted.items():

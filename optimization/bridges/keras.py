@@ -134,13 +134,13 @@ def _rate(draft: Draft, config: Source) -> None:
         if key not in fields:
             draft.tell(UNKNOWN, source, key, f"`{kind}` has no such field")
             continue
-        if key in ("decay_steps", "first_decay_steps") and value == int(value):
-            value = int(value)
-        if key == "boundaries" and any(b != int(b) for b in value):
-            draft.tell(LOST, source, key, "a boundary is a whole number of steps here")
-            value = [math.floor(b) for b in value]
+        if key in ("decay_steps", "first_decay_steps"):
+            value = source.positive(key).value
         elif key == "boundaries":
-            value = [int(b) for b in value]
+            value = source.numbers(key).value
+            if any(boundary != int(boundary) for boundary in value):
+                draft.tell(LOST, source, key, "a boundary is a whole number of steps here")
+            value = [math.floor(boundary) for boundary in value]
         draft.put(place + key, shortest(value), source.path(key))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optimization.bridges.draft import DIFFERS, LOST, NOTE, Draft, Source, Taken
-from optimization.bridges.epochs import FAR, difference, percent, put_boundaries, put_table
+from optimization.bridges.epochs import FAR, MOST, difference, percent, put_boundaries, put_table
 from optimization.bridges.torch_classes import DEFAULTS as TORCH
 from optimization.bridges.torch_classes import NO_MATTER as OF_TORCH
 from optimization.bridges.torch_classes import put_clip, put_optimizer
@@ -97,6 +97,9 @@ def _trainer(draft: Draft, trainer: Source, kind: str | None) -> None:
 
 def _schedule(draft: Draft, source: Source, trainer: Source, rate: Taken, exact: bool) -> None:
     length = trainer.whole("max_epochs").value
+    length = length if length and length > 0 else None  # -1 is for ever
+    if length and length > MOST:
+        trainer.refuse("max_epochs", f"expected at most {MOST:,} epochs, got {length!r}")
     steps = trainer.whole("max_steps")
     if steps.value and steps.value > 0:
         draft.tell(NOTE, trainer, "max_steps", "give it as `train_steps` where you train")
@@ -110,7 +113,7 @@ def _schedule(draft: Draft, source: Source, trainer: Source, rate: Taken, exact:
     path, arguments = _object(scheduler)
     places = ("torch.optim.lr_scheduler.", "lightning.pytorch.cli.", "pytorch_lightning.cli.")
     name = _class_name(path, places)
-    if name not in _SCHEDULES or rate.value is None:
+    if name not in _SCHEDULES or not rate.value:
         _unknown(draft, scheduler, path, _SCHEDULES)
         return
     arguments.defaults, arguments.library = _DEFAULTS.get(name, {}), "torch"
@@ -122,11 +125,13 @@ def _schedule(draft: Draft, source: Source, trainer: Source, rate: Taken, exact:
 
 
 def _step(draft: Draft, source: Source, rate: Taken, length: int | None, exact: bool) -> None:
-    every, gamma = source.whole("step_size"), source.number("gamma")
+    every, gamma = source.positive("step_size"), source.number("gamma")
     _staircase(draft, rate, every._replace(value=f"{every.value} epochs"), gamma)
 
 
 def _exponential(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
+    if source.number("gamma").value is None:
+        source.refuse("gamma", "a value is required")
     _staircase(draft, rate, Taken("1 epochs", "once an epoch"), source.number("gamma"))
 
 
@@ -140,7 +145,7 @@ def _staircase(draft: Draft, rate: Taken, every: Taken, gamma: Taken) -> None:
 
 
 def _multi_step(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
-    milestones, gamma = source.take("milestones"), source.number("gamma")
+    milestones, gamma = source.numbers("milestones"), source.number("gamma")
     draft.put("learning_rate.type", "stepwise", "lr_scheduler.class_path")
     put_boundaries(draft, sorted(milestones.value), milestones.comment)
     values = [rate.value * gamma.value**n for n in range(len(milestones.value) + 1)]
@@ -148,20 +153,20 @@ def _multi_step(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
 
 
 def _constant(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
-    factor, total = source.number("factor"), source.whole("total_iters")
+    factor, total = source.number("factor"), source.positive("total_iters")
     rates = [rate.value * factor.value] * total.value + [rate.value]
     put_table(draft, rates, "lr_scheduler.class_path ConstantLR")
 
 
 def _linear(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
     first, last = source.number("start_factor").value, source.number("end_factor").value
-    total = source.whole("total_iters").value
+    total = source.positive("total_iters").value
     rates = [rate.value * (first + (last - first) * e / total) for e in range(total + 1)]
     put_table(draft, rates, "lr_scheduler.class_path LinearLR: its rate in each epoch")
 
 
 def _polynomial(draft: Draft, source: Source, rate: Taken, length: Any, exact: bool) -> None:
-    total, power = source.whole("total_iters"), source.number("power")
+    total, power = source.positive("total_iters"), source.number("power")
 
     def theirs(epoch: float) -> float:
         return rate.value * (1 - min(epoch, total.value) / total.value) ** power.value
@@ -178,7 +183,7 @@ def _polynomial(draft: Draft, source: Source, rate: Taken, length: Any, exact: b
 
 
 def _cosine(draft: Draft, source: Source, rate: Taken, length: int | None, exact: bool) -> None:
-    total, low = source.whole("T_max"), source.number("eta_min")
+    total, low = source.positive("T_max"), source.number("eta_min")
 
     def theirs(epoch: float) -> float:
         wave = (1 + math.cos(math.pi * epoch / total.value)) / 2
@@ -206,7 +211,7 @@ def _cosine(draft: Draft, source: Source, rate: Taken, length: int | None, exact
 
 
 def _restarts(draft: Draft, source: Source, rate: Taken, length: int | None, exact: bool) -> None:
-    first, multiple = source.whole("T_0"), source.whole("T_mult")
+    first, multiple = source.positive("T_0"), source.positive("T_mult")
     low = source.number("eta_min")
 
     def theirs(epoch: float) -> float:
@@ -237,6 +242,8 @@ def _smooth_or_table(
     put: Callable[[], None],
     exact: bool,
 ) -> None:
+    if epochs > MOST:
+        source.refuse(key, f"expected at most {MOST:,} epochs, got {epochs!r}")
     put()
     share, _ = difference(draft, lambda epoch: theirs(math.floor(epoch + 1e-9)), epochs)
     if exact or share > FAR:

@@ -123,7 +123,7 @@ def _cosine(draft: Draft, source: Source, base: Taken, on_updates: bool) -> bool
     fall, low = source.number("lr_cycle_decay"), source.number("min_lr")
     if source.number("lr_k_decay").value != 1:
         return False
-    alpha = Taken(low.value / base.value, f"{low.comment} {low.value} / lr")
+    alpha = Taken(low.value / base.value if base.value else 0.0, f"{low.comment} {low.value} / lr")
     if cycles.value == 1:
         place = "learning_rate.cosine."
         draft.put("learning_rate.type", "cosine", "sched")
@@ -170,7 +170,7 @@ def _step(draft: Draft, source: Source, base: Taken, on_updates: bool) -> bool:
 
 
 def _multistep(draft: Draft, source: Source, base: Taken, on_updates: bool) -> bool:
-    milestones = source.take("decay_milestones")
+    milestones = source.numbers("decay_milestones")
     rate = source.number("decay_rate")
     source.whole("epochs")
     draft.put("learning_rate.type", "stepwise", "sched")

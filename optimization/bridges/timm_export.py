@@ -3,7 +3,7 @@
 from typing import Any
 
 from optimization.bridges.draft import DIFFERS, LOST, NOTE, Finding
-from optimization.bridges.hf_export import tell_sections
+from optimization.bridges.hf_export import Export, tell_sections, tell_unsaid
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import Duration
 
@@ -14,24 +14,12 @@ _OPTIMIZERS = {
 }
 
 
-class Export:
-    """Arguments of timm as they are made, and what there is to tell."""
-
-    def __init__(self, config: OptimizationConfig):
-        self.config = config
-        self.values: dict[str, Any] = {}
-        self.findings: list[Finding] = []
-
-    def tell(self, kind: str, path: str, value: Any, why: str, todo: str = "") -> None:
-        """Adds a finding about a value of our config."""
-        self.findings.append(Finding(kind, path, value, why, todo))
-
-
 def export(config: OptimizationConfig) -> tuple[dict[str, Any], list[Finding]]:
     """Returns the arguments of timm's train script by name, and what they can't say."""
     made = Export(config)
     _optimizer(made)
     _rate(made)
+    tell_unsaid(made, "timm's arguments have no such field")
     said = _sections(made)
     tell_sections(made, "timm's arguments have no such thing", said)
     return made.values, made.findings
@@ -58,6 +46,22 @@ def _optimizer(made: Export) -> None:
     made.values["weight_decay"] = decay
     if kind == "rmsprop":
         made.values["opt_kwargs"] = {"alpha": section.rho, "centered": section.centered}
+    if kind == "adagrad":
+        initial = section.initial_accumulator_value
+        made.values["opt_kwargs"] = {"initial_accumulator_value": initial}
+    spares = any(g.ndim == (0, 1) and g.weight_decay == 0 for g in made.config.param_groups)
+    if decay and not spares:
+        why = "timm spares what has fewer than two axes, which here goes by names, or not at all"
+        made.tell(DIFFERS, f"{place}.weight_decay", decay, why)
+    if kind == "rmsprop" and section.momentum and section.classic_momentum:
+        why = "timm applies the rate after the momentum"
+        made.tell(DIFFERS, f"{place}.classic_momentum", True, why)
+    if getattr(section, "weight_decay_order", "before") != "before":
+        made.tell(DIFFERS, f"{place}.weight_decay_order", "after", "timm decays before the step")
+    if not getattr(section, "correct_bias", True):
+        made.tell(DIFFERS, f"{place}.correct_bias", False, "timm corrects the moments")
+    if getattr(section, "amsgrad", False):
+        made.values["opt_kwargs"] = {"amsgrad": True}
     if decay and kind not in ("adamw", "adamw_experimental", "lion", "lamb", "sgd_torch"):
         made.tell(DIFFERS, f"{place}.weight_decay", decay, "timm adds it to the gradient")
     if getattr(section, "epsilon_placement", "corrected") != "corrected":
@@ -68,10 +72,6 @@ def _optimizer(made: Export) -> None:
     if kind == "sgd" and section.momentum:
         why = "timm applies the rate after the momentum"
         made.tell(DIFFERS, f"{place}.momentum", section.momentum, why)
-    for name in ("exclude_from_weight_decay", "include_in_weight_decay"):
-        if decay and getattr(section, name, None):
-            why = "timm spares what has fewer than two axes"
-            made.tell(DIFFERS, f"{place}.{name}", list(getattr(section, name)), why)
     _clip(made, section, place)
     made.values["grad_accum_steps"] = section.gradient_accumulation_steps
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from optimization.bridges.draft import Source
+from optimization.bridges.epochs import MOST
 
 
 class TimmRate(NamedTuple):
@@ -24,6 +25,10 @@ def rate_function(source: Source, base: float) -> TimmRate | None:
     """Returns the schedule that `sched` names; None for one that is not known."""
     kind = source.text("sched").value
     length, warmup = source.whole("epochs").value, float(source.number("warmup_epochs").value)
+    if not 0 < length <= MOST:
+        source.refuse("epochs", f"expected 1 to {MOST:,} epochs, got {length!r}")
+    if not 0 <= warmup <= MOST:
+        source.refuse("warmup_epochs", f"expected 0 to {MOST:,} epochs, got {warmup!r}")
     start, prefix = float(source.number("warmup_lr").value), source.flag("warmup_prefix")
     decay = _decay(source, kind, base, length)
     if decay is None:
@@ -57,9 +62,11 @@ def _decay(source: Source, kind: str, base: float, length: int) -> Callable | No
     rate = float(source.number("decay_rate").value)
     if kind == "step":
         every = float(source.number("decay_epochs").value)
+        if every <= 0:
+            source.refuse("decay_epochs", f"must be > 0, got {every!r}")
         return lambda t: base * rate ** math.floor(t / every + 1e-9)
     if kind == "multistep":
-        milestones = source.take("decay_milestones").value
+        milestones = source.numbers("decay_milestones").value
         # In updates, t + 1 is the next update.
         ahead = 0.01 if source.flag("sched_on_updates") else 1.0
         return lambda t: base * rate ** bisect.bisect_right(milestones, t + ahead + 1e-9)

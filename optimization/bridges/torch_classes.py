@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optimization.bridges.draft import LOST, Draft, Source, Taken
+from optimization.bridges.draft import LOST, Draft, Source, Taken, as_number
 from optimization.configs.errors import did_you_mean
 
 _ADAM = {"lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False}
@@ -71,7 +71,7 @@ def put_betas(draft: Draft, place: str, source: Source) -> None:
         for name in ("beta1", "beta2"):
             draft.put(f"{place}beta_{name[-1]}", source.number(name))
         return
-    betas = _pair(source, "betas")
+    betas = source.numbers("betas", 2)
     for index, name in enumerate(("beta_1", "beta_2")):
         draft.put(place + name, float(betas.value[index]), f"{betas.comment}[{index}]")
 
@@ -166,9 +166,14 @@ def _adafactor(draft: Draft, place: str, source: Source, decay: Mapping[str, Any
     draft.put(f"{place}variant", "torch", "as in torch")
     beta = source.number("beta2_decay")
     draft.put(f"{place}decay_rate", -float(beta.value), beta.comment)
-    eps = _pair(source, "eps")
-    if eps.value[0] is not None:
+    eps = source.take("eps")
+    if isinstance(eps.value, list | tuple) and eps.value[:1] == [None] and len(eps.value) == 2:
+        eps = eps._replace(value=[None, as_number(eps.value[1])])  # the dtype's epsilon
+    else:
+        eps = source.numbers("eps", 2)
         draft.put(f"{place}epsilon1", float(eps.value[0]), f"{eps.comment}[0]")
+    if eps.value[1] is None:
+        source.refuse("eps", "expected two numbers")
     draft.put(f"{place}epsilon2", float(eps.value[1]), f"{eps.comment}[1]")
     draft.put(f"{place}clipping_threshold", source.number("d"))
     rate = source.number("weight_decay")
@@ -176,13 +181,6 @@ def _adafactor(draft: Draft, place: str, source: Source, decay: Mapping[str, Any
         draft.put(f"{place}weight_decay", rate)
         if "decayed" in decay:
             draft.put(f"{place}include_in_weight_decay", [decay["decayed"]], decay["comment"])
-
-
-def _pair(source: Source, key: str) -> Taken:
-    taken = source.take(key)
-    if not isinstance(taken.value, list | tuple) or len(taken.value) != 2:
-        source.refuse(key, f"expected two numbers, got {taken.value!r}")
-    return taken
 
 
 def _coupled(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:

@@ -260,7 +260,15 @@ def test_there_and_back(tmp_path):
 def test_what_training_arguments_cannot_say_is_listed():
     config = common.OptimizationConfig(
         {
-            "optimizer": {"type": "adamw", "adamw": {"weight_decay_rate": 0.1, "clipvalue": 2.0}},
+            "optimizer": {
+                "type": "adamw",
+                "adamw": {
+                    "weight_decay_rate": 0.1,
+                    "clipvalue": 2.0,
+                    "max_consecutive_nonfinite": 3,
+                    "on_nonfinite": "skip",
+                },
+            },
             "learning_rate": {
                 "type": "cosine",
                 "cosine": {"initial_learning_rate": 0.1, "decay_steps": 90},
@@ -273,6 +281,8 @@ def test_what_training_arguments_cannot_say_is_listed():
     assert values["max_steps"] == 90
     assert {finding.path for finding in findings} == {
         "optimizer.adamw.clipvalue",
+        "optimizer.adamw.on_nonfinite",
+        "optimizer.adamw.max_consecutive_nonfinite",
         "optimizer.adamw.epsilon_placement",
         "optimizer.adamw.weight_decay",
         "warmup.linear.mode",

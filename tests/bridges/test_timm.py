@@ -351,7 +351,7 @@ def test_there_and_back(tmp_path):
 def test_what_timm_cannot_say_is_listed():
     config = common.OptimizationConfig(
         {
-            "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9, "clipnorm": 1.0}},
+            "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9, "clipnorm": 1.0, "decay": 0.1}},
             "learning_rate": {
                 "type": "cosine",
                 "cosine": {"initial_learning_rate": 0.1, "decay_steps": 90},
@@ -363,6 +363,7 @@ def test_what_timm_cannot_say_is_listed():
     assert {finding.path for finding in findings} == {
         "optimizer.sgd.momentum",
         "optimizer.sgd.clipnorm",
+        "optimizer.sgd.decay",
         "learning_rate.cosine.decay_steps",
         "warmup.type",
     }

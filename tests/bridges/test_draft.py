@@ -1,0 +1,73 @@
+"""Sources are read strictly: a value that a library refuses is told, with its place."""
+
+import pytest
+
+from optimization.bridges import bridges, files
+from optimization.bridges.draft import DIFFERS, Draft, Finding, Source
+from optimization.configs.errors import ConfigError
+from tests.bridges.test_timm import RESNET
+
+TEXTS = {
+    "hf": "learning_rate: 1e-3\nadam_beta1: 0.9\nmax_steps: 10\nwarmup_steps: 2\n",
+    "timm": RESNET,
+    "garden": "optimizer: {type: sgd}\nlearning_rate: {type: constant}\n",
+    "keras": "{class_name: SGD, config: {learning_rate: 0.1}}\n",
+    "lightning": (
+        "trainer: {max_epochs: 5}\n"
+        "optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}\n"
+        "lr_scheduler: {class_path: torch.optim.lr_scheduler.MultiStepLR, "
+        "init_args: {milestones: [3]}}\n"
+    ),
+    "axolotl": (
+        "base_model: x\nmicro_batch_size: 1\noptimizer: sgd\nlr_scheduler: cosine\n"
+        "learning_rate: 0.1\n"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("hf", ("1e-3", "[1]"), r"source.yaml:1: learning_rate: expected a number, got \[1\]"),
+        ("hf", ("10", "1e300"), r"source.yaml:3: max_steps: expected a number, got 1e\+300"),
+        ("timm", ("epochs: 12", "epochs: -1"), "epochs: expected 1 to 10,000 epochs"),
+        ("timm", ("opt_betas: null", "opt: adamw\nopt_betas: 0.9"), "duplicate key 'opt'"),
+        ("garden", ("sgd", "[sgd]"), "source.yaml:1: optimizer.type: expected a name"),
+        ("keras", ("0.1", "fast"), "config.learning_rate: expected a number, got 'fast'"),
+        ("lightning", ("[3]", "3"), "init_args.milestones: expected a list of numbers, got 3"),
+        ("lightning", ("{max_epochs: 5}", "[5]"), "source.yaml:1: trainer: expected a mapping"),
+        ("axolotl", ("sgd", "3"), "source.yaml:3: optimizer: expected a name, got 3"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_place(name, change, message, tmp_path):
+    path = tmp_path / "source.yaml"
+    path.write_text(TEXTS[name].replace(*change, 1))
+    with pytest.raises(ConfigError, match=message):
+        bridges.convert(name, files.read(str(path)), str(path))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_library_is_told_from_the_others(name, tmp_path):
+    path = tmp_path / "source.yaml"
+    path.write_text(TEXTS[name])
+    assert bridges.guess(files.read(str(path)), str(path)) == name
+
+
+def test_keys_are_carried_over_no_matter_or_unknown():
+    source = Source({"a": 1, "b": 2, "sed": 3, "other": 4, "nothing": None})
+    draft = Draft()
+    draft.put("x.y", source.number("a"))
+    draft.sort_out(source, {"letters": "b c", "numbers": "seed"}, ["a"])
+    assert draft.values == {"x": {"y": 1}}
+    assert draft.comments == {"x.y": "a"}
+    assert draft.no_matter == {"letters": ["b"], "null": ["nothing"]}
+    assert [(f.path, f.why) for f in draft.findings] == [
+        ("sed", "did you mean 'seed'?"),
+        ("other", ""),
+    ]
+    assert draft.incomplete
+
+
+def test_a_finding_says_what_to_do():
+    finding = Finding(DIFFERS, "sched", "cosine", "by 1 %", "nothing")
+    assert str(finding) == "sched: 'cosine' differs: by 1 %. Do by hand: nothing"
