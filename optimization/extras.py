@@ -19,6 +19,8 @@ OPTIONAL = {
     "sklearn": ("scikit-learn", "experiments"),
     "optuna": ("Optuna", "optuna"),
     "ray": ("Ray", "ray"),
+    "matplotlib": ("Matplotlib", "plot"),
+    "plotille": ("plotille", "plot"),
 }
 
 

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from optimization import extras
-from optimization.configs import printing
+from optimization.configs.factory import ConfiguredFactory
 from optimization.configs.float32 import in_float32
 from optimization.configs.group_config import ParamGroupConfig
-from optimization.configs.optimization_config import OptimizationConfig, resolved
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.schedules import LR_CLS, WARMUP_CLS, curve
@@ -28,7 +27,7 @@ GradientFunction = Callable[[list[tuple[Any, Any]]], list[tuple[Any, Any]]]
 OptimizerT = typing.TypeVar("OptimizerT", bound="keras.optimizers.Optimizer")
 
 
-class OptimizerFactory:
+class OptimizerFactory(ConfiguredFactory):
     """Builds the learning rate and the optimizer that a config describes.
 
     >>> cosine = {"type": "cosine", "cosine": {"initial_learning_rate": 0.1, "decay_steps": 100}}
@@ -49,23 +48,6 @@ class OptimizerFactory:
     Raises:
         ConfigError: All that is wrong with the config.
     """
-
-    def __init__(
-        self,
-        config: OptimizationConfig,
-        train_steps: int | None = None,
-        steps_per_epoch: int | None = None,
-        global_batch_size: int | None = None,
-    ):
-        self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
-
-    @property
-    def config(self) -> OptimizationConfig:
-        """The config, read-only."""
-        return self._config
-
-    def __repr__(self) -> str:
-        return printing.call(type(self).__name__, **printing.sections(self._config))
 
     def build_learning_rate(self) -> "keras.optimizers.schedules.LearningRateSchedule | float":
         """Builds the learning rate with its warmup: a Keras schedule, or a float if constant."""

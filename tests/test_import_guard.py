@@ -54,6 +54,7 @@ BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching"}
 # The files of `configs` that join sections of other packages; the rest is machinery.
 JOINING = {
     *("comparing", "conflicts", "curve_checks", "experiment_config", "group_config"),
+    "factory",
     *("optimization_config", "optimizer_config", "rate_curve"),
     *("json_schema", "sweep_config", "sweep_space"),
 }

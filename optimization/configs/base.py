@@ -169,6 +169,11 @@ class Config(Node):
         fields = ", ".join(f"{name}={value!r}" for name, value in self._changed())
         return f"{type(self).__name__}({fields})"
 
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the curve of the rate, if there is one, and the values."""
+        # By its name: type checkers do not follow a circle of dataclasses.
+        return importlib.import_module("optimization.plots.notebook").html_of(self)
+
     # ---- writing -------------------------------------------------------------------------------
 
     def override(self, params: Mapping[str, Any]) -> None:

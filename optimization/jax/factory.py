@@ -4,9 +4,9 @@ from typing import Any
 
 import optax
 
-from optimization.configs import printing
 from optimization.configs.errors import ConfigError
-from optimization.configs.optimization_config import OptimizationConfig, resolved
+from optimization.configs.factory import ConfiguredFactory
+from optimization.configs.optimization_config import OptimizationConfig
 from optimization.jax.checks import native_problems
 from optimization.jax.gradients import Clips
 from optimization.jax.plan import Plan
@@ -15,7 +15,7 @@ from optimization.jax.state import Tree, state_of
 from optimization.jax.transform import Average, Settings, Transformation
 
 
-class OptimizerFactory:
+class OptimizerFactory(ConfiguredFactory):
     """Builds the gradient transformation and the schedule that a config describes.
 
         factory = OptimizerFactory(config, train_steps=10000)
@@ -41,18 +41,10 @@ class OptimizerFactory:
         steps_per_epoch: int | None = None,
         global_batch_size: int | None = None,
     ):
-        self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
+        super().__init__(config, train_steps, steps_per_epoch, global_batch_size)
         problems = list(native_problems(self._config))
         if problems:
             raise ConfigError(problems)
-
-    @property
-    def config(self) -> OptimizationConfig:
-        """The config, read-only."""
-        return self._config
-
-    def __repr__(self) -> str:
-        return printing.call(type(self).__name__, **printing.sections(self._config))
 
     def build_learning_rate(self) -> Schedule:
         """Builds the learning rate, warmup and scaling included: an `optax.Schedule`.

@@ -4,6 +4,7 @@ Importing this module makes all of them known to Keras, so that saved models loa
 registered later follow at once.
 """
 
+import html
 import inspect
 from typing import Any, ClassVar
 
@@ -71,6 +72,9 @@ class ConfiguredSchedule(LearningRateSchedule):
 
     def __repr__(self) -> str:
         return printing.call(type(self).__name__, **dict(self._config._changed()))
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     def __reduce__(self) -> tuple:
         # The class is made at run time, where pickle cannot find it by name.
@@ -199,6 +203,21 @@ def curve_of(rate: Any, steps: Any) -> np.ndarray:
         factors = rate.factor / (1 + rate.decay * np.asarray(steps))
         return factors * curve_of(rate.learning_rate, steps)
     return rate.curve(steps) if isinstance(rate, ConfiguredSchedule) else sample(rate, steps)
+
+
+def html_of(schedule: LearningRateSchedule) -> str:
+    """Returns what a notebook shows: the curve and the settings; code where Keras computes it."""
+    from optimization.configs.rate_curve import RateCurve
+    from optimization.plots.notebook import html_of_rate
+
+    rate, warmup, factor, decay = schedule, None, 1.0, 0.0
+    if isinstance(rate, ScaledLearningRate):
+        rate, factor, decay = rate.learning_rate, rate.factor, rate.decay
+    if isinstance(rate, _ConfiguredWarmup):
+        rate, warmup = rate.after_warmup_lr_sched, rate.config
+    if not isinstance(rate, _ConfiguredLearningRate):
+        return f"<pre>{html.escape(repr(schedule))}</pre>"
+    return html_of_rate(schedule.name, RateCurve(rate.config, warmup, factor, decay))
 
 
 def is_formula(rate: Any) -> bool:

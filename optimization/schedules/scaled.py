@@ -41,6 +41,11 @@ class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
         arguments = printing.differing(self, {"factor": self.factor, "decay": self.decay})
         return printing.call(type(self).__name__, rate_text(self.learning_rate), **arguments)
 
+    def _repr_html_(self) -> str:
+        from optimization.schedules.keras_schedules import html_of
+
+        return html_of(self)
+
     def get_config(self) -> dict[str, Any]:
         return {
             "learning_rate": keras.saving.serialize_keras_object(self.learning_rate),

@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from optimization.configs import printing
 from optimization.configs.errors import ConfigError
+from optimization.configs.factory import ConfiguredFactory
 from optimization.configs.group_config import ParamGroupConfig
-from optimization.configs.optimization_config import OptimizationConfig, resolved
+from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.rate_curve import RateCurve
 from optimization.matching.rules import DEFAULT
 from optimization.schedules.compose import curve_function, needs_keras
@@ -44,7 +44,7 @@ from optimization.torch.schedule import (
 from optimization.torch.schedule_free import ScheduleFree
 
 
-class OptimizerFactory:
+class OptimizerFactory(ConfiguredFactory):
     """Builds the PyTorch optimizer and scheduler that a config describes.
 
     >>> cosine = {"type": "cosine", "cosine": {"initial_learning_rate": 0.5}}
@@ -77,20 +77,12 @@ class OptimizerFactory:
         steps_per_epoch: int | None = None,
         global_batch_size: int | None = None,
     ):
-        self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
+        super().__init__(config, train_steps, steps_per_epoch, global_batch_size)
         if problems := list(native_problems(self._config)):
             raise ConfigError(problems)
         self._parts = parts_of(self._config)
         if problems := list(unknown_hyperparameters(self._config, self._parts)):
             raise ConfigError(problems)
-
-    @property
-    def config(self) -> OptimizationConfig:
-        """The config, read-only."""
-        return self._config
-
-    def __repr__(self) -> str:
-        return printing.call(type(self).__name__, **printing.sections(self._config))
 
     def build_optimizer(
         self,

@@ -1,6 +1,7 @@
 """A config's schedules as a `torch.optim.lr_scheduler.LRScheduler`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import torch
@@ -80,6 +81,11 @@ class ConfiguredScheduler(LRScheduler):
         self._set_values(self.last_epoch if step is None else step)
 
     __repr__ = rates_text
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the curve of the factory's config; else the rates."""
+        factory = getattr(self.optimizer, "factory", None)
+        return f"<pre>{escape(repr(self))}</pre>" if factory is None else factory._repr_html_()
 
     def get_lr(self) -> list[Any]:
         return rates_after(self._rates, self.optimizer.param_groups, self.last_epoch)

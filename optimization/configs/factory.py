@@ -1,0 +1,61 @@
+"""`ConfiguredFactory`: what the factories for Keras, PyTorch and JAX share."""
+
+import typing
+from collections.abc import Sequence
+
+from optimization.configs import printing
+from optimization.configs.optimization_config import OptimizationConfig, resolved
+
+if typing.TYPE_CHECKING:
+    from optimization.plots.picture import Picture
+
+
+class ConfiguredFactory:
+    """Holds a config, resolved and read-only, and shows it."""
+
+    def __init__(
+        self,
+        config: OptimizationConfig,
+        train_steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        global_batch_size: int | None = None,
+    ):
+        self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
+
+    @property
+    def config(self) -> OptimizationConfig:
+        """The config, read-only."""
+        return self._config
+
+    def __repr__(self) -> str:
+        return printing.call(type(self).__name__, **printing.sections(self._config))
+
+    def _repr_html_(self) -> str:
+        return self._config._repr_html_()
+
+    def plot(
+        self,
+        what: str = "learning_rate",
+        groups: str | Sequence[str] = (),
+        *,
+        log: bool = False,
+        steps: tuple[int | None, int | None] = (None, None),
+    ) -> "Picture":
+        """Returns a picture: a notebook shows it, `print` draws it, and `save("x.svg")` writes it.
+
+        It is computed from the config alone, up to `train_steps`, or as far as the curve bends
+        where that is not known.
+
+        Args:
+            what: `learning_rate`, or a number of the optimizer, such as `weight_decay`.
+            groups: Names of `param_groups`, or what they match; `default` for the variables of
+                none, `layer L-2` for those two layers below the head under `layer_decay`, `all`.
+            log: Whether heights are drawn on a logarithmic axis.
+            steps: The first and the last optimizer step to draw; None for the start and the end.
+
+        Raises:
+            ConfigError: If there is no such number or group, or nothing to draw.
+        """
+        from optimization.plots.picture import picture_of
+
+        return picture_of({"": self._config}, what, groups, log, steps)
