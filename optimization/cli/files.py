@@ -53,7 +53,8 @@ def read(
     Without an experiment, an experiment file may lack a `type` or another value that is required,
     since the registered experiment, on which the file is layered, may set it; that is reported
     and is no error. With one, the whole file is read over it, its task too, as the trainer does;
-    what is doubtful includes what keeps the trainer from its usual mode.
+    what is doubtful includes what keeps the trainer from its usual mode. Steps are numbers where
+    the file, or the experiment, says how long is trained.
 
     Raises:
         ConfigError: Every mistake of the file.

@@ -1,0 +1,152 @@
+"""`optfactory plot`: draws learning rates, and other hyperparameters, over training."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optimization.cli.experiments import Experiment, Modules, load
+from optimization.cli.files import Files, matching, read
+from optimization.configs.durations import TrainingLength
+from optimization.configs.errors import ConfigError, Origin
+from optimization.extras import MissingExtraError
+
+if TYPE_CHECKING:
+    from optimization.configs.experiment_config import ExperimentConfig
+    from optimization.plots.curves import Line
+    from optimization.plots.picture import Picture
+
+
+def command(
+    files: Files,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PICTURE",
+            help="Write x.png, x.svg, x.html (hover and zoom) or x.csv (exact values); "
+            "left out, draw in the terminal.",
+        ),
+    ] = None,
+    what: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="The learning rate, or a number of the optimizer: weight_decay."
+        ),
+    ] = "learning_rate",
+    groups: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group",
+            metavar="NAME",
+            help="A group of `param_groups`, `default`, `layer L-2` (by `layer_decay`, two below "
+            "the head), or `all`; may be repeated.",
+        ),
+    ] = None,
+    log: Annotated[bool, typer.Option("--log", help="Draw heights logarithmically.")] = False,
+    steps: Annotated[
+        str, typer.Option("--range", metavar="FROM:TO", help="Draw these optimizer steps.")
+    ] = ":",
+    train_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="The length of training, for files that do not say it."),
+    ] = None,
+    steps_per_epoch: Annotated[
+        int | None, typer.Option(min=1, help="For lengths in epochs, as `train_steps` is.")
+    ] = None,
+    modules: Modules = None,
+    experiment: Experiment = None,
+) -> None:
+    """Draw the learning rate over training, of several files in one picture.
+
+    Marked are the ends of warmup, decay and training, and boundaries. Files with errors are told
+    as `validate` tells them, with exit code 1, and the others are drawn.
+    """
+    from optimization.plots.picture import picture_of_lines, renderer
+
+    limits = _limits(steps)
+    if output is not None:
+        try:
+            renderer(output)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--output") from None
+    base = load(modules, experiment)
+    paths = matching(files)
+    length = TrainingLength(train_steps, steps_per_epoch)
+    lines: dict[str, Sequence[Line]] = {}
+    for path, name in zip(paths, _names(paths), strict=True):
+        try:
+            lines[name] = _lines(path, base, length, what, groups or ())
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+    if lines:
+        try:
+            picture = picture_of_lines(lines, what.replace("_", " "), log, limits)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            raise typer.Exit(1) from None
+        _show(picture, output)
+    if len(lines) < len(paths):
+        raise typer.Exit(1)
+
+
+def _limits(text: str) -> tuple[int | None, int | None]:
+    first, colon, last = text.partition(":")
+    try:
+        limits = int(first) if first else None, int(last) if last else None
+    except ValueError:
+        colon = ""
+    if not colon:
+        message = f"expected FROM:TO, such as 0:1000, :1000 or 500:, got {text!r}"
+        raise typer.BadParameter(message, param_hint="--range")
+    if (limits[0] or 0) < 0 or (limits[1] is not None and limits[1] <= (limits[0] or 0)):
+        message = f"must go from a step >= 0 to a later one, got {text!r}"
+        raise typer.BadParameter(message, param_hint="--range")
+    return limits
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Returns what to call each file: its name, with folders where two have the same."""
+    counts = Counter(map(os.path.basename, paths))
+    return [name if counts[name := os.path.basename(path)] == 1 else path for path in paths]
+
+
+def _lines(
+    path: str,
+    base: "ExperimentConfig | None",
+    length: TrainingLength,
+    what: str,
+    groups: Sequence[str],
+) -> "list[Line]":
+    from optimization.plots.curves import lines_of
+
+    config, _ = read(path, base)
+    if config._train_steps is None:
+        config, _ = config.sized(length)
+    elif length.train_steps not in (None, config._train_steps):
+        print(f"{path}: has `train_steps` {config._train_steps}, which counts", file=sys.stderr)
+    try:
+        return lines_of(config, what, groups)
+    except ConfigError as error:
+        problems = [p._replace(origin=p.origin or Origin(path)) for p in error.problems]
+        raise ConfigError(problems) from None
+
+
+def _show(picture: "Picture", output: str | None) -> None:
+    try:
+        if output is None:
+            print(picture)
+            return
+        picture.save(output)
+    except MissingExtraError as error:
+        print(f"{error}; `-o x.html`, `.svg` and `.csv` work without", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        print(f"{output}: cannot be written: {error.strerror}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(picture.summary())
+    print(f"written: {output}")
