@@ -66,7 +66,8 @@ def command(
     Marked are the ends of warmup, decay and training, and boundaries. Files with errors are told
     as `validate` tells them, with exit code 1, and the others are drawn.
     """
-    from optimization.plots.picture import picture_of_lines, renderer
+    from optimization.plots.drawing import picture_of_lines
+    from optimization.plots.picture import renderer
 
     limits = _limits(steps)
     if output is not None:

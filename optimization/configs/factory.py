@@ -56,6 +56,6 @@ class ConfiguredFactory:
         Raises:
             ConfigError: If there is no such number or group, or nothing to draw.
         """
-        from optimization.plots.picture import picture_of
+        from optimization.plots.drawing import picture_of
 
         return picture_of({"": self._config}, what, groups, log, steps)

@@ -1,1 +1,1 @@
-"""Pictures of schedules: `curves` finds what to draw, `picture` computes it, the rest draws."""
+"""Pictures of schedules: `curves` finds what to draw, `drawing` computes it, the rest draws."""

@@ -38,7 +38,8 @@ class Line(NamedTuple):
     steps: list[int]  # at which it may bend, with the ones before and after
     marks: list[Mark]
     last: int  # the last step to draw
-    notes: list[str]
+    has_end: bool  # whether that is where it ends, or it goes on in the same way
+    notes: Sequence[str] = ()
 
 
 def lines_of(
@@ -74,10 +75,9 @@ def line_of_rate(curve: RateCurve, name: str = "", train_steps: int | None = Non
         raise ConfigError(problems)
     last = train_steps or _last_bend(curve)
     steps = [step for step in curve.steps(last + 1) if step <= last]
-    notes = []
-    if not train_steps and (curve.warmup or curve.learning_rate.constant_value() is None):
-        notes.append("`train_steps` is not known: drawn as far as it bends")
-    return Line(name, _told(curve), steps, [*_marks(curve, train_steps)], last, notes)
+    is_constant = curve.warmup is None and curve.learning_rate.constant_value() is not None
+    has_end = bool(train_steps) or is_constant
+    return Line(name, _told(curve), steps, [*_marks(curve, train_steps)], last, has_end)
 
 
 def _told(curve: RateCurve) -> Function:
@@ -138,7 +138,7 @@ class _Part(NamedTuple):
         decay = self.section.pipeline_arguments().get("decay", 0.0) if self.section else 0.0
         curve = RateCurve(rate, warmup if warmup and warmup.warmup_steps else None, factor, decay)
         line = line_of_rate(curve, self.name, config._train_steps)
-        return line._replace(notes=line.notes + notes)
+        return line._replace(notes=notes)
 
     def _multiplier(self) -> float:
         if self.group is not None:
@@ -183,7 +183,7 @@ class _Part(NamedTuple):
             steps_around({0, length}, last, parts=32),
             [Mark(length, "warmup ends"), *_ends(train_steps)],
             last,
-            [],
+            has_end=bool(train_steps),
         )
 
 

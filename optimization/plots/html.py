@@ -16,7 +16,7 @@ def page(picture: Picture) -> str:
         "curves": [
             {
                 "name": curve.name,
-                "values": curve.values,
+                "values": [None if v is None else float(f"{v:.9g}") for v in curve.values],
                 "marks": [{"step": mark.step, "text": mark.text} for mark in curve.marks],
             }
             for curve in picture.curves

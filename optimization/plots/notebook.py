@@ -14,7 +14,8 @@ from optimization.configs.rate_curve import RateCurve
 from optimization.configs.tree import configs_in
 from optimization.configs.types import REQUIRED
 from optimization.plots.curves import ALL, line_of_rate
-from optimization.plots.picture import Picture, drawn_together, picture_of
+from optimization.plots.drawing import drawn_together, picture_of
+from optimization.plots.picture import Picture
 from optimization.plots.svg import svg
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.constant import ConstantLrConfig

@@ -1,16 +1,11 @@
-"""`Picture`: curves over optimizer steps, computed; each renderer draws the same one."""
+"""`Picture`: curves over optimizer steps, as `drawing` computes them and each renderer draws."""
 
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from optimization.configs.errors import ConfigError, Problem
-from optimization.configs.optimization_config import OptimizationConfig
-from optimization.matching.rules import DEFAULT
-from optimization.plots.curves import LEARNING_RATE, Line, Mark, lines_of
-from optimization.plots.points import even_steps, telling_points
+from optimization.plots.curves import Mark
 from optimization.plots.ticks import number
 
 FORMATS = (".png", ".svg", ".html", ".csv")
@@ -35,6 +30,7 @@ class Picture(NamedTuple):
     """Curves over optimizer steps; a notebook shows it, `print` draws it in the terminal.
 
     >>> from optimization.configs.optimization_config import OptimizationConfig
+    >>> from optimization.plots.drawing import picture_of
     >>> config = OptimizationConfig({
     ...     "optimizer": {"type": "sgd"},
     ...     "learning_rate": {"type": "stepwise", "stepwise": {
@@ -158,104 +154,3 @@ def _told(text: str, steps: list[int]) -> str:
     if len(steps) == 1:
         return f"{text} at step {listed}"
     return f"{text[:-1]}ies at steps {listed}"
-
-
-def picture_of(
-    configs: Mapping[str, OptimizationConfig],
-    what: str = LEARNING_RATE,
-    groups: str | Sequence[str] = (),
-    log: bool = False,
-    steps: tuple[int | None, int | None] = (None, None),
-) -> Picture:
-    """Returns the picture of configs whose steps are numbers, as far as they are known.
-
-    Args:
-        configs: The configs by name; "" for one that needs none.
-        what: `learning_rate`, or a number of the optimizer that may follow a schedule.
-        groups: Labels of `param_groups`, `default`, `layer L-2`, `all`; none for `default`.
-        log: Whether heights are drawn on a logarithmic axis.
-        steps: The first and the last step, in optimizer steps; None for all.
-
-    Raises:
-        ConfigError: If there is no such hyperparameter or group, or nothing to draw.
-    """
-    groups = [groups] if isinstance(groups, str) else groups
-    lines = {name: lines_of(config, what, groups) for name, config in configs.items()}
-    return picture_of_lines(lines, what.replace("_", " "), log, steps)
-
-
-def picture_of_lines(
-    lines: Mapping[str, Sequence[Line]],
-    title: str = "learning rate",
-    log: bool = False,
-    steps: tuple[int | None, int | None] = (None, None),
-) -> Picture:
-    """Returns the picture of the lines of several configs, by the name of each."""
-    named = [
-        line._replace(name=_label(name, line.name, len(lines), len(group)) or title)
-        for name, group in lines.items()
-        for line in group
-    ]
-    alone = next(iter(lines)) if len(lines) == 1 < len(named) else ""
-    return drawn_together(named, f"{title} of {alone}" if alone else title, log, steps)
-
-
-def _label(name: str, group: str, configs: int, groups: int) -> str:
-    if groups == 1 and group in ("", DEFAULT):
-        return name
-    return group if not name or configs == 1 < groups else f"{name}: {group}"
-
-
-def drawn_together(
-    lines: Sequence[Line],
-    title: str = "learning rate",
-    log: bool = False,
-    steps: tuple[int | None, int | None] = (None, None),
-) -> Picture:
-    """Returns the picture of lines; where a range is given, they are drawn past their ends.
-
-    Raises:
-        ConfigError: If there is nothing to draw.
-    """
-    first, last = steps[0] or 0, steps[1]
-    lasts = [line.last if last is None else last for line in lines]
-    if max(lasts) <= first:
-        message = f"nothing is to be seen from step {first:,} on: the end is at {max(lasts):,}"
-        raise ConfigError([Problem("value", "", message)])
-    notes: dict[str, list[str]] = {}
-    lines = [line for line, end in zip(lines, lasts, strict=True) if end > first]
-    lasts = [end for end in lasts if end > first]
-    together = even_steps(first, max(lasts))
-    for line, end in zip(lines, lasts, strict=True):
-        bends = {*line.steps, *together, *(mark.step for mark in line.marks), first, end}
-        found, are_enough = telling_points(
-            line.function, {step for step in bends if first <= step <= end}, log
-        )
-        together.update(found)
-        waves = "there are more waves than points: draw a part of the steps"
-        for note in [*line.notes, *([] if are_enough else [waves])]:
-            notes.setdefault(note, []).append(line.name)
-    all_steps = sorted(together)
-    curves = [_curve(line, all_steps, end) for line, end in zip(lines, lasts, strict=True)]
-    title += ", logarithmic" if log else ""
-    picture = Picture(title, tuple(all_steps), tuple(curves), log, ())
-    drawable = tuple(curve for curve in curves if picture.points(curve))
-    if not drawable:
-        message = "there is nothing to draw: a logarithmic axis has no 0"
-        raise ConfigError([Problem("value", "", message)])
-    if log and any(value == 0 for curve in curves for value in curve.values):
-        notes["values of 0 are left out: a logarithmic axis does not have them"] = []
-    told = tuple(_of(names, note, len(lines)) for note, names in notes.items())
-    return picture._replace(curves=drawable, notes=told)
-
-
-def _of(names: list[str], note: str, count: int) -> str:
-    return note if len(names) in (0, count) else f"{', '.join(names)}: {note}"
-
-
-def _curve(line: Line, steps: list[int], end: int) -> Curve:
-    inside = [step for step in steps if step <= end]
-    values = [value if math.isfinite(value) else None for value in line.function(inside)]
-    values += [None] * (len(steps) - len(inside))
-    seen = [mark for mark in line.marks if steps[0] <= mark.step <= end]
-    return Curve(line.name, tuple(values), tuple(sorted(set(seen))))

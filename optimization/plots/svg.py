@@ -106,7 +106,7 @@ class _Drawing:
             more = 'opacity=".6" stroke-dasharray="3 3"'
             yield _line(x, _TOP, x, _HEIGHT - _BOTTOM, more, color, title)
             half = _LETTER * len(words) / 2
-            middle = min(max(x, half + 4), _WIDTH - 4 - half)
+            middle = min(max(x, self.left + half), _WIDTH - 4 - half)
             if middle - half > taken:
                 more = f'text-anchor="middle" fill="{color}" opacity=".8"'
                 yield _text(middle, _TOP - 6, words, more)

@@ -6,7 +6,8 @@ import pytest
 from optimization import ConfigError, OptimizationConfig, OptimizerFactory
 from optimization.plots import picture as pictures
 from optimization.plots.curves import Mark
-from optimization.plots.picture import picture_of, renderer
+from optimization.plots.drawing import picture_of
+from optimization.plots.picture import renderer
 
 
 def config(steps=1000, **sections):
@@ -46,6 +47,7 @@ def test_a_part_of_the_steps():
     assert (picture.steps[0], picture.steps[-1]) == (50, 3000)  # also past the end
     assert {50, 99, 100, 101, 1000} <= set(picture.steps)
     assert picture.curves[0].values[-1] == 0
+    assert picture.notes == ()
     assert picture_of({"": config()}, steps=(200, None)).curves[0].marks == (
         Mark(1000, "decay ends"),
     )

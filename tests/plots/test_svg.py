@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from optimization.plots.picture import picture_of
+from optimization.plots.drawing import picture_of
 from optimization.plots.svg import COLORS, document
 from tests.plots.test_picture import STEPWISE, config
 

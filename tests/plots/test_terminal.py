@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from optimization.plots.picture import picture_of
+from optimization.plots.drawing import picture_of
 from optimization.plots.terminal import drawn
 from tests.plots.test_picture import STEPWISE, config
 
