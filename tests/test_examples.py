@@ -8,12 +8,12 @@ import re
 import pytest
 
 import optimization
-from optimization import configs, schedules
+from optimization import configs, plots, schedules
 
 NEED_KERAS = ("exact", "keras_schedules", "scaled")
 MODULES = [
     f"{package.__name__}.{module.name}"
-    for package in (configs, schedules)
+    for package in (configs, plots, schedules)
     for module in pkgutil.iter_modules(package.__path__)
     if not module.ispkg and module.name not in NEED_KERAS
 ]

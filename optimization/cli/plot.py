@@ -11,7 +11,7 @@ import typer
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import Files, matching, read
 from optimization.configs.durations import TrainingLength
-from optimization.configs.errors import ConfigError, Origin
+from optimization.configs.errors import ConfigError, Origin, Problem
 from optimization.extras import MissingExtraError
 
 if TYPE_CHECKING:
@@ -133,8 +133,20 @@ def _lines(
     try:
         return lines_of(config, what, groups)
     except ConfigError as error:
-        problems = [p._replace(origin=p.origin or Origin(path)) for p in error.problems]
-        raise ConfigError(problems) from None
+        raise ConfigError(
+            problem._replace(origin=problem.origin or Origin(path), message=_with_flag(problem))
+            for problem in error.problems
+        ) from None
+
+
+def _with_flag(problem: Problem) -> str:
+    """Returns the message; where a length is not known, with the option that gives it."""
+    message = problem.message
+    for name in TrainingLength._fields:
+        flag = f"--{name.replace('_', '-')} N"
+        unknown = f"takes `{name}`, which is not known: give"
+        message = message.replace(f"{unknown} it", f"{unknown} `{flag}`")
+    return message
 
 
 def _show(picture: "Picture", output: str | None) -> None:

@@ -13,6 +13,7 @@ from optimization.matching.rules import DEFAULT
 from optimization.plots.points import Function
 from optimization.schedules.compose import are_ours, schedule_problems
 from optimization.schedules.constant import ConstantLrConfig
+from optimization.schedules.metric import MetricLrConfig
 from optimization.schedules.scalars import SCALARS
 from optimization.schedules.steps import steps_around
 
@@ -20,7 +21,7 @@ LEARNING_RATE = "learning_rate"
 ALL = "all"  # groups
 _LAYERS = ("layer L", *(f"layer L-{below}" for below in (1, 2, 4, 8, 16)))  # of `all`
 _LAYER = re.compile(r"layer L(?:-(\d+))?")
-_SHORTEST = 100  # steps, of what never bends
+_CONSTANT, _ENDLESS = 100, 100_000  # steps, of what says no number of them
 
 
 class Mark(NamedTuple):
@@ -77,7 +78,10 @@ def line_of_rate(curve: RateCurve, name: str = "", train_steps: int | None = Non
     steps = [step for step in curve.steps(last + 1) if step <= last]
     is_constant = curve.warmup is None and curve.learning_rate.constant_value() is not None
     has_end = bool(train_steps) or is_constant
-    return Line(name, _told(curve), steps, [*_marks(curve, train_steps)], last, has_end)
+    marks, notes = list(_marks(curve, train_steps)), []
+    if isinstance(curve.learning_rate, MetricLrConfig):
+        notes = [f"it follows `{curve.learning_rate.metric}`: only where it starts is known before"]
+    return Line(name, _told(curve), steps, marks, last, has_end, notes)
 
 
 def _told(curve: RateCurve) -> Function:
@@ -129,7 +133,7 @@ class _Part(NamedTuple):
         optimizer = place.optimizer.get()
         makes_rate = optimizer is not None and optimizer.own_learning_rate() is not None
         factor = self._multiplier()
-        notes = []
+        notes: list[str] = []
         if config.lr_scaling is not None and not makes_rate:
             if config.lr_scaling.global_batch_size:
                 factor *= config.lr_scaling.factor()
@@ -138,7 +142,7 @@ class _Part(NamedTuple):
         decay = self.section.pipeline_arguments().get("decay", 0.0) if self.section else 0.0
         curve = RateCurve(rate, warmup if warmup and warmup.warmup_steps else None, factor, decay)
         line = line_of_rate(curve, self.name, config._train_steps)
-        return line._replace(notes=notes)
+        return line._replace(notes=[*line.notes, *notes])
 
     def _multiplier(self) -> float:
         if self.group is not None:
@@ -224,7 +228,9 @@ def _last_bend(curve: RateCurve) -> int:
             rates = zip(farther, curve.values(farther), strict=True)
             low = (step for step, rate in rates if rate < low_rate)
             last = next(low, last)
-    return last + max(last // 20, 1) if last > 1 else _SHORTEST
+    if last <= 1:
+        return _ENDLESS if curve.learning_rate.constant_value() is None else _CONSTANT
+    return last + max(last // 20, 1)
 
 
 def _marks(curve: RateCurve, train_steps: int | None) -> Iterator[Mark]:

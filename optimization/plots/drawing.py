@@ -88,7 +88,8 @@ def drawn_together(
     drawable = tuple(curve for curve in curves if picture.points(curve))
     if not drawable:
         message = "there is nothing to draw: a logarithmic axis has no 0"
-        raise ConfigError([Problem("value", "", message)])
+        names = ", ".join(line.name for line in lines)
+        raise ConfigError([Problem("value", names, message)])
     if any(value == 0 for curve in curves for value in curve.values):
         note = "values of 0 are left out: a logarithmic axis does not have them"
         picture = picture._replace(notes=(*picture.notes, note))

@@ -104,6 +104,7 @@ def test_the_length_of_the_training(write, capsys):
     path = write("relative.yaml", RELATIVE)
     assert main(["plot", path, "-o", "x.csv"]) == 1
     message = "relative.yaml:2: learning_rate.cosine.decay_steps: 'remaining' takes `train_steps`"
+    message += ", which is not known: give `--train-steps N`, or write a number"
     assert message in capsys.readouterr().err
     assert main(["plot", path, "--train-steps", "300", "-o", "x.csv"]) == 0
     assert "training ends at step 300" in capsys.readouterr().out
@@ -117,7 +118,10 @@ def test_the_length_of_the_training(write, capsys):
     assert err == "experiment.yaml: has `train_steps` 500, which counts\n"
     epochs = write("epochs.yaml", GOOD.replace("1000", "3 epochs"))
     assert main(["plot", epochs, "-o", "x.csv"]) == 1
-    assert "takes `steps_per_epoch`, which is not known" in capsys.readouterr().err
+    assert (
+        "takes `steps_per_epoch`, which is not known: give `--steps-per-epoch N`"
+        in capsys.readouterr().err
+    )
     assert main(["plot", epochs, "--steps-per-epoch", "50", "-o", "x.csv"]) == 0
     assert "decay ends at step 150" in capsys.readouterr().out
 

@@ -131,6 +131,7 @@ RESTARTS = {"initial_learning_rate": 0.1, "first_decay_steps": 100, "t_mul": 1.5
         ("exponential", {**EXPONENTIAL, "decay_rate": 0.5}, 420),
         ("exponential", {**EXPONENTIAL, "decay_rate": 0.9}, 3360),
         ("cosine_restarts", RESTARTS, 840),
+        ("relative_step", {}, 100_000),
     ],
 )
 def test_without_a_length_it_is_drawn_as_far_as_it_bends(kind, rate, last):
@@ -165,3 +166,11 @@ def test_a_length_that_is_needed_and_not_known():
 def test_a_batch_that_is_not_known():
     (line,) = lines_of(sized(lr_scaling={"base_batch_size": 256}))
     assert line.notes == ["`global_batch_size` is not known: drawn without `lr_scaling`"]
+
+
+def test_a_rate_that_follows_a_metric():
+    rate = {"initial_learning_rate": 0.1, "metric": "accuracy", "mode": "max"}
+    kind = "hf_reduce_lr_on_plateau"
+    (line,) = lines_of(sized(learning_rate={"type": kind, kind: rate}, warmup={}))
+    assert line.notes == ["it follows `accuracy`: only where it starts is known before"]
+    assert set(line.function(STEPS)) == {0.1}
