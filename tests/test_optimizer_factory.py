@@ -74,7 +74,7 @@ def test_the_factory_keeps_a_locked_copy():
 def test_a_wrong_config_is_refused():
     with pytest.raises(optimization.ConfigError, match=r"optimizer.type: a type is required"):
         optimization.OptimizerFactory(optimization.OptimizationConfig({"learning_rate": CONSTANT}))
-    with pytest.raises(TypeError, match="expected an OptimizationConfig, got dict"):
+    with pytest.raises(TypeError, match=r"got dict; write `OptimizationConfig\(...\)` around it"):
         optimization.OptimizerFactory(PARAMS)
 
 
@@ -498,3 +498,11 @@ def test_a_registered_optimizer_may_have_a_decay_of_its_own(monkeypatch):
 def test_a_length_is_a_whole_number(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be an integer > 0, received: {name}="):
         optimization.OptimizerFactory(optimization.OptimizationConfig(), **{name: value})
+
+
+def test_a_length_may_be_a_quotient():
+    rate = {"type": "cosine", "cosine": {"initial_learning_rate": 0.1}}
+    params = {"optimizer": {"type": "sgd"}, "learning_rate": rate}
+    config = optimization.OptimizationConfig(params)
+    built = optimization.OptimizerFactory(config, train_steps=3 * 320 / 32)
+    assert repr(built.config.learning_rate.cosine.decay_steps) == "30"

@@ -213,13 +213,22 @@ def resolved(
         ValueError: For a length that is no whole number above 0.
     """
     if not isinstance(config, OptimizationConfig):
-        raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}")
-    lengths = {"train_steps": train_steps, "steps_per_epoch": steps_per_epoch}
-    for name, value in {**lengths, "global_batch_size": global_batch_size}.items():
+        hint = "; write `OptimizationConfig(...)` around it" if isinstance(config, dict) else ""
+        raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}{hint}")
+    lengths = {
+        "train_steps": train_steps,
+        "steps_per_epoch": steps_per_epoch,
+        "global_batch_size": global_batch_size,
+    }
+    for name, value in lengths.items():
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if value is not None and not (is_number and value > 0 and value == value // 1):
             message = f"Argument `{name}` must be an integer > 0"
             raise ValueError(f"{message}, received: {name}={value!r}")
+    # A quotient, `epochs * examples / batch_size`, is a float.
+    train_steps, steps_per_epoch, global_batch_size = (
+        None if value is None else int(value) for value in lengths.values()
+    )
     config, problems = config.sized(TrainingLength(train_steps, steps_per_epoch))
     scaling = config.lr_scaling
     if scaling is not None and scaling.global_batch_size is None:
