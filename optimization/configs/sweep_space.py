@@ -10,7 +10,14 @@ from typing import Any
 
 from optimization.configs import yaml_file
 from optimization.configs.base import Config
-from optimization.configs.errors import ConfigError, Origin, Problem, describe, nearest_or_all
+from optimization.configs.errors import (
+    ConfigError,
+    Origin,
+    Problem,
+    describe,
+    did_you_mean,
+    nearest_or_all,
+)
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.layers import findings, layered
 from optimization.configs.oneof import OneOfConfig
@@ -209,6 +216,8 @@ def load_space(path: str | os.PathLike, base: ExperimentConfig) -> Space:
         ConfigError: Everything that is wrong with the file, or that makes a trial impossible.
     """
     params, unread = yaml_file.read_file(path)
+    if unread and not params:  # that nothing is in it says no more
+        raise ConfigError(unread)
     written = params.pop("parameters", [])
     origin = params.origins.get("parameters", Origin(os.fspath(path)))
     config, problems = layered(SweepConfig(), [params])
@@ -252,6 +261,8 @@ def _undecided(config: SweepConfig, base: ExperimentConfig) -> Iterator[Problem]
         yield config._problem("conflict", "grace_steps", message)
     if not config.direction(base.trainer):
         message = f"must be given: whether a higher or a lower {config.metric!r} is better"
+        usual = {base.trainer.best_checkpoint_eval_metric, "loss"}
+        message += did_you_mean(config.metric, usual)
         yield config._problem("missing", "metric_comp", message)
 
 

@@ -65,6 +65,13 @@ def problems_of(text, tmp_path):
     return str(error.value).replace(str(path), "space.yaml").split("\n")
 
 
+def test_a_file_that_is_not_there_is_one_error(tmp_path):
+    path = tmp_path / "none.yaml"
+    with pytest.raises(ConfigError) as error:
+        load_space(path, experiment())
+    assert str(error.value) == f"{path}: cannot be read: No such file or directory"
+
+
 def test_every_mistake_is_told_at_once_with_its_line(tmp_path):
     assert problems_of(
         """\
@@ -167,6 +174,10 @@ parameters:
         (
             "metric: f1\nparameters:\n  - path: runtime.seed\n    grid: [0, 1]",
             "space.yaml:1: metric_comp: must be given: whether a higher or a lower 'f1' is better",
+        ),
+        (
+            "metric: los\nparameters:\n  - path: runtime.seed\n    grid: [0, 1]",
+            "a higher or a lower 'los' is better; did you mean 'loss'?",
         ),
         ("parameters: 3", "space.yaml:1: parameters: expected a list, got 3; write `- path: ...`"),
         (
