@@ -16,7 +16,7 @@ def check_rate(rate: Any, divides: bool) -> None:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (value > 0 if divides else value >= 0) or not value < _FLOAT32_END:
         message = f"Argument `lr` must be a number {least} and finite in float32"
-        raise ValueError(f"{message}, received: lr={rate}")
+        raise ValueError(f"{message}, received: lr={rate!r}")
 
 
 def several(key: str, value: Any, count: int) -> list[Any]:

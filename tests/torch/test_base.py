@@ -339,6 +339,8 @@ def test_values_out_of_range_are_refused(case):
         for value in WRONG[name]:
             with pytest.raises(ValueError, match=name):
                 cls([weight()], **{"lr": LR, **arguments, name: value})
+    with pytest.raises(ValueError, match="received: lr='1e-3'"):  # with quotes: it is text
+        cls([weight()], **{"lr": "1e-3", **arguments})
 
 
 @every_optimizer
