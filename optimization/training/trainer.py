@@ -223,6 +223,8 @@ class Trainer:
                 f"trained already: {self.step} steps are done, trainer.train_steps is {total}; "
                 f"set it above {self.step} to train on"
             )
+            if restored and (found := changes.since(restored, self.config)):
+                self._say(changes.summary(found))
             return labeled(self._evaluated(on_evaluation)) if evaluate else {}
         if restored:
             self._say(f"resumed at step {self.step} from {restored}")

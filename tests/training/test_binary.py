@@ -326,6 +326,8 @@ def test_fewer_steps_than_are_done_are_told_and_not_recorded(tmp_path, capsys, s
     status, out, _ = call(capsys, tmp_path, overrides=changed)
     assert status == 0
     assert f"trained already: 12 steps are done, trainer.train_steps is {steps}; set it" in out
+    assert "changed since: " in out
+    assert "trainer.max_to_keep was 5, is 2" in out
     assert (tmp_path / "params.yaml").read_text() == before
 
 
