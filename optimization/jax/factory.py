@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import optax
 
 from optimization.configs.errors import ConfigError
@@ -66,9 +67,15 @@ class OptimizerFactory(ConfiguredFactory):
                 "encoder/layer_0/kernel"; with it, patterns that match no path are an error.
 
         Raises:
+            TypeError: If `params` are no arrays, such as a learning rate or its schedule.
             ValueError: If `params` is needed and not given; for groups and lists of patterns that
                 match no parameter; if every parameter is frozen.
         """
+        for leaf in jax.tree.leaves(params):
+            if callable(leaf) or isinstance(params, int | float):
+                message = f"must be the parameters, a tree of arrays, received: {leaf!r}"
+                inside = "the learning rate is the config's, and the optimizer has it inside"
+                raise TypeError(f"Argument `params` {message}; {inside}")
         transformation = Transformation(self._plan(params), self._settings())
         return optax.GradientTransformationExtraArgs(transformation.init, transformation.update)
 

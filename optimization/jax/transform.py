@@ -129,9 +129,18 @@ class Transformation:
             **extra: What other transformations of an `optax.chain` need; it is not used.
 
         Raises:
-            ValueError: If there are no parameters, or gradients of another structure.
+            TypeError: If the state is not what `init` returned.
+            ValueError: If there are no parameters, gradients of another structure, or a state that
+                has other slots.
         """
         del extra
+        if not isinstance(state, OptimizerState):
+            message = "must be the OptimizerState that `init` returned"
+            raise TypeError(f"Argument `state` {message}, received: {type(state).__name__}")
+        saved, here = sorted(state.slots), sorted(self._plan.slot_names())
+        if saved != here:
+            message = f"is of another `optimizer`: its slots are {saved}, and here {here}"
+            raise ValueError(f"Argument `state` {message}. Set what it was made with, or `init`")
         if params is None:
             raise ValueError("Argument `params` is needed: `update(grads, state, params)`")
         structure: Any = jax.tree.structure(params)

@@ -208,6 +208,20 @@ def test_lengths_and_types_are_checked():
         OptimizationConfig({"optimizer": {"type": "adm"}})
 
 
+@pytest.mark.parametrize("rate", [0.1, optax.constant_schedule(0.1)])
+def test_a_learning_rate_is_no_parameters(rate):
+    with pytest.raises(TypeError, match="`params` must be the parameters.*the config's"):
+        factory("sgd").build_optimizer(rate)
+
+
+def test_the_state_is_that_of_init():
+    tx, params = factory("sgd").build_optimizer(), tree(1)
+    with pytest.raises(TypeError, match="that `init` returned, received: tuple"):
+        tx.update(params, optax.adam(0.1).init(params), params)
+    with pytest.raises(ValueError, match=r"its slots are \['momentum', 'velocity'.*Set what it was"):
+        tx.update(params, factory("adamw").build_optimizer().init(params), params)
+
+
 def test_optax_may_wrap_it():
     made = factory("adamw", ema={})
     tx = optax.chain(made.build_optimizer(), optax.identity())
