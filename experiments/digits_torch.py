@@ -16,13 +16,18 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
-import torch
+
+from optimization import ConfigError, extras, load_optimization_config
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise SystemExit(f"error: {extras.explained(error)}") from None
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from experiments.digits import load_split
-from optimization import load_optimization_config
 from optimization.torch import OptimizerFactory
 
 CHECKPOINT = "checkpoint.pt"
@@ -65,12 +70,10 @@ def train(
     """Trains to `train_steps`, from the checkpoint in `model_dir` on; all processes call it.
 
     Returns:
-        The last loss and the accuracy on the held-out images.
+        The last loss, if there was a step left to take, and the accuracy on the held-out images.
     """
     several = dist.is_initialized() and dist.get_world_size() > 1
     rank, processes = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
-    if batch_size % processes:
-        raise SystemExit(f"--batch_size must be a multiple of {processes}, got {batch_size}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     model = build_model().to(device)
@@ -89,7 +92,9 @@ def train(
             print(f"resumed at step {step} from {path}", flush=True)
     parallel = DistributedDataParallel(model) if several else model
     images, labels = tensors(is_training=True)
-    loss = torch.tensor(float("nan"))
+    results = {}
+    if step >= train_steps and rank == 0:
+        print(f"trained already: {step} steps are done, --train_steps is {train_steps}", flush=True)
     while step < train_steps:
         rows = batch_rows(step, batch_size, len(images)).reshape(processes, -1)[rank]
         outputs = parallel(images[rows].to(device))
@@ -99,6 +104,7 @@ def train(
         optimizer.step()
         scheduler.step()
         step += 1
+        results["loss"] = loss.detach()
         if rank == 0 and (step % checkpoint_interval == 0 or step == train_steps):
             parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
             state = {name: part.state_dict() for name, part in parts.items()}
@@ -109,7 +115,32 @@ def train(
     images, labels = tensors(is_training=False)
     with torch.no_grad():
         found = model(images.to(device)).argmax(1).cpu()
-    return {"loss": loss.item(), "accuracy": (found == labels).float().mean().item()}
+    results["accuracy"] = (found == labels).float().mean()
+    return {name: value.item() for name, value in results.items()}
+
+
+def check(options: argparse.Namespace, processes: int) -> None:
+    """Ends the program, with one line, for what would end each process.
+
+    Before the processes connect: where all that are connected end at once, those that torchrun
+    starts after them may be refused.
+    """
+    try:
+        extras.require("sklearn")
+        examples = len(load_split(0.2, is_training=True)[1])
+        if options.batch_size % processes or options.batch_size > examples:
+            message = f"must be a multiple of {processes}, the number of processes, and at most "
+            raise ValueError(f"--batch_size {message}{examples}, got {options.batch_size}")
+        OptimizerFactory(load_optimization_config(options.config_file), options.train_steps)
+    except (ConfigError, ImportError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def positive(text: str) -> int:
+    """Returns the number above 0 that a flag has."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be an integer > 0, got {text!r}")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,15 +148,16 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     result.add_argument("--model_dir", required=True, help="which all machines have in common")
     result.add_argument("--config_file", default=CONFIG, help="with an optimizer section")
-    result.add_argument("--train_steps", type=int, default=1000)
-    result.add_argument("--batch_size", type=int, default=64, help="of all processes together")
-    result.add_argument("--checkpoint_interval", type=int, default=100)
+    result.add_argument("--train_steps", type=positive, default=1000)
+    result.add_argument("--batch_size", type=positive, default=64, help="of all processes together")
+    result.add_argument("--checkpoint_interval", type=positive, default=100)
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line, as one of several processes where torchrun's variables are set."""
     options = parser().parse_args(argv)
+    check(options, int(os.environ.get("WORLD_SIZE", 1)))
     if "WORLD_SIZE" in os.environ:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -56,6 +56,36 @@ def test_the_batches_of_an_epoch_hold_each_example_once():
     assert rows[:2] != rows[2:]
 
 
+@pytest.mark.parametrize(
+    ("flag", "processes", "expected"),
+    [
+        ("--batch_size=63", 2, "error: --batch_size must be a multiple of 2, the number of"),
+        ("--batch_size=6400", 1, "and at most 1437, got 6400"),
+        ("--config_file=none.yaml", 1, "error: none.yaml: cannot be read"),
+    ],
+)
+def test_what_would_end_each_process_is_told_before_they_connect(
+    flag, processes, expected, tmp_path, monkeypatch
+):
+    pytest.importorskip("sklearn")
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setattr(digits_torch.dist, "init_process_group", None)
+    with pytest.raises(SystemExit) as error:
+        digits_torch.main([f"--model_dir={tmp_path}", flag])
+    assert expected in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::optimization.ConfigWarning")
+def test_a_training_that_is_over_has_no_loss(tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    flags = [f"--model_dir={tmp_path}", "--train_steps=2"]
+    digits_torch.main(flags)
+    assert "\nloss " in capsys.readouterr().out
+    digits_torch.main(flags)
+    out = capsys.readouterr().out
+    assert "trained already: 2 steps are done, --train_steps is 2\naccuracy " in out
+
+
 @pytest.mark.slow
 def test_torchrun_goes_on_bit_for_bit_where_a_process_was_killed(tmp_path):
     script = tmp_path / "script.py"
