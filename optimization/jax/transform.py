@@ -140,7 +140,7 @@ class Transformation:
         saved, here = sorted(state.slots), sorted(self._plan.slot_names())
         if saved != here:
             message = f"is of another `optimizer`: its slots are {saved}, and here {here}"
-            raise ValueError(f"Argument `state` {message}. Set what it was made with, or `init`")
+            raise ValueError(f"Argument `state` {message}. Set that one, or `init` anew")
         if params is None:
             raise ValueError("Argument `params` is needed: `update(grads, state, params)`")
         structure: Any = jax.tree.structure(params)

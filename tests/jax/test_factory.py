@@ -218,9 +218,7 @@ def test_the_state_is_that_of_init():
     tx, params = factory("sgd").build_optimizer(), tree(1)
     with pytest.raises(TypeError, match="that `init` returned, received: tuple"):
         tx.update(params, optax.adam(0.1).init(params), params)
-    with pytest.raises(
-        ValueError, match=r"its slots are \['momentum', 'velocity'.*Set what it was"
-    ):
+    with pytest.raises(ValueError, match=r"its slots are \['momentum', 'velocity'.*Set that one"):
         tx.update(params, factory("adamw").build_optimizer().init(params), params)
 
 
