@@ -5,6 +5,7 @@ else they may be. `CONTRACTS_OF="lamb lars" pytest ...` tests these types alone.
 """
 
 import doctest
+import itertools
 import os
 import typing
 
@@ -223,12 +224,22 @@ def every_case(of_type=cases, once_a_class=False):
 def train_one(rule, path, own, w, gradients, rate, constant=False):
     """Returns a weight after an update with each gradient, and the names of what is kept of it.
 
+    The arguments are those of `updates`, but for `gradients`, a list.
+    """
+    steps = updates(rule, path, own, w, lambda done, w: gradients[done], rate, constant)
+    *_, (w, kept) = itertools.islice(steps, len(gradients))
+    return w, kept
+
+
+def updates(rule, path, own, w, gradient, rate, constant=False):
+    """Yields a weight after each update, and the names of what is kept of it, without end.
+
     Args:
         rule: The rule.
         path: The path of the weight.
         own: Its settings.
         w: The weight.
-        gradients: Its gradients.
+        gradient: A function of the updates done and of the weight.
         rate: The learning rate of update t, a function.
         constant: Whether it counts as a constant.
     """
@@ -241,7 +252,8 @@ def train_one(rule, path, own, w, gradients, rate, constant=False):
     kept = {slot.name: _first(slot, w.shape, h) for slot in slots}
     shared = {slot.name: np.float64(slot.start) for slot in rule.shared}
     own_rate = rule.own_learning_rate()
-    for done, g in enumerate(gradients):
+    for done in itertools.count():
+        g = gradient(done, w)
         lr = rate(done + 1) if own_rate is None else own_rate.value(np.float64(done), np)
         now = {"lr": lr, "done": done, "t": np.float64(done + 1), "multiplier": 1.0}
         now |= {name: f(np.float64(done), XP) for name, f in rule.curves().items()}
@@ -254,7 +266,7 @@ def train_one(rule, path, own, w, gradients, rate, constant=False):
         w = w - w * (lr * decay) if given(decay) else w
         w = w - rule.step(g, w, s, h, XP)
         kept.update(s.moved())
-    return w, list(kept)
+        yield w, list(kept)
 
 
 def _first(slot, shape, h):
