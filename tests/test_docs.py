@@ -1,135 +1,231 @@
-"""The pages under docs/: their examples run, and print what the pages say they print."""
+"""The pages of the documentation: their blocks run and print what is shown, their links lead on.
 
-import contextlib
-import io
+`tests/pages.py` says how a page is read. Each runs in a process of its own.
+"""
+
+import importlib.util
 import re
-from pathlib import Path
 from typing import NamedTuple
 
-import keras
-import numpy as np
 import pytest
-import yaml
 
-from optimization import OPTIMIZERS_CLS, OptimizationConfig, OptimizerFactory
-from optimization.configs.sweep_config import KINDS
-from optimization.rules.adafactor import VARIANTS
-from tests.golden_cases import make_variable
+from optimization import ConfigError, OptimizationConfig, extras
+from optimization.configs import yaml_file
+from tests import pages
 
-DOCS = Path(__file__).parent.parent / "docs"
-PIPELINE = DOCS / "pipeline.md"
+PEERS = {"accelerate", "equinox", "flax", "lightning", "timm", "transformers", "triton"}
 
 
-class Block(NamedTuple):
-    """A fenced block: its language, its text, and the number of its first line."""
+class Run(NamedTuple):
+    """How a page is run; one that is not in `RUNS` is run by `Run()`."""
 
-    language: str
-    text: str
-    line: int
-
-
-def blocks(page: Path) -> list[Block]:
-    text = page.read_text()
-    found = re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(m[1], m[2], text[: m.start()].count("\n") + 1) for m in found]
+    backend: str = "tensorflow"  # of Keras, unless the page says another
+    sections: tuple[str, ...] = ()  # these alone, by their titles; "" is before the first
+    slow: bool = False
+    then: str = ""  # what is checked when it has run, as Python
 
 
-def section_of(page: Path, block: Block) -> str:
-    """Returns the title of the section that a block is in; "" before the first one."""
-    above = page.read_text().splitlines()[: block.line]
-    return next((line[3:] for line in reversed(above) if line.startswith("## ")), "")
+_LOOPS = """
+from tests.torch.plain_loop import weights_after
+import torch
+for model in (whole, module):
+    for one, other in zip(model.parameters(), weights_after(Regression(), config, x, y)):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+"""
+RUNS: dict[str, list[Run]] = {
+    "README.md": [
+        Run(sections=("A file, checked", "With Keras", "A type of your own")),
+        Run("torch", ("With PyTorch",)),
+        Run("jax", ("With JAX",)),
+        Run(sections=("Train a model", "Run the tests"), slow=True),
+    ],
+    "distributed_torch.md": [Run("torch", slow=True)],
+    "engines.md": [Run(slow=True)],
+    "loops.md": [
+        Run("torch", ("", "Over PyTorch", "Hugging Face's Trainer"), slow=True),
+        Run("torch", ("", "Over PyTorch", "Accelerate", "Lightning"), slow=True, then=_LOOPS),
+        *(Run(backend, ("", "Keras' fit"), slow=True) for backend in ("tensorflow", "jax")),
+        Run("torch", ("", "Keras' fit"), slow=True),
+    ],
+    "quickstart/pytorch.md": [Run("torch")],
+    "quickstart/timm.md": [Run("torch")],
+    "torch.md": [Run("torch")],
+    "transformers.md": [Run("torch")],
+}
+ALL = {pages.name_of(page): page for page in pages.pages()}
 
 
-def run_examples(
-    page: Path, folder: Path, *titles: str, names: dict | None = None
-) -> list[tuple[Block, str]]:
-    """Runs the Python blocks in order; returns each block of output with what was printed.
-
-    Of the sections with these titles alone, if there are any. `names` gets what they define.
-    """
-    names = {} if names is None else names
-    outputs, printed = [], ""
-    for block in blocks(page):
-        if titles and section_of(page, block) not in titles:
+def cases():
+    """Yields each run of each page that has something to run, with a name."""
+    for name, page in ALL.items():
+        if not pages.script_of(page):
             continue
-        if block.language == "python":
-            with contextlib.redirect_stdout(io.StringIO()) as stdout:
-                exec(compile(block.text, f"{page.name}:{block.line}", "exec"), names)
-            printed = stdout.getvalue()
-        elif block.language == "text":
-            outputs.append((block, printed))
-        elif block.text.startswith("# "):
-            name, _, content = block.text.removeprefix("# ").partition("\n")
-            (folder / name).write_text(content)
-    return outputs
+        for run in RUNS.get(name, [Run()]):
+            marks = [pytest.mark.slow] if run.slow else []
+            titles = "".join(f" {title}" for title in run.sections if title)
+            where = f" on {run.backend}" if len(RUNS.get(name, [])) > 1 else ""
+            yield pytest.param(page, run, id=f"{name}{titles}{where}", marks=marks)
 
 
-# What each page shows being printed, as a number of blocks.
-SHOWN = {"adafactor.md": 3, "pipeline.md": 6, "schedule_free.md": 1, "transformers.md": 2}
+@pytest.mark.parametrize(("page", "run"), list(cases()))
+def test_a_page_prints_what_it_shows(page, run, tmp_path):
+    folder = tmp_path / "page"
+    folder.mkdir()
+    report = pages.run(page, folder, run.backend, run.sections, run.then)
+    missing = (report.get("missing") or "").partition(".")[0]
+    if missing in PEERS | set(extras.OPTIONAL) and importlib.util.find_spec(missing) is None:
+        pytest.skip(f"{missing} is not installed")
+    for output in report["outputs"]:
+        place = f"{page.name}:{output['line']}"
+        if pages.differs(output["shown"], output["printed"], output["note"]):
+            pytest.fail(f"{place} shows\n{output['shown']}\nand printed\n{output['printed']}")
+    assert "failed" not in report, f"{page.name}:{report['line']}\n{report['failed']}"
 
 
-@pytest.mark.parametrize("name", SHOWN)
-def test_the_examples_print_what_the_page_says(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    keras.backend.clear_session()  # automatic names are counted
-    page = DOCS / name
-    outputs = run_examples(page, tmp_path)
-    assert len(outputs) == SHOWN[name]
-    for block, printed in outputs:
-        assert printed == block.text, f"{page.name}:{block.line}"
+def test_every_run_is_of_a_page():
+    assert set(RUNS) <= set(ALL)
+    for name, runs in RUNS.items():
+        titles = {block.section for block in pages.blocks(ALL[name])}
+        assert all(set(run.sections) <= titles for run in runs)
+        if any(run.sections for run in runs):  # together they are the page
+            assert {title for run in runs for title in run.sections} == titles
 
 
-def test_the_optimizer_that_the_guide_adds_trains(monkeypatch):
-    monkeypatch.setattr(OPTIMIZERS_CLS, "_entries", dict(OPTIMIZERS_CLS._entries))
-    (block,) = [b for b in blocks(DOCS.parent / "CONTRIBUTING.md") if b.language == "python"]
-    names = {"__name__": __name__}
-    exec(compile(block.text, "CONTRIBUTING.md", "exec"), names)
-    weight = make_variable("weight", np.float32([0.5, -0.5]))
-    OPTIMIZERS_CLS["signum"](0.25).apply([keras.ops.convert_to_tensor([1.0, -2.0])], [weight])
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), [0.25, -0.25])
+def every_block(*languages):
+    return [
+        pytest.param(page, block, id=f"{name}:{block.line}")
+        for name, page in ALL.items()
+        for block in pages.blocks(page)
+        if not languages or block.language in languages
+    ]
 
 
-def test_the_variants_of_adafactor_are_what_the_page_says():
-    rows = re.findall(r"^\| `(\w+)` (\|.*)\|$", (DOCS / "adafactor.md").read_text(), re.MULTILINE)
-    cells = {name: [cell.strip(" `") for cell in row[1:].split("|")] for name, row in rows}
-    variants = cells.pop("variant")
-    assert variants == list(VARIANTS)
-    told = {v: {n: yaml.safe_load(c[i]) for n, c in cells.items()} for i, v in enumerate(variants)}
-    same = {"factored", "decay_rate", "step_offset", "epsilon2", "warmup_init"}
-    same |= {"weight_decay", "include_in_weight_decay"}
-    for variant, switches in VARIANTS.items():
-        own = {name: value for name, value in switches.items() if name not in same}
-        assert told[variant] == own
-        assert {n: switches[n] for n in same} == {n: VARIANTS["t5x"][n] for n in same}
+@pytest.mark.parametrize("name", ALL)
+def test_blocks_are_of_a_known_kind(name):
+    text = ALL[name].read_text(encoding="utf-8")
+    found = pages.blocks(ALL[name])
+    assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(found), "a fence is not closed"
+    before = ""
+    for block in found:
+        place = f"{name}:{block.line}"
+        assert block.language in (*pages.RUN, "text", "json", "html", "dockerfile"), place
+        if block.language in ("json", "html", "dockerfile"):
+            assert block.file or not block.is_run, f"{place}: it is no file, nor marked"
+        if block.language == "text" and block.is_run:
+            assert before in ("python", "bash"), f"{place}: nothing prints it"
+        before = block.language
+        reason = block.note.removeprefix("not run, ")
+        assert block.is_run or len(reason.split()) >= 3, f"{place}: it says no reason"
+        assert block.note in ("", "numbers differ") or not block.is_run, f"{place}: {block.note}"
 
 
-def test_the_sections_are_right():
-    sections = [yaml.safe_load(b.text) for b in blocks(PIPELINE) if b.language == "yaml"]
-    assert len(sections) == 4
-    base = {
-        "optimizer": {"type": "adamw", "adamw": {"weight_decay_rate": 0.1}},
-        "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.1}},
-    }
-    for section in sections:
-        config = OptimizationConfig({**base, **section})
-        factory = OptimizerFactory(
-            config, train_steps=100, steps_per_epoch=10, global_batch_size=32
-        )
-        factory.build_optimizer(factory.build_learning_rate())
+@pytest.mark.parametrize(("page", "block"), every_block())
+def test_what_is_not_run_is_right_as_far_as_can_be_read(page, block):
+    if not block.is_run:
+        assert list(pages.check_unrun(block)) == []
+    elif block.language in pages.SHELL:
+        found = [p for c in pages.commands(block) for p in pages.check_command(c.text)]
+        assert found == []
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="only TensorFlow has sparse gradients"
-)
-def test_rows_that_are_not_looked_up():
-    from tools import sparse_rows
-
-    assert PIPELINE.read_text() == sparse_rows.page(PIPELINE)
+BASE = {
+    "optimizer": {"type": "adamw", "adamw": {"weight_decay_rate": 0.1}},
+    "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.1}},
+}
 
 
-def test_the_sweep_is_that_of_the_file():
-    (block,) = [b for b in blocks(DOCS / "sweeps.md") if b.language == "yaml"]
-    file = DOCS.parent / "configs/sweeps/digits.yaml"
-    assert block.text == re.sub(r"^#.*\n", "", file.read_text(), flags=re.MULTILINE)
-    kinds = re.findall(r"^\| `(\w+): \[", (DOCS / "sweeps.md").read_text(), re.MULTILINE)
-    assert sorted(kinds) == sorted(KINDS)
+@pytest.mark.parametrize(("page", "block"), every_block("yaml"))
+def test_sections_are_right(page, block, tmp_path):
+    if block.file or not block.is_run:
+        return
+    path = tmp_path / "section.yaml"
+    path.write_text(block.text)
+    section = yaml_file.read_file(path)[0]
+    if {"trials", "parameters"} & set(section):
+        return  # tests/test_docs_facts.py compares it with a file that is tested
+    if set(section) <= {"task", "trainer", "runtime", "experiment"}:
+        section = section.get("trainer", {}).get("optimizer_config", {})
+    kept = {key: value for key, value in BASE.items() if key not in section}
+    config = OptimizationConfig({**kept, **section})
+    try:
+        config.validate()
+    except ConfigError as error:
+        pytest.fail(str(error))
+
+
+# Links
+
+
+def anchors(text):
+    """Returns the anchors of a page's titles, as code hosts and MkDocs make them."""
+    found = set()
+    for title in re.findall(r"^#{1,6} (.+)$", _without_code(text), re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower()
+        slug = re.sub(r"[^\w\s-]", "", plain).strip().replace(" ", "-")
+        found |= {slug, re.sub(r"-+", "-", slug)}
+    return found | set(re.findall(r'(?:id|name)="([\w-]+)"', text))
+
+
+def _without_code(text):
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def links(text):
+    """Returns what the links and pictures of a page lead to."""
+    prose = re.sub(r"`[^`\n]*`", "", _without_code(text))
+    return re.findall(r"\]\(([^)\s]+)\)", prose)
+
+
+@pytest.mark.parametrize("name", [*ALL, "CHANGELOG.md"])
+def test_links_lead_somewhere(name):
+    page = ALL.get(name, pages.ROOT / name)
+    found = links(page.read_text(encoding="utf-8"))
+    assert [
+        link for link in found if not re.match(r"[a-z]+:", link) and is_broken(page, link)
+    ] == []
+
+
+def is_broken(page, link):
+    """Says whether a link leads to no file of the repository, or to no title of a page."""
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    if not target.exists() or pages.ROOT not in (target, *target.parents):
+        return True
+    return bool(anchor) and anchor not in anchors(target.read_text(encoding="utf-8"))
+
+
+# That the tests above can fail
+
+
+def test_a_wrong_page_fails(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1)\n```\n\n```text\n2\n```\n\n```console\n$ echo 3\n4\n```\n")
+    folder = tmp_path / "page"
+    folder.mkdir()
+    report = pages.run_steps("page.md", pages.script_of(page), folder, "tensorflow")
+    assert [o["printed"] for o in report["outputs"]] == ["1\n", "3\n"]
+    assert all(pages.differs(o["shown"], o["printed"]) for o in report["outputs"])
+    page.write_text("```python\nimport no_such_module\n```\n")
+    report = pages.run_steps("page.md", pages.script_of(page), folder, "tensorflow")
+    assert (report["missing"], report["line"]) == ("no_such_module", 1)
+
+
+def test_outputs_are_compared():
+    assert not pages.differs("a\n...\nd\n", "a\nb\nc\nd\n")
+    assert not pages.differs("a\n...\nd\n", "a\nd\n")
+    assert pages.differs("a\n...\nd\n", "a\nb\n")
+    assert pages.differs("loss 0.1\n", "loss 0.2\n")
+    assert not pages.differs("loss 0.1\n", "loss  23\n", "numbers differ")
+    assert pages.differs("loss 0.1\n", "acc 0.1\n", "numbers differ")
+
+
+def test_commands_are_read():
+    assert list(pages.check_command("pip install -e '.[tensorflow,no-such]'")) == [
+        "no extra 'no-such'"
+    ]
+    assert list(pages.check_command("python experiments/no.py --a=configs/no.yaml")) == [
+        "no file experiments/no.py",
+        "no file configs/no.yaml",
+    ]
+    assert list(pages.check_command("python -m tools.no_such")) == ["no module tools.no_such"]
+    assert list(pages.check_command("python -m tools.gallery")) == []

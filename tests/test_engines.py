@@ -1,25 +1,19 @@
-"""docs/engines.md: Ray runs what the page shows; the commands are those of the programs."""
+"""docs/engines.md: the commands that tests/test_docs.py does not run are those of the programs."""
 
 import shlex
 
 import pytest
 
-from tests.test_docs import DOCS, blocks, run_examples
+from tests.pages import DOCS, blocks, commands
 from tools import launch_local
 
 PAGE = DOCS / "engines.md"
 
 
-@pytest.mark.slow
-def test_ray_trains_as_the_page_says(tmp_path):
-    pytest.importorskip("ray")
-    ((block, printed),) = [pair for pair in run_examples(PAGE, tmp_path) if pair[1]]
-    assert printed == block.text
-
-
 def test_the_commands_are_those_of_the_programs(monkeypatch):
-    commands = [block.text for block in blocks(PAGE) if block.language == "bash"]
-    launcher, torchrun = (shlex.split(command) for command in commands)
+    found = [command.text for b in blocks(PAGE) if b.language == "bash" for command in commands(b)]
+    launcher = next(shlex.split(c) for c in found if "launch_local" in c)
+    torchrun = next(shlex.split(c) for c in found if c.startswith("torchrun"))
     started = []
     monkeypatch.setattr(launch_local, "launch", lambda *arguments: started.append(arguments) or 0)
     assert launcher[:3] == ["python", "-m", "tools.launch_local"]

@@ -148,7 +148,7 @@ DOCS = """
 import pytest, sys
 from tools import sparse_rows
 sparse_rows.PAGE.write_text(sparse_rows.page(sparse_rows.PAGE))
-sys.exit(pytest.main(["-q", "tests/configs/test_branches.py", "tests/test_docs.py"]))
+sys.exit(pytest.main(["-q", "tests/configs/test_branches.py", "tests/test_docs_facts.py"]))
 """
 
 

@@ -1,62 +1,17 @@
-"""docs/loops.md: the loops of other packages over PyTorch."""
+"""The helper for Lightning; docs/loops.md runs the loops of other packages over PyTorch."""
 
-import logging
 import math
 import warnings
 
 import pytest
 
 from optimization import ConfigWarning
-from tests.torch.common import OptimizerFactory, config_of, skip_beside_tensorflow, torch
+from tests.torch.common import config_of, skip_beside_tensorflow, torch
 
 skip_beside_tensorflow()
 
 from optimization.torch.gradients import GradientRules  # noqa: E402
 from optimization.torch.lightning import CLIPS, configure_optimizers  # noqa: E402
-from tests.test_docs import DOCS, run_examples  # noqa: E402
-
-PAGE = DOCS / "loops.md"
-# What each section needs, how many blocks of output it shows, and what it calls what it trained.
-SECTIONS = {
-    "Hugging Face's Trainer": (("transformers", "accelerate"), 2, None),
-    "Accelerate": (("accelerate",), 1, "whole"),
-    "Lightning": (("lightning",), 1, "module"),
-}
-
-
-def plainly(names):
-    """Returns the model of the page after a loop of PyTorch's own over the same batches."""
-    model, (x, y) = names["Regression"](), map(torch.tensor, (names["x"], names["y"]))
-    factory = OptimizerFactory(names["config"], train_steps=6)
-    optimizer = factory.build_optimizer(model)
-    scheduler = factory.build_scheduler(optimizer)
-    for _ in range(2):
-        for step in range(3):
-            for first in (16 * step, 16 * step + 8):
-                rows = slice(first, first + 8)
-                (model(x[rows], y[rows])["loss"] / 2).backward()
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-    return model
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("title", SECTIONS)
-def test_the_page_is_right(title, tmp_path, monkeypatch):
-    modules, shown, trained = SECTIONS[title]
-    for module in modules:
-        pytest.importorskip(module)
-    monkeypatch.chdir(tmp_path)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    names = {}
-    outputs = run_examples(PAGE, tmp_path, "", "Over PyTorch", title, names=names)
-    assert len(outputs) == shown
-    for block, printed in outputs:
-        # The Trainer prints what it logs as well.
-        assert printed.endswith(block.text), f"{PAGE.name}:{block.line}"
-    if trained:  # the Trainer shuffles
-        assert names["same"](plainly(names), names[trained])
 
 
 class Module(torch.nn.Module):

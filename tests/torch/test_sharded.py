@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 
@@ -106,14 +105,3 @@ def test_every_process_raises_where_one_has_an_infinite_gradient(results):
 
 def test_gradients_are_brought_into_the_form_of_their_weights(results):
     assert results["partial"] == [1.5] * 3
-
-
-def test_the_program_of_the_page_prints_what_the_page_says(tmp_path):
-    ((program, printed),) = re.findall(
-        r"^```python\n(.*?)^```\n```console\n\$ torchrun --nproc-per-node 2 train.py\n(.*?)^```$",
-        PAGE.read_text(),
-        re.MULTILINE | re.DOTALL,
-    )
-    (tmp_path / "train.py").write_text(program)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    assert run_two(["train.py"], cwd=tmp_path, env=environment) == printed

@@ -1,10 +1,8 @@
 import inspect
 import io
 import pickle
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -304,14 +302,3 @@ print([name for name in ("tensorflow", "keras", "torch", "transformers") if name
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
-
-
-def test_the_examples_for_pytorch_in_the_docs_run(torch):
-    del torch
-    page = (Path(__file__).parents[2] / "docs" / "transformers.md").read_text()
-    first, second = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    names = {}
-    exec(first, names)
-    assert names["scheduler"].get_last_lr() == [1e-3]
-    exec(second, names)
-    assert isinstance(names["scheduler"], ours.AdafactorSchedule)
