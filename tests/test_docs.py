@@ -35,8 +35,8 @@ for model in (whole, module):
 RUNS: dict[str, list[Run]] = {
     "README.md": [
         Run(sections=("A file, checked", "With Keras", "A type of your own")),
-        Run("torch", ("With PyTorch",)),
-        Run("jax", ("With JAX",)),
+        Run("torch", ("A file, checked", "With PyTorch")),
+        Run("jax", ("A file, checked", "With JAX")),
         Run(sections=("Train a model", "Run the tests"), slow=True),
     ],
     "distributed_torch.md": [Run("torch", slow=True)],
