@@ -52,13 +52,15 @@ RUNS: dict[str, list[Run]] = {
     "torch.md": [Run("torch")],
     "transformers.md": [Run("torch")],
 }
+# Pages of one test each, which looks at more: tests/lint/test_pages.py.
+APART = ("lint.md", "lint/", "errors/")
 ALL = {pages.name_of(page): page for page in pages.pages()}
 
 
 def cases():
     """Yields each run of each page that has something to run, with a name."""
     for name, page in ALL.items():
-        if not pages.script_of(page):
+        if name.startswith(APART) or not pages.script_of(page):
             continue
         for run in RUNS.get(name, [Run()]):
             marks = [pytest.mark.slow] if run.slow else []

@@ -4,7 +4,7 @@
 
 Run it after a type was added; a test says so if you forget. `configs/branches.pyi` has the types
 of every oneof, `optimizers.pyi` of Keras and of PyTorch the classes that are made of rules, which
-`torch/__init__.pyi` names too. README.md lists the optimizers; docs/torch.md has a table of them.
+`torch/__init__.pyi` names too. README.md lists types; docs/torch.md has a table of them.
 `schema.json` and `recipes`, copies of files of configs/optimization, ship in the package.
 """
 
@@ -55,7 +55,7 @@ def texts() -> dict[pathlib.Path, str]:
         **_replaced(
             _PACKAGE / "torch" / "__init__.pyi", r"(from \.optimizers .*\n)+", _named(torch)
         ),
-        **_replaced(_ROOT / "README.md", r"(?<=\| `optimizer` \| ).*(?= \|\n)", _listed()),
+        **_readme(),
         **_shipped(),
         **_replaced(
             _ROOT / "docs" / "torch.md",
@@ -70,6 +70,24 @@ def _replaced(path: pathlib.Path, pattern: str, text: str) -> dict[pathlib.Path,
     if not path.exists():
         return {}
     return {path: re.sub(pattern, lambda match: text, path.read_text(encoding="utf-8"), count=1)}
+
+
+def _readme() -> dict[pathlib.Path, str]:
+    """Returns README's text with the types that there are."""
+    path, texts = _ROOT / "README.md", {"optimizer": _listed(), "learning_rate": _rates()}
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    for name, listed in texts.items():
+        text = re.sub(rf"(?<=\| `{name}` \| ).*(?= \|\n)", lambda _, t=listed: t, text, count=1)
+    return {path: text}
+
+
+def _rates() -> str:
+    """Returns the types of learning rates, those of transformers by their beginning."""
+    names = [name for name in _types(optimization.LR_CLS) if not name.startswith("hf_")]
+    of_transformers = "all of [transformers](docs/transformers.md) as `hf_...`"
+    return f"{' '.join(f'`{name}`' for name in names)}, and {of_transformers}"
 
 
 def _named(classes: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ import itertools
 import math
 import pathlib
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -213,7 +214,43 @@ def _seen(w: np.ndarray) -> np.ndarray:
     return np.diag(w) if w.ndim == 2 else w
 
 
+# The order of a step
+
+
+def step_picture() -> Picture:
+    """Returns the picture of the stages of a step, as the table of docs/pipeline.md has them."""
+    page = (FOLDER.parent / "pipeline.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", page, re.MULTILINE)
+    places = {title: np.array([[int(number) - 1, 0.0]]) for number, title in rows}
+    return Picture("step", places, draw_steps, (7.0, 2.6))
+
+
 # Drawing
+
+
+def draw_steps(axes: Any, curves: dict[str, np.ndarray]) -> None:
+    """Draws a box for each stage, with arrows between them, in rows."""
+    columns, arrow = 4, {"arrowstyle": "-|>", "color": "0.4", "shrinkA": 0, "shrinkB": 0}
+    for place, title in enumerate(curves):
+        x, y = place % columns, -(place // columns)
+        text = textwrap.fill(f"{place + 1}  {title}", 19)
+        axes.add_patch(_box(x, y))
+        axes.text(x, y, text, ha="center", va="center", fontsize=7.5)
+        if place % columns:
+            axes.annotate("", (x - 0.42, y), (x - 0.58, y), arrowprops=arrow)
+        elif place:
+            axes.annotate("", (0, y + 0.34), (columns - 1, y + 0.66), arrowprops=arrow)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(-((len(curves) - 1) // columns) - 0.4, 0.4)
+    axes.axis("off")
+
+
+def _box(x: float, y: float) -> Any:
+    """Returns a box around a point."""
+    from matplotlib.patches import FancyBboxPatch
+
+    style = "round,pad=0.02"
+    return FancyBboxPatch((x - 0.4, y - 0.3), 0.8, 0.6, style, facecolor="white", edgecolor="C0")
 
 
 def draw_rate(axes: Any, curves: dict[str, np.ndarray]) -> None:
@@ -351,7 +388,7 @@ def own_types(registry: Registry) -> list[str]:
 
 def pictures() -> list[Picture]:
     """Returns every picture of the gallery."""
-    return [*schedule_pictures(), *optimizer_pictures()]
+    return [*schedule_pictures(), *optimizer_pictures(), step_picture()]
 
 
 def main() -> None:

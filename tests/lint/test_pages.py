@@ -7,7 +7,6 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import yaml
@@ -16,23 +15,12 @@ from optimization import LR_CLS
 from optimization.cli.app import main
 from optimization.lint import RULES, Severity
 from optimization.training import registries
+from tests.pages import blocks, commands
 from tools import lint as tool
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 ROOT = DOCS.parent
 INDEX = DOCS / "lint.md"
-
-
-class Block(NamedTuple):
-    language: str
-    text: str
-    file: str  # the name in its first line, "" for none
-
-
-def blocks(page):
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    names = [re.match(r"# (\S+\.\w+)\n", text) for _, text in found]
-    return [Block(*b, name[1] if name else "") for b, name in zip(found, names, strict=True)]
 
 
 @pytest.fixture
@@ -62,13 +50,6 @@ def executed(text, page):
     with contextlib.redirect_stdout(io.StringIO()) as out:
         exec(compile(text, page.name, "exec"), {"__name__": page.stem})
     return out.getvalue()
-
-
-def commands(block):
-    """Yields each command of a console block, and what it prints."""
-    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
-        command, _, printed = part.partition("\n")
-        yield command, printed
 
 
 def test_every_rule_has_a_page_and_no_page_is_left():
