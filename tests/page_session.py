@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -20,6 +21,9 @@ from typing import Any
 if os.environ["KERAS_BACKEND"] == "torch":
     with contextlib.suppress(ImportError):
         import triton  # noqa: F401
+
+# What libraries in C++ say of the machine, before anybody can ask them to be quiet.
+_NATIVE = re.compile(r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:).*\n", re.MULTILINE)
 
 
 def main() -> None:
@@ -74,7 +78,7 @@ def _shell(command: str) -> str:
     done = subprocess.run(
         ["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    return done.stdout.replace(f"{os.getcwd()}/tmp/", "/tmp/")
+    return _NATIVE.sub("", done.stdout).replace(f"{os.getcwd()}/tmp/", "/tmp/")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,26 @@ _CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
 
+def on_config(config: Any) -> Any:
+    """Lists the pages of a folder where the table of contents names the folder, `lint/`."""
+    config.nav = _listed(config.nav)
+    return config
+
+
+def _listed(nav: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for item in nav:
+        ((title, value),) = item.items()
+        if isinstance(value, list):
+            found.append({title: _listed(value)})
+        elif value.endswith("/"):
+            names = sorted(path.stem for path in (DOCS / value).glob("*.md"))
+            found.append({title: [{name: f"{value}{name}.md"} for name in names]})
+        else:
+            found.append(item)
+    return found
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages that lie outside of docs/."""
     for source, place in _PAGES.items():

@@ -16,7 +16,7 @@ from tools import site
 
 @pytest.fixture(scope="module")
 def config():
-    return load_config(str(pages.ROOT / "mkdocs.yml"))
+    return site.on_config(load_config(str(pages.ROOT / "mkdocs.yml")))
 
 
 @pytest.fixture(scope="module")
