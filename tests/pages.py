@@ -181,8 +181,10 @@ def environment_of(folder: Path) -> dict[str, str]:
     return {
         "PATH": os.pathsep.join(path),
         "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "",
         "COLUMNS": "80",
+        "TERMINAL_WIDTH": "80",
         "NO_COLOR": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
