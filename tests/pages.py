@@ -182,7 +182,7 @@ def environment_of(folder: Path) -> dict[str, str]:
         "PATH": os.pathsep.join(path),
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONWARNINGS": "",
+        "PYTHONWARNINGS": "ignore::UserWarning:torch.distributed.tensor._dispatch",
         "COLUMNS": "80",
         "TERMINAL_WIDTH": "80",
         "NO_COLOR": "1",
