@@ -76,13 +76,13 @@ class RateCurve(typing.NamedTuple):
         last bend, or, for a formula that is not ours and need not go on, with its largest number;
         `far` looks on from there.
         """
-        bends = self._bends()
+        bends = self.bends()
         last = train_steps - 1 if train_steps else max(bends) + 1
         if not train_steps and not are_ours(self.learning_rate, self.warmup):
-            last = max(self._bends(most=1))
+            last = max(self.bends(most=1))
         return steps_around(bends, max(last, _FAR) if far else last, parts=32)
 
-    def _bends(self, most: int = 5) -> set[int]:
+    def bends(self, most: int = 5) -> set[int]:
         """Returns 0, and every number of steps of both sections and what up to `most` add up to."""
         lengths, edges = [], []
         for _, value in self.learning_rate._items():

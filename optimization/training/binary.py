@@ -1,7 +1,9 @@
 """`main()` of training binaries: flags, layers of settings, errors without tracebacks."""
 
 import os
+import shutil
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,14 +13,16 @@ from absl import app, flags, logging
 
 from optimization import extras
 from optimization.configs.errors import ConfigError, ConfigWarning, Problem, warn
-from optimization.configs.experiment_config import MODES, ExperimentConfig, TrainerConfig
+from optimization.configs.experiment_config import ExperimentConfig, TrainerConfig
 from optimization.configs.layers import findings, layered, of_the_layers, read_layers
 from optimization.configs.yaml_file import SourcedDict
 from optimization.training.changes import PARAMS_FILE
 from optimization.training.checkpoint_files import latest_checkpoint
+from optimization.training.dry_run import show_model, show_settings
 from optimization.training.errors import CheckpointError, TrainingError, first_line
+from optimization.training.flags import FLAGS, RunFlags
 from optimization.training.imports import quiet_libraries
-from optimization.training.registries import experiment_names, get_experiment
+from optimization.training.registries import experiment_names, get_experiment, summary_of
 from optimization.training.run import check_directory, check_run, run_experiment
 from optimization.training.sweep import run_sweep
 
@@ -27,44 +31,16 @@ def define_flags() -> None:
     """Defines the flags of a training binary, once."""
     if "params_override" in flags.FLAGS:
         return
-    names = ", ".join(experiment_names()) or "none is registered"
-    flags.DEFINE_string(
-        "experiment",
-        None,
-        f"The name of a registered experiment: {names}. It can be left out where a file of "
-        "settings names it, as params.yaml does.",
-    )
-    flags.DEFINE_multi_string(
-        "config_file",
-        [],
-        "A YAML file of settings that go over those of the experiment. May be repeated; the later "
-        "one wins.",
-    )
-    flags.DEFINE_multi_string(
-        "params_override",
-        [],
-        "Settings that go over those of the files: `a.b=1,c.d=[1,2]`, or YAML or JSON text, or the "
-        "path of a .yaml or .json file. May be repeated; the later one wins.",
-    )
-    flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.")
-    flags.DEFINE_string(
-        "model_dir",
-        None,
-        "The directory of the run: checkpoints, summaries, params.yaml. A run that stopped goes on "
-        "from its latest checkpoint there. The modes that evaluate take its params.yaml in the "
-        "place of the experiment's settings.",
-    )
-    flags.DEFINE_string(
-        "checkpoint",
-        None,
-        "What --mode=eval evaluates: latest (the default), best, or the path of a checkpoint.",
-    )
-    flags.DEFINE_string(
-        "sweep",
-        None,
-        "A YAML file of a sweep: which settings to try, over those of the other flags. Each trial "
-        "is a run in a directory of its own in --model_dir, which has the summary.",
-    )
+    for field in FLAGS:
+        usual, text = getattr(RunFlags(), field.name), field.metadata["help"]
+        if field.metadata["choices"]:
+            flags.DEFINE_enum(field.name, usual, field.metadata["choices"], text)
+        elif isinstance(usual, bool):
+            flags.DEFINE_bool(field.name, usual, text)
+        elif isinstance(usual, list):
+            flags.DEFINE_multi_string(field.name, usual, text)
+        else:
+            flags.DEFINE_string(field.name, usual, text)
     for flag in flags.FLAGS.get_flags_for_module(__name__):
         # So that --help tells of them, not only --helpfull.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
@@ -85,25 +61,87 @@ def main(argv: Sequence[str] | None = None) -> None:
     The settings are those of `--experiment`, then each `--config_file`, then each
     `--params_override`; later ones win. The result is written to `params.yaml` in `--model_dir`, a
     config file that repeats the run. `--mode=eval` and `continuous_eval` start from that file and
-    need no other flag; `--checkpoint` says what is evaluated. What a user can put right is told on
+    need no other flag; `--checkpoint` says what is evaluated. `--help` lists the flags, those of
+    the binary's own too, and the registered experiments. What a user can put right is told on
     standard error without a traceback, with exit status 1; `--verbosity=1` adds the traceback.
 
     Args:
         argv: The command line, the program's name first; None for `sys.argv`.
     """
     define_flags()
-    app.run(_run, None if argv is None else list(argv))
+    arguments = list(sys.argv if argv is None else argv)
+    if {"-h", "-help", "--help", "-helpshort", "--helpshort"}.intersection(arguments[1:]):
+        print(help_text())
+        sys.exit(0)
+    app.run(_run, arguments)
 
 
 def _run(argv: Sequence[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         # `app.run` shows TensorFlow's own notes on every checkpoint otherwise.
         logging.set_verbosity(logging.WARNING)
-    sys.exit(_reporting(lambda: _run_flags(argv, flags.FLAGS)))
+    sys.exit(reporting(lambda: run_flags(parsed(argv)), flags.FLAGS.verbosity > 0))
 
 
-def _reporting(run: Callable[[], None]) -> int:
-    """Runs and returns the exit status, 1 after a mistake of the user's, told in words."""
+def parsed(argv: Sequence[str]) -> RunFlags:
+    """Returns the values of absl's flags; `argv` is what it has left of the command line."""
+    if len(argv) > 1:
+        raise TrainingError(f"unexpected argument {argv[1]!r}; settings go to --params_override")
+    values: dict[str, Any] = {field.name: flags.FLAGS[field.name].value for field in FLAGS}
+    return RunFlags(**values)
+
+
+def help_text() -> str:
+    """Returns what `--help` says: the binary's flags, its own among them, and its experiments."""
+    own = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])]
+    names = dict.fromkeys([*(field.name for field in FLAGS), *sorted(own)])
+    lines = [
+        (getattr(sys.modules["__main__"], "__doc__", None) or "Trains and evaluates.").strip(),
+        "",
+        f"usage: {os.path.basename(sys.argv[0])} --experiment=NAME --model_dir=DIR [flags]",
+        "",
+        "flags:",
+    ]
+    words: dict[str, Any] = {field.name: field.metadata for field in FLAGS}
+    for name in names:
+        flag, metadata = flags.FLAGS[name], words.get(name, {})
+        lines += _indented(f"--{name}{_value_of(flag, metadata.get('metavar'))}", 2)
+        lines += _indented(metadata.get("help") or flag.help or "", 6)
+    lines += ["", "experiments:", *_listed_experiments()]
+    return "\n".join([*lines, "", "--helpfull lists the flags of all modules."])
+
+
+def _value_of(flag: flags.Flag, metavar: str | None) -> str:
+    """Returns what stands for the value of a flag; "" for a switch."""
+    if flag.boolean:
+        return ""
+    choices = getattr(flag.parser, "enum_values", None)
+    return f"={'|'.join(choices) if choices else metavar or 'VALUE'}"
+
+
+def _listed_experiments() -> list[str]:
+    names = experiment_names()
+    if not names:
+        return ["  none is registered: import the modules that register some"]
+    width = max(map(len, names))
+    return [
+        line
+        for name in names
+        for line in _indented(f"{name:<{width}}  {summary_of(name)}", 2, width + 4)
+    ]
+
+
+def _indented(text: str, first: int, others: int | None = None) -> list[str]:
+    width = min(shutil.get_terminal_size().columns, 100)
+    following = " " * (first if others is None else others)
+    return textwrap.wrap(text, width, initial_indent=" " * first, subsequent_indent=following)
+
+
+def reporting(run: Callable[[], None], traceback: bool = False) -> int:
+    """Runs and returns the exit status: 1 after a mistake of the user's, told in words.
+
+    With `traceback` such a mistake is raised too.
+    """
     show_other = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *place: Any, **kwargs: Any) -> None:
@@ -120,7 +158,7 @@ def _reporting(run: Callable[[], None]) -> int:
             run()
         except Exception as error:
             text = _told(error)
-            if text is None or (flags.FLAGS.is_parsed() and flags.FLAGS.verbosity > 0):
+            if text is None or traceback:
                 raise
             print(f"error: {text}", file=sys.stderr)
             return 1
@@ -145,29 +183,40 @@ def _told(error: Exception) -> str | None:
     return f"{first_line(error)} (--verbosity=1 shows where)"
 
 
-def _run_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
-    if len(argv) > 1:
-        raise TrainingError(f"unexpected argument {argv[1]!r}; settings go to --params_override")
-    if not values.model_dir:
+def run_flags(values: RunFlags) -> None:
+    """Does what the flags say.
+
+    Raises:
+        ConfigError: Every mistake of the settings.
+        TrainingError: For flags that don't go together, and for what a run brings to light.
+    """
+    if values.dry_run:
+        values.refuse("dry_run", "sweep", "checkpoint")
+        if not values.mode.startswith("train"):
+            raise TrainingError(f"--dry_run is for training, the mode is {values.mode!r}")
+    elif not values.model_dir:
         raise TrainingError("--model_dir is required")
     # A shell leaves the ~ of `--model_dir=~/run` alone.
-    model_dir = os.path.expanduser(values.model_dir)
+    model_dir = os.path.expanduser(values.model_dir or "")
     checkpoint = values.checkpoint and os.path.expanduser(values.checkpoint)
     config = _settings(values, model_dir)
     if values.sweep:
-        for name, usual in (("mode", "train_and_eval"), ("checkpoint", None)):
-            if values[name].value != usual:
-                raise TrainingError(f"--{name} can't be combined with --sweep")
+        values.refuse("sweep", "mode", "checkpoint")
         run_sweep(config, os.path.expanduser(values.sweep), model_dir)
         return
     # Once more than `run_experiment` does, since TensorFlow takes long to load.
-    check_run(config, values.mode, model_dir, checkpoint)
+    check_run(config, values.mode, model_dir, checkpoint, writes=not values.dry_run)
+    if values.dry_run:
+        show_settings(config)
     with quiet_libraries():
         extras.require("tensorflow")
+    if values.dry_run:
+        show_model(config)
+        return
     run_experiment(config, values.mode, model_dir, checkpoint=checkpoint)
 
 
-def _settings(values: flags.FlagValues, model_dir: str) -> ExperimentConfig:
+def _settings(values: RunFlags, model_dir: str) -> ExperimentConfig:
     """Returns the config that the flags describe, for evaluation over that of the run itself."""
     files = [os.path.expanduser(path) for path in values.config_file]
 
@@ -178,7 +227,7 @@ def _settings(values: flags.FlagValues, model_dir: str) -> ExperimentConfig:
 
     params = os.path.join(model_dir, PARAMS_FILE)
     if values.mode.startswith("train"):
-        if os.path.exists(params) and not (values.experiment or files):
+        if model_dir and os.path.exists(params) and not (values.experiment or files):
             message = f"to go on with the run in {model_dir!r}, give --config_file={params}"
             raise TrainingError(f"--experiment is required; {message}")
         return resolved()

@@ -67,3 +67,5 @@ def quiet_libraries() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(saved, 2)
             os.close(saved)
+            if "tensorflow" not in sys.modules:  # It is for the next block to be quiet.
+                del os.environ["TF_CPP_MIN_LOG_LEVEL"]

@@ -54,6 +54,15 @@ def experiment_functions() -> dict[str, Callable[[], ExperimentConfig]]:
     return {name: _EXPERIMENTS[name] for name in experiment_names()}
 
 
+def summary_of(name: str) -> str:
+    """Returns the first line of what the function of a registered experiment says of it.
+
+    >>> summary_of("tiny")
+    'Linear regression in twelve steps.'
+    """
+    return (_EXPERIMENTS[name].__doc__ or "").strip().partition("\n")[0]
+
+
 def get_experiment(name: str) -> ExperimentConfig:
     """Returns a new config of the experiment registered under `name`.
 

@@ -34,7 +34,7 @@ def _listed(values: Mapping[str, Any]) -> str:
 def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
     """Returns the optimizer, the learning rate, the warmup and the average, in words."""
     own = config.optimizer.get().own_learning_rate()
-    rows = {
+    facts = {
         "optimizer": describe_section(config.optimizer),
         "learning rate": (
             describe_section(config.learning_rate, defaults=True)
@@ -43,10 +43,10 @@ def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
         ),
     }
     if config.warmup.type is not None:
-        rows["warmup"] = describe_section(config.warmup, defaults=True)
+        facts["warmup"] = describe_section(config.warmup, defaults=True)
     if (average := config.average_arguments()) is not None:
-        rows["weight average"] = _listed(average)
-    return rows
+        facts["weight average"] = _listed(average)
+    return facts
 
 
 def describe_settings(config: OptimizationConfig, optimizer: Any) -> list[str]:
@@ -57,8 +57,8 @@ def describe_settings(config: OptimizationConfig, optimizer: Any) -> list[str]:
             f"learning rate x {scaling.factor():.4g}: batch {scaling.global_batch_size} / "
             f"{scaling.base_batch_size}, {scaling.rule}"
         )
-    rows: list[GroupRow] = getattr(optimizer, "group_table", list)()
-    if any(row.rule or row.multiplier != 1.0 for row in rows):
+    table: list[GroupRow] = getattr(optimizer, "group_table", list)()
+    if any(row.rule or row.multiplier != 1.0 for row in table):
         lines += optimizer.format_group_table().splitlines()
     return lines
 
@@ -67,7 +67,7 @@ def describe_run(trainer: "Trainer") -> str:
     """Returns what is trained or evaluated, and with what, one fact a line."""
     model, replicas = trainer.model, trainer.strategy.num_replicas_in_sync
     done = f", {trainer.step:,} of them done" if trainer.step else ""
-    return _rows(
+    return rows(
         {
             "task": type(trainer.task).__name__,
             "model": f"{model.name}, {model.count_params():,} parameters",
@@ -99,7 +99,7 @@ def final_report(trainer: "Trainer", results: dict[str, float], seconds: float) 
     of_all = f" of {total:,}" if trainer.step <= total else f", train_steps is {total:,}"
     best = best_directory(trainer.config, directory)
     params = os.path.join(directory, PARAMS_FILE)
-    rows = {
+    facts = {
         "evaluated": trainer.evaluated,
         "steps": f"{trainer.step:,}{of_all}",
         "took": f"{seconds:.1f} s",
@@ -109,12 +109,13 @@ def final_report(trainer: "Trainer", results: dict[str, float], seconds: float) 
         "configuration": params if os.path.exists(params) else "",
         "summaries": f"tensorboard --logdir {shlex.quote(directory)}",
     }
-    return _rows({name: text for name, text in rows.items() if text})
+    return rows({name: text for name, text in facts.items() if text})
 
 
-def _rows(rows: dict[str, str]) -> str:
-    width = max(map(len, rows))
-    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())
+def rows(facts: dict[str, str]) -> str:
+    """Returns one fact a line, the names below each other."""
+    width = max(map(len, facts))
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in facts.items())
 
 
 def best_directory(config: ExperimentConfig, model_dir: str) -> str | None:

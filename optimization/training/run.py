@@ -84,11 +84,16 @@ def run_experiment(
 
 
 def check_run(
-    config: ExperimentConfig, mode: str, model_dir: str, checkpoint: str | None = None
+    config: ExperimentConfig,
+    mode: str,
+    model_dir: str,
+    checkpoint: str | None = None,
+    writes: bool = True,
 ) -> str | None:
     """Returns the checkpoint of a run; raises what can be told of its mistakes without TensorFlow.
 
-    That is the checkpoint to evaluate, or to go on from; None if there is none.
+    That is the checkpoint to evaluate, or to go on from; None if there is none. A training makes
+    its directory if need be, unless it `writes` nothing; it may have none ("") then.
     """
     if mode not in MODES:
         raise ValueError(f"Argument `mode` must be one of {', '.join(MODES)}, received: {mode!r}")
@@ -104,8 +109,9 @@ def check_run(
     if mode == "eval":
         return _chosen_checkpoint(config, model_dir, checkpoint)
     _check_workers(config)
-    make_directory(model_dir)
-    found = checkpoint_files.latest_checkpoint(model_dir)
+    if writes:
+        make_directory(model_dir)
+    found = checkpoint_files.latest_checkpoint(model_dir) if model_dir else None
     start = config.task.init_checkpoint
     if found is not None:
         changes.check_identity(found, changes.since_params(model_dir, config))

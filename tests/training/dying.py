@@ -44,7 +44,7 @@ def run():
     directory = os.environ["WHOLE"]
     trainer(directory, STRATEGY).train()
     Trainer._run_loop = dying
-    sys.exit(binary._reporting(lambda: trainer(f"{directory}/inside", STRATEGY).train()))
+    sys.exit(binary.reporting(lambda: trainer(f"{directory}/inside", STRATEGY).train()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 import json
 import re
-import types
 
 import pytest
 from rich.console import Console
@@ -9,6 +8,7 @@ from optimization import ConfigError, ConfigWarning
 from optimization.configs.errors import Problem, warn
 from optimization.training import Trainer, TrainingError, binary, register_experiment
 from optimization.training.binary import resolve_flags
+from optimization.training.flags import FLAGS, RunFlags
 from tests.training.tiny import (
     assert_same_bits,
     read_summaries,
@@ -24,20 +24,17 @@ pytestmark = pytest.mark.slow
 register_experiment("tinier")(tiny_experiment)
 
 
-def call(
-    capsys, model_dir, experiment="tiny", files=(), overrides=(), mode="train", checkpoint=None
-):
+def call(capsys, model_dir, experiment="tiny", files=(), overrides=(), mode="train", **others):
     """Runs the binary's body in this process; returns its exit status and what it said."""
-    flags = types.SimpleNamespace(
+    flags = RunFlags(
         experiment=experiment,
         config_file=[str(path) for path in files],
         params_override=list(overrides),
         mode=mode,
         model_dir=model_dir and str(model_dir),
-        checkpoint=checkpoint,
-        sweep=None,
+        **others,
     )
-    status = binary._reporting(lambda: binary._run_flags(["binary"], flags))
+    status = binary.reporting(lambda: binary.run_flags(flags))
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
@@ -188,7 +185,7 @@ def test_an_interruption_is_told(capsys):
     def interrupted():
         raise KeyboardInterrupt
 
-    assert binary._reporting(interrupted) == 130
+    assert binary.reporting(interrupted) == 130
     assert "goes on from the last checkpoint" in capsys.readouterr().err
 
 
@@ -198,7 +195,7 @@ def test_a_missing_package_is_told_with_its_extra_alone(capsys):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None)
-        assert binary._reporting(run) == 1
+        assert binary.reporting(run) == 1
     assert capsys.readouterr().err.startswith("error: PyTorch is not installed, and this needs it")
 
 
@@ -207,7 +204,7 @@ def test_an_error_of_the_programmer_keeps_its_traceback():
         raise KeyError("a bug")
 
     with pytest.raises(KeyError, match="a bug"):
-        binary._reporting(broken)
+        binary.reporting(broken)
 
 
 def test_doubts_are_told_in_one_line_each(capsys):
@@ -215,7 +212,7 @@ def test_doubts_are_told_in_one_line_each(capsys):
         for _ in range(2):
             warn(Problem("unselected", "optimizer.sgd", "is set, but not selected"))
 
-    assert binary._reporting(doubtful) == 0
+    assert binary.reporting(doubtful) == 0
     line = "warning: optimizer.sgd: is set, but not selected\n"
     assert capsys.readouterr().err == 2 * line
     with pytest.raises(ConfigWarning):  # The filters of before are in force again.
@@ -231,9 +228,8 @@ def test_a_doubt_is_told_once_in_a_run(tmp_path, capsys):
 
 
 def test_an_unexpected_argument_is_told():
-    flags = types.SimpleNamespace(model_dir="x")
     with pytest.raises(TrainingError, match="unexpected argument 'train_steps=3'"):
-        binary._run_flags(["binary", "train_steps=3"], flags)
+        binary.parsed(["binary", "train_steps=3"])
 
 
 # The highest loss is that of the first evaluation, at step 3.
@@ -412,7 +408,7 @@ def test_mistakes_are_told_before_tensorflow_is_imported(tmp_path):
         "    for name in ('experiment', 'config_file', 'params_override', 'checkpoint'):\n"
         "        flags.FLAGS[name].unparse()\n"
         "    argv = flags.FLAGS(['b', f'--mode={mode}', f'--model_dir={directory}', *others])\n"
-        "    status = binary._reporting(lambda: binary._run_flags(argv, flags.FLAGS))\n"
+        "    status = binary.reporting(lambda: binary.run_flags(binary.parsed(argv)))\n"
         "    loaded = {'tensorflow', 'keras', 'jax', 'torch'} & {*sys.modules}\n"
         "    print('end of', repr(arguments), status, *loaded, file=sys.stderr, flush=True)\n"
     )
@@ -481,3 +477,25 @@ def test_the_traceback_on_demand(tmp_path):
     status, _, err = run_binary(*command, "--verbosity=1")
     assert status == 1
     assert "Traceback" in err
+
+
+def test_help_lists_the_flags_of_the_binary_and_its_experiments():
+    binary_of_ones_own = (
+        "from absl import flags\n"
+        "from optimization import training\n"
+        "import tests.training.tiny\n"
+        "flags.DEFINE_integer('machines', 3, 'How many.')\n"
+        "training.main()\n"
+    )
+    status, out, err = run(["-c", binary_of_ones_own, "--help"], {"COLUMNS": "80"})
+    assert (status, err) == (0, "")
+    for field in FLAGS:
+        assert f"\n  --{field.name}" in out
+    assert "\n  --machines=VALUE\n      How many.\n" in out
+    assert "\nexperiments:\n  tiny  Linear regression in twelve steps.\n" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_help_without_experiments_says_what_to_do():
+    code = "from optimization import training; training.main()"
+    assert "none is registered: import the modules" in run(["-c", code, "-h"])[1]

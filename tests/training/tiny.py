@@ -70,6 +70,7 @@ class TinyTask(Task):
 
 @register_experiment("tiny")
 def tiny_experiment():
+    """Linear regression in twelve steps."""
     return ExperimentConfig(
         task=TinyConfig(
             train_data=DataConfig(global_batch_size=BATCH, is_training=True, shuffle=True),

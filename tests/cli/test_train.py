@@ -1,0 +1,47 @@
+import re
+
+import pytest
+
+from optimization.cli.app import main
+from optimization.training.flags import FLAGS
+from tests.training.tiny import run, tiny  # noqa: F401  registers an experiment
+
+
+def test_it_has_the_flags_of_binaries_and_their_words(capsys):
+    assert main(["train", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for field in FLAGS:
+        assert f"--{field.name}" in out
+        assert " ".join(field.metadata["help"].split()[:5]) in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--experiment=tiny"], "error: --model_dir is required"),
+        (["--experiment=tinny", "--model_dir=x"], "unknown experiment 'tinny'; did you mean"),
+        (["--dry_run", "--experiment=tiny", "--checkpoint=best"], "--checkpoint can't be combined"),
+        (
+            ["--dry_run", "--experiment=tiny", "--params_override=trainer.train_stepps=3"],
+            "trainer.train_stepps: unknown key; did you mean 'train_steps'?",
+        ),
+    ],
+)
+def test_mistakes_are_told_as_by_a_binary(arguments, message, capsys):
+    assert main(["train", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_wrong_mode_is_wrong_usage(capsys):
+    assert main(["train", "--mode=evall"]) == 2
+    assert "evall" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_it_trains(tmp_path):
+    arguments = ["--import=tests.training.tiny", "--experiment=tiny", f"--model_dir={tmp_path}"]
+    override = "--params_override=trainer.train_steps=10,trainer.max_to_keep=1"
+    status, out, err = run(["-m", "optimization", "train", *arguments, override, "--mode=train"])
+    assert status == 0, err
+    assert re.search(r"^  steps +10 of 10$", out, re.MULTILINE)
+    assert [path.name for path in tmp_path.glob("*.index")] == ["ckpt-10.index"]
