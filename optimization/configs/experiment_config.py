@@ -9,6 +9,7 @@ from annotated_types import Ge, Interval
 
 from optimization.configs.base import Config
 from optimization.configs.durations import TrainingLength
+from optimization.configs.early_stopping import EarlyStoppingConfig
 from optimization.configs.errors import PYTHON, ConfigError, Problem, did_you_mean, known
 from optimization.configs.fields import Section, field
 from optimization.configs.optimization_config import OptimizationConfig
@@ -41,7 +42,7 @@ those that its projects add."""
 _GARDEN_VALUES = {"distribution_strategy": ("tpu", "parameter_server", "off", False)}
 _NEAR = 0.8  # `trian_steps` and `num_train_steps` are near `train_steps`; `eval_steps` is not
 
-MODES = ("train", "eval", "train_and_eval", "continuous_eval")
+MODES = ("train", "eval", "train_and_eval", "continuous_eval", "export")
 
 
 class DataConfig(Config):
@@ -125,6 +126,7 @@ class TrainerConfig(_GardenSection):
             kept; "" for nowhere.
         best_checkpoint_eval_metric: The name of the metric that decides, "loss" for the loss.
         best_checkpoint_metric_comp: Whether a `higher` or a `lower` value is better.
+        early_stopping: When a training that no longer gets better ends; None for never.
         continuous_eval_timeout: Seconds that `continuous_eval` waits for the next checkpoint;
             None for ever.
         validation_summary_subdir: Where in `model_dir` the summaries of evaluations go.
@@ -143,6 +145,7 @@ class TrainerConfig(_GardenSection):
     best_checkpoint_eval_metric: str = ""
     best_checkpoint_metric_comp: Literal["higher", "lower"] = "higher"
     continuous_eval_timeout: Annotated[NonNegativeInt, Unit("seconds")] | None = 3600
+    early_stopping: Section[EarlyStoppingConfig | None] = field(default=None)
     validation_summary_subdir: str = "validation"
 
     def sized_optimizer_config(self) -> tuple[OptimizationConfig, list[Problem]]:
@@ -299,17 +302,23 @@ class ExperimentConfig(_GardenSection):
         return problems
 
     def _following_problems(self, mode: str) -> list[Problem]:
-        """Returns what keeps a learning rate that follows the validation from ever changing."""
-        rate = self.trainer.optimizer_config.learning_rate
-        if not isinstance(rate.get(), MetricLrConfig):
-            return []
-        if mode == "train":
-            message = f"{rate.type!r} follows the validation, which the mode 'train' leaves out"
-            return [rate._problem("conflict", "type", message)]
-        if self.trainer.validation_interval < self.trainer.train_steps:
-            return []
-        message = f"must be < `train_steps` {self.trainer.train_steps}: {rate.type!r} follows it"
-        return [self.trainer._problem("conflict", "validation_interval", message)]
+        """Returns what keeps a rate, or a stop, that follows the validation from ever acting."""
+        trainer, rate = self.trainer, self.trainer.optimizer_config.learning_rate
+        followers: list[tuple[Config, str, str]] = []
+        if isinstance(rate.get(), MetricLrConfig):
+            followers.append((rate, "type", repr(rate.type)))
+        if trainer.early_stopping is not None:
+            followers.append((trainer, "early_stopping", "it"))
+        problems = []
+        for section, name, word in followers:
+            if mode == "train":
+                message = f"{word} follows the validation, which the mode 'train' leaves out"
+                problems.append(section._problem("conflict", name, message))
+            elif trainer.validation_interval >= trainer.train_steps:
+                who = word if name == "type" else f"`{name}`"
+                message = f"must be < `train_steps` {trainer.train_steps}: {who} follows it"
+                problems.append(trainer._problem("conflict", "validation_interval", message))
+        return problems
 
 
 def surroundings(params: Mapping[str, Any]) -> list[Problem]:

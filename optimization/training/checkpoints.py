@@ -19,6 +19,10 @@ from optimization.training.errors import CheckpointError, MisfitError, first
 Sections = Mapping[str, Mapping[str, tf.Variable]]
 """Variables by section ("model", "optimizer", ...) and path."""
 
+STOPPING = "early_stopping_state"
+"""A variable of the trainer that a checkpoint may lack, or have for nothing: early stopping may be
+set, or left out, when a run goes on."""
+
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SETTINGS = "settings/.ATTRIBUTES/py_state"
 # What TensorFlow writes for "/" and "." in the names of dictionary entries.
@@ -79,6 +83,11 @@ def load(path: str, sections: Sections, partly: bool = False) -> None:
         CheckpointError: If it cannot be read.
     """
     stored = _stored(path)
+    own, stopping = sections.get("trainer", {}), f"trainer: {STOPPING}"
+    if STOPPING in own and stopping not in stored:
+        sections = {**sections, "trainer": {k: v for k, v in own.items() if k != STOPPING}}
+    elif STOPPING not in own:
+        stored.pop(stopping, None)
     sections = _as_saved(stored, sections)
     _compare(path, stored, sections, partly)
     with _readable(path):
@@ -185,15 +194,27 @@ class BestCheckpoint:
         self._manager = manager_of(directory, {"model": by_path(model.variables)}, max_to_keep=1)
         self._info = os.path.join(directory, "info.json")
         self.best: float | None = None
-        if fresh or not os.path.exists(self._info):
+        if fresh or (found := self.info()) is None:
             return
         try:
+            self.best = found["metrics"].get(self._metric)
+        except (KeyError, TypeError, AttributeError):
+            raise self._damaged() from None
+
+    def info(self) -> dict[str, typing.Any] | None:
+        """Returns what `info.json` says: `step`, `metric`, `metrics`; None where there is none."""
+        if not os.path.exists(self._info):
+            return None
+        try:
             with open(self._info, encoding="utf-8") as file:
-                self.best = json.load(file)["metrics"].get(self._metric)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise CheckpointError(
-                f"{self._info} is damaged; remove it to look for the best weights anew"
-            ) from None
+                return json.load(file)
+        except ValueError:
+            raise self._damaged() from None
+
+    def _damaged(self) -> CheckpointError:
+        return CheckpointError(
+            f"{self._info} is damaged; remove it to look for the best weights anew"
+        )
 
     def offer(self, metrics: Mapping[str, float], step: int) -> bool:
         """Keeps the weights if `metrics` are better than the best before; says whether they are.

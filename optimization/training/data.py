@@ -10,6 +10,8 @@ from optimization.training.errors import TrainingError
 if typing.TYPE_CHECKING:
     import tensorflow as tf
 
+    from optimization.training.trainer import Trainer
+
 # Rounds of the cipher behind `RandomIndexShuffle`; TensorFlow's own default is 4.
 _SHUFFLE_ROUNDS = 8
 
@@ -95,6 +97,29 @@ def array_batches(
     return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
         tf.data.AUTOTUNE
     )
+
+
+def distributed_batches(
+    trainer: "Trainer", data: DataConfig, first: int = 0, count: int = -1
+) -> Any:
+    """Returns a trainer's batches for all replicas, `count` of them from number `first` on.
+
+    Args:
+        trainer: Whose task makes the batches, and whose seed counts where `data` has none.
+        data: Which data.
+        first: How many batches to leave out at the start.
+        count: How many there are at most; -1 for all.
+    """
+    seed = trainer.config.runtime.seed if data.seed is None else data.seed
+    data = data.replace(seed=seed)
+
+    def of_worker(context: Any) -> Any:
+        # A global batch is one element for each replica of the worker.
+        elements = context.num_replicas_in_sync // context.num_input_pipelines
+        dataset = trainer.task.build_inputs(data, context).skip(first * elements)
+        return dataset if count == -1 else dataset.take(count * elements)
+
+    return trainer.strategy.distribute_datasets_from_function(of_worker)
 
 
 def _order(examples: int, params: DataConfig) -> "Callable[[Any, Any], Any]":

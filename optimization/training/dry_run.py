@@ -19,6 +19,8 @@ from optimization.training.report import describe_optimization, rows
 if typing.TYPE_CHECKING:
     import keras
 
+    from optimization.training.task import Task
+
 _BAR = 24  # characters for the highest rate
 
 
@@ -38,24 +40,15 @@ def show_model(config: ExperimentConfig) -> None:
     Raises:
         TrainingError: If they don't go together.
     """
-    import keras
-
-    from optimization.training import building
-
+    task, model, optimizer = built(config)
     sized = config.sized_optimizer_config()
-    task = get_task_class(config.task)(config.task)
-    keras.utils.set_random_seed(config.runtime.seed)
-    with building.dtype_policy(config.runtime):
-        model = building.build_model(task, initialize=False)
-        optimizer = building.build_optimizer(task, sized, config.runtime, model)
     facts = {
         "task": type(task).__name__,
         "model": f"{model.name}, {model.count_params():,} parameters",
         **describe_optimization(sized),
         "steps": f"{config.trainer.train_steps:,}",
     }
-    inner: Any = building.innermost(optimizer)
-    table = getattr(inner, "format_group_table", None)
+    table = getattr(getattr(optimizer, "inner_optimizer", optimizer), "format_group_table", None)
     print(rows(facts))
     print()
     if table is not None:
@@ -63,6 +56,28 @@ def show_model(config: ExperimentConfig) -> None:
         print()
     print(memory_text(memory(model, optimizer)))
     print("\ndry run: nothing was trained or written", flush=True)
+
+
+def built(
+    config: ExperimentConfig,
+) -> "tuple[Task, keras.Model, keras.optimizers.Optimizer]":
+    """Returns the task, the model and the optimizer of an experiment, built on one device.
+
+    Raises:
+        TrainingError: If they don't go together.
+    """
+    import keras
+
+    from optimization.training import building
+
+    task = get_task_class(config.task)(config.task)
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(config.runtime.seed)
+    with building.dtype_policy(config.runtime):
+        model = building.build_model(task, initialize=False)
+        optimizer_config = config.sized_optimizer_config()
+        optimizer = building.build_optimizer(task, optimizer_config, config.runtime, model)
+    return task, model, optimizer
 
 
 def annotated(config: ExperimentConfig) -> str:

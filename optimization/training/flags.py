@@ -48,12 +48,13 @@ class RunFlags:
         None,
         "The directory of the run: checkpoints, summaries, params.yaml. A run that stopped goes on "
         "from its latest checkpoint there. The modes that evaluate take its params.yaml in the "
-        "place of the experiment's settings.",
+        "place of the experiment's settings; so does export.",
         "DIR",
     )
     checkpoint: str | None = _flag(
         None,
-        "What --mode=eval evaluates: latest (the default), best, or the path of a checkpoint.",
+        "What --mode=eval evaluates and --mode=export exports: latest (the default), best, or the "
+        "path of a checkpoint.",
         "CHECKPOINT",
     )
     sweep: str | None = _flag(

@@ -11,18 +11,18 @@ from typing import Any
 import keras
 
 from optimization.keras import effective_rates
+from optimization.keras.reported import (
+    innermost,
+    learning_rates,
+    number,
+    scheduled_values,
+)
 from optimization.keras.state import by_unique_name
-from optimization.matching.rules import DEFAULT
 from optimization.training.errors import first
 
 _CLIPS = {"last_gradient_norm": "gradient_norm", "clipped_share": "clipped_share"}
 # What a graph's assertion makes of the message of `NonFiniteGradientError`, and the message itself.
 _NOT_FINITE = re.compile(r"are not finite:\]? \[?([^\]\n]*)")
-
-
-def innermost(optimizer: Any) -> Any:
-    """Returns the optimizer that a `LossScaleOptimizer` wraps, or the optimizer itself."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def accumulated(optimizer: Any, variables: Sequence[keras.Variable]) -> list[keras.Variable | None]:
@@ -32,43 +32,27 @@ def accumulated(optimizer: Any, variables: Sequence[keras.Variable]) -> list[ker
     return [named.get(name) for name in names]
 
 
-def learning_rates(optimizer: Any) -> dict[str, float]:
-    """Returns the learning rate, and where there are several groups that of each."""
-    of_groups: dict[str, Any] = getattr(innermost(optimizer), "learning_rates", dict)()
-    if list(of_groups) == [DEFAULT]:  # A schedule is not asked twice: it takes its time.
-        return {"learning_rate": _number(of_groups[DEFAULT])}
-    values = {"learning_rate": _number(optimizer.learning_rate)}
-    if len(of_groups) > 1:
-        values |= {f"learning_rate/{name}": _number(rate) for name, rate in of_groups.items()}
-    return values
-
-
 def optimizer_values(optimizer: Any) -> dict[str, float]:
-    """Returns what belongs in a summary: rates, clips, skipped updates, the loss scale.
+    """Returns what belongs in a summary: what follows schedules, clips, skips, the loss scale.
 
     `effective_learning_rate` is there where steps are relative to the weights, by Adafactor: the
     mean of `optimization.optimizers.effective_learning_rates`.
     """
     inner = innermost(optimizer)
-    values = learning_rates(optimizer)
+    values = learning_rates(optimizer) | scheduled_values(optimizer)
     if effective_rates.relative_to_weights(optimizer):
         effective = effective_rates.effective_learning_rates(optimizer)
         values["effective_learning_rate"] = statistics.fmean(effective.values())
     for attribute, name in _CLIPS.items():
         value = getattr(inner, attribute, None)
         if value is not None:
-            values[name] = _number(value)
+            values[name] = number(value)
     skipped = getattr(inner, "nonfinite_steps", 0)
     if not isinstance(skipped, int):  # A variable, if they are counted.
-        values["nonfinite_steps"] = int(_number(skipped))
+        values["nonfinite_steps"] = int(number(skipped))
     if inner is not optimizer:
-        values["loss_scale"] = _number(optimizer.dynamic_scale)
+        values["loss_scale"] = number(optimizer.dynamic_scale)
     return values
-
-
-def _number(value: Any) -> float:
-    # A variable with copies on several devices is no number by itself.
-    return float(value.numpy() if hasattr(value, "numpy") else value)
 
 
 def nonfinite_variables(error: Exception) -> str | None:

@@ -1,14 +1,21 @@
 """The compiled loops: many training steps, or one evaluation, in a single call."""
 
+import contextlib
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from optimization.keras.gradients import global_norm, sum_duplicates
-from optimization.training.inspection import accumulated, innermost
+from optimization.rules.base import BaseOptimizerConfig
+from optimization.training.errors import (
+    NonFiniteGradientsError,
+    NonFiniteLossError,
+    TrainingError,
+)
+from optimization.training.inspection import accumulated, innermost, nonfinite_variables
 
 if typing.TYPE_CHECKING:
     from optimization.training.trainer import Trainer
@@ -191,3 +198,42 @@ def _sums(logs: dict, inputs: Any) -> dict:
 def _global_norm(grads: list) -> tf.Tensor:
     present = [sum_duplicates(gradient) for gradient in grads if gradient is not None]
     return tf.cast(global_norm(present).value, tf.float32)
+
+
+_HELP = "a smaller learning rate, a warmup or a gradient clip may help"
+_ADVICE = f"{_HELP}. The last checkpoint is from before"
+
+
+def check_loss(loss: float, step: int, section: BaseOptimizerConfig) -> None:
+    """Raises a `NonFiniteLossError` unless the mean loss up to `step` is finite.
+
+    With `on_nonfinite: skip` such a batch changes no weights, and the run goes on.
+    """
+    if section.on_nonfinite != "skip" and not abs(loss) < float("inf"):
+        raise NonFiniteLossError(f"the loss is {loss} after {step} steps; {_ADVICE}")
+
+
+@contextlib.contextmanager
+def explained_errors(trainer: "Trainer", stop: int) -> Iterator[None]:
+    """Tells in words what may go wrong in the training steps up to `stop`.
+
+    Raises:
+        TrainingError: If the data end before.
+        NonFiniteGradientsError: If the optimizer's check of gradients ends the training.
+    """
+    try:
+        yield
+    except (tf.errors.OutOfRangeError, StopIteration) as error:
+        raise TrainingError(
+            f"the training data ended before step {stop}: "
+            f"{type(trainer.task).__name__}.build_inputs() must return a dataset without end "
+            "for training, as `repeat()` makes one"
+        ) from error
+    except (tf.errors.InvalidArgumentError, ArithmeticError) as error:
+        variables = nonfinite_variables(error)
+        if variables is None:
+            raise
+        raise NonFiniteGradientsError(
+            f"after {int(trainer.optimizer.iterations.numpy())} updates the gradients of these "
+            f"variables are not finite: {variables}; {_ADVICE}"
+        ) from error

@@ -3,18 +3,24 @@
 import json
 import os
 import time
+import typing
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.configs.experiment_config import MODES, ExperimentConfig
 from optimization.training import changes, checkpoint_files
-from optimization.training.errors import CheckpointError, TrainingError
+from optimization.training.errors import CheckpointError, TrainingError, first_line
 from optimization.training.progress import labeled, say
 from optimization.training.registries import get_task_class
-from optimization.training.report import best_directory, describe_run, final_report
+from optimization.training.report import best_directory, describe_run, final_report, rows
+from optimization.training.results import seconds_of, update_results, versions
 from optimization.training.task import Task
+
+if typing.TYPE_CHECKING:
+    from optimization.training.trainer import Trainer
 
 
 def run_experiment(
@@ -30,7 +36,8 @@ def run_experiment(
 
     `train` and `train_and_eval` go on from the latest checkpoint in `model_dir`, if there is one,
     as if the run had never stopped. `eval` evaluates one checkpoint, `continuous_eval` each new one
-    until that of `train_steps`, or until none comes in time.
+    until that of `train_steps`, or until none comes in time. `export` writes the model of one
+    checkpoint to `export` in `model_dir`: `model.keras`, and `saved_model` where TensorFlow can.
 
     >>> results = run_experiment(get_experiment("tiny"), "train", model_dir, console=quiet)
     >>> os.path.exists(os.path.join(model_dir, "params.yaml"))
@@ -38,10 +45,10 @@ def run_experiment(
 
     Args:
         config: The experiment, complete.
-        mode: `train`, `eval`, `train_and_eval` or `continuous_eval`.
+        mode: `train`, `eval`, `train_and_eval`, `continuous_eval` or `export`.
         model_dir: The directory of the run; made if need be.
-        checkpoint: What `eval` evaluates: `latest`, `best`, or a checkpoint by its path, of which
-            no summaries are written; None for `latest`.
+        checkpoint: What `eval` evaluates, or `export` exports: `latest`, `best`, or a checkpoint by
+            its path; None for `latest`. Summaries are written of the latest alone.
         console: Where to write progress; None for standard output.
         on_evaluation: Called after each evaluation of `train_and_eval` with the step and the
             values; an error that it raises ends the run.
@@ -57,29 +64,73 @@ def run_experiment(
     model_dir = os.fspath(model_dir)
     path = check_run(config, mode, model_dir, checkpoint)
     started = time.perf_counter()
-    from optimization.training.trainer import Trainer  # and with it TensorFlow
+    # And with these TensorFlow.
+    from optimization.training.exporting import export_checkpoint
+    from optimization.training.trainer import Trainer
 
+    if mode == "export":  # One copy of the weights is what there is to write.
+        config = config.replace(runtime={"distribution_strategy": "one_device"})
     trainer = Trainer(config, model_dir, console=console)
-
-    def start() -> None:
-        if trainer.chief:
-            try:
-                config.to_yaml(os.path.join(model_dir, changes.PARAMS_FILE))
-            except OSError as error:
-                message = f"--model_dir {model_dir!r} cannot be written to: {error}"
-                raise TrainingError(message) from None
-        say(trainer.console, describe_run(trainer))
-
     if mode.startswith("train"):
-        results = trainer.train(mode == "train_and_eval", start, on_evaluation)
+        results = _train(trainer, mode, on_evaluation)
     else:
         say(trainer.console, describe_run(trainer))
+        if mode == "export":
+            say(trainer.console, rows(export_checkpoint(trainer, typing.cast(str, path))))
+            return {}
         if mode == "eval":
             values = trainer.evaluate_checkpoint(path, record=checkpoint in (None, "latest"))
         else:
             values = trainer.evaluate_continuously()
         results = labeled(values)
     say(trainer.console, final_report(trainer, results, time.perf_counter() - started))
+    return results
+
+
+def _train(
+    trainer: "Trainer", mode: str, on_evaluation: Callable[[int, dict[str, float]], None] | None
+) -> dict[str, float]:
+    """Trains, and keeps `results.json`: what is trained, how it ended, and what it came to."""
+    config, model_dir, started = trainer.config, trainer.model_dir, time.perf_counter()
+    before = 0.0
+
+    def keep(**values: Any) -> None:
+        if trainer.chief:
+            seconds = before + time.perf_counter() - started
+            update_results(model_dir, {**values, "steps": trainer.step, "seconds": seconds})
+
+    def start() -> None:
+        nonlocal before
+        if trainer.chief:
+            try:
+                config.to_yaml(os.path.join(model_dir, changes.PARAMS_FILE))
+                before = (trainer.step and seconds_of(model_dir)) or 0.0
+                keep(
+                    status="running",
+                    error=None,
+                    experiment=config.experiment,
+                    mode=mode,
+                    train_steps=config.trainer.train_steps,
+                    settings=changes.PARAMS_FILE,
+                    versions=versions(),
+                )
+            except OSError as error:
+                message = f"--model_dir {model_dir!r} cannot be written to: {error}"
+                raise TrainingError(message) from None
+        say(trainer.console, describe_run(trainer))
+        begun.append(True)
+
+    begun: list[bool] = []  # not where nothing is left to train
+    try:
+        results = trainer.train(mode == "train_and_eval", start, on_evaluation)
+    except (Exception, KeyboardInterrupt) as error:
+        if begun:
+            stopped = isinstance(error, KeyboardInterrupt)
+            keep(status="interrupted" if stopped else "failed", error=first_line(error))
+        raise
+    if begun:
+        stopped, best = trainer.stopped_early, trainer.best_evaluation()
+        keep(status="finished", stopped_early=stopped, final=results, best=best)
     return results
 
 
@@ -100,14 +151,14 @@ def check_run(
     problems = config.problems_in_mode(mode)
     if problems:
         raise ConfigError(problems)
-    if checkpoint is not None and mode != "eval":
-        raise TrainingError(f"--checkpoint is for --mode=eval, the mode is {mode!r}")
+    if checkpoint is not None and mode not in ("eval", "export"):
+        raise TrainingError(f"--checkpoint is for --mode=eval and export, the mode is {mode!r}")
     task_class = get_task_class(config.task)
     check_directory(model_dir)
     if mode == "continuous_eval":
         return None
-    if mode == "eval":
-        return _chosen_checkpoint(config, model_dir, checkpoint)
+    if mode in ("eval", "export"):
+        return _chosen_checkpoint(config, model_dir, checkpoint, mode)
     _check_workers(config)
     if writes:
         make_directory(model_dir)
@@ -139,13 +190,16 @@ def _check_workers(config: ExperimentConfig) -> None:
         )
 
 
-def _chosen_checkpoint(config: ExperimentConfig, model_dir: str, checkpoint: str | None) -> str:
-    """Returns the path of the checkpoint that is to be evaluated."""
+def _chosen_checkpoint(
+    config: ExperimentConfig, model_dir: str, checkpoint: str | None, mode: str
+) -> str:
+    """Returns the path of the checkpoint that is to be evaluated, or exported."""
     if checkpoint in (None, "latest"):
         found = checkpoint_files.latest_checkpoint(model_dir)
         if found is None:
             missing = "" if os.path.isdir(model_dir) else ": there is no such directory"
-            raise CheckpointError(f"there is no checkpoint in {model_dir!r} to evaluate{missing}")
+            verb = "export" if mode == "export" else "evaluate"
+            raise CheckpointError(f"there is no checkpoint in {model_dir!r} to {verb}{missing}")
         return found
     if checkpoint == "best":
         return _best_checkpoint(config, model_dir)

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 import math
 import os
 import time
@@ -23,9 +22,15 @@ from optimization.training import changes
 from optimization.training.errors import TrainingError
 from optimization.training.imports import told
 from optimization.training.progress import say
+from optimization.training.results import (
+    RESULTS_FILE,
+    read_results,
+    update_results,
+    write_json,
+)
 from optimization.training.run import check_directory, make_directory, run_experiment
 
-RESULTS_FILE, SUMMARY_FILE, TABLE_FILE = "results.json", "sweep.json", "sweep.csv"
+SUMMARY_FILE, TABLE_FILE = "sweep.json", "sweep.csv"
 SWEEP_FILE, LOG_FILE = "sweep.yaml", "log.txt"
 OVER = ("finished", "pruned", "failed")
 
@@ -60,12 +65,10 @@ class Sweep:
     def record(self, number: int) -> dict[str, Any] | None:
         """Returns what is known of a trial, its `results.json`; None if it has not begun."""
         try:
-            with open(os.path.join(self.directory(number), RESULTS_FILE), encoding="utf-8") as file:
-                return json.load(file)
-        except FileNotFoundError:
-            return None
+            return read_results(self.directory(number))
         except ValueError as error:
-            raise TrainingError(f"{file.name} is not JSON: {error}; remove the directory") from None
+            path = os.path.join(self.directory(number), RESULTS_FILE)
+            raise TrainingError(f"{path} is not JSON: {error}; remove the directory") from None
 
     def is_over(self, number: int) -> bool:
         """Whether a trial is not to be run again."""
@@ -73,8 +76,8 @@ class Sweep:
         return record is not None and record["status"] in OVER
 
     def keep(self, record: dict[str, Any]) -> None:
-        """Writes the record of a trial."""
-        _write_json(os.path.join(self.directory(record["trial"]), RESULTS_FILE), record)
+        """Writes the record of a trial, over what its run itself has written there."""
+        update_results(self.directory(record["trial"]), record)
 
     def run(
         self, number: int, assignment: Assignment, judge: Callable[[int, float], bool]
@@ -176,7 +179,7 @@ class Sweep:
             },
             "trials": [{name: record[name] for name in kept} for record in records],
         }
-        _write_json(os.path.join(self.model_dir, SUMMARY_FILE), summary)
+        write_json(os.path.join(self.model_dir, SUMMARY_FILE), summary)
         paths = list(dict.fromkeys(parameter.path for parameter in self.space.parameters))
         with open(os.path.join(self.model_dir, TABLE_FILE), "w", newline="") as file:
             table = csv.writer(file)
@@ -303,10 +306,3 @@ def _logged(path: str) -> Iterator[Console]:
 
         warnings.showwarning = write
         yield Console(file=file, width=100)
-
-
-def _write_json(path: str, value: Any) -> None:
-    """Writes a file as a whole: who reads meanwhile, reads what it held before."""
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
-    os.replace(f"{path}.part", path)

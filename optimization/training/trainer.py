@@ -11,20 +11,18 @@ import tensorflow as tf
 from rich.console import Console
 
 from optimization.configs.errors import ConfigError
-from optimization.configs.experiment_config import DataConfig, ExperimentConfig
+from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.printing import Text, call
-from optimization.schedules.metric import MetricLrConfig
 from optimization.training import building, changes, checkpoints, inspection
 from optimization.training.checkpoint_files import latest_checkpoint, step_of
+from optimization.training.data import distributed_batches
 from optimization.training.errors import (
     CheckpointError,
     MisfitError,
-    NonFiniteGradientsError,
-    NonFiniteLossError,
     TrainingError,
 )
-from optimization.training.following import Follower
-from optimization.training.loop import Steps
+from optimization.training.following import EarlyStopper, followers
+from optimization.training.loop import Steps, check_loss, explained_errors
 from optimization.training.progress import StepProgress, format_values, labeled, say
 from optimization.training.registries import get_task_class
 from optimization.training.report import best_directory, describe_checkpoint, describe_settings
@@ -32,8 +30,7 @@ from optimization.training.summaries import SummaryWriter
 from optimization.training.task import Task
 from optimization.training.workers import ends_with_the_others
 
-_HELP = "a smaller learning rate, a warmup or a gradient clip may help"
-_ADVICE = f"{_HELP}. The last checkpoint is from before"
+OnEvaluation = Callable[[int, dict[str, float]], None] | None
 
 
 class Trainer:
@@ -58,6 +55,7 @@ class Trainer:
         model: The model.
         optimizer: The optimizer, built.
         global_step: Training steps done, a `tf.Variable`.
+        stopper: What ends a training that no longer gets better.
         evaluated: Which checkpoint was evaluated last, in words; "" for none.
 
     Raises:
@@ -107,17 +105,15 @@ class Trainer:
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._steps = Steps(self, *metrics)
         own = {"global_step": self.global_step}
-        self._follower: Follower | None = None
-        rate = self.optimizer_config.learning_rate.get()
-        if isinstance(rate, MetricLrConfig):
-            self._follower = Follower(rate, self.optimizer)
-            own["learning_rate_state"] = self._follower.state
+        trainer = self.config.trainer
+        self.stopper = EarlyStopper(trainer.early_stopping)
+        self._followers = followers(self.optimizer_config, self.optimizer, self.stopper)
+        own |= {name: follower.state for name, follower in self._followers.items()}
         self._sections = {
             "model": checkpoints.by_path(self.model.variables),
             "optimizer": checkpoints.optimizer_variables(self.optimizer),
             "trainer": own,
         }
-        trainer = self.config.trainer
         self._checkpoints = checkpoints.manager_of(
             self.model_dir, self._sections, trainer.max_to_keep, settings=self.config.to_yaml()
         )
@@ -128,27 +124,13 @@ class Trainer:
             SummaryWriter(os.path.join(self.model_dir, subdir), writes)
             for subdir in ("train", trainer.validation_summary_subdir)
         )
-        self._best: checkpoints.BestCheckpoint | None = None
-        if best := best_directory(self.config, self.model_dir):
-            self._best = checkpoints.BestCheckpoint(best, trainer, self.model, fresh, writes)
+        best = best_directory(self.config, self.model_dir)
+        self._best = best and checkpoints.BestCheckpoint(best, trainer, self.model, fresh, writes)
         self.evaluated = ""
 
     def __repr__(self) -> str:
         steps = Text(f"{self.step} of {self.config.trainer.train_steps}")
         return call(type(self).__name__, self.task, model_dir=self.model_dir, step=steps)
-
-    def _batches(self, data: DataConfig, first: int = 0, count: int = -1) -> Any:
-        """Returns the distributed batches from number `first` on, `count` of them if not -1."""
-        if data.seed is None:
-            data = data.replace(seed=self.config.runtime.seed)
-
-        def of_worker(context: Any) -> Any:
-            # A global batch is one element for each replica of the worker.
-            elements = context.num_replicas_in_sync // context.num_input_pipelines
-            dataset = self.task.build_inputs(data, context).skip(first * elements)
-            return dataset if count == -1 else dataset.take(count * elements)
-
-        return self.strategy.distribute_datasets_from_function(of_worker)
 
     @property
     def step(self) -> int:
@@ -176,6 +158,15 @@ class Trainer:
             raise changes.explained(path, found, error) from error
         return path
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether `early_stopping` has ended the training before its last step."""
+        return self.step < self.config.trainer.train_steps and self.stopper.stops
+
+    def best_evaluation(self) -> dict[str, Any] | None:
+        """Returns the step, the deciding metric and the values of the best evaluation, if known."""
+        return (self._best and self._best.info()) or self.stopper.best
+
     def save(self) -> None:
         """Writes a checkpoint of everything that training goes on from."""
         if self.chief:
@@ -186,7 +177,7 @@ class Trainer:
         self,
         evaluate: bool = False,
         on_start: Callable[[], None] | None = None,
-        on_evaluation: Callable[[int, dict[str, float]], None] | None = None,
+        on_evaluation: OnEvaluation = None,
     ) -> dict[str, float]:
         """Trains to `train_steps`, from the latest checkpoint of `model_dir` on if there is one.
 
@@ -210,11 +201,9 @@ class Trainer:
             TrainingError: If the learning rate follows a metric, and nothing is evaluated or the
                 validation does not report it.
         """
-        if self._follower and not evaluate:
-            raise TrainingError(
-                "trainer.optimizer_config.learning_rate: the rate follows a metric of the "
-                "validation: train with `evaluate=True`"
-            )
+        if self._followers and not evaluate:
+            which = ", ".join(name.removesuffix("_state") for name in self._followers)
+            raise TrainingError(f"{which} follows the validation: train with `evaluate=True`")
         restored = self.restore()
         trainer = self.config.trainer
         total = trainer.train_steps
@@ -226,6 +215,9 @@ class Trainer:
             if restored and (found := changes.since(restored, self.config)):
                 self._say(changes.summary(found))
             return labeled(self._evaluated(on_evaluation)) if evaluate else {}
+        if self.stopped_early:
+            self._say(f"stopped already, after {self.step} steps: {self.stopper.reason()}")
+            return labeled(self._evaluated(on_evaluation))
         if restored:
             self._say(f"resumed at step {self.step} from {restored}")
             if found := changes.since(restored, self.config):
@@ -244,18 +236,24 @@ class Trainer:
             if self.step == 0:
                 self._summaries.write(inspection.learning_rates(self.optimizer), 0)
             first = self.step * self._section.gradient_accumulation_steps
-            batches = iter(self._batches(self.config.task.train_data, first))
-            while self.step < total:
+            batches = iter(distributed_batches(self, self.config.task.train_data, first))
+            stops = False
+            while self.step < total and not stops:
                 norm = self._run_loop(batches, intervals, progress)
                 if self._due(trainer.summary_interval):
                     results.update(self._summarize(norm, progress))
                 if evaluate and self._due(trainer.validation_interval):
                     values = self._evaluated(on_evaluation)
-                    if self._follower:
-                        self._follower.step(values)
+                    for follower in self._followers.values():
+                        follower.step(values, self.step)
+                        stops = stops or follower.stops
                     results.update(labeled(values))
-                if self._due(trainer.checkpoint_interval):
+                if self._due(trainer.checkpoint_interval) or stops:
                     self.save()
+            if self.stopped_early:
+                if self.step % trainer.summary_interval:
+                    results.update(self._summarize(norm, progress))
+                self._say(f"stopped early, at step {self.step}: {self.stopper.reason()}")
         return results
 
     def _run_loop(self, batches: Any, intervals: list[int], progress: StepProgress) -> Any:
@@ -264,29 +262,19 @@ class Trainer:
         stop = min(*ends, self.config.trainer.train_steps)
         steps = tf.constant(stop - self.step, tf.int64)
         progress.start_loop()
-        try:
+        with explained_errors(self, stop):
             norm = self._steps.train(batches, steps)
-        except (tf.errors.OutOfRangeError, StopIteration) as error:
-            raise TrainingError(
-                f"the training data ended before step {stop}: "
-                f"{type(self.task).__name__}.build_inputs() must return a dataset without end "
-                "for training, as `repeat()` makes one"
-            ) from error
-        except (tf.errors.InvalidArgumentError, ArithmeticError) as error:
-            variables = inspection.nonfinite_variables(error)
-            if variables is None:
-                raise
-            raise NonFiniteGradientsError(
-                f"after {int(self.optimizer.iterations.numpy())} updates the gradients of these "
-                f"variables are not finite: {variables}; {_ADVICE}"
-            ) from error
         loss = self._steps.train_means.result()["loss"]
         progress.end_loop(self.step)
-        # Checked before anything is saved: the last checkpoint is one that can be gone on from.
-        # With `on_nonfinite: skip` such a batch changes no weights, and the run goes on.
-        if self._section.on_nonfinite != "skip" and not abs(loss) < float("inf"):
-            raise NonFiniteLossError(f"the loss is {loss} after {self.step} steps; {_ADVICE}")
+        # Before anything is saved: the last checkpoint is one that can be gone on from.
+        check_loss(loss, self.step, self._section)
         return norm
+
+    def take_steps(self, batches: Any, count: int = 1) -> float:
+        """Takes training steps, without checkpoints and summaries; returns the mean loss."""
+        self._steps.train_means.reset()
+        self._steps.train(batches, tf.constant(count, tf.int64))
+        return self._steps.train_means.result()["loss"]
 
     def _due(self, interval: int) -> bool:
         return self.step % interval == 0 or self.step == self.config.trainer.train_steps
@@ -305,7 +293,7 @@ class Trainer:
         progress.show(values)
         return values
 
-    def _evaluated(self, then: Callable[[int, dict[str, float]], None] | None) -> dict[str, float]:
+    def _evaluated(self, then: OnEvaluation) -> dict[str, float]:
         values = self.evaluate()
         if then is not None:
             then(self.step, values)
@@ -329,13 +317,13 @@ class Trainer:
         Weights that were restored `alone` are the averages already.
         """
         averaged, means = self._averages, self._steps.validation_means
-        with self._innermost.averaged() if averaged and not alone else contextlib.nullcontext():
+        with self.evaluation_weights(alone):
             means.reset()
             self._steps.validate(iter(self._validation_data))
             values = means.results()
             if not values or values["loss"] != values["loss"]:
                 raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
-            best = record and self._best is not None and self._best.offer(values, self.step)
+            best = record and self._best and self._best.offer(values, self.step)
         notes = [note for note, holds in (("averaged weights", averaged), ("best", best)) if holds]
         note = f"  ({', '.join(notes)})" if notes else ""
         self._say(f"validation at step {self.step}  {format_values(values)}{note}")
@@ -343,10 +331,15 @@ class Trainer:
             self._validation_summaries.write(values, self.step)
         return values
 
+    def evaluation_weights(self, alone: bool) -> contextlib.AbstractContextManager[None]:
+        """Has the model hold the averages inside, if there are any and it doesn't anyway."""
+        swaps = self._averages and not alone
+        return self._innermost.averaged() if swaps else contextlib.nullcontext()
+
     @functools.cached_property
     def _validation_data(self) -> Any:
         count = self.config.trainer.validation_steps
-        return self._batches(self.config.task.validation_data, count=count)
+        return distributed_batches(self, self.config.task.validation_data, count=count)
 
     @ends_with_the_others
     def evaluate_checkpoint(self, path: str | None = None, record: bool = True) -> dict[str, float]:
@@ -364,15 +357,20 @@ class Trainer:
         path = path or latest_checkpoint(self.model_dir)
         if path is None:
             raise CheckpointError(f"there is no checkpoint in {self.model_dir!r} to evaluate")
-        alone = not record and checkpoints.holds_model_only(path)
+        alone = self.restore_weights(path, allow_alone=not record)
+        self._say(f"evaluating {self.evaluated}")
+        return self._evaluate(record, alone)
+
+    def restore_weights(self, path: str, allow_alone: bool = True) -> bool:
+        """Restores a checkpoint; returns whether it is of weights alone, which may be averages."""
+        alone = allow_alone and checkpoints.holds_model_only(path)
         if alone:
             checkpoints.load_model(self.model, path)
             self.global_step.assign(step_of(path) or 0)
         else:
             self.restore(path)
         self.evaluated = describe_checkpoint(self, path, self._averages)
-        self._say(f"evaluating {self.evaluated}")
-        return self._evaluate(record, alone)
+        return alone
 
     def evaluate_continuously(self) -> dict[str, float]:
         """Evaluates each new checkpoint, to that of `train_steps` or until none comes in time.

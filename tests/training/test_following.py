@@ -50,7 +50,10 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, steps, kind):
     resumed = trainer(tmp_path / "parts", *overrides)
     resumed.train(evaluate=True)
     assert_same_bits(weights(resumed), weights(whole))
-    assert resumed._follower.state.numpy() == whole._follower.state.numpy()
+    assert (
+        resumed._followers["learning_rate_state"].state.numpy()
+        == whole._followers["learning_rate_state"].state.numpy()
+    )
     assert rate(resumed) < 0.05
 
 
@@ -74,18 +77,21 @@ def test_a_run_killed_between_checkpoint_and_evaluation_goes_on_the_same(tmp_pat
     resumed = trainer(tmp_path / "parts", *following())
     resumed.train(evaluate=True)
     assert_same_bits(weights(resumed), weights(whole))
-    assert resumed._follower.state.numpy() == whole._follower.state.numpy()
+    assert (
+        resumed._followers["learning_rate_state"].state.numpy()
+        == whole._followers["learning_rate_state"].state.numpy()
+    )
 
 
 def test_an_evaluation_by_itself_changes_nothing(tmp_path):
     one = trainer(tmp_path, *following())
     one.train(evaluate=True)
-    state = one._follower.state.numpy()
+    state = one._followers["learning_rate_state"].state.numpy()
     one.evaluate()
     again = trainer(tmp_path, *following())
     again.evaluate_checkpoint()
     again.train(evaluate=True)  # is done already
-    assert again._follower.state.numpy() == state
+    assert again._followers["learning_rate_state"].state.numpy() == state
     assert rate(again) == rate(one)
 
 

@@ -15,6 +15,7 @@ from optimization.training import (
     run_experiment,
 )
 from optimization.training.binary import resolve_flags
+from optimization.training.data import distributed_batches
 from tests.training.tiny import (
     BATCH,
     TinyTask,
@@ -425,7 +426,7 @@ def test_xla_and_eager_execution_train_alike(tmp_path, setting):
 
 def test_xla_compiles_the_replica_step(tmp_path):
     one = trainer(tmp_path, "runtime.enable_xla=true")
-    batch = next(iter(one._batches(one.config.task.train_data)))
+    batch = next(iter(distributed_batches(one, one.config.task.train_data)))
     hlo = one._steps._forward_backward.experimental_get_compiler_ir(batch)(stage="hlo")
     assert "HloModule" in hlo
 

@@ -101,10 +101,15 @@ def tiny(*overrides):
         return resolve_flags("tiny", (), overrides)
 
 
+def quiet():
+    """Returns a console that prints nothing."""
+    return Console(quiet=True)
+
+
 def trainer(model_dir, *overrides, **kwargs):
     from optimization.training import Trainer  # not above: it brings TensorFlow
 
-    return Trainer(tiny(*overrides), model_dir, console=Console(quiet=True), **kwargs)
+    return Trainer(tiny(*overrides), model_dir, console=quiet(), **kwargs)
 
 
 def weights(a_trainer):
