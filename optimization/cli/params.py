@@ -1,0 +1,131 @@
+"""`optfactory params`: what each parameter of a model is trained with."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import typer
+
+from optimization import extras
+from optimization.cli.experiments import Experiment, Modules, load
+from optimization.cli.files import read
+from optimization.configs.optimization_config import OptimizationConfig
+from optimization.group_rows import group_rows
+from optimization.matching.group_table import GroupRow, format_group_table
+from optimization.matching.names import read_names, read_safetensors
+from optimization.optimizer_factory import OptimizerFactory
+from optimization.training.errors import TrainingError
+
+_FILE = "A YAML file: an optimization section, or an experiment's."
+_NAMES = "A list instead of a model: a path a line, its shape after it if need be; - for stdin."
+_WEIGHTS = "A .safetensors file (or its .index.json), or a .keras file, instead of an experiment."
+
+
+def command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help=_FILE)],
+    modules: Modules = None,
+    experiment: Experiment = None,
+    names: Annotated[str | None, typer.Option("--names", metavar="LIST", help=_NAMES)] = None,
+    weights: Annotated[str | None, typer.Option("--weights", metavar="FILE", help=_WEIGHTS)] = None,
+    variables: Annotated[bool, typer.Option("--variables", help="A line for each one.")] = False,
+    format: Annotated[Literal["text", "json"], typer.Option(help="How to print it.")] = "text",
+) -> None:
+    """Show the group of each parameter of a model: its learning rate, decay, average.
+
+    The model is that of an experiment, or a list of names. Rules that match nothing are errors,
+    as in training.
+    """
+    if (experiment is not None) + (names is not None) + (weights is not None) != 1:
+        raise typer.BadParameter("give one of --experiment, --names and --weights")
+    from optimization.training.binary import reporting
+
+    load(modules, experiment)
+
+    def show() -> None:
+        if experiment is not None:
+            rows = _of_experiment(file, experiment)
+        elif weights is not None and weights.endswith(".keras"):
+            rows = _of_keras(file, weights)
+        else:
+            rows = _of_names(file, names, weights)
+        if format == "json":
+            print(json.dumps([_plain(row) for row in rows], indent=1))
+        else:
+            print(format_group_table(rows, variables))
+
+    raise typer.Exit(reporting(show))
+
+
+def _of_experiment(file: str, experiment: str) -> list[GroupRow]:
+    from optimization.training.binary import resolve_flags
+    from optimization.training.dry_run import built
+    from optimization.training.imports import quiet_libraries
+
+    config = resolve_flags(experiment, [file])
+    with quiet_libraries():
+        extras.require("tensorflow")
+    optimizer = built(config)[-1]
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not hasattr(optimizer, "group_table"):
+        raise TrainingError(f"{experiment} makes a {type(optimizer).__name__}, without groups")
+    return optimizer.group_table()
+
+
+def _of_keras(file: str, path: str) -> list[GroupRow]:
+    """Returns the rows of a saved model. The file names its layers, but not their variables."""
+    from optimization.training.imports import quiet_libraries, told
+
+    config = _config(file)
+    with quiet_libraries():
+        keras = extras.require("keras")
+        try:
+            model = keras.models.load_model(path, compile=False)
+        except Exception as error:  # as the damage happens to be
+            hint = "; --import the module that has its layers" if "registered" in str(error) else ""
+            raise TrainingError(f"{path} cannot be loaded: {told(error)}{hint}") from None
+    factory = OptimizerFactory(config)
+    with _of_file(file):
+        optimizer = factory.build_optimizer(factory.build_learning_rate(), model=model)
+    return optimizer.group_table()
+
+
+def _of_names(file: str, names: str | None, weights: str | None) -> list[GroupRow]:
+    try:
+        if weights is not None:
+            shapes = read_safetensors(weights)
+        elif names == "-":
+            shapes = read_names(sys.stdin, "stdin")
+        else:
+            with open(str(names), encoding="utf-8") as lines:
+                shapes = read_names(lines, str(names))
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
+    config = _config(file)
+    with _of_file(file):
+        return group_rows(config, shapes)
+
+
+def _config(file: str) -> OptimizationConfig:
+    """Returns the optimization section of a file, which must be complete."""
+    config, _ = read(file)
+    config.validate()
+    return config
+
+
+@contextlib.contextmanager
+def _of_file(file: str) -> Iterator[None]:
+    """Has an error about rules that match nothing say which file has them."""
+    try:
+        yield
+    except ValueError as error:
+        raise TrainingError(f"{file}: {error}") from error
+
+
+def _plain(row: GroupRow) -> dict[str, Any]:
+    """Returns a row for JSON, with null for a rate that is not known."""
+    values = dataclasses.asdict(row)
+    rate = values["learning_rate"]
+    return {**values, "learning_rate": None if rate != rate else rate}
