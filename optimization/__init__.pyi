@@ -21,11 +21,14 @@ from .configs.optimizer_config import OptimizerConfig as OptimizerConfig
 from .configs.overrides import parse_override as parse_override
 from .configs.types import REQUIRED as REQUIRED
 from .keras.callbacks import EvaluateAverages as EvaluateAverages
+from .keras.callbacks import LearningRateLogger as LearningRateLogger
 from .keras.metric_rate import MetricLearningRate as MetricLearningRate
 from .optimizer_factory import OptimizerFactory as OptimizerFactory
 from .optimizer_factory import register_learning_rate as register_learning_rate
 from .optimizer_factory import register_optimizer as register_optimizer
 from .optimizer_factory import register_warmup as register_warmup
+from .range_test import RangeTest as RangeTest
+from .range_test import find_learning_rate as find_learning_rate
 from .schedules import LR_CLS as LR_CLS
 from .schedules import WARMUP_CLS as WARMUP_CLS
 from .schedules import LrConfig as LrConfig

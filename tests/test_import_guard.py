@@ -51,6 +51,7 @@ BELOW = {
 }
 BELOW["bridges"] = {*BELOW["rules"], "bridges"}
 BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching"}
+BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching", "range_test"}
 # The files of `configs` that join sections of other packages; the rest is machinery.
 JOINING = {
     *("comparing", "conflicts", "curve_checks", "experiment_config", "group_config"),

@@ -15,7 +15,7 @@ from optimization._version import __version__
 from optimization.configs.errors import ConfigError
 from optimization.training.errors import TrainingError
 
-COMMANDS = ("validate", "explain", "diff", "show", "list", "show_type", "new", "schema", "convert", "plot", "train", "params")
+COMMANDS = ("validate", "explain", "diff", "show", "list", "show_type", "new", "schema", "convert", "plot", "train", "params", "find_lr")
 """The modules of the commands, in the order in which `--help` has them."""
 
 ERRORS, USAGE = 1, 2

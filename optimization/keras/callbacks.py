@@ -1,10 +1,11 @@
-"""A Keras callback: validation during `model.fit` sees the averaged weights."""
+"""Callbacks of Keras: validation with the averaged weights, and learning rates in the logs."""
 
 from typing import Any
 
 import keras
 
 from optimization.keras.pipeline import PipelineOptimizer
+from optimization.keras.reported import learning_rates, scheduled_values
 
 
 class EvaluateAverages(keras.callbacks.Callback):
@@ -69,3 +70,44 @@ class EvaluateAverages(keras.callbacks.Callback):
         if self._swapped_here and not self._fitting:
             self._optimizer().end_evaluation()
         self._swapped_here = False
+
+
+class LearningRateLogger(keras.callbacks.Callback):
+    """Puts the learning rate into the logs of `model.fit`, for its history and other callbacks.
+
+    Under `learning_rate`, and `learning_rate/NAME` for each parameter group where there are
+    several; what else follows a schedule under the optimizer's name of it, such as `momentum`. The
+    values are those of the next update, as the trainer's summaries have them. Callbacks that come
+    later in the list find them: give it first.
+
+    >>> model = keras.Sequential([keras.layers.Dense(1)])
+    >>> model.compile(PipelineOptimizer(keras.optimizers.SGD(0.5)), loss="mse")
+    >>> x, y = keras.ops.ones((4, 2)), keras.ops.ones((4, 1))
+    >>> model.fit(x, y, callbacks=[LearningRateLogger()], verbose=0).history["learning_rate"]
+    [0.5]
+
+    Args:
+        per_batch: Whether the logs of each batch have them too. That takes a schedule's time after
+            each batch, and on JAX has the model's state brought back.
+    """
+
+    def __init__(self, per_batch: bool = False):
+        super().__init__()
+        self.per_batch = per_batch
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'per_batch=True' if self.per_batch else ''})"
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if self.per_batch:
+            if hasattr(self.model, "jax_state_sync"):
+                self.model.jax_state_sync()
+            self._put(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._put(logs)
+
+    def _put(self, logs: dict[str, float] | None) -> None:
+        if logs is not None:
+            optimizer = self.model.optimizer
+            logs.update(learning_rates(optimizer) | scheduled_values(optimizer))

@@ -11,8 +11,9 @@ import keras
 import optimization.schedules.keras_schedules  # noqa: F401
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.registry import Entry
-from optimization.keras.callbacks import EvaluateAverages
+from optimization.keras.callbacks import EvaluateAverages, LearningRateLogger
 from optimization.keras.effective_rates import effective_learning_rates
+from optimization.keras.finding import find_learning_rate
 from optimization.keras.group_table import GroupRow, format_group_table
 from optimization.keras.groups import ParamGroup
 from optimization.keras.pipeline import PipelineOptimizer
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 __all__ = [
     "EvaluateAverages",
     "GroupRow",
+    "LearningRateLogger",
     "NonFiniteGradientError",
     "ParamGroup",
     "PipelineOptimizer",
     "effective_learning_rates",
+    "find_learning_rate",
     "format_group_table",
     *(rule.class_name for rule in origins()),
 ]

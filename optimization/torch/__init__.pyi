@@ -1,6 +1,7 @@
 from .adafactor import Adafactor as Adafactor
 from .by_name import load_by_name as load_by_name
 from .factory import OptimizerFactory as OptimizerFactory
+from .finding import find_learning_rate as find_learning_rate
 from .metric import GreedyLR as GreedyLR
 from .mixed import MixedOptimizer as MixedOptimizer
 from .optimizers import LAMB as LAMB

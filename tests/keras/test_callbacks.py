@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from optimization import LearningRateLogger, OptimizationConfig, OptimizerFactory
 from optimization.optimizers import EvaluateAverages, PipelineOptimizer, ScheduleFreeSGD
 from tests.keras.common import UNCOMPILED, data
 
@@ -126,3 +127,67 @@ def test_an_evaluation_by_itself_gives_the_weights_back():
     with one.optimizer.averaged():
         assert score(one) == averaged
     assert score(one) != averaged
+
+
+SCHEDULED = OptimizationConfig(
+    {
+        "optimizer": {"type": "adamw", "adamw": {"weight_decay_rate": 0.1}},
+        "learning_rate": {
+            "type": "polynomial",
+            "polynomial": {
+                "initial_learning_rate": 1.0,
+                "decay_steps": 8,
+                "end_learning_rate": 0.0,
+            },
+        },
+        "param_groups": [{"match": "bias", "name": "biases", "learning_rate_multiplier": 0.5}],
+        "schedules": {
+            "weight_decay": {
+                "type": "polynomial",
+                "polynomial": {
+                    "initial_learning_rate": 0.1,
+                    "decay_steps": 10,
+                    "end_learning_rate": 0.0,
+                },
+            }
+        },
+    }
+)
+
+
+class Seen(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.rates = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.rates.append((logs or {}).get("learning_rate"))
+
+
+@pytest.mark.parametrize("per_batch", [False, True])
+def test_the_rates_are_in_the_logs(per_batch):
+    one = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    factory = OptimizerFactory(SCHEDULED)
+    optimizer = factory.build_optimizer(factory.build_learning_rate(), model=one)
+    one.compile(optimizer, loss="mse", **UNCOMPILED)
+    seen = Seen()
+    x, y = np.ones((8, 4), "float32"), np.ones((8, 1), "float32")
+    logger = LearningRateLogger(per_batch=per_batch)
+    history = one.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[logger, seen]).history
+    # After 2 and 4 updates, of rates that fall to 0 in 8, or 10.
+    np.testing.assert_allclose(history["learning_rate"], [0.75, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(history["learning_rate/default"], [0.75, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(history["learning_rate/biases"], [0.375, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(history["weight_decay_rate"], [0.08, 0.06], rtol=1e-6)
+    if per_batch:
+        np.testing.assert_allclose(seen.rates, [0.875, 0.75, 0.625, 0.5], rtol=1e-6)
+    else:
+        assert seen.rates == [None] * 4
+
+
+def test_the_rate_of_an_optimizer_of_keras_is_logged_too():
+    one = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    one.compile(keras.optimizers.SGD(0.25), loss="mse", **UNCOMPILED)
+    x, y = data()
+    history = one.fit(x, y, verbose=0, callbacks=[LearningRateLogger()]).history
+    assert history["learning_rate"] == [0.25]

@@ -1,0 +1,60 @@
+"""`optfactory find-lr`: the learning rate range test on an experiment."""
+
+from typing import Annotated
+
+import typer
+
+from optimization import extras
+from optimization.cli.experiments import Modules, load
+
+_FILE = "A YAML file of settings that go over those of the experiment."
+_OUTPUT = "Also write a picture (.png, .svg, .pdf) or a table (.csv)."
+
+
+def command(
+    experiment: Annotated[
+        str, typer.Option("--experiment", metavar="NAME", help="The registered experiment.")
+    ],
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help=_FILE)] = None,
+    modules: Modules = None,
+    lowest: Annotated[float, typer.Option(help="The first rate.")] = 1e-7,
+    highest: Annotated[float, typer.Option(help="The last rate.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 100,
+    smoothing: Annotated[float, typer.Option(help="Of the moving average of the loss.")] = 0.9,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help=_OUTPUT)
+    ] = None,
+) -> None:
+    """Find a learning rate: train with one that grows from step to step, until the loss diverges.
+
+    The model is trained from its start, on its own data, with its own optimizer; nothing is kept.
+    Printed are the loss at the rates, and the rates where it falls most steeply and where it is
+    lowest, of which a tenth is safe.
+    """
+    from optimization.range_test import checked_ending
+    from optimization.training.binary import reporting, resolve_flags
+    from optimization.training.errors import TrainingError
+    from optimization.training.imports import quiet_libraries
+
+    load(modules, None)
+
+    def find() -> None:
+        config = resolve_flags(experiment, [file] if file else [], mode="train_and_eval")
+        try:
+            if output is not None:  # Before minutes are spent.
+                checked_ending(output)
+            with quiet_libraries():
+                extras.require("tensorflow")
+            from optimization.training.finding import find_rate
+
+            found = find_rate(
+                config, lowest=lowest, highest=highest, steps=steps, smoothing=smoothing
+            )
+            print(found)
+            if output is not None:
+                found.save(output)
+                print(f"written to {output}")
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
+
+    raise typer.Exit(reporting(find))

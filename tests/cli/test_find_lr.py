@@ -1,0 +1,33 @@
+import pytest
+
+from optimization.cli.app import main
+from tests.training.tiny import run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "--experiment"),
+        (["--experiment=tinny"], 1, "error: unknown experiment 'tinny'; did you mean 'tiny'?"),
+        (["--experiment=tiny", "-o", "x.gif"], 1, "the ending of 'x.gif' must be one of .png"),
+        (["--experiment=tiny", "gone.yaml"], 1, "gone.yaml: cannot be read"),
+    ],
+)
+def test_mistakes_are_told(arguments, status, message, capsys):
+    import tests.training.tiny  # noqa: F401  registers the experiment
+
+    assert main(["find-lr", *arguments]) == status
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_it_prints_a_table_and_writes_a_file(tmp_path):
+    arguments = ["--import=tests.training.tiny", "--experiment=tiny", "--lowest=0.001"]
+    output = tmp_path / "found.csv"
+    status, out, err = run(["-m", "optimization", "find-lr", *arguments, "-o", str(output)])
+    assert (status, err) == (0, "")
+    assert out.startswith("rate       smoothed loss\n0.001")
+    assert "steepest descent" in out
+    assert "the loss diverged at" in out
+    assert output.read_text().startswith("learning_rate,loss,smoothed_loss\n0.001,")
+    assert [path.name for path in tmp_path.iterdir()] == ["found.csv"]
