@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from optimization.keras.gradients import global_norm, sum_duplicates
+from optimization.keras.gradients import scale as scaled
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.training.errors import (
     NonFiniteGradientsError,
@@ -16,6 +17,7 @@ from optimization.training.errors import (
     TrainingError,
 )
 from optimization.training.inspection import accumulated, innermost, nonfinite_variables
+from optimization.training.norms import Norms
 
 if typing.TYPE_CHECKING:
     from optimization.training.trainer import Trainer
@@ -95,6 +97,8 @@ class Steps:
         self._model = trainer.model
         self._optimizer = optimizer = trainer.optimizer
         self._global_step = trainer.global_step
+        kind = trainer.config.trainer.norm_summaries
+        self.norms = None if kind is None else Norms(kind, self._model, self._optimizer)
         section = trainer.optimizer_config.optimizer.get()
         self._accumulation = section.gradient_accumulation_steps
         # The optimizer's own sum over replicas, or a plain one for other Keras optimizers.
@@ -116,16 +120,37 @@ class Steps:
         """Runs `steps` training steps; returns the global gradient norm of the last one."""
         norm = tf.constant(0.0)
         batches = steps * self._accumulation
-        for index in tf.range(batches):
-            # What the loss is scaled by, which the update may change.
-            scale = tf.cast(self._optimizer.scale_loss(tf.constant(1.0)), tf.float32)
-            gradients, sums = self._run(self._replica_gradients, next(iterator))
-            self.train_means.add(sums)
+        # With norms the last batch is apart: what measures them is then no part of the loop.
+        looped = batches if self.norms is None else batches - 1
+        for index in tf.range(looped):
+            gradients, scale = self._backward(next(iterator))
             if index == batches - 1:
                 norm = self._norm(gradients, scale)
             self._apply(gradients, self._model.trainable_variables)
             completes = tf.equal((index + 1) % self._accumulation, 0)
             self._global_step.assign_add(tf.cast(completes, tf.int64))
+        if self.norms is not None:
+            norm = self._measured(self.norms, next(iterator))
+        return norm
+
+    def _backward(self, inputs: Any) -> tuple[list, tf.Tensor]:
+        """Returns the gradients of a batch, and what the loss was scaled by."""
+        # Which the update may change.
+        scale = tf.cast(self._optimizer.scale_loss(tf.constant(1.0)), tf.float32)
+        gradients, sums = self._run(self._replica_gradients, inputs)
+        self.train_means.add(sums)
+        return gradients, scale
+
+    def _measured(self, norms: Norms, inputs: Any) -> tf.Tensor:
+        """Takes the last batch of an update, with the norms; returns the global gradient norm."""
+        gradients, scale = self._backward(inputs)
+        norm, variables = self._norm(gradients, scale), self._model.trainable_variables
+        totals, factor = gradients, 1 / scale
+        if self._accumulation > 1:
+            totals, factor = self._totals(gradients, scale), 1 / self._accumulation
+        totals = [_scaled(total, factor) for total in totals]
+        norms.measure(totals, lambda: self._apply(gradients, variables))
+        self._global_step.assign_add(1)
         return norm
 
     def _norm(self, gradients: list, scale: tf.Tensor) -> tf.Tensor:
@@ -138,13 +163,18 @@ class Steps:
                 for gradient, variable in zip(gradients, variables, strict=True)
             ]
             return _global_norm(gradients) / scale
-        before = accumulated(self._optimizer, variables)
-        totals = [
-            total if gradient is None else total + tf.convert_to_tensor(gradient) / scale
-            for total, gradient in zip(before, gradients, strict=True)
-            if total is not None
-        ]
+        totals = [total for total in self._totals(gradients, scale) if total is not None]
         return _global_norm(totals) / self._accumulation
+
+    def _totals(self, gradients: list, scale: tf.Tensor) -> list:
+        """Returns what has been added up with the last batch; None for what is frozen."""
+        before = accumulated(self._optimizer, self._model.trainable_variables)
+        return [
+            total
+            if gradient is None or total is None
+            else total + tf.convert_to_tensor(gradient) / scale
+            for total, gradient in zip(before, gradients, strict=True)
+        ]
 
     def _run(self, function: Callable, inputs: Any) -> Any:
         """Runs `function` on every replica; as its results are the same on all, returns one."""
@@ -193,6 +223,12 @@ def _sums(logs: dict, inputs: Any) -> dict:
     if context.num_replicas_in_sync == 1:
         return sums
     return context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+
+
+def _scaled(gradient: Any, factor: Any) -> Any:
+    if isinstance(gradient, keras.Variable):  # what has been added up, without a gradient of now
+        gradient = gradient.value
+    return None if gradient is None else scaled(gradient, factor)
 
 
 def _global_norm(grads: list) -> tf.Tensor:

@@ -288,8 +288,10 @@ class Trainer:
         values = means.results()
         values |= {"gradient_norm": float(norm)} | inspection.optimizer_values(self.optimizer)
         means.reset()
-        rate = {"steps_per_second": progress.rate} if progress.rate else {}
-        self._summaries.write(values | rate, self.step)
+        more = {"steps_per_second": progress.rate} if progress.rate else {}
+        if self._steps.norms is not None:
+            more |= self._steps.norms.values()
+        self._summaries.write(values | more, self.step)
         progress.show(values)
         return values
 
