@@ -1,6 +1,8 @@
 """The options `--import` and `--experiment`, which several commands have."""
 
 import contextlib
+import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -37,6 +39,8 @@ def load(modules: Sequence[str] | None, name: str | None) -> ExperimentConfig | 
         typer.BadParameter: If a module can't be imported, or there is no such experiment.
     """
     modules = modules or ()
+    if os.getcwd() not in sys.path:  # As `python -m` has it, and the script of a command has not.
+        sys.path.insert(0, os.getcwd())
     hint = "--experiment"
     with quiet_libraries() if modules else contextlib.nullcontext():
         try:

@@ -103,6 +103,8 @@ def _of_names(file: str, names: str | None, weights: str | None) -> list[GroupRo
                 shapes = read_names(lines, str(names))
     except ValueError as error:
         raise TrainingError(str(error)) from None
+    except OSError as error:
+        raise TrainingError(f"{weights or names} cannot be read: {error.strerror}") from None
     config = _config(file)
     with _of_file(file):
         return group_rows(config, shapes)

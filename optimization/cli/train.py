@@ -6,23 +6,41 @@ from typing import Annotated, Any
 
 import typer
 
-from optimization.cli.experiments import Modules, load
+from optimization.cli.experiments import load
 from optimization.training.flags import FLAGS, RunFlags
+from optimization.training.registries import experiment_names, summary_of
 
 
-def command(modules: Modules = None, verbosity: int = 0, **values: Any) -> None:
+def command(modules: list[str] | None = None, verbosity: int = 0, **values: Any) -> None:
     """Train, evaluate, or both: what a training binary does, with the same flags."""
     from optimization.training.binary import reporting, run_flags
 
-    load(modules, None)
+    del modules  # `_imported` has imported them.
     values["mode"] = str(values["mode"])
     flags = RunFlags(**{name: v for name, v in values.items() if v is not None})
     raise typer.Exit(reporting(lambda: run_flags(flags), verbosity > 0))
 
 
+def _imported(context: typer.Context, modules: list[str] | None) -> list[str] | None:
+    """Imports the modules, at once, so that a `--help` that follows lists what they register."""
+    load(modules, None)
+    known = "".join(f"\n\n{name}: {summary_of(name)}" for name in experiment_names())
+    context.command.epilog = f"Experiments:{known}" if known else None
+    return modules
+
+
+_HELP = (
+    "Import a module that registers types, tasks or experiments; may be repeated. A --help after "
+    "it lists the experiments."
+)
+
+
 def _parameters() -> list[inspect.Parameter]:
     """Returns the parameters of the command: `--import`, each flag of a binary, `--verbosity`."""
-    kinds: dict[str, Any] = {"modules": Modules}
+    imports = typer.Option(
+        "--import", metavar="MODULE", help=_HELP, callback=_imported, is_eager=True
+    )
+    kinds: dict[str, Any] = {"modules": Annotated[list[str] | None, imports]}
     for field in FLAGS:
         words = field.metadata
         choices = words["choices"]

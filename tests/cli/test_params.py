@@ -63,7 +63,8 @@ def test_mistakes_are_told_with_their_file(files, names, message, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--weights", "gone.safetensors"], "gone.safetensors"),
+        (["--weights", "gone.safetensors"], "error: gone.safetensors cannot be read: No such file"),
+        (["--names", "gone.txt"], "error: gone.txt cannot be read: No such file or directory"),
         (["--weights", "config.yaml"], "error: config.yaml: is no safetensors file"),
     ],
 )

@@ -1,10 +1,13 @@
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from optimization.cli.app import main
 from optimization.training.flags import FLAGS
-from tests.training.tiny import run, tiny  # noqa: F401  registers an experiment
+from tests.training.tiny import ROOT, run, tiny  # noqa: F401  registers an experiment
 
 
 def test_it_has_the_flags_of_binaries_and_their_words(capsys):
@@ -13,6 +16,22 @@ def test_it_has_the_flags_of_binaries_and_their_words(capsys):
     for field in FLAGS:
         assert f"--{field.name}" in out
         assert " ".join(field.metadata["help"].split()[:5]) in out
+
+
+def test_help_lists_the_experiments_of_imported_modules(capsys):
+    assert main(["train", "--import", "tests.training.tiny", "--help"]) == 0
+    assert "tiny: Linear regression in twelve steps." in capsys.readouterr().out
+
+
+def test_a_module_is_found_where_the_command_runs(tmp_path):
+    (tmp_path / "own_module.py").write_text("import tests.training.tiny")
+    code = "import sys; sys.path.pop(0); from optimization.cli.app import main; "
+    code += "sys.exit(main(['train', '--import=own_module', '--help']))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "tiny: Linear regression" in done.stdout
 
 
 @pytest.mark.parametrize(
