@@ -21,6 +21,10 @@ _PICTURES = (".png", ".svg", ".pdf")
 class RangeTest:
     """What a range test has found.
 
+    >>> losses = [3.0, 2.0, 1.0, 9.0]
+    >>> RangeTest([0.01, 0.1, 1.0, 10.0], losses, losses, diverged=True, planned=4).tenth
+    0.1
+
     Attributes:
         rates: The learning rates, growing from step to step by one factor.
         losses: The loss at each; the last may be infinite or NaN.

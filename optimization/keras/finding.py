@@ -18,8 +18,8 @@ def find_learning_rate(model: keras.Model, batches: Iterable[Any], **arguments: 
 
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     >>> model.compile(keras.optimizers.SGD(0.1), loss="mse")
-    >>> x, y = keras.ops.ones((4, 2)), keras.ops.ones((4, 1))
-    >>> found = find_learning_rate(model, [(x, y)], lowest=1e-4)
+    >>> x, y = keras.random.normal((32, 2)), keras.random.normal((32, 1))
+    >>> found = find_learning_rate(model, [(x, y)], lowest=1e-3, highest=100.0)
     >>> found.diverged, round(float(model.optimizer.learning_rate), 3)
     (True, 0.1)
 

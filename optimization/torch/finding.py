@@ -25,8 +25,9 @@ def find_learning_rate(
 
     >>> model = torch.nn.Linear(2, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    >>> loss_fn = lambda model, batch: (model(batch) - 1).square().mean()
-    >>> find_learning_rate(model, optimizer, loss_fn, [torch.ones(4, 2)], lowest=1e-4).diverged
+    >>> loss_fn = lambda model, batch: (model(batch[0]) - batch[1]).square().mean()
+    >>> batches = [(torch.randn(32, 2), torch.randn(32, 1))]
+    >>> find_learning_rate(model, optimizer, loss_fn, batches, highest=100.0).diverged
     True
     >>> optimizer.param_groups[0]["lr"]
     0.1
