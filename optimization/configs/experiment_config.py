@@ -120,9 +120,9 @@ class TrainerConfig(_GardenSection):
         validation_interval: Steps from one evaluation to the next; the end is evaluated too.
         steps_per_loop: The most steps that run without a return to Python.
         summary_interval: Steps from one entry in the TensorBoard summaries to the next.
-        norm_summaries: Whether summaries have norms too, by parameter `groups` or by `layers`: of the
-            gradient, of the update and of the weights, and the ratio of the last two, in the last
-            step before the summary. It takes a copy of the weights; None is no cost at all.
+        norm_summaries: Whether summaries have norms too, by parameter `groups` or by `layers`: of
+            the gradient, of the update and of the weights, and the ratio of the last two, in the
+            last step before the summary. It takes a copy of the weights; None is no cost at all.
         checkpoint_interval: Steps from one checkpoint to the next; the end is saved too.
         max_to_keep: Checkpoints kept; older ones are removed.
         best_checkpoint_export_subdir: Where in `model_dir` the weights of the best evaluation are
