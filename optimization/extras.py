@@ -16,7 +16,6 @@ OPTIONAL = {
     "torch": ("PyTorch", "torch"),
     "jax": ("JAX", "jax"),
     "optax": ("optax", "jax"),
-    "matplotlib": ("Matplotlib", "plot"),
     "sklearn": ("scikit-learn", "experiments"),
     "optuna": ("Optuna", "optuna"),
     "ray": ("Ray", "ray"),

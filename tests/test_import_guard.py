@@ -50,7 +50,6 @@ BELOW = {
     "rules": {"configs", "extras", "matching", "rules", "schedules"},
 }
 BELOW["bridges"] = {*BELOW["rules"], "bridges"}
-BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching"}
 BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching", "range_test"}
 # The files of `configs` that join sections of other packages; the rest is machinery.
 JOINING = {

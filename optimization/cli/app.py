@@ -15,7 +15,11 @@ from optimization._version import __version__
 from optimization.configs.errors import ConfigError
 from optimization.training.errors import TrainingError
 
-COMMANDS = ("validate", "explain", "diff", "show", "list", "show_type", "new", "schema", "convert", "plot", "train", "params", "find_lr")
+COMMANDS = (
+    *("validate", "plot", "explain", "diff", "show"),
+    *("list", "show_type", "new", "schema", "convert"),
+    *("params", "find_lr", "train"),
+)
 """The modules of the commands, in the order in which `--help` has them."""
 
 ERRORS, USAGE = 1, 2
