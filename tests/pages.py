@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SHELL = ("console", "bash")
 RUN = ("python", "yaml", *SHELL)
-FILES = re.compile(r"\s*(?:#|//) ([\w./-]+\.(?:py|ya?ml|json|toml))\n")
+FILES = re.compile(r"\s*(?:#|//) ([\w./-]+\.(?:py|ya?ml|json|toml|txt))\n")
 _FENCE = re.compile(
     r"^(?:<!-- test: (?P<note>.*?) -->\n+)?```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,

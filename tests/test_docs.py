@@ -32,6 +32,13 @@ for model in (whole, module):
     for one, other in zip(model.parameters(), weights_after(Regression(), config, x, y)):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 """
+_RESULTS = """
+import re
+from optimization.training.results import read_results
+from tests.pages import DOCS
+text = (DOCS / "training.md").read_text().partition("## results.json")[2].partition("Numbers")[0]
+assert read_results("tmp/digits").keys() <= {*re.findall(r"`(\\w+)`", text)}
+"""
 RUNS: dict[str, list[Run]] = {
     "README.md": [
         Run(sections=("A file, checked", "With Keras", "A type of your own")),
@@ -50,6 +57,7 @@ RUNS: dict[str, list[Run]] = {
     "quickstart/pytorch.md": [Run("torch")],
     "quickstart/timm.md": [Run("torch")],
     "torch.md": [Run("torch")],
+    "training.md": [Run(slow=True, then=_RESULTS)],
     "transformers.md": [Run("torch")],
 }
 # Pages of one test each, which looks at more: tests/lint/test_pages.py.
