@@ -4,10 +4,8 @@ from .configs.errors import ConfigError as ConfigError
 from .configs.errors import ConfigWarning as ConfigWarning
 from .configs.errors import Origin as Origin
 from .configs.errors import Problem as Problem
-from .configs.experiment_config import DataConfig as DataConfig
 from .configs.experiment_config import ExperimentConfig as ExperimentConfig
 from .configs.experiment_config import RuntimeConfig as RuntimeConfig
-from .configs.experiment_config import TaskConfig as TaskConfig
 from .configs.experiment_config import TrainerConfig as TrainerConfig
 from .configs.layers import read_layers as read_layers
 from .configs.layers import resolve as resolve
@@ -19,6 +17,8 @@ from .configs.optimizer_config import BaseOptimizerConfig as BaseOptimizerConfig
 from .configs.optimizer_config import EMAConfig as EMAConfig
 from .configs.optimizer_config import OptimizerConfig as OptimizerConfig
 from .configs.overrides import parse_override as parse_override
+from .configs.task_config import DataConfig as DataConfig
+from .configs.task_config import TaskConfig as TaskConfig
 from .configs.types import REQUIRED as REQUIRED
 from .keras.callbacks import EvaluateAverages as EvaluateAverages
 from .keras.callbacks import LearningRateLogger as LearningRateLogger

@@ -12,17 +12,13 @@ from collections.abc import Iterable, Iterator
 
 from optimization import LR_CLS, OPTIMIZERS_CLS, WARMUP_CLS, OptimizationConfig
 from optimization.configs.documentation import description, field_doc
-from optimization.configs.experiment_config import (
-    DataConfig,
-    ExperimentConfig,
-    RuntimeConfig,
-    TaskConfig,
-    TrainerConfig,
-)
+from optimization.configs.early_stopping import EarlyStoppingConfig
+from optimization.configs.experiment_config import ExperimentConfig, RuntimeConfig, TrainerConfig
 from optimization.configs.group_config import LayerDecayConfig, LrScalingConfig, ParamGroupConfig
 from optimization.configs.optimizer_config import EMAConfig
 from optimization.configs.registry import Registry
 from optimization.configs.sweep_config import ParameterConfig, SweepConfig
+from optimization.configs.task_config import DataConfig, TaskConfig
 from optimization.configs.tree import Node, declared_specs
 from optimization.rules.base import BaseOptimizerConfig
 from tools.gallery import own_types
@@ -40,6 +36,7 @@ _SECTIONS: dict[str, type[Node]] = {
 _EXPERIMENT: dict[str, type[Node]] = {
     "Top level": ExperimentConfig,
     "trainer": TrainerConfig,
+    "early_stopping": EarlyStoppingConfig,
     "runtime": RuntimeConfig,
     "task": TaskConfig,
     "train_data and validation_data": DataConfig,
@@ -59,6 +56,7 @@ _LINKS = {
     "TaskConfig": "the section [task](#task), or what derives from it",
     "TrainerConfig": "the section [trainer](#trainer)",
     "RuntimeConfig": "the section [runtime](#runtime)",
+    "EarlyStoppingConfig": "the section [early_stopping](#early_stopping)",
     "DataConfig": "a section of [data](#train_data-and-validation_data)",
     "ParameterConfig": "a section of [parameters](#parameters)",
 }

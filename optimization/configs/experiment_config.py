@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 
 from optimization.configs.base import Config
 from optimization.configs.durations import TrainingLength
@@ -15,12 +15,11 @@ from optimization.configs.fields import Section, field
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.overrides import put
 from optimization.configs.planning import Plan
+from optimization.configs.task_config import Seed, TaskConfig
 from optimization.configs.types import NonNegativeInt, PositiveFloat, PositiveInt, Unit
 from optimization.configs.yaml_file import SourcedDict
 from optimization.schedules.metric import MetricLrConfig
 
-Seed = Annotated[int, Interval(ge=0, lt=2**32)]
-"""What NumPy takes as a seed."""
 TrainingSteps = Annotated[PositiveInt, Unit("training steps")]
 
 _OF_GARDEN = """
@@ -43,53 +42,6 @@ _GARDEN_VALUES = {"distribution_strategy": ("tpu", "parameter_server", "off", Fa
 _NEAR = 0.8  # `trian_steps` and `num_train_steps` are near `train_steps`; `eval_steps` is not
 
 MODES = ("train", "eval", "train_and_eval", "continuous_eval", "export")
-
-
-class DataConfig(Config):
-    """Says which data a task reads, for training or for validation.
-
-    >>> DataConfig(global_batch_size=32, shuffle=True)
-    DataConfig(global_batch_size=32, shuffle=True)
-
-    Attributes:
-        global_batch_size: Examples in one batch over all replicas; 0 where there is no such data.
-            A training step takes as many batches as gradients are accumulated.
-        is_training: Whether batches go on for ever, epoch after epoch, or end after one.
-        drop_remainder: Whether the examples at the end of an epoch that fill no batch are left
-            out. If not, a training batch runs on into the next epoch, and the last validation
-            batch is smaller.
-        shuffle: Whether each epoch has an order of its own.
-        seed: Of that order; None for `runtime.seed`.
-    """
-
-    global_batch_size: Annotated[NonNegativeInt, Unit("examples")] = 0
-    is_training: bool = False
-    drop_remainder: bool = False
-    shuffle: bool = False
-    seed: Seed | None = None
-
-
-class TaskConfig(Config):
-    """The base class of the configs of tasks; derive from it to add settings of your own.
-
-    >>> class DigitsConfig(TaskConfig):
-    ...     units: PositiveInt = 64
-    >>> DigitsConfig(units=128, train_data={"global_batch_size": 32}).train_data.shuffle
-    True
-
-    Attributes:
-        init_checkpoint: A checkpoint of this trainer, or a directory of them, from which the
-            model's weights start where `model_dir` holds none; "" for the model's own values. Of
-            an optimizer that averages, the best checkpoint's directory holds the averages.
-        train_data: What is trained on.
-        validation_data: What is evaluated.
-    """
-
-    init_checkpoint: str = ""
-    train_data: Section[DataConfig] = field(
-        default_factory=lambda: DataConfig(is_training=True, drop_remainder=True, shuffle=True)
-    )
-    validation_data: Section[DataConfig] = field(default_factory=DataConfig)
 
 
 class _GardenSection(Config):

@@ -10,12 +10,13 @@ from typing import Any
 
 from optimization.configs.base import plain
 from optimization.configs.documentation import description, field_doc, first_sentence
-from optimization.configs.experiment_config import ExperimentConfig, TaskConfig
+from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.float32 import Float32Config
 from optimization.configs.json_types import Json, json_type, nullable
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.sweep_config import SweepConfig
+from optimization.configs.task_config import TaskConfig
 from optimization.configs.tree import FieldSpec, Node, declared_specs
 from optimization.configs.types import REQUIRED
 from optimization.rules.base import BaseOptimizerConfig

@@ -8,9 +8,10 @@ from annotated_types import Ge
 
 from optimization.configs.base import Config
 from optimization.configs.errors import describe
-from optimization.configs.experiment_config import Seed, TrainerConfig
+from optimization.configs.experiment_config import TrainerConfig
 from optimization.configs.fields import Sections, field
 from optimization.configs.overrides import PATH
+from optimization.configs.task_config import Seed
 from optimization.configs.types import (
     REQUIRED,
     Check,

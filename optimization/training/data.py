@@ -4,7 +4,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from optimization.configs.experiment_config import DataConfig
+from optimization.configs.task_config import DataConfig
 from optimization.training.errors import TrainingError
 
 if typing.TYPE_CHECKING:

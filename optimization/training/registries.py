@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from optimization.configs.errors import did_you_mean
-from optimization.configs.experiment_config import ExperimentConfig, TaskConfig
+from optimization.configs.experiment_config import ExperimentConfig
+from optimization.configs.task_config import TaskConfig
 from optimization.training.errors import TrainingError
 from optimization.training.task import Task
 

@@ -5,9 +5,10 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from optimization.configs.experiment_config import DataConfig, RuntimeConfig, TaskConfig
+from optimization.configs.experiment_config import RuntimeConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.printing import call
+from optimization.configs.task_config import DataConfig, TaskConfig
 
 if typing.TYPE_CHECKING:
     import keras

@@ -22,6 +22,7 @@ def test_mistakes_are_told(arguments, status, message, capsys):
 
 @pytest.mark.slow
 def test_it_prints_a_table_and_writes_a_file(tmp_path):
+    pytest.importorskip("tensorflow", reason="trains")
     arguments = ["--import=tests.training.tiny", "--experiment=tiny", "--lowest=0.001"]
     output = tmp_path / "found.csv"
     status, out, err = run(["-m", "optimization", "find-lr", *arguments, "-o", str(output)])

@@ -92,6 +92,7 @@ def test_names_need_no_framework(files):
 
 @pytest.mark.slow
 def test_the_model_of_an_experiment(files):
+    pytest.importorskip("tensorflow", reason="trains")
     (files / "tiny.yaml").write_text(
         "trainer: {optimizer_config: {param_groups: [{match: bias, learning_rate_multiplier: 2}]}}"
     )

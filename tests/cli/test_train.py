@@ -58,6 +58,7 @@ def test_a_wrong_mode_is_wrong_usage(capsys):
 
 @pytest.mark.slow
 def test_it_trains(tmp_path):
+    pytest.importorskip("tensorflow", reason="trains")
     arguments = ["--import=tests.training.tiny", "--experiment=tiny", f"--model_dir={tmp_path}"]
     override = "--params_override=trainer.train_steps=10,trainer.max_to_keep=1"
     status, out, err = run(["-m", "optimization", "train", *arguments, override, "--mode=train"])

@@ -1,9 +1,7 @@
 import json
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +9,6 @@ from optimization import LR_CLS
 from optimization.cli.app import main
 from optimization.training import registries
 
-README = Path(__file__).parent.parent.parent / "README.md"
 GOOD = """\
 optimizer: {type: sgd, sgd: {momentum: 0.9}}
 learning_rate: {type: cosine, cosine: {initial_learning_rate: 0.1, decay_steps: 1000}}
@@ -36,19 +33,6 @@ def test_fine_files_exit_0(write, capsys):
     out, err = capsys.readouterr()
     assert out == f"{path}: fine (optimizer sgd, learning_rate cosine, warmup linear)\n"
     assert err == ""
-
-
-def test_readme_shows_what_is_printed_for_three_mistakes(write, tmp_path, monkeypatch, capsys):
-    shown = re.search(r"validate bert.yaml\n(.*?)```", README.read_text(), re.DOTALL)[1]
-    write(
-        "bert.yaml",
-        "optimizer:\n  type: adamw\n  adamw:\n    weight_decay_rat: 0.01\n"
-        "learning_rate:\n  type: polynomial\n  polynomial:\n"
-        "    decay_steps: 0\n    initial_learning_rate: 1e-4\nwarmup: {type: liner}\n",
-    )
-    monkeypatch.chdir(tmp_path)
-    assert main(["validate", "bert.yaml"]) == 1
-    assert capsys.readouterr().err == shown
 
 
 def test_every_error_of_every_file_is_printed(write, capsys):
