@@ -71,7 +71,8 @@ def cases():
         if name.startswith(APART) or not pages.script_of(page):
             continue
         for run in RUNS.get(name, [Run()]):
-            marks = [pytest.mark.slow] if run.slow else []
+            # Each is a process that loads a framework: pages but README's wait for the slow tests.
+            marks = [pytest.mark.slow] if run.slow or name != "README.md" else []
             titles = "".join(f" {title}" for title in run.sections if title)
             where = f" on {run.backend}" if len(RUNS.get(name, [])) > 1 else ""
             yield pytest.param(page, run, id=f"{name}{titles}{where}", marks=marks)
