@@ -1,15 +1,17 @@
 """`optfactory`, also `python -m optimization`: finds the commands, and tells errors in words.
 
 A command is the function `command` of a module in this package that `COMMANDS` names: its signature
-says the arguments, its docstring is the help. It imports what is heavy when it runs.
+says the arguments, its docstring is the help. It imports what is heavy when it runs. Options are
+written with dashes; underscores are taken too.
 """
 
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from optimization._version import __version__
 from optimization.configs.errors import ConfigError
@@ -33,6 +35,24 @@ app = typer.Typer(
 )
 
 
+class _Command(TyperCommand):
+    """A command whose options may have underscores, as the flags of training binaries have."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*map(_dashed, args[:end]), *args[end:]])
+
+
+def _dashed(word: str) -> str:
+    """Returns a word of a command line, an option with dashes in its name.
+
+    >>> _dashed("--train_steps=1_000"), _dashed("a_file.yaml")
+    ('--train-steps=1_000', 'a_file.yaml')
+    """
+    name, equals, value = word.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
+
+
 def _version(asked: bool) -> None:
     if asked:
         print(f"optfactory {__version__}")
@@ -50,7 +70,7 @@ def optfactory(
 
 for _name in COMMANDS:
     _module = importlib.import_module(f"optimization.cli.{_name}")
-    app.command(_name.replace("_", "-"))(_module.command)
+    app.command(_name.replace("_", "-"), cls=_Command)(_module.command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,6 @@ AnyConfig = OptimizationConfig | ExperimentConfig
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--params_override",
         "--params-override",
         metavar="SETTINGS",
         help="Settings that go over the files: `a.b=1,c.d=[1,2]`; may be repeated.",
@@ -30,7 +29,6 @@ Overrides = Annotated[
 TrainSteps = Annotated[
     int | None,
     typer.Option(
-        "--train_steps",
         "--train-steps",
         min=1,
         help="The length of the training, for '10%' and 'remaining' in files that don't say it.",
@@ -39,7 +37,6 @@ TrainSteps = Annotated[
 StepsPerEpoch = Annotated[
     int | None,
     typer.Option(
-        "--steps_per_epoch",
         "--steps-per-epoch",
         min=1,
         help="Optimizer steps of one epoch, for '5 epochs' in files that don't say it.",
@@ -96,9 +93,9 @@ def read_layers(
     base: AnyConfig = OptimizationConfig() if experiment is None else experiment
     is_whole = experiment is not None or any(_is_experiment(layer) for layer in params)
     if is_whole and any(length):
-        hint = "--train_steps" if length.train_steps else "--steps_per_epoch"
-        message = f"the files say it; write --params_override=trainer.{hint.strip('-')}=..."
-        raise typer.BadParameter(message, param_hint=hint)
+        name = "train_steps" if length.train_steps else "steps_per_epoch"
+        message = f"the files say it; write --params-override=trainer.{name}=..."
+        raise typer.BadParameter(message, param_hint=f"--{name.replace('_', '-')}")
     if is_whole and experiment is None:
         base = ExperimentConfig()
         sorted_out = [own_settings(_whole(layer)) for layer in params]

@@ -10,6 +10,7 @@ import typer
 
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import Files, matching, read
+from optimization.cli.layers import StepsPerEpoch, TrainSteps
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
 from optimization.extras import MissingExtraError
@@ -51,13 +52,8 @@ def command(
     steps: Annotated[
         str, typer.Option("--range", metavar="FROM:TO", help="Draw these optimizer steps.")
     ] = ":",
-    train_steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="The length of training, for files that do not say it."),
-    ] = None,
-    steps_per_epoch: Annotated[
-        int | None, typer.Option(min=1, help="For lengths in epochs, as `train_steps` is.")
-    ] = None,
+    train_steps: TrainSteps = None,
+    steps_per_epoch: StepsPerEpoch = None,
     modules: Modules = None,
     experiment: Experiment = None,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import enum
 import inspect
+import re
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +36,11 @@ _HELP = (
 )
 
 
+def _spelled(text: str) -> str:
+    """Returns a text in which flags have dashes in their names, as all options here."""
+    return re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), text)
+
+
 def _parameters() -> list[inspect.Parameter]:
     """Returns the parameters of the command: `--import`, each flag of a binary, `--verbosity`."""
     imports = typer.Option(
@@ -46,7 +52,9 @@ def _parameters() -> list[inspect.Parameter]:
         choices = words["choices"]
         kind = enum.StrEnum(field.name, {c: c for c in choices}) if choices else field.type
         option = typer.Option(
-            f"--{field.name}", help=words["help"], metavar=words["metavar"] or None
+            _spelled(f"--{field.name}"),
+            help=_spelled(words["help"]),
+            metavar=words["metavar"] or None,
         )
         kinds[field.name] = Annotated[kind, option]
     text = "1 adds the traceback to the text of an error."

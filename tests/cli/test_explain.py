@@ -142,7 +142,7 @@ def test_the_file_of_an_experiment_says_how_long_is_trained(base, tmp_path, caps
     assert main(["explain", "whole.yaml", "--params_override", "task.own=3"]) == 1
     assert "task.own: is not known; --experiment NAME says" in capsys.readouterr().err
     assert main(["explain", "whole.yaml", "--train_steps", "3"]) == 2
-    assert "--params_override=trainer.train_steps=..." in capsys.readouterr().err
+    assert "--params-override=trainer.train_steps=..." in capsys.readouterr().err
 
 
 def test_what_an_experiment_file_leaves_open_is_no_error(tmp_path, capsys):
