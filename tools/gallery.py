@@ -18,51 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optimization import LR_CLS, OPTIMIZERS_CLS, WARMUP_CLS, OptimizationConfig, OptimizerFactory
-from optimization.configs.documentation import field_doc, first_sentence
+from optimization.configs.documentation import first_sentence
 from optimization.configs.registry import Registry
+from optimization.plots.examples import LENGTH, example
 from optimization.schedules.metric import MetricLrConfig
 from tests.rules import contracts
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "gallery"
-LENGTH = 1000  # optimizer steps of each schedule's training
 _STEPS = np.arange(0, LENGTH + 1, 2)
 
-# What an example sets of the fields that must be given, by their names.
-_GIVEN: dict[str, Any] = {
-    "initial_learning_rate": 0.1,
-    "max_learning_rate": 0.1,
-    "warmup_learning_rate": 0.001,
-    "boundaries": [300, 600, 900],
-    "values": [0.1, 0.05, 0.02, 0.01],
-    "first_decay_steps": 250,
-    "stable_steps": 600,
-    "num_decay_steps": 300,
-    "decay_rate": 0.5,
-    "warmup_steps": "40%",
-}
-# What it sets besides, so that the picture shows what the type is for.
-_SHOWN: dict[str, dict[str, Any]] = {
-    "cosine_restarts": {"t_mul": 1.5, "m_mul": 0.7},
-    "exponential": {"decay_steps": 200},
-    "inverse_time": {"decay_steps": 100},
-    "inverse_sqrt": {"timescale": 100.0},
-    "polynomial": {"power": 2.0},
-    "power_with_offset": {"offset": 200, "pre_offset_learning_rate": 0.01},
-    "relative_step": {"warmup_init": True},
-    "step_cosine_with_offset": {"boundaries": [0, 500, 1000], "values": [0.1, 0.05, 0.0]},
-    "hf_constant_with_warmup": {"num_warmup_steps": "20%"},
-    "hf_cosine": {"num_warmup_steps": "10%"},
-    "hf_cosine_warmup_with_min_lr": {"num_warmup_steps": "10%", "min_lr_rate": 0.2},
-    "hf_cosine_with_min_lr": {"num_warmup_steps": "10%", "min_lr_rate": 0.2},
-    "hf_cosine_with_restarts": {"num_warmup_steps": "10%", "num_cycles": 3},
-    "hf_inverse_sqrt": {"num_warmup_steps": "10%"},
-    "hf_linear": {"num_warmup_steps": "10%"},
-    "hf_polynomial": {"num_warmup_steps": "10%", "power": 2.0},
-    "hf_reduce_lr_on_plateau": {"factor": 0.5, "patience": 5},
-    "hf_greedy": {"factor": 0.9, "patience": 2},
-    "hf_warmup_stable_decay": {"num_warmup_steps": "10%", "num_decay_steps": "20%"},
-    "warmup_stable_decay": {"stable_steps": "60%"},
-}
 MODES = ("replace", "delay", "multiply")
 # The decay under the warmups.
 _DECAY = {"type": "linear", "linear": {"initial_learning_rate": 0.1}}
@@ -104,18 +68,6 @@ class Picture(NamedTuple):
 
 
 # Learning rates and warmups
-
-
-def example(registry: Registry, kind: str) -> dict[str, Any]:
-    """Returns the fields that the example of a type sets."""
-    config_class = registry.config_class(kind)
-    fields = _SHOWN.get(kind, {}) if registry is LR_CLS else {}
-    needed = {n for n in config_class.field_names() if _is_required(config_class, n)}
-    return {name: _GIVEN[name] for name in _GIVEN if name in needed} | fields
-
-
-def _is_required(config_class: type, name: str) -> bool:
-    return field_doc(config_class, name).default == "required"
 
 
 def schedule_pictures() -> Iterable[Picture]:

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from optimization.cli.catalog import Type, find
+from optimization.cli.catalog import REGISTRIES, Type, find
 from optimization.cli.experiments import Modules, load
-from optimization.cli.sketch import sketch_of
 from optimization.configs.documentation import field_doc, in_order
 
 
@@ -45,8 +44,12 @@ def _text(kind: Type) -> str:
     parts.append("\n".join(["Fields", *fields]))
     backends = [_wrapped(f"{name}: {what}", width) for name, what in kind.backends.items()]
     parts.append("\n".join(["Backends", *backends]))
-    sketch = sketch_of(kind, width)
-    return "\n\n".join([*parts, *([sketch] if sketch else [])])
+    if kind.section != "optimizer":
+        from optimization.plots.examples import picture_of_example
+
+        picture = picture_of_example(REGISTRIES[kind.section], kind.name)
+        parts += [] if picture is None else [str(picture)]
+    return "\n\n".join(parts)
 
 
 def _paragraphs(kind: Type, width: int) -> Iterator[str]:

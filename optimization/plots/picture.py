@@ -100,9 +100,9 @@ class Picture(NamedTuple):
         return f"<Picture of {self.title}: {names}; {steps}>"
 
     def __str__(self) -> str:
-        from optimization.plots.terminal import drawn
+        from optimization.plots.terminal import drawn_or_listed
 
-        return drawn(self)
+        return drawn_or_listed(self)
 
     def _repr_html_(self) -> str:
         from optimization.plots.svg import svg

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from optimization import extras
 from optimization.plots.picture import Curve, Picture
+from optimization.plots.table import listed
 from optimization.plots.ticks import limits, number, short_step, ticks
 
 # Of 256 colors, far from each other also for colour-blind eyes, on dark and on light.
@@ -29,6 +30,14 @@ def drawn(picture: Picture, width: int | None = None) -> str:
         MissingExtraError: If plotille is not installed.
     """
     return _Drawing(picture, width or shutil.get_terminal_size().columns).text()
+
+
+def drawn_or_listed(picture: Picture) -> str:
+    """Returns `drawn`; without plotille the values at telling steps, and which extra brings it."""
+    try:
+        return drawn(picture)
+    except extras.MissingExtraError as error:
+        return f"{listed(picture)}\n\nNo drawing: {error}"
 
 
 class _Drawing:
@@ -70,7 +79,8 @@ class _Drawing:
         sides = [self.labels.get(row, "").rjust(self.margin) for row in range(self.rows)]
         axes = [f"{side} {'┤' if side.strip() else '│'}" for side in sides]
         body = [f"{axis}{row}".rstrip("⠀ ") for axis, row in zip(axes, rows, strict=True)]
-        return "\n".join([self.picture.title, *body, *self._step_axis(), "", *self._legend()])
+        title = textwrap.wrap(self.picture.title, self.width)
+        return "\n".join([*title, *body, *self._step_axis(), "", *self._legend()])
 
     def _placed(self, value: float) -> float:
         return math.log10(value) if self.picture.log else value

@@ -87,17 +87,27 @@ def test_png(write):
 def test_a_library_that_is_missing_is_told(write, capsys, monkeypatch):
     path = write("good.yaml", GOOD)
     monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
-    for name, arguments in {"plotille": [], "matplotlib": ["-o", "x.png"]}.items():
-        monkeypatch.setitem(sys.modules, name, None)
-        assert main(["plot", path, *arguments]) == 1
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert re.match(
-            rf"(?i){name} is not installed, and this needs it. The extra `plot` brings it: .*; "
-            r"`-o x.html`, `.svg` and `.csv` work without\n$",
-            err,
-        )
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["plot", path, "-o", "x.png"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.match(
+        r"Matplotlib is not installed, and this needs it. The extra `plot` brings it: .*; "
+        r"`-o x.html`, `.svg` and `.csv` work without\n$",
+        err,
+    )
     assert not os.path.exists("x.png")
+
+
+def test_without_plotille_the_terminal_has_a_table(write, capsys, monkeypatch):
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "plotille", None)
+    assert main(["plot", write("good.yaml", GOOD)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert re.search(r"^ +10  0.09998$", out, re.MULTILINE)
+    assert "warmup ends at step 10" in out
+    assert "\nNo drawing: plotille is not installed, and this needs it. The extra `plot`" in out
 
 
 def test_the_length_of_the_training(write, capsys):
