@@ -142,6 +142,7 @@ def run(page: Path, folder: Path, backend: str, sections: tuple[str, ...], then:
     for name in ("configs", "experiments"):
         if (ROOT / name).exists():
             (folder / name).symlink_to(ROOT / name)
+    (folder / "docs" / "plot").mkdir(parents=True)  # to which plot.md writes its pictures
     steps = script_of(page, *sections)
     if then:
         steps.append({"line": 0, "note": "", "do": "python", "text": then})

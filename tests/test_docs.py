@@ -39,6 +39,13 @@ from tests.pages import DOCS
 text = (DOCS / "training.md").read_text().partition("## results.json")[2].partition("Numbers")[0]
 assert read_results("tmp/digits").keys() <= {*re.findall(r"`(\\w+)`", text)}
 """
+_PICTURES = """
+from pathlib import Path
+from tests.pages import DOCS
+for path in Path("docs/plot").glob("*.svg"):
+    shown = DOCS / "plot" / path.name
+    assert path.read_text() == shown.read_text(), f"{path}: run `python -m tools.pictures`"
+"""
 RUNS: dict[str, list[Run]] = {
     "README.md": [
         Run(sections=("A file, checked", "With Keras", "A type of your own")),
@@ -54,6 +61,7 @@ RUNS: dict[str, list[Run]] = {
         *(Run(backend, ("", "Keras' fit"), slow=True) for backend in ("tensorflow", "jax")),
         Run("torch", ("", "Keras' fit"), slow=True),
     ],
+    "plot.md": [Run(then=_PICTURES)],
     "quickstart/pytorch.md": [Run("torch")],
     "quickstart/timm.md": [Run("torch")],
     "torch.md": [Run("torch")],
