@@ -67,8 +67,9 @@ def _of_experiment(file: str, experiment: str) -> list[GroupRow]:
     config = resolve_flags(experiment, [file])
     with quiet_libraries():
         extras.require("tensorflow")
-    optimizer = built(config)[-1]
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    from optimization.keras.reported import innermost
+
+    optimizer = innermost(built(config)[-1])
     if not hasattr(optimizer, "group_table"):
         raise TrainingError(f"{experiment} makes a {type(optimizer).__name__}, without groups")
     return optimizer.group_table()

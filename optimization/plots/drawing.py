@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.matching.rules import DEFAULT
-from optimization.plots.curves import LEARNING_RATE, Line, lines_of
+from optimization.plots.curves import ALL, LEARNING_RATE, Line, lines_of
 from optimization.plots.picture import Curve, Picture
 from optimization.plots.points import even_steps, telling_points
 
@@ -36,6 +36,12 @@ def picture_of(
     groups = [groups] if isinstance(groups, str) else groups
     lines = {name: lines_of(config, what, groups) for name, config in configs.items()}
     return picture_of_lines(lines, what.replace("_", " "), log, steps)
+
+
+def picture_of_all(config: OptimizationConfig) -> Picture:
+    """Returns the picture of the learning rates of all groups of a config, as `picture_of` does."""
+    has_groups = config.param_groups or config.layer_decay
+    return picture_of({"": config}, groups=[ALL] if has_groups else [])
 
 
 def picture_of_lines(

@@ -13,8 +13,8 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.rate_curve import RateCurve
 from optimization.configs.tree import configs_in
 from optimization.configs.types import REQUIRED
-from optimization.plots.curves import ALL, line_of_rate
-from optimization.plots.drawing import drawn_together, picture_of
+from optimization.plots.curves import line_of_rate
+from optimization.plots.drawing import drawn_together, picture_of_all
 from optimization.plots.picture import Picture
 from optimization.plots.svg import svg
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
@@ -58,8 +58,7 @@ def _picture(config: Config) -> Picture | None:
     if isinstance(config, ExperimentConfig):
         config = config.trainer.sized_optimizer_config()[0]
     if isinstance(config, OptimizationConfig):
-        has_groups = config.param_groups or config.layer_decay
-        return picture_of({"": config}, groups=[ALL] if has_groups else [])
+        return picture_of_all(config)
     if isinstance(config, OneOfConfig) and config.type is not None:
         config = config.get()
     name = getattr(config, "name", None) or type(config).__name__

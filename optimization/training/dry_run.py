@@ -3,16 +3,16 @@
 import math
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
-from optimization.configs.base import Config
-from optimization.configs.errors import DEFAULT, PYTHON, Origin
+from optimization.configs.comments import key_lines
+from optimization.configs.comparing import in_training
+from optimization.configs.errors import DEFAULT, PYTHON, ConfigError
 from optimization.configs.experiment_config import ExperimentConfig
+from optimization.configs.leaves import leaves
 from optimization.configs.optimization_config import OptimizationConfig
-from optimization.configs.rate_curve import RateCurve, curve_of
+from optimization.plots.drawing import picture_of_all
 from optimization.training.registries import get_task_class
 from optimization.training.report import describe_optimization, rows
 
@@ -21,16 +21,12 @@ if typing.TYPE_CHECKING:
 
     from optimization.training.task import Task
 
-_BAR = 24  # characters for the highest rate
-
 
 def show_settings(config: ExperimentConfig) -> None:
     """Prints the settings with where each comes from, and the learning rate; no framework."""
-    sized = config.sized_optimizer_config()
-    twin = config.replace()
-    twin.trainer.__dict__["optimizer_config"] = sized
-    print(annotated(twin))
-    print(curve_text(sized, config.trainer.train_steps))
+    config = in_training(config)
+    print(annotated(config))
+    print(curve_text(config.trainer.optimizer_config))
     print(flush=True)
 
 
@@ -40,6 +36,8 @@ def show_model(config: ExperimentConfig) -> None:
     Raises:
         TrainingError: If they don't go together.
     """
+    from optimization.training.inspection import innermost
+
     task, model, optimizer = built(config)
     sized = config.sized_optimizer_config()
     facts = {
@@ -48,7 +46,7 @@ def show_model(config: ExperimentConfig) -> None:
         **describe_optimization(sized),
         "steps": f"{config.trainer.train_steps:,}",
     }
-    table = getattr(getattr(optimizer, "inner_optimizer", optimizer), "format_group_table", None)
+    table = getattr(innermost(optimizer), "format_group_table", None)
     print(rows(facts))
     print()
     if table is not None:
@@ -84,75 +82,27 @@ def annotated(config: ExperimentConfig) -> str:
     """Returns the settings as YAML, with a comment where each that is not a default was written."""
     text = config.to_yaml()
     lines = text.splitlines()
-    notes = dict(_origins(config, yaml.compose(text, yaml.SafeLoader)))
+    origins = {leaf.path: leaf.origin for leaf in leaves(config)}
+    notes = {line - 1: origins.get(path, DEFAULT) for path, line in key_lines(text)}
+    notes = {line: origin for line, origin in notes.items() if origin != DEFAULT}
     of_python = f"experiment {config.experiment}" if config.experiment else "Python"
     width = max((len(lines[line]) for line in notes), default=0)
     for line, origin in notes.items():
-        if origin != DEFAULT:
-            written = of_python if origin == PYTHON else str(origin)
-            lines[line] = f"{lines[line]:<{min(width, 60)}}  # {written}"
+        written = of_python if origin == PYTHON else str(origin)
+        lines[line] = f"{lines[line]:<{min(width, 60)}}  # {written}"
     return "\n".join([*lines, ""])
 
 
-def _origins(config: Config, node: Any) -> Iterator[tuple[int, Origin]]:
-    """Yields the line of each value of a config in its YAML, and where the value was written."""
-    values = dict(config._items())
-    for key, below in node.value:
-        value = values[key.value]
-        if isinstance(value, Config):
-            yield from _origins(value, below)
-        elif value and isinstance(value, Mapping):
-            for name, item in below.value:
-                if isinstance(value[name.value], Config):
-                    yield from _origins(value[name.value], item)
-        elif value and isinstance(value, list | tuple) and isinstance(value[0], Config):
-            for item, of_item in zip(value, below.value, strict=True):
-                yield from _origins(item, of_item)
-        else:
-            yield key.start_mark.line, config._origins.get(key.value, DEFAULT)
-
-
-def curve_text(config: OptimizationConfig, train_steps: int) -> str:
-    """Returns the learning rate at telling steps, one a line with a bar, for each that there is.
+def curve_text(config: OptimizationConfig) -> str:
+    """Returns the learning rates of all groups, drawn; why not, where that can't be.
 
     Args:
         config: The optimization section, steps as numbers.
-        train_steps: The length of the training in optimizer steps.
     """
-    own = [group for group in config.param_groups if group.learning_rate.type is not None]
-    curves = {"": _main_curve(config)} | {g.label: curve_of(config, g) for g in own}
-    parts = []
-    for label, curve in curves.items():
-        title = f"learning rate of {label}" if label else "learning rate"
-        if curve is None or not curve.is_computable(train_steps):
-            parts.append(f"{title}: not a formula that can be computed without Keras")
-            continue
-        steps = _telling(curve, train_steps)
-        values = curve.values(steps)
-        top = max(values) or 1.0
-        width = len(f"{steps[-1]:,}")
-        parts.append(title)
-        parts += [
-            f"  step {step:>{width},}  {value:<11.4g}{'█' * round(_BAR * value / top)}".rstrip()
-            for step, value in zip(steps, values, strict=True)
-        ]
-    return "\n".join(parts)
-
-
-def _main_curve(config: OptimizationConfig) -> RateCurve | None:
-    curve = curve_of(config, config)
-    if config.optimizer.get().own_learning_rate() is None:
-        return curve
-    return RateCurve(*config.learning_rate_of())
-
-
-def _telling(curve: RateCurve, train_steps: int) -> list[int]:
-    """Returns the ends, eighths, the end of the warmup, and where the curve bends if that's few."""
-    last = train_steps - 1
-    marks = {last * part // 8 for part in range(9)} | {curve.warmup_length()[2]}
-    bends = {mark + side for mark in curve.bends() for side in (-1, 0)}
-    marks |= bends if len(bends) <= 16 else set()
-    return sorted(step for step in marks if 0 <= step <= last)
+    try:
+        return str(picture_of_all(config))
+    except ConfigError as error:
+        return f"learning rate: not drawn: {error}"
 
 
 def memory(model: "keras.Model", optimizer: "keras.optimizers.Optimizer") -> dict[str, int]:

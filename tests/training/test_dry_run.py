@@ -4,6 +4,7 @@ import keras
 import pytest
 
 from optimization import OptimizationConfig
+from optimization.configs.durations import TrainingLength
 from optimization.optimizers import PipelineOptimizer
 from optimization.training import binary, dry_run
 from optimization.training.flags import RunFlags
@@ -49,18 +50,24 @@ def test_the_curve_is_that_of_the_config():
             "param_groups": [{"match": "head", "name": "head", "learning_rate": COSINE}],
         }
     )
-    text = dry_run.curve_text(config, 100)
-    first, second = text.split("learning rate of head\n")
-    assert "  step 10  0.4878     ████████████████████████\n" in first  # 0.5 (1 + cos(pi/10)) / 2
-    assert "  step  0  0\n" in first
-    assert "  step  0  0.5        ████████████████████████\n" in second
+    text = dry_run.curve_text(config.sized(TrainingLength(100))[0])
+    assert "optimizer steps\n" in text
+    # 0.5 (1 + cos(pi/10)) / 2
+    assert "\n1 default: 0 at step 0, 0.4878 at step 10, 0 at step 100; warmup ends" in text
+    assert "\n2 head: 0.5 at step 0, 0 at step 100; training ends at step 100" in text
 
 
 def test_an_optimizers_own_rate_is_a_curve_too():
     config = OptimizationConfig(
         {"optimizer": {"type": "adafactor", "adafactor": {"step_size": "relative"}}}
     )
-    assert "step 999  0.01" in dry_run.curve_text(config, 1000)
+    assert "learning rate: always 0.01; training ends" in dry_run.curve_text(config.sized(TrainingLength(1000))[0])
+
+
+def test_a_curve_that_cannot_be_drawn_is_told():
+    config = OptimizationConfig({"optimizer": {"type": "sgd"}})
+    text = dry_run.curve_text(config)
+    assert text.startswith("learning rate: not drawn: learning_rate.type: is not set")
 
 
 def test_the_memory_is_counted_by_what_it_is_for():
@@ -114,7 +121,7 @@ def test_it_shows_all_and_writes_nothing(tmp_path):
     )
     assert (status, err) == (0, "")
     assert "train_steps: 12" in out
-    assert "\nlearning rate\n  step  0  0\n" in out
+    assert "\nlearning rate: 0 at step 0, " in out
     assert re.search(r"^1 variable +bias \(match='bias'\) +- .* frozen", out, re.MULTILINE)
     assert re.search(r"^  weights +16.0 B$", out, re.MULTILINE)
     assert re.search(r"^  gradients +12.0 B$", out, re.MULTILINE)
