@@ -6,11 +6,12 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from optimization.configs import yaml_file
+from optimization.configs.batches import batch_without_rate
 from optimization.configs.comparing import UNKNOWN, in_training
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
 from optimization.configs.experiment_config import ExperimentConfig, own_settings
-from optimization.configs.layers import findings, of_the_layers
+from optimization.configs.layers import findings, layered, of_the_layers
 from optimization.configs.leaves import Written, histories
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.overrides import put, read_override
@@ -107,6 +108,9 @@ def read_layers(
     left_out = [layer.origins["task"] for layer, _ in read if is_open and "task" in layer]
     message = "is left out: --experiment NAME, with --import MODULE, says what it may hold"
     doubts = [Problem("incomplete", "task", message, origin) for origin in left_out]
+    first, _ = layered(base, [] if experiment is not None else params[:1])
+    if isinstance(first, ExperimentConfig) and isinstance(made.resolved, ExperimentConfig):
+        doubts += batch_without_rate(first, made.resolved)
     return made._replace(doubts=[*doubts, *made.doubts], knows_task=not is_open)
 
 

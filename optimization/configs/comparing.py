@@ -1,11 +1,11 @@
 """Compares two configs as they train: their values, and the curves of their learning rates."""
 
-import math
 import typing
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from optimization.configs.base import Config
+from optimization.configs.batches import batch_without_rate
 from optimization.configs.difference import ABSENT, Change, CurveChange, Difference
 from optimization.configs.durations import TrainingLength, unknown_lengths
 from optimization.configs.errors import Origin
@@ -40,8 +40,10 @@ def difference(before: Config, after: Config, length: TrainingLength = UNKNOWN) 
         raise TypeError(f"{names} cannot be compared")
     before, after = in_training(before, length), in_training(after, length)
     curves = tuple(_curves(before, after))
-    notes = (*_not_compared(before, after), *_notes(before, after))
-    return Difference(tuple(_changes(before, after)), curves, notes)
+    notes = list(_not_compared(before, after))
+    if isinstance(before, ExperimentConfig) and isinstance(after, ExperimentConfig):
+        notes += map(str, batch_without_rate(before, after))
+    return Difference(tuple(_changes(before, after)), curves, tuple(notes))
 
 
 def _changes(before: Node, after: Node) -> Iterator[Change]:
@@ -161,27 +163,3 @@ def _argmax(curves: list[RateCurve], steps: "np.ndarray") -> int:
         rate = rate_at(each.learning_rate, each.warmup, steps)
         values.append(each.factor * rate / (1 + each.decay * steps))
     return int(np.argmax(np.abs(values[1] - values[0])))
-
-
-def _notes(before: Config, after: Config) -> Iterator[str]:
-    """Yields that the batch differs and the highest rate does not."""
-    if not (isinstance(before, ExperimentConfig) and isinstance(after, ExperimentConfig)):
-        return
-    batches = [_update_batch(config) for config in (before, after)]
-    if not all(batches) or batches[0] == batches[1]:
-        return
-    sections = [config.trainer.optimizer_config for config in (before, after)]
-    curves = [_computed(section, section) for section in sections]
-    peaks = [max(curve.values(curve.steps())) for curve in curves if curve is not None]
-    if len(peaks) == 2 and math.isclose(*peaks, rel_tol=1e-6):
-        yield (
-            f"the batch of an update goes from {batches[0]:,} to {batches[1]:,} examples, the "
-            f"highest learning rate stays {peaks[0]:.6g}; `lr_scaling` would scale it"
-        )
-
-
-def _update_batch(config: ExperimentConfig) -> int:
-    """Returns how many examples make one update; 0 where that is not known."""
-    section: Any = config.trainer.optimizer_config.optimizer.get()
-    accumulated = section.gradient_accumulation_steps if section is not None else 1
-    return config.task.train_data.global_batch_size * accumulated

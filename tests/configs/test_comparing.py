@@ -113,7 +113,10 @@ def experiment(batch, **rate):
 def test_a_batch_that_changes_without_the_rate_is_told():
     found = experiment(64).diff(experiment(256))
     assert len(found.notes) == 1
-    assert "goes from 64 to 256 examples, the highest learning rate stays 0.1" in found.notes[0]
+    assert (
+        "makes the batch of an update 4 times as large, 256 after 64, and the highest"
+        in found.notes[0]
+    )
     assert experiment(64).diff(experiment(256, initial_learning_rate=0.4)).notes == ()
     assert experiment(64).diff(experiment(64)).notes == ()
     scaled = experiment(256)

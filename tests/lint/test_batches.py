@@ -1,8 +1,6 @@
 import pytest
 
 from optimization import ExperimentConfig
-from optimization.cli.files import read_whole
-from optimization.lint.batches import batch_without_rate
 from tests.lint.linting import codes, told
 
 RATE = {"type": "cosine", "cosine": {"initial_learning_rate": 0.1}}
@@ -53,8 +51,8 @@ def test_a_batch_is_changed_without_the_rate(tmp_path, case):
 
 def test_the_message_has_the_line_and_the_factor(tmp_path):
     found = told(tmp_path, "# one\n" + BATCH, "batch-without-rate", base=experiment())
-    message = "makes batches of 1024, 4 times those of the experiment, and the learning rate comes "
-    assert found == [(2, "task.train_data.global_batch_size", message + "to 0.1 as before")]
+    message = "makes the batch of an update 4 times as large, 1,024 after 256, and the highest "
+    assert found == [(2, "task.train_data.global_batch_size", message + "learning rate stays 0.1")]
 
 
 def test_a_scaling_for_a_batch_that_is_written_does_not_follow(tmp_path):
@@ -65,12 +63,3 @@ def test_a_scaling_for_a_batch_that_is_written_does_not_follow(tmp_path):
 def test_without_an_experiment_nothing_is_known_of_batches(tmp_path):
     whole = BATCH + SECTION.format(f"optimizer: {SGD}, learning_rate: {RATE}")
     assert codes(tmp_path, whole.replace("'", "")) == []
-
-
-def test_two_experiments_are_compared(tmp_path):
-    path = tmp_path / "a.yaml"
-    path.write_text(BATCH)
-    after = read_whole(str(path), experiment()).experiment
-    (found,) = batch_without_rate(experiment(), after)
-    assert found.origin == (str(path), 1)
-    assert [*batch_without_rate(after, after)] == []

@@ -61,7 +61,9 @@ def test_an_optimizers_own_rate_is_a_curve_too():
     config = OptimizationConfig(
         {"optimizer": {"type": "adafactor", "adafactor": {"step_size": "relative"}}}
     )
-    assert "learning rate: always 0.01; training ends" in dry_run.curve_text(config.sized(TrainingLength(1000))[0])
+    assert "learning rate: always 0.01; training ends" in dry_run.curve_text(
+        config.sized(TrainingLength(1000))[0]
+    )
 
 
 def test_a_curve_that_cannot_be_drawn_is_told():
