@@ -100,10 +100,10 @@ def _convert(file: str, source: str | None, exact: bool):
 
 def _export(file: str, target: str, output: Path | None, strict: bool) -> None:
     from optimization.cli.files import read
+    from optimization.cli.reports import tell
 
     config, doubts = read(file)
-    for doubt in doubts:
-        print(f"{doubt} (warning)", file=sys.stderr)
+    tell(doubts)
     _write_export(config, file, target, output, strict)
 
 

@@ -1,13 +1,13 @@
 """`optfactory diff`: what differs between two files."""
 
 import json
-import sys
 from typing import Annotated, Any, Literal
 
 import typer
 
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.layers import AnyConfig, StepsPerEpoch, TrainSteps, read_layers
+from optimization.cli.reports import tell
 from optimization.configs.base import plain
 from optimization.configs.comparing import difference, optimization_of
 from optimization.configs.difference import ABSENT, Change, CurveChange, Difference
@@ -33,8 +33,7 @@ def command(
     length = TrainingLength(train_steps, steps_per_epoch)
     sides = [read_layers([path], None, base, length) for path in (before, after)]
     for side in sides:
-        for doubt in side.doubts:
-            print(f"{doubt} (warning)", file=sys.stderr)
+        tell(side.doubts)
     found = _compared(sides[0].config, sides[1].config, length)
     print(json.dumps(_as_json(found), indent=2) if form == "json" else found)
     if found:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple
@@ -12,6 +11,7 @@ import typer
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import matching
 from optimization.cli.layers import Layers, Overrides, StepsPerEpoch, TrainSteps, read_layers
+from optimization.cli.reports import tell
 from optimization.configs.base import plain
 from optimization.configs.documentation import FieldDoc, field_doc, first_sentence, value_text
 from optimization.configs.durations import TrainingLength
@@ -73,8 +73,7 @@ def command(
     if form == "json":
         print(json.dumps([_as_json(each, experiment) for each in found], indent=2))
         return
-    for doubt in layers.doubts:
-        print(f"{doubt} (warning)", file=sys.stderr)
+    tell(layers.doubts)
     shown = [each for each in found if everything or wanted or each.is_written]
     print("\n\n".join(_text(each, experiment) for each in shown))
     if len(shown) < len(found):

@@ -11,9 +11,8 @@ import typer
 
 from optimization.cli.catalog import types
 from optimization.cli.experiments import Modules, load
-from optimization.configs.documentation import first_sentence
 from optimization.configs.errors import nearest_or_all
-from optimization.training.registries import experiment_functions
+from optimization.training.registries import experiment_names, summary_of
 
 What = Literal["optimizers", "learning_rates", "warmups", "experiments"]
 
@@ -46,8 +45,8 @@ def command(
 
 def _rows(what: What) -> Iterator[dict[str, Any]]:
     if what == "experiments":
-        for name, function in experiment_functions().items():
-            yield {"name": name, "summary": first_sentence(function)}
+        for name in experiment_names():
+            yield {"name": name, "summary": summary_of(name)}
         return
     for kind in types(what.removesuffix("s")):
         yield {"name": kind.name, "summary": kind.summary, "backends": [*kind.backends]}

@@ -52,7 +52,7 @@ def command(
         else:
             rows = _of_names(file, names, weights)
         if format == "json":
-            print(json.dumps([_plain(row) for row in rows], indent=1))
+            print(json.dumps([_plain(row) for row in rows], indent=2))
         else:
             print(format_group_table(rows, variables))
 

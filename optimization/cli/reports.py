@@ -1,14 +1,15 @@
-"""How `validate` tells its findings: as text, as JSON, to GitHub, and as SARIF."""
+"""How findings are told: a line each, and those of `validate` as JSON, to GitHub, and as SARIF."""
 
 import json
 import pathlib
 import sys
 import textwrap
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from optimization._version import __version__
+from optimization.configs.errors import Problem
 from optimization.lint import RULES, Finding, Rule, Severity
 from optimization.lint.registry import DOCS_URL
 
@@ -30,6 +31,13 @@ def show_hidden(count: int, severity: Severity) -> None:
         more = Severity.WARNING if severity is Severity.ERROR else Severity.INFO
         less = f"below {severity}" if severity is Severity.ERROR else "of severity info"
         _print(f"not shown: {count} {less}; `--severity {more}` shows them", "dim")
+
+
+def tell(doubts: Iterable[Problem]) -> None:
+    """Prints what is doubtful to stderr, a line for each, as `show` does."""
+    for doubt in doubts:
+        finding = Finding.of(doubt, RULES[doubt.code].severity, "optfactory")
+        _print(line_of(finding), _STYLES[finding.severity])
 
 
 def line_of(finding: Finding) -> str:

@@ -1,7 +1,6 @@
 """`optfactory show`: the config that files and overrides make, with everything filled in."""
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ import typer
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import matching
 from optimization.cli.layers import Layers, Overrides, StepsPerEpoch, TrainSteps, read_layers
+from optimization.cli.reports import tell
 from optimization.configs import yaml_file
 from optimization.configs.comments import Comment, read_comments, write_comments
 from optimization.configs.durations import TrainingLength
@@ -39,8 +39,7 @@ def command(
     paths = matching(files or ())
     length = TrainingLength(train_steps, steps_per_epoch)
     layers = read_layers(paths, overrides, load(modules, experiment), length)
-    for doubt in layers.doubts:
-        print(f"{doubt} (warning)", file=sys.stderr)
+    tell(layers.doubts)
     values = {k: v for k, v in layers.resolved.as_dict().items() if layers.is_known(k)}
     if not defaults:
         values = _without(

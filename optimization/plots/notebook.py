@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from optimization.configs.base import Config
+from optimization.configs.documentation import value_text
 from optimization.configs.errors import DEFAULT as DEFAULT_ORIGIN
 from optimization.configs.errors import ConfigError, known
 from optimization.configs.experiment_config import ExperimentConfig
@@ -84,13 +85,7 @@ def _rows(config: Any, path: str) -> Iterator[tuple[tuple[str, str, str], bool]]
 
 
 def _shown(value: Any) -> str:
-    if value is REQUIRED:
-        return "required, not set"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_shown, value))}]"
-    return str(value)
+    return "required, not set" if value is REQUIRED else value_text(value)
 
 
 def _table(rows: list[tuple[str, str, str]]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from optimization.configs.documentation import first_sentence
 from optimization.configs.errors import did_you_mean
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.task_config import TaskConfig
@@ -50,18 +51,13 @@ def experiment_names() -> list[str]:
     return sorted(_EXPERIMENTS)
 
 
-def experiment_functions() -> dict[str, Callable[[], ExperimentConfig]]:
-    """Returns what is registered, by the name of the experiment."""
-    return {name: _EXPERIMENTS[name] for name in experiment_names()}
-
-
 def summary_of(name: str) -> str:
-    """Returns the first line of what the function of a registered experiment says of it.
+    """Returns the first sentence of what the function of a registered experiment says of it.
 
     >>> summary_of("tiny")
     'Linear regression in twelve steps.'
     """
-    return (_EXPERIMENTS[name].__doc__ or "").strip().partition("\n")[0]
+    return first_sentence(_EXPERIMENTS[name])
 
 
 def get_experiment(name: str) -> ExperimentConfig:

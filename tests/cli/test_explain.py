@@ -138,7 +138,7 @@ def test_the_file_of_an_experiment_says_how_long_is_trained(base, tmp_path, caps
     assert not any(path.startswith("task") for path in found)
     assert main(["explain", "whole.yaml", "train_steps"]) == 0
     err = capsys.readouterr().err
-    assert err.startswith("whole.yaml:1: task: is left out: --experiment NAME")
+    assert err.startswith("whole.yaml:1: info: task: is left out: --experiment NAME")
     assert main(["explain", "whole.yaml", "--params_override", "task.own=3"]) == 1
     assert "task.own: is not known; --experiment NAME says" in capsys.readouterr().err
     assert main(["explain", "whole.yaml", "--train_steps", "3"]) == 2

@@ -88,7 +88,7 @@ def test_the_file_of_an_experiment_keeps_what_stands_above_its_task(tmp_path, ca
     assert main(["show", str(path), "--no-defaults"]) == 0
     out, err = capsys.readouterr()
     assert out == "# Digits.\ntrainer:  # few\n  train_steps: 7\n"
-    assert f"{path}:2: task: is left out" in err
+    assert f"{path}:2: info: task: is left out" in err
 
 
 def test_a_batch_that_a_layer_changes_without_the_rate_is_told(tmp_path, capsys):
@@ -98,7 +98,8 @@ def test_a_batch_that_a_layer_changes_without_the_rate_is_told(tmp_path, capsys)
     first.write_text(f"{whole}optimizer_config: {{optimizer: {{type: sgd}}, {rate}}}}}\n")
     second.write_text("task:\n  train_data: {global_batch_size: 128}\n")
     assert main(["show", str(first), str(second)]) == 0
-    told = f"{second}:2: task.train_data.global_batch_size: makes the batch of an update 2 times"
+    path = "task.train_data.global_batch_size"
+    told = f"{second}:2: warning: {path}: makes the batch of an update 2 times as large"
     assert told in capsys.readouterr().err
     override = "--params-override=trainer.optimizer_config.learning_rate.constant.learning_rate=0.2"
     assert main(["show", str(first), str(second), override]) == 0
