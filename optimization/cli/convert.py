@@ -8,6 +8,7 @@ import typer
 
 from optimization._version import __version__
 from optimization.bridges.bridges import BRIDGES, TARGETS
+from optimization.cli.output import writing
 from optimization.configs.errors import ConfigError, nearest_or_all
 
 
@@ -151,11 +152,8 @@ def _write(text: str, output: Path | None) -> None:
     if output is None:
         print(text, end="")
         return
-    try:
+    with writing(output):
         output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        message = f"{output} cannot be written: {error.strerror or error}"
-        raise typer.BadParameter(message, param_hint="--output") from None
 
 
 def _tell(findings) -> None:

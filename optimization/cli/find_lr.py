@@ -1,11 +1,13 @@
 """`optfactory find-lr`: the learning rate range test on an experiment."""
 
+import os
 from typing import Annotated
 
 import typer
 
 from optimization import extras
 from optimization.cli.experiments import Modules, load
+from optimization.cli.output import writing
 
 _FILE = "A YAML file of settings that go over those of the experiment."
 _OUTPUT = "Also write a picture (.png, .svg, .pdf) or a table (.csv)."
@@ -31,18 +33,17 @@ def command(
     Printed are the loss at the rates, and the rates where it falls most steeply and where it is
     lowest, of which a tenth is safe.
     """
-    from optimization.range_test import checked_ending
     from optimization.training.binary import reporting, resolve_flags
     from optimization.training.errors import TrainingError
     from optimization.training.imports import quiet_libraries
 
-    load(modules, None)
+    load(modules, experiment)
 
     def find() -> None:
         config = resolve_flags(experiment, [file] if file else [], mode="train_and_eval")
         try:
             if output is not None:  # Before minutes are spent.
-                checked_ending(output)
+                _check(output)
             with quiet_libraries():
                 extras.require("tensorflow")
             from optimization.training.finding import find_rate
@@ -52,9 +53,22 @@ def command(
             )
             print(found)
             if output is not None:
-                found.save(output)
-                print(f"written to {output}")
+                with writing(output):
+                    found.save(output)
+                print(f"written: {output}")
         except ValueError as error:
             raise TrainingError(str(error)) from error
 
     raise typer.Exit(reporting(find))
+
+
+def _check(output: str) -> None:
+    """Refuses a file that could not be written in the end."""
+    from optimization.range_test import checked_ending
+
+    try:
+        checked_ending(output)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--output") from None
+    with writing(output):
+        os.stat(os.path.dirname(output) or ".")

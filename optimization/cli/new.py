@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from optimization.cli.output import writing
 from optimization.configs import yaml_file
 from optimization.configs.base import Config
 from optimization.configs.comments import Comment, key_lines, write_comments
@@ -52,7 +53,7 @@ def command(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="The file to write; none: print it."),
+        typer.Option("--output", "-o", metavar="FILE", help="The file to write; none: print it."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that exists.")] = False,
 ) -> None:
@@ -63,12 +64,9 @@ def command(
         return
     if output.exists() and not force:
         message = f"{output} exists; --force writes over it"
-        raise typer.BadParameter(message, param_hint="-o")
-    try:
+        raise typer.BadParameter(message, param_hint="--output")
+    with writing(output):
         output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        message = f"{output} cannot be written: {error.strerror or error}"
-        raise typer.BadParameter(message, param_hint="-o") from None
     print(f"{output} is written; `optfactory validate {output}` checks it")
 
 

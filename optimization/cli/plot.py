@@ -11,6 +11,7 @@ import typer
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import Files, matching, read
 from optimization.cli.layers import StepsPerEpoch, TrainSteps
+from optimization.cli.output import writing
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
 from optimization.extras import MissingExtraError
@@ -150,12 +151,10 @@ def _show(picture: "Picture", output: str | None) -> None:
         if output is None:
             print(picture)
             return
-        picture.save(output)
+        with writing(output):
+            picture.save(output)
     except MissingExtraError as error:
         print(f"{error}; `-o x.html`, `.svg` and `.csv` work without", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        print(f"{output}: cannot be written: {error.strerror}", file=sys.stderr)
         raise typer.Exit(1) from None
     print(picture.summary())
     print(f"written: {output}")

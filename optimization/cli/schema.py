@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 from optimization.cli.experiments import Experiment, Modules, load
+from optimization.cli.output import writing
 from optimization.configs.json_schema import schema
 
 
 def command(
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="The file to write; none: print it."),
+        typer.Option("--output", "-o", metavar="FILE", help="The file to write; none: print it."),
     ] = None,
     modules: Modules = None,
     experiment: Experiment = None,
@@ -27,11 +28,8 @@ def command(
     if output is None:
         print(made, end="")
         return
-    try:
+    with writing(output):
         output.write_text(made, encoding="utf-8")
-    except OSError as error:
-        message = f"{output} cannot be written: {error.strerror or error}"
-        raise typer.BadParameter(message, param_hint="-o") from None
     print(f"{output} is written; the first line of a file names it to an editor:")
     print(f"# yaml-language-server: $schema={output}")
 

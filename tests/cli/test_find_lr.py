@@ -8,8 +8,9 @@ from tests.training.tiny import run
     ("arguments", "status", "message"),
     [
         ([], 2, "--experiment"),
-        (["--experiment=tinny"], 1, "error: unknown experiment 'tinny'; did you mean 'tiny'?"),
-        (["--experiment=tiny", "-o", "x.gif"], 1, "the ending of 'x.gif' must be one of .png"),
+        (["--experiment=tinny"], 2, "unknown experiment 'tinny'; did you mean 'tiny'?"),
+        (["--experiment=tiny", "-o", "x.gif"], 2, "the ending of 'x.gif' must be one of .png"),
+        (["--experiment=tiny", "-o", "no/such/x.csv"], 2, "no/such/x.csv cannot be written: No"),
         (["--experiment=tiny", "gone.yaml"], 1, "gone.yaml: cannot be read"),
     ],
 )
