@@ -1,12 +1,12 @@
 """`optfactory diff`: what differs between two files."""
 
-import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.layers import AnyConfig, StepsPerEpoch, TrainSteps, read_layers
+from optimization.cli.output import Format, print_json
 from optimization.cli.reports import tell
 from optimization.configs.base import plain
 from optimization.configs.comparing import difference, optimization_of
@@ -24,9 +24,7 @@ def command(
     experiment: Experiment = None,
     train_steps: TrainSteps = None,
     steps_per_epoch: StepsPerEpoch = None,
-    form: Annotated[
-        Literal["text", "json"], typer.Option("--format", help="How to print it.")
-    ] = "text",
+    form: Format = "text",
 ) -> None:
     """Compare two files as they train. Exit code 1 if anything differs, as diff has it."""
     base = load(modules, experiment)
@@ -35,7 +33,10 @@ def command(
     for side in sides:
         tell(side.doubts)
     found = _compared(sides[0].config, sides[1].config, length)
-    print(json.dumps(_as_json(found), indent=2) if form == "json" else found)
+    if form == "json":
+        print_json(_as_json(found))
+    else:
+        print(found)
     if found:
         raise typer.Exit(1)
 

@@ -1,16 +1,16 @@
 """`optfactory explain`: each value, where it comes from, and what it means."""
 
-import json
 import shutil
 import textwrap
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import matching
 from optimization.cli.layers import Layers, Overrides, StepsPerEpoch, TrainSteps, read_layers
+from optimization.cli.output import Format, print_json
 from optimization.cli.reports import tell
 from optimization.configs.base import plain
 from optimization.configs.documentation import FieldDoc, field_doc, first_sentence, value_text
@@ -57,9 +57,7 @@ def command(
     everything: Annotated[
         bool, typer.Option("--all", help="Defaults that nobody wrote too.")
     ] = False,
-    form: Annotated[
-        Literal["text", "json"], typer.Option("--format", help="How to print it.")
-    ] = "text",
+    form: Format = "text",
 ) -> None:
     """Explain each value: where it comes from, its unit, its range and its meaning."""
     words = words or []
@@ -71,7 +69,7 @@ def command(
     layers = read_layers(matching(words), overrides, load(modules, experiment), length)
     found = list(_below(wanted, [*_explained(layers)]))
     if form == "json":
-        print(json.dumps([_as_json(each, experiment) for each in found], indent=2))
+        print_json([_as_json(each, experiment) for each in found])
         return
     tell(layers.doubts)
     shown = [each for each in found if everything or wanted or each.is_written]

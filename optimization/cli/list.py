@@ -1,7 +1,6 @@
 """`optfactory list`: the types and experiments that there are."""
 
 import fnmatch
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import typer
 
 from optimization.cli.catalog import types
 from optimization.cli.experiments import Modules, load
+from optimization.cli.output import Format, print_json
 from optimization.configs.errors import nearest_or_all
 from optimization.training.registries import experiment_names, summary_of
 
@@ -26,9 +26,7 @@ def command(
         typer.Argument(metavar="PATTERN", help="Part of the name, or a pattern such as 'hf_*'."),
     ] = "",
     modules: Modules = None,
-    form: Annotated[
-        Literal["text", "json"], typer.Option("--format", help="How to print it.")
-    ] = "text",
+    form: Format = "text",
 ) -> None:
     """List types or experiments, one a line: the name, what it is, the backends that have it."""
     load(modules, None)
@@ -40,7 +38,10 @@ def command(
     if not rows:
         near = nearest_or_all(pattern, [row["name"] for row in known])
         raise typer.BadParameter(f"none matches {pattern!r}{near}", param_hint="PATTERN")
-    print(json.dumps(rows, indent=2) if form == "json" else _text(rows))
+    if form == "json":
+        print_json(rows)
+    else:
+        print(_text(rows))
 
 
 def _rows(what: What) -> Iterator[dict[str, Any]]:

@@ -1,10 +1,19 @@
-"""What commands with `--output` do where a file cannot be written."""
+"""How commands print: as text or JSON, and to a file."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from os import PathLike
+from typing import Annotated, Any, Literal
 
 import typer
+
+Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How to print it.")]
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON."""
+    print(json.dumps(value, indent=2))
 
 
 @contextlib.contextmanager

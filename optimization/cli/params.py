@@ -2,16 +2,16 @@
 
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from optimization import extras
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import read
+from optimization.cli.output import Format, print_json
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.group_rows import group_rows
 from optimization.matching.group_table import GroupRow, format_group_table
@@ -31,7 +31,7 @@ def command(
     names: Annotated[str | None, typer.Option("--names", metavar="LIST", help=_NAMES)] = None,
     weights: Annotated[str | None, typer.Option("--weights", metavar="FILE", help=_WEIGHTS)] = None,
     variables: Annotated[bool, typer.Option("--variables", help="A line for each one.")] = False,
-    format: Annotated[Literal["text", "json"], typer.Option(help="How to print it.")] = "text",
+    form: Format = "text",
 ) -> None:
     """Show the group of each parameter of a model: its learning rate, decay, average.
 
@@ -51,8 +51,8 @@ def command(
             rows = _of_keras(file, weights)
         else:
             rows = _of_names(file, names, weights)
-        if format == "json":
-            print(json.dumps([_plain(row) for row in rows], indent=2))
+        if form == "json":
+            print_json([_plain(row) for row in rows])
         else:
             print(format_group_table(rows, variables))
 

@@ -1,6 +1,5 @@
 """`optfactory show`: the config that files and overrides make, with everything filled in."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -9,6 +8,7 @@ import typer
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import matching
 from optimization.cli.layers import Layers, Overrides, StepsPerEpoch, TrainSteps, read_layers
+from optimization.cli.output import print_json
 from optimization.cli.reports import tell
 from optimization.configs import yaml_file
 from optimization.configs.comments import Comment, read_comments, write_comments
@@ -46,7 +46,7 @@ def command(
             values, {leaf.path for leaf in leaves(layers.resolved) if leaf.is_default}
         )
     if form == "json":
-        print(json.dumps(values, indent=2))
+        print_json(values)
         return
     text = write_comments(yaml_file.dump(values), _comments(paths, layers, next(iter(values), "")))
     print(text, end="")

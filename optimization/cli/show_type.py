@@ -1,15 +1,15 @@
 """`optfactory show-type`: all that is known of a type."""
 
-import json
 import shutil
 import textwrap
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from optimization.cli.catalog import REGISTRIES, Type, find
 from optimization.cli.experiments import Modules, load
+from optimization.cli.output import Format, print_json
 from optimization.configs.documentation import field_doc, in_order
 
 
@@ -21,9 +21,7 @@ def command(
         ),
     ],
     modules: Modules = None,
-    form: Annotated[
-        Literal["text", "json"], typer.Option("--format", help="How to print it.")
-    ] = "text",
+    form: Format = "text",
 ) -> None:
     """Show a type: its formula and source, its fields, its backends, and its curve."""
     load(modules, None)
@@ -32,7 +30,7 @@ def command(
     except KeyError as error:
         raise typer.BadParameter(error.args[0], param_hint="NAME") from None
     if form == "json":
-        print(json.dumps([_as_json(kind) for kind in found], indent=2))
+        print_json([_as_json(kind) for kind in found])
         return
     print("\n\n".join(_text(kind) for kind in found))
 
