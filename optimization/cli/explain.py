@@ -1,7 +1,5 @@
 """`optfactory explain`: each value, where it comes from, and what it means."""
 
-import shutil
-import textwrap
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
@@ -10,7 +8,7 @@ import typer
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import matching
 from optimization.cli.layers import Layers, Overrides, StepsPerEpoch, TrainSteps, read_layers
-from optimization.cli.output import Format, print_json
+from optimization.cli.output import Format, print_json, wrapped
 from optimization.cli.reports import tell
 from optimization.configs.base import plain
 from optimization.configs.documentation import FieldDoc, field_doc, first_sentence, value_text
@@ -112,19 +110,11 @@ def _below(wanted: str, explained: list[Explained]) -> list[Explained]:
 
 
 def _text(each: Explained, experiment: str | None) -> str:
-    width = min(shutil.get_terminal_size().columns, 100)
     value = _value(each.leaf.value)
     lines = [f"{each.leaf.path} = {value}" + (f"  ({each.unused})" if each.unused else "")]
     steps = [f"{_value(w.value)} ({_where(w.origin, experiment)})" for w in each.chain]
     for text in (" -> ".join(steps), each.doc.facts, _meaning(each)):
-        lines += textwrap.wrap(
-            text,
-            width,
-            initial_indent="    ",
-            subsequent_indent="      ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        lines += [wrapped(text, "    ")] if text else []
     return "\n".join(lines)
 
 

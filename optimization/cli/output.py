@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import shutil
+import textwrap
 from collections.abc import Iterator
 from os import PathLike
 from typing import Annotated, Any, Literal
@@ -9,6 +11,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How to print it.")]
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Returns a text as wide as the terminal, 100 columns at most; its first line stands out."""
+    return textwrap.fill(
+        text,
+        min(shutil.get_terminal_size().columns, 100),
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  " if indent else "",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def print_json(value: Any) -> None:

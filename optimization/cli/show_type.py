@@ -1,7 +1,5 @@
 """`optfactory show-type`: all that is known of a type."""
 
-import shutil
-import textwrap
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -9,7 +7,7 @@ import typer
 
 from optimization.cli.catalog import REGISTRIES, Type, find
 from optimization.cli.experiments import Modules, load
-from optimization.cli.output import Format, print_json
+from optimization.cli.output import Format, print_json, wrapped
 from optimization.configs.documentation import field_doc, in_order
 
 
@@ -36,11 +34,10 @@ def command(
 
 
 def _text(kind: Type) -> str:
-    width = min(shutil.get_terminal_size().columns, 100)
-    parts = [f"{kind.name}, a type of `{kind.section}`", *_paragraphs(kind, width)]
-    fields = [_field(kind, name, width) for name in in_order(kind.config_class)]
+    parts = [f"{kind.name}, a type of `{kind.section}`", *_paragraphs(kind)]
+    fields = [_field(kind, name) for name in in_order(kind.config_class)]
     parts.append("\n".join(["Fields", *fields]))
-    backends = [_wrapped(f"{name}: {what}", width) for name, what in kind.backends.items()]
+    backends = [wrapped(f"{name}: {what}", "  ") for name, what in kind.backends.items()]
     parts.append("\n".join(["Backends", *backends]))
     if kind.section != "optimizer":
         from optimization.plots.examples import picture_of_example
@@ -50,28 +47,17 @@ def _text(kind: Type) -> str:
     return "\n\n".join(parts)
 
 
-def _paragraphs(kind: Type, width: int) -> Iterator[str]:
+def _paragraphs(kind: Type) -> Iterator[str]:
     """Yields what a type is; formulas, which are indented, stay as they are."""
     for part in kind.description.split("\n\n"):
-        yield part if part.startswith((" ", "- ")) else textwrap.fill(part, width)
+        yield part if part.startswith((" ", "- ")) else wrapped(part)
     if kind.source:
-        yield textwrap.fill(f"Source: {kind.source}", width, break_on_hyphens=False)
+        yield wrapped(f"Source: {kind.source}")
 
 
-def _field(kind: Type, name: str, width: int) -> str:
+def _field(kind: Type, name: str) -> str:
     doc = field_doc(kind.config_class, name)
-    return f"{_wrapped(f'{name}: {doc.facts}', width)}\n{_wrapped(doc.meaning, width, '      ')}"
-
-
-def _wrapped(text: str, width: int, indent: str = "  ") -> str:
-    return textwrap.fill(
-        text,
-        width,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return f"{wrapped(f'{name}: {doc.facts}', '  ')}\n{wrapped(doc.meaning, '      ')}"
 
 
 def _as_json(kind: Type) -> dict[str, Any]:
