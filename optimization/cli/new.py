@@ -58,6 +58,8 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that exists.")] = False,
 ) -> None:
     """Write a commented file to start from."""
+    if force and output is None:
+        raise typer.BadParameter("it takes --output, the file", param_hint="--force")
     text = commented(recipe(like) if like else _PLAIN)
     if output is None:
         print(text, end="")

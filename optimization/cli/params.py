@@ -80,6 +80,8 @@ def _of_keras(file: str, path: str) -> list[GroupRow]:
     from optimization.training.imports import quiet_libraries, told
 
     config = _config(file)
+    with _readable(path), open(path, "rb"):
+        pass  # before Keras, which takes seconds to load
     with quiet_libraries():
         keras = extras.require("keras")
         try:
@@ -94,7 +96,7 @@ def _of_keras(file: str, path: str) -> list[GroupRow]:
 
 
 def _of_names(file: str, names: str | None, weights: str | None) -> list[GroupRow]:
-    try:
+    with _readable(weights or str(names)):
         if weights is not None:
             shapes = read_safetensors(weights)
         elif names == "-":
@@ -102,10 +104,6 @@ def _of_names(file: str, names: str | None, weights: str | None) -> list[GroupRo
         else:
             with open(str(names), encoding="utf-8") as lines:
                 shapes = read_names(lines, str(names))
-    except ValueError as error:
-        raise TrainingError(str(error)) from None
-    except OSError as error:
-        raise TrainingError(f"{weights or names} cannot be read: {error.strerror}") from None
     config = _config(file)
     with _of_file(file):
         return group_rows(config, shapes)
@@ -116,6 +114,19 @@ def _config(file: str) -> OptimizationConfig:
     config, _ = read(file)
     config.validate()
     return config
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Has what is wrong with a list of names or with weights be told in words."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise TrainingError(f"{path} is not UTF-8 text") from None
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}") from None
 
 
 @contextlib.contextmanager

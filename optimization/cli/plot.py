@@ -123,10 +123,10 @@ def _lines(
     from optimization.plots.curves import lines_of
 
     config, _ = read(path, base)
-    if config._train_steps is None:
-        config, _ = config.sized(length)
-    elif length.train_steps not in (None, config._train_steps):
-        print(f"{path}: has `train_steps` {config._train_steps}, which counts", file=sys.stderr)
+    own = config._train_steps
+    if own is not None and length.train_steps not in (None, own):
+        print(f"{path}: has `train_steps` {own}, which counts", file=sys.stderr)
+    config, _ = config.sized(length._replace(train_steps=own or length.train_steps))
     try:
         return lines_of(config, what, groups)
     except ConfigError as error:

@@ -58,5 +58,7 @@ def test_a_file_that_exists_is_left_as_it_is(tmp_path, capsys):
 def test_wrong_usage(tmp_path, capsys):
     assert main(["new", "-o", str(tmp_path / "no" / "x.yaml")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+    assert main(["new", "--force"]) == 2
+    assert "--force: it takes --output" in capsys.readouterr().err
     assert main(["new", "--like", "brt"]) == 2
     assert "'bert'" in capsys.readouterr().err

@@ -64,11 +64,14 @@ def test_mistakes_are_told_with_their_file(files, names, message, capsys):
     ("arguments", "message"),
     [
         (["--weights", "gone.safetensors"], "error: gone.safetensors cannot be read: No such file"),
+        (["--weights", "gone.keras"], "error: gone.keras cannot be read: No such file"),
+        (["--names", "binary.txt"], "error: binary.txt is not UTF-8 text"),
         (["--names", "gone.txt"], "error: gone.txt cannot be read: No such file or directory"),
         (["--weights", "config.yaml"], "error: config.yaml: is no safetensors file"),
     ],
 )
 def test_files_that_are_not_there_or_others_are_told(files, arguments, message, capsys):
+    (files / "binary.txt").write_bytes(b"\xff\xfe")
     assert main(["params", "config.yaml", *arguments]) == 1
     assert message in capsys.readouterr().err
 
