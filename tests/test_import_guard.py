@@ -49,12 +49,12 @@ BELOW = {
     "schedules": {"configs", "extras", "schedules"},
     "rules": {"configs", "extras", "matching", "rules", "schedules"},
 }
-BELOW["bridges"] = {*BELOW["rules"], "bridges"}
+BELOW |= {name: {*BELOW["rules"], name} for name in ("bridges", "lint", "plots")}
 BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching", "range_test"}
 # The files of `configs` that join sections of other packages; the rest is machinery.
 JOINING = {
-    *("comparing", "conflicts", "curve_checks", "experiment_config", "group_config"),
-    "factory",
+    *("batches", "comparing", "conflicts", "curve_checks", "experiment_config", "experiment_file"),
+    *("factory", "group_config"),
     *("optimization_config", "optimizer_config", "rate_curve"),
     *("json_schema", "sweep_config", "sweep_space"),
 }

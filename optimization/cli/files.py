@@ -9,7 +9,8 @@ import typer
 from optimization.configs import yaml_file
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
-from optimization.configs.experiment_config import ExperimentConfig, TrainerConfig, surroundings
+from optimization.configs.experiment_config import ExperimentConfig, TrainerConfig
+from optimization.configs.experiment_file import surroundings
 from optimization.configs.layers import findings, layered, of_the_layers
 from optimization.configs.optimization_config import OptimizationConfig, optimization_section
 

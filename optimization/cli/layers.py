@@ -10,7 +10,8 @@ from optimization.configs.batches import batch_without_rate
 from optimization.configs.comparing import UNKNOWN, in_training
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
-from optimization.configs.experiment_config import ExperimentConfig, own_settings
+from optimization.configs.experiment_config import ExperimentConfig
+from optimization.configs.experiment_file import own_settings
 from optimization.configs.layers import findings, layered, of_the_layers
 from optimization.configs.leaves import Written, histories
 from optimization.configs.optimization_config import OptimizationConfig

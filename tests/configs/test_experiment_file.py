@@ -1,6 +1,6 @@
 import pytest
 
-from optimization.configs.experiment_config import surroundings
+from optimization.configs.experiment_file import surroundings
 from tests.configs.reading import parse
 
 GARDEN = """\
