@@ -200,6 +200,16 @@ def test_wrong_usage_is_told_before_anything_is_drawn(write, capsys, arguments, 
     assert message in capsys.readouterr().err
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(write):
+    pytest.importorskip("plotille")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        words = [sys.executable, "-m", "optimization", "plot", write("good.yaml", GOOD)]
+        ended = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert ended.stderr == ""
+
+
 def test_what_is_outside_of_the_range_and_what_cannot_be_written(write, capsys):
     path = write("good.yaml", GOOD)
     assert main(["plot", path, "--range", "5000:", "-o", "x.csv"]) == 1
