@@ -55,7 +55,9 @@ class Finding(NamedTuple):
             said = f"{said}; {self.why}" if self.why else said
         elif self.why:
             said = f"{said}: {self.why}"
-        return f"{said}. Do by hand: {self.todo}" if self.todo else said
+        if self.todo:
+            said += f"{'' if said.endswith('?') else '.'} Do by hand: {self.todo}"
+        return said
 
 
 class Taken(NamedTuple):
@@ -261,15 +263,19 @@ class Draft:
         """Sorts the keys that were not asked for: of no matter, or unknown.
 
         `no_matter` are lists of keys, with blanks between them, by name; `known` are the others
-        that may be meant by a key that nobody knows.
+        that may be meant by a key that nobody knows, and that are lost where nobody asked for them.
         """
+        known = set(known)
         groups = {key: group for group, keys in no_matter.items() for key in keys.split()}
         for key in source.unread():
             group = groups.get(key)
             if group is not None or source.mapping[key] is None:
                 self.no_matter.setdefault(group or "null", []).append(source.path(key))
                 continue
-            names = [*known, *source.asked, *groups]
+            if key in known:
+                self.tell(LOST, source, key, "what it belongs to is not carried over either")
+                continue
+            names = [*sorted(known), *source.asked, *groups]
             hint = did_you_mean(key, names, _NEAR).removeprefix("; ")
             todo = "" if hint else "if it concerns the optimizer, write what it means"
             self.tell(UNKNOWN, source, key, hint, todo)

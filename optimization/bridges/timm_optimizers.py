@@ -34,8 +34,11 @@ def put_optimizer(draft: Draft, source: Source) -> None:
     if make is None:
         why = f"there is no `{name}` here{did_you_mean(name, _OPTIMIZERS)}"
         draft.tell(LOST, source, "opt", why, _CHOOSE)
-        for key in ("clip_grad", "clip_mode", "grad_accum_steps"):
+        for key in ("opt_eps", "opt_betas", "weight_decay", "clip_grad", "grad_accum_steps"):
+            if source.has(key):
+                draft.tell(LOST, source, key, "it stands in the section of the optimizer")
             source.take(key)
+        source.take("clip_mode")
         return
     kind = make(draft, source, args)
     if source.number("weight_decay").value and kind != "adafactor_keras":

@@ -3,7 +3,7 @@
 import pytest
 
 from optimization.bridges import bridges, files
-from optimization.bridges.draft import DIFFERS, Draft, Finding, Source
+from optimization.bridges.draft import DIFFERS, LOST, Draft, Finding, Source
 from optimization.configs.errors import ConfigError
 from tests.bridges.test_timm import RESNET
 
@@ -54,20 +54,23 @@ def test_each_library_is_told_from_the_others(name, tmp_path):
 
 
 def test_keys_are_carried_over_no_matter_or_unknown():
-    source = Source({"a": 1, "b": 2, "sed": 3, "other": 4, "nothing": None})
+    source = Source({"a": 1, "b": 2, "sed": 3, "other": 4, "nothing": None, "rate": 0.1})
     draft = Draft()
     draft.put("x.y", source.number("a"))
-    draft.sort_out(source, {"letters": "b c", "numbers": "seed"}, ["a"])
+    draft.sort_out(source, {"letters": "b c", "numbers": "seed"}, ["a", "rate"])
     assert draft.values == {"x": {"y": 1}}
     assert draft.comments == {"x.y": "a"}
     assert draft.no_matter == {"letters": ["b"], "null": ["nothing"]}
-    assert [(f.path, f.why) for f in draft.findings] == [
-        ("sed", "did you mean 'seed'?"),
-        ("other", ""),
+    assert [(f.kind, f.path, f.why) for f in draft.findings] == [
+        ("unknown", "sed", "did you mean 'seed'?"),
+        ("unknown", "other", ""),
+        ("lost", "rate", "what it belongs to is not carried over either"),
     ]
     assert draft.incomplete
 
 
 def test_a_finding_says_what_to_do():
+    question = Finding(LOST, "opt", "adm", "there is none; did you mean 'adam'?", "choose one")
+    assert str(question).endswith("there is none; did you mean 'adam'? Do by hand: choose one")
     finding = Finding(DIFFERS, "sched", "cosine", "by 1 %", "nothing")
     assert str(finding) == "sched: 'cosine' differs: by 1 %. Do by hand: nothing"

@@ -237,6 +237,15 @@ def test_messages_name_file_line_and_path(tmp_path):
         convert(tmp_path, "hf", GLUE.replace("3e-5", "fast"))
 
 
+def test_what_belongs_to_an_unknown_schedule_is_listed_with_it(tmp_path):
+    draft = convert(tmp_path, "hf", "lr_scheduler_type: cosin\nlearning_rate: 1e-4\nmax_steps: 9\n")
+    assert [(finding.kind, finding.path) for finding in draft.findings] == [
+        ("lost", "lr_scheduler_type"),
+        ("lost", "learning_rate"),
+        ("lost", "max_steps"),
+    ]
+
+
 def test_enumerations_and_text_are_read_as_their_values(tmp_path):
     text = "lr_scheduler_type: SchedulerType.COSINE\noptim: OptimizerNames.ADAMW_TORCH\n"
     draft = convert(tmp_path, "hf", text + "learning_rate: '1e-4'\n")

@@ -367,3 +367,14 @@ def test_what_timm_cannot_say_is_listed():
         "learning_rate.cosine.decay_steps",
         "warmup.type",
     }
+
+
+def test_what_belongs_to_unknown_types_is_listed_with_them(tmp_path):
+    text = RESNET.replace("opt: sgd", "opt: sdg").replace("sched: cosine", "sched: cosin")
+    draft = convert(tmp_path, "timm", text + "model_ema: true\n")
+    lost = [finding.path for finding in draft.findings if finding.kind == "lost"]
+    assert lost == [
+        *("opt", "weight_decay"),
+        *("sched", "lr", "min_lr", "warmup_epochs", "warmup_lr", "epochs"),
+    ]
+    assert draft.values.keys() == {"ema"}
