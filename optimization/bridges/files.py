@@ -8,7 +8,7 @@ import zipfile
 from typing import Any
 
 from optimization.configs import yaml_file
-from optimization.configs.errors import ConfigError, Origin, Problem
+from optimization.configs.errors import ConfigError, Origin, Problem, cannot_be_read
 from optimization.configs.yaml_file import SourcedDict
 
 _LARGEST = 64 * 2**20  # bytes of the config of a model
@@ -47,7 +47,7 @@ def _read_toml(path: str) -> SourcedDict:
             text = file.read()
         values = tomllib.loads(text)
     except OSError as error:
-        raise _error(path, f"cannot be read: {error.strerror or error}") from None
+        raise _error(path, cannot_be_read(path, error)) from None
     except UnicodeDecodeError as error:
         raise _error(path, f"is not UTF-8 text: {error}") from None
     except tomllib.TOMLDecodeError as error:
@@ -88,7 +88,7 @@ def _read_keras(path: str) -> SourcedDict:
             text = archive.read("config.json").decode("utf-8")
         config = json.loads(text, object_pairs_hook=lambda pairs: _object(path, pairs))
     except OSError as error:
-        raise _error(path, f"cannot be read: {error.strerror or error}") from None
+        raise _error(path, cannot_be_read(path, error)) from None
     except (zipfile.BadZipFile, KeyError):
         raise _error(
             path, "is no model that Keras 3 has saved: no zip with a config.json"

@@ -1,7 +1,9 @@
 """What is wrong with a configuration, and where the wrong value came from."""
 
 import difflib
+import glob
 import inspect
+import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -110,6 +112,26 @@ def did_you_mean(name: Any, names: Iterable[str], cutoff: float = 0.6) -> str:
     if difflib.get_close_matches(words, near, n=1, cutoff=_ALIKE) == []:
         near.sort(key=lambda other: not words.startswith(f"{other}_"))
     return f"; did you mean {known[near[0]]!r}?" if near else ""
+
+
+def cannot_be_read(path: str, error: OSError) -> str:
+    """Returns what to tell of a file that cannot be read, and which one may be meant.
+
+    >>> cannot_be_read("no/such.yaml", FileNotFoundError(2, "No such file or directory"))
+    'cannot be read: No such file or directory'
+    """
+    message = f"cannot be read: {error.strerror or error}"
+    if isinstance(error, IsADirectoryError):
+        return f"{message}; write '{os.path.join(path, '**', '*.yaml')}' for the files in it"
+    if not isinstance(error, FileNotFoundError):
+        return message
+    if glob.has_magic(path):
+        return "cannot be read: no file has a name of this pattern"
+    folder, name = os.path.split(path)
+    try:
+        return message + did_you_mean(name, os.listdir(folder or "."), _ALIKE)
+    except OSError:
+        return message
 
 
 def nearest_or_all(name: Any, names: Iterable[str]) -> str:

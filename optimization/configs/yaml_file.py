@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from optimization.configs.errors import Origin, Problem, describe
+from optimization.configs.errors import Origin, Problem, cannot_be_read, describe
 
 _TAG = "tag:yaml.org,2002:"
 MAX_DEPTH = 50
@@ -238,7 +238,7 @@ def read_file(path: str | os.PathLike) -> tuple[SourcedDict, list[Problem]]:
             return value or SourcedDict(), problems
         message = f"must hold a mapping of settings, holds {describe(value)}"
     except OSError as error:
-        message = f"cannot be read: {error.strerror or error}"
+        message = cannot_be_read(source, error)
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text: {error}"
     return SourcedDict(), [*problems, Problem("syntax", "", message, Origin(source))]

@@ -1,5 +1,6 @@
 """Runs the rules over a file, and leaves out what its comments silence."""
 
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
@@ -74,8 +75,9 @@ def _split(message: str) -> tuple[str, str | None]:
 
 
 def errors_of(problems: Iterable[Problem], file: str) -> list[Finding]:
-    """Returns errors as findings; no comment silences them."""
-    return [Finding.of(problem, Severity.ERROR, file) for problem in problems]
+    """Returns errors as findings, in the order of lines; no comment silences them."""
+    found = [Finding.of(problem, Severity.ERROR, file) for problem in problems]
+    return sorted(found, key=lambda finding: finding.line or sys.maxsize)
 
 
 def lint(

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -43,13 +44,43 @@ def test_every_error_of_every_file_is_printed(write, capsys):
     assert main(["validate", bad, good, worse, empty, "missing.yaml"]) == 1
     out, err = capsys.readouterr()
     assert out.startswith(f"{good}: fine")
-    assert err.splitlines()[:3] == [
+    assert err.splitlines()[:2] == [
         f"{bad}:1: optimizer.sgd.momentum: must be < 1, got 2",
         f"{bad}:1: optimizer.sgd.nestrov: unknown key; did you mean 'nesterov'?",
-        f"{worse}:2: duplicate key 'a', first on line 1, again on line 2",
     ]
+    assert f"{worse}:2: duplicate key 'a', first on line 1, again on line 2" in err
     assert "missing.yaml: cannot be read: No such file or directory" in err
     assert f"{empty}: is empty: it sets nothing" in err
+
+
+def test_errors_come_in_the_order_of_lines(write, capsys):
+    text = GOOD.replace("momentum: 0.9", "momentum: 2") + "ema: {}\nema: {}\n"
+    head = "trainer:\n  train_steps: many\n  optimizer_config:\n"
+    bad = write("bad.yaml", head + textwrap.indent(text, "    "))
+    assert main(["validate", bad]) == 1
+    lines = [int(line.split(":")[1]) for line in capsys.readouterr().err.splitlines()]
+    assert len(lines) == 3
+    assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("trainin.yaml", "No such file or directory; did you mean 'training.yaml'?"),
+        ("folder", "Is a directory; write 'folder/**/*.yaml' for the files in it"),
+        ("bert*.yaml", "no file has a name of this pattern"),
+        ("no/training.yaml", "No such file or directory"),
+        ("resnet.yaml", "No such file or directory"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_with_what_may_be_meant(
+    write, tmp_path, monkeypatch, capsys, name, message
+):
+    monkeypatch.chdir(tmp_path)
+    write("training.yaml", GOOD)
+    os.mkdir("folder")
+    assert main(["validate", name]) == 1
+    assert capsys.readouterr().err == f"{name}: cannot be read: {message}\n"
 
 
 def test_an_experiment_file_may_leave_types_to_the_experiment(write, capsys):
