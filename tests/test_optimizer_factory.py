@@ -76,6 +76,8 @@ def test_a_wrong_config_is_refused():
         optimization.OptimizerFactory(optimization.OptimizationConfig({"learning_rate": CONSTANT}))
     with pytest.raises(TypeError, match=r"got dict; write `OptimizationConfig\(...\)` around it"):
         optimization.OptimizerFactory(PARAMS)
+    with pytest.raises(TypeError, match="got str; `load_optimization_config` reads a file"):
+        optimization.OptimizerFactory("a.yaml")
 
 
 @pytest.mark.parametrize("name", list(optimization.OPTIMIZERS_CLS))

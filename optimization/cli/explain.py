@@ -105,6 +105,8 @@ def _below(wanted: str, explained: list[Explained]) -> list[Explained]:
     if not found:
         sections = {part for path in paths for part in path.split(".")}
         near = did_you_mean(wanted, [*paths, *sorted(sections)])
+        longer = sorted(name for name in sections if wanted in name.split("_"))
+        near = near or (f"; there are {', '.join(longer)}" if longer else "")
         raise typer.BadParameter(f"there is no value {wanted!r}{near}", param_hint="PATH")
     return found
 

@@ -214,6 +214,8 @@ def resolved(
     """
     if not isinstance(config, OptimizationConfig):
         hint = "; write `OptimizationConfig(...)` around it" if isinstance(config, dict) else ""
+        if isinstance(config, str | os.PathLike):
+            hint = "; `load_optimization_config` reads a file"
         raise TypeError(f"expected an OptimizationConfig, got {type(config).__name__}{hint}")
     lengths = {
         "train_steps": train_steps,

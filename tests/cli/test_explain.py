@@ -95,6 +95,7 @@ def test_a_value_that_another_layer_unselects_is_not_used(base, capsys):
     ("arguments", "message"),
     [
         (["base.yaml", "momentmu"], "there is no value 'momentmu'; did you mean 'momentum'?"),
+        (["base.yaml", "rate"], "there is no value 'rate'; there are initial_learning_rate, "),
         (["momentum"], "no file was given; 'momentum' is read as a path"),
         ([], "no file was given"),
         (["base.yaml", "--train_steps", "0"], "greater than or equal to 1"),
