@@ -6,6 +6,7 @@ written with dashes; underscores are taken too.
 """
 
 import importlib
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -68,9 +69,15 @@ def optfactory(
     """See optimizers and learning rates from configuration before they train anything."""
 
 
+def _help(docstring: str) -> str:
+    """Returns a docstring with each paragraph on one line, for the terminal to break."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 for _name in COMMANDS:
-    _module = importlib.import_module(f"optimization.cli.{_name}")
-    app.command(_name.replace("_", "-"), cls=_Command)(_module.command)
+    _command = importlib.import_module(f"optimization.cli.{_name}").command
+    app.command(_name.replace("_", "-"), cls=_Command, help=_help(_command.__doc__))(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

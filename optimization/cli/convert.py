@@ -28,9 +28,10 @@ def command(
         str | None,
         typer.Option(
             "--from",
-            metavar="|".join(BRIDGES),
+            metavar="LIBRARY",
             callback=_known(BRIDGES, "--from"),
-            help="Whose file it is; guessed from its keys, and told, if left out.",
+            help=f"Whose file it is: {', '.join(BRIDGES)}; guessed from its keys, and told, if "
+            "left out.",
         ),
     ] = None,
     target: Annotated[

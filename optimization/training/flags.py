@@ -43,7 +43,7 @@ class RunFlags:
         "path of a .yaml or .json file. May be repeated; the later one wins.",
         "SETTINGS",
     )
-    mode: str = _flag("train_and_eval", "What to do.", choices=MODES)
+    mode: str = _flag("train_and_eval", f"What to do: {', '.join(MODES)}.", "MODE", MODES)
     model_dir: str | None = _flag(
         None,
         "The directory of the run: checkpoints, summaries, params.yaml. A run that stopped goes on "

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import typer
 
@@ -31,3 +35,16 @@ def test_what_is_no_option_stays_as_it_is(capsys):
 def test_the_nearest_option_is_named_with_dashes(capsys):
     assert main(["show", "a.yaml", "--train_stps=3"]) == 2
     assert "--train-steps" in capsys.readouterr().err
+
+
+def test_help_has_whole_names_and_paragraphs_at_80_columns():
+    code = "import sys; from optimization.cli.app import COMMANDS, main\n"
+    code += "for name in COMMANDS: assert main([name, '--help']) == 0"
+    environment = {**os.environ, "COLUMNS": "80"}
+    environment.pop("TERMINAL_WIDTH")
+    words = [sys.executable, "-c", code]
+    out = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    assert out.count(" Usage: optfactory") == len(COMMANDS)
+    assert max(map(len, out.splitlines())) == 80
+    assert "…" not in out
+    assert "boundaries. Files with  \n errors are told as `validate` tells them" in out
