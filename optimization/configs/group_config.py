@@ -167,7 +167,8 @@ class LrScalingConfig(Config):
     Source: `linear`: Goyal et al. 2017, arXiv:1706.02677; `sqrt`: Krizhevsky 2014, arXiv:1404.5997.
 
     Attributes:
-        rule: `linear` or `sqrt`.
+        rule: The rate is multiplied by global_batch_size / base_batch_size with `linear`, and by
+            the root of that with `sqrt`.
         base_batch_size: The batch for which the learning rate is written.
         global_batch_size: The batch over all replicas, and over all accumulated gradients; None
             for what the trainer, or the caller of the factory, says.
