@@ -100,7 +100,10 @@ class RangeTest:
             f"a tenth of the lowest point's {self.tenth:.2g}",
             f"lowest loss                   {self.lowest:.2g}",
         ]
-        return [*lines, end or f"no divergence up to {self.rates[-1]:.2g}: a higher end tells more"]
+        return [
+            *lines,
+            end or f"no divergence up to {self.rates[-1]:.2g}: a higher `highest` tells more",
+        ]
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a picture (.png, .svg, .pdf; needs Matplotlib) or a table (.csv).

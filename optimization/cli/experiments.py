@@ -12,7 +12,7 @@ from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.training.errors import TrainingError
 from optimization.training.imports import import_module, quiet_libraries, told
-from optimization.training.registries import get_experiment
+from optimization.training.registries import experiment_names, get_experiment
 
 Modules = Annotated[
     list[str] | None,
@@ -32,6 +32,17 @@ Experiment = Annotated[
 ]
 
 
+def check_registered() -> None:
+    """Refuses to look for an experiment where none is registered.
+
+    Raises:
+        typer.BadParameter: Saying what registers one.
+    """
+    if not experiment_names():
+        message = "no experiment is registered; --import the module that registers it"
+        raise typer.BadParameter(message, param_hint="--import")
+
+
 def load(modules: Sequence[str] | None, name: str | None) -> ExperimentConfig | None:
     """Imports modules, and returns the experiment of a name; None for no name.
 
@@ -48,7 +59,12 @@ def load(modules: Sequence[str] | None, name: str | None) -> ExperimentConfig | 
                 hint = "--import"
                 import_module(module)
             hint = "--experiment"
-            return get_experiment(name) if name is not None else None
+            if name is None:
+                return None
+            check_registered()
+            return get_experiment(name)
+        except typer.BadParameter:
+            raise
         except (TrainingError, ConfigError) as error:
             raise typer.BadParameter(str(error), param_hint=hint) from None
         except Exception as error:

@@ -21,8 +21,10 @@ def command(
     modules: Modules = None,
     lowest: Annotated[float, typer.Option(help="The first rate.")] = 1e-7,
     highest: Annotated[float, typer.Option(help="The last rate.")] = 10.0,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 100,
-    smoothing: Annotated[float, typer.Option(help="Of the moving average of the loss.")] = 0.9,
+    steps: Annotated[int, typer.Option(min=3, help="Training steps.")] = 100,
+    smoothing: Annotated[
+        float, typer.Option(min=0, help="Of the moving average of the loss, < 1.")
+    ] = 0.9,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help=_OUTPUT)
     ] = None,
@@ -38,6 +40,9 @@ def command(
     from optimization.training.imports import quiet_libraries
 
     load(modules, experiment)
+    if not 0 < lowest < highest:
+        message = f"must be above --lowest, and that above 0, got {lowest:g} to {highest:g}"
+        raise typer.BadParameter(message, param_hint="--highest")
 
     def find() -> None:
         config = resolve_flags(experiment, [file] if file else [], mode="train_and_eval")

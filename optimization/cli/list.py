@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import typer
 
 from optimization.cli.catalog import types
-from optimization.cli.experiments import Modules, load
+from optimization.cli.experiments import Modules, check_registered, load
 from optimization.cli.output import Format, print_json
 from optimization.configs.errors import nearest_or_all
 from optimization.training.registries import experiment_names, summary_of
@@ -32,8 +32,7 @@ def command(
     load(modules, None)
     known = list(_rows(what))
     if not known:
-        message = "no experiment is registered; --import the module that registers them"
-        raise typer.BadParameter(message, param_hint="--import")
+        check_registered()
     rows = [row for row in known if _matches(row["name"], pattern)]
     if not rows:
         near = nearest_or_all(pattern, [row["name"] for row in known])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from optimization.cli.experiments import load
+from optimization.cli.experiments import check_registered, load
 from optimization.training.flags import FLAGS, RunFlags
 from optimization.training.registries import experiment_names, summary_of
 
@@ -17,6 +17,7 @@ def command(modules: list[str] | None = None, verbosity: int = 0, **values: Any)
     from optimization.training.binary import reporting, run_flags
 
     del modules  # `_imported` has imported them.
+    check_registered()
     values["mode"] = str(values["mode"])
     flags = RunFlags(**{name: v for name, v in values.items() if v is not None})
     raise typer.Exit(reporting(lambda: run_flags(flags), verbosity > 0))

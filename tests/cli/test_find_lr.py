@@ -11,6 +11,8 @@ from tests.training.tiny import run
         (["--experiment=tinny"], 2, "unknown experiment 'tinny'; did you mean 'tiny'?"),
         (["--experiment=tiny", "-o", "x.gif"], 2, "the ending of 'x.gif' must be one of .png"),
         (["--experiment=tiny", "-o", "no/such/x.csv"], 2, "no/such/x.csv cannot be written: No"),
+        (["--experiment=tiny", "--lowest=1", "--highest=0.1"], 2, "above --lowest"),
+        (["--experiment=tiny", "--steps=2"], 2, "greater than or equal to 3"),
         (["--experiment=tiny", "gone.yaml"], 1, "gone.yaml: cannot be read"),
     ],
 )

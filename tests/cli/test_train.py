@@ -52,6 +52,14 @@ def test_mistakes_are_told_as_by_a_binary(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_without_any_experiment_it_is_said_what_registers_one(tmp_path):
+    words = [sys.executable, "-m", "optimization", "train", "--experiment=tiny", "--dry_run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no experiment is registered; --import the module that registers it" in done.stderr
+
+
 def test_a_wrong_mode_is_wrong_usage(capsys):
     assert main(["train", "--mode=evall"]) == 2
     assert "evall" in capsys.readouterr().err
