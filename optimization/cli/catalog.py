@@ -18,6 +18,7 @@ REGISTRIES: dict[str, Registry] = {
     "warmup": WARMUP_CLS,
 }
 """The registry of each section."""
+_SHOWS = "; `optfactory list optimizers` (or learning_rates, or warmups) shows those that there are"
 
 
 class Type(NamedTuple):
@@ -77,9 +78,8 @@ def find(name: str) -> list[Type]:
         unavailable = {
             k: why for each in sections for k, why in REGISTRIES[each].unavailable.items()
         }
-        raise KeyError(
-            unavailable.get(name) or f"there is no type {name!r}{did_you_mean(bare, names)}"
-        )
+        hint = did_you_mean(bare, names) or _SHOWS
+        raise KeyError(unavailable.get(name) or f"there is no type {name!r}{hint}")
     return found
 
 

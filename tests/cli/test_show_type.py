@@ -60,6 +60,7 @@ def test_json(capsys):
         ("warmup.cosin", "did you mean 'cosine'?"),
         ("slide", "was never released"),
         ("rate.cosine", "there is no type 'rate.cosine'"),
+        ("bert", "there is no type 'bert'; `optfactory list optimizers` (or"),
     ],
 )
 def test_an_unknown_name_has_the_nearest(name, message, capsys):
