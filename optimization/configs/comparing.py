@@ -36,8 +36,9 @@ def difference(before: Config, after: Config, length: TrainingLength = UNKNOWN) 
         TypeError: If the two are of different classes.
     """
     if type(before) is not type(after):
-        names = f"a {type(before).__name__} and a {type(after).__name__}"
-        raise TypeError(f"{names} cannot be compared")
+        names = f"{type(before).__name__} and {type(after).__name__}"
+        hint = "; `load_optimization_config` reads a file" if isinstance(after, str) else ""
+        raise TypeError(f"{names} cannot be compared{hint}")
     before, after = in_training(before, length), in_training(after, length)
     curves = tuple(_curves(before, after))
     notes = list(_not_compared(before, after))
