@@ -138,12 +138,10 @@ def test_an_experiment_is_compared_as_it_trains():
 
 
 def test_configs_of_two_classes_are_refused():
-    with pytest.raises(TypeError, match="OptimizationConfig and a EMAConfig"):
+    with pytest.raises(TypeError, match="OptimizationConfig and EMAConfig cannot"):
         config().diff(optimization.OptimizationConfig(ema={}).ema)
 
 
-def test_only_configs_of_one_class_are_compared():
-    with pytest.raises(TypeError, match="and int cannot be compared$"):
-        config().diff(3)
+def test_a_path_is_not_compared_and_it_is_said_what_reads_it():
     with pytest.raises(TypeError, match="str cannot be compared; `load_optimization_config` reads"):
         config().diff("other.yaml")
