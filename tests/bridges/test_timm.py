@@ -303,7 +303,7 @@ def test_a_vit_with_all_that_belongs_to_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "listed"),
     [
-        ("opt: adan", ["opt"]),
+        ("opt: adan", ["opt", "weight_decay"]),
         ("opt: lookahead_adamw", ["opt"]),
         ("opt: rmsproptf", ["opt", "weight_decay"]),
         ("opt: adam", ["weight_decay"]),

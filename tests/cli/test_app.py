@@ -39,7 +39,7 @@ def test_the_nearest_option_is_named_with_dashes(capsys):
 
 def test_help_has_whole_names_and_paragraphs_at_80_columns():
     code = "import sys; from optimization.cli.app import COMMANDS, main\n"
-    code += "for name in COMMANDS: assert main([name, '--help']) == 0"
+    code += "for name in COMMANDS: assert main([name.replace('_', '-'), '--help']) == 0"
     environment = {**os.environ, "COLUMNS": "80"}
     environment.pop("TERMINAL_WIDTH")
     words = [sys.executable, "-c", code]

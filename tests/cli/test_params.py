@@ -60,12 +60,6 @@ def test_mistakes_are_told_with_their_file(files, names, message, capsys):
     assert capsys.readouterr().err.startswith(message)
 
 
-def test_names_that_are_no_text_are_told(files, capsys):
-    (files / "names.bin").write_bytes(b"\xa8")
-    assert main(["params", "config.yaml", "--names", "names.bin"]) == 1
-    assert capsys.readouterr().err.startswith("error: names.bin is not UTF-8 text: ")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
