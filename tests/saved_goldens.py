@@ -132,6 +132,8 @@ def assert_close(
     """Asserts that values are those that were trained, but for the rounding of another CPU."""
     assert sorted(actual) == sorted(expected)
     for name, value in expected.items():
+        if case.get("follows") and "layer_0/bias" in name:
+            continue  # normalization of the batch follows it: its real gradient is rounding alone
         error, _ = largest_error({name: actual[name]}, {name: value})
         tolerance = TOLERANCES.get(case["variables"][name][0], TOLERANCE)
         assert error <= tolerance, f"{name} differs by {error:.1e} of its largest value"
