@@ -1,10 +1,9 @@
 import itertools
 
-import jax
-import jax.numpy as jnp
-import optax
-
 from optimization import find_learning_rate
+from tests.jax.common import jax, optax
+
+jnp = jax.numpy
 
 
 def test_a_loop_of_jax_is_tested_by_the_function_of_all():

@@ -1,7 +1,8 @@
 import pytest
-import torch
 
-from optimization.torch import find_learning_rate
+from tests.torch.common import torch
+
+from optimization.torch import find_learning_rate  # isort: skip
 
 # The losses are 4 (w - 1)^2 and 4 w^2 in turn, so that w never rests. Their curvature is 8:
 # gradient descent diverges above 2 / 8.
