@@ -8,6 +8,7 @@ a process died, goes on as if it had never stopped.
 """
 
 import argparse
+import datetime
 import os
 import sys
 from collections.abc import Sequence
@@ -161,7 +162,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "WORLD_SIZE" in os.environ:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        # Processes that start again may miss each other: then torchrun starts them once more.
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=1))
     results = train(**vars(options))
     if not dist.is_initialized() or dist.get_rank() == 0:
         print("  ".join(f"{name} {value:.4g}" for name, value in results.items()), flush=True)

@@ -31,8 +31,9 @@ def main() -> None:
     page = json.loads(os.environ.pop("PAGE"))
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     report: dict[str, Any] = {"outputs": []}
-    module = types.ModuleType("page")
-    sys.modules["page"] = module  # where what it defines is found again, by pickle for example
+    # What it defines is found again where pickle looks for it, and goes to processes by value.
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
     printed = ""
     for step in page["steps"]:
         try:

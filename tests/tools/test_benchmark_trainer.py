@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from optimization.training.data import distributed_batches
 from tools.benchmark import trainer
 
 
@@ -15,10 +16,10 @@ def test_the_bare_loop_trains_as_the_trainer_does(tmp_path):
     bare = trainer.make_trainer(config, str(tmp_path / "bare"))
     before = weights(bare)
     loop = trainer.bare_loop(bare)
-    loop(iter(bare._batches(config.task.train_data)), tf.constant(0, tf.int64))
+    loop(iter(distributed_batches(bare, config.task.train_data)), tf.constant(0, tf.int64))
     for was, is_ in zip(before, weights(bare), strict=True):
         np.testing.assert_array_equal(was, is_)
-    loop(iter(bare._batches(config.task.train_data)), tf.constant(4, tf.int64))
+    loop(iter(distributed_batches(bare, config.task.train_data)), tf.constant(4, tf.int64))
     theirs = weights(bare)
 
     full = trainer.make_trainer(config, str(tmp_path / "full"))

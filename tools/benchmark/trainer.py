@@ -23,6 +23,7 @@ import tensorflow as tf
 from experiments.digits import digits
 from optimization import ExperimentConfig
 from optimization.training import Trainer
+from optimization.training.data import distributed_batches
 from tools.benchmark import page
 from tools.benchmark.report import table
 
@@ -60,7 +61,7 @@ def train(config: ExperimentConfig) -> float:
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(config, folder)
         # A loop of no steps is traced and changes nothing.
-        batches = iter(trainer._batches(config.task.train_data))
+        batches = iter(distributed_batches(trainer, config.task.train_data))
         trainer._steps.train(batches, tf.constant(0, tf.int64))
         start = time.perf_counter()
         trainer.train()
@@ -73,10 +74,10 @@ def train_bare(config: ExperimentConfig) -> float:
         trainer = make_trainer(config, folder)
     loop = bare_loop(trainer)
     steps = config.trainer.train_steps
-    batches = iter(trainer._batches(config.task.train_data))
+    batches = iter(distributed_batches(trainer, config.task.train_data))
     loop(batches, tf.constant(0, tf.int64))
     start = time.perf_counter()
-    loop(iter(trainer._batches(config.task.train_data)), tf.constant(steps, tf.int64))
+    loop(iter(distributed_batches(trainer, config.task.train_data)), tf.constant(steps, tf.int64))
     return (time.perf_counter() - start) / steps
 
 
