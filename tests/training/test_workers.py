@@ -71,7 +71,7 @@ def test_the_others_name_it_and_the_same_command_goes_on_bit_for_bit(tmp_path):
     status, out, err = run(command, quiet | {"DIES": "kill 1 8"})
     assert status == 128 + 9
     assert err == "worker 1 was killed by SIGKILL; the others end\n"
-    (line,) = [line for line in out.splitlines() if "error" in line]
+    (line,) = [line for line in out.splitlines() if "error: " in line]
     assert line.startswith("worker 0: error: worker 1 (127.0.0.1:")
     assert " was lost: " in line
     assert line.endswith(GO_ON)
