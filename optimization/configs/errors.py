@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 
@@ -22,6 +22,22 @@ class Origin(NamedTuple):
 
     def __str__(self) -> str:
         return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+MAX_TEXT = 4000
+"""The most characters that a message has, whatever the config holds."""
+
+
+def shortened(text: str, most: int = MAX_TEXT) -> str:
+    """Returns text without its middle, where it has more characters than `most`.
+
+    >>> shortened("a.b.c.d.e.f.g.h", 9)
+    'a.b....h'
+    """
+    if len(text) <= most:
+        return text
+    tail = most // 4
+    return f"{text[: most - tail - 3]}...{text[-tail:] if tail else ''}"
 
 
 PYTHON = Origin("python")
@@ -53,12 +69,17 @@ class Problem(NamedTuple):
     origin: Origin | None = None
 
     def __str__(self) -> str:
-        parts = [str(part) for part in (self.origin, self.path) if part]
-        return ": ".join([*parts, self.message])
+        parts = [shortened(str(part), _PART) for part in (self.origin, self.path) if part]
+        return shortened(": ".join([*parts, self.message]))
+
+
+_PART = 400  # characters of a path, or of where it was written
 
 
 class ConfigError(ValueError):
     """Raised with all the mistakes of a configuration at once, one a line.
+
+    Of very many, the text has the first ones and how many more there are; `problems` has all.
 
     >>> error = ConfigError([Problem("missing", "type", "a type is required, none was given")])
     >>> print(error)
@@ -72,10 +93,22 @@ class ConfigError(ValueError):
 
     def __init__(self, problems: Iterable[Problem]):
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__(_told(self.problems))
 
     def __reduce__(self):
         return type(self), (self.problems,)
+
+
+def _told(problems: Sequence[Problem]) -> str:
+    lines: list[str] = []
+    free = MAX_TEXT - 40  # which leaves room for the last line
+    for problem in problems:
+        line = str(problem)
+        free -= len(line) + 1
+        if lines and free < 0:
+            return "\n".join([*lines, f"... and {len(problems) - len(lines):,} more mistakes"])
+        lines.append(line)
+    return "\n".join(lines)
 
 
 class ConfigWarning(UserWarning):
@@ -106,7 +139,9 @@ def did_you_mean(name: Any, names: Iterable[str], cutoff: float = 0.6) -> str:
     `cosine_decay`; `cutoff` is the least that counts. Of several that are no more than alike, one
     that the name begins with is meant: `cosine`, not `cosine_restarts`.
     """
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", str(name)).lower()
+    if not isinstance(name, str) or len(name) > _PART:
+        return ""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
     known = {known.lower(): known for known in names}
     near = difflib.get_close_matches(words, known, n=3, cutoff=cutoff)
     if difflib.get_close_matches(words, near, n=1, cutoff=_ALIKE) == []:

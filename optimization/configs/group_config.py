@@ -1,13 +1,13 @@
 """Settings by parameter, layer-wise rates, scheduled hyperparameters, scaling by batch size."""
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval, MinLen
 
 from optimization.configs.base import Config
+from optimization.configs.expressions import compiled
 from optimization.configs.fields import Section, field
 from optimization.configs.float32 import Float32Config
 from optimization.configs.optimizer_config import OptimizerConfig
@@ -28,7 +28,7 @@ Examples = Annotated[PositiveInt, Unit("examples")]
 
 
 def _one_group(pattern: str) -> str:
-    groups = re.compile(pattern).groups
+    groups = compiled(pattern).groups
     if groups != 1:
         expected = "must have one group, the number of the block"
         raise ValueError(f"{expected}, got {groups} in {pattern!r}")

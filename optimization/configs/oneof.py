@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from optimization.configs.base import Config
-from optimization.configs.errors import Problem, did_you_mean, known
+from optimization.configs.errors import Problem, did_you_mean, known, shortened
 from optimization.configs.tree import FieldSpec, declared_specs
 
 
@@ -97,7 +97,7 @@ class OneOfConfig(Config):
             return []
         near = did_you_mean(value, names) or f"; the types are {', '.join(names)}"
         unavailable = getattr(self.registry, "unavailable", {})
-        message = unavailable.get(value, f"unknown type {value!r}{near}")
+        message = unavailable.get(value, f"unknown type {shortened(repr(value), 100)}{near}")
         return [Problem("value", self._join("type"), message)]
 
     def _section_to_write(self, value: Any) -> str:

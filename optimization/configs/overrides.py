@@ -12,13 +12,14 @@ from optimization.configs import yaml_file
 from optimization.configs.errors import ConfigError, Origin, Problem, describe
 from optimization.configs.yaml_file import Elements, SourcedDict
 
-PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*|\.\d+|\[\d+\])*")
+PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*|\.\d{1,6}|\[\d{1,6}\])*")
 _SEGMENT = re.compile(r"\w+")
 _FILE = re.compile(r"(?!.*:\s)[^={}\[\]\n]+\.(ya?ml|json)", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"[^={:\n]*=")
 _NEXT = re.compile(r"[\s;]+([A-Za-z_][\w.\[\]]*=(?!=))")
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
+_MOST = 1000  # settings in one override
 _EXPECTED = "expected `path.to.value=value`"
 
 
@@ -39,7 +40,11 @@ def read_override(text: str, flag: str = "--params_override") -> tuple[SourcedDi
         return _read_yaml(text, Origin(f"{flag} {text!r}"))
     result = SourcedDict()
     problems: list[Problem] = []
-    for assignment, rest in _assignments(text, flag, problems):
+    assignments = _assignments(text, flag, problems)
+    if len(assignments) > _MOST:
+        message = f"holds {len(assignments):,} settings; write more than {_MOST:,} into a file"
+        return result, [Problem("syntax", "", message, Origin(f"{flag} {text!r}"))]
+    for assignment, rest in assignments:
         problems += _assign(result, assignment, rest, flag)
     return result, problems
 
@@ -156,6 +161,9 @@ def _assign(result: SourcedDict, assignment: str, rest: list[str], flag: str) ->
         if _FILE.fullmatch(assignment):
             message = "a file is no part of other settings; give it a flag of its own"
         return [Problem("syntax", "", message, origin)]
+    if len(_SEGMENT.findall(path)) > yaml_file.MAX_DEPTH:
+        message = f"the path has more than {yaml_file.MAX_DEPTH} parts"
+        return [Problem("syntax", path, message, origin)]
     if not text:
         return [Problem("syntax", path, "no value; write `null` or `''`", origin)]
     message = _misread(path, text, rest)

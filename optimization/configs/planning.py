@@ -14,6 +14,8 @@ from optimization.configs.tree import FieldSpec, Node, configs_in
 from optimization.configs.types import REQUIRED, check_value
 from optimization.configs.yaml_file import Elements, SourcedDict
 
+_MANY = 100  # mistakes; from then on the nearest names are not looked for
+
 
 class Change(NamedTuple):
     """An assignment to a field that has not been made yet."""
@@ -65,7 +67,10 @@ class Plan:
         config, name, value, _ = change
         spec = config._find_spec(name) if isinstance(name, str) else None
         if spec is None:
-            self._refuse("unknown-key", change, config._unknown(name, _single_path(value)))
+            # Among very many, none was meant as another one.
+            is_few = len(self.problems) < _MANY
+            text = config._unknown(name, _single_path(value)) if is_few else "unknown key"
+            self._refuse("unknown-key", change, text)
         elif isinstance(value, Elements) and not isinstance(
             config.__dict__.get(name), list | tuple
         ):

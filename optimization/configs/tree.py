@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from optimization.configs.errors import DEFAULT, Origin, Problem, did_you_mean, known
+from optimization.configs.errors import DEFAULT, Origin, Problem, describe, did_you_mean, known
 from optimization.configs.fields import config_dataclass, field
 from optimization.configs.types import REQUIRED, Duration, check_value, is_pending, members
 
@@ -116,7 +116,8 @@ class Node:
             yield from (config for _, config in configs_in(value))
 
     def _join(self, name: str) -> str:
-        return f"{self._path}.{name}" if self._path else str(name)
+        text = name if isinstance(name, str) else describe(name)
+        return f"{self._path}.{text}" if self._path else text
 
     def _move(self, path: str) -> None:
         """Records `path` as the place of this config below its root."""

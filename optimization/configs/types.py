@@ -22,6 +22,7 @@ from pydantic_core import core_schema as core
 
 from optimization.configs import yaml_file
 from optimization.configs.errors import Problem, describe, did_you_mean
+from optimization.configs.expressions import compiled
 
 if typing.TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -74,10 +75,7 @@ def _strictly_increasing(values: tuple) -> tuple:
 
 
 def _regex(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    compiled(pattern)
     return pattern
 
 
@@ -121,7 +119,8 @@ class Duration(str):
     """Steps that are known once the length of the training is: "5 epochs", "10%", "remaining"."""
 
     FORM = re.compile(
-        r"(?P<epochs>\d+(?:\.\d+)?)\s*epochs?|(?P<percent>\d+(?:\.\d+)?)\s*%|remaining"
+        r"(?P<epochs>\d{1,15}(?:\.\d{1,30})?)\s*epochs?"
+        r"|(?P<percent>\d{1,15}(?:\.\d{1,30})?)\s*%|remaining"
     )
 
     def __repr__(self) -> str:

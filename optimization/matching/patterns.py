@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from optimization.configs.errors import Problem, warn
+from optimization.configs.expressions import compiled, search
 
 _GROUP_FLAGS = re.compile(r"\(\?[a-zA-Z-]*:")  # "(?:" and the like, whose colon is no colon
 _OUTPUT = re.compile(r":\d+$")
@@ -26,12 +27,10 @@ def as_pattern_list(patterns: str | Sequence[str] | None, argument: str) -> list
                 f"received: {argument}={patterns!r}"
             )
         try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(
-                f"Argument `{argument}` must hold valid regular expressions, "
-                f"received: {pattern!r} ({error})"
-            ) from error
+            compiled(pattern)
+        except ValueError as error:
+            message = f"Argument `{argument}` must hold valid regular expressions"
+            raise ValueError(f"{message}: {error}") from None
     return listed
 
 
@@ -42,13 +41,13 @@ def find(pattern: str, name: str) -> re.Match[str] | None:
     for that. A pattern without a colon never sees the `:0`, which would be a number to it.
     """
     if ":" not in _GROUP_FLAGS.sub("(", pattern):
-        return re.search(pattern, name)
+        return search(pattern, name)
     as_tensor = name if _OUTPUT.search(name) else f"{name}:0"
-    found = re.search(pattern, as_tensor)
+    found = search(pattern, as_tensor)
     # What a pattern forbids in `name:0` is always absent from the name alone.
     if found or "(?!" in pattern or "(?<!" in pattern:
         return found
-    return re.search(pattern, name)
+    return search(pattern, name)
 
 
 def matches_any(name: str, patterns: Sequence[str] | None) -> bool:

@@ -1,0 +1,57 @@
+"""Regular expressions of users, which may be wrong, and may never come to an end."""
+
+import re
+from functools import cache
+
+from optimization.configs.errors import describe, shortened
+
+_SECONDS = 1.0
+_UNBOUNDED = re.compile(r"[*+]|\{\d*,\}|\{\d*,\d{2,}\}")
+
+
+@cache
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Returns a regular expression, compiled.
+
+    Raises:
+        ValueError: If it is none, or one that is too large.
+    """
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        message = str(error)
+    except RecursionError:
+        message = "it is nested too deeply"
+    except (OverflowError, MemoryError):
+        message = "a number of repetitions is too large"
+    shown = shortened(repr(pattern), 100)
+    raise ValueError(f"{shown} is not a regular expression: {message}")
+
+
+def search(pattern: str, text: str) -> re.Match[str] | None:
+    """Searches a regular expression in text, as `re.search` does.
+
+    With one repetition without bounds a search ends soon. With more it may take longer than anybody
+    waits, `(a*)*b` in thirty letters, and `re` can't be stopped: these are searched with a limit.
+
+    Raises:
+        ValueError: If the search takes longer than a second.
+    """
+    usual = compiled(pattern)
+    if len(_UNBOUNDED.findall(pattern)) < 2:
+        return usual.search(text)
+    try:
+        return _limited(pattern).search(text, timeout=_SECONDS)
+    except TimeoutError:
+        place = shortened(repr(text), 200)
+        raise ValueError(
+            f"the regular expression {describe(pattern)} takes longer than {_SECONDS:g} s in "
+            f"{place}; write it without repetitions inside of repetitions"
+        ) from None
+
+
+@cache
+def _limited(pattern: str):  # type: ignore[no-untyped-def]
+    import regex
+
+    return regex.compile(pattern)

@@ -1,0 +1,111 @@
+"""Text that nobody writes by mistake: refused in words, soon, and in little memory."""
+
+import os
+
+import pytest
+
+from optimization import ConfigError, OptimizationConfig, load_optimization_config
+from optimization.configs import yaml_file
+from optimization.configs.errors import MAX_TEXT
+from optimization.configs.layers import resolve
+from optimization.configs.overrides import parse_override
+
+BASE = {"optimizer": {"type": "sgd"}, "learning_rate": {"type": "constant"}}
+
+
+def matching(pattern):
+    return {"param_groups": [{"match": pattern}]}
+
+
+def nested(levels):
+    value = {"type": "x"}
+    for _ in range(levels):
+        value = {"optimizer": value}
+    return value
+
+
+def warming(steps):
+    return {"warmup": {"type": "linear", "linear": {"warmup_steps": steps}}}
+
+
+OF_ITSELF: dict = {}
+OF_ITSELF["optimizer"] = OF_ITSELF
+SETTINGS = {
+    "repetitions": (matching("a{99999999999}"), "a number of repetitions is too large"),
+    "parentheses": (matching("(" * 2000 + "a" + ")" * 2000), "nested too deeply"),
+    "epochs": (warming("9" * 400 + " epochs"), "expected steps, such as"),
+    "many epochs": (warming("9" * 15 + " epochs"), "steps_per_epoch"),
+    "percent": (warming("0." + "9" * 400 + "%"), "expected steps, such as"),
+    "a long key": ({"k" * 100_000: 1}, "unknown key"),
+    "a key that is a number": ({10**5000: 1}, "unknown key"),
+    "a key that is none": ({None: 1}, "null: unknown key"),
+    "a long type": ({"optimizer": {"type": "x" * 100_000}}, "unknown type"),
+    "many keys": ({f"k{i}": 1 for i in range(5000)}, "more mistakes"),
+    "deep": (nested(3000), "unknown key"),
+    "of itself": (OF_ITSELF, "unknown key"),
+}
+
+
+def refused(function, *args):
+    """Returns the text with which a function refuses; it is no longer than a message may be."""
+    with pytest.raises(ConfigError) as caught:
+        function(*args)
+    assert len(str(caught.value)) <= MAX_TEXT
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings(name):
+    settings, message = SETTINGS[name]
+    assert message in refused(resolve, OptimizationConfig(BASE), [settings])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (".".join(["a"] * 2000) + "=1", "the path has more than 50 parts"),
+        ("param_groups" + "[0]" * 2000 + "=1", "the path has more than 50 parts"),
+        ("param_groups[" + "9" * 5000 + "]=1", "expected `path.to.value=value`"),
+        ("9" * 100_000 + ": 1", "is not a number"),
+        ("a" * 100_000, "expected"),
+        ("=" * 100_000, "expected"),
+        ("[" * 100_000, "levels deep"),
+        ("a=1," * 5000, "write more than 1,000 into a file"),
+    ],
+)
+def test_overrides(text, message):
+    assert message in refused(parse_override, text)
+
+
+def test_a_path_of_the_most_parts_is_read():
+    path = ".".join(["a"] * yaml_file.MAX_DEPTH)
+    assert parse_override(f"{path}=1")
+    refused(parse_override, f"{path}.a=1")
+
+
+def test_all_mistakes_are_there_though_not_told():
+    with pytest.raises(ConfigError) as caught:
+        resolve(OptimizationConfig(BASE), [SETTINGS["many keys"][0]])
+    assert len(caught.value.problems) == 5000
+    shown = str(caught.value).splitlines()
+    assert shown[-1] == f"... and {5000 - len(shown) + 1:,} more mistakes"
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", "/dev/zero"):
+        assert "no regular file" in refused(load_optimization_config, path)
+    assert "Is a directory" in refused(load_optimization_config, tmp_path)
+
+
+def test_large_files_are_not_read_unless_that_is_set(tmp_path, monkeypatch):
+    text = "learning_rate: {type: constant}\noptimizer: {type: sgd}\n#"
+    path = tmp_path / "large.yaml"
+    path.write_text(text + " " * (yaml_file.MAX_BYTES - len(text)))
+    assert load_optimization_config(path).optimizer.type == "sgd"
+    path.write_text(text + " " * (yaml_file.MAX_BYTES - len(text) + 1))
+    message = refused(load_optimization_config, path)
+    assert "larger than 1,048,576 bytes" in message
+    assert "OPTFACTORY_MAX_BYTES" in message
+    monkeypatch.setenv("OPTFACTORY_MAX_BYTES", "2000000")
+    assert load_optimization_config(path).optimizer.type == "sgd"
