@@ -6,7 +6,8 @@ from functools import cache
 from optimization.configs.errors import describe, shortened
 
 _SECONDS = 1.0
-_UNBOUNDED = re.compile(r"[*+]|\{\d*,\}|\{\d*,\d{2,}\}")
+_REPEATED = re.compile(r"[*+{]")
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
 
 
 @cache
@@ -31,14 +32,15 @@ def compiled(pattern: str) -> re.Pattern[str]:
 def search(pattern: str, text: str) -> re.Match[str] | None:
     """Searches a regular expression in text, as `re.search` does.
 
-    With one repetition without bounds a search ends soon. With more it may take longer than anybody
-    waits, `(a*)*b` in thirty letters, and `re` can't be stopped: these are searched with a limit.
+    With one repetition of a character a search ends soon. With more, or with one of a group, it may
+    take longer than anybody waits, `(a|aa)+$` in fifty letters, and `re` can't be stopped: these
+    are searched with a limit.
 
     Raises:
         ValueError: If the search takes longer than a second.
     """
     usual = compiled(pattern)
-    if len(_UNBOUNDED.findall(pattern)) < 2:
+    if len(_REPEATED.findall(pattern)) < 2 and not _REPEATED_GROUP.search(pattern):
         return usual.search(text)
     try:
         return _limited(pattern).search(text, timeout=_SECONDS)

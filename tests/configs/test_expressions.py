@@ -17,9 +17,13 @@ def test_searches_are_those_of_re(pattern):
 
 
 @pytest.mark.parametrize("pattern", [r"(\w+/?)*kernel$", r"(a*)*b", r"(.*)*(.*)*(.*)*x$"])
-def test_a_search_without_end_is_refused(pattern):
+def test_what_re_does_not_end_ends(pattern):
+    assert search(pattern, PATH + "a" * 40) is None
+
+
+def test_a_search_without_end_is_refused():
     with pytest.raises(ValueError, match="takes longer than 1 s in .*repetitions inside"):
-        search(pattern, PATH + "a" * 40)
+        search("(a|aa)+$", "a" * 60 + "!")
 
 
 def test_several_repetitions_are_found():
