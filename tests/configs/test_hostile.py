@@ -66,7 +66,7 @@ def test_settings(name):
         ("param_groups" + "[0]" * 2000 + "=1", "the path has more than 50 parts"),
         ("param_groups[" + "9" * 5000 + "]=1", "expected `path.to.value=value`"),
         ("9" * 100_000 + ": 1", "not YAML"),
-        ("{" + "9" * 5000 + ": 1}", "is not a number"),
+        ("a: " + "9" * 5000, "is not a number"),
         ("a" * 100_000, "expected"),
         ("=" * 100_000, "expected"),
         ("[" * 100_000, "not YAML"),
