@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from typing import Any
 
 from optimization.configs.errors import describe, shortened
 
@@ -53,7 +54,7 @@ def search(pattern: str, text: str) -> re.Match[str] | None:
 
 
 @cache
-def _limited(pattern: str):  # type: ignore[no-untyped-def]
+def _limited(pattern: str) -> Any:
     import regex
 
     return regex.compile(pattern)
