@@ -1,9 +1,10 @@
 """`ConfiguredFactory`: what the factories for Keras, PyTorch and JAX share."""
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from optimization.configs import printing
+from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.optimization_config import OptimizationConfig, resolved
 
 if typing.TYPE_CHECKING:
@@ -21,6 +22,13 @@ class ConfiguredFactory:
         global_batch_size: int | None = None,
     ):
         self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
+        problems = list(self._problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def _problems(self) -> Iterable[Problem]:
+        """Yields what the framework of a factory does not have of the config."""
+        return ()
 
     @property
     def config(self) -> OptimizationConfig:

@@ -1,13 +1,13 @@
 """`OptimizerFactory`: from a config to a gradient transformation of optax."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import optax
 
-from optimization.configs.errors import ConfigError
+from optimization.configs.errors import Problem
 from optimization.configs.factory import ConfiguredFactory
-from optimization.configs.optimization_config import OptimizationConfig
 from optimization.jax.checks import native_problems
 from optimization.jax.gradients import Clips
 from optimization.jax.plan import Plan
@@ -35,17 +35,8 @@ class OptimizerFactory(ConfiguredFactory):
         ConfigError: All that is wrong with the config, or that JAX does not have.
     """
 
-    def __init__(
-        self,
-        config: OptimizationConfig,
-        train_steps: int | None = None,
-        steps_per_epoch: int | None = None,
-        global_batch_size: int | None = None,
-    ):
-        super().__init__(config, train_steps, steps_per_epoch, global_batch_size)
-        problems = list(native_problems(self._config))
-        if problems:
-            raise ConfigError(problems)
+    def _problems(self) -> Iterable[Problem]:
+        return native_problems(self._config)
 
     def build_learning_rate(self) -> Schedule:
         """Builds the learning rate, warmup and scaling included: an `optax.Schedule`.

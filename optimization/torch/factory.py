@@ -11,10 +11,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from optimization.configs.errors import ConfigError
+from optimization.configs.errors import Problem
 from optimization.configs.factory import ConfiguredFactory
 from optimization.configs.group_config import ParamGroupConfig
-from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.rate_curve import RateCurve
 from optimization.matching.rules import DEFAULT
 from optimization.schedules.compose import curve_function, needs_keras
@@ -31,7 +30,12 @@ from optimization.torch.groups import build_groups, named_parameters
 from optimization.torch.masters import LOW_PRECISION
 from optimization.torch.metric import following, go_on
 from optimization.torch.mixed import Algorithm, MixedOptimizer
-from optimization.torch.recipes import native_problems, parts_of, unknown_hyperparameters
+from optimization.torch.recipes import (
+    Part,
+    native_problems,
+    parts_of,
+    unknown_hyperparameters,
+)
 from optimization.torch.resume import STEP, TYPE
 from optimization.torch.schedule import (
     ConfiguredScheduler,
@@ -70,19 +74,14 @@ class OptimizerFactory(ConfiguredFactory):
         ConfigError: All that is wrong with the config, or that PyTorch does not have natively.
     """
 
-    def __init__(
-        self,
-        config: OptimizationConfig,
-        train_steps: int | None = None,
-        steps_per_epoch: int | None = None,
-        global_batch_size: int | None = None,
-    ):
-        super().__init__(config, train_steps, steps_per_epoch, global_batch_size)
-        if problems := list(native_problems(self._config)):
-            raise ConfigError(problems)
-        self._parts = parts_of(self._config)
-        if problems := list(unknown_hyperparameters(self._config, self._parts)):
-            raise ConfigError(problems)
+    def _problems(self) -> Iterable[Problem]:
+        problems = list(native_problems(self._config))
+        return problems or unknown_hyperparameters(self._config, self._parts)
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, Part]:
+        """What updates parameters, by the name of the rule."""
+        return parts_of(self._config)
 
     def build_optimizer(
         self,
@@ -328,7 +327,6 @@ class OptimizerFactory(ConfiguredFactory):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._config = state["_config"]
-        self._parts = parts_of(self._config)
 
     def _rate(self, rule: ParamGroupConfig | None) -> Callable[[int], float]:
         """Returns the learning rate of a rule as a function of the steps done."""
