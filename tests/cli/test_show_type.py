@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import pytest
 
@@ -22,7 +23,7 @@ def shown(capsys, *arguments):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_type_shows_formula_source_fields_backends_and_picture(name, capsys):
+def test_every_type_shows_formula_source_fields_and_backends(name, capsys):
     out = shown(capsys, name)
     (kind,) = find(name)
     assert "\n    " in kind.description  # a formula
@@ -31,10 +32,21 @@ def test_every_type_shows_formula_source_fields_backends_and_picture(name, capsy
     for field in declared_specs(kind.config_class):
         assert f"\n  {field}: " in out
     assert "\n  Keras: " in out
-    if kind.section != "optimizer":
-        assert "\nOver 1000 steps" in out
-        assert "optimizer steps\n\n" in out
-        assert re.search(rf"^{kind.name}: .* at step 0|always", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("optimizer.")])
+def test_every_schedule_shows_its_picture(name, capsys):
+    pytest.importorskip("plotille")
+    out = shown(capsys, name)
+    (kind,) = find(name)
+    assert "\nOver 1000 steps" in out
+    assert "optimizer steps\n\n" in out
+    assert re.search(rf"^{kind.name}: .* at step 0|always", out, re.MULTILINE)
+
+
+def test_without_the_extra_what_brings_the_picture(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotille", None)
+    assert "The extra `plot` brings it" in shown(capsys, "learning_rate.cosine")
 
 
 def test_a_name_of_two_sections_shows_both(capsys):
