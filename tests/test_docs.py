@@ -48,7 +48,7 @@ for path in Path("docs/plot").glob("*.svg"):
 """
 RUNS: dict[str, list[Run]] = {
     "README.md": [
-        Run(sections=("A file, checked", "With Keras", "A type of your own")),
+        Run(sections=("A file, checked", "With Keras")),
         Run("torch", ("A file, checked", "With PyTorch")),
         Run("jax", ("A file, checked", "With JAX")),
         Run(sections=("Train a model", "Run the tests"), slow=True),

@@ -16,7 +16,8 @@ from tests.rules import contracts
 from tests.training.test_distribution import free_ports
 from tests.training.tiny import finish, start
 
-pytestmark = pytest.mark.slow
+# One worker runs all: they share what takes long.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distribution_matrix")]
 
 
 def weights_of(runs):

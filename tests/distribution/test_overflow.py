@@ -6,7 +6,8 @@ import pytest
 
 from tests.training.tiny import run
 
-pytestmark = pytest.mark.slow
+# One worker runs all: they share what takes long.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distribution_overflow")]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+# One worker runs all: they share what takes long.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rules_one_file")]
 ROOT = Path(__file__).parents[2]
 
 RULE = '''"""An optimizer of a test."""
