@@ -16,8 +16,7 @@ from tests.rules import contracts
 from tests.training.test_distribution import free_ports
 from tests.training.tiny import finish, start
 
-# One worker runs all: they share what takes long.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distribution_matrix")]
+pytestmark = pytest.mark.slow
 
 
 def weights_of(runs):

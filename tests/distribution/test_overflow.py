@@ -6,8 +6,7 @@ import pytest
 
 from tests.training.tiny import run
 
-# One worker runs all: they share what takes long.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distribution_overflow")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

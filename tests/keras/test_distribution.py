@@ -11,10 +11,6 @@ from tests.keras.common import tensorflow_only
 ROOT = Path(__file__).parents[2]
 
 
-# One worker runs all: they share what takes long.
-pytestmark = pytest.mark.xdist_group("keras_distribution")
-
-
 @pytest.fixture(scope="module")
 def report():
     # Logical devices must be made before TensorFlow starts: in a process of its own.

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# One worker runs all: they share what takes long.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rules_one_file")]
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 RULE = '''"""An optimizer of a test."""

@@ -8,8 +8,7 @@ import pytest
 
 from tests.training.tiny import finish, run, start
 
-# One worker runs all: they share what takes long.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("training_distribution")]
+pytestmark = pytest.mark.slow
 
 # Trains on argv[1] logical devices, in one directory after another: argv[2] is a list of them, each
 # with overrides.
