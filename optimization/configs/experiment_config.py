@@ -70,6 +70,8 @@ class TrainerConfig(_GardenSection):
             last step before the summary. It takes a copy of the weights; None is no cost at all.
         checkpoint_interval: Steps from one checkpoint to the next; the end is saved too.
         max_to_keep: Checkpoints kept; older ones are removed.
+        on_damaged: What happens where the latest checkpoint is damaged: an `error` that names the
+            newest one that is whole, or that `previous` one is taken.
         best_checkpoint_export_subdir: Where in `model_dir` the weights of the best evaluation are
             kept; "" for nowhere.
         best_checkpoint_eval_metric: The name of the metric that decides, "loss" for the loss.
@@ -90,6 +92,7 @@ class TrainerConfig(_GardenSection):
     checkpoint_interval: TrainingSteps = 1000
     norm_summaries: Literal["groups", "layers"] | None = None
     max_to_keep: PositiveInt = 5
+    on_damaged: Literal["error", "previous"] = "error"
     best_checkpoint_export_subdir: str = ""
     best_checkpoint_eval_metric: str = ""
     best_checkpoint_metric_comp: Literal["higher", "lower"] = "higher"

@@ -3,6 +3,7 @@ from .data import array_batches as array_batches
 from .errors import CheckpointError as CheckpointError
 from .errors import NonFiniteGradientsError as NonFiniteGradientsError
 from .errors import NonFiniteLossError as NonFiniteLossError
+from .errors import NonFiniteWeightsError as NonFiniteWeightsError
 from .errors import TrainingError as TrainingError
 from .errors import WorkerError as WorkerError
 from .loss_scale import with_loss_scale as with_loss_scale

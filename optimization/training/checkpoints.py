@@ -1,23 +1,27 @@
 """Checkpoints in which every variable is found by its path, never by its position."""
 
 import contextlib
-import json
 import os
 import re
+import tempfile
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from optimization.configs.experiment_config import TrainerConfig
 from optimization.keras.paths import saved_names
 from optimization.keras.state import by_unique_name
-from optimization.training.checkpoint_files import find_checkpoint
-from optimization.training.errors import CheckpointError, MisfitError, first
-
-Sections = Mapping[str, Mapping[str, tf.Variable]]
-"""Variables by section ("model", "optimizer", ...) and path."""
+from optimization.training.checkpoint_files import (
+    find_checkpoint,
+    instead_of,
+    numbered_checkpoints,
+    step_of,
+)
+from optimization.training.errors import CheckpointError, DamagedError, MisfitError, first
+from optimization.training.finite import Sections, infinite_on_purpose, must_be_finite
 
 STOPPING = "early_stopping_state"
 """A variable of the trainer that a checkpoint may lack, or have for nothing: early stopping may be
@@ -47,42 +51,31 @@ def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> dict[str, tf.V
     return {path: variable.value for path, variable in find().items()}
 
 
-def manager_of(
-    directory: str, sections: Sections, max_to_keep: int = 5, settings: str = ""
-) -> tf.train.CheckpointManager:
-    """Returns what writes `ckpt-<step>` to a directory, with `settings` for `saved_settings`."""
-
-    class Text(tf.train.experimental.PythonState):
-        def serialize(self) -> str:
-            return settings
-
-        def deserialize(self, string_value: bytes) -> None:
-            del string_value
-
-    saved = tf.train.Checkpoint(**{k: dict(v) for k, v in sections.items()})
-    if settings:
-        saved.settings = Text()
-    return tf.train.CheckpointManager(saved, directory, max_to_keep=max_to_keep)
-
-
 def load_model(model: keras.Model, path: str) -> None:
     """Sets the variables of `model` to those in a checkpoint, or in the latest of a directory.
 
     Raises:
         CheckpointError: If there is none, or a variable is missing or of another shape.
+        DamagedError: If it is damaged; nothing was changed then.
     """
     load(find_checkpoint(path), {"model": by_path(model.variables)}, partly=True)
 
 
-def load(path: str, sections: Sections, partly: bool = False) -> None:
+def load(path: str, sections: Sections, partly: bool = False, checked: bool = False) -> None:
     """Sets variables to those in the checkpoint `path`, to all of them or only `partly`.
+
+    Args:
+        path: The checkpoint.
+        sections: The variables.
+        partly: Whether the checkpoint may hold more.
+        checked: Whether `damage` has found none already.
 
     Raises:
         MisfitError: If the checkpoint lacks a variable, has one too many, or has one of another
             shape or dtype; nothing was changed then.
-        CheckpointError: If it cannot be read.
+        DamagedError: If it is damaged; nothing was changed then.
     """
-    stored = _stored(path)
+    stored = stored_variables(path)
     own, stopping = sections.get("trainer", {}), f"trainer: {STOPPING}"
     if STOPPING in own and stopping not in stored:
         sections = {**sections, "trainer": {k: v for k, v in own.items() if k != STOPPING}}
@@ -90,15 +83,76 @@ def load(path: str, sections: Sections, partly: bool = False) -> None:
         stored.pop(stopping, None)
     sections = _as_saved(stored, sections)
     _compare(path, stored, sections, partly)
-    with _readable(path):
-        read = tf.train.Checkpoint(**sections).read(path)
-        read.expect_partial().assert_existing_objects_matched()
+    if not checked and (found := damage(path, infinite_on_purpose(sections), tuple(sections))):
+        raise DamagedError(found)
+    with _reader_of(path) as reader:
+        for section, variables in sections.items():
+            for name, variable in variables.items():
+                variable.assign(reader.get_tensor(stored[f"{section}: {name}"].key))
+
+
+def damage(path: str, exempt: Collection[str] = (), sections: Collection[str] = ()) -> str | None:
+    """Reads a checkpoint; returns why nothing can go on from it, None if something can.
+
+    What has changed on the disk, TensorFlow's checksums tell.
+
+    Args:
+        path: The checkpoint.
+        exempt: What need not be finite, as "section: path".
+        sections: What is looked at; none for all.
+    """
+    infinite = []
+    try:
+        with _reader_of(path) as reader:
+            for key in reader.get_variable_to_shape_map():
+                name = _name_of(key)
+                if sections and name.partition(":")[0] not in sections:
+                    continue
+                value = np.asarray(reader.get_tensor(key))
+                if must_be_finite(name) and name not in exempt and not _is_finite(value):
+                    infinite.append(name)
+    except DamagedError as error:
+        return str(error)
+    if infinite:
+        names = ", ".join(first(sorted(infinite), 3))
+        return f"the checkpoint {path} holds values that are not finite: {names}"
+    return None
+
+
+def _is_finite(value: np.ndarray) -> bool:
+    if value.dtype.kind == "V":  # of ml_dtypes, such as bfloat16
+        value = value.astype("float32")
+    return value.dtype.kind not in "fc" or bool(np.isfinite(value).all())
+
+
+def newest_sound(directory: str, before: str = "", exempt: Collection[str] = ()) -> str | None:
+    """Returns the newest checkpoint without damage, or the newest of those `before` another."""
+    limit = step_of(before)
+    for step, name in reversed(numbered_checkpoints(directory).items()):
+        path = os.path.join(directory, name)
+        if (limit is None or step < limit) and damage(path, exempt) is None:
+            return path
+    return None
+
+
+def sound(path: str, on_damaged: str, exempt: Collection[str] = ()) -> tuple[str, str]:
+    """Returns a checkpoint that is not damaged, and why it is not `path`, "" if it is.
+
+    Raises:
+        DamagedError: If `path` is damaged, unless `on_damaged` is "previous" and there is another.
+    """
+    found = damage(path, exempt)
+    if found is None:
+        return path, ""
+    previous = newest_sound(os.path.dirname(path), path, exempt)
+    if previous is None or on_damaged != "previous":
+        raise instead_of(found, previous)
+    return previous, f"{found}: the newest one before it that is whole is taken, {previous}"
 
 
 def saved_settings(path: str) -> str:
     """Returns the text that was saved as settings with the checkpoint `path`; "" if none was."""
-    with _readable(path):
-        reader = tf.train.load_checkpoint(path)
+    with _reader_of(path) as reader:
         if not reader.has_tensor(_SETTINGS):
             return ""
         return reader.get_tensor(_SETTINGS).decode()
@@ -106,16 +160,42 @@ def saved_settings(path: str) -> str:
 
 def holds_model_only(path: str) -> bool:
     """Whether the checkpoint `path` is of weights alone, as that of the best evaluation is."""
-    return all(name.startswith("model: ") for name in _stored(path))
+    return all(name.startswith("model: ") for name in stored_variables(path))
 
 
 @contextlib.contextmanager
-def _readable(path: str) -> Iterator[None]:
+def _reader_of(path: str) -> Iterator[Any]:
+    """Yields TensorFlow's reader of a checkpoint.
+
+    Raises:
+        DamagedError: For what it raises, then or later.
+    """
     try:
-        yield
+        with _without_patterns(path) as same:
+            yield tf.train.load_checkpoint(same)
     except (tf.errors.OpError, IndexError, ValueError) as error:  # as the damage happens to be
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {reason}") from error
+        forbidden = isinstance(error, tf.errors.PermissionDeniedError)
+        kind = CheckpointError if forbidden else DamagedError
+        raise kind(f"the checkpoint {path} cannot be read: {reason}") from error
+
+
+@contextlib.contextmanager
+def _without_patterns(path: str) -> Iterator[str]:
+    """Yields a path to the files of a checkpoint that means the same as a pattern.
+
+    For TensorFlow the paths that it reads are patterns, which `run[lr=0.1]/ckpt-1` does not match.
+    """
+    if "://" in path or not re.search(r"[][*?\\]", path):
+        yield path
+        return
+    directory, name = os.path.split(os.path.abspath(path))
+    with tempfile.TemporaryDirectory() as place:
+        for file in os.listdir(directory):
+            if file.startswith(f"{name}."):
+                link = os.path.join(place, "checkpoint" + file.removeprefix(name))
+                os.symlink(os.path.join(directory, file), link)
+        yield os.path.join(place, "checkpoint")
 
 
 class _Kind(typing.NamedTuple):
@@ -125,18 +205,31 @@ class _Kind(typing.NamedTuple):
     dtype: str
 
 
-def _stored(path: str) -> dict[str, _Kind]:
-    """Returns the shapes and dtypes of what a checkpoint holds, by "section: variable path"."""
-    with _readable(path):
-        reader = tf.train.load_checkpoint(path)
+class _Stored(typing.NamedTuple):
+    """Where a checkpoint has a variable, and what it is."""
+
+    key: str
+    kind: _Kind
+
+
+def _name_of(key: str) -> str:
+    """Returns what a checkpoint holds as "section: variable path"; "" for what is no variable."""
+    if not key.endswith(_VALUE) or key.startswith("save_counter"):
+        return ""
+    section, _, name = key.removesuffix(_VALUE).partition("/")
+    name = re.sub(r"\.[.S]", lambda match: _ESCAPED[match[0]], name)
+    return f"{section}: {name}"
+
+
+def stored_variables(path: str) -> dict[str, _Stored]:
+    """Returns the variables that a checkpoint holds, by "section: variable path"."""
+    with _reader_of(path) as reader:
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    result = {}
-    for key, shape in shapes.items():
-        if key.endswith(_VALUE) and not key.startswith("save_counter"):
-            section, _, name = key.removesuffix(_VALUE).partition("/")
-            name = re.sub(r"\.[.S]", lambda match: _ESCAPED[match[0]], name)
-            result[f"{section}: {name}"] = _Kind(shape, dtypes[key].name)
-    return result
+    return {
+        name: _Stored(key, _Kind(shape, dtypes[key].name))
+        for key, shape in shapes.items()
+        if (name := _name_of(key))
+    }
 
 
 def _as_saved(stored: Iterable[str], sections: Sections) -> dict[str, dict[str, tf.Variable]]:
@@ -153,7 +246,7 @@ def _as_saved(stored: Iterable[str], sections: Sections) -> dict[str, dict[str, 
     return result
 
 
-def _compare(path: str, stored: Mapping[str, _Kind], sections: Sections, partly: bool) -> None:
+def _compare(path: str, stored: Mapping[str, _Stored], sections: Sections, partly: bool) -> None:
     """Raises a `MisfitError` if the variables are not those of the checkpoint."""
     wanted = {
         f"{section}: {name}": _Kind(variable.shape.as_list(), variable.dtype.name)
@@ -166,9 +259,9 @@ def _compare(path: str, stored: Mapping[str, _Kind], sections: Sections, partly:
     }
     for position, field in enumerate(_Kind._fields):
         listings[f"of another {field}"] = [
-            f"{name}: {stored[name][position]} in the checkpoint, {kind[position]} here"
+            f"{name}: {stored[name].kind[position]} in the checkpoint, {kind[position]} here"
             for name, kind in wanted.items()
-            if name in stored and stored[name][position] != kind[position]
+            if name in stored and stored[name].kind[position] != kind[position]
         ]
     lines = [f"the checkpoint {path} does not fit the model and the optimizer"]
     for title, names in listings.items():
@@ -177,63 +270,3 @@ def _compare(path: str, stored: Mapping[str, _Kind], sections: Sections, partly:
     wrong = {name.partition(":")[0] for names in listings.values() for name in names}
     if wrong:
         raise MisfitError("\n".join(lines), wrong)
-
-
-class BestCheckpoint:
-    """Keeps the weights that the model has at the best evaluation, and `info.json` beside them.
-
-    What the directory holds does not count in a `fresh` run; of several workers one is `writable`.
-    """
-
-    def __init__(
-        self, directory: str, config: TrainerConfig, model: keras.Model, fresh: bool, writable: bool
-    ):
-        self._metric = config.best_checkpoint_eval_metric
-        self._higher = config.best_checkpoint_metric_comp == "higher"
-        self._writable = writable
-        self._manager = manager_of(directory, {"model": by_path(model.variables)}, max_to_keep=1)
-        self._info = os.path.join(directory, "info.json")
-        self.best: float | None = None
-        if fresh or (found := self.info()) is None:
-            return
-        try:
-            self.best = found["metrics"].get(self._metric)
-        except (KeyError, TypeError, AttributeError):
-            raise self._damaged() from None
-
-    def info(self) -> dict[str, typing.Any] | None:
-        """Returns what `info.json` says: `step`, `metric`, `metrics`; None where there is none."""
-        if not os.path.exists(self._info):
-            return None
-        try:
-            with open(self._info, encoding="utf-8") as file:
-                return json.load(file)
-        except ValueError:
-            raise self._damaged() from None
-
-    def _damaged(self) -> CheckpointError:
-        return CheckpointError(
-            f"{self._info} is damaged; remove it to look for the best weights anew"
-        )
-
-    def offer(self, metrics: Mapping[str, float], step: int) -> bool:
-        """Keeps the weights if `metrics` are better than the best before; says whether they are.
-
-        Raises:
-            CheckpointError: If the metric that decides is not among `metrics`.
-        """
-        if self._metric not in metrics:
-            raise CheckpointError(
-                f"trainer.best_checkpoint_eval_metric is {self._metric!r}; "
-                f"the evaluation gives {', '.join(sorted(metrics))}"
-            )
-        value = metrics[self._metric]
-        if self.best is not None and not (value > self.best if self._higher else value < self.best):
-            return False
-        self.best = value
-        if self._writable:
-            self._manager.save(checkpoint_number=step)
-            info = {"step": step, "metric": self._metric, "metrics": dict(metrics)}
-            with open(self._info, "w", encoding="utf-8") as file:
-                json.dump(info, file, indent=2)
-        return True

@@ -27,6 +27,26 @@ class MisfitError(CheckpointError):
         super().__init__(message)
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint of which a part is missing, cannot be read, or holds what is not finite.
+
+    Attributes:
+        by_name: The message where not a trainer looks for the latest, but a user names a place.
+    """
+
+    def __init__(self, message: str, by_name: str = ""):
+        self.by_name = by_name or message
+        super().__init__(message)
+
+
+class UnwrittenError(CheckpointError):
+    """A checkpoint that cannot be written."""
+
+
+class NonFiniteWeightsError(TrainingError):
+    """Weights, moments or averages that are infinite or not a number, and are not saved."""
+
+
 class NonFiniteLossError(TrainingError):
     """A loss that became infinite or not a number."""
 

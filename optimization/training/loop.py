@@ -16,6 +16,7 @@ from optimization.training.errors import (
     NonFiniteLossError,
     TrainingError,
 )
+from optimization.training.finite import HELP
 from optimization.training.inspection import accumulated, innermost, nonfinite_variables
 from optimization.training.norms import Norms
 
@@ -236,17 +237,13 @@ def _global_norm(grads: list) -> tf.Tensor:
     return tf.cast(global_norm(present).value, tf.float32)
 
 
-_HELP = "a smaller learning rate, a warmup or a gradient clip may help"
-_ADVICE = f"{_HELP}. The last checkpoint is from before"
-
-
 def check_loss(loss: float, step: int, section: BaseOptimizerConfig) -> None:
     """Raises a `NonFiniteLossError` unless the mean loss up to `step` is finite.
 
     With `on_nonfinite: skip` such a batch changes no weights, and the run goes on.
     """
     if section.on_nonfinite != "skip" and not abs(loss) < float("inf"):
-        raise NonFiniteLossError(f"the loss is {loss} after {step} steps; {_ADVICE}")
+        raise NonFiniteLossError(f"the loss is {loss} after {step} steps; {HELP}")
 
 
 @contextlib.contextmanager
@@ -271,5 +268,5 @@ def explained_errors(trainer: "Trainer", stop: int) -> Iterator[None]:
             raise
         raise NonFiniteGradientsError(
             f"after {int(trainer.optimizer.iterations.numpy())} updates the gradients of these "
-            f"variables are not finite: {variables}; {_ADVICE}"
+            f"variables are not finite: {variables}; {HELP}"
         ) from error

@@ -84,7 +84,7 @@ def describe_checkpoint(trainer: "Trainer", path: str, averaged: bool) -> str:
     kind = "checkpoint"
     if _same(directory, best_directory(trainer.config, own)):
         kind = "best weights"
-    elif _same(path, latest_checkpoint(own)):
+    elif _same(path, latest_checkpoint(own, "previous")):
         kind = "latest checkpoint"
     return f"{path} ({kind}, step {trainer.step:,}{', averaged weights' if averaged else ''})"
 

@@ -160,9 +160,12 @@ def check_run(
     if mode in ("eval", "export"):
         return _chosen_checkpoint(config, model_dir, checkpoint, mode)
     _check_workers(config)
-    if writes:
+    damaged = config.trainer.on_damaged
+    found = checkpoint_files.latest_checkpoint(model_dir, damaged) if model_dir else None
+    # A run that has ended writes nothing more but to a directory that lets it.
+    ended = found and (checkpoint_files.step_of(found) or 0) >= config.trainer.train_steps
+    if writes and not ended:
         make_directory(model_dir)
-    found = checkpoint_files.latest_checkpoint(model_dir) if model_dir else None
     start = config.task.init_checkpoint
     if found is not None:
         changes.check_identity(found, changes.since_params(model_dir, config))
@@ -195,7 +198,7 @@ def _chosen_checkpoint(
 ) -> str:
     """Returns the path of the checkpoint that is to be evaluated, or exported."""
     if checkpoint in (None, "latest"):
-        found = checkpoint_files.latest_checkpoint(model_dir)
+        found = checkpoint_files.latest_checkpoint(model_dir, config.trainer.on_damaged)
         if found is None:
             missing = "" if os.path.isdir(model_dir) else ": there is no such directory"
             verb = "export" if mode == "export" else "evaluate"

@@ -14,18 +14,16 @@ from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.printing import Text, call
 from optimization.training import building, changes, checkpoints, inspection
-from optimization.training.checkpoint_files import latest_checkpoint, step_of
+from optimization.training.best import BestCheckpoint
+from optimization.training.checkpoint_files import latest_checkpoint, new_checkpoints, step_of
 from optimization.training.data import distributed_batches
-from optimization.training.errors import (
-    CheckpointError,
-    MisfitError,
-    TrainingError,
-)
+from optimization.training.errors import CheckpointError, DamagedError, TrainingError
 from optimization.training.following import EarlyStopper, followers
 from optimization.training.loop import Steps, check_loss, explained_errors
 from optimization.training.progress import StepProgress, format_values, labeled, say
 from optimization.training.registries import get_task_class
 from optimization.training.report import best_directory, describe_checkpoint, describe_settings
+from optimization.training.run_checkpoints import RunCheckpoints, telling_the_last_good
 from optimization.training.summaries import SummaryWriter
 from optimization.training.task import Task
 from optimization.training.workers import ends_with_the_others
@@ -92,7 +90,7 @@ class Trainer:
         self.chief = building.is_chief(self.strategy)
         self.console = (console or Console()) if self.chief else Console(quiet=True)
         self._section = self.optimizer_config.optimizer.get()
-        fresh = latest_checkpoint(self.model_dir) is None
+        fresh = latest_checkpoint(self.model_dir, config.trainer.on_damaged) is None
         with self.strategy.scope(), building.dtype_policy(runtime):
             self.model = building.build_model(self.task, initialize=fresh)
             self.optimizer = building.build_optimizer(
@@ -114,18 +112,18 @@ class Trainer:
             "optimizer": checkpoints.optimizer_variables(self.optimizer),
             "trainer": own,
         }
-        self._checkpoints = checkpoints.manager_of(
-            self.model_dir, self._sections, trainer.max_to_keep, settings=self.config.to_yaml()
-        )
         # Not one of other workers, nor of a read-only run.
         read_only = os.path.isdir(self.model_dir) and not os.access(self.model_dir, os.W_OK)
         writes = self.chief and not read_only
+        self._checkpoints = RunCheckpoints(
+            self.model_dir, self.config, self._sections, self.chief, self._say
+        )
         self._summaries, self._validation_summaries = (
             SummaryWriter(os.path.join(self.model_dir, subdir), writes)
             for subdir in ("train", trainer.validation_summary_subdir)
         )
         best = best_directory(self.config, self.model_dir)
-        self._best = best and checkpoints.BestCheckpoint(best, trainer, self.model, fresh, writes)
+        self._best = best and BestCheckpoint(best, trainer, self.model, fresh, writes, self._say)
         self.evaluated = ""
 
     def __repr__(self) -> str:
@@ -146,17 +144,10 @@ class Trainer:
         Raises:
             CheckpointError: If it is of another experiment or optimizer, or does not fit, telling
                 the settings that have changed, or else the variables that differ.
+            DamagedError: If it is damaged, unless it is the latest and `trainer.on_damaged` is
+                `previous`. Nothing is changed then.
         """
-        path = path or latest_checkpoint(self.model_dir)
-        if path is None:
-            return None
-        found = changes.since(path, self.config)
-        changes.check_identity(path, found)
-        try:
-            checkpoints.load(path, self._sections)
-        except MisfitError as error:
-            raise changes.explained(path, found, error) from error
-        return path
+        return self._checkpoints.restore(path)
 
     @property
     def stopped_early(self) -> bool:
@@ -168,11 +159,16 @@ class Trainer:
         return (self._best and self._best.info()) or self.stopper.best
 
     def save(self) -> None:
-        """Writes a checkpoint of everything that training goes on from."""
-        if self.chief:
-            self._checkpoints.save(checkpoint_number=self.step)
+        """Writes a checkpoint of everything that training goes on from.
+
+        Raises:
+            NonFiniteWeightsError: If weights, moments or averages are not finite.
+            UnwrittenError: If it cannot be written.
+        """
+        self._checkpoints.save(self.step)
 
     @ends_with_the_others
+    @telling_the_last_good
     def train(
         self,
         evaluate: bool = False,
@@ -204,7 +200,9 @@ class Trainer:
         if self._followers and not evaluate:
             which = ", ".join(name.removesuffix("_state") for name in self._followers)
             raise TrainingError(f"{which} follows the validation: train with `evaluate=True`")
-        restored = self.restore()
+        restored = self._checkpoints.start()
+        if self._best:
+            self._best.recover()
         trainer = self.config.trainer
         total = trainer.train_steps
         if self.step >= total:
@@ -356,7 +354,7 @@ class Trainer:
         Raises:
             CheckpointError: If there is none, or it does not fit.
         """
-        path = path or latest_checkpoint(self.model_dir)
+        path = path or self._checkpoints.latest()
         if path is None:
             raise CheckpointError(f"there is no checkpoint in {self.model_dir!r} to evaluate")
         alone = self.restore_weights(path, allow_alone=not record)
@@ -365,12 +363,13 @@ class Trainer:
 
     def restore_weights(self, path: str, allow_alone: bool = True) -> bool:
         """Restores a checkpoint; returns whether it is of weights alone, which may be averages."""
+        path = self._checkpoints.sound(path) or path
         alone = allow_alone and checkpoints.holds_model_only(path)
         if alone:
             checkpoints.load_model(self.model, path)
             self.global_step.assign(step_of(path) or 0)
         else:
-            self.restore(path)
+            self._checkpoints.load(path)
         self.evaluated = describe_checkpoint(self, path, self._averages)
         return alone
 
@@ -384,9 +383,14 @@ class Trainer:
             CheckpointError: If no checkpoint came at all.
         """
         timeout = self.config.trainer.continuous_eval_timeout
-        values: dict[str, float] | None = None
-        for path in tf.train.checkpoints_iterator(self.model_dir, timeout=timeout):
-            values = self.evaluate_checkpoint(path)
+        values = None
+        for path in new_checkpoints(self.model_dir, timeout):
+            try:
+                values = self.evaluate_checkpoint(path)
+            except DamagedError:
+                if os.path.exists(f"{path}.index"):
+                    raise
+                continue  # The training has removed it in the meantime.
             if 0 < self.config.trainer.train_steps <= self.step:
                 break
         if values is None:

@@ -1,20 +1,17 @@
 import types
 
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from optimization import TrainerConfig
 from optimization.training import CheckpointError
 from optimization.training.checkpoint_files import latest_checkpoint
+from optimization.training.checkpoint_writer import CheckpointWriter
 from optimization.training.checkpoints import (
-    BestCheckpoint,
     by_path,
     holds_model_only,
     load,
     load_model,
-    manager_of,
     optimizer_variables,
     saved_settings,
 )
@@ -29,7 +26,7 @@ def section(**values):
 
 
 def save(directory, sections, step=1, **settings):
-    manager_of(str(directory), sections, **settings).save(checkpoint_number=step)
+    CheckpointWriter(str(directory), sections, **settings).save(step)
 
 
 def restore(directory, sections):
@@ -148,64 +145,12 @@ def test_optimizers_of_every_kind_give_all_their_variables():
     assert any("dynamic_scale" in name for name in optimizer_variables(scaled))
 
 
-def model(seed):
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="d")], name="m")
-
-
-def best(directory, a_model, fresh=True, higher=True, writable=True):
-    config = TrainerConfig(
-        best_checkpoint_export_subdir="best",
-        best_checkpoint_eval_metric="f1",
-        best_checkpoint_metric_comp="higher" if higher else "lower",
-    )
-    return BestCheckpoint(str(directory), config, a_model, fresh, writable)
-
-
-@pytest.mark.parametrize(
-    ("higher", "offered", "kept"), [(True, [1, 3, 2, 3], [0, 1]), (False, [3, 1, 2, 1], [0, 1])]
-)
-def test_better_values_only_are_kept(tmp_path, higher, offered, kept):
-    keeper = best(tmp_path, model(0), higher=higher)
-    accepted = [i for i, value in enumerate(offered) if keeper.offer({"f1": float(value)}, i)]
-    assert accepted == kept
-    assert [path.stem for path in tmp_path.glob("*.index")] == [f"ckpt-{kept[-1]}"]
-
-
-def test_the_best_is_remembered_unless_the_run_is_fresh(tmp_path):
-    best(tmp_path, model(0)).offer({"f1": 0.8}, 1)
-    assert best(tmp_path, model(0), fresh=False).best == 0.8
-    assert not best(tmp_path, model(0), fresh=False).offer({"f1": 0.7}, 2)
-    assert best(tmp_path, model(0), fresh=True).offer({"f1": 0.7}, 2)
-
-
-def test_the_weights_kept_are_loaded_into_a_model(tmp_path):
-    source, target = model(1), model(2)
-    best(tmp_path, source).offer({"f1": 1.0}, 4)
-    assert not np.array_equal(target.weights[0].numpy(), source.weights[0].numpy())
-    load_model(target, str(tmp_path))
-    np.testing.assert_array_equal(target.weights[0].numpy(), source.weights[0].numpy())
-
-
-def test_a_best_metric_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(CheckpointError, match="'f1'; the evaluation gives loss"):
-        best(tmp_path, model(0)).offer({"loss": 1.0}, 1)
-
-
-def test_another_worker_decides_alike_and_writes_nothing(tmp_path):
-    keeper = best(tmp_path / "best", model(0), writable=False)
-    assert keeper.offer({"f1": 1.0}, 1)
-    assert not keeper.offer({"f1": 0.5}, 2)
-    assert list(tmp_path.iterdir()) == []
-
-
 def save_two(directory):
     values = section(a=1.0)
-    manager = manager_of(str(directory), {"model": values})
-    manager.save(checkpoint_number=1)
+    writer = CheckpointWriter(str(directory), {"model": values})
+    writer.save(1)
     values["a"].assign(2.0)
-    manager.save(checkpoint_number=2)
+    writer.save(2)
 
 
 def restored(directory):
@@ -244,11 +189,3 @@ def test_a_truncated_checkpoint_is_an_error(tmp_path):
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"ckpt-1 cannot be read"):
         restore(tmp_path, {"model": values})
-
-
-@pytest.mark.parametrize("text", ["{bad", "{}", "[]", '{"metrics": 3}'])
-def test_a_damaged_record_of_the_best_is_an_error(tmp_path, text):
-    (tmp_path / "info.json").write_text(text)
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    with pytest.raises(CheckpointError, match=r"info.json is damaged; remove it"):
-        best(tmp_path, model, fresh=False)
