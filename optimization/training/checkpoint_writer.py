@@ -130,11 +130,16 @@ class CheckpointWriter:
         older = [n for step, n in numbered_checkpoints(self.directory).items() if step < last]
         kept = [*older[max(0, len(older) - self._most + 1) :], latest]
         lines = [f'model_checkpoint_path: "{latest}"']
-        lines += [f'all_model_checkpoint_paths: "{name}"' for name in kept]
+        for name in kept:
+            lines.append(f'all_model_checkpoint_paths: "{name}"')
+            lines.append(f"all_model_checkpoint_timestamps: {self._time_of(name)!r}")
         path = os.path.join(self.directory, LIST_FILE)
         with open(f"{path}.part", "w", encoding="utf-8") as file:
             file.write("\n".join([*lines, ""]))
         os.replace(f"{path}.part", path)
+
+    def _time_of(self, name: str) -> float:
+        return os.path.getmtime(os.path.join(self.directory, f"{name}.index"))
 
     def remove(self, name: str) -> None:
         """Removes a checkpoint, its index first: whatever is left then is no checkpoint."""
