@@ -17,6 +17,7 @@ from typer.core import TyperCommand
 from optimization._version import __version__
 from optimization.configs.errors import ConfigError
 from optimization.training.errors import TrainingError
+from optimization.training.signals import stopping
 
 COMMANDS = (
     *("validate", "plot", "explain", "diff", "show"),
@@ -86,6 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: What follows the program's name; None for those of the process.
     """
+    with stopping(door=True) as stop:
+        status = _run(arguments)
+    return status if stop.signum is None else stop.status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         app(prog_name="optfactory", args=None if arguments is None else list(arguments))
     except SystemExit as end:

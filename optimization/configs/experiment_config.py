@@ -4,7 +4,7 @@ import posixpath
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from optimization.configs.base import Config
 from optimization.configs.durations import TrainingLength
@@ -77,6 +77,9 @@ class TrainerConfig(_GardenSection):
         best_checkpoint_eval_metric: The name of the metric that decides, "loss" for the loss.
         best_checkpoint_metric_comp: Whether a `higher` or a `lower` value is better.
         early_stopping: When a training that no longer gets better ends; None for never.
+        max_skipped_share: A training ends with an error when this share of the last 200 updates
+            were skipped, since gradients were not finite; None for no limit. How many in a row
+            end it, says `max_consecutive_nonfinite` of the optimizer.
         continuous_eval_timeout: Seconds that `continuous_eval` waits for the next checkpoint;
             None for ever.
         validation_summary_subdir: Where in `model_dir` the summaries of evaluations go.
@@ -98,6 +101,7 @@ class TrainerConfig(_GardenSection):
     best_checkpoint_metric_comp: Literal["higher", "lower"] = "higher"
     continuous_eval_timeout: Annotated[NonNegativeInt, Unit("seconds")] | None = 3600
     early_stopping: Section[EarlyStoppingConfig | None] = field(default=None)
+    max_skipped_share: Annotated[float, Interval(gt=0, le=1)] | None = 0.9
     validation_summary_subdir: str = "validation"
 
     def sized_optimizer_config(self) -> tuple[OptimizationConfig, list[Problem]]:

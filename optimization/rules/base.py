@@ -52,6 +52,7 @@ class BaseOptimizerConfig(Float32Config):
             the update, or `raise` an error that names the variables. None is `skip` where the
             trainer scales the loss, since a scaled gradient may overflow, else `propagate`.
         max_consecutive_nonfinite: With `skip`, more such updates than this in a row are an error.
+            None is no limit but in the trainer, which ends when 50 in a row were skipped.
         weight_decay: Before each update, w -= learning_rate * weight_decay * w. None or 0 for none.
         use_ema: Whether to keep an exponential moving average of the weights for evaluation and
             export: after the first update it is the weights, after each later one

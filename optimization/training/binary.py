@@ -24,6 +24,7 @@ from optimization.training.flags import FLAGS, RunFlags
 from optimization.training.imports import quiet_libraries
 from optimization.training.registries import experiment_names, get_experiment, summary_of
 from optimization.training.run import check_directory, check_run, run_experiment
+from optimization.training.signals import stopping
 from optimization.training.sweep import run_sweep
 
 
@@ -140,6 +141,8 @@ def _indented(text: str, first: int, others: int | None = None) -> list[str]:
 def reporting(run: Callable[[], None], traceback: bool = False) -> int:
     """Runs and returns the exit status: 1 after a mistake of the user's, told in words.
 
+    After a signal it is 128 and the number of the signal.
+
     With `traceback` such a mistake is raised too.
     """
     show_other = warnings.showwarning
@@ -155,7 +158,10 @@ def reporting(run: Callable[[], None], traceback: bool = False) -> int:
         warnings.simplefilter("always", ConfigWarning)
         warnings.showwarning = show
         try:
-            run()
+            with stopping(door=True) as stop:
+                run()
+            if stop.signum is not None:
+                return stop.status
         except Exception as error:
             text = _told(error)
             if text is None or traceback:

@@ -23,9 +23,10 @@ from optimization.training.checkpoint_files import (
 from optimization.training.errors import CheckpointError, DamagedError, MisfitError, first
 from optimization.training.finite import Sections, infinite_on_purpose, must_be_finite
 
-STOPPING = "early_stopping_state"
-"""A variable of the trainer that a checkpoint may lack, or have for nothing: early stopping may be
-set, or left out, when a run goes on."""
+STOPPING, SKIPS, EVALUATION = "early_stopping_state", "skipped_updates", "evaluation_due"
+_FREE = (STOPPING, SKIPS, EVALUATION)
+"""Variables of the trainer that a checkpoint may lack, or have for nothing: one of an earlier
+version lacks them, and early stopping may be set, or left out, when a run goes on."""
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SETTINGS = "settings/.ATTRIBUTES/py_state"
@@ -76,11 +77,14 @@ def load(path: str, sections: Sections, partly: bool = False, checked: bool = Fa
         DamagedError: If it is damaged; nothing was changed then.
     """
     stored = stored_variables(path)
-    own, stopping = sections.get("trainer", {}), f"trainer: {STOPPING}"
-    if STOPPING in own and stopping not in stored:
-        sections = {**sections, "trainer": {k: v for k, v in own.items() if k != STOPPING}}
-    elif STOPPING not in own:
-        stored.pop(stopping, None)
+    own = dict(sections.get("trainer", {}))
+    for name in _FREE:
+        if f"trainer: {name}" not in stored:
+            own.pop(name, None)
+        elif name not in own:
+            del stored[f"trainer: {name}"]
+    if "trainer" in sections:
+        sections = {**sections, "trainer": own}
     sections = _as_saved(stored, sections)
     _compare(path, stored, sections, partly)
     if not checked and (found := damage(path, infinite_on_purpose(sections), tuple(sections))):

@@ -55,6 +55,10 @@ class NonFiniteGradientsError(TrainingError):
     """Gradients that are infinite or not a number, where the config lets that end the run."""
 
 
+class LockedError(TrainingError):
+    """A directory in which another process trains or evaluates; the message says which one."""
+
+
 class WorkerError(TrainingError):
     """Another of several workers ended early; the message has its name and the reason."""
 

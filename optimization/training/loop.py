@@ -11,6 +11,7 @@ import tensorflow as tf
 from optimization.keras.gradients import global_norm, sum_duplicates
 from optimization.keras.gradients import scale as scaled
 from optimization.rules.base import BaseOptimizerConfig
+from optimization.training.ending import Ending
 from optimization.training.errors import (
     NonFiniteGradientsError,
     NonFiniteLossError,
@@ -19,11 +20,12 @@ from optimization.training.errors import (
 from optimization.training.finite import HELP
 from optimization.training.inspection import accumulated, innermost, nonfinite_variables
 from optimization.training.norms import Norms
+from optimization.training.skips import Skips, may_skip
 
 if typing.TYPE_CHECKING:
     from optimization.training.trainer import Trainer
 
-_COUNT = "number of examples"
+_COUNT, _FLAGS = "number of examples", "signals"
 _ROOM = 1024
 
 
@@ -110,7 +112,11 @@ class Steps:
         self.train_means = Means(train_metrics, finite_only=section.on_nonfinite == "skip")
         self.validation_means = Means(validation_metrics)
         runtime = trainer.config.runtime
-        compiled: Callable = (lambda function: function) if runtime.run_eagerly else tf.function
+        self.skips: Skips | None = None
+        if may_skip(optimizer):
+            self.skips = Skips(trainer.config.trainer, section, optimizer)
+        self.ending = Ending(self._strategy)
+        compiled: Callable = (lambda function: function) if runtime.run_eagerly else self._traced
         self._forward_backward = self._train_replica
         if runtime.enable_xla:
             self._forward_backward = tf.function(self._train_replica, jit_compile=True)
@@ -118,28 +124,58 @@ class Steps:
         self.validate = compiled(self._validate)
 
     def _train(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
-        """Runs `steps` training steps; returns the global gradient norm of the last one."""
+        """Runs `steps` training steps; returns the global gradient norm of the last one.
+
+        What `ending` says ends it before, after a whole update.
+        """
         norm = tf.constant(0.0)
+        index = tf.constant(0, tf.int64)
         batches = steps * self._accumulation
         # With norms the last batch is apart: what measures them is then no part of the loop.
         looped = batches if self.norms is None else batches - 1
-        for index in tf.range(looped):
+        while self._goes_on(index, looped):
             gradients, scale = self._backward(next(iterator))
             if index == batches - 1:
                 norm = self._norm(gradients, scale)
+            updates = self._updates()
             self._apply(gradients, self._model.trainable_variables)
-            completes = tf.equal((index + 1) % self._accumulation, 0)
+            index += 1
+            completes = tf.equal(index % self._accumulation, 0)
             self._global_step.assign_add(tf.cast(completes, tf.int64))
-        if self.norms is not None:
+            self._count_skip(completes, updates)
+        if self.norms is not None and self._goes_on(index, batches):
             norm = self._measured(self.norms, next(iterator))
         return norm
+
+    def _goes_on(self, index: tf.Tensor, batches: tf.Tensor) -> tf.Tensor:
+        """Returns whether batch `index` is taken: it is one of the update that has begun, too."""
+        begins = self.ending.goes_on()
+        if self._accumulation > 1:
+            begins = tf.logical_or(begins, index % self._accumulation > 0)
+        return tf.logical_and(index < batches, begins)
+
+    def _updates(self) -> tf.Tensor | None:
+        """Returns how many updates were taken, if some may be skipped."""
+        if self.skips is None:
+            return None
+        return tf.convert_to_tensor(innermost(self._optimizer).iterations.value)
+
+    def _count_skip(self, completes: tf.Tensor, before: tf.Tensor | None) -> None:
+        """Counts the training step as skipped, if it is done and there are no more updates."""
+        if self.skips is not None and tf.logical_and(completes, tf.equal(self._updates(), before)):
+            self.ending.end_by_skips(self.skips.add(self._global_step))
+
+    def check_skips(self, step: int) -> None:
+        """Raises a `NonFiniteGradientsError` if too many updates were skipped up to `step`."""
+        if self.skips is not None and (reason := self.skips.reason(step)):
+            raise NonFiniteGradientsError(f"{reason}; {_HELP}, or bfloat16 in place of float16")
 
     def _backward(self, inputs: Any) -> tuple[list, tf.Tensor]:
         """Returns the gradients of a batch, and what the loss was scaled by."""
         # Which the update may change.
         scale = tf.cast(self._optimizer.scale_loss(tf.constant(1.0)), tf.float32)
         gradients, sums = self._run(self._replica_gradients, inputs)
-        self.train_means.add(sums)
+        self.train_means.add(self._agreed(sums))
         return gradients, scale
 
     def _measured(self, norms: Norms, inputs: Any) -> tf.Tensor:
@@ -150,8 +186,10 @@ class Steps:
         if self._accumulation > 1:
             totals, factor = self._totals(gradients, scale), 1 / self._accumulation
         totals = [_scaled(total, factor) for total in totals]
+        updates = self._updates()
         norms.measure(totals, lambda: self._apply(gradients, variables))
         self._global_step.assign_add(1)
+        self._count_skip(tf.constant(True), updates)
         return norm
 
     def _norm(self, gradients: list, scale: tf.Tensor) -> tf.Tensor:
@@ -186,18 +224,40 @@ class Steps:
         gradients, logs = self._forward_backward(inputs)
         pairs = zip(gradients, self._model.trainable_variables, strict=True)
         gradients = [gradient for gradient, _ in self._aggregate(list(pairs))]
-        return gradients, _sums(logs, inputs)
+        return gradients, self._summed(logs, inputs)
+
+    def _summed(self, logs: dict, inputs: Any) -> dict:
+        flags = {_FLAGS: self.ending.flags()} if self.ending.together else {}
+        return _sums(logs, inputs, flags)
+
+    def _agreed(self, sums: dict) -> dict:
+        """Returns the sums without what the workers tell each other, which may end the loop."""
+        if self.ending.together:
+            self.ending.agree(sums[_FLAGS])
+        return {name: value for name, value in sums.items() if name != _FLAGS}
+
+    def _traced(self, function: Callable) -> Callable:
+        """Returns a compiled function; a signal ends the run while it is traced."""
+
+        def traced(*arguments: Any) -> Any:
+            with self.ending.interruptible():
+                return function(*arguments)
+
+        return tf.function(traced)
 
     def _train_replica(self, inputs: Any) -> tuple[list, dict]:
         return self._task.train_step(inputs, self._model, self._optimizer, self.train_means.metrics)
 
     def _validate(self, iterator: Any) -> None:
         for inputs in iterator:
-            self.validation_means.add(self._run(self._validation_replica, inputs))
+            sums = self._run(self._validation_replica, inputs)
+            self.validation_means.add(self._agreed(sums))
+            if tf.logical_not(self.ending.goes_on()):
+                break
 
     def _validation_replica(self, inputs: Any) -> dict:
         logs = self._task.validation_step(inputs, self._model, self.validation_means.metrics)
-        return _sums(logs, inputs)
+        return self._summed(logs, inputs)
 
 
 def _sum_over_replicas(grads_and_vars: list) -> list:
@@ -209,8 +269,11 @@ def _sum_over_replicas(grads_and_vars: list) -> list:
     return [(None if g is None else next(summed), v) for g, v in grads_and_vars]
 
 
-def _sums(logs: dict, inputs: Any) -> dict:
-    """Turns means over the examples of a replica into sums over all, and adds their count."""
+def _sums(logs: dict, inputs: Any, more: dict | None = None) -> dict:
+    """Turns means over the examples of a replica into sums over all, and adds their count.
+
+    With `more` that is to be summed, as it is.
+    """
     if "loss" not in logs:
         raise ValueError(f"a step must return its 'loss', received: {sorted(logs)}")
     count = tf.cast(tf.shape(tf.nest.flatten(inputs)[0])[0], tf.float32)
@@ -219,7 +282,7 @@ def _sums(logs: dict, inputs: Any) -> dict:
         name: tf.where(count > 0, tf.cast(value, tf.float32), 0.0) * count
         for name, value in logs.items()
     }
-    sums[_COUNT] = count
+    sums |= {_COUNT: count, **(more or {})}
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return sums
@@ -239,6 +302,8 @@ def _global_norm(grads: list) -> tf.Tensor:
 
 def check_loss(loss: float, step: int, section: BaseOptimizerConfig) -> None:
     """Raises a `NonFiniteLossError` unless the mean loss up to `step` is finite.
+
+    A mean of no examples, where the run ends before a step, is none.
 
     With `on_nonfinite: skip` such a batch changes no weights, and the run goes on.
     """

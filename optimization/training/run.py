@@ -17,7 +17,10 @@ from optimization.training.progress import labeled, say
 from optimization.training.registries import get_task_class
 from optimization.training.report import best_directory, describe_run, final_report, rows
 from optimization.training.results import seconds_of, update_results, versions
+from optimization.training.signals import Stopped, current, stopping
 from optimization.training.task import Task
+
+OnEvaluation = Callable[[int, dict[str, float]], None] | None
 
 if typing.TYPE_CHECKING:
     from optimization.training.trainer import Trainer
@@ -30,7 +33,7 @@ def run_experiment(
     *,
     checkpoint: str | None = None,
     console: Console | None = None,
-    on_evaluation: Callable[[int, dict[str, float]], None] | None = None,
+    on_evaluation: OnEvaluation = None,
 ) -> dict[str, float]:
     """Trains, evaluates or both, and writes `params.yaml`, checkpoints and summaries.
 
@@ -59,10 +62,25 @@ def run_experiment(
     Raises:
         ConfigError: If the config is wrong, or lacks what the mode needs.
         TrainingError: If the run cannot be done, or its loss becomes NaN.
+        KeyboardInterrupt: After SIGINT, when all is saved; the same call goes on.
+        SystemExit: After SIGTERM and SIGHUP, with 128 and the number of the signal.
         ValueError: If there is no such mode.
     """
     model_dir = os.fspath(model_dir)
     path = check_run(config, mode, model_dir, checkpoint)
+    with stopping():
+        return _run(config, mode, model_dir, path, checkpoint, console, on_evaluation)
+
+
+def _run(
+    config: ExperimentConfig,
+    mode: str,
+    model_dir: str,
+    path: str | None,
+    checkpoint: str | None,
+    console: Console | None,
+    on_evaluation: OnEvaluation,
+) -> dict[str, float]:
     started = time.perf_counter()
     # And with these TensorFlow.
     from optimization.training.exporting import export_checkpoint
@@ -76,7 +94,8 @@ def run_experiment(
     else:
         say(trainer.console, describe_run(trainer))
         if mode == "export":
-            say(trainer.console, rows(export_checkpoint(trainer, typing.cast(str, path))))
+            with current().section(raises=False):  # what is begun is written as a whole
+                say(trainer.console, rows(export_checkpoint(trainer, typing.cast(str, path))))
             return {}
         if mode == "eval":
             values = trainer.evaluate_checkpoint(path, record=checkpoint in (None, "latest"))
@@ -87,9 +106,7 @@ def run_experiment(
     return results
 
 
-def _train(
-    trainer: "Trainer", mode: str, on_evaluation: Callable[[int, dict[str, float]], None] | None
-) -> dict[str, float]:
+def _train(trainer: "Trainer", mode: str, on_evaluation: OnEvaluation) -> dict[str, float]:
     """Trains, and keeps `results.json`: what is trained, how it ended, and what it came to."""
     config, model_dir, started = trainer.config, trainer.model_dir, time.perf_counter()
     before = 0.0
@@ -120,17 +137,25 @@ def _train(
         say(trainer.console, describe_run(trainer))
         begun.append(True)
 
+    def stopped(error: BaseException) -> None:
+        if begun:
+            interrupted = isinstance(error, KeyboardInterrupt | Stopped)
+            text = str(error) if isinstance(error, Stopped) else first_line(error)
+            keep(status="interrupted" if interrupted else "failed", error=text)
+
     begun: list[bool] = []  # not where nothing is left to train
+    stop = current()
+    stop.leaving = lambda: stopped(Stopped(stop.signum or 0))
     try:
         results = trainer.train(mode == "train_and_eval", start, on_evaluation)
-    except (Exception, KeyboardInterrupt) as error:
-        if begun:
-            stopped = isinstance(error, KeyboardInterrupt)
-            keep(status="interrupted" if stopped else "failed", error=first_line(error))
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        stopped(error)
         raise
+    finally:
+        stop.leaving = None
     if begun:
-        stopped, best = trainer.stopped_early, trainer.best_evaluation()
-        keep(status="finished", stopped_early=stopped, final=results, best=best)
+        early, best = trainer.stopped_early, trainer.best_evaluation()
+        keep(status="finished", stopped_early=early, final=results, best=best)
     return results
 
 

@@ -21,6 +21,7 @@ from optimization.configs.sweep_space import MODE, Assignment, Space, load_space
 from optimization.training import changes
 from optimization.training.errors import TrainingError
 from optimization.training.imports import told
+from optimization.training.lock import locked
 from optimization.training.progress import say
 from optimization.training.results import (
     RESULTS_FILE,
@@ -29,6 +30,7 @@ from optimization.training.results import (
     write_json,
 )
 from optimization.training.run import check_directory, make_directory, run_experiment
+from optimization.training.signals import stopping
 
 SUMMARY_FILE, TABLE_FILE = "sweep.json", "sweep.csv"
 SWEEP_FILE, LOG_FILE = "sweep.yaml", "log.txt"
@@ -237,12 +239,20 @@ def run_sweep(
         TrainingError: If the directory is of another sweep, no trial comes to its end, or the
             validation does not report the metric.
     """
-    from optimization.training import sweep_engines
-
     space = load_space(sweep_file, config)
     sweep = Sweep(space, os.fspath(model_dir))
-    _begin(sweep)
     console = console or Console()
+    check_directory(sweep.model_dir)
+    make_directory(sweep.model_dir)
+    with stopping(), locked(sweep.model_dir, "sweeps", lambda text: say(console, text)):
+        return _run(sweep, console)
+
+
+def _run(sweep: Sweep, console: Console) -> dict[str, Any]:
+    from optimization.training import sweep_engines
+
+    space = sweep.space
+    _begin(sweep)
     over = sum(map(sweep.is_over, range(space.count)))
     if over:
         say(console, f"{over} of {space.count} trials are over already")
@@ -268,8 +278,6 @@ def run_sweep(
 
 def _begin(sweep: Sweep) -> None:
     """Writes what the sweep is to its directory, or checks that it is the one that began there."""
-    check_directory(sweep.model_dir)
-    make_directory(sweep.model_dir)
     params, settings = (
         os.path.join(sweep.model_dir, name) for name in (changes.PARAMS_FILE, SWEEP_FILE)
     )

@@ -13,12 +13,14 @@ from rich.console import Console
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.printing import Text, call
-from optimization.training import building, changes, checkpoints, inspection
+from optimization.training import building, changes, checkpoints, inspection, signals
 from optimization.training.best import BestCheckpoint
 from optimization.training.checkpoint_files import latest_checkpoint, new_checkpoints, step_of
 from optimization.training.data import distributed_batches
 from optimization.training.errors import CheckpointError, DamagedError, TrainingError
+from optimization.training.fitting import Fit, OnEvaluation
 from optimization.training.following import EarlyStopper, followers
+from optimization.training.lock import locked_for, recording
 from optimization.training.loop import Steps, check_loss, explained_errors
 from optimization.training.progress import StepProgress, format_values, labeled, say
 from optimization.training.registries import get_task_class
@@ -27,8 +29,6 @@ from optimization.training.run_checkpoints import RunCheckpoints, telling_the_la
 from optimization.training.summaries import SummaryWriter
 from optimization.training.task import Task
 from optimization.training.workers import ends_with_the_others
-
-OnEvaluation = Callable[[int, dict[str, float]], None] | None
 
 
 class Trainer:
@@ -53,6 +53,8 @@ class Trainer:
         model: The model.
         optimizer: The optimizer, built.
         global_step: Training steps done, a `tf.Variable`.
+        evaluation_due: Whether the evaluation at that step is still to be done, a `tf.Variable`.
+        writes: Whether this process may write there.
         stopper: What ends a training that no longer gets better.
         evaluated: Which checkpoint was evaluated last, in words; "" for none.
 
@@ -101,8 +103,11 @@ class Trainer:
         self._averages: bool = getattr(self._innermost, "averages_weights", False)
         # Counted once in each process, whatever the strategy.
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.evaluation_due = tf.Variable(False, trainable=False)
         self._steps = Steps(self, *metrics)
-        own = {"global_step": self.global_step}
+        own = {"global_step": self.global_step, checkpoints.EVALUATION: self.evaluation_due}
+        if self._steps.skips is not None:
+            own[checkpoints.SKIPS] = self._steps.skips.state
         trainer = self.config.trainer
         self.stopper = EarlyStopper(trainer.early_stopping)
         self._followers = followers(self.optimizer_config, self.optimizer, self.stopper)
@@ -114,7 +119,7 @@ class Trainer:
         }
         # Not one of other workers, nor of a read-only run.
         read_only = os.path.isdir(self.model_dir) and not os.access(self.model_dir, os.W_OK)
-        writes = self.chief and not read_only
+        self.writes = writes = self.chief and not read_only
         self._checkpoints = RunCheckpoints(
             self.model_dir, self.config, self._sections, self.chief, self._say
         )
@@ -200,12 +205,23 @@ class Trainer:
         if self._followers and not evaluate:
             which = ", ".join(name.removesuffix("_state") for name in self._followers)
             raise TrainingError(f"{which} follows the validation: train with `evaluate=True`")
+        with signals.stopping() as stop, locked_for(self, trains=True, evaluates=evaluate):
+            return self._train(stop, evaluate, on_start, on_evaluation)
+
+    def _train(
+        self,
+        stop: signals.Stop,
+        evaluate: bool,
+        on_start: Callable[[], None] | None,
+        on_evaluation: OnEvaluation,
+    ) -> dict[str, float]:
         restored = self._checkpoints.start()
         if self._best:
             self._best.recover()
         trainer = self.config.trainer
         total = trainer.train_steps
-        if self.step >= total:
+        left = evaluate and bool(self.evaluation_due)  # by a run that a signal ended
+        if self.step >= total and not left:
             self._say(
                 f"trained already: {self.step} steps are done, trainer.train_steps is {total}; "
                 f"set it above {self.step} to train on"
@@ -213,7 +229,7 @@ class Trainer:
             if restored and (found := changes.since(restored, self.config)):
                 self._say(changes.summary(found))
             return labeled(self._evaluated(on_evaluation)) if evaluate else {}
-        if self.stopped_early:
+        if self.stopped_early and not left:
             self._say(f"stopped already, after {self.step} steps: {self.stopper.reason()}")
             return labeled(self._evaluated(on_evaluation))
         if restored:
@@ -223,36 +239,11 @@ class Trainer:
         elif self.config.task.init_checkpoint:
             self._say(f"initialized from {self.config.task.init_checkpoint}")
         if on_start is not None:
-            on_start()
+            with stop.section(raises=False):  # what it writes is whole
+                on_start()
         for line in describe_settings(self.optimizer_config, self._innermost):
             self._say(line)
-        results: dict[str, float] = {}
-        intervals = [trainer.steps_per_loop, trainer.summary_interval, trainer.checkpoint_interval]
-        if evaluate:
-            intervals.append(trainer.validation_interval)
-        with StepProgress(self.console, total, self.step) as progress:
-            if self.step == 0:
-                self._summaries.write(inspection.learning_rates(self.optimizer), 0)
-            first = self.step * self._section.gradient_accumulation_steps
-            batches = iter(distributed_batches(self, self.config.task.train_data, first))
-            stops = False
-            while self.step < total and not stops:
-                norm = self._run_loop(batches, intervals, progress)
-                if self._due(trainer.summary_interval):
-                    results.update(self._summarize(norm, progress))
-                if evaluate and self._due(trainer.validation_interval):
-                    values = self._evaluated(on_evaluation)
-                    for follower in self._followers.values():
-                        follower.step(values, self.step)
-                        stops = stops or follower.stops
-                    results.update(labeled(values))
-                if self._due(trainer.checkpoint_interval) or stops:
-                    self.save()
-            if self.stopped_early:
-                if self.step % trainer.summary_interval:
-                    results.update(self._summarize(norm, progress))
-                self._say(f"stopped early, at step {self.step}: {self.stopper.reason()}")
-        return results
+        return Fit(self, stop, evaluate, on_evaluation).run()
 
     def _run_loop(self, batches: Any, intervals: list[int], progress: StepProgress) -> Any:
         """Trains to the next step at which something is due; returns the last gradient norm."""
@@ -260,12 +251,15 @@ class Trainer:
         stop = min(*ends, self.config.trainer.train_steps)
         steps = tf.constant(stop - self.step, tf.int64)
         progress.start_loop()
-        with explained_errors(self, stop):
+        before = self.step
+        with explained_errors(self, stop), self._steps.ending.running():
             norm = self._steps.train(batches, steps)
-        loss = self._steps.train_means.result()["loss"]
         progress.end_loop(self.step)
-        # Before anything is saved: the last checkpoint is one that can be gone on from.
-        check_loss(loss, self.step, self._section)
+        if self.step > before:
+            loss = self._steps.train_means.result()["loss"]
+            # Before anything is saved: the last checkpoint is one that can be gone on from.
+            check_loss(loss, self.step, self._section)
+            self._steps.check_skips(self.step)
         return norm
 
     def take_steps(self, batches: Any, count: int = 1) -> float:
@@ -273,9 +267,6 @@ class Trainer:
         self._steps.train_means.reset()
         self._steps.train(batches, tf.constant(count, tf.int64))
         return self._steps.train_means.result()["loss"]
-
-    def _due(self, interval: int) -> bool:
-        return self.step % interval == 0 or self.step == self.config.trainer.train_steps
 
     def _summarize(self, norm: Any, progress: StepProgress) -> dict[str, float]:
         """Reports the means since the last summary, and the learning rate of the next update.
@@ -294,7 +285,7 @@ class Trainer:
         return values
 
     def _evaluated(self, then: OnEvaluation) -> dict[str, float]:
-        values = self.evaluate()
+        values = self._evaluate()
         if then is not None:
             then(self.step, values)
         return values
@@ -309,7 +300,8 @@ class Trainer:
         Raises:
             TrainingError: If the validation data are empty.
         """
-        return self._evaluate()
+        with recording(self) as records:
+            return self._evaluate(records)
 
     def _evaluate(self, record: bool = True, alone: bool = False) -> dict[str, float]:
         """Evaluates; without `record`, as a look aside that leaves nothing behind.
@@ -319,16 +311,21 @@ class Trainer:
         averaged, means = self._averages, self._steps.validation_means
         with self.evaluation_weights(alone):
             means.reset()
-            self._steps.validate(iter(self._validation_data))
+            ending = self._steps.ending
+            with ending.interruptible(), ending.running():
+                self._steps.validate(iter(self._validation_data))
+            ending.check()
             values = means.results()
             if not values or values["loss"] != values["loss"]:
                 raise TrainingError("the loss of the evaluation is NaN, or it had no examples")
-            best = record and self._best and self._best.offer(values, self.step)
+            with signals.current().section(raises=False):  # what it writes is whole
+                best = record and self._best and self._best.offer(values, self.step)
         notes = [note for note, holds in (("averaged weights", averaged), ("best", best)) if holds]
         note = f"  ({', '.join(notes)})" if notes else ""
         self._say(f"validation at step {self.step}  {format_values(values)}{note}")
         if record:
-            self._validation_summaries.write(values, self.step)
+            with signals.current().section(raises=False):
+                self._validation_summaries.write(values, self.step)
         return values
 
     def evaluation_weights(self, alone: bool) -> contextlib.AbstractContextManager[None]:
@@ -357,9 +354,13 @@ class Trainer:
         path = path or self._checkpoints.latest()
         if path is None:
             raise CheckpointError(f"there is no checkpoint in {self.model_dir!r} to evaluate")
+        with recording(self, record) as records:
+            return self._evaluate_at(path, record, records)
+
+    def _evaluate_at(self, path: str, record: bool, records: bool) -> dict[str, float]:
         alone = self.restore_weights(path, allow_alone=not record)
         self._say(f"evaluating {self.evaluated}")
-        return self._evaluate(record, alone)
+        return self._evaluate(records, alone)
 
     def restore_weights(self, path: str, allow_alone: bool = True) -> bool:
         """Restores a checkpoint; returns whether it is of weights alone, which may be averages."""
@@ -383,16 +384,17 @@ class Trainer:
             CheckpointError: If no checkpoint came at all.
         """
         timeout = self.config.trainer.continuous_eval_timeout
-        values = None
-        for path in new_checkpoints(self.model_dir, timeout):
-            try:
-                values = self.evaluate_checkpoint(path)
-            except DamagedError:
-                if os.path.exists(f"{path}.index"):
-                    raise
-                continue  # The training has removed it in the meantime.
-            if 0 < self.config.trainer.train_steps <= self.step:
-                break
+        values: dict[str, float] | None = None
+        with locked_for(self, trains=False, evaluates=True):
+            for path in new_checkpoints(self.model_dir, timeout):
+                try:
+                    values = self._evaluate_at(path, record=True, records=True)
+                except DamagedError:
+                    if os.path.exists(f"{path}.index"):
+                        raise
+                    continue  # The training has removed it in the meantime.
+                if 0 < self.config.trainer.train_steps <= self.step:
+                    break
         if values is None:
             raise CheckpointError(f"no checkpoint came to {self.model_dir!r} in {timeout} s")
         return values

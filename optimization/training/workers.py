@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context  # what workers tell each other has no public name
 
 from optimization.training.errors import WorkerError, first_line
+from optimization.training.signals import Stopped
 
 _GO_ON = "the same command, run for all workers, goes on from the last checkpoint"
 # What one worker has told the others, which the error of their next exchange holds.
@@ -35,6 +36,8 @@ def ends_with_the_others(method: Callable) -> Callable:
         except WorkerError:
             raise
         except BaseException as error:
+            if isinstance(error, Stopped) and error.together:
+                raise  # They end by themselves.
             strategy = getattr(self, "strategy", None)  # An error may come before there is one.
             if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
                 raise
