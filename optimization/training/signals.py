@@ -20,9 +20,9 @@ SIGNALS = tuple(
 )
 """The signals that end a run; Windows has no SIGHUP."""
 
-# `timeout` sends its signal to a process and to the group of it: twice in no time.
+# Seconds in which signals are the same one: `timeout` sends its own to a process and to its group.
 _SAME = 0.1
-# How long the main thread may be busy with what nothing is lost of, before it is left there.
+# Seconds that the main thread may be busy with what nothing is lost of, before it is left there.
 _PATIENCE = 1.0
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -77,13 +77,17 @@ class Stop:
     def check(self) -> None:
         """Raises `Stopped` if a signal came."""
         if self.signum is not None:
-            self._answered.set()
+            self.answer()
             raise Stopped(self.signum)
+
+    def answer(self) -> None:
+        """Says that the main thread has heard of the signal, and is not to be left."""
+        self._answered.set()
 
     def agree(self, signum: int) -> None:
         """Raises `Stopped` in each of several workers, of which one got a signal."""
         self.signum = signum
-        self._answered.set()
+        self.answer()
         raise Stopped(signum, together=True)
 
     @contextlib.contextmanager
@@ -143,20 +147,22 @@ class Stop:
             taken: The signals that are ours.
             others: The file to which somebody else wants the numbers too; -1 for none.
         """
-        first: float | None = None
-        while number := received.recv(1):
+        ends = False
+        while numbers := received.recv(64):
             if others >= 0:
                 with contextlib.suppress(OSError):
-                    os.write(others, number)
-            (signum,) = number
-            if signum not in taken:
+                    os.write(others, numbers)
+            signum = next((number for number in numbers if number in taken), None)
+            if signum is None:
                 continue
-            if first is None:
-                first = time.monotonic()
-                self._begin(signum)
-            elif time.monotonic() - first > _SAME:
+            if ends:
                 again = f"{signal.Signals(signum).name}, the second signal"
-                _leave(f"left at once by {again}: what was saved stays as it is", 128 + signum)
+                self._leave(f"left at once by {again}: what was saved stays as it is")
+            ends = True
+            self._begin(signum)
+            time.sleep(_SAME)
+            with contextlib.suppress(BlockingIOError):
+                received.recv(64, socket.MSG_DONTWAIT)
 
     def _begin(self, signum: int) -> None:
         self.signum = self.signum or signum
@@ -173,9 +179,17 @@ class Stop:
         while not self._answered.wait(_PATIENCE):
             with self._acting:
                 if self._leaves and self.loses_nothing() and not self._answered.is_set():
-                    if self.leaving is not None:
-                        self.leaving()
-                    _leave(self.message(), self.status)
+                    self._leave(self.message())
+
+    def _leave(self, text: str) -> None:
+        with contextlib.suppress(Exception):
+            if self.leaving is not None:
+                self.leaving()
+        _write(text)
+        with contextlib.suppress(OSError):
+            if os.isatty(1):  # A progress bar has hidden it.
+                os.write(1, _SHOW_CURSOR)
+        os._exit(self.status)
 
     def message(self) -> str:
         """Returns how the run has ended, in words."""
@@ -186,14 +200,6 @@ def _write(text: str) -> None:
     # Whatever the main thread does with `sys.stderr` at this moment.
     with contextlib.suppress(OSError):
         os.write(2, f"{text}\n".encode())
-
-
-def _leave(text: str, status: int) -> None:
-    _write(text)
-    with contextlib.suppress(OSError):
-        if os.isatty(1):  # A progress bar has hidden it.
-            os.write(1, _SHOW_CURSOR)
-    os._exit(status)
 
 
 _current: Stop | None = None
@@ -247,6 +253,7 @@ def stopping(door: bool = False) -> Iterator[Stop]:
         if stop.signum is None:
             raise
     finally:
+        stop.answer()
         _put_back(wakeup)
         ours.close()  # which ends the thread
     if stop.signum is not None:
@@ -266,5 +273,25 @@ def _put_back(wakeup: int = -1) -> None:
             signal.signal(number, handler)
 
 
-if hasattr(os, "register_at_fork"):  # A process that is forked has nothing to save.
-    os.register_at_fork(after_in_child=_put_back)
+# A process that is forked is no run, and has to say nothing to ours when a signal ends it: none may
+# come before its handlers are as they were.
+_masks: list[set[int]] = []
+
+
+def _block() -> None:
+    if _current is not None:
+        _masks.append({*signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)})
+
+
+def _unblock() -> None:
+    if _masks:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
+
+
+def _begin_child() -> None:
+    _put_back()
+    _unblock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_begin_child)
