@@ -24,7 +24,8 @@ from optimization.training.errors import CheckpointError, DamagedError, MisfitEr
 from optimization.training.finite import Sections, infinite_on_purpose, must_be_finite
 
 STOPPING, SKIPS, EVALUATION = "early_stopping_state", "skipped_updates", "evaluation_due"
-_FREE = (STOPPING, SKIPS, EVALUATION)
+MEANS = "means_state"
+_FREE = (STOPPING, SKIPS, EVALUATION, MEANS)
 """Variables of the trainer that a checkpoint may lack, or have for nothing: one of an earlier
 version lacks them, and early stopping may be set, or left out, when a run goes on."""
 

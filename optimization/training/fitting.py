@@ -82,8 +82,9 @@ class Fit:
         intervals = [trainer.steps_per_loop, trainer.summary_interval, trainer.checkpoint_interval]
         if self._evaluate:
             intervals.append(trainer.validation_interval)
-        norm = None
         with StepProgress(one.console, total, one.step) as progress:
+            for writer in (one._summaries, one._validation_summaries):
+                writer.start(one.step and one.step + 1)
             if one.step == 0:
                 one._summaries.write(inspection.learning_rates(one.optimizer), 0)
             with steps.ending.interruptible():
@@ -98,13 +99,13 @@ class Fit:
                 one.evaluation_due.assign(due)
                 steps.ending.check()
                 stops = self._validate()
+                if stops and not self._due(trainer.summary_interval):
+                    self._results.update(one._summarize(norm, progress))
                 if self._due(trainer.checkpoint_interval) or stops:
                     self._save()
             if self._state() != self._saved:  # It has done but what was left.
                 self._save()
             if one.stopped_early:
-                if norm is not None and one.step % trainer.summary_interval:
-                    self._results.update(one._summarize(norm, progress))
                 one._say(f"stopped early, at step {one.step}: {one.stopper.reason()}")
 
     def _due(self, interval: int) -> bool:

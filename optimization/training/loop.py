@@ -19,70 +19,14 @@ from optimization.training.errors import (
 )
 from optimization.training.finite import HELP
 from optimization.training.inspection import accumulated, innermost, nonfinite_variables
+from optimization.training.means import COUNT, Means
 from optimization.training.norms import Norms
 from optimization.training.skips import Skips, may_skip
 
 if typing.TYPE_CHECKING:
     from optimization.training.trainer import Trainer
 
-_COUNT, _FLAGS = "number of examples", "signals"
-_ROOM = 1024
-
-
-class Means:
-    """Running means of named scalars, weighted by examples, and Keras' metrics beside them.
-
-    Others update the metrics. With `finite_only` a batch whose loss is not finite is left out.
-    """
-
-    def __init__(
-        self, metrics: list[keras.metrics.Metric] | None = None, finite_only: bool = False
-    ) -> None:
-        self.metrics = metrics or []
-        self._finite_only = finite_only
-        # Which names there are is known only when the first step is traced. Variables that were
-        # made then would have TensorFlow trace the whole loop a second time, so there is one, made
-        # before, with room for all.
-        self._names: list[str] = []
-        self._sums = tf.Variable(tf.zeros(_ROOM), trainable=False)
-
-    def add(self, sums: dict[str, Any]) -> None:
-        """Adds sums over examples and their count; inside or outside of a `tf.function`."""
-        if len(sums) > _ROOM:
-            raise ValueError(f"a step may return {_ROOM - 1} numbers at most, got {len(sums) - 1}")
-        self._names = self._names or list(sums)
-        values = tf.stack([sums[name] for name in self._names])
-        if self._finite_only:
-            values = tf.where(tf.math.is_finite(sums["loss"]), values, 0.0)
-        self._sums.assign_add(tf.pad(values, [[0, _ROOM - len(sums)]]))
-
-    def result(self) -> dict[str, float]:
-        """Returns the means so far, NaN for those of no examples."""
-        sums = dict(zip(self._names, self._sums.numpy().tolist(), strict=False))
-        count = sums.pop(_COUNT, 0.0)
-        return {name: total / count if count else float("nan") for name, total in sums.items()}
-
-    def results(self) -> dict[str, float]:
-        """Returns the means and the metrics; one with several values has each as `name/part`."""
-        values = self.result()
-        for metric in self.metrics:
-            value = metric.result()
-            parts = value if isinstance(value, dict) else {"": value}
-            for part, number in parts.items():
-                name = f"{metric.name}/{part}" if part else metric.name
-                if getattr(number, "shape", ()) != ():
-                    raise ValueError(
-                        f"the metric {name!r} must be a scalar, or a mapping of scalars, "
-                        f"received: shape {tuple(number.shape)}"
-                    )
-                values[name] = float(number)
-        return values
-
-    def reset(self) -> None:
-        """Starts the means and the metrics anew."""
-        self._sums.assign([0.0] * _ROOM)
-        for metric in self.metrics:
-            metric.reset_state()
+_FLAGS = "signals"
 
 
 class Steps:
@@ -109,7 +53,8 @@ class Steps:
         self._aggregate: Callable[[list], list] = own or _sum_over_replicas
         # As in Keras' own loop, an optimizer's code needs no translation, which takes its time.
         self._apply = tf.autograph.experimental.do_not_convert(optimizer.apply)
-        self.train_means = Means(train_metrics, finite_only=section.on_nonfinite == "skip")
+        skips = section.on_nonfinite == "skip"
+        self.train_means = Means(train_metrics, finite_only=skips, strategy=self._strategy)
         self.validation_means = Means(validation_metrics)
         runtime = trainer.config.runtime
         self.skips: Skips | None = None
@@ -122,6 +67,7 @@ class Steps:
             self._forward_backward = tf.function(self._train_replica, jit_compile=True)
         self.train = compiled(self._train)
         self.validate = compiled(self._validate)
+        self._share = compiled(self._shared)
 
     def _train(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
         """Runs `steps` training steps; returns the global gradient norm of the last one.
@@ -168,7 +114,7 @@ class Steps:
     def check_skips(self, step: int) -> None:
         """Raises a `NonFiniteGradientsError` if too many updates were skipped up to `step`."""
         if self.skips is not None and (reason := self.skips.reason(step)):
-            raise NonFiniteGradientsError(f"{reason}; {_HELP}, or bfloat16 in place of float16")
+            raise NonFiniteGradientsError(f"{reason}; {HELP}, or bfloat16 in place of float16")
 
     def _backward(self, inputs: Any) -> tuple[list, tf.Tensor]:
         """Returns the gradients of a batch, and what the loss was scaled by."""
@@ -248,7 +194,32 @@ class Steps:
     def _train_replica(self, inputs: Any) -> tuple[list, dict]:
         return self._task.train_step(inputs, self._model, self._optimizer, self.train_means.metrics)
 
+    def keep(self) -> None:
+        """Makes what a checkpoint holds all that the next steps depend on; all workers call it."""
+        self._share()
+        self.train_means.keep()
+
+    def _shared(self) -> None:
+        """Gives all replicas what the first has where each has its own.
+
+        So moving statistics, which each updates by its own examples, are those of a checkpoint.
+        """
+        own = self._model.non_trainable_variables
+        if not own or self._strategy.num_replicas_in_sync == 1:
+            return
+
+        def read() -> list:
+            return [tf.convert_to_tensor(variable)[tf.newaxis] for variable in own]
+
+        def assign(values: list) -> None:
+            for variable, value in zip(own, values, strict=True):
+                variable.assign(value)
+
+        firsts = [self._strategy.gather(value, axis=0)[0] for value in self._strategy.run(read)]
+        self._strategy.run(assign, args=(firsts,))
+
     def _validate(self, iterator: Any) -> None:
+        self._shared()
         for inputs in iterator:
             sums = self._run(self._validation_replica, inputs)
             self.validation_means.add(self._agreed(sums))
@@ -282,7 +253,7 @@ def _sums(logs: dict, inputs: Any, more: dict | None = None) -> dict:
         name: tf.where(count > 0, tf.cast(value, tf.float32), 0.0) * count
         for name, value in logs.items()
     }
-    sums |= {_COUNT: count, **(more or {})}
+    sums |= {COUNT: count, **(more or {})}
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return sums

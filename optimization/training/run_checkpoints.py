@@ -30,6 +30,7 @@ class RunCheckpoints:
         sections: The variables.
         chief: Whether this process writes; of several workers one does.
         say: Takes what is told of the files.
+        restored: Called when the variables have been set.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class RunCheckpoints:
         sections: Sections,
         chief: bool,
         say: Callable[[str], None],
+        restored: Callable[[], None],
     ):
         self._directory, self._config, self._sections = directory, config, sections
-        self._chief, self._say = chief, say
+        self._chief, self._say, self._restored = chief, say, restored
         self.writer = CheckpointWriter(
             directory, sections, config.trainer.max_to_keep, settings=config.to_yaml()
         )
@@ -103,6 +105,7 @@ class RunCheckpoints:
             checkpoints.load(path, self._sections, checked=True)
         except MisfitError as error:
             raise changes.explained(path, found, error) from error
+        self._restored()
 
     def start(self) -> str | None:
         """Restores the latest checkpoint as a training does, which puts the directory in order.

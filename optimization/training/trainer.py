@@ -105,7 +105,11 @@ class Trainer:
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.evaluation_due = tf.Variable(False, trainable=False)
         self._steps = Steps(self, *metrics)
-        own = {"global_step": self.global_step, checkpoints.EVALUATION: self.evaluation_due}
+        own = {
+            "global_step": self.global_step,
+            checkpoints.EVALUATION: self.evaluation_due,
+            checkpoints.MEANS: self._steps.train_means.state,
+        }
         if self._steps.skips is not None:
             own[checkpoints.SKIPS] = self._steps.skips.state
         trainer = self.config.trainer
@@ -121,7 +125,12 @@ class Trainer:
         read_only = os.path.isdir(self.model_dir) and not os.access(self.model_dir, os.W_OK)
         self.writes = writes = self.chief and not read_only
         self._checkpoints = RunCheckpoints(
-            self.model_dir, self.config, self._sections, self.chief, self._say
+            self.model_dir,
+            self.config,
+            self._sections,
+            self.chief,
+            self._say,
+            self._steps.train_means.take,
         )
         self._summaries, self._validation_summaries = (
             SummaryWriter(os.path.join(self.model_dir, subdir), writes)
@@ -164,12 +173,13 @@ class Trainer:
         return (self._best and self._best.info()) or self.stopper.best
 
     def save(self) -> None:
-        """Writes a checkpoint of everything that training goes on from.
+        """Writes a checkpoint of everything that training goes on from; all workers call it.
 
         Raises:
             NonFiniteWeightsError: If weights, moments or averages are not finite.
             UnwrittenError: If it cannot be written.
         """
+        self._steps.keep()
         self._checkpoints.save(self.step)
 
     @ends_with_the_others

@@ -6,28 +6,35 @@ import socket
 import numpy as np
 import pytest
 
-from tests.training.tiny import finish, run, start
+from tests.training.tiny import finish, read_summaries, run, start
 
 pytestmark = pytest.mark.slow
 
 # Trains on argv[1] logical devices, in one directory after another: argv[2] is a list of them, each
 # with overrides.
 SCRIPT = """
-import json, sys
+import functools, json, sys
 import tensorflow as tf
 devices, runs = int(sys.argv[1]), json.loads(sys.argv[2])
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
 import numpy as np
 from tensorflow.python.distribute import cross_device_utils
-from optimization.training import TrainingError
+from optimization.training import Trainer, TrainingError
 from tests.training.tiny import trainer, weights
+
+def dying(one, *arguments):
+    if one.step >= 9:
+        raise TrainingError("died")
+    return Trainer._run_loop(one, *arguments)
 
 def trained(directory, *overrides):
     # TensorFlow numbers what devices exchange; the same numbers again would be of other shapes.
     cross_device_utils.INSTANCE_KEY_START_NUMBER += 10_000
     try:
-        one = trainer(directory, *overrides)
+        one = trainer(directory, *(o for o in overrides if o != "dies"))
+        if "dies" in overrides:
+            one._run_loop = functools.partial(dying, one)
         results = one.train(evaluate=True)
     except TrainingError as error:
         return {"error": str(error)}
@@ -45,6 +52,7 @@ OVERRIDES = (
     "trainer.steps_per_loop=5",
 )
 NETWORK = "task.hidden=4,task.train_data.shuffle=true"
+SUMMARIES = "trainer.summary_interval=5,trainer.checkpoint_interval=3,trainer.validation_interval=2"
 
 # What runs on two devices, by directory.
 ON_TWO = [
@@ -52,6 +60,9 @@ ON_TWO = [
     ("whole", NETWORK),
     ("parts", NETWORK, "trainer.train_steps=7"),
     ("parts", NETWORK),
+    ("lived", NETWORK, SUMMARIES),
+    ("died", NETWORK, SUMMARIES, "dies"),
+    ("died", NETWORK, SUMMARIES),
     ("one", "runtime.distribution_strategy=one_device", *OVERRIDES),
     ("odd batch", "task.train_data.global_batch_size=7"),
     ("xla", "runtime.enable_xla=true"),
@@ -132,6 +143,16 @@ def test_two_devices_resume_where_they_stopped(on_two):
     whole, resumed = (np.load(directory / f"{name}/weights.npz") for name in ("whole", "parts"))
     for name in whole.files:
         np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
+
+
+@pytest.mark.parametrize("folder", ["train", "validation"])
+def test_summaries_of_two_devices_go_on_half_way(on_two, folder):
+    """Each device has metrics and moving statistics of its own."""
+    _, directory = on_two
+    lived, died = (read_summaries(directory / name / folder) for name in ("lived", "died"))
+    for summaries in (lived, died):
+        summaries.pop("steps_per_second", None)
+    assert died == lived
 
 
 @pytest.mark.parametrize(

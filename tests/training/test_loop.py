@@ -5,59 +5,8 @@ import tensorflow as tf
 from rich.console import Console
 
 from optimization.training import Trainer, array_batches
-from optimization.training.loop import Means, _global_norm, _sum_over_replicas, _sums
+from optimization.training.loop import _global_norm, _sum_over_replicas, _sums
 from tests.training.tiny import TinyTask, read_summaries, tiny
-
-
-def test_means_are_weighted_by_examples_and_start_anew():
-    means = Means()
-    assert means.result() == {}
-    inputs = tf.zeros((3, 2)), tf.zeros((3,))
-    means.add(_sums({"loss": tf.constant(1.0), "extra": 4}, inputs))
-    means.add(_sums({"loss": tf.constant(5.0), "extra": 4}, (tf.zeros((1, 2)), tf.zeros((1,)))))
-    assert means.result() == {"loss": 2.0, "extra": 4.0}
-    means.reset()
-    assert np.isnan(means.result()["loss"])
-
-
-def test_the_mean_over_no_examples_does_not_count():
-    means = Means()
-    empty = tf.zeros((0, 2)), tf.zeros((0,))
-    means.add(_sums({"loss": tf.constant(float("nan"))}, empty))
-    means.add(_sums({"loss": tf.constant(3.0)}, (tf.zeros((2, 2)), tf.zeros((2,)))))
-    assert means.result() == {"loss": 3.0}
-
-
-def test_a_loss_that_is_nan_is_not_hidden():
-    means = Means()
-    means.add(_sums({"loss": tf.constant(float("nan"))}, (tf.zeros((2, 2)), tf.zeros((2,)))))
-    assert np.isnan(means.result()["loss"])
-
-
-def test_means_are_made_when_a_function_is_traced():
-    means = Means()
-
-    @tf.function
-    def step(x):
-        means.add(_sums({"loss": tf.reduce_mean(x)}, (x, x)))
-
-    for value in (1.0, 2.0):
-        step(tf.fill((2,), value))
-    assert means.result() == {"loss": 1.5}
-
-
-def test_where_asked_to_means_leave_out_batches_whose_loss_is_not_finite():
-    means = Means(finite_only=True)
-    inputs = tf.zeros((2, 2)), tf.zeros((2,))
-    for loss in (1.0, float("nan"), float("inf"), 3.0):
-        means.add(_sums({"loss": tf.constant(loss), "extra": loss}, inputs))
-    assert means.result() == {"loss": 2.0, "extra": 2.0}
-
-
-def test_a_step_may_not_return_more_numbers_than_there_is_room_for():
-    logs = {"loss": 1.0} | {str(number): 1.0 for number in range(1023)}
-    with pytest.raises(ValueError, match="may return 1023 numbers at most, got 1024"):
-        Means().add(_sums(logs, (tf.zeros((1,)), tf.zeros((1,)))))
 
 
 def test_a_step_must_return_its_loss():

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from optimization.training import WorkerError
 from optimization.training.workers import lost_worker
-from tests.training.tiny import assert_same_bits, run, stored
+from tests.training.tiny import assert_same_bits, read_summaries, run, stored
 
 SPEC = tf.train.ClusterSpec({"worker": ["host0:1", "host1:2", "host2:3"]})
 GO_ON = "; the same command, run for all workers, goes on from the last checkpoint"
@@ -83,6 +83,10 @@ def test_the_others_name_it_and_the_same_command_goes_on_bit_for_bit(tmp_path):
     status, out, err = run(command, quiet | {"WHOLE": str(whole), "DIES": "error 1 4"})
     assert "worker 0: resumed at step 6 from" in out
     assert_same_bits(stored(tmp_path / "run/ckpt-12"), stored(whole / "ckpt-12"))
+    (resumed, expected) = (read_summaries(run / "train") for run in (tmp_path / "run", whole))
+    for summaries in (resumed, expected):
+        summaries.pop("steps_per_second", None)
+    assert resumed == expected
     assert status == 1
     of_other, own = sorted(line for line in out.splitlines() if "error: " in line)
     assert own == "worker 1: error: OSError: row 17 (--verbosity=1 shows where)"
