@@ -23,6 +23,7 @@ from optimization.training.errors import (
     NonFiniteWeightsError,
     UnwrittenError,
     first,
+    reason_of,
 )
 from optimization.training.finite import HELP, Sections, infinite_on_purpose, nonfinite
 
@@ -75,8 +76,8 @@ class CheckpointWriter:
                 self.remove(other)
         except (tf.errors.OpError, OSError, DamagedError) as error:
             shutil.rmtree(place + WRITING, ignore_errors=True)
-            reason = str(error).splitlines()[0]
-            raise UnwrittenError(f"the checkpoint {place} cannot be written: {reason}") from error
+            message = f"the checkpoint {place} cannot be written: {reason_of(error)}"
+            raise UnwrittenError(message) from error
 
     def _write(self, place: str, settings: str) -> None:
         """Writes a checkpoint to a directory of its own."""

@@ -20,7 +20,13 @@ from optimization.training.checkpoint_files import (
     numbered_checkpoints,
     step_of,
 )
-from optimization.training.errors import CheckpointError, DamagedError, MisfitError, first
+from optimization.training.errors import (
+    CheckpointError,
+    DamagedError,
+    MisfitError,
+    first,
+    reason_of,
+)
 from optimization.training.finite import Sections, infinite_on_purpose, must_be_finite
 
 STOPPING, SKIPS, EVALUATION = "early_stopping_state", "skipped_updates", "evaluation_due"
@@ -179,10 +185,9 @@ def _reader_of(path: str) -> Iterator[Any]:
         with _without_patterns(path) as same:
             yield tf.train.load_checkpoint(same)
     except (tf.errors.OpError, IndexError, ValueError) as error:  # as the damage happens to be
-        reason = str(error).splitlines()[0]
         forbidden = isinstance(error, tf.errors.PermissionDeniedError)
         kind = CheckpointError if forbidden else DamagedError
-        raise kind(f"the checkpoint {path} cannot be read: {reason}") from error
+        raise kind(f"the checkpoint {path} cannot be read: {reason_of(error)}") from error
 
 
 @contextlib.contextmanager

@@ -69,6 +69,12 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def reason_of(error: BaseException) -> str:
+    """Returns the first line of an error's message, without the operation that TensorFlow names."""
+    line = str(error).strip().partition("\n")[0]
+    return re.sub(r"^\{\{.*?\}\} *| *\[Op:\w+\].*$", "", line)
+
+
 def first(things: Sequence[Any], most: int = 10) -> list[str]:
     """Returns the first few of some things as text, and "and N more" in the place of the others."""
     more = [f"and {len(things) - most} more"] if len(things) > most else []

@@ -1,5 +1,6 @@
 """One run of an experiment in one mode."""
 
+import contextlib
 import json
 import os
 import time
@@ -149,7 +150,8 @@ def _train(trainer: "Trainer", mode: str, on_evaluation: OnEvaluation) -> dict[s
     try:
         results = trainer.train(mode == "train_and_eval", start, on_evaluation)
     except (Exception, KeyboardInterrupt, Stopped) as error:
-        stopped(error)
+        with contextlib.suppress(OSError):  # of a disk that is full, as the error tells
+            stopped(error)
         raise
     finally:
         stop.leaving = None

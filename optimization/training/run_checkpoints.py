@@ -28,7 +28,6 @@ class RunCheckpoints:
         directory: The directory of the run.
         config: Its settings, which are saved too.
         sections: The variables.
-        chief: Whether this process writes; of several workers one does.
         say: Takes what is told of the files.
         restored: Called when the variables have been set.
     """
@@ -38,19 +37,21 @@ class RunCheckpoints:
         directory: str,
         config: ExperimentConfig,
         sections: Sections,
-        chief: bool,
         say: Callable[[str], None],
         restored: Callable[[], None],
     ):
         self._directory, self._config, self._sections = directory, config, sections
-        self._chief, self._say, self._restored = chief, say, restored
+        self._say, self._restored = say, restored
         self.writer = CheckpointWriter(
             directory, sections, config.trainer.max_to_keep, settings=config.to_yaml()
         )
 
-    def save(self, step: int) -> None:
-        """Writes a checkpoint; all workers call it, so that all end if something is not finite."""
-        if self._chief:
+    def save(self, step: int, writes: bool) -> None:
+        """Writes a checkpoint, or only checks what one of the other workers writes.
+
+        All call it, so that all end if something is not finite.
+        """
+        if writes:
             self.writer.save(step)
         else:
             self.writer.check(step)
@@ -107,12 +108,12 @@ class RunCheckpoints:
             raise changes.explained(path, found, error) from error
         self._restored()
 
-    def start(self) -> str | None:
+    def start(self, writes: bool) -> str | None:
         """Restores the latest checkpoint as a training does, which puts the directory in order.
 
         Nothing but the training that holds the directory may do that.
         """
-        writes = self._chief and os.access(self._directory, os.W_OK)
+        writes = writes and os.access(self._directory, os.W_OK)
         if writes:
             self.writer.recover()
         restored = self.restore()

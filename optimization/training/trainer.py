@@ -128,9 +128,8 @@ class Trainer:
             self.model_dir,
             self.config,
             self._sections,
-            self.chief,
             self._say,
-            self._steps.train_means.take,
+            restored=self._steps.train_means.take,
         )
         self._summaries, self._validation_summaries = (
             SummaryWriter(os.path.join(self.model_dir, subdir), writes)
@@ -180,7 +179,7 @@ class Trainer:
             UnwrittenError: If it cannot be written.
         """
         self._steps.keep()
-        self._checkpoints.save(self.step)
+        self._checkpoints.save(self.step, self.chief)
 
     @ends_with_the_others
     @telling_the_last_good
@@ -225,7 +224,7 @@ class Trainer:
         on_start: Callable[[], None] | None,
         on_evaluation: OnEvaluation,
     ) -> dict[str, float]:
-        restored = self._checkpoints.start()
+        restored = self._checkpoints.start(self.chief)
         if self._best:
             self._best.recover()
         trainer = self.config.trainer

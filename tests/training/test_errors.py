@@ -1,6 +1,6 @@
 import pytest
 
-from optimization.training.errors import first_line
+from optimization.training.errors import first_line, reason_of
 
 IN_A_GRAPH = """Graph execution error:
 
@@ -25,3 +25,11 @@ Traceback (most recent call last):
 )
 def test_the_first_line_is_what_happened(text, line):
     assert first_line(RuntimeError(text)) == line
+
+
+def test_the_reason_is_without_the_operation():
+    text = (
+        "{{function_node __wrapped__SaveV2_device_/job:a}} /x/part; No space left [Op:SaveV2]\nmore"
+    )
+    assert reason_of(ValueError(text)) == "/x/part; No space left"
+    assert reason_of(ValueError("")) == ""
