@@ -55,16 +55,19 @@ class OptimizerFactory(ConfiguredFactory):
         from optimization.schedules.keras_schedules import build_schedule
         from optimization.schedules.scaled import scaled
 
-        lr = build_schedule(*self._config.learning_rate_of())
-        return scaled(lr, self.learning_rate_factor, _decay_of(self._config.optimizer.get()))
+        lr, section = build_schedule(*self._config.learning_rate_of()), self._config.optimizer.get()
+        start = self._config.schedule_start_of(section)
+        return scaled(lr, self.learning_rate_factor, _decay_of(section), start)
 
     def learning_rate_curve(self, steps: "Sequence[int] | np.ndarray") -> "np.ndarray":
         """Returns the learning rate after each number of `steps`, in float64, by NumPy alone."""
         import numpy as np
 
-        steps = np.asarray(steps)
+        section = self._config.optimizer.get()
+        steps, start = np.asarray(steps), self._config.schedule_start_of(section)
+        steps = np.maximum(steps - start, 0) if start else steps
         values = curve(*self._config.learning_rate_of(), steps)
-        decay = _decay_of(self._config.optimizer.get())
+        decay = _decay_of(section)
         return self.learning_rate_factor * values / (1 + decay * steps if decay else 1)
 
     @property
@@ -149,7 +152,9 @@ class OptimizerFactory(ConfiguredFactory):
         section = config.get()
         decay = _decay_of(section)
         if not isinstance(lr, ScaledLearningRate) or lr.decay != decay:
-            lr = scaled(lr, decay=decay)
+            if isinstance(lr, ScaledLearningRate) and lr.start:  # once for all of it
+                lr = ScaledLearningRate(lr.learning_rate, lr.factor, lr.decay)
+            lr = scaled(lr, decay=decay, start=self._config.schedule_start_of(section))
         kind = typing.cast(str, config.type)  # a validated config has one
         return OPTIMIZERS_CLS[kind](learning_rate=lr, **section.arguments())
 
@@ -163,6 +168,7 @@ class OptimizerFactory(ConfiguredFactory):
 
     def _group_arguments(self, lr: Any) -> dict[str, Any]:
         from optimization.schedules.keras_schedules import schedule_class
+        from optimization.schedules.scaled import scaled
 
         config = self._config
         arguments: dict[str, Any] = {}
@@ -173,9 +179,10 @@ class OptimizerFactory(ConfiguredFactory):
         if config.schedules:
             section = config.optimizer.get()
             sections = {name: choice.get() for name, choice in config.schedules.items()}
+            built = {n: schedule_class(type(r))(**r.as_dict()) for n, r in sections.items()}
             arguments["schedules"] = {
-                section.argument_name(name): schedule_class(type(rate))(**rate.as_dict())
-                for name, rate in sections.items()
+                section.argument_name(name): scaled(rate, start=config._schedule_start)
+                for name, rate in built.items()
             }
         return arguments
 
@@ -189,7 +196,8 @@ class OptimizerFactory(ConfiguredFactory):
         found = self._config.learning_rate_of(group)
         own_rate = None if found is None else build_schedule(*found)
         if found is not None and not has_rate:  # the optimizer's own knows nothing of batches
-            own_rate = scaled(own_rate, self.learning_rate_factor, _decay_of(section))
+            factor, start = self.learning_rate_factor, self._config._schedule_start
+            own_rate = scaled(own_rate, factor, _decay_of(section), start)
         hyperparameters = {}
         if group.weight_decay is not None:
             hyperparameters[section.argument_name("weight_decay")] = group.weight_decay

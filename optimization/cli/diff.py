@@ -46,9 +46,7 @@ def _compared(before: AnyConfig, after: AnyConfig, length: TrainingLength) -> Di
     wholes = [config for config in (before, after) if isinstance(config, ExperimentConfig)]
     if len(wholes) != 1:
         return difference(before, after, length)
-    trainer = wholes[0].trainer
-    length = TrainingLength(trainer.train_steps or None, trainer.steps_per_epoch)
-    return difference(_alone(before), _alone(after), length)
+    return difference(_alone(before), _alone(after), wholes[0].trainer.training_length())
 
 
 def _alone(config: AnyConfig) -> OptimizationConfig:

@@ -7,7 +7,6 @@ from typing import Annotated, NamedTuple
 import typer
 
 from optimization.configs import yaml_file
-from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
 from optimization.configs.experiment_config import ExperimentConfig, TrainerConfig
 from optimization.configs.experiment_file import surroundings
@@ -86,9 +85,7 @@ def _alone(path: str) -> File:
     values = params.get("trainer")
     trainer, _ = layered(TrainerConfig(), [values if isinstance(values, Mapping) else {}])
     trainer._move("trainer")
-    config, unsized = config.sized(
-        TrainingLength(trainer.train_steps or None, trainer.steps_per_epoch)
-    )
+    config, unsized = config.sized(trainer.training_length())
     problems += [problem for problem in unsized if problem.code != "missing"]
     found, doubts = findings(config, [*unread, *problems])
     found = [problem._replace(origin=problem.origin or Origin(path)) for problem in found]

@@ -161,6 +161,7 @@ def _argmax(curves: list[RateCurve], steps: "np.ndarray") -> int:
 
     values = []
     for each in curves:
-        rate = rate_at(each.learning_rate, each.warmup, steps)
-        values.append(each.factor * rate / (1 + each.decay * steps))
+        done = np.maximum(steps - each.start, 0)
+        rate = rate_at(each.learning_rate, each.warmup, done)
+        values.append(each.factor * rate / (1 + each.decay * done))
     return int(np.argmax(np.abs(values[1] - values[0])))

@@ -248,7 +248,8 @@ def _peak(seen: _Seen) -> float:
 def _warmup_doubt(seen: _Seen) -> Problem | None:
     curve, train_steps, _, _ = seen
     section, name, length = curve.warmup_length()
-    is_over = not train_steps or length < train_steps
+    last = curve.start + length
+    is_over = not train_steps or last < train_steps
     if not length or (is_over and (curve.warmup is None or curve.warmup.mode == "delay")):
         return None
     bare = curve._replace(warmup=None)
@@ -258,7 +259,7 @@ def _warmup_doubt(seen: _Seen) -> Problem | None:
         message = f"is {length}, `train_steps` {train_steps}: {reached}; write fewer, or '5%'"
         return _problem("warmup-too-long", section, name, message)
     end = curve.end()
-    if end is not None and length >= end[1]:
+    if end is not None and last >= end[1]:
         message = f"is {length}, and the decay is over at step {end[1]}: {reached}; write fewer"
         message += ", a longer decay, or `mode: delay`"
         return _problem("warmup-outlasts-decay", section, name, message)

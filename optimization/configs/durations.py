@@ -16,17 +16,34 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class TrainingLength(NamedTuple):
-    """Says how long is trained, and one pass over the data, in optimizer steps; None: unknown."""
+    """Says how long is trained, and one pass over the data, in optimizer steps; None: unknown.
+
+    The schedules of a run that was resumed may `start` later than it did, or be at their `end`
+    before or after it is; None for the end of the training.
+    """
 
     train_steps: int | None = None
     steps_per_epoch: int | None = None
+    start: int = 0
+    end: int | None = None
+
+    @property
+    def last(self) -> int | None:
+        """The step at which the schedules end."""
+        return self.end or self.train_steps
+
+    @property
+    def of_schedules(self) -> int | None:
+        """The steps in which the schedules run, of which shares of them are taken."""
+        return self.last and self.last - self.start
 
 
 def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[Problem]]:
     """Returns a copy, not locked, in which steps are numbers, and what cannot be made a number.
 
     "5 epochs" are 5 * `steps_per_epoch` steps, "10%" a tenth of `train_steps`, each rounded to the
-    nearest step; the fields that a config lists in `rounds_up` are rounded up. "remaining", in a
+    nearest step; the fields that a config lists in `rounds_up` are rounded up. In a learning rate
+    or a warmup a share is one of the steps from `start` to `end`. "remaining", in a
     learning rate, is what is left of `train_steps` after its `offset`, after the warmup if that
     delays it, and after `stable_steps`.
     """
@@ -67,20 +84,27 @@ class _Sizing(NamedTuple):
         # What "remaining" leaves out is to be a number before: a warmup, and other fields.
         warmup, rate_of_all = (config.__dict__.get(name) for name in ("warmup", "learning_rate"))
         for child in sorted(config.selected(), key=lambda child: child is not warmup):
-            if getattr(getattr(child, "registry", None), "kind", "") == "learning rate":
+            kind = getattr(getattr(child, "registry", None), "kind", "")
+            if kind == "learning rate":
                 own_warmup = warmup.get() if warmup and child is rate_of_all else None
                 for rate in child.selected():
-                    self.fill_in(rate, self._steps_left(rate, own_warmup))
+                    self._of_schedules.fill_in(rate, self._steps_left(rate, own_warmup))
             else:
-                self.fill_in(child, None)
+                (self._of_schedules if kind == "warmup" else self).fill_in(child, None)
         names = [name for name, value in config._items() if is_pending(value)]
         for name in sorted(names, key=lambda name: config.__dict__[name] == "remaining"):
             self._set_steps(config, name, remaining)
 
+    @property
+    def _of_schedules(self) -> "_Sizing":
+        length = TrainingLength(self.length.of_schedules, self.length.steps_per_epoch)
+        return self._replace(length=length)
+
     def _steps_left(self, rate: Node, warmup: Any) -> int | None:
-        if self.length.train_steps is None:
+        steps = self.length.of_schedules
+        if steps is None:
             return None
-        steps = self.length.train_steps - getattr(rate, "offset", 0)
+        steps -= getattr(rate, "offset", 0)
         if getattr(warmup, "mode", None) == "delay" and isinstance(warmup.warmup_steps, int):
             steps -= warmup.warmup_steps
         return steps
@@ -109,7 +133,7 @@ class _Sizing(NamedTuple):
         form = cast(re.Match[str], value.FORM.fullmatch(value))  # a duration has it
         epochs, percent = form.groups()
         taken = "steps_per_epoch" if epochs else "train_steps"
-        steps = getattr(self.length, taken)
+        steps = self.length.steps_per_epoch if epochs else self.length.last
         if steps is None:
             raise ValueError(f"takes `{taken}`, which is not known: give it, or write a number")
         if epochs:

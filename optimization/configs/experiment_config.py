@@ -83,6 +83,14 @@ class TrainerConfig(_GardenSection):
         continuous_eval_timeout: Seconds that `continuous_eval` waits for the next checkpoint;
             None for ever.
         validation_summary_subdir: Where in `model_dir` the summaries of evaluations go.
+        resume: How a run goes on whose settings have changed: `continue` with the new ones, the
+            schedules read at the same step; `extend` with another length alone, the schedules as
+            they were; `restart_schedule` with the new ones, the schedules starting anew; `never`
+            if a run must not go on at all; None for an error that tells what differs.
+        schedule_start: The step at which all schedules start. `resume: restart_schedule` writes it
+            to `params.yaml`; None is that of the run, 0 in a new one.
+        schedule_end: The step at which lengths in per cent, and "remaining", end. `resume: extend`
+            writes it to `params.yaml`; None is that of the run, `train_steps` in a new one.
     """
 
     optimizer_config: Section[OptimizationConfig] = field(default_factory=OptimizationConfig)
@@ -103,11 +111,18 @@ class TrainerConfig(_GardenSection):
     early_stopping: Section[EarlyStoppingConfig | None] = field(default=None)
     max_skipped_share: Annotated[float, Interval(gt=0, le=1)] | None = 0.9
     validation_summary_subdir: str = "validation"
+    resume: Literal["continue", "extend", "restart_schedule", "never"] | None = None
+    schedule_start: Annotated[NonNegativeInt, Unit("training steps")] | None = None
+    schedule_end: TrainingSteps | None = None
 
     def sized_optimizer_config(self) -> tuple[OptimizationConfig, list[Problem]]:
         """Returns `optimizer_config` with steps as numbers, and what keeps them from it."""
-        length = TrainingLength(self.train_steps or None, self.steps_per_epoch)
-        return self.optimizer_config.sized(length)
+        return self.optimizer_config.sized(self.training_length())
+
+    def training_length(self) -> TrainingLength:
+        """Returns how long is trained, and where the schedules start and end."""
+        start, end = self.schedule_start or 0, self.schedule_end
+        return TrainingLength(self.train_steps or None, self.steps_per_epoch, start, end)
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings, with steps as numbers where anything is trained."""
@@ -122,6 +137,10 @@ class TrainerConfig(_GardenSection):
     def check(self) -> Iterator[tuple[str, str]]:
         if self.validation_steps == 0:
             yield "validation_steps", "must be > 0, or -1 for all the data, got 0"
+        start, end = self.schedule_start or 0, self.schedule_end or self.train_steps
+        if start and end and start >= end:
+            last = "schedule_end" if self.schedule_end else "train_steps"
+            yield "schedule_start", f"must be < `{last}` {end}, got {start}"
         if self.best_checkpoint_export_subdir and not self.best_checkpoint_eval_metric:
             yield "best_checkpoint_eval_metric", "is needed with `best_checkpoint_export_subdir`"
         if self.best_checkpoint_eval_metric and not self.best_checkpoint_export_subdir:

@@ -56,9 +56,11 @@ class OptimizationConfig(Config):
     schedules: SectionMap[LrConfig] = field(default_factory=ReadOnlyDict)
     lr_scaling: Section[LrScalingConfig | None] = field(default=None)
 
-    # Set by `sized`: how long is trained, and what was written as a share of that.
+    # Set by `sized`: how long is trained, what was written as a share of that, and the step at
+    # which all schedules start.
     _train_steps: ClassVar[int | None] = None
     _shares: ClassVar[frozenset[str]] = frozenset()
+    _schedule_start: ClassVar[int] = 0
 
     def sized(self, length: TrainingLength) -> tuple[Self, list[Problem]]:
         """Returns a copy, not locked, in which steps are numbers, as `with_length` does.
@@ -69,6 +71,7 @@ class OptimizationConfig(Config):
         sized, problems = with_length(self, length)
         sized.__dict__["_train_steps"] = length.train_steps or self._train_steps
         sized.__dict__["_shares"] = self._shares.union(shares(self))
+        sized.__dict__["_schedule_start"] = length.start or self._schedule_start
         return sized, problems
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
@@ -118,6 +121,13 @@ class OptimizationConfig(Config):
         if place.learning_rate.type is None:
             return None
         return place.learning_rate.get(), place.warmup.get()
+
+    def schedule_start_of(self, section: Any) -> int:
+        """Returns the step at which the rate of an optimizer's section starts.
+
+        A rate that the optimizer makes itself counts its updates, which go on.
+        """
+        return 0 if section.own_learning_rate() is not None else self._schedule_start
 
 
 ConfigT = TypeVar("ConfigT", bound=OptimizationConfig)

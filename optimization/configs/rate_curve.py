@@ -28,9 +28,11 @@ class RateCurve(typing.NamedTuple):
     warmup: BaseWarmupConfig | None = None
     factor: float = 1.0  # what the whole curve is multiplied with
     decay: float = 0.0  # of an optimizer: the curve is divided by 1 + decay * step
+    start: int = 0  # the step at which all of this starts; until then its first value holds
 
     def values(self, steps: list[int]) -> list[float]:
         """Returns the rate at each of `steps`."""
+        steps = [max(step - self.start, 0) for step in steps]
         values = checked_values(self.learning_rate, self.warmup, steps)
         return [self.factor * v / (1 + self.decay * s) for s, v in zip(steps, values, strict=True)]
 
@@ -52,9 +54,10 @@ class RateCurve(typing.NamedTuple):
     @property
     def shift(self) -> int:
         """The step at which the formula of the learning rate starts."""
+        first = self.start + self.learning_rate.offset
         if self.warmup is None or self.warmup.mode != "delay":
-            return self.learning_rate.offset
-        return self.learning_rate.offset + self.warmup.warmup_steps
+            return first
+        return first + self.warmup.warmup_steps
 
     def end(self) -> tuple[str, int] | None:
         """Returns the field that says when the decay is over, and that step; None without end."""
@@ -95,7 +98,8 @@ class RateCurve(typing.NamedTuple):
         # Phases follow each other; what has more numbers than phases has other things.
         most = min(most, len(lengths) if len(lengths) < 6 else 1)
         sums = (itertools.combinations(lengths, count) for count in range(most + 1))
-        return {max(sum(some), 0) for some in itertools.chain(*sums)} | set(edges)
+        ends = {self.start + max(sum(some), 0) for some in itertools.chain(*sums)}
+        return {0} | ends | set(edges)
 
 
 def _counts_steps(value: Any) -> bool:
@@ -125,7 +129,7 @@ def curve_of(config: "OptimizationConfig", place: Place) -> RateCurve | None:
     decay = section.pipeline_arguments().get("decay", 0.0) if section is not None else 0.0
     warmup = warmups[0] if warmups and warmups[0].warmup_steps else None
     factor *= getattr(place, "learning_rate_multiplier", 1.0)
-    return RateCurve(rates[0], warmup, factor, decay)
+    return RateCurve(rates[0], warmup, factor, decay, config._schedule_start)
 
 
 def schedule_free_sections(config: "OptimizationConfig") -> "Iterator[tuple[Any, Place]]":

@@ -173,7 +173,8 @@ class Plan:
         for name, oneof in self._config.schedules.items():
             argument = section.argument_name(usual.argument_name(name))
             if argument and argument not in changed and section.arguments().get(argument):
-                followed[argument] = schedule(oneof.get())
+                start = self._config._schedule_start
+                followed[argument] = schedule(oneof.get(), start=start)
         return followed
 
     def _assign(self, params: Any) -> None:

@@ -21,8 +21,12 @@ def schedule(
     warmup: BaseWarmupConfig | None = None,
     factor: float = 1.0,
     decay: float = 0.0,
+    start: int = 0,
 ) -> Schedule:
-    """Returns a learning rate with its warmup, times a factor, over 1 + decay * step."""
+    """Returns a learning rate with its warmup, times a factor, over 1 + decay * step.
+
+    `start` is the step at which all of that starts.
+    """
     check_schedule(learning_rate, warmup)
     if warmup is not None and warmup.warmup_steps == 0:
         warmup = None
@@ -36,6 +40,7 @@ def schedule(
         def rate(step: jax.Array) -> jax.Array:
             return learning_rate.at(step, jnp)
 
+        step = jnp.maximum(step - start, 0.0) if start else step
         if warmup is None or target is None:
             found = rate(step)
         else:
@@ -59,7 +64,8 @@ def rate_of(config: OptimizationConfig, group: Any, section: BaseOptimizerConfig
     if section.own_learning_rate() is not None:  # it knows nothing of batches
         return schedule(*found)
     factor = 1.0 if config.lr_scaling is None else config.lr_scaling.factor()
-    return schedule(*found, factor, section.pipeline_arguments().get("decay", 0.0))
+    decay = section.pipeline_arguments().get("decay", 0.0)
+    return schedule(*found, factor, decay, config._schedule_start)
 
 
 def _in_float64(function: Callable[[jax.Array], jax.Array], count: Any) -> jax.Array:

@@ -140,7 +140,9 @@ class _Part(NamedTuple):
             else:
                 notes.append("`global_batch_size` is not known: drawn without `lr_scaling`")
         decay = self.section.pipeline_arguments().get("decay", 0.0) if self.section else 0.0
-        curve = RateCurve(rate, warmup if warmup and warmup.warmup_steps else None, factor, decay)
+        start = 0 if makes_rate else config._schedule_start  # its own clock goes on
+        warmup = warmup if warmup and warmup.warmup_steps else None
+        curve = RateCurve(rate, warmup, factor, decay, start)
         line = line_of_rate(curve, self.name, config._train_steps)
         return line._replace(notes=[*line.notes, *notes])
 
@@ -173,7 +175,8 @@ class _Part(NamedTuple):
         else:
             number = value if replaced is None else replaced
             rate = ConstantLrConfig(learning_rate=number or 0.0)
-        return line_of_rate(RateCurve(rate), self.name, config._train_steps)
+        curve = RateCurve(rate, start=config._schedule_start)
+        return line_of_rate(curve, self.name, config._train_steps)
 
     def _own(self, argument: str) -> Line:
         """Returns the line of a number that the optimizer's section changes by itself."""
@@ -235,8 +238,10 @@ def _last_bend(curve: RateCurve) -> int:
 
 def _marks(curve: RateCurve, train_steps: int | None) -> Iterator[Mark]:
     rate, end = curve.learning_rate, curve.end()
+    if curve.start:
+        yield Mark(curve.start, "schedule starts")
     if length := curve.warmup_length()[2]:
-        yield Mark(length, "warmup ends")
+        yield Mark(curve.start + length, "warmup ends")
     boundaries = getattr(rate, "boundaries", ())
     for boundary in boundaries if isinstance(boundaries, tuple) else ():
         yield Mark(int(boundary) + curve.shift, "boundary")

@@ -200,8 +200,8 @@ def build_schedule(
 def curve_of(rate: Any, steps: Any) -> np.ndarray:
     """Returns the values of any learning rate, in float64, by NumPy where there is a formula."""
     if isinstance(rate, ScaledLearningRate):
-        factors = rate.factor / (1 + rate.decay * np.asarray(steps))
-        return factors * curve_of(rate.learning_rate, steps)
+        steps = np.maximum(np.asarray(steps) - rate.start, 0)
+        return rate.factor / (1 + rate.decay * steps) * curve_of(rate.learning_rate, steps)
     return rate.curve(steps) if isinstance(rate, ConfiguredSchedule) else sample(rate, steps)
 
 
@@ -210,14 +210,15 @@ def html_of(schedule: LearningRateSchedule) -> str:
     from optimization.configs.rate_curve import RateCurve
     from optimization.plots.notebook import html_of_rate
 
-    rate, warmup, factor, decay = schedule, None, 1.0, 0.0
+    rate, warmup, factor, decay, start = schedule, None, 1.0, 0.0, 0
     if isinstance(rate, ScaledLearningRate):
-        rate, factor, decay = rate.learning_rate, rate.factor, rate.decay
+        factor, decay, start = rate.factor, rate.decay, rate.start
+        rate = rate.learning_rate
     if isinstance(rate, _ConfiguredWarmup):
         rate, warmup = rate.after_warmup_lr_sched, rate.config
     if not isinstance(rate, _ConfiguredLearningRate):
         return f"<pre>{html.escape(repr(schedule))}</pre>"
-    return html_of_rate(schedule.name, RateCurve(rate.config, warmup, factor, decay))
+    return html_of_rate(schedule.name, RateCurve(rate.config, warmup, factor, decay, start))
 
 
 def is_formula(rate: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A factor on a learning rate, and the `decay` of Keras' former SGD, as a schedule."""
+"""A factor on a learning rate, the `decay` of Keras' former SGD, and a start, as a schedule."""
 
 from typing import Any
 
@@ -10,15 +10,16 @@ from optimization.configs import printing
 
 @keras.saving.register_keras_serializable(package="optimization")
 class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate times a factor, divided by 1 + decay * step.
+    """A learning rate times a factor, divided by 1 + decay * step, that may start later.
 
-        lr(step) = factor * learning_rate(step) / (1 + decay * step)
+        lr(step) = factor * learning_rate(s) / (1 + decay * s),  s = max(step - start, 0)
 
     Args:
         learning_rate: A float or a Keras schedule.
         factor: At step 0 the rate is that of `learning_rate` times this.
         decay: In units of 1 / optimizer step; 0 for none.
         name: The name of the schedule.
+        start: The optimizer step at which the schedule starts; its first value holds until then.
     """
 
     def __init__(
@@ -27,18 +28,22 @@ class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
         factor: float = 1.0,
         decay: float = 0.0,
         name: str = "ScaledLearningRate",
+        start: int = 0,
     ):
         super().__init__()
         self.learning_rate, self.factor, self.decay = learning_rate, factor, decay
-        self.name = name
+        self.name, self.start = name, start
 
     def __call__(self, step: Any) -> Any:
+        if self.start:  # in the dtype of the step, in which all steps are exact
+            step = keras.ops.maximum(step - self.start, 0)
         lr = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
         lr = lr * self.factor
         return lr / (1.0 + self.decay * keras.ops.cast(step, "float32")) if self.decay else lr
 
     def __repr__(self) -> str:
-        arguments = printing.differing(self, {"factor": self.factor, "decay": self.decay})
+        usual = {"factor": self.factor, "decay": self.decay, "start": self.start}
+        arguments = printing.differing(self, usual)
         return printing.call(type(self).__name__, rate_text(self.learning_rate), **arguments)
 
     def _repr_html_(self) -> str:
@@ -52,6 +57,7 @@ class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
             "factor": self.factor,
             "decay": self.decay,
             "name": self.name,
+            **({"start": self.start} if self.start else {}),
         }
 
     @classmethod
@@ -60,13 +66,13 @@ class ScaledLearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return cls(**{**config, "learning_rate": learning_rate})
 
 
-def scaled(learning_rate: Any, factor: float = 1.0, decay: float = 0.0) -> Any:
-    """Returns `learning_rate` with a factor and a decay; without decay a float stays a float."""
-    if not decay and factor == 1.0:
-        return learning_rate
+def scaled(learning_rate: Any, factor: float = 1.0, decay: float = 0.0, start: int = 0) -> Any:
+    """Returns `learning_rate` with a factor, a decay and a start; a float stays one if it can."""
     if not decay and isinstance(learning_rate, float):
-        return learning_rate * factor
-    return ScaledLearningRate(learning_rate, factor, decay)
+        return learning_rate if factor == 1.0 else learning_rate * factor
+    if not decay and factor == 1.0 and not start:
+        return learning_rate
+    return ScaledLearningRate(learning_rate, factor, decay, start=start)
 
 
 def rate_text(rate: Any) -> printing.Text:

@@ -305,7 +305,8 @@ class OptimizerFactory(ConfiguredFactory):
         for label, part in self._parts.items():
             functions: dict[str, Any] = dict(part.recipe.schedules)
             for name, key in part.schedules.items():
-                functions[key] = curve_function(self._config.schedules[name].get(), None)
+                rate = self._config.schedules[name].get()
+                functions[key] = _function_of(RateCurve(rate, start=self._config._schedule_start))
             for key, function in functions.items():
                 scheduled.append((key, function, functools.partial(self._follows, label, key)))
         return scheduled
@@ -330,9 +331,7 @@ class OptimizerFactory(ConfiguredFactory):
 
     def _rate(self, rule: ParamGroupConfig | None) -> Callable[[int], float]:
         """Returns the learning rate of a rule as a function of the steps done."""
-        rate, warmup, factor, decay = self._curve(rule)
-        function = curve_function(rate, warmup)  # the config is read-only
-        return lambda step: factor * float(function(step)) / (1 + decay * step)
+        return _function_of(self._curve(rule))
 
     def _curve(self, rule: ParamGroupConfig | None) -> RateCurve:
         """Returns the learning rate of a rule, with its warmup and all that acts on it."""
@@ -342,10 +341,11 @@ class OptimizerFactory(ConfiguredFactory):
         knows_batches = section.own_learning_rate() is None
         factor = scaling.factor() if scaling is not None and knows_batches else 1.0
         decay = section.pipeline_arguments().get("decay", 0.0)
-        return RateCurve(*(found or self._config.learning_rate_of()), factor, decay)
+        start = self._config.schedule_start_of(section)
+        return RateCurve(*(found or self._config.learning_rate_of()), factor, decay, start)
 
     def _is_constant(self, rule: ParamGroupConfig | None) -> bool:
-        rate, warmup, _, decay = self._curve(rule)
+        rate, warmup, _, decay, _ = self._curve(rule)
         warms = warmup is not None and warmup.warmup_steps > 0
         return isinstance(rate, ConstantLrConfig) and not warms and not decay
 
@@ -355,11 +355,23 @@ class OptimizerFactory(ConfiguredFactory):
             return {}
         highest = {}
         for label, rule in self._rules.items():
-            rate, warmup, *_ = self._curve(rule)
+            curve = self._curve(rule)._replace(start=0)
+            rate, warmup, *_ = curve
             settings = [section.as_dict() for section in (rate, warmup) if section is not None]
             steps = telling_steps(settings, dense=not needs_keras(rate, warmup))
-            highest[label] = max(map(self._rate(rule), steps))
+            highest[label] = max(map(_function_of(curve), steps))
         return highest
+
+
+def _function_of(curve: RateCurve) -> Callable[[int], float]:
+    """Returns a curve, of a config that is read-only, as a function of the steps done."""
+    function = curve_function(curve.learning_rate, curve.warmup)
+
+    def value(step: int) -> float:
+        done = max(step - curve.start, 0)
+        return curve.factor * float(function(done)) / (1 + curve.decay * done)
+
+    return value
 
 
 def _full_name(cls: type[Optimizer]) -> str:
