@@ -16,11 +16,11 @@ from optimization.configs.errors import ConfigError, ConfigWarning, Problem, war
 from optimization.configs.experiment_config import ExperimentConfig, TrainerConfig
 from optimization.configs.layers import findings, layered, of_the_layers, read_layers
 from optimization.configs.yaml_file import SourcedDict
-from optimization.training.changes import PARAMS_FILE
 from optimization.training.checkpoint_files import latest_checkpoint
 from optimization.training.dry_run import show_model, show_settings
 from optimization.training.errors import CheckpointError, TrainingError, first_line
 from optimization.training.flags import FLAGS, RunFlags
+from optimization.training.history import PARAMS_FILE
 from optimization.training.imports import quiet_libraries
 from optimization.training.registries import experiment_names, get_experiment, summary_of
 from optimization.training.run import check_directory, check_run, run_experiment

@@ -23,6 +23,11 @@ WRITING, WRITTEN = "_temp", "_whole"
 """How the directories end in which a checkpoint is before it is in its place."""
 
 _LATEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)
+FOLLOWED = "learning_rate_state"
+"""The variable of the trainer that is the state of a learning rate that follows a metric."""
+RATE_VARIABLE = re.compile(r"(^|/)learning_rate$")
+"""The paths of variables of the optimizer that are learning rates: those that are constant."""
+
 _PART = re.compile(r"(?P<name>.+)\.(?P<part>index|data-\d+-of-(?P<count>\d+))")
 
 

@@ -15,6 +15,8 @@ import tensorflow as tf
 from optimization.keras.paths import saved_names
 from optimization.keras.state import by_unique_name
 from optimization.training.checkpoint_files import (
+    FOLLOWED,
+    RATE_VARIABLE,
     find_checkpoint,
     instead_of,
     numbered_checkpoints,
@@ -31,9 +33,10 @@ from optimization.training.finite import Sections, infinite_on_purpose, must_be_
 
 STOPPING, SKIPS, EVALUATION = "early_stopping_state", "skipped_updates", "evaluation_due"
 MEANS = "means_state"
-_FREE = (STOPPING, SKIPS, EVALUATION, MEANS)
+_FREE = (STOPPING, SKIPS, EVALUATION, MEANS, FOLLOWED)
 """Variables of the trainer that a checkpoint may lack, or have for nothing: one of an earlier
-version lacks them, and early stopping may be set, or left out, when a run goes on."""
+version lacks them, and early stopping, or a rate that follows a metric, may be set, or left out,
+when a run goes on. So may a rate that is constant."""
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SETTINGS = "settings/.ATTRIBUTES/py_state"
@@ -83,15 +86,7 @@ def load(path: str, sections: Sections, partly: bool = False, checked: bool = Fa
             shape or dtype; nothing was changed then.
         DamagedError: If it is damaged; nothing was changed then.
     """
-    stored = stored_variables(path)
-    own = dict(sections.get("trainer", {}))
-    for name in _FREE:
-        if f"trainer: {name}" not in stored:
-            own.pop(name, None)
-        elif name not in own:
-            del stored[f"trainer: {name}"]
-    if "trainer" in sections:
-        sections = {**sections, "trainer": own}
+    stored, sections = _in_both(stored_variables(path), sections)
     sections = _as_saved(stored, sections)
     _compare(path, stored, sections, partly)
     if not checked and (found := damage(path, infinite_on_purpose(sections), tuple(sections))):
@@ -159,6 +154,28 @@ def sound(path: str, on_damaged: str, exempt: Collection[str] = ()) -> tuple[str
     if previous is None or on_damaged != "previous":
         raise instead_of(found, previous)
     return previous, f"{found}: the newest one before it that is whole is taken, {previous}"
+
+
+def _in_both(
+    stored: Mapping[str, "_Kind"], sections: Sections
+) -> tuple[dict[str, "_Kind"], Sections]:
+    """Leaves out what only one of two has and need not: see `_FREE`."""
+
+    def is_optional(section: str, name: str) -> bool:
+        if section == "optimizer":
+            return RATE_VARIABLE.search(name) is not None
+        return section == "trainer" and name in _FREE
+
+    own = {f"{section}: {name}" for section, found in sections.items() for name in found}
+    kept = {n: k for n, k in stored.items() if n in own or not is_optional(*n.split(": ", 1))}
+    return kept, {
+        section: {
+            name: variable
+            for name, variable in found.items()
+            if f"{section}: {name}" in stored or not is_optional(section, name)
+        }
+        for section, found in sections.items()
+    }
 
 
 def saved_settings(path: str) -> str:

@@ -13,6 +13,7 @@ from optimization.configs.errors import nearest_or_all
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.keras.metric_rate import FollowedRate
 from optimization.schedules.metric import MetricLrConfig
+from optimization.training.checkpoint_files import FOLLOWED
 from optimization.training.checkpoints import STOPPING
 from optimization.training.errors import TrainingError
 
@@ -24,7 +25,7 @@ def followers(
     rate = config.learning_rate.get()
     found: dict[str, Follower | EarlyStopper] = {}
     if isinstance(rate, MetricLrConfig):
-        found["learning_rate_state"] = Follower(rate, optimizer)
+        found[FOLLOWED] = Follower(rate, optimizer)
     return found | ({STOPPING: stopper} if stopper.config is not None else {})
 
 

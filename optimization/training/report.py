@@ -9,8 +9,8 @@ from typing import Any
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.optimization_config import OptimizationConfig
-from optimization.training.changes import PARAMS_FILE
 from optimization.training.checkpoint_files import latest_checkpoint, whole_checkpoints
+from optimization.training.history import PARAMS_FILE
 
 if typing.TYPE_CHECKING:
     from optimization.keras.group_table import GroupRow

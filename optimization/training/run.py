@@ -12,7 +12,7 @@ from rich.console import Console
 
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.configs.experiment_config import MODES, ExperimentConfig
-from optimization.training import changes, checkpoint_files
+from optimization.training import checkpoint_files, history, resuming
 from optimization.training.errors import CheckpointError, TrainingError, first_line
 from optimization.training.progress import labeled, say
 from optimization.training.registries import get_task_class
@@ -121,7 +121,7 @@ def _train(trainer: "Trainer", mode: str, on_evaluation: OnEvaluation) -> dict[s
         nonlocal before
         if trainer.chief:
             try:
-                config.to_yaml(os.path.join(model_dir, changes.PARAMS_FILE))
+                history.keep(model_dir, config, trainer.step)
                 before = (trainer.step and seconds_of(model_dir)) or 0.0
                 keep(
                     status="running",
@@ -129,7 +129,7 @@ def _train(trainer: "Trainer", mode: str, on_evaluation: OnEvaluation) -> dict[s
                     experiment=config.experiment,
                     mode=mode,
                     train_steps=config.trainer.train_steps,
-                    settings=changes.PARAMS_FILE,
+                    settings=history.PARAMS_FILE,
                     versions=versions(),
                 )
             except OSError as error:
@@ -195,7 +195,7 @@ def check_run(
         make_directory(model_dir)
     start = config.task.init_checkpoint
     if found is not None:
-        changes.check_identity(found, changes.since_params(model_dir, config))
+        resuming.before_tensorflow(config, model_dir, found)
     elif start and "://" not in start and task_class.initialize is Task.initialize:
         try:
             checkpoint_files.find_checkpoint(start)
@@ -276,11 +276,11 @@ def make_directory(path: str) -> None:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"--model_dir {path!r} cannot be made: {error.strerror}") from None
-    params = os.path.join(path, changes.PARAMS_FILE)
+    params = os.path.join(path, history.PARAMS_FILE)
     reason = ""
     if not os.access(path, os.W_OK | os.X_OK):
         reason = "permission denied"
     elif os.path.exists(params) and not (os.path.isfile(params) and os.access(params, os.W_OK)):
-        reason = f"{changes.PARAMS_FILE} there is not a file that can be written"
+        reason = f"{history.PARAMS_FILE} there is not a file that can be written"
     if reason:
         raise TrainingError(f"--model_dir {path!r} cannot be written to: {reason}")

@@ -101,7 +101,7 @@ class RunCheckpoints:
             CheckpointError: If it is of another experiment or optimizer, or does not fit.
         """
         found = changes.since(path, self._config)
-        changes.check_identity(path, found)
+        changes.check_identity(path, found, chosen=self._config.trainer.resume is not None)
         try:
             checkpoints.load(path, self._sections, checked=True)
         except MisfitError as error:

@@ -13,7 +13,7 @@ from rich.console import Console
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.printing import Text, call
-from optimization.training import building, changes, checkpoints, inspection, signals
+from optimization.training import building, checkpoints, inspection, resuming, signals
 from optimization.training.best import BestCheckpoint
 from optimization.training.checkpoint_files import latest_checkpoint, new_checkpoints, step_of
 from optimization.training.data import distributed_batches
@@ -55,6 +55,7 @@ class Trainer:
         global_step: Training steps done, a `tf.Variable`.
         evaluation_due: Whether the evaluation at that step is still to be done, a `tf.Variable`.
         writes: Whether this process may write there.
+        resumption: How the run goes on from the latest checkpoint, and what has changed since.
         stopper: What ends a training that no longer gets better.
         evaluated: Which checkpoint was evaluated last, in words; "" for none.
 
@@ -80,11 +81,13 @@ class Trainer:
         errors, _ = config.problems()
         if errors:
             raise ConfigError(errors)
-        self.config = config.replace()
+        self.model_dir = os.fspath(model_dir)
+        latest = latest_checkpoint(self.model_dir, config.trainer.on_damaged)
+        self.resumption = resuming.of_checkpoint(config.replace(), latest)
+        self.config = self.resumption.config
         self.config.lock()
         runtime = self.config.runtime
         self.optimizer_config = self.config.sized_optimizer_config()
-        self.model_dir = os.fspath(model_dir)
         self.task = task or get_task_class(config.task)(self.config.task, self.model_dir)
         keras.utils.clear_session()
         keras.utils.set_random_seed(runtime.seed)
@@ -92,7 +95,7 @@ class Trainer:
         self.chief = building.is_chief(self.strategy)
         self.console = (console or Console()) if self.chief else Console(quiet=True)
         self._section = self.optimizer_config.optimizer.get()
-        fresh = latest_checkpoint(self.model_dir, config.trainer.on_damaged) is None
+        fresh = latest is None
         with self.strategy.scope(), building.dtype_policy(runtime):
             self.model = building.build_model(self.task, initialize=fresh)
             self.optimizer = building.build_optimizer(
@@ -207,7 +210,8 @@ class Trainer:
                 says `on_nonfinite: skip`.
             NonFiniteGradientsError: If gradients are not finite, and the section says
                 `on_nonfinite: raise`, or `max_consecutive_nonfinite` is exceeded.
-            CheckpointError: If the checkpoint in `model_dir` does not fit.
+            CheckpointError: If the checkpoint in `model_dir` does not fit, or was made with other
+                settings, and `trainer.resume` does not say how to go on.
             TrainingError: If the learning rate follows a metric, and nothing is evaluated or the
                 validation does not report it.
         """
@@ -224,7 +228,8 @@ class Trainer:
         on_start: Callable[[], None] | None,
         on_evaluation: OnEvaluation,
     ) -> dict[str, float]:
-        restored = self._checkpoints.start(self.chief)
+        start = functools.partial(self._checkpoints.start, self.chief)
+        restored = resuming.restore(self, self._sections, start)
         if self._best:
             self._best.recover()
         trainer = self.config.trainer
@@ -235,16 +240,14 @@ class Trainer:
                 f"trained already: {self.step} steps are done, trainer.train_steps is {total}; "
                 f"set it above {self.step} to train on"
             )
-            if restored and (found := changes.since(restored, self.config)):
-                self._say(changes.summary(found))
+            self._tell_changes()
             return labeled(self._evaluated(on_evaluation)) if evaluate else {}
         if self.stopped_early and not left:
             self._say(f"stopped already, after {self.step} steps: {self.stopper.reason()}")
             return labeled(self._evaluated(on_evaluation))
         if restored:
             self._say(f"resumed at step {self.step} from {restored}")
-            if found := changes.since(restored, self.config):
-                self._say(changes.summary(found))
+            self._tell_changes()
         elif self.config.task.init_checkpoint:
             self._say(f"initialized from {self.config.task.init_checkpoint}")
         if on_start is not None:
@@ -407,6 +410,10 @@ class Trainer:
         if values is None:
             raise CheckpointError(f"no checkpoint came to {self.model_dir!r} in {timeout} s")
         return values
+
+    def _tell_changes(self) -> None:
+        for note in self.resumption.notes:
+            self._say(note)
 
     def _say(self, text: str) -> None:
         say(self.console, text)

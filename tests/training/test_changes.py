@@ -75,4 +75,4 @@ def test_a_summary_is_one_line():
     assert summary(found) == (
         "changed since: task.hidden was 0, is 4; trainer.train_steps was 12, is 3"
     )
-    assert summary(found * 3).endswith("; and 1 more")
+    assert summary(found * 11).endswith("; and 2 more")
