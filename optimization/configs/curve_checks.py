@@ -145,7 +145,7 @@ def _rates(section: Config) -> dict[str, tuple[float, ...]]:
 def _zero(curve: RateCurve, train_steps: int | None) -> Problem:
     always = "in every step" + (f" of {train_steps}" if train_steps else "")
     section, name, length = curve.warmup_length()
-    if train_steps and 0 < train_steps <= length:
+    if train_steps and 0 < train_steps <= curve.start + length:
         message = f"the learning rate is 0 {always}, which all belong to the warmup of {length}"
         return _problem("conflict", section, name, f"{message}; write fewer")
     bare = curve._replace(warmup=None)

@@ -157,8 +157,8 @@ def sound(path: str, on_damaged: str, exempt: Collection[str] = ()) -> tuple[str
 
 
 def _in_both(
-    stored: Mapping[str, "_Kind"], sections: Sections
-) -> tuple[dict[str, "_Kind"], Sections]:
+    stored: Mapping[str, "_Stored"], sections: Sections
+) -> tuple[dict[str, "_Stored"], Sections]:
     """Leaves out what only one of two has and need not: see `_FREE`."""
 
     def is_optional(section: str, name: str) -> bool:

@@ -330,7 +330,8 @@ def test_fewer_steps_than_are_done_are_told_and_not_recorded(tmp_path, capsys, s
 def test_what_is_trained_is_told_before_it_is(tmp_path, capsys):
     decay = "trainer.optimizer_config.learning_rate.cosine.decay_steps=remaining"
     for steps, started in ((8, "8"), (12, "12, 8 of them done")):
-        _, out, _ = call(capsys, tmp_path, overrides=[f"trainer.train_steps={steps},{decay}"])
+        settings = f"trainer.train_steps={steps},{decay},trainer.resume=continue"
+        _, out, _ = call(capsys, tmp_path, overrides=[settings])
         before, _, after = out.partition(f"/{steps}  loss")
         for fact in ("task", "model", "optimizer", "learning rate", "warmup", "devices"):
             assert re.search(rf"^  {fact}  ", before, re.MULTILINE), fact
@@ -339,7 +340,8 @@ def test_what_is_trained_is_told_before_it_is(tmp_path, capsys):
         assert re.search(rf"^  steps +{started}$", before, re.MULTILINE)
         assert re.search(rf"^  steps +{steps} of {steps}$", after, re.MULTILINE)
     assert before.startswith(f"resumed at step 8 from {tmp_path}/ckpt-8\n")
-    assert "changed since: trainer.train_steps was 8, is 12\n" in before
+    assert "decay_steps was 8 (remaining), is 12 (remaining); trainer.train_steps was 8" in before
+    assert "trainer.resume=continue: the schedules are read at step 8, as before\n" in before
 
 
 def test_continuous_evaluation_stops_when_no_checkpoint_comes(tmp_path, capsys):

@@ -3,7 +3,7 @@ import functools
 
 import pytest
 
-from optimization import OptimizerFactory
+from optimization import ConfigError, OptimizerFactory
 from optimization.training import CheckpointError, TrainingError
 from optimization.training.resuming import resumption
 from tests.training.tiny import tiny
@@ -275,7 +275,7 @@ def test_restart_starts_all_schedules_over_the_steps_that_are_left():
     of_18 = fresh(SHARES, "trainer.train_steps=18")
     assert rates(plan, STEPS) == rates(of_18, [0, 0, 1, 17])
     again = resumed(plan.config, now, step=18)
-    assert again.error is None and not again.notes
+    assert (again.error, list(again.notes)) == (None, [])
     assert again.config.trainer.schedule_start == 6
     assert rates(again, STEPS) == rates(plan, STEPS)
     # With another setting it is another restart; without the choice the first one stays.
@@ -309,7 +309,7 @@ def test_schedules_of_groups_and_other_numbers_start_anew_too():
     assert [float(decay(step)) for step in at] == pytest.approx(
         [0.1, 0.1, 0.1 * 11 / 12, 0.05, 0.0]
     )
-    assert float(factory.build_learning_rate()(13)) == rates(plan, [13])[0] > 0
+    assert float(factory.build_learning_rate()(13)) == pytest.approx(rates(plan, [13])[0], rel=1e-6)
 
 
 def test_a_rate_that_the_optimizer_makes_itself_goes_on():
@@ -330,11 +330,12 @@ def test_never_refuses_whatever_differs():
 
 
 def test_a_choice_that_makes_a_wrong_config_is_told():
-    now = tiny("trainer.train_steps=24,trainer.resume=extend,trainer.schedule_start=13")
-    plan = resumed(tiny("trainer.schedule_start=13,trainer.train_steps=14"), now, step=14)
-    assert plan.error is None  # 13 < 14
-    with pytest.raises(Exception, match=r"schedule_start: must be < `schedule_end` 12, got 13"):
-        tiny("trainer.schedule_start=13,trainer.schedule_end=12")
+    with pytest.raises(ConfigError, match=r"schedule_start: must be < `schedule_end` 9, got 10"):
+        tiny("trainer.schedule_start=10,trainer.schedule_end=9")
+    # All of the one step that is left belongs to the warmup.
+    plan = resumed(tiny(), tiny("trainer.train_steps=7,trainer.resume=restart_schedule"))
+    assert isinstance(plan.error, ConfigError)
+    assert "the learning rate is 0 in every step of 7" in str(plan.error)
 
 
 @pytest.mark.parametrize("follows", [False, True])
