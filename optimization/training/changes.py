@@ -32,7 +32,7 @@ _DECIDING = {
 
 
 class Sized(NamedTuple):
-    """A number of steps that is written in another way, such as "10%"."""
+    """What a value comes to that is written in another way, such as "10%", or left out."""
 
     value: Any
     written: Any
@@ -137,7 +137,7 @@ def _meaning(written: Mapping[str, Any], config: ExperimentConfig) -> dict[str, 
     if config.runtime.scales_dynamically:
         runtime["loss_scale"] = "dynamic"
     for data in (values["task"]["train_data"], values["task"]["validation_data"]):
-        data["seed"] = None if data["seed"] == runtime["seed"] else data["seed"]
+        data["seed"] = runtime["seed"] if data["seed"] is None else data["seed"]
     optimization = trainer["optimizer_config"]
     for place in (optimization, *optimization["param_groups"]):
         if section := place["optimizer"].get(place["optimizer"]["type"]):
@@ -154,7 +154,7 @@ def _as_written(written: Any, values: Any) -> Any:
         return {n: _as_written(written[n], value) for n, value in values.items() if n in written}
     if _are_groups(values) and _are_groups(written) and len(values) == len(written):
         return [_as_written(*pair) for pair in zip(written, values, strict=True)]
-    return values if written is None or written == values else Sized(values, written)
+    return values if written == values else Sized(values, written)
 
 
 def _differences(was: Any, now: Any, path: str) -> Iterator[Change]:
@@ -177,12 +177,17 @@ def _differences(was: Any, now: Any, path: str) -> Iterator[Change]:
             return
         for name, one, other in zip(ours, was, now, strict=True):
             yield from _differences(one, other, f"{path}[{name}]")
-    elif _value(was) != _value(now):
+    elif _value(was) != _value(now) and not (_is_filled_in(was) and _is_filled_in(now)):
         yield Change(path, was, now)
 
 
 def _value(value: Any) -> Any:
     return value.value if isinstance(value, Sized) else value
+
+
+def _is_filled_in(value: Any) -> bool:
+    """Whether a value comes of another setting, which is told if it differs."""
+    return isinstance(value, Sized) and value.written is None
 
 
 def _are_groups(value: Any) -> bool:

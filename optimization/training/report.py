@@ -44,6 +44,8 @@ def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
     }
     if config.warmup.type is not None:
         facts["warmup"] = describe_section(config.warmup, defaults=True)
+    if config._schedule_start:
+        facts["schedules"] = f"from step {config._schedule_start:,} on"
     if (average := config.average_arguments()) is not None:
         facts["weight average"] = _listed(average)
     return facts
