@@ -23,6 +23,7 @@ from optimization.training.flags import FLAGS, RunFlags
 from optimization.training.history import PARAMS_FILE
 from optimization.training.imports import quiet_libraries
 from optimization.training.registries import experiment_names, get_experiment, summary_of
+from optimization.training.resuming import before_tensorflow
 from optimization.training.run import check_directory, check_run, run_experiment
 from optimization.training.signals import stopping
 from optimization.training.sweep import run_sweep
@@ -211,8 +212,9 @@ def run_flags(values: RunFlags) -> None:
         run_sweep(config, os.path.expanduser(values.sweep), model_dir)
         return
     # Once more than `run_experiment` does, since TensorFlow takes long to load.
-    check_run(config, values.mode, model_dir, checkpoint, writes=not values.dry_run)
+    found = check_run(config, values.mode, model_dir, checkpoint, writes=not values.dry_run)
     if values.dry_run:
+        config = before_tensorflow(config, model_dir, found)  # with the schedules of the run
         show_settings(config)
     with quiet_libraries():
         extras.require("tensorflow")

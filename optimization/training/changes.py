@@ -187,7 +187,7 @@ def _value(value: Any) -> Any:
 
 def _is_filled_in(value: Any) -> bool:
     """Whether a value comes of another setting, which is told if it differs."""
-    return isinstance(value, Sized) and value.written is None
+    return value is None or (isinstance(value, Sized) and value.written is None)
 
 
 def _are_groups(value: Any) -> bool:
