@@ -191,3 +191,19 @@ def test_the_trainer_gives_the_length():
     assert problems == []
     assert sized.warmup.get().warmup_steps == 10
     assert trainer.optimizer_config.warmup.get().warmup_steps == "2 epochs"
+
+
+def test_shares_of_schedules_are_of_the_steps_from_their_start_to_their_end():
+    config = OptimizationConfig(
+        {
+            "optimizer": {"type": "sgd"},
+            "ema": {"start_step": "10%"},
+            "learning_rate": {"type": "cosine", "cosine": {"initial_learning_rate": 0.1}},
+            "warmup": {"type": "linear", "linear": {"warmup_steps": "10%"}},
+        }
+    )
+    sized, problems = config.sized(TrainingLength(200, None, start=40, end=100))
+    assert not problems
+    assert sized.learning_rate.get().decay_steps == 60
+    assert sized.warmup.get().warmup_steps == 6
+    assert sized.ema.start_step == 10  # counted from the start of the training
