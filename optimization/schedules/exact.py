@@ -27,14 +27,13 @@ elif _BACKEND == "torch":
 def evaluated(function: Callable[[Array, Namespace], Array], step: Any) -> Any:
     """Returns `function(step, xp)` as a float32 tensor, for a number, tensor or variable `step`."""
     if not _has_float64():
-        return ops.cast(function(ops.convert_to_tensor(step, "float32"), ops), "float32")
+        return ops.cast(function(ops.convert_to_tensor(step, "float32"), _OPS), "float32")
     if _BACKEND == "jax":
         step = step.value if isinstance(step, keras.Variable) else step
         with _wide():
             value = function(jax.numpy.asarray(step, "float64"), jax.numpy)
             return jax.numpy.asarray(value, "float32")
-    xp = _TORCH if _BACKEND == "torch" else ops
-    return ops.cast(function(ops.convert_to_tensor(step, "float64"), xp), "float32")
+    return ops.cast(function(ops.convert_to_tensor(step, "float64"), _OPS), "float32")
 
 
 def called(schedule: Callable[[Any], Any], step: Array) -> Array:
@@ -64,11 +63,22 @@ def _wide(on: bool = True) -> contextlib.AbstractContextManager[Any]:
     return owner.enable_x64(on)
 
 
-class _Torch:
-    """`keras.ops` for PyTorch, but for those that make float32 of float64."""
+class _Ops:
+    """`keras.ops`."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(ops, name)
+
+
+class _TensorFlow(_Ops):
+    """`keras.ops` for TensorFlow, but for what fails in graphs with Keras 3.10."""
+
+    def searchsorted(self, edges: Any, values: Any, side: str = "left") -> Any:
+        return tf.searchsorted(edges, values, side=side)
+
+
+class _Torch(_Ops):
+    """`keras.ops` for PyTorch, but for those that make float32 of float64."""
 
     def maximum(self, one: Any, other: Any) -> Any:
         return torch.maximum(*_alike(one, other))
@@ -80,7 +90,7 @@ class _Torch:
         return torch.floor(x)
 
 
-_TORCH = _Torch()
+_OPS = {"tensorflow": _TensorFlow, "torch": _Torch}.get(_BACKEND, _Ops)()
 
 
 def _alike(*values: Any) -> list[Any]:

@@ -98,7 +98,7 @@ def test_a_value_that_another_layer_unselects_is_not_used(base, capsys):
         (["base.yaml", "rate"], "there is no value 'rate'; there are initial_learning_rate, "),
         (["momentum"], "no file was given; 'momentum' is read as a path"),
         ([], "no file was given"),
-        (["base.yaml", "--train_steps", "0"], "greater than or equal to 1"),
+        (["base.yaml", "--train_steps", "0"], "Invalid value for '--train-steps'"),
     ],
 )
 def test_wrong_usage(base, arguments, message, capsys):

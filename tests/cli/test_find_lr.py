@@ -12,7 +12,7 @@ from tests.training.tiny import run
         (["--experiment=tiny", "-o", "x.gif"], 2, "the ending of 'x.gif' must be one of .png"),
         (["--experiment=tiny", "-o", "no/such/x.csv"], 2, "no/such/x.csv cannot be written: No"),
         (["--experiment=tiny", "--lowest=1", "--highest=0.1"], 2, "above --lowest"),
-        (["--experiment=tiny", "--steps=2"], 2, "greater than or equal to 3"),
+        (["--experiment=tiny", "--steps=2"], 2, "Invalid value for '--steps'"),
         (["--experiment=tiny", "gone.yaml"], 1, "gone.yaml: cannot be read"),
     ],
 )
