@@ -49,7 +49,8 @@ class StepProgress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # Older versions of rich end what was never begun with a line.
+            self._bar.stop()
 
     def start_loop(self) -> None:
         """Marks the start of a loop of training steps."""
