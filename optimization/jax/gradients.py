@@ -1,5 +1,6 @@
 """What happens to gradients before the update: are they finite, and which clip acts."""
 
+import math
 import typing
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,10 +29,23 @@ class Clips(NamedTuple):
         """Whether there is one."""
         return any(self[:-1])
 
+    @property
+    def most(self) -> float:
+        """What no gradient exceeds after them; infinite for no bound."""
+        if self.adaptive_clip_factor:
+            return 0.0  # which is a share of the weights
+        return min(filter(None, self[:4]), default=math.inf)
 
-def are_finite(grads: Sequence[jax.Array]) -> jax.Array:
-    """Says whether all entries of all gradients are finite."""
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(g)) for g in grads]))  # there may be none
+
+def are_within(grads: Sequence[jax.Array], most: Sequence[float]) -> jax.Array:
+    """Says whether all entries of all gradients are finite, and none is larger than its bound."""
+    pairs = zip(grads, most, strict=True)
+    return jnp.all(jnp.array([jnp.all(_is_within(g, bound)) for g, bound in pairs]))  # or of none
+
+
+def _is_within(g: jax.Array, most: float) -> jax.Array:
+    limited = math.isfinite(most) and g.dtype != jnp.float64
+    return jnp.abs(g) <= most if limited else jnp.isfinite(g)
 
 
 def norm_of(arrays: Sequence[jax.Array]) -> Norm:

@@ -1,6 +1,7 @@
 """The update as a function: what `init` and `update` of a gradient transformation do."""
 
 import functools
+import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import optax
 from jax import lax
 
 from optimization.jax.functions import FUNCTIONS
-from optimization.jax.gradients import Clips, are_finite, clipped
+from optimization.jax.gradients import Clips, are_within, clipped
 from optimization.jax.plan import Leaf, Part, Plan, wide
 from optimization.jax.sharding import laid_out_as, on_mesh_of
 from optimization.jax.state import OptimizerState, Tree
@@ -260,7 +261,15 @@ class _Work:
                 consecutive_nonfinite=state.consecutive_nonfinite + 1,
             )
 
-        return lax.cond(are_finite(grads), update, skip, grads, state)
+        return lax.cond(are_within(grads, self._largest()), update, skip, grads, state)
+
+    def _largest(self) -> list[float]:
+        """Returns the largest gradient that each parameter may have, before clips."""
+        clipped, found = self._settings.clips.most, []
+        for leaf in self._leaves:
+            most = typing.cast(Part, leaf.part).rule.largest_gradient_of(Numbers(**leaf.settings))
+            found.append(math.inf if clipped <= most else most)
+        return found
 
     def _updated(self, grads: Sequence[jax.Array], state: OptimizerState) -> Any:
         settings, weights = self._settings, self._weights(state)

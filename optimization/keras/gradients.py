@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from optimization.keras.control import either, tf
@@ -27,6 +28,7 @@ from optimization.keras.norms import Norm, half_sum_of_squares, root_of_squares,
 
 _SMALL = 2**12
 _LOW_PRECISION = ("float16", "bfloat16")
+_MOST = float(np.finfo("float32").max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +203,41 @@ def _divided(gradients: Sequence[Any], divisors: Sequence[Any]) -> list[Any]:
         with_values(gradient, found[i]) if i in found else gradient.divided_by(divisors[i])
         for i, gradient in enumerate(gradients)
     ]
+
+
+def are_within(gradients: Sequence[Any], most: Sequence[float]) -> Any:
+    """Says of each gradient whether all entries are finite, and none is larger than its bound.
+
+    Sums of squares, which are read once, tell it of ordinary ones.
+    """
+    tensors = [ops.convert_to_tensor(values_of(gradient)) for gradient in gradients]
+    pairs = zip(gradients, most, strict=True)
+    bounds = ops.stack([_before_scaling(gradient, bound) for gradient, bound in pairs])
+    halves = [ops.cast(half_sum_of_squares(times(x, None)), "float32") for x in tensors]
+    fine = 2 * ops.stack(halves) <= ops.minimum(ops.square(bounds), _MOST)
+
+    def as_they_are(fine: Any, bounds: Any, *tensors: Any) -> list[Any]:
+        return [fine]
+
+    def by_entries(fine: Any, bounds: Any, *tensors: Any) -> list[Any]:
+        pairs = zip(tensors, ops.unstack(bounds, len(tensors)), strict=True)
+        return [ops.stack([_is_within(times(x, None), bound) for x, bound in pairs])]
+
+    (found,) = either(ops.all(fine), as_they_are, by_entries, [fine, bounds, *tensors])
+    return found
+
+
+def _before_scaling(gradient: Any, bound: float) -> Any:
+    """Returns a bound of a gradient as that of the values which are still to be multiplied."""
+    factor = gradient.factor if isinstance(gradient, Postponed) else None
+    if factor is not None:
+        bound = bound / ops.abs(ops.cast(factor, "float32"))
+    return ops.minimum(ops.convert_to_tensor(bound, "float32"), _MOST)
+
+
+def _is_within(x: Any, bound: Any) -> Any:
+    is_float64 = keras.backend.standardize_dtype(x.dtype) == "float64"
+    return ops.all(ops.isfinite(x) if is_float64 else ops.abs(x) <= bound)
 
 
 def values_of(gradient: Any) -> Any:

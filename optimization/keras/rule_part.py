@@ -138,6 +138,10 @@ class RulePart:
         rate = optimizer._learning_rate if self._rate is None else self._rate
         return Numbers(**values, **self._own[index], constant_rate=not callable(rate))
 
+    def largest_gradient(self, variable: Any) -> float:
+        """Returns the largest gradient of a variable that the rule can hold in float32."""
+        return self.rule.largest_gradient_of(self.settings_of(variable))
+
     def own_rate(self, argument: str) -> Any:
         """Returns the rate of some variables, by the argument that it is; None for the usual."""
         return self._own_rates.get(argument, getattr(self.optimizer, argument))

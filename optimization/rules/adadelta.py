@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from optimization.configs.types import PositiveFloat, Share
-from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.base import MEANS_OF_SQUARES, OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
 
@@ -24,6 +24,7 @@ class AdadeltaConfig(Rule):
     """
 
     class_name = "Adadelta"
+    largest_gradient = MEANS_OF_SQUARES
     elementwise = True
     native_usual: ClassVar = {"lr": 1.0, "rho": 0.9, "epsilon": 1e-6}
     slots = (
@@ -36,6 +37,7 @@ class AdadeltaConfig(Rule):
     epsilon: PositiveFloat = 1e-7
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = xp.bounded(g, self.largest_gradient)
         v = s.lerp_square("accumulated_grad", g, 1 - h.rho)
         of_steps = xp.sqrt(s.accumulated_delta_var + h.epsilon)
         u = xp.keep(of_steps / xp.sqrt(v + h.epsilon) * g)

@@ -1,10 +1,12 @@
 """The formula of Adafactor, whose switches are the fields of `adafactor`."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optimization.matching.patterns import matches_any
+from optimization.rules.base import SUMS_OF_SQUARES
 from optimization.rules.layerwise import LayerwiseRule
 from optimization.rules.rule import Numbers, Slot, given
 from optimization.schedules.decays import RelativeStepLrConfig
@@ -27,6 +29,7 @@ class AdafactorFormula(LayerwiseRule):
     nothing has to be corrected.
     """
 
+    largest_gradient = SUMS_OF_SQUARES
     slots = (
         _means("row", "rows", "exp_avg_sq_row", 0),
         _means("column", "columns", "exp_avg_sq_col", 1),
@@ -83,16 +86,22 @@ class AdafactorFormula(LayerwiseRule):
         if h.beta_2_cap is not None:
             share = xp.maximum(share, 1 - h.beta_2_cap)
         added = 0.0 if h.epsilon1_mode == "clamp" else h.epsilon1
+        most = self._largest_square(g, xp)
         # By `scale_add`, since old + (new - old) loses what is small beside a large `old`.
         if h.axes is None:
-            s.scale_add("velocity", 1 - share, share * (xp.square(g) + added))
+            s.scale_add("velocity", 1 - share, share * (xp.minimum(xp.square(g), most) + added))
             return
-        of_rows, of_columns = h.means
+        of_rows, of_columns = (xp.minimum(mean, most) for mean in h.means)
         s.scale_add("row", 1 - share, share * (of_rows + added))
         s.scale_add("column", 1 - share, share * (of_columns + added))
 
+    def _largest_square(self, like: Any, xp: Any) -> float:
+        is_float64 = xp.resolution(like) < 1e-10
+        return math.inf if is_float64 else self.largest_gradient**2
+
     def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         h = self.switched(h)
+        g = xp.bounded(g, self.largest_gradient)
         floor = h.epsilon1 if h.epsilon1_mode == "clamp" else None
         if h.epsilon1 is None:
             floor = xp.resolution(g)

@@ -4,7 +4,7 @@ from collections.abc import Set
 from typing import Any, ClassVar
 
 from optimization.configs.types import NonNegativeFloat, PositiveFloat
-from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.base import OPTIMIZERS_CLS, SUMS_OF_SQUARES
 from optimization.rules.rule import Rule, Slot
 
 
@@ -26,6 +26,7 @@ class AdagradConfig(Rule):
     """
 
     class_name = "Adagrad"
+    largest_gradient = SUMS_OF_SQUARES
     argument_order = ("initial_accumulator_value", "epsilon", "weight_decay")
     elementwise = True
     torch_class = "Adagrad"
@@ -40,6 +41,7 @@ class AdagradConfig(Rule):
     epsilon_in_sqrt: bool = True
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = xp.bounded(g, self.largest_gradient)
         total = s.add_square("accumulator", g)
         if h.epsilon_in_sqrt:
             return h.lr * (g / xp.sqrt(total + h.epsilon))

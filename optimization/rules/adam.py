@@ -5,7 +5,7 @@ from collections.abc import Iterator, Set
 from typing import Any, ClassVar, Literal
 
 from optimization.configs.types import PositiveFloat, Share
-from optimization.rules.base import OPTIMIZERS_CLS, ExperimentalConfig
+from optimization.rules.base import MEANS_OF_SQUARES, OPTIMIZERS_CLS, ExperimentalConfig
 from optimization.rules.rule import Rule, Slot
 
 MOMENTS = (Slot("momentum", "momentums", "exp_avg"), Slot("velocity", "velocities", "exp_avg_sq"))
@@ -28,6 +28,8 @@ class AdamFields(Rule):
         beta_2: The decay of the second moment, the mean of its square.
         epsilon: Keeps the divisor from 0.
     """
+
+    largest_gradient = MEANS_OF_SQUARES
 
     beta_1: Share = 0.9
     beta_2: Share = 0.999
@@ -67,6 +69,7 @@ class AdamForms(AdamFields):
             yield "epsilon_placement", "cannot be 'corrected' without `correct_bias`"
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = xp.bounded(g, self.largest_gradient)
         m = s.lerp("momentum", g, 1 - h.beta_1)
         v = s.lerp_square("velocity", g, 1 - h.beta_2)
         if h.amsgrad:

@@ -1,5 +1,6 @@
 """Adamax: Adam by the largest gradient instead of the mean of squares."""
 
+import math
 from typing import Any, ClassVar
 
 from optimization.rules.adam import AdamFields
@@ -29,6 +30,7 @@ class AdamaxConfig(AdamFields):
     class_name = "Adamax"
     argument_order = ("beta_1", "beta_2", "epsilon", "weight_decay")
     elementwise = True
+    largest_gradient = math.inf
     native_usual: ClassVar = {"lr": 2e-3, "epsilon": 1e-8}
     slots = (Slot("momentum", "m", "exp_avg"), Slot("norm", "u", "exp_inf"))
 

@@ -45,6 +45,16 @@ class Arrays:
         """Returns x, which may be used more than once."""
         return x
 
+    def bounded(self, x: Any, most: float) -> Any:
+        """Returns x, kept, with `most` and the sign of x where |x| is larger, and NaN if infinite.
+
+        In float64 it is x: what float32 can't hold is no matter there.
+        """
+        x = self.keep(x)
+        if self.resolution(x) < 1e-10:
+            return x
+        return self.keep(x / self.maximum(self.abs(x) / most, 1.0))
+
     def lerp(self, x: Any, y: Any, share: Any) -> Any:
         """Returns what is a share of the way from x to y."""
         return x + (y - x) * share

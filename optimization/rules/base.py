@@ -7,8 +7,9 @@ other fields are arguments of the optimizer's class.
 
 import dataclasses
 import inspect
+import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,6 +26,12 @@ PIPELINE = {"pipeline": True}
 """Metadata of a field that the shared step carries out, not the optimizer's own class."""
 
 Updates = Annotated[PositiveInt, Unit("updates")]
+
+MEANS_OF_SQUARES, SUMS_OF_SQUARES = 2.0**63, 2.0**52
+"""The largest gradients of rules that keep means or sums of squares.
+
+Float32 has less than 2**128: a mean is at most 2**126, and a sum has room for 2**24 of 2**104.
+"""
 
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 """The kinds of clip, of which at most one may be set."""
@@ -74,6 +81,8 @@ class BaseOptimizerConfig(Float32Config):
     fixed_numbers: ClassVar[tuple[str, ...]] = ("initial_accumulator_value",)
     schedule_free: ClassVar[bool] = False  # whether it averages weights by itself
     divides_by_rate: ClassVar[bool] = False  # so that a rate of 0 makes weights NaN
+    # Larger ones, in float32, are not finite for the check; the formula makes of them what it can.
+    largest_gradient: ClassVar[float] = math.inf
 
     clipnorm: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     clipvalue: PositiveFloat | None = field(default=None, metadata=PIPELINE)
@@ -151,6 +160,10 @@ class BaseOptimizerConfig(Float32Config):
             return next(iter(self.decay_arguments), None)
         return name if name in self.numbers() else None
 
+    def largest_gradient_of(self, h: Any) -> float:
+        """Returns the `largest_gradient` of a variable, given its numbers."""
+        return self.largest_gradient
+
     def pipeline_arguments(self) -> dict[str, Any]:
         """Returns what the shared step is told, but for the average."""
         average = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
@@ -172,6 +185,15 @@ class BaseOptimizerConfig(Float32Config):
     def pipeline_fields(cls) -> list[str]:
         """Returns the names of the fields that the shared step carries out."""
         return [f.name for f in dataclasses.fields(cls) if f.metadata.get("pipeline")]
+
+
+def bounds_text(bounds: Iterable[float]) -> str:
+    """Returns what an error says of the largest gradients there may be; "" where all may be."""
+    known = sorted({bound for bound in bounds if bound < math.inf})
+    if not known:
+        return ""
+    above = " or ".join(f"{bound:.2g}" for bound in known)
+    return f"A gradient above {above} counts as infinite: float32 can't hold what is made of it. "
 
 
 def takes(annotation: Any, kind: Any) -> bool:

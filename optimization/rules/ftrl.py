@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Lt
 
 from optimization.configs.types import NonNegativeFloat
-from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.base import OPTIMIZERS_CLS, SUMS_OF_SQUARES
 from optimization.rules.rule import Rule, Slot
 
 
@@ -35,6 +35,7 @@ class FtrlConfig(Rule):
 
     divides_by_rate = True
     class_name = "Ftrl"
+    largest_gradient = SUMS_OF_SQUARES
     elementwise = True
     native_arguments: ClassVar = {
         "learning_rate_power": "lr_power",
@@ -56,6 +57,7 @@ class FtrlConfig(Rule):
     beta: NonNegativeFloat = 0.0
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = xp.bounded(g, self.largest_gradient)
         before = xp.power(s.accumulator, -h.learning_rate_power)
         total = s.add_square("accumulator", g)
         after = xp.keep(xp.power(total, -h.learning_rate_power))

@@ -27,6 +27,7 @@ class LAMBConfig(LayerAdaptationFields, AdamFields):
     epsilon: PositiveFloat = 1e-6
 
     def move(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> None:
+        g = xp.bounded(g, self.largest_gradient)
         s.lerp("momentum", g, 1 - h.beta_1)
         s.lerp_square("velocity", g, 1 - h.beta_2)
 

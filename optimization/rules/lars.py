@@ -32,6 +32,7 @@ class LARSConfig(LayerAdaptationFields):
     argument_order = ("momentum", "eeta", "weight_decay_rate", "nesterov", "classic_momentum")
     usual_rate = 0.01
     is_wide = True
+    largest_gradient = 2.0**100  # beyond, the rate of a layer is 0 in float32, or nearly
     slots = (Slot("momentum", "momentums", "momentum_buffer"),)
 
     name: str | None = "LARS"

@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 from optimization.configs.types import NonNegativeFloat, Patterns, PositiveFloat, PositiveInt, Share
 from optimization.matching.matrices import hidden_matrices, outputs_first
 from optimization.matching.patterns import matches_any
-from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.base import MEANS_OF_SQUARES, OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
+
+_LARGEST = 2.0**110  # of orthogonalized matrices: the norm of their momentum stays below 2**128
 
 
 def _by_adamw(h: Any) -> bool:
@@ -50,6 +52,7 @@ class MuonConfig(Rule):
     """
 
     class_name = "Muon"
+    largest_gradient = MEANS_OF_SQUARES
     native_note = "AdamW for what is no hidden matrix ([below](#what-muon-orthogonalizes))"
     goes_by_model = True
     argument_order = ("adam_beta_1", "adam_beta_2", "adam_weight_decay", "epsilon", "weight_decay")
@@ -107,6 +110,9 @@ class MuonConfig(Rule):
     def is_elementwise(self, h: Any) -> bool:
         return not h.orthogonalized
 
+    def largest_gradient_of(self, h: Any) -> float:
+        return _LARGEST if h.orthogonalized else self.largest_gradient
+
     def decay_before(self, h: Any) -> Any:
         return h.weight_decay if h.orthogonalized else h.adam_weight_decay
 
@@ -114,6 +120,7 @@ class MuonConfig(Rule):
         return [self.decay_before(h)]
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = xp.bounded(g, self.largest_gradient_of(h))
         if not h.orthogonalized:
             return _adamw_step(g, s, h, xp)
         m = s.scale_add("momentum", h.momentum, g)
@@ -134,7 +141,7 @@ def _adamw_step(g: Any, s: Any, h: Any, xp: Any) -> Any:
 def _orthogonalized(x: Any, h: Any, xp: Any) -> Any:
     """Returns U V^T, roughly, of a matrix U S V^T, by Newton-Schulz iterations."""
     x = xp.keep(x)
-    x = xp.keep(x / (xp.norm(x) + 1e-7))  # so that the spectral norm is at most 1
+    x = xp.keep(x / (xp.norm(x, wide=True) + 1e-7))  # so that the spectral norm is at most 1
     for _ in range(h.ns_steps):
         gram = xp.keep(xp.matmul(x, xp.swapaxes(x, 0, 1)))
         polynomial = h.muon_c * xp.matmul(gram, gram) + h.muon_b * gram

@@ -40,6 +40,7 @@ class NadamConfig(AdamFields):
         c.u_product = c.u_product * _momentum(h, h.t, xp)
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = xp.bounded(g, self.largest_gradient)
         m = s.lerp("momentum", g, 1 - h.beta_1)
         v = s.lerp_square("velocity", g, 1 - h.beta_2)
         now, following = _momentum(h, h.t, xp), _momentum(h, h.t + 1, xp)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from optimization.configs.types import PositiveFloat, Share
-from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.base import MEANS_OF_SQUARES, OPTIMIZERS_CLS
 from optimization.rules.rule import Rule, Slot
 
 
@@ -37,6 +37,7 @@ class RMSPropConfig(Rule):
     """
 
     class_name = "RMSprop"
+    largest_gradient = MEANS_OF_SQUARES
     argument_order = ("rho", "momentum", "epsilon", "centered", "weight_decay")
     elementwise = True
     native_usual: ClassVar = {"lr": 1e-2, "rho": 0.99, "epsilon": 1e-8}
@@ -61,15 +62,13 @@ class RMSPropConfig(Rule):
             yield "classic_momentum", "is about the momentum: needs `momentum` > 0, got momentum 0"
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = xp.bounded(g, self.largest_gradient)
         variance = s.lerp_square("velocity", g, 1 - h.rho)
         if h.centered:
             mean = s.lerp("average_gradient", g, 1 - h.rho)
-            variance = variance - mean * mean
-        if h.epsilon_in_sqrt:
-            root = xp.sqrt(variance + h.epsilon)
-        else:  # rounding may leave less than 0
-            variance = xp.maximum(variance, 0.0) if h.centered else variance
-            root = xp.sqrt(variance) + h.epsilon
+            variance = xp.maximum(variance - mean * mean, 0.0)  # rounding may leave less than 0
+        inside, beside = (h.epsilon, 0.0) if h.epsilon_in_sqrt else (0.0, h.epsilon)
+        root = xp.sqrt(variance + inside) + beside
         if "momentum" not in s:
             return h.lr * (g / root)
         if h.classic_momentum:

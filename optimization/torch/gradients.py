@@ -1,6 +1,7 @@
 """What happens to gradients before an update: clips, and the check that they are finite."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs.printing import by_arguments
+from optimization.rules.base import OPTIMIZERS_CLS, bounds_text
 from optimization.torch import loops
 from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION
+from optimization.torch.resume import TYPE
 from optimization.torch.shards import (
     Layout,
     added_up,
@@ -96,7 +99,7 @@ class GradientRules:
             optimizer.grad_scale = None  # deleted after the step, so it must stay
         found_inf = getattr(optimizer, "found_inf", None)  # `GradScaler` has a fused one skip then
         if self.on_nonfinite == "raise" and not (found_inf is not None and bool(found_inf)):
-            _check_finite(optimizer)
+            _check_finite(optimizer, self._most())
         bounds = [bound for bound in (self.gradient_clip_norm, self.global_clipnorm) if bound]
         if bounds and grads:
             divisor = _divisor(grads, bounds, layouts)
@@ -117,6 +120,13 @@ class GradientRules:
             for gradient, size, length in zip(grads, sizes, lengths, strict=True):
                 longest = self.adaptive_clip_factor * size.clamp_(min=self.adaptive_clip_epsilon)
                 _scale([gradient], [_factors(length, longest)])
+
+    def _most(self) -> float:
+        """Returns what no gradient exceeds after the clips; infinite for no bound."""
+        if self.adaptive_clip_factor:
+            return 0.0  # which is a share of the weights
+        clips = (self.gradient_clip_norm, self.global_clipnorm, self.clipnorm, self.clipvalue)
+        return min(filter(None, clips), default=math.inf)
 
 
 def _norms(
@@ -259,8 +269,8 @@ def _scale(batch: list[Tensor], factors: Any) -> None:
         torch._foreach_mul_(batch, [factor.to(dtype) for factor in factors])
 
 
-def _check_finite(optimizer: Optimizer) -> None:
-    names, found, sharers = [], [], []
+def _check_finite(optimizer: Any, clipped: float) -> None:
+    names, bounds, found, sharers = [], list[float](), [], []
     for group in optimizer.param_groups:
         unnamed = [f"a parameter of shape {tuple(p.shape)}" for p in group["params"]]
         named = group.get("param_names", ())
@@ -268,11 +278,35 @@ def _check_finite(optimizer: Optimizer) -> None:
         for name, p in zip(named, group["params"], strict=True):
             if p.grad is not None:
                 names.append(name)
-                found.append(1.0 - own_part(p.grad).isfinite().all().float())
+                most = _largest_of(optimizer, group, p)
+                bounds.append(math.inf if clipped <= most else most)
+                found.append(1.0 - _are_within(own_part(p.grad), bounds[-1]).float())
                 layout = layout_of(p.grad)
                 sharers.append({each for groups in layout.sharers for each in groups})
     # Every process raises, or none: one that went on would wait for the others forever.
     found = added_up(found, sharers)
     bad = [name for name, is_bad in zip(names, found, strict=True) if is_bad]
     if bad:
-        raise FloatingPointError(f"Gradients that are infinite or NaN: {', '.join(bad)}")
+        message = f"Gradients that are infinite or NaN: {', '.join(bad)}"
+        raise FloatingPointError(bounds_text(bounds) + message)
+
+
+def _largest_of(optimizer: Any, group: Mapping[str, Any], parameter: Tensor) -> float:
+    """Returns the largest gradient of a parameter that its optimizer can hold, if known."""
+    if parameter.dtype == torch.float64:
+        return math.inf
+    updater = optimizer.updater_of(group)
+    rule = getattr(updater, "rule", None)
+    if rule is not None:
+        own = dict(updater.kind_of(parameter, group))
+        return rule.largest_gradient_of(updater.numbers(group, own))
+    kind = group.get(TYPE, "")  # torch's own class is that of a section
+    known = kind in OPTIMIZERS_CLS
+    return OPTIMIZERS_CLS.config_class(kind).largest_gradient if known else math.inf
+
+
+def _are_within(x: Tensor, most: float) -> Tensor:
+    """Says whether all entries are finite, and none is larger than a bound."""
+    if math.isinf(most) or not x.numel():
+        return x.isfinite().all()
+    return torch.linalg.vector_norm(x, math.inf) <= most  # NaN is not

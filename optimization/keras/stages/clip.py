@@ -1,5 +1,6 @@
 """The stages of clips: BERT's, and the one that acts on what the transformers gave."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,14 @@ Clipped = tuple[list[Any], list[Any]]
 def is_clipping(pipeline: Any) -> bool:
     """Says whether an optimizer has a clip, of whichever stage."""
     return any(getattr(pipeline, clip) for clip in ("gradient_clip_norm", *ALTERNATIVES))
+
+
+def most_after(pipeline: Any) -> float:
+    """Returns what no gradient exceeds after the clips of an optimizer; infinite for no bound."""
+    if pipeline.adaptive_clip_factor:
+        return 0.0  # which is a share of the weights
+    clips = ("gradient_clip_norm", "clipnorm", "clipvalue", "global_clipnorm")
+    return min(filter(None, (getattr(pipeline, clip) for clip in clips)), default=math.inf)
 
 
 class FirstClip(Stage):

@@ -1,6 +1,7 @@
 """The stage that decides what a step does when a gradient is infinite or NaN."""
 
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,10 @@ from keras import ops
 from optimization.keras import gradients
 from optimization.keras.compiling import in_xla
 from optimization.keras.control import conditionally, is_traced, tf
+from optimization.keras.stages.clip import most_after
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
+from optimization.keras.stages.update import Update
+from optimization.rules.base import bounds_text
 
 CHOICES = ("propagate", "skip", "raise")
 _MESSAGE = "The gradients of these variables are not finite:"
@@ -86,15 +90,24 @@ class FiniteCheck(Stage):
             self.make("nonfinite_steps", "int")
             self.make("consecutive_nonfinite", "int")
 
+    def _largest(self, variables: Sequence[Any]) -> list[float]:
+        """Returns the largest gradient that each variable may have here."""
+        if self.pipeline.gradient_transformers:  # what they make of it is not known
+            return [math.inf] * len(variables)
+        clipped = most_after(self.pipeline)
+        found = self.pipeline.stage(Update).largest_gradients(variables)
+        return [math.inf if clipped <= most else most for most in found]
+
     def __call__(self, batch: Batch, rest: Rest) -> None:
         if self.on_nonfinite == "propagate":
             rest(batch)
             return
-        flags = ops.stack([ops.all(ops.isfinite(gradients.values_of(g))) for g in batch.grads])
+        bounds = self._largest(batch.variables)
+        flags, message = gradients.are_within(batch.grads, bounds), bounds_text(bounds) + _MESSAGE
         finite = ops.all(flags)
         paths = [self.pipeline.path_of(variable) for variable in batch.variables]
         if self.on_nonfinite == "raise":
-            with _raising(ops.logical_not(finite), flags, paths):
+            with _raising(ops.logical_not(finite), flags, paths, message):
                 rest(batch)
             return
 
@@ -107,7 +120,7 @@ class FiniteCheck(Stage):
             self.consecutive_nonfinite.assign_add(1)
             if self.max_consecutive_nonfinite is not None:
                 too_many = ops.greater(self.consecutive_nonfinite, self.max_consecutive_nonfinite)
-                with _raising(too_many, flags, paths):
+                with _raising(too_many, flags, paths, message):
                     pass
 
         args = (list(batch.grads), flags)
@@ -115,14 +128,14 @@ class FiniteCheck(Stage):
 
 
 def _raising(
-    wrong: Any, flags: Any, paths: Sequence[str]
+    wrong: Any, flags: Any, paths: Sequence[str], message: str
 ) -> contextlib.AbstractContextManager[Any]:
     """Raises if `wrong`; in a graph, returns a context in which operations wait for the check."""
 
     def check(wrong: Any, flags: Any) -> None:
         if wrong:
             bad = np.flatnonzero(~np.asarray(flags)).tolist()
-            raise NonFiniteGradientError(f"{_MESSAGE} {', '.join(paths[i] for i in bad)}")
+            raise NonFiniteGradientError(f"{message} {', '.join(paths[i] for i in bad)}")
 
     if tf is not None and not tf.executing_eagerly():
         if in_xla():  # which leaves out every assertion
@@ -132,7 +145,7 @@ def _raising(
             )
         bad = tf.boolean_mask(tf.constant(list(paths)), tf.logical_not(flags))
         right = tf.logical_not(wrong)
-        assertion = tf.debugging.Assert(right, [_MESSAGE, bad], summarize=len(paths))
+        assertion = tf.debugging.Assert(right, [message, bad], summarize=len(paths))
         return tf.control_dependencies([assertion])
     if is_traced(wrong):
         import jax

@@ -1,5 +1,6 @@
 """The stage that updates the weights: each variable by the optimizer of its group."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import keras
 from optimization.configs.group_config import LayerDecayConfig
 from optimization.keras import control
 from optimization.keras.copies import MasterWeights
+from optimization.keras.gradients import compute_dtype, is_overwritten
 from optimization.keras.group_table import GroupRow, format_group_table, highest_rates, table_row
 from optimization.keras.groups import ParamGroup, owning_layer_types
 from optimization.keras.hyperparameters import HyperparameterSchedules
@@ -122,6 +124,18 @@ class Update(Stage):
 
     def inner_variables(self) -> list[keras.Variable]:
         return [v for member in self.members.members for v in member.named(()).values()]
+
+    def largest_gradients(self, variables: Sequence[Any]) -> list[float]:
+        """Returns the largest gradient of each variable that its optimizer can hold, if known."""
+        found = []
+        for variable, target in zip(variables, self.masters.of(variables), strict=True):
+            member = self.members.member_of(target)
+            part = None if member is None or is_overwritten(variable) else member.part
+            if part is None or compute_dtype(target) == "float64":
+                found.append(math.inf)
+            else:
+                found.append(part.largest_gradient(target))
+        return found
 
     # Its part of a step
 
