@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Callable
+from typing import Any
 
 from optimization.training import inspection
 from optimization.training.data import distributed_batches
@@ -94,19 +95,35 @@ class Fit:
             while one.step < total and not stops:
                 norm = one._run_loop(batches, intervals, progress)
                 if self._due(trainer.summary_interval):
-                    self._results.update(one._summarize(norm, progress))
+                    self._summarize(norm, progress)
                 due = self._evaluate and self._due(trainer.validation_interval)
                 one.evaluation_due.assign(due)
                 steps.ending.check()
                 stops = self._validate()
                 if stops and not self._due(trainer.summary_interval):
-                    self._results.update(one._summarize(norm, progress))
+                    self._summarize(norm, progress)
                 if self._due(trainer.checkpoint_interval) or stops:
                     self._save()
             if self._state() != self._saved:  # It has done but what was left.
                 self._save()
             if one.stopped_early:
                 one._say(f"stopped early, at step {one.step}: {one.stopper.reason()}")
+
+    def _summarize(self, norm: Any, progress: StepProgress) -> None:
+        """Reports the means since the last summary, and the learning rate of the next update.
+
+        The norm is that of the last update's gradient, as the clips meet it.
+        """
+        one, steps = self._trainer, self._trainer._steps
+        values = steps.train_means.results()
+        values |= {"gradient_norm": float(norm)} | inspection.optimizer_values(one.optimizer)
+        steps.train_means.reset()
+        more = {"steps_per_second": progress.rate} if progress.rate else {}
+        if steps.norms is not None:
+            more |= steps.norms.values()
+        one._summaries.write(values | more, one.step)
+        progress.show(values)
+        self._results.update(values)
 
     def _due(self, interval: int) -> bool:
         step = self._trainer.step

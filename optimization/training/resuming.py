@@ -1,6 +1,7 @@
 """How a run goes on whose settings have changed: as `trainer.resume` says, or not at all."""
 
 import contextlib
+import os
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,10 +111,19 @@ def before_tensorflow(
 
 
 def of_checkpoint(config: ExperimentConfig, path: str | None) -> Resumption:
-    """Returns how a run goes on from a checkpoint, by the settings that were saved with it."""
+    """Returns how a run goes on from a checkpoint, by the settings that were saved with it.
+
+    If that cannot be read, and `on_damaged` is "previous", it is the newest before that can.
+    """
     try:
         return resumption(config, changes.settings_of(path) if path else {}, path)
-    except CheckpointError as error:  # It cannot be read: who restores it tells so too.
+    except CheckpointError as error:  # Who restores it tells so too.
+        from optimization.training.checkpoints import newest_sound
+
+        if path and config.trainer.on_damaged == "previous":
+            previous = newest_sound(os.path.dirname(path), path)
+            if previous is not None:
+                return of_checkpoint(config, previous)
         return Resumption(config, path, error=error)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from optimization.training.errors import (
     UnwrittenError,
 )
 from optimization.training.finite import Sections
+
+if typing.TYPE_CHECKING:
+    from optimization.training.trainer import Trainer
 
 _ENDING = (NonFiniteLossError, NonFiniteGradientsError, NonFiniteWeightsError, UnwrittenError)
 
@@ -120,6 +124,24 @@ class RunCheckpoints:
         if restored and writes:
             self.writer.set_aside(restored)
         return restored
+
+
+def sections_of(trainer: "Trainer") -> Sections:
+    """Returns everything that the training of a trainer goes on from."""
+    steps = trainer._steps
+    own = {
+        "global_step": trainer.global_step,
+        checkpoints.EVALUATION: trainer.evaluation_due,
+        checkpoints.MEANS: steps.train_means.state,
+        **{name: follower.state for name, follower in trainer._followers.items()},
+    }
+    if steps.skips is not None:
+        own[checkpoints.SKIPS] = steps.skips.state
+    return {
+        "model": checkpoints.by_path(trainer.model.variables),
+        "optimizer": checkpoints.optimizer_variables(trainer.optimizer),
+        "trainer": own,
+    }
 
 
 def telling_the_last_good(method: Callable) -> Callable:

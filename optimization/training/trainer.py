@@ -25,7 +25,7 @@ from optimization.training.loop import Steps, check_loss, explained_errors
 from optimization.training.progress import StepProgress, format_values, labeled, say
 from optimization.training.registries import get_task_class
 from optimization.training.report import best_directory, describe_checkpoint, describe_settings
-from optimization.training.run_checkpoints import RunCheckpoints, telling_the_last_good
+from optimization.training.run_checkpoints import RunCheckpoints, sections_of, telling_the_last_good
 from optimization.training.summaries import SummaryWriter
 from optimization.training.task import Task
 from optimization.training.workers import ends_with_the_others
@@ -108,22 +108,10 @@ class Trainer:
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.evaluation_due = tf.Variable(False, trainable=False)
         self._steps = Steps(self, *metrics)
-        own = {
-            "global_step": self.global_step,
-            checkpoints.EVALUATION: self.evaluation_due,
-            checkpoints.MEANS: self._steps.train_means.state,
-        }
-        if self._steps.skips is not None:
-            own[checkpoints.SKIPS] = self._steps.skips.state
         trainer = self.config.trainer
         self.stopper = EarlyStopper(trainer.early_stopping)
         self._followers = followers(self.optimizer_config, self.optimizer, self.stopper)
-        own |= {name: follower.state for name, follower in self._followers.items()}
-        self._sections = {
-            "model": checkpoints.by_path(self.model.variables),
-            "optimizer": checkpoints.optimizer_variables(self.optimizer),
-            "trainer": own,
-        }
+        self._sections = sections_of(self)
         # Not one of other workers, nor of a read-only run.
         read_only = os.path.isdir(self.model_dir) and not os.access(self.model_dir, os.W_OK)
         self.writes = writes = self.chief and not read_only
@@ -259,13 +247,12 @@ class Trainer:
 
     def _run_loop(self, batches: Any, intervals: list[int], progress: StepProgress) -> Any:
         """Trains to the next step at which something is due; returns the last gradient norm."""
-        ends = [(self.step // interval + 1) * interval for interval in intervals]
-        stop = min(*ends, self.config.trainer.train_steps)
-        steps = tf.constant(stop - self.step, tf.int64)
-        progress.start_loop()
         before = self.step
+        ends = [(before // interval + 1) * interval for interval in intervals]
+        stop = min(*ends, self.config.trainer.train_steps)
+        progress.start_loop()
         with explained_errors(self, stop), self._steps.ending.running():
-            norm = self._steps.train(batches, steps)
+            norm = self._steps.train(batches, tf.constant(stop - before, tf.int64))
         progress.end_loop(self.step)
         if self.step > before:
             loss = self._steps.train_means.result()["loss"]
@@ -279,22 +266,6 @@ class Trainer:
         self._steps.train_means.reset()
         self._steps.train(batches, tf.constant(count, tf.int64))
         return self._steps.train_means.result()["loss"]
-
-    def _summarize(self, norm: Any, progress: StepProgress) -> dict[str, float]:
-        """Reports the means since the last summary, and the learning rate of the next update.
-
-        The norm is that of the last update's gradient, as the clips meet it.
-        """
-        means = self._steps.train_means
-        values = means.results()
-        values |= {"gradient_norm": float(norm)} | inspection.optimizer_values(self.optimizer)
-        means.reset()
-        more = {"steps_per_second": progress.rate} if progress.rate else {}
-        if self._steps.norms is not None:
-            more |= self._steps.norms.values()
-        self._summaries.write(values | more, self.step)
-        progress.show(values)
-        return values
 
     def _evaluated(self, then: OnEvaluation) -> dict[str, float]:
         values = self._evaluate()
