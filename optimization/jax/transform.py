@@ -257,8 +257,8 @@ class _Work:
 
         def skip(grads: list[jax.Array], state: OptimizerState) -> Any:
             return self._no_updates(), state._replace(
-                nonfinite_steps=state.nonfinite_steps + 1,
-                consecutive_nonfinite=state.consecutive_nonfinite + 1,
+                nonfinite_steps=_counted(state.nonfinite_steps),
+                consecutive_nonfinite=_counted(state.consecutive_nonfinite),
             )
 
         return lax.cond(are_within(grads, self._largest()), update, skip, grads, state)
@@ -275,7 +275,7 @@ class _Work:
         settings, weights = self._settings, self._weights(state)
         if settings.clips.act:
             clip = clipped(grads, weights, settings.clips)
-            clipped_steps = state.clipped_steps + clip.exceeded
+            clipped_steps = _counted(state.clipped_steps, clip.exceeded)
             norm = clip.norm.astype(state.gradient_norm.dtype)  # float64 where JAX has that
             state = state._replace(gradient_norm=norm, clipped_steps=clipped_steps)
             grads = clip.grads
@@ -294,7 +294,7 @@ class _Work:
             updates.append(update)
             for name, value in moved.items():
                 slots[name][place] = value.astype(kept[name].dtype)
-        count = state.step + 1
+        count = _counted(state.step)
         state = state._replace(
             step=count,
             hyperparameters=self._plan.reported(now),
@@ -351,6 +351,11 @@ def _step(
     else:
         update = -rule.step(g, w, state, h, FUNCTIONS)
     return jnp.broadcast_to(update, w.shape), state.moved()
+
+
+def _counted(count: jax.Array, more: Any = 1) -> jax.Array:
+    """Returns a count and 0 or 1; it stays at 2**31 - 2, to which an update can add 1."""
+    return jnp.minimum(count, jnp.iinfo(count.dtype).max - 1 - more) + more
 
 
 def _zero_after(x: jax.Array) -> jax.Array:

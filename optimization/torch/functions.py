@@ -86,7 +86,10 @@ class Lists(Arrays):
 
     @staticmethod
     def sign(x: Tensors) -> Tensors:
-        return x.apply("sign")
+        kept = x.keep().tensors()
+        signs = list(torch._foreach_sign(kept))
+        torch._foreach_add_(signs, kept, alpha=0)  # torch has 0 for NaN, and nothing would tell it
+        return Tensors(signs, own=True)
 
     @staticmethod
     def expand_dims(x: Tensors, axis: int) -> Tensors:

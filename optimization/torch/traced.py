@@ -41,8 +41,10 @@ OPERATIONS = {
     "abs": Operation("abs({})", np.abs),
     "sqrt": Operation("np.sqrt({})", np.sqrt),
     "expm1": Operation("np.expm1({})", np.expm1),
-    # 0 of what is no number, as PyTorch has it.
-    "sign": Operation("(real({0} > 0) - real({0} < 0))", lambda x: (x > 0) * 1.0 - (x < 0)),
+    # With 0 times the number, which is NaN of what is not finite, as of lists of tensors.
+    "sign": Operation(
+        "(real({0} > 0) - real({0} < 0) + real(0) * {0})", lambda x: np.sign(x) + 0.0 * x
+    ),
     "maximum": Operation("({0} if {0} > {1} or {0} != {0} else {1})", np.maximum),
     "minimum": Operation("({0} if {0} < {1} or {0} != {0} else {1})", np.minimum),
     "where": Operation("({1} if {0} else {2})", np.where),

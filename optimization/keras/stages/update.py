@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import keras
+from keras import ops
 
 from optimization.configs.group_config import LayerDecayConfig
 from optimization.keras import control
@@ -18,6 +19,9 @@ from optimization.keras.members import Members
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.updates import Updates
 from optimization.schedules.scaled import rate_text
+
+
+_LAST = 2**31 - 2  # of int32, to which an update can add 1: JAX and PyTorch count so
 
 
 def _values(function: Callable[[Any], Any], mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +147,10 @@ class Update(Stage):
         steps = self.pipeline.iterations
         targets = self.masters.brought_up_to_date(batch.variables)
         moved = self.updates.take(batch.grads, batch.variables, targets, steps, self.average)
-        steps.assign_add(1)
+        if keras.backend.standardize_dtype(steps.dtype) == "int32":
+            steps.assign(ops.minimum(steps, _LAST - 1) + 1)
+        else:
+            steps.assign_add(1)
         rest(replace(batch, targets=targets, moved=moved))
 
     # Its config
