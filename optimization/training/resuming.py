@@ -31,10 +31,13 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         r"|max_to_keep|best_checkpoint_\w+|continuous_eval_timeout|validation_summary_subdir"
         r"|on_damaged)",
         # What a run that goes on reads no more, and what ends it with an error.
-        "unread": r"task\.init_checkpoint|.*\.optimizer\.\w+\.max_consecutive_nonfinite",
+        "unread": r"task\.init_checkpoint|trainer\.max_skipped_share"
+        r"|.*\.optimizer\.\w+\.max_consecutive_nonfinite",
+        # What computes the same, but for roundings.
+        "devices": r"runtime\.(distribution_strategy|enable_xla|run_eagerly)",
         "names": r".*\.((optimizer|learning_rate|warmup|schedules\.\w+)\.\w+|ema)\.name",
         # What these come to is compared: the numbers of steps.
-        "length": rf"{LENGTH}|trainer\.(steps_per_epoch|schedule_end)",
+        "length": rf"{LENGTH}|trainer\.(steps_per_epoch|schedule_end|early_stopping(\..*)?)",
         "validation": r"trainer\.validation_(steps|interval)|task\.validation_data(\..*)?",
     }.items()
 )

@@ -64,7 +64,7 @@ def test_the_training_ends_and_is_saved_there(tmp_path):
     assert again.train(evaluate=True)["validation loss"] == results["validation loss"]
     assert again.step == 8
     # With more patience it goes on.
-    more = trainer(tmp_path, *STOPPING, f"{STOP}.patience=4", "trainer.resume=continue")
+    more = trainer(tmp_path, *STOPPING, f"{STOP}.patience=4")
     more.train(evaluate=True)
     assert more.step == 10
 
@@ -91,11 +91,10 @@ def test_a_resumed_run_stops_where_it_would_have_bit_for_bit(tmp_path, steps):
 def test_a_run_may_begin_without_it_and_go_on_without_it(tmp_path):
     plain = "trainer.checkpoint_interval=4"
     trainer(tmp_path, plain, "trainer.train_steps=4").train(evaluate=True)
-    going_on = "trainer.resume=continue"
-    stopping = trainer(tmp_path, *STOPPING, f"{STOP}.patience=2", going_on)
+    stopping = trainer(tmp_path, *STOPPING, f"{STOP}.patience=2")
     stopping.train(evaluate=True)
     assert stopping.step == 10
-    plain = trainer(tmp_path, plain, going_on)
+    plain = trainer(tmp_path, plain)
     plain.train(evaluate=True)
     assert plain.step == 12
 
