@@ -45,7 +45,7 @@ class BestCheckpoint:
         self._higher = config.best_checkpoint_metric_comp == "higher"
         self._writable, self._say = writable, say
         self.writer = CheckpointWriter(
-            directory, {"model": by_path(model.variables)}, max_to_keep=1
+            directory, {"model": by_path(model.variables)}, max_to_keep=1, settings="{}"
         )
         self._path = os.path.join(directory, INFO_FILE)
         self._info = None if fresh else self._found(directory)

@@ -47,7 +47,8 @@ class CheckpointWriter:
         self, directory: str, sections: Sections, max_to_keep: int = 5, settings: str = ""
     ):
         self.directory, self._sections, self._most = directory, sections, max_to_keep
-        self._settings = settings
+        self._text, saved = _Text(settings), {k: dict(v) for k, v in sections.items()}
+        self._saved = tf.train.Checkpoint(**saved, **({"settings": self._text} if settings else {}))
         self.infinite_on_purpose = infinite_on_purpose(sections)
 
     def check(self, step: int) -> None:
@@ -61,15 +62,20 @@ class CheckpointWriter:
     def save(self, step: int, settings: str | None = None) -> None:
         """Writes `ckpt-<step>`; nothing is removed before all of it is there.
 
+        Args:
+            step: The training step.
+            settings: What `saved_settings` returns, if that is not as it was.
+
         Raises:
             NonFiniteWeightsError: If something is not finite that must be.
             UnwrittenError: If it cannot be written, as where the disk is full.
         """
         self.check(step)
+        self._text.content = self._text.content if settings is None else settings
         name = f"ckpt-{step}"
         place = os.path.join(self.directory, name)
         try:
-            self._write(place, self._settings if settings is None else settings)
+            self._write(place)
             self._publish(name)
             older = [n for s, n in numbered_checkpoints(self.directory).items() if s < step]
             for other in older[: max(0, len(older) - self._most + 1)]:
@@ -79,16 +85,13 @@ class CheckpointWriter:
             message = f"the checkpoint {place} cannot be written: {reason_of(error)}"
             raise UnwrittenError(message) from error
 
-    def _write(self, place: str, settings: str) -> None:
+    def _write(self, place: str) -> None:
         """Writes a checkpoint to a directory of its own."""
         writing, name = place + WRITING, os.path.basename(place)
         for leftover in (writing, place + WRITTEN):
             shutil.rmtree(leftover, ignore_errors=True)
         os.makedirs(writing)
-        saved = tf.train.Checkpoint(**{k: dict(v) for k, v in self._sections.items()})
-        if settings:
-            saved.settings = _text(settings)
-        saved.write(os.path.join(writing, name))
+        self._saved.write(os.path.join(writing, name))
         self._check_written(os.path.join(writing, name))
         for file in os.listdir(writing):
             _sync(os.path.join(writing, file))
@@ -182,15 +185,17 @@ class CheckpointWriter:
             self._list(os.path.basename(taken))
 
 
-def _text(content: str) -> tf.train.experimental.PythonState:
-    class Text(tf.train.experimental.PythonState):
-        def serialize(self) -> str:
-            return content
+class _Text(tf.train.experimental.PythonState):
+    """A text beside the variables."""
 
-        def deserialize(self, string_value: bytes) -> None:
-            del string_value
+    def __init__(self, content: str):
+        self.content = content
 
-    return Text()
+    def serialize(self) -> str:
+        return self.content
+
+    def deserialize(self, string_value: bytes) -> None:
+        del string_value
 
 
 def _sync(path: str) -> None:

@@ -185,14 +185,14 @@ def test_a_list_that_names_nothing_is_told_and_the_newest_taken(run, content):
     if content is not None:
         (run / "checkpoint").write_bytes(content)
     trainer, out = said(tiny("trainer.train_steps=15"), run)
-    trainer.train()
+    assert trainer.restore() == str(run / "ckpt-12")
     kind = "is missing" if content is None else "names no checkpoint"
     assert out.getvalue().startswith(
         f"warning: {run / 'checkpoint'}, the list of checkpoints, {kind}: the newest whole "
         f"checkpoint is taken, {run / 'ckpt-12'}, of step 12\n"
     )
-    assert "resumed at step 12" in out.getvalue()
-    assert 'model_checkpoint_path: "ckpt-15"' in (run / "checkpoint").read_text()
+    trainer.save()
+    assert 'model_checkpoint_path: "ckpt-12"' in (run / "checkpoint").read_text()
 
 
 def test_a_list_that_names_what_is_gone_is_told(run):
@@ -335,10 +335,10 @@ def test_each_variable_counts(tmp_path, section):
 def test_an_unwritten_checkpoint_names_the_last_good_one(tmp_path, monkeypatch):
     write = CheckpointWriter._write
 
-    def full(self, place, settings):
+    def full(self, place):
         if place.endswith("ckpt-12"):
             raise OSError(28, "No space left on device")
-        write(self, place, settings)
+        write(self, place)
 
     monkeypatch.setattr(CheckpointWriter, "_write", full)
     with pytest.raises(UnwrittenError) as error:
