@@ -1,0 +1,113 @@
+"""Trainings by the trainer of this package, that of each optimizer type with all that it can."""
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+from optimization import ConfigWarning, DataConfig, ExperimentConfig, TaskConfig
+from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.training import Task, array_batches, register_task, run_experiment
+from tools.kills.processes import Steps
+
+UPDATES, ACCUMULATION = 24, 2
+# A life takes at most so many batches before it is killed: two checkpoints' worth.
+MOST_STEPS = 2 * 3 * ACCUMULATION
+_INTERVALS = {"summary_interval": 5, "validation_interval": 2, "checkpoint_interval": 3}
+_RATE = {"initial_learning_rate": 0.05, "patience": 0, "factor": 0.5, "threshold": 0.2}
+_AVERAGE = {"average_decay": 0.9}
+_GROUP = [{"match": "head/", "learning_rate_multiplier": 0.5, "weight_decay": 0.01}]
+# What a type needs beside its defaults.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "adafactor": {"variant": "torch", "beta1": 0.9},  # with state of every kind
+    "muon": {"exclude_layers": ["head"]},
+}
+
+
+@dataclasses.dataclass
+class KilledConfig(TaskConfig):
+    """A small network with batch normalization and dropout."""
+
+
+@register_task(KilledConfig)
+class KilledTask(Task):
+    """Regression, of which each batch is counted."""
+
+    steps: Steps | None = None
+
+    def build_model(self) -> keras.Model:
+        layers = [
+            keras.Input((3,)),
+            keras.layers.Dense(8, name="hidden"),
+            keras.layers.BatchNormalization(momentum=0.8, name="norm"),
+            keras.layers.ReLU(),
+            keras.layers.Dropout(0.1, name="dropout"),
+            keras.layers.Dense(1, dtype="float32", name="head"),
+        ]
+        return keras.Sequential(layers, name="killed")
+
+    def build_inputs(self, params: DataConfig, input_context: Any = None) -> tf.data.Dataset:
+        chance = np.random.default_rng(int(params.is_training))
+        features = chance.normal(size=(40, 3)).astype("float32")
+        labels = features @ np.array([[1.0], [-2.0], [0.5]], "float32") + 0.3
+        return array_batches((features, labels), params, input_context)
+
+    def build_losses(self, labels: Any, model_outputs: Any, aux_losses: Any = None) -> tf.Tensor:
+        return tf.reduce_mean((labels - model_outputs) ** 2)
+
+    def build_metrics(self, training: bool) -> list[keras.metrics.Metric]:
+        return [keras.metrics.MeanAbsoluteError(name="mae")]
+
+    def train_step(self, inputs: Any, model: Any, optimizer: Any, metrics: Any) -> Any:
+        if self.steps is not None:
+            tf.py_function(self.steps.count, [], [])
+        return super().train_step(inputs, model, optimizer, metrics)
+
+
+def types() -> list[str]:
+    """Returns every registered optimizer type."""
+    return sorted(OPTIMIZERS_CLS)
+
+
+def experiment(kind: str) -> ExperimentConfig:
+    """Returns the training of an optimizer type, with all that can be set together with it."""
+    settings = {**_SETTINGS.get(kind, {}), "gradient_accumulation_steps": ACCUMULATION}
+    optimizer: dict[str, Any] = {
+        "optimizer": {"type": kind, kind: settings},
+        "learning_rate": {"type": "hf_reduce_lr_on_plateau", "hf_reduce_lr_on_plateau": _RATE},
+        "param_groups": _GROUP,
+    }
+    if not OPTIMIZERS_CLS.config_class(kind).schedule_free:  # which averages by itself
+        optimizer["ema"] = _AVERAGE
+    data = {"train_data": DataConfig(global_batch_size=8, is_training=True, shuffle=True)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConfigWarning)
+        return ExperimentConfig(
+            task=KilledConfig(**data, validation_data=DataConfig(global_batch_size=16)),
+            trainer={
+                **_INTERVALS,
+                "train_steps": UPDATES,
+                "best_checkpoint_export_subdir": "best",
+                "best_checkpoint_eval_metric": "mae",
+                "best_checkpoint_metric_comp": "lower",
+                "optimizer_config": optimizer,
+            },
+            runtime={
+                "distribution_strategy": "one_device",
+                "mixed_precision_dtype": "float16",
+                "loss_scale": "dynamic",
+            },
+        )
+
+
+def train(kind: str, directory: Path, steps: Steps) -> None:
+    """Trains to the end, from where the directory has it."""
+    KilledTask.steps = steps
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_experiment(experiment(kind), "train_and_eval", directory, console=Console(quiet=True))
