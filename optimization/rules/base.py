@@ -55,9 +55,10 @@ class BaseOptimizerConfig(Float32Config):
             the unit's weights where it is longer (Brock et al. 2021, arXiv:2102.06171). At most
             one of the four kinds of clip may be set.
         adaptive_clip_epsilon: The least norm of a unit's weights in that.
-        on_nonfinite: What an infinite or NaN gradient does: `propagate` into the weights, `skip`
-            the update, or `raise` an error that names the variables. None is `skip` where the
-            trainer scales the loss, since a scaled gradient may overflow, else `propagate`.
+        on_nonfinite: What an infinite or NaN gradient does, or one that no clip bounds and whose
+            square float32 can't hold where the optimizer keeps it: `propagate` into the weights,
+            `skip` the update, or `raise` an error that names the variables. None is `skip` where
+            the trainer scales the loss, since a scaled gradient may overflow, else `propagate`.
         max_consecutive_nonfinite: With `skip`, more such updates than this in a row are an error.
             None is no limit but in the trainer, which ends when 50 in a row were skipped.
         weight_decay: Before each update, w -= learning_rate * weight_decay * w. None or 0 for none.

@@ -116,6 +116,31 @@ def test_a_bad_batch_among_those_of_an_update_skips_the_whole_update(tmp_path):
     assert int(one.optimizer.micro_step) == 0
 
 
+class EmptyTask(TinyTask):
+    """The third batch is empty, which has the loss NaN and gradients of 0."""
+
+    def build_inputs(self, params, input_context=None):
+        def shortened(number, batch):
+            rows = tf.where(number == 2, 0, BATCH)
+            return tf.nest.map_structure(lambda x: x[:rows], batch)
+
+        found = super().build_inputs(params, input_context)
+        return found.enumerate().map(shortened) if params.is_training else found
+
+
+@pytest.mark.parametrize("choice", ["propagate", "raise"])
+def test_an_empty_batch_ends_the_run_by_its_loss(tmp_path, choice):
+    one = holes_trainer(tmp_path, f"{SECTION}.on_nonfinite={choice}", task=EmptyTask)
+    with pytest.raises(NonFiniteLossError, match="after 3 steps"):
+        one.train()
+
+
+def test_an_empty_batch_is_an_update_by_gradients_of_0(tmp_path):
+    one = holes_trainer(tmp_path, f"{SECTION}.on_nonfinite=skip", task=EmptyTask)
+    assert one.train()["nonfinite_steps"] == 0
+    assert int(one.optimizer.iterations) == 12
+
+
 def test_other_errors_of_tensorflow_are_left_alone(tmp_path):
     class WrongTask(TinyTask):
         def build_losses(self, labels, model_outputs, aux_losses=None):

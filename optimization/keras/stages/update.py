@@ -20,7 +20,6 @@ from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.updates import Updates
 from optimization.schedules.scaled import rate_text
 
-
 _LAST = 2**31 - 2  # of int32, to which an update can add 1: JAX and PyTorch count so
 
 
