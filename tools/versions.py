@@ -50,16 +50,13 @@ class Side(NamedTuple):
     shown: Mapping[str, str]
 
 
-# What the frameworks have to do with, and runs from end to end: the stage "lowest" of CI.
+# What depends on Keras and TensorFlow most, and trainings from end to end.
 TENSORFLOW_TESTS = (
-    "tests/schedules",
+    "tests/schedules/test_keras_schedules.py",
     "tests/test_optimizer_factory.py",
-    "tests/keras/test_contracts.py",
-    "tests/keras/test_groups.py",
-    "tests/keras/test_saved_goldens.py",
-    "tests/keras/test_saving.py",
-    "tests/keras/test_updates.py",
-    "tests/training/test_run.py",
+    *(f"tests/keras/test_{name}.py" for name in ("contracts", "groups", "muon", "saved_goldens")),
+    *(f"tests/keras/test_{name}.py" for name in ("saving", "updates")),
+    *(f"tests/training/test_{name}.py" for name in ("progress", "report", "run")),
 )
 SIDES = {
     "core": Side(
