@@ -12,6 +12,7 @@ FAR = 0.1
 MOST = 10_000
 """Epochs of which curves are compared and tables written."""
 _SPE = 100  # steps of an epoch, where curves are compared
+_COMPARED = 100_000  # steps at most: of very many epochs, some of the steps of each
 
 
 def put_table(draft: Draft, rates: Sequence[float], comment: str) -> None:
@@ -49,12 +50,13 @@ def difference(
         name: draft.values[name] for name in ("learning_rate", "warmup") if name in draft.values
     }
     config, _ = OptimizationConfig(params).sized(TrainingLength(epochs * _SPE, _SPE))
-    steps = range(epochs * _SPE)
+    stride = -(-epochs * _SPE // _COMPARED)
+    steps = range(0, epochs * _SPE, stride)
     ours = curve(config.learning_rate.get(), config.warmup.get(), steps)
     theirs = [rate_at(step / _SPE) for step in steps]
     top = max(theirs) or 1.0
     off = [abs(a - b) / top for a, b in zip(ours, theirs, strict=True)]
-    start = round(warmup * _SPE)
+    start = round(warmup * _SPE / stride)
     return max(off[start:], default=0.0), max(off[:start], default=0.0)
 
 

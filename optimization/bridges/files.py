@@ -1,17 +1,26 @@
 """Reads the files of other libraries: YAML, JSON, TOML and Keras' `.keras`, each strictly."""
 
-import json
+import itertools
 import os
 import re
 import tomllib
 import zipfile
+import zlib
 from typing import Any
 
 from optimization.configs import yaml_file
 from optimization.configs.errors import ConfigError, Origin, Problem, cannot_be_read
-from optimization.configs.yaml_file import SourcedDict
+from optimization.configs.text_files import (
+    MAX_JSON_BYTES,
+    NotReadError,
+    check_regular,
+    parse_json,
+    read_text,
+)
+from optimization.configs.yaml_file import MAX_DEPTH, MAX_VALUES, SourcedDict
 
-_LARGEST = 64 * 2**20  # bytes of the config of a model
+# What `zipfile` raises for a damaged file, and for one of a kind that it does not read.
+_NO_ZIP = (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error)
 
 
 def read(path: str) -> SourcedDict:
@@ -43,8 +52,7 @@ def _error(path: str, message: str, line: int | None = None) -> ConfigError:
 
 def _read_toml(path: str) -> SourcedDict:
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_text(path)
         values = tomllib.loads(text)
     except OSError as error:
         raise _error(path, cannot_be_read(path, error)) from None
@@ -53,6 +61,10 @@ def _read_toml(path: str) -> SourcedDict:
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+)", str(error))
         raise _error(path, f"not TOML: {error}", int(found[1]) if found else None) from None
+    except NotReadError as error:
+        raise _error(path, str(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise _error(path, f"not TOML: {error}") from None
     return _sourced(values, path, _lines_of_toml(text), "")
 
 
@@ -70,6 +82,8 @@ def _lines_of_toml(text: str) -> dict[str, int]:
 
 
 def _sourced(values: dict, path: str, lines: dict[str, int], place: str) -> SourcedDict:
+    if place.count(".") > MAX_DEPTH:
+        raise _error(path, f"nested more than {MAX_DEPTH} levels deep")
     result = SourcedDict()
     for key, value in values.items():
         at = place + key
@@ -81,19 +95,30 @@ def _sourced(values: dict, path: str, lines: dict[str, int], place: str) -> Sour
 
 def _read_keras(path: str) -> SourcedDict:
     """Returns the `compile_config` of a model that Keras has saved."""
+    objects = itertools.count(1)
+
+    def made(pairs: list[tuple[str, Any]]) -> SourcedDict:
+        if next(objects) > MAX_VALUES:
+            raise _error(path, f"its config.json has more than {MAX_VALUES:,} objects")
+        return _object(path, pairs)
+
     try:
+        check_regular(path)
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo("config.json").file_size > _LARGEST:
-                raise _error(path, f"its config.json is larger than {_LARGEST:,} bytes")
-            text = archive.read("config.json").decode("utf-8")
-        config = json.loads(text, object_pairs_hook=lambda pairs: _object(path, pairs))
+            if archive.getinfo("config.json").file_size > MAX_JSON_BYTES:
+                raise _error(path, f"its config.json is larger than {MAX_JSON_BYTES:,} bytes")
+            content = archive.read("config.json")
+        config = parse_json(content, object_pairs_hook=made)
     except OSError as error:
         raise _error(path, cannot_be_read(path, error)) from None
-    except (zipfile.BadZipFile, KeyError):
-        raise _error(
-            path, "is no model that Keras 3 has saved: no zip with a config.json"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except _NO_ZIP:
+        message = "is no model that Keras 3 has saved: no zip with a config.json that can be read"
+        raise _error(path, message) from None
+    except ConfigError:
+        raise
+    except NotReadError as error:
+        raise _error(path, f"its config.json {error}") from None
+    except ValueError as error:
         raise _error(path, f"its config.json is not JSON: {error}") from None
     compiled = config.get("compile_config") if isinstance(config, dict) else None
     if not isinstance(compiled, SourcedDict):

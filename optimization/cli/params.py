@@ -13,6 +13,7 @@ from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import read
 from optimization.cli.output import Format, print_json
 from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.text_files import NotReadError, check_regular, read_text
 from optimization.group_rows import group_rows
 from optimization.matching.group_table import GroupRow, format_group_table
 from optimization.matching.names import read_names, read_safetensors
@@ -80,8 +81,9 @@ def _of_keras(file: str, path: str) -> list[GroupRow]:
     from optimization.training.imports import quiet_libraries, told
 
     config = _config(file)
-    with _readable(path), open(path, "rb"):
-        pass  # before Keras, which takes seconds to load
+    with _readable(path):
+        check_regular(path)  # before Keras, which takes seconds to load
+        open(path, "rb").close()
     with quiet_libraries():
         keras = extras.require("keras")
         try:
@@ -102,8 +104,7 @@ def _of_names(file: str, names: str | None, weights: str | None) -> list[GroupRo
         elif names == "-":
             shapes = read_names(sys.stdin, "stdin")
         else:
-            with open(str(names), encoding="utf-8") as lines:
-                shapes = read_names(lines, str(names))
+            shapes = read_names(read_text(str(names)).splitlines(), str(names))
     config = _config(file)
     with _of_file(file):
         return group_rows(config, shapes)
@@ -123,6 +124,8 @@ def _readable(path: str) -> Iterator[None]:
         yield
     except UnicodeDecodeError:
         raise TrainingError(f"{path} is not UTF-8 text") from None
+    except NotReadError as error:
+        raise TrainingError(f"{path} {error}") from None
     except ValueError as error:
         raise TrainingError(str(error)) from None
     except OSError as error:

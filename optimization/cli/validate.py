@@ -10,6 +10,7 @@ from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import Files, matching, read_whole
 from optimization.configs.errors import ConfigError, nearest_or_all
 from optimization.configs.experiment_config import ExperimentConfig
+from optimization.configs.text_files import read_text
 from optimization.lint import RULES, Finding, Severity, Subject, errors_of, lint
 
 
@@ -82,8 +83,7 @@ def check(
         file = read_whole(path, base)
     except ConfigError as error:
         return errors_of(error.problems, path), None
-    with open(path, encoding="utf-8") as opened:
-        text = opened.read()
+    text = read_text(path)
     subject = Subject(file.config, file.trainer, file.experiment, base)
     selects = [
         f"{name} {section.type}"

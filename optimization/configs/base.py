@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import importlib
-import json
 import os
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -108,7 +107,9 @@ class Config(Node):
         kwargs.setdefault("object_pairs_hook", _unique)
         try:
             return _with_json().from_json.__func__(cls, text, **kwargs)
-        except json.JSONDecodeError as error:
+        except ConfigError:
+            raise
+        except (ValueError, RecursionError) as error:
             raise ConfigError([Problem("syntax", "", f"not JSON: {error}")]) from None
 
     def to_yaml(self, path: "str | os.PathLike[str] | None" = None) -> str:

@@ -80,7 +80,7 @@ def _lines(value: Any, path: str) -> Iterator[tuple[str, int]]:
 def _besides(text: str, lines: list[str]) -> dict[int, str]:
     """Returns the comment behind what is on a line, by the line's number."""
     ends: dict[int, int] = {}
-    for token in yaml.scan(text, yaml.SafeLoader):
+    for token in yaml.scan(text, yaml_file.BaseLoader):
         mark = token.end_mark
         ends[mark.line] = max(ends.get(mark.line, 0), mark.column)
     found = {}

@@ -77,13 +77,15 @@ class ParamGroupConfig(Rule, Float32Config):
             yield matchers[-1] if matchers else "match", message
         if self.warmup.type is not None and self.learning_rate.type is None:
             yield "warmup", "needs a `learning_rate` of the group's own"
+        # By values, not by what was written: an export writes defaults too.
         if self.freeze:
-            idle = [name for name in self._origins if name not in (*matchers, "freeze", "name")]
-            if self.optimizer.type or self.learning_rate.type or idle:
+            changed = {name for name, _ in self._changed()}
+            if changed - {*matchers, "freeze", "name"}:
                 yield "freeze", "a frozen group has no other settings: nothing is updated"
         section = self.optimizer.get()
         if section is not None:
-            shared = [name for name in section.pipeline_fields() if name in section._origins]
+            changed = {name for name, _ in section._changed()}
+            shared = [name for name in section.pipeline_fields() if name in changed]
             if shared:
                 message = f"`{shared[0]}` belongs to the whole step: set it on the optimizer of all"
                 yield "optimizer", message

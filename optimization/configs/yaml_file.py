@@ -6,10 +6,8 @@ plain values (`!!python/tuple` and `!!python/list`, both lists, in Model Garden'
 that expand beyond bounds. PyYAML does the parsing; its own loaders are left as they are.
 """
 
-import errno
 import os
 import re
-import stat
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +15,19 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from optimization.configs.errors import Origin, Problem, cannot_be_read, describe
+from optimization.configs.text_files import NotReadError, most_bytes, read_text, too_large
 
 _TAG = "tag:yaml.org,2002:"
 MAX_DEPTH = 50
 MAX_VALUES = 100_000
-MAX_BYTES = 2**20
-"""What a file holds at the most, unless `OPTFACTORY_MAX_BYTES` in the environment is another."""
-
 if TYPE_CHECKING:
-    from yaml import SafeLoader as _BaseLoader
+    from yaml import SafeLoader as BaseLoader
 else:
-    _BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    # The scanner of Python is stricter than that of C: a tab behind a value is an error there.
+    BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_BaseLoader):
+class _Loader(BaseLoader):
     """Resolves plain scalars by the core schema of YAML 1.2, and bounds the depth."""
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012  its own, PyYAML's is left alone
@@ -207,8 +204,8 @@ def read(text: str, source: str = "<text>") -> tuple[Any, list[Problem]]:
         Plain values, each mapping a `SourcedDict`, None for an empty document or one that is not
         YAML; and the problems, with their lines.
     """
-    if len(text) > _most_bytes():
-        return None, [Problem("syntax", "", _too_large(), Origin(source))]
+    if len(text) > most_bytes():
+        return None, [Problem("syntax", "", too_large(), Origin(source))]
     try:
         node = yaml.compose(text, _Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -233,42 +230,12 @@ def _syntax_problem(error: Exception, text: str, source: str) -> Problem:
     return Problem("syntax", "", f"not YAML: {message}", Origin(source, mark.line + 1))
 
 
-class _NotReadError(Exception):
-    """A file is of a kind, or of a size, that is not read."""
-
-
-def _text_of(path: str | os.PathLike) -> str:
-    """Returns the text of a file, and reads none that may have no end."""
-    kind = os.stat(path).st_mode
-    if stat.S_ISDIR(kind):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not stat.S_ISREG(kind):
-        raise _NotReadError("is no regular file, but a pipe or a device; write it to a file first")
-    with open(path, "rb") as file:
-        content = file.read(_most_bytes() + 1)
-    if len(content) > _most_bytes():
-        raise _NotReadError(_too_large())
-    return content.decode("utf-8-sig")
-
-
-def _most_bytes() -> int:
-    text = os.environ.get("OPTFACTORY_MAX_BYTES", "")
-    return int(text) if text.isdecimal() else MAX_BYTES
-
-
-def _too_large() -> str:
-    return (
-        f"is larger than {_most_bytes():,} bytes, the most that is read; the environment variable "
-        "OPTFACTORY_MAX_BYTES sets another limit"
-    )
-
-
 def read_file(path: str | os.PathLike) -> tuple[SourcedDict, list[Problem]]:
     """Reads the mapping in a YAML file, empty if there is none, as far as it can be read."""
     source = os.fspath(path)
     problems: list[Problem] = []
     try:
-        value, problems = read(_text_of(path), source)
+        value, problems = read(read_text(path), source)
         if isinstance(value, SourcedDict) or value is None:
             return value or SourcedDict(), problems
         message = f"must hold a mapping of settings, holds {describe(value)}"
@@ -276,7 +243,7 @@ def read_file(path: str | os.PathLike) -> tuple[SourcedDict, list[Problem]]:
         message = cannot_be_read(source, error)
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text: {error.reason} at byte {error.start}"
-    except _NotReadError as error:
+    except NotReadError as error:
         message = str(error)
     return SourcedDict(), [*problems, Problem("syntax", "", message, Origin(source))]
 

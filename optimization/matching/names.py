@@ -1,16 +1,16 @@
 """Names and shapes of the parameters of a model, read from lists and from safetensors files."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+
+from optimization.configs.text_files import MAX_JSON_BYTES, check_regular, parse_json
 
 Shapes = dict[str, tuple[int, ...] | None]
 """The shape of each parameter by path, in the order of the model; None where it is not known."""
 
 _LINE = re.compile(r"(?P<path>\S+)(\s+[\[(](?P<shape>[\d\s,x]*)[\])])?")
 _INDEX = ".safetensors.index.json"
-_MOST = 100 * 2**20  # bytes of a header, as in the format's own reader
 
 
 def read_names(lines: Iterable[str], source: str = "names") -> Shapes:
@@ -59,24 +59,37 @@ def read_safetensors(path: str) -> Shapes:
     """
     if path.endswith(_INDEX):
         return _of_index(path)
+    check_regular(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if 0 < length <= _MOST else b""
+        text = file.read(length) if 0 < length <= MAX_JSON_BYTES else b""
     try:
-        header = json.loads(text)
-        return {name: tuple(header[name]["shape"]) for name in header if name != "__metadata__"}
+        header = parse_json(text)
+        return {name: _shape(header[name]["shape"]) for name in header if name != "__metadata__"}
     except (ValueError, TypeError, KeyError):
         raise ValueError(f"{path}: is no safetensors file: it has no header of one") from None
 
 
+def _shape(sizes: list[int]) -> tuple[int, ...]:
+    if not isinstance(sizes, list) or any(type(n) is not int or n < 0 for n in sizes):
+        raise ValueError(f"a shape is a list of sizes, got {sizes!r}")
+    return tuple(sizes)
+
+
 def _of_index(path: str) -> Shapes:
-    with open(path, encoding="utf-8") as file:
-        try:
-            names: Mapping[str, str] = json.load(file)["weight_map"]
-            files = [os.path.join(os.path.dirname(path), name) for name in names.values()]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{path}: is no index of safetensors files: no `weight_map`") from None
+    check_regular(path)
+    with open(path, "rb") as file:
+        content = file.read(MAX_JSON_BYTES + 1)
+    try:
+        names: Mapping[str, str] = parse_json(content)["weight_map"]
+        files = dict.fromkeys(names.values())
+        strange = next((f for f in files if f != os.path.basename(f) or f in ("", ".", "..")), None)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path}: is no index of safetensors files: no `weight_map`") from None
+    # An index is data: it may not say which files of this machine are opened.
+    if strange is not None:
+        raise ValueError(f"{path}: names {strange!r}, which is no file beside it")
     found: Shapes = {}
-    for each in dict.fromkeys(files):
-        found |= read_safetensors(each)
+    for each in files:
+        found |= read_safetensors(os.path.join(os.path.dirname(path), each))
     return {name: found[name] for name in names if name in found}

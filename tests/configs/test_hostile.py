@@ -5,7 +5,7 @@ import os
 import pytest
 
 from optimization import ConfigError, OptimizationConfig, load_optimization_config
-from optimization.configs import yaml_file
+from optimization.configs import text_files, yaml_file
 from optimization.configs.errors import MAX_TEXT
 from optimization.configs.layers import resolve
 from optimization.configs.overrides import parse_override
@@ -103,9 +103,9 @@ def test_pipes_and_devices_are_not_read(tmp_path):
 def test_large_files_are_not_read_unless_that_is_set(tmp_path, monkeypatch):
     text = "learning_rate: {type: constant}\noptimizer: {type: sgd}\n#"
     path = tmp_path / "large.yaml"
-    path.write_text(text + " " * (yaml_file.MAX_BYTES - len(text)))
+    path.write_text(text + " " * (text_files.MAX_BYTES - len(text)))
     assert load_optimization_config(path).optimizer.type == "sgd"
-    path.write_text(text + " " * (yaml_file.MAX_BYTES - len(text) + 1))
+    path.write_text(text + " " * (text_files.MAX_BYTES - len(text) + 1))
     message = refused(load_optimization_config, path)
     assert "larger than 1,048,576 bytes" in message
     assert "OPTFACTORY_MAX_BYTES" in message

@@ -1,0 +1,97 @@
+"""Runs a target over many inputs: at random by Hypothesis, or steered by coverage by Atheris."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import hypothesis
+from hypothesis import strategies as st
+
+from tools.fuzz.choices import Choices
+from tools.fuzz.guard import limited
+from tools.fuzz.targets import Target
+
+BYTES = st.binary(min_size=300, max_size=2000)
+
+
+class Count(NamedTuple):
+    """How many inputs there were, how many were accepted, and the seconds of a processor."""
+
+    inputs: int
+    accepted: int
+    seconds: float
+
+
+class Counter:
+    """A target that counts its inputs; `limits` says whether time and memory are checked."""
+
+    def __init__(self, target: Target, limits: bool):
+        self.target = target
+        self.inputs = self.accepted = 0
+        self._watch: Callable[[], Any] = limited if limits else contextlib.nullcontext
+
+    def __call__(self, data: bytes) -> None:
+        given = self.target.make(Choices(data))
+        self.inputs += 1
+        try:
+            with self._watch():
+                self.accepted += bool(self.target.check(given))
+        except BaseException:
+            hypothesis.note(f"The input is {given!r:.3000}")
+            raise
+
+
+def run(target: Target, inputs: int, seed: int | None = None, limits: bool = False) -> Count:
+    """Runs a target by Hypothesis, which makes the input of a fault small before it is raised.
+
+    Args:
+        target: One of `TARGETS`.
+        inputs: How many.
+        seed: Which; None for those that a release of Hypothesis always draws.
+        limits: Whether time and memory are checked, which depend on the machine.
+    """
+    counter, started = Counter(target, limits), time.process_time()
+    phases = [hypothesis.Phase.generate, hypothesis.Phase.shrink]
+    settings = hypothesis.settings(
+        max_examples=inputs,
+        derandomize=seed is None,
+        database=None,
+        deadline=None,
+        phases=phases,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+
+    @settings
+    @hypothesis.given(BYTES)
+    def test(data: bytes) -> None:
+        counter(data)
+
+    (test if seed is None else hypothesis.seed(seed)(test))()
+    return Count(counter.inputs, counter.accepted, time.process_time() - started)
+
+
+def run_steered(target: Target, inputs: int, seed: int, corpus: str) -> None:
+    """Runs a target by Atheris, and ends the process; a corpus keeps what reached new code."""
+    import atheris
+
+    counter, started = Counter(target, limits=True), time.process_time()
+
+    def one(data: bytes) -> None:
+        try:
+            counter(data)
+        finally:
+            if counter.inputs >= inputs:
+                seconds = time.process_time() - started
+                count = Count(counter.inputs, counter.accepted, seconds)
+                print(f"steered: {told(count)}", file=sys.stderr, flush=True)
+
+    arguments = [f"-runs={inputs}", f"-seed={seed + 1}", "-max_len=2000", "-len_control=0"]
+    atheris.Setup([sys.argv[0], *arguments, "-print_final_stats=0", corpus], one)
+    atheris.Fuzz()
+
+
+def told(count: Count) -> str:
+    """Returns a count in words."""
+    return f"{count.inputs:,} inputs, {count.accepted:,} accepted, {count.seconds:.1f} s"
