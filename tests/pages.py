@@ -68,7 +68,7 @@ class Command(NamedTuple):
 
 def pages() -> list[Path]:
     """Returns every page whose blocks are run, by its path."""
-    own = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    own = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
     return own + sorted(DOCS.rglob("*.md"))
 
 

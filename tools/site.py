@@ -1,7 +1,7 @@
 """What MkDocs does with the pages beside building them: see mkdocs.yml.
 
-The site has the pages of docs/, and of the root README.md as its first page, CONTRIBUTING.md and
-CHANGELOG.md. Pages link to files of the repository, as code hosts show them: each file outside of
+The site has the pages of docs/, and of the root README.md as its first page, CONTRIBUTING.md,
+SECURITY.md and CHANGELOG.md. Pages link to files of the repository, as code hosts show them: each file outside of
 docs/ that is linked becomes a page too, and links lead there.
 """
 
@@ -18,6 +18,7 @@ DOCS = ROOT / "docs"
 _PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
 _LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?(\))")

@@ -304,6 +304,11 @@ def test_dict_yaml_and_json_round_trips(tmp_path):
 def test_from_json_refuses_what_is_no_json():
     with pytest.raises(ConfigError, match="not JSON"):
         Root.from_json("{")
+    for text in ("[" * 100_000, '{"steps": ' + "9" * 5000 + "}"):
+        with pytest.raises(ConfigError, match="not JSON"):
+            Root.from_json(text)
+    with pytest.raises(ConfigError, match="not JSON"):
+        Root.from_json(b"\xff")
     with pytest.raises(ConfigError, match="duplicate key 'steps'"):
         Root.from_json('{"steps": 3, "steps": 4}')
     with pytest.raises(ConfigError, match="stps: unknown key; did you mean 'steps'"):

@@ -52,3 +52,7 @@ def test_comments_of_keys_that_are_gone_are_left_out():
 def test_a_text_without_keys(text):
     assert key_lines(text) == []
     assert write_comments(text, {}) == (text or "\n")
+
+
+def test_a_tab_behind_a_value_is_none_of_a_comment():
+    assert read_comments("a: 'b'\t# why\nc: 1\t\n") == {"a": Comment((), "# why")}

@@ -278,3 +278,19 @@ def test_a_branch_that_is_not_selected_in_a_group_is_a_warning():
     group = {"match": "a", "optimizer": {"type": "sgd", "adam": {"beta_1": 0.5}}}
     with pytest.warns(ConfigWarning, match=r"param_groups\[0\].optimizer.adam: is set, but"):
         config(param_groups=[group]).validate()
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"match": "a", "freeze": True, "name": "still"},
+        {"match": "a", "optimizer": {"type": "sgd", "sgd": {"momentum": 0.5}}},
+        {"ndim": [0, 1], "optimizer": {"type": "adafactor"}, "learning_rate": CONSTANT},
+    ],
+)
+def test_a_group_is_read_back_from_its_export_which_has_the_defaults_too(group):
+    wanted = config(param_groups=[group])
+    wanted.validate()
+    again = OptimizationConfig(wanted.as_dict())
+    again.validate()
+    assert again == wanted

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -67,3 +68,33 @@ def test_another_file_is_told(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="m.safetensors: is no safetensors file"):
         read_safetensors(str(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../m.safetensors", "a/m.safetensors", "..", "", 1]
+)
+def test_an_index_names_files_beside_it_alone(tmp_path, name):
+    write(tmp_path / "m.safetensors", {"a": entry(1)})
+    index = tmp_path / "a" / "model.safetensors.index.json"
+    index.parent.mkdir()
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(ValueError, match="no file beside it|no index of safetensors"):
+        read_safetensors(str(index))
+
+
+@pytest.mark.parametrize("shape", ["[-1]", "[1.5]", "[true]", '"ab"', "null", "[[1]]"])
+def test_a_shape_is_a_list_of_sizes(tmp_path, shape):
+    text = f'{{"a": {{"shape": {shape}}}}}'.encode()
+    (tmp_path / "m.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        read_safetensors(str(tmp_path / "m.safetensors"))
+
+
+def test_a_header_without_end_is_not_read(tmp_path):
+    text = b"[" * 100_000
+    (tmp_path / "m.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        read_safetensors(str(tmp_path / "m.safetensors"))
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(ValueError, match="no regular file"):
+        read_safetensors(str(tmp_path / "pipe.safetensors"))

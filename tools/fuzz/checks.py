@@ -38,9 +38,9 @@ def accepted(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are of the same types and equal; NaN equals itself."""
+    """Whether two values are of the same types and equal, in the same order; NaN equals itself."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        return same([*one.items()], [*other.items()])
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
