@@ -1,8 +1,8 @@
 """What MkDocs does with the pages beside building them: see mkdocs.yml.
 
 The site has the pages of docs/, and of the root README.md as its first page, CONTRIBUTING.md,
-SECURITY.md and CHANGELOG.md. Pages link to files of the repository, as code hosts show them: each file outside of
-docs/ that is linked becomes a page too, and links lead there.
+SECURITY.md and CHANGELOG.md. Pages link to files of the repository, as code hosts show them: each
+file outside of docs/ that is linked becomes a page too, and links lead there.
 """
 
 import os
