@@ -12,6 +12,7 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.training.errors import TrainingError, first_line
 from optimization.training.inspection import innermost
 from optimization.training.task import Task
+from optimization.training.workers import noticed_soon
 
 
 def build_strategy(config: RuntimeConfig) -> tf.distribute.Strategy:
@@ -23,7 +24,8 @@ def build_strategy(config: RuntimeConfig) -> tf.distribute.Strategy:
     strategy = tf.distribute.get_strategy()
     if config.distribution_strategy == "multi_worker_mirrored":
         try:
-            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+            with noticed_soon():
+                strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"TF_CONFIG cannot be used: {error}") from error
         except tf.errors.OpError as error:  # a port that is taken, a machine out of reach

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +12,9 @@ from tensorflow.python.eager import context  # what workers tell each other has 
 from optimization.training.errors import WorkerError, first_line
 from optimization.training.signals import Stopped
 
+# How many ms a worker may give no sign of life, which a thread of TensorFlow gives whatever the
+# program does. TensorFlow's own 10 s are a long time to wait for nothing.
+_SILENCE = 3000
 _GO_ON = "the same command, run for all workers, goes on from the last checkpoint"
 # What one worker has told the others, which the error of their next exchange holds.
 _REPORT = re.compile(r"<<(worker .*?)>>", re.DOTALL)
@@ -20,6 +23,19 @@ _TASK = r"/job:(\w+)/replica:0/task:(\d+)"
 _UNREACHABLE = re.compile(rf"([^\n]*)\n[^\n]*remote target {_TASK}")
 _SILENT = re.compile(rf"stopped sending heartbeats\):\s*{_TASK}")
 _NO_ANSWER = "RPC: /tensorflow.CoordinationService"  # of the first worker
+
+
+@contextlib.contextmanager
+def noticed_soon() -> Iterator[None]:
+    """Has the workers of a strategy that is made inside notice in seconds when one is gone."""
+    here = context.context()
+    here.configure_coordination_service = functools.partial(
+        here.configure_coordination_service, heartbeat_timeout_in_ms=_SILENCE
+    )
+    try:
+        yield
+    finally:
+        del here.configure_coordination_service
 
 
 def ends_with_the_others(method: Callable) -> Callable:

@@ -2,9 +2,10 @@
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from optimization.training import WorkerError
-from optimization.training.workers import lost_worker
+from optimization.training.workers import lost_worker, noticed_soon
 from tests.training.tiny import assert_same_bits, read_summaries, run, stored
 
 SPEC = tf.train.ClusterSpec({"worker": ["host0:1", "host1:2", "host2:3"]})
@@ -54,6 +55,17 @@ def test_a_chief_is_named_as_such():
     spec = tf.train.ClusterSpec({"chief": ["host0:1"], "worker": ["host1:2"]})
     error = tf.errors.DeadlineExceededError(None, None, "RPC: /tensorflow.CoordinationService/x")
     assert lost_worker(error, spec).startswith("worker chief 0 (host0:1) was lost")
+
+
+def test_one_that_is_gone_is_noticed_in_seconds(monkeypatch):
+    """As TensorFlow's strategy configures it, which knows its own time only."""
+    here = context.context()
+    monkeypatch.setattr(here, "_coordination_service_config", None)
+    with noticed_soon():
+        here.configure_coordination_service(service_type="standalone")
+    assert here.coordination_service.heartbeat_timeout_in_ms == 3000
+    here.configure_coordination_service(service_type="standalone")
+    assert here.coordination_service.heartbeat_timeout_in_ms == 0
 
 
 def test_it_is_an_error_that_is_told_in_one_line():
