@@ -6,7 +6,7 @@ Each worker is a process that gets the arguments after `--`, the setting
 `runtime.distribution_strategy=multi_worker_mirrored`, and a TF_CONFIG of its own with free ports of
 127.0.0.1. Its lines are shown as they come, with its name before them. When a worker fails, the
 others have some seconds to say so and are ended then; the exit status is that of the worker that
-failed first, 128 and the number of the signal if one killed it.
+failed first, 128 and the number of the signal if one killed it. Signals go on to all workers.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+from optimization.training.signals import SIGNALS
 
 ROOT = Path(__file__).parent.parent
 _STRATEGY = "--params_override=runtime.distribution_strategy=multi_worker_mirrored"
@@ -73,12 +75,18 @@ def launch(binary: str, workers: int, arguments: Sequence[str]) -> int:
 
     for index in range(workers):
         threading.Thread(target=show, args=(index,), daemon=True).start()
-    # Ended by a batch system, it leaves no worker behind.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    def pass_on(number: int, frame: object) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    # The workers save what they have done, end, and have the exit status.
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         return _first_failure(processes, ended)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         for process in processes:
             process.kill()
             process.wait()
@@ -119,10 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--workers must be at least 1, got {options.workers}")
     if options.binary.endswith(".py") and not os.path.isfile(options.binary):
         parser.error(f"--binary: there is no file {options.binary!r}")
-    try:
-        return launch(options.binary, options.workers, options.arguments)
-    except KeyboardInterrupt:
-        return 130
+    return launch(options.binary, options.workers, options.arguments)
 
 
 if __name__ == "__main__":

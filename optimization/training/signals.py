@@ -132,6 +132,11 @@ class Stop:
             with self._acting:
                 self._listener = None
 
+    def take(self) -> None:
+        """Makes it the handler, once more where something else has taken a signal since."""
+        for number in self.before:
+            signal.signal(number, self.handle)
+
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Is the handler, in the main thread."""
         del frame
@@ -246,8 +251,7 @@ def stopping(door: bool = False) -> Iterator[Stop]:
     threading.Thread(target=stop.watch, args=arguments, daemon=True).start()
     _current = stop
     try:
-        for number in stop.before:
-            signal.signal(number, stop.handle)
+        stop.take()
         yield stop
     except (SystemExit, KeyboardInterrupt):
         if stop.signum is None:

@@ -37,8 +37,10 @@ class Skips:
         empty = tf.constant([0, 0] + [-WINDOW] * WINDOW, tf.int64)
         with tf.device("CPU:0"):
             self.state = tf.Variable(empty, trainable=False)
+        # As a part of the loop its operations would take their time in every step.
+        self.add = tf.function(self._add, experimental_attributes={"_noinline": True})
 
-    def add(self, step: tf.Tensor) -> tf.Tensor:
+    def _add(self, step: tf.Tensor) -> tf.Tensor:
         """Counts the update of a training step as skipped; returns whether there are too many."""
         total, row, steps = self.state[0], self.state[1], self.state[2:]
         row = tf.where(tf.equal(steps[(total - 1) % WINDOW], step - 1), row + 1, 1)

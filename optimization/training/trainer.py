@@ -92,6 +92,7 @@ class Trainer:
         keras.utils.clear_session()
         keras.utils.set_random_seed(runtime.seed)
         self.strategy = building.build_strategy(runtime)
+        signals.current().take()  # TensorFlow takes SIGTERM for several workers.
         self.chief = building.is_chief(self.strategy)
         self.console = (console or Console()) if self.chief else Console(quiet=True)
         self._section = self.optimizer_config.optimizer.get()

@@ -3,16 +3,21 @@
 The signals are real ones, which the process sends itself from inside of what TensorFlow runs.
 """
 
+import io
 import os
 import signal
 import threading
 
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 from optimization.training import Trainer, loop, run_experiment, signals
+from optimization.training.checkpoint_files import latest_checkpoint
+from optimization.training.errors import LockedError
+from optimization.training.lock import locked_for
 from optimization.training.results import read_results
-from tests.training.tiny import assert_same_bits, quiet, read_summaries, stored, tiny
+from tests.training.tiny import assert_same_bits, quiet, read_summaries, run, stored, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -108,20 +113,20 @@ def whole(tmp_path_factory):
     ],
 )
 def test_it_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, whole, place, at, saved, told):
-    def run():
+    def train():
         return run_experiment(tiny(*SETTINGS), "train_and_eval", tmp_path, console=quiet())
 
     with monkeypatch.context() as patch:
         place(patch, Sender(), at)
         with pytest.raises(SystemExit) as end:
-            run()
+            train()
     assert end.value.code == 143
     assert f"stopped by SIGTERM: {told}" in capsys.readouterr().err
     assert [p.stem for p in tmp_path.glob("*.index")] == ([f"ckpt-{saved}"] if saved else [])
     found = read_results(tmp_path)
     assert (found["status"], found["steps"]) == ("interrupted", saved or 0)
     assert found["error"] == "stopped by SIGTERM"
-    run()
+    train()
     assert_same_bits(stored(tmp_path / "ckpt-12"), stored(whole / "ckpt-12"))
     assert read_summaries(tmp_path / "validation") == read_summaries(whole / "validation")
     assert read_results(tmp_path)["status"] == "finished"
@@ -151,3 +156,64 @@ def test_a_trainer_alone_and_steps_that_are_not_compiled(tmp_path, monkeypatch):
     assert one.step == 2
     assert int(one.optimizer.micro_step) == 0
     assert (tmp_path / "ckpt-2.index").exists()
+
+
+def test_several_workers_end_at_one_step_and_go_on_bit_for_bit(tmp_path):
+    """Worker 1 gets the signal, of which 0 is the chief."""
+    launcher = ["-m", "tools.launch_local", "--workers=2", "--binary=tests.training.signaled", "--"]
+    settings = "--params_override=trainer.checkpoint_interval=12"
+
+    def train(directory, **env):
+        arguments = [*launcher, "--experiment=tiny", "--mode=train", settings]
+        quiet_libraries = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        return run([*arguments, f"--model_dir={directory}"], quiet_libraries | env)
+
+    status, out, _ = train(tmp_path / "parts", AT="5")
+    assert status == 143
+    told = {line for line in out.splitlines() if "stopped by" in line}
+    step = int(latest_checkpoint(str(tmp_path / "parts")).rpartition("-")[2])
+    assert 6 <= step < 12
+    text = f"stopped by SIGTERM: saved at step {step}; the same command goes on"
+    assert told == {f"worker 0: {text}", f"worker 1: {text}"}
+    assert "Traceback" not in out
+    for name in ("parts", "whole"):
+        assert train(tmp_path / name)[0] == 0
+    assert_same_bits(stored(tmp_path / "parts/ckpt-12"), stored(tmp_path / "whole/ckpt-12"))
+
+
+def test_a_binary_that_starts_ends_without_a_traceback(tmp_path):
+    flags = ["--experiment=tiny", "--mode=train", f"--model_dir={tmp_path}"]
+    status, out, err = run(["-m", "tests.training.signaled", *flags])
+    assert status == 129
+    assert (out, err) == ("", "stopped by SIGHUP: there was nothing to save\n")
+
+
+def test_a_directory_is_trained_in_once_at_a_time(tmp_path):
+    """An evaluation aside leaves the summaries to the one that writes them."""
+    settings = tiny("trainer.validation_interval=6")
+    told = Console(record=True, file=io.StringIO(), width=400)
+    found = []
+
+    def evaluated(step, values):
+        with pytest.raises(LockedError, match="this process trains there since"):
+            Trainer(settings, tmp_path, console=quiet()).train()
+        if step == 12:
+            aside = Trainer(settings, tmp_path, console=told)
+            found.append(aside.evaluate_checkpoint())
+            with pytest.raises(LockedError, match="this process evaluates there since"):
+                aside.evaluate_continuously()
+
+    one = Trainer(settings, tmp_path, console=quiet())
+    one.train(evaluate=True, on_evaluation=evaluated)
+    assert "no summaries and best weights are written: " in told.export_text()
+    assert len(found) == 1
+    assert one.train() == {}  # free again
+
+
+def test_evaluations_beside_a_training_record(tmp_path):
+    settings = tiny("trainer.checkpoint_interval=6,trainer.summary_interval=6")
+    one = Trainer(settings, tmp_path, console=quiet())
+    with locked_for(one, trains=True, evaluates=False):
+        one.save()
+        Trainer(settings, tmp_path, console=quiet()).evaluate_checkpoint()
+    assert list(read_summaries(tmp_path / "validation")["loss"]) == [0]
