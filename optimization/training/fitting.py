@@ -98,7 +98,8 @@ class Fit:
                     self._summarize(norm, progress)
                 due = self._evaluate and self._due(trainer.validation_interval)
                 one.evaluation_due.assign(due)
-                steps.ending.check()
+                if due or one.step < total:  # else there is nothing to go on with
+                    steps.ending.check()
                 stops = self._validate()
                 if stops and not self._due(trainer.summary_interval):
                     self._summarize(norm, progress)

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from optimization import extras
 from optimization.training.errors import TrainingError
+from optimization.training.signals import Stopped
 
 
 def import_module(name: str) -> ModuleType:
@@ -24,6 +25,8 @@ def import_module(name: str) -> ModuleType:
         raise TrainingError(f"a module is imported by its name, such as {module}, not {name}")
     try:
         return importlib.import_module(name)
+    except Stopped:
+        raise
     except (Exception, SystemExit) as error:
         cause = extras.explained(error) if isinstance(error, ModuleNotFoundError) else error
         raise TrainingError(f"{name} cannot be imported: {told(cause)}") from error
@@ -58,6 +61,8 @@ def quiet_libraries() -> Iterator[None]:
         os.dup2(aside.fileno(), 2)
         try:
             yield
+        except Stopped:
+            raise
         except BaseException:
             sys.stderr.flush()
             aside.seek(0)

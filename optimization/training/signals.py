@@ -5,6 +5,7 @@ thread gets to know of a signal at once, and sets a variable that the loop reads
 """
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -201,10 +202,16 @@ class Stop:
         return f"{Stopped(self.signum or 0)}: {self.told}"
 
 
+@functools.cache
+def _standard_error() -> int:
+    """Returns a copy of the descriptor, which is turned aside while TensorFlow loads."""
+    return os.dup(2)
+
+
 def _write(text: str) -> None:
     # Whatever the main thread does with `sys.stderr` at this moment.
     with contextlib.suppress(OSError):
-        os.write(2, f"{text}\n".encode())
+        os.write(_standard_error(), f"{text}\n".encode())
 
 
 _current: Stop | None = None
@@ -244,6 +251,8 @@ def stopping(door: bool = False) -> Iterator[Stop]:
     if not stop.before:
         yield stop
         return
+    with contextlib.suppress(OSError):  # it is closed
+        _standard_error()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     wakeup = signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)

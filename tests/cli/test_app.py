@@ -48,3 +48,17 @@ def test_help_has_whole_names_and_paragraphs_at_80_columns():
     assert max(map(len, out.splitlines())) == 80
     assert "…" not in out
     assert "boundaries. Files with  \n errors are told as `validate` tells them" in out
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_has_its_status(name, status, tmp_path, monkeypatch, capsys):
+    """Also while a module of the user's is imported."""
+    module = f"sends_{name.lower()}"
+    (tmp_path / f"{module}.py").write_text(
+        f"import os, signal\nos.kill(os.getpid(), signal.{name})"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["train", "--import", module]) == status
+    captured = capsys.readouterr()
+    assert captured.err == f"stopped by {name}: there was nothing to save\n"
+    assert captured.out == ""
