@@ -9,7 +9,7 @@ PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
-def tests_of(path):
+def functions_in(path):
     body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
     return {node.name for node in body if isinstance(node, ast.FunctionDef)}
 
@@ -18,7 +18,7 @@ def test_every_test_that_is_named_exists():
     named = _TEST.findall(PAGE)
     assert len(named) > 10
     for path, name in named:
-        assert name in tests_of(path), f"{path}::{name}"
+        assert name in functions_in(path), f"{path}::{name}"
 
 
 def test_every_promise_names_its_test():

@@ -22,6 +22,8 @@ from optimization.configs.yaml_file import MAX_DEPTH, MAX_VALUES, SourcedDict
 # What `zipfile` raises for a damaged file, and for one of a kind that it does not read.
 _NO_ZIP = (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error)
 
+_MOST_SIGNS = 50_000  # of TOML that stand before a value, or part a key; it is read by Python alone
+
 
 def read(path: str) -> SourcedDict:
     """Returns the mapping in a file; its values know their lines, but for `.keras` files.
@@ -53,6 +55,8 @@ def _error(path: str, message: str, line: int | None = None) -> ConfigError:
 def _read_toml(path: str) -> SourcedDict:
     try:
         text = read_text(path)
+        if sum(map(text.count, "=[,.")) > _MOST_SIGNS:
+            raise NotReadError(f"has more than {_MOST_SIGNS:,} values and parts of keys")
         values = tomllib.loads(text)
     except OSError as error:
         raise _error(path, cannot_be_read(path, error)) from None

@@ -14,6 +14,7 @@ from optimization.configs import yaml_file
 from optimization.configs.comments import Comment, read_comments, write_comments
 from optimization.configs.durations import TrainingLength
 from optimization.configs.leaves import leaves
+from optimization.configs.text_files import read_text
 
 
 def command(
@@ -60,8 +61,7 @@ def _comments(paths: Iterable[str], layers: Layers, first: str) -> dict[str, Com
     last = {path: chain[-1].origin.source for path, chain in layers.histories.items()}
     found: dict[str, Comment] = {}
     for file in paths:
-        with open(file, encoding="utf-8") as text:
-            comments = read_comments(text.read())
+        comments = read_comments(read_text(file))
         found |= {
             path: comment for path, comment in comments.items() if last.get(path, file) == file
         }

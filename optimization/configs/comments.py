@@ -30,10 +30,10 @@ def read_comments(text: str) -> dict[str, Comment]:
     Lines above belong to the next key, at whatever depth. Empty lines stay between comments.
     """
     lines = text.splitlines()
-    beside = _besides(text, lines)
     above: list[str] = []
     found: dict[str, Comment] = {}
     paths = {line: path for path, line in reversed(key_lines(text))}  # the first of several
+    beside = _besides(text, lines) if paths else {}
     for number, line in enumerate(lines, start=1):
         if number in paths:
             found[paths[number]] = Comment(tuple(_trimmed(above)), beside.get(number, ""))

@@ -16,7 +16,7 @@ PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*|\.\d{1,6}|\[\d{1,6}\])*")
 _SEGMENT = re.compile(r"\w+")
 _FILE = re.compile(r"(?!.*:\s)[^={}\[\]\n]+\.(ya?ml|json)", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"[^={:\n]*=")
-_NEXT = re.compile(r"[\s;]+([A-Za-z_][\w.\[\]]*=(?!=))")
+_NEXT = re.compile(r"(?<![\s;])[\s;]+([A-Za-z_][\w.\[\]]*=(?!=))")
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 _MOST = 1000  # settings in one override
@@ -86,8 +86,9 @@ def _read_yaml(text: str, origin: Origin) -> tuple[SourcedDict, list[Problem]]:
 
 def _parted(text: str) -> tuple[str, str | None]:
     """Parts `a=1`, `a: 1` or `a.b 1`; the value is None where there is none."""
-    if re.match(r"\S+\.\S+\s+[^\s=:]+$", text):
-        text = text.replace(" ", "=", 1)
+    words = text.split()
+    if len(words) == 2 and re.search(r"\S\.\S", words[0]) and not set("=:") & set(words[1]):
+        text = "=".join(words)
     path, sign, value = text.partition("=" if "=" in text else ":")
     return path.strip(), value.strip() if sign else None
 

@@ -27,19 +27,27 @@ else:
     BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+class _BeyondBoundsError(Exception):
+    """A document is too deep, or has too many values."""
+
+
 class _Loader(BaseLoader):
-    """Resolves plain scalars by the core schema of YAML 1.2, and bounds the depth."""
+    """Resolves plain scalars by the core schema of YAML 1.2, and bounds depth and number."""
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012  its own, PyYAML's is left alone
     depth = 0
+    nodes = 0
 
     # PyYAML calls these two around each node. It recurses into nodes, in C without a check of its
     # own, so that deep nesting would end the process.
 
     def descend_resolver(self, current_node: Node | None, current_index: Any) -> None:
         self.depth += 1
+        self.nodes += 1
         if self.depth > MAX_DEPTH:
             raise RecursionError
+        if self.nodes > MAX_VALUES:  # a document that is refused later takes seconds to compose
+            raise _BeyondBoundsError
         super().descend_resolver(current_node, current_index)
 
     def ascend_resolver(self) -> None:
@@ -87,10 +95,6 @@ class SourcedDict(dict):
 
 class Elements(SourcedDict):
     """Changes to single elements of a list, by their index; only an override writes them."""
-
-
-class _BeyondBoundsError(Exception):
-    """A document is too deep, or expands to too many values."""
 
 
 class _Reader:
@@ -208,6 +212,8 @@ def read(text: str, source: str = "<text>") -> tuple[Any, list[Problem]]:
         return None, [Problem("syntax", "", too_large(), Origin(source))]
     try:
         node = yaml.compose(text, _Loader)
+    except _BeyondBoundsError:
+        return None, [Problem("syntax", "", f"has more than {MAX_VALUES:,} values", Origin(source))]
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         return None, [_syntax_problem(error, text, source)]
     reader = _Reader(source)

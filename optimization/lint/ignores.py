@@ -1,10 +1,13 @@
 """The comments `# optfactory: ignore[CODE]`, which silence findings."""
 
+import bisect
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import yaml
+
+from optimization.configs.yaml_file import BaseLoader
 
 _MARK = re.compile(r"#\s*optfactory:\s*(?P<rest>.*)")
 _IGNORE = re.compile(r"ignore\[(?P<codes>[^\]]*)\]")
@@ -36,11 +39,10 @@ def ignores_in(text: str) -> list[Ignore]:
 
 
 def _ignores(text: str) -> Iterator[Ignore]:
-    scalars = [
-        ((t.start_mark.line, t.start_mark.column), (t.end_mark.line, t.end_mark.column))
-        for t in yaml.scan(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        if isinstance(t, yaml.ScalarToken)
-    ]
+    # Where scalars start and end, in the order of the text.
+    tokens = [t for t in yaml.scan(text, BaseLoader) if isinstance(t, yaml.ScalarToken)]
+    starts = [(t.start_mark.line, t.start_mark.column) for t in tokens]
+    ends = [(t.end_mark.line, t.end_mark.column) for t in tokens]
     lines = text.split("\n")
     of_file = True
     for number, line in enumerate(lines):
@@ -48,7 +50,8 @@ def _ignores(text: str) -> Iterator[Ignore]:
         of_file = of_file and is_front
         found = _MARK.search(line)
         place = (number, found.start()) if found else (0, 0)
-        if found is None or any(start <= place < end for start, end in scalars):
+        before = bisect.bisect_right(starts, place)
+        if found is None or (before and place < ends[before - 1]):
             continue
         ignore = _IGNORE.match(found["rest"])
         codes = [code.strip() for code in ignore["codes"].split(",")] if ignore else [""]

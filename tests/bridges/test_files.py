@@ -23,6 +23,7 @@ def refused(path, message):
         ("a = " + "9" * 5000, "not TOML"),
         ("a = " + "[" * 5000, "not TOML"),
         ("a" + ".a" * 2000 + " = 1", "nested more than 50 levels|not TOML"),
+        ("a = [" + "1," * 50_000 + "1]", "more than 50,000 values"),
         ("#" + " " * text_files.MAX_BYTES, "larger than"),
     ],
 )

@@ -72,6 +72,8 @@ def test_settings(name):
         ("[" * 100_000, "nest"),  # By PyYAML, since 6.0.4, or by us: "nesting" or "nested".
         ("a: " + "[" * 60 + "]" * 60, "levels deep"),
         ("a=1," * 5000, "write more than 1,000 into a file"),
+        ("a." * 50_000, "expected"),
+        ("a=" + " ;" * 50_000 + "b==1", "expected"),
     ],
     ids=lambda text: text[:20],
 )

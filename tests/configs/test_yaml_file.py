@@ -6,7 +6,7 @@ import yaml
 
 from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError, Origin
-from optimization.configs.yaml_file import MAX_DEPTH, dump, read_file
+from optimization.configs.yaml_file import MAX_DEPTH, dump, read, read_file
 from tests.configs.reading import parse
 
 
@@ -199,3 +199,10 @@ def test_dump_and_parse_are_inverse(value):
 def test_a_tab_is_called_one():
     with pytest.raises(ConfigError, match="^a:2: not YAML: the line begins with a tab; YAML is"):
         parse("b:\n \tc: 1\n", "a")
+
+
+@pytest.mark.parametrize("text", ["- 1\n" * 100_001, "a: 1\n" * 50_001])
+def test_values_are_counted_before_they_are_read(text):
+    value, problems = read(text)
+    assert value is None
+    assert [problem.message for problem in problems] == ["has more than 100,000 values"]

@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     steered = options.engine == "atheris"
     with _instrumented() if steered else contextlib.nullcontext():
         from tools.fuzz import texts
+        from tools.fuzz.guard import cap_memory
         from tools.fuzz.running import run, run_steered, told
         from tools.fuzz.targets import TARGETS, prepare
     unknown = [name for name in options.targets if name not in TARGETS]
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         target = TARGETS[options.targets[0]]
         run_steered(target, options.inputs, options.seeds[0], str(options.corpus))
         return 0
+    cap_memory()
     done, faults = _done(options.record), 0
     for seed in options.seeds:
         for name in options.targets or TARGETS:
