@@ -67,7 +67,8 @@ class Steps:
             self._forward_backward = tf.function(self._train_replica, jit_compile=True)
         self.train = compiled(self._train)
         self.validate = compiled(self._validate)
-        self._share = compiled(self._shared)
+        # Part of a save, which a signal does not end.
+        self._share = self._shared if runtime.run_eagerly else tf.function(self._shared)
 
     def _train(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
         """Runs `steps` training steps; returns the global gradient norm of the last one.

@@ -14,8 +14,8 @@ from optimization.configs.rate_curve import curve_of, places
 from optimization.schedules.metric import MetricLrConfig
 from optimization.training import changes, history
 from optimization.training.changes import Change
-from optimization.training.checkpoint_files import FOLLOWED, RATE_VARIABLE, step_of
-from optimization.training.errors import CheckpointError, TrainingError, first
+from optimization.training.checkpoint_files import FOLLOWED, RATE_VARIABLE, instead_of, step_of
+from optimization.training.errors import CheckpointError, DamagedError, TrainingError, first
 
 if typing.TYPE_CHECKING:
     from optimization.training.checkpoints import Sections
@@ -43,7 +43,7 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 )
 """Which settings change nothing about the numbers of a training, by their paths; all others do.
 
-Those of the validation do where something follows it.
+Those of the validation do where the learning rate follows it.
 """
 
 _RATE = "trainer.optimizer_config.learning_rate"
@@ -92,13 +92,8 @@ def kind_of(path: str) -> str:
 def bends(change: Change, config: ExperimentConfig) -> bool:
     """Whether a change makes another training of a run."""
     kind = kind_of(change.path)
-    return kind == "bends" or (kind == "validation" and _follows_validation(config))
-
-
-def _follows_validation(config: ExperimentConfig) -> bool:
-    trainer = config.trainer
-    rate = trainer.optimizer_config.learning_rate.get()
-    return trainer.early_stopping is not None or isinstance(rate, MetricLrConfig)
+    rate = config.trainer.optimizer_config.learning_rate.get()
+    return kind == "bends" or (kind == "validation" and isinstance(rate, MetricLrConfig))
 
 
 def before_tensorflow(
@@ -120,14 +115,13 @@ def of_checkpoint(config: ExperimentConfig, path: str | None) -> Resumption:
     """
     try:
         return resumption(config, changes.settings_of(path) if path else {}, path)
-    except CheckpointError as error:  # Who restores it tells so too.
+    except DamagedError as error:
         from optimization.training.checkpoints import newest_sound
 
-        if path and config.trainer.on_damaged == "previous":
-            previous = newest_sound(os.path.dirname(path), path)
-            if previous is not None:
-                return of_checkpoint(config, previous)
-        return Resumption(config, path, error=error)
+        previous = newest_sound(os.path.dirname(str(path)), str(path))
+        if previous is not None and config.trainer.on_damaged == "previous":
+            return of_checkpoint(config, previous)
+        return Resumption(config, path, error=instead_of(str(error), previous))
 
 
 def resumption(

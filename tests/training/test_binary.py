@@ -256,7 +256,7 @@ def test_evaluation_needs_no_other_flag_and_takes_the_settings_of_the_run(tmp_pa
     assert status == 0
     (last,) = re.findall(r"^validation at step 12  .*$", trained, re.MULTILINE)
     before = (tmp_path / "params.yaml").read_text()
-    assert before.startswith("experiment: tiny\n")
+    assert before.startswith("# The settings of this run from step 0 on.\nexperiment: tiny\n")
     line, values, out = evaluated(capsys, tmp_path)
     assert line == f"{tmp_path}/ckpt-12 (latest checkpoint, step 12)"
     assert values == last
@@ -292,7 +292,8 @@ def test_evaluation_of_a_run_that_may_not_be_written_to(tmp_path, capsys, monkey
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert "loss" in evaluated(capsys, tmp_path)[1]
     assert not [path for path in tmp_path.iterdir() if path.name in ("validation", "best")]
-    status, _, err = call(capsys, tmp_path)
+    assert call(capsys, tmp_path)[0] == 0  # It has come to its end.
+    status, _, err = call(capsys, tmp_path, overrides="trainer.train_steps=24")
     assert status == 1
     assert re.match(r"error: --model_dir '.*' cannot be written to: permission denied", err)
 

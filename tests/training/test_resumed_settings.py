@@ -85,7 +85,7 @@ def test_the_first_update_after_a_restart_has_the_first_rate_of_the_schedule(con
     warm = f"{SECTION}warmup={{type: linear, linear: {{warmup_steps: 50%}}}}"
     chosen = (CONSTANT, warm, LONGER, "trainer.resume=restart_schedule")
     going_on = trainer(run, *chosen)
-    resuming.restore(going_on, going_on._sections)
+    resuming.restore(going_on, going_on._sections, going_on.restore)
     before = weights(going_on)
     batches = iter(distributed_batches(going_on, going_on.config.task.train_data))
     rates = []
@@ -115,6 +115,6 @@ def test_a_rate_that_follows_a_metric_starts_anew_only_in_a_restart(tmp_path, ch
     trainer(tmp_path, follows, NONE, every).train(evaluate=True)
     other = f"{LONGER},runtime.seed=1,trainer.resume={choice}"
     going_on = trainer(tmp_path, follows, NONE, every, other)
-    resuming.restore(going_on, going_on._sections)
+    resuming.restore(going_on, going_on._sections, going_on.restore)
     rate = float(going_on.optimizer.learning_rate)
     assert rate == pytest.approx(0.1 * 0.5**reductions)

@@ -342,7 +342,11 @@ def test_a_choice_that_makes_a_wrong_config_is_told():
 
 @pytest.mark.parametrize("follows", [False, True])
 def test_the_validation_bends_a_run_that_follows_it(follows):
-    stop = ["trainer.early_stopping={metric: loss, patience: 3}"] if follows else []
+    kind = "hf_reduce_lr_on_plateau"
+    rate = f"{{type: {kind}, {kind}: {{initial_learning_rate: 0.1}}}}"
+    stop = ["trainer.early_stopping={metric: loss, patience: 3}"]
+    if follows:
+        stop = [f"trainer.optimizer_config={{learning_rate: {rate}, warmup: {{type: null}}}}"]
     for setting in ("trainer.validation_interval=3", "task.validation_data.global_batch_size=4"):
         plan = resumed(tiny(*stop), tiny(*stop, setting))
         assert (plan.error is not None) == follows

@@ -137,7 +137,8 @@ def test_what_may_skip():
 def test_the_binary_ends_with_1(tmp_path):
     """float16 with a rate that makes the weights infinite."""
     rate = "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=1e30"
-    settings = f"{rate},runtime.mixed_precision_dtype=float16,trainer.train_steps=90"
+    length = "trainer.train_steps=90,trainer.checkpoint_interval=90"
+    settings = f"{rate},runtime.mixed_precision_dtype=float16,{length}"
     flags = ["--experiment=tiny", "--mode=train", f"--model_dir={tmp_path}"]
     status, _, err = run_binary(*flags, f"--params_override={settings}")
     assert status == 1

@@ -101,7 +101,7 @@ def test_every_variable_is_in_the_checkpoint_by_its_path(tmp_path):
     names = {name.split("/.ATTR")[0].replace(".S", "/") for name in stored(tmp_path / "ckpt-12")}
     assert {f"model/{v.path}" for v in one.model.variables} <= names
     assert "model/seed_generator/seed_generator_state" in names  # Of the dropout
-    own = {"trainer/global_step", "trainer/evaluation_due"}
+    own = {"trainer/global_step", "trainer/evaluation_due", "trainer/means_state"}
     assert own <= names
     assert len(names) == len(one.model.variables) + len(one.optimizer.variables) + len(own)
 
