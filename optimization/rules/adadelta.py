@@ -37,8 +37,9 @@ class AdadeltaConfig(Rule):
     epsilon: PositiveFloat = 1e-7
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        squared = xp.bounded(g, self.largest_gradient, tells=False)
         g = xp.bounded(g, self.largest_gradient)
-        v = s.lerp_square("accumulated_grad", g, 1 - h.rho)
+        v = s.lerp_square("accumulated_grad", squared, 1 - h.rho)
         of_steps = xp.sqrt(s.accumulated_delta_var + h.epsilon)
         u = xp.keep(of_steps / xp.sqrt(v + h.epsilon) * g)
         s.lerp_square("accumulated_delta_var", u, 1 - h.rho)

@@ -41,8 +41,9 @@ class AdagradConfig(Rule):
     epsilon_in_sqrt: bool = True
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        squared = xp.bounded(g, self.largest_gradient, tells=False)
         g = xp.bounded(g, self.largest_gradient)
-        total = s.add_square("accumulator", g)
+        total = s.add_square("accumulator", squared)
         if h.epsilon_in_sqrt:
             return h.lr * (g / xp.sqrt(total + h.epsilon))
         return h.lr * (g / (xp.sqrt(total) + h.epsilon))

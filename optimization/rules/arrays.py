@@ -45,15 +45,17 @@ class Arrays:
         """Returns x, which may be used more than once."""
         return x
 
-    def bounded(self, x: Any, most: float) -> Any:
+    def bounded(self, x: Any, most: float, tells: bool = True) -> Any:
         """Returns x, kept, with `most` and the sign of x where |x| is larger, and NaN if infinite.
 
-        In float64 it is x: what float32 can't hold is no matter there.
+        In float64 it is x: what float32 can't hold is no matter there. Without `tells` the infinite
+        is `most` too, which XLA makes one with each of the operations that use it.
         """
         x = self.keep(x)
         if self.resolution(x) < 1e-10:
             return x
-        return self.keep(x / self.maximum(self.abs(x) / most, 1.0))
+        found = self.clip(x, -most, most)
+        return self.keep(found + 0.0 * x if tells else found)
 
     def lerp(self, x: Any, y: Any, share: Any) -> Any:
         """Returns what is a share of the way from x to y."""

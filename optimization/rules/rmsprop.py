@@ -62,8 +62,9 @@ class RMSPropConfig(Rule):
             yield "classic_momentum", "is about the momentum: needs `momentum` > 0, got momentum 0"
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        squared = xp.bounded(g, self.largest_gradient, tells=False)
         g = xp.bounded(g, self.largest_gradient)
-        variance = s.lerp_square("velocity", g, 1 - h.rho)
+        variance = s.lerp_square("velocity", squared, 1 - h.rho)
         if h.centered:
             mean = s.lerp("average_gradient", g, 1 - h.rho)
             variance = xp.maximum(variance - mean * mean, 0.0)  # rounding may leave less than 0

@@ -145,8 +145,9 @@ class ScheduleFreeAdamWConfig(ScheduleFreeFields, AdamFields):
     epsilon: PositiveFloat = 1e-8
 
     def gradient_step(self, g: Any, s: Any, h: Any, xp: Any) -> Any:
+        squared = xp.bounded(g, self.largest_gradient, tells=False)
         g = xp.bounded(g, self.largest_gradient)
-        v = s.lerp_square("velocity", g, 1 - h.beta_2)
+        v = s.lerp_square("velocity", squared, 1 - h.beta_2)
         return g / (corrected_root(v, h, xp) + h.epsilon)
 
 

@@ -61,6 +61,14 @@ def _one_of(condition: Any, x: Any, y: Any) -> Any:
     return torch.where(condition, x, y)
 
 
+def _are_within(tensors: list[Tensor], most: float) -> bool:
+    """Says whether no entry is larger, where a look at them takes less than to bound them."""
+    if torch.compiler.is_compiling() or any(x.device.type != "cpu" for x in tensors):
+        return False
+    found = torch.stack(list(torch._foreach_norm(tensors)))  # a faster look than at the largest
+    return bool((found <= most).all())
+
+
 class Lists(Arrays):
     """What a formula calls `xp`, for lists of tensors, numbers, and numbers of each tensor.
 
@@ -115,6 +123,19 @@ class Lists(Arrays):
     @staticmethod
     def clip(x: Tensors, least: float, most: float) -> Tensors:
         return x.apply("clamp_min", least).apply("clamp_max", most)
+
+    @staticmethod
+    def bounded(x: Tensors, most: float, tells: bool = True) -> Tensors:
+        tensors = x.keep().tensors()
+        is_float64 = torch.finfo(tensors[0].dtype).eps < 1e-10
+        if is_float64 or x.bound <= most or _are_within(tensors, most):
+            x.bound = most
+            return x
+        own = torch._foreach_clamp_min(tensors, -most)
+        torch._foreach_clamp_max_(own, most)
+        if tells:
+            torch._foreach_add_(own, tensors, alpha=0)
+        return Tensors(list(own))
 
     @staticmethod
     def lerp(x: Tensors, y: Tensors, share: float) -> Tensors:

@@ -211,6 +211,7 @@ class Tensors(Array):
         self._waiting: list[weakref.ref[Tensors]] = []
         self._of: list[Tensors] = []  # of which slots this is computed
         self._aliases = False  # whether its memory is that of a slot
+        self.bound = float("inf")  # what no entry exceeds, where that is known
 
     def raw(self) -> list[Tensor]:
         """Returns the tensors without factor and divisors."""

@@ -47,6 +47,10 @@ OPERATIONS = {
     ),
     "maximum": Operation("({0} if {0} > {1} or {0} != {0} else {1})", np.maximum),
     "minimum": Operation("({0} if {0} < {1} or {0} != {0} else {1})", np.minimum),
+    # Of what is no number -{1}, to which `Traced.bounded` adds NaN.
+    "bounded": Operation(
+        "(({0} if {0} < {1} else {1}) if {0} > -{1} else -{1})", lambda x, y: np.clip(x, -y, y)
+    ),
     "where": Operation("({1} if {0} else {2})", np.where),
 }
 """The operations of formulas, by name."""
@@ -162,6 +166,12 @@ class Traced(Arrays):
 
     def size(self, x: Any) -> Value:
         return Value("number", SIZE)
+
+    def bounded(self, x: Any, most: float, tells: bool = True) -> Any:
+        if self.resolution(x) < 1e-10:
+            return x
+        found = computed("bounded", x, most)
+        return found + 0.0 * x if tells else found
 
     def steps_since(self, count: Any, start: int, like: Any) -> Any:
         return count - start
