@@ -1,10 +1,13 @@
 """20,000 inputs of the fuzzer, the same ones every time."""
 
+import json
+
 import pytest
 
 pytest.importorskip("hypothesis")
 
-from tools.fuzz import running, targets
+from tools.fuzz import guard, running, targets
+from tools.fuzz.__main__ import main
 from tools.fuzz.choices import Choices
 from tools.fuzz.guard import Fault, watched
 
@@ -65,7 +68,7 @@ def test_a_file_that_was_given_may_be_opened(tmp_path):
 
 
 def test_a_fault_is_raised_with_a_small_input():
-    target = targets.Target(lambda choices: choices.text(), lambda text: 1 / (len(text) < 3))
+    target = targets.Target(Choices.text, lambda text: 1 / 0)
     with pytest.raises(ZeroDivisionError) as caught:
         running.run(target, 200)
     assert "The input is" in "".join(caught.value.__notes__)
@@ -76,3 +79,29 @@ def test_behind_the_last_byte_choices_are_the_first_ones():
     assert choices.one_of("abc") == "a"
     assert choices.integer() == choices.real() == 0
     assert choices.listed(Choices.text, 5) == []
+
+
+def test_a_recorded_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(guard, "cap_memory", lambda: None)  # of the process of all tests
+    monkeypatch.setattr(guard, "SECONDS", 600)
+    arguments = ["weights", "--inputs", "8", "--record", str(tmp_path / "record.jsonl")]
+    assert main([*arguments, "--seeds", "3:5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["weights, seed 3", "weights, seed 4"]
+    assert main([*arguments, "--seeds", "4:6"]) == 0
+    assert capsys.readouterr().out.startswith("weights, seed 5: 8 inputs")
+
+
+def test_a_fault_is_recorded_and_ends_with_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(guard, "cap_memory", lambda: None)
+    wrong = targets.Target(Choices.text, lambda text: 1 / 0)
+    monkeypatch.setitem(targets.TARGETS, "wrong", wrong)
+    record = tmp_path / "record.jsonl"
+    assert main(["wrong", "--record", str(record)]) == 1
+    assert "ZeroDivisionError" in json.loads(record.read_text())["fault"]
+    assert "a fault" in capsys.readouterr().out
+
+
+def test_an_unknown_target_is_told(capsys):
+    assert main(["no_such"]) == 2
+    assert "there is no target 'no_such'; there are yaml, " in capsys.readouterr().err

@@ -13,7 +13,9 @@ from tools.fuzz.choices import Choices
 from tools.fuzz.guard import limited
 from tools.fuzz.targets import Target
 
-BYTES = st.binary(min_size=300, max_size=2000)
+# To draw bytes takes as long as most checks, so that several inputs are made of them.
+_TOGETHER = 4
+_BYTES = st.binary(min_size=250 * _TOGETHER, max_size=2000 * _TOGETHER)
 
 
 class Count(NamedTuple):
@@ -25,15 +27,26 @@ class Count(NamedTuple):
 
 
 class Counter:
-    """A target that counts its inputs; `limits` says whether time and memory are checked."""
+    """A target that counts its inputs.
 
-    def __init__(self, target: Target, limits: bool):
+    Args:
+        target: One of `TARGETS`.
+        limits: Whether time and memory are checked.
+        together: How many inputs are made of the same bytes, one behind the other.
+    """
+
+    def __init__(self, target: Target, limits: bool, together: int = 1):
         self.target = target
         self.inputs = self.accepted = 0
+        self._together = together
         self._watch: Callable[[], Any] = limited if limits else contextlib.nullcontext
 
     def __call__(self, data: bytes) -> None:
-        given = self.target.make(Choices(data))
+        choices = Choices(data)
+        for _ in range(self._together):
+            self._check(self.target.make(choices))
+
+    def _check(self, given: Any) -> None:
         self.inputs += 1
         try:
             with self._watch():
@@ -52,10 +65,10 @@ def run(target: Target, inputs: int, seed: int | None = None, limits: bool = Fal
         seed: Which; None for those that a release of Hypothesis always draws.
         limits: Whether time and memory are checked, which depend on the machine.
     """
-    counter, started = Counter(target, limits), time.process_time()
+    counter, started = Counter(target, limits, _TOGETHER), time.process_time()
     phases = [hypothesis.Phase.generate, hypothesis.Phase.shrink]
     settings = hypothesis.settings(
-        max_examples=inputs,
+        max_examples=-(-inputs // _TOGETHER),
         derandomize=seed is None,
         database=None,
         deadline=None,
@@ -64,7 +77,7 @@ def run(target: Target, inputs: int, seed: int | None = None, limits: bool = Fal
     )
 
     @settings
-    @hypothesis.given(BYTES)
+    @hypothesis.given(_BYTES)
     def test(data: bytes) -> None:
         counter(data)
 
