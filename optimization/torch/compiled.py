@@ -8,6 +8,9 @@ from torch import Tensor
 
 from optimization.torch.lists import number
 
+# The compiler of PyTorch 2.6 fails with errors of its own on steps over lists.
+COMPILES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8)
+
 
 def compile_step(optimizer: Any, capturable: bool = False) -> None:
     """Has the steps of an optimizer compiled, once for all rates.

@@ -21,7 +21,7 @@ from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
 from optimization.schedules.steps import telling_steps
 from optimization.torch import fused
-from optimization.torch.compiled import compile_step
+from optimization.torch.compiled import COMPILES, compile_step
 from optimization.torch.ema import Average
 from optimization.torch.extended import extended
 from optimization.torch.flat import refuse_flat, shapes_of
@@ -37,6 +37,7 @@ from optimization.torch.recipes import (
     unknown_hyperparameters,
 )
 from optimization.torch.resume import STEP, TYPE
+from optimization.torch.rule_optimizer import RuleOptimizer
 from optimization.torch.schedule import (
     ConfiguredScheduler,
     Hyperparameters,
@@ -177,6 +178,11 @@ class OptimizerFactory(ConfiguredFactory):
                 )
             if issubclass(part.recipe.cls, ScheduleFree):
                 raise ValueError(f"Argument `compile`: {part.type} counts in groups; leave it out")
+            if issubclass(part.recipe.cls, RuleOptimizer) and not COMPILES:
+                raise ValueError(
+                    f"Argument `compile`: the steps of {part.type} take PyTorch 2.8 or later, this "
+                    f"is {torch.__version__}; leave it out"
+                )
 
     def _algorithms(
         self,

@@ -291,8 +291,8 @@ class RuleOptimizer(ExactState):
         self._share(h, states[len(self.slots) :])
         if isinstance(h.lr, Tensor):  # which torch.compile has not times lists
             h.lr = together([h.lr] * len(params))
-        pairs = zip(self.slots, states, strict=False)
-        slots = {slot.name: state for slot, state in pairs if slot.native in keys}
+        # Not by `zip`, of which torch.compile of PyTorch 2.6 and 2.8 makes an error.
+        slots = {s.name: states[i] for i, s in enumerate(self.slots) if s.native in keys}
         average = None if self.average is None else self.average()
         if params[0].dtype in LOW_PRECISION and not self.has_master(params[0]):
             average = None  # of what is rounded

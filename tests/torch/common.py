@@ -9,6 +9,11 @@ torch = pytest.importorskip("torch", reason="optimization.torch is an extra: it 
 
 from optimization import OptimizationConfig  # noqa: E402
 from optimization.torch import OptimizerFactory  # noqa: E402
+from optimization.torch.compiled import COMPILES  # noqa: E402
+
+compiling = pytest.mark.skipif(
+    not COMPILES, reason=f"torch.compile of PyTorch {torch.__version__} fails on steps over lists"
+)
 
 SHAPES = {
     "embedding.weight": (7, 4),

@@ -11,6 +11,7 @@ import pytest
 from optimization.rules.rule import native_name
 from tests.rules import contracts
 from tests.torch.common import (
+    compiling,
     largest_difference,
     parameters,
     problem,
@@ -508,6 +509,7 @@ def test_a_step_leaves_no_temporaries(case, monkeypatch):
 
 
 # Not the usual fields, since compiling takes seconds.
+@compiling
 @every(lambda kind: contracts.few(kind)[1:])
 def test_a_compiled_step_is_the_step(case):
     initial, gradients = problem(steps=4)

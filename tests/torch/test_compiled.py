@@ -5,7 +5,15 @@ import functools
 
 import pytest
 
-from tests.torch.common import config_of, largest_difference, parameters, problem, torch, train
+from tests.torch.common import (
+    compiling,
+    config_of,
+    largest_difference,
+    parameters,
+    problem,
+    torch,
+    train,
+)
 
 from optimization.torch import OptimizerFactory  # isort: skip
 
@@ -27,6 +35,7 @@ def without_inductor(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda f, mode=None: eager(f))
 
 
+@compiling
 @pytest.mark.parametrize("kind", SECTIONS)
 def test_a_compiled_optimizer_follows_its_schedule_and_is_compiled_once(kind):
     found = []
@@ -44,6 +53,7 @@ def test_a_compiled_optimizer_follows_its_schedule_and_is_compiled_once(kind):
     assert largest_difference(*found) < 1e-5
 
 
+@compiling
 def test_a_copy_is_not_compiled():
     initial, gradients = problem(steps=1)
     params = parameters(initial, torch.float32)
@@ -64,3 +74,12 @@ def test_what_is_not_compiled_is_said(config, words):
     parameter = torch.nn.Parameter(torch.ones(2))
     with pytest.raises(ValueError, match=f"Argument `compile`: {words}"):
         OptimizerFactory(config).build_optimizer([("w", parameter)], compile=True)
+
+
+def test_a_version_that_cannot_is_said(monkeypatch):
+    monkeypatch.setattr("optimization.torch.factory.COMPILES", False)
+    weights = [("w", torch.nn.Parameter(torch.ones(2)))]
+    with pytest.raises(ValueError, match="`compile`: the steps of lion take PyTorch 2.8 or later"):
+        OptimizerFactory(config_of("lion")).build_optimizer(weights, compile=True)
+    own = config_of("adam", epsilon_placement="corrected")  # torch's own class
+    OptimizerFactory(own).build_optimizer(weights, compile=True)

@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from optimization import OPTIMIZERS_CLS
-from tests.torch.common import OptimizerFactory, config_of, torch
+from tests.torch.common import OptimizerFactory, compiling, config_of, torch
 
 from optimization.torch import AdamW, Recipe  # isort: skip
 from optimization.torch.recipes import is_native  # isort: skip
@@ -181,6 +181,7 @@ def test_a_model_that_is_cast_after_its_optimizer_was_built():
     assert float(model.weight.detach()[0, 0]) < 0.9902
 
 
+@compiling
 @pytest.mark.parametrize("kind", ["nadam", "adamw"])
 def test_compiled_steps(kind):
     found = []

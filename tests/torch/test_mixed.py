@@ -10,6 +10,7 @@ import pytest
 from optimization import ConfigError, ConfigWarning
 from tests.torch.common import (
     OptimizerFactory,
+    compiling,
     config_of,
     parameters,
     problem,
@@ -305,6 +306,7 @@ def test_a_sparse_gradient_is_refused_by_its_part():
         optimizer.step()
 
 
+@compiling
 def test_a_compiled_step_is_the_same():
     initial, gradients = problem(steps=2)
     pair = ("lion", {}, "rmsprop", {})  # the part's first group is not the whole's
