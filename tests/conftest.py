@@ -2,6 +2,7 @@ import contextlib
 import gc
 import importlib.util
 import os
+import signal
 
 import pytest
 
@@ -9,6 +10,14 @@ from optimization import extras
 
 # Before TensorFlow is imported: what its libraries say of missing GPUs would hide real output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# What a shell runs in the background ignores these; tests send them.
+for _number, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 # PyTorch's compiler and TensorFlow each bring LLVM: loaded after TensorFlow, Triton aborts.
 with contextlib.suppress(ImportError):
