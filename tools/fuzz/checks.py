@@ -77,7 +77,9 @@ def settings(params: Any) -> bool:
 
 
 def _curve(config: OptimizationConfig) -> np.ndarray | None:
-    factory = OptimizerFactory(config, *LENGTH, global_batch_size=256)
+    factory = OptimizerFactory(
+        config, LENGTH.train_steps, LENGTH.steps_per_epoch, global_batch_size=256
+    )
     if factory.config.learning_rate.type is None:  # the optimizer has its own
         return None
     return factory.learning_rate_curve(STEPS)
