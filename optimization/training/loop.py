@@ -76,7 +76,7 @@ class Steps:
         What `ending` says ends it before, after a whole update.
         """
         norm = tf.constant(0.0)
-        index = tf.constant(0, tf.int64)
+        index = tf.zeros_like(steps)
         batches = steps * self._accumulation
         # With norms the last batch is apart: what measures them is then no part of the loop.
         looped = batches if self.norms is None else batches - 1

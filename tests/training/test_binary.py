@@ -293,9 +293,9 @@ def test_evaluation_of_a_run_that_may_not_be_written_to(tmp_path, capsys, monkey
     assert "loss" in evaluated(capsys, tmp_path)[1]
     assert not [path for path in tmp_path.iterdir() if path.name in ("validation", "best")]
     assert call(capsys, tmp_path)[0] == 0  # It has come to its end.
-    status, _, err = call(capsys, tmp_path, overrides="trainer.train_steps=24")
+    status, _, err = call(capsys, tmp_path, overrides=("trainer.train_steps=24",))
     assert status == 1
-    assert re.match(r"error: --model_dir '.*' cannot be written to: permission denied", err)
+    assert re.search(r"error: --model_dir '.*' cannot be written to: permission denied", err)
 
 
 def test_continuous_evaluation_of_a_finished_run(tmp_path, capsys):
