@@ -6,6 +6,7 @@ import os
 import pkgutil
 import resource
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,9 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if given is None or not event.startswith(_FORBIDDEN):
         return
     if event == "open" and (isinstance(arguments[0], int) or _name(arguments[0]) in given):
+        return
+    # A pair of sockets of this process, by which signals wake it, leads nowhere else.
+    if event == "socket.__new__" and arguments[1] == getattr(socket, "AF_UNIX", None):
         return
     _Watch.given = None  # what reports it opens files of its own
     _Watch.seen = f"{event} {arguments!r:.300}"
