@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from optimization.rules.base import most_after
 from optimization.rules.norms import Norm, root_of_squares
 
 _ROWS, _NARROW = 1024, 64
@@ -32,9 +33,7 @@ class Clips(NamedTuple):
     @property
     def most(self) -> float:
         """What no gradient exceeds after them; infinite for no bound."""
-        if self.adaptive_clip_factor:
-            return 0.0  # which is a share of the weights
-        return min(filter(None, self[:4]), default=math.inf)
+        return most_after(self[:4], self.adaptive_clip_factor)
 
 
 def are_within(grads: Sequence[jax.Array], most: Sequence[float]) -> jax.Array:

@@ -1,7 +1,6 @@
 """The update as a function: what `init` and `update` of a gradient transformation do."""
 
 import functools
-import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from optimization.jax.plan import Leaf, Part, Plan, wide
 from optimization.jax.sharding import laid_out_as, on_mesh_of
 from optimization.jax.state import OptimizerState, Tree
 from optimization.rules.arrays import State
+from optimization.rules.base import bound_before
 from optimization.rules.rule import Numbers, Rule, given
 from optimization.rules.schedule_free import ScheduleFreeFields
 
@@ -268,7 +268,7 @@ class _Work:
         clipped, found = self._settings.clips.most, []
         for leaf in self._leaves:
             most = typing.cast(Part, leaf.part).rule.largest_gradient_of(Numbers(**leaf.settings))
-            found.append(math.inf if clipped <= most else most)
+            found.append(bound_before(clipped, most))
         return found
 
     def _updated(self, grads: Sequence[jax.Array], state: OptimizerState) -> Any:

@@ -188,6 +188,23 @@ class BaseOptimizerConfig(Float32Config):
         return [f.name for f in dataclasses.fields(cls) if f.metadata.get("pipeline")]
 
 
+def most_after(clips: Iterable[float | None], adaptive_clip_factor: float | None) -> float:
+    """Returns what no gradient exceeds after clips; infinite for no bound."""
+    if adaptive_clip_factor:
+        return 0.0  # which is a share of the weights
+    return min(filter(None, clips), default=math.inf)
+
+
+def bound_before(clipped: float, largest: float) -> float:
+    """Returns the bound of a gradient before clips that leave at most `clipped`; infinite for none.
+
+    Args:
+        clipped: As `most_after` has it.
+        largest: The largest gradient that the rule can hold.
+    """
+    return math.inf if clipped <= largest else largest
+
+
 def bounds_text(bounds: Iterable[float]) -> str:
     """Returns what an error says of the largest gradients there may be; "" where all may be."""
     known = sorted({bound for bound in bounds if bound < math.inf})

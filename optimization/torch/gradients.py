@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs.printing import by_arguments
-from optimization.rules.base import OPTIMIZERS_CLS, bounds_text
+from optimization.rules.base import OPTIMIZERS_CLS, bound_before, bounds_text, most_after
 from optimization.torch import loops
 from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION
@@ -123,10 +123,8 @@ class GradientRules:
 
     def _most(self) -> float:
         """Returns what no gradient exceeds after the clips; infinite for no bound."""
-        if self.adaptive_clip_factor:
-            return 0.0  # which is a share of the weights
         clips = (self.gradient_clip_norm, self.global_clipnorm, self.clipnorm, self.clipvalue)
-        return min(filter(None, clips), default=math.inf)
+        return most_after(clips, self.adaptive_clip_factor)
 
 
 def _norms(
@@ -279,7 +277,7 @@ def _check_finite(optimizer: Any, clipped: float) -> None:
             if p.grad is not None:
                 names.append(name)
                 most = _largest_of(optimizer, group, p)
-                bounds.append(math.inf if clipped <= most else most)
+                bounds.append(bound_before(clipped, most))
                 found.append(1.0 - _are_within(own_part(p.grad), bounds[-1]).float())
                 layout = layout_of(p.grad)
                 sharers.append({each for groups in layout.sharers for each in groups})

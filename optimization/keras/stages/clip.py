@@ -1,6 +1,5 @@
 """The stages of clips: BERT's, and the one that acts on what the transformers gave."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from keras import ops
 from optimization.keras import gradients
 from optimization.keras.norms import Norm, root_of_squares, times
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
+from optimization.rules import base
 
 ALTERNATIVES = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 Clipped = tuple[list[Any], list[Any]]
@@ -22,10 +22,9 @@ def is_clipping(pipeline: Any) -> bool:
 
 def most_after(pipeline: Any) -> float:
     """Returns what no gradient exceeds after the clips of an optimizer; infinite for no bound."""
-    if pipeline.adaptive_clip_factor:
-        return 0.0  # which is a share of the weights
-    clips = ("gradient_clip_norm", "clipnorm", "clipvalue", "global_clipnorm")
-    return min(filter(None, (getattr(pipeline, clip) for clip in clips)), default=math.inf)
+    names = ("gradient_clip_norm", "clipnorm", "clipvalue", "global_clipnorm")
+    clips = [getattr(pipeline, name) for name in names]
+    return base.most_after(clips, pipeline.adaptive_clip_factor)
 
 
 class FirstClip(Stage):

@@ -14,7 +14,7 @@ from optimization.keras.control import conditionally, is_traced, tf
 from optimization.keras.stages.clip import most_after
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.stages.update import Update
-from optimization.rules.base import bounds_text
+from optimization.rules.base import bound_before, bounds_text
 
 CHOICES = ("propagate", "skip", "raise")
 _MESSAGE = "The gradients of these variables are not finite:"
@@ -96,7 +96,7 @@ class FiniteCheck(Stage):
             return [math.inf] * len(variables)
         clipped = most_after(self.pipeline)
         found = self.pipeline.stage(Update).largest_gradients(variables)
-        return [math.inf if clipped <= most else most for most in found]
+        return [bound_before(clipped, most) for most in found]
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
         if self.on_nonfinite == "propagate":
