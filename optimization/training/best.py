@@ -13,7 +13,7 @@ from optimization.training.checkpoint_files import latest_checkpoint, numbered_c
 from optimization.training.checkpoint_writer import CheckpointWriter
 from optimization.training.checkpoints import by_path, damage, saved_settings
 from optimization.training.errors import CheckpointError, UnwrittenError
-from optimization.training.results import write_json
+from optimization.training.results import finite, write_json
 
 INFO_FILE = "info.json"
 
@@ -118,7 +118,7 @@ class BestCheckpoint:
             return False
         if self.best is not None and not (value > self.best if self._higher else value < self.best):
             return False
-        info = {"step": step, "metric": self._metric, "metrics": _plain(metrics)}
+        info = {"step": step, "metric": self._metric, "metrics": finite(dict(metrics))}
         if self._writable:
             self._keep(info)
         else:
@@ -163,8 +163,3 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Returns numbers as JSON has them, null for what is not finite."""
-    return {name: value if _is_finite(value) else None for name, value in metrics.items()}

@@ -26,6 +26,7 @@ from optimization.training.errors import (
     reason_of,
 )
 from optimization.training.finite import HELP, Sections, infinite_on_purpose, nonfinite
+from optimization.training.whole_files import write_whole
 
 DAMAGED = "damaged"
 """The directory in which damaged checkpoints are kept once others take their names."""
@@ -77,8 +78,7 @@ class CheckpointWriter:
         try:
             self._write(place)
             self._publish(name)
-            older = [n for s, n in numbered_checkpoints(self.directory).items() if s < step]
-            for other in older[: max(0, len(older) - self._most + 1)]:
+            for other in self._older(step)[0]:
                 self.remove(other)
         except (tf.errors.OpError, OSError, DamagedError) as error:
             shutil.rmtree(place + WRITING, ignore_errors=True)
@@ -130,17 +130,19 @@ class CheckpointWriter:
 
     def _list(self, latest: str) -> None:
         """Writes the list as TensorFlow does, so that its own tools find the checkpoints too."""
-        last = step_of(latest) or 0
-        older = [n for step, n in numbered_checkpoints(self.directory).items() if step < last]
-        kept = [*older[max(0, len(older) - self._most + 1) :], latest]
+        _, kept = self._older(step_of(latest) or 0)
         lines = [f'model_checkpoint_path: "{latest}"']
-        for name in kept:
+        for name in [*kept, latest]:
             lines.append(f'all_model_checkpoint_paths: "{name}"')
             lines.append(f"all_model_checkpoint_timestamps: {self._time_of(name)!r}")
         path = os.path.join(self.directory, LIST_FILE)
-        with open(f"{path}.part", "w", encoding="utf-8") as file:
-            file.write("\n".join([*lines, ""]))
-        os.replace(f"{path}.part", path)
+        write_whole(path, "\n".join([*lines, ""]))
+
+    def _older(self, step: int) -> tuple[list[str], list[str]]:
+        """Returns the checkpoints before a step: those that go, and those that stay beside it."""
+        names = [n for s, n in numbered_checkpoints(self.directory).items() if s < step]
+        gone = max(0, len(names) - self._most + 1)
+        return names[:gone], names[gone:]
 
     def _time_of(self, name: str) -> float:
         return os.path.getmtime(os.path.join(self.directory, f"{name}.index"))

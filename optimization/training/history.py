@@ -7,11 +7,12 @@ each a config file too; the first line of each says for which steps it held.
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from optimization.configs import yaml_file
 from optimization.configs.experiment_config import ExperimentConfig
+from optimization.training.whole_files import write_whole
 
 PARAMS_FILE = "params.yaml"
 
@@ -49,8 +50,13 @@ def keep(directory: str, config: ExperimentConfig, step: int) -> None:
 def _files(directory: str) -> list[str]:
     """Returns the files of settings, the earliest first."""
     names = filter(_EARLIER.fullmatch, os.listdir(directory) if os.path.isdir(directory) else ())
-    numbered = sorted(names, key=lambda name: int(_EARLIER.fullmatch(name)[1]))  # type: ignore[index]
-    return [os.path.join(directory, name) for name in [*numbered, PARAMS_FILE]]
+    return [os.path.join(directory, name) for name in [*sorted(names, key=_number_of), PARAMS_FILE]]
+
+
+def _number_of(name: str) -> int:
+    """Returns the number in the name of a file of earlier settings; 0 for another file."""
+    match = _EARLIER.fullmatch(name)
+    return int(match[1]) if match else 0
 
 
 def _next_file(directory: str, first: int) -> str:
@@ -61,7 +67,7 @@ def _next_file(directory: str, first: int) -> str:
     *earlier, _ = _files(directory)
     if earlier and _read(earlier[-1])[0] == first:
         return earlier[-1]
-    number = 1 + int(_EARLIER.fullmatch(os.path.basename(earlier[-1]))[1]) if earlier else 1  # type: ignore[index]
+    number = 1 + _number_of(os.path.basename(earlier[-1])) if earlier else 1
     return os.path.join(directory, f"params.{number}.yaml")
 
 
@@ -82,17 +88,4 @@ def _without_choice(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: str, held: str, text: str) -> None:
-    """Writes a file that is never half there."""
-    with _renamed(path) as part, open(part, "w", encoding="utf-8") as file:
-        file.write(f"# The settings of this run {held}.\n{text}")
-
-
-@contextlib.contextmanager
-def _renamed(path: str) -> Iterator[str]:
-    part = f"{path}.part"
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(part)
+    write_whole(path, f"# The settings of this run {held}.\n{text}")

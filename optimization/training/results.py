@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from optimization._version import __version__
+from optimization.training.whole_files import write_whole
 
 RESULTS_FILE = "results.json"
 _PACKAGES = ("keras", "tensorflow", "numpy")
@@ -45,10 +46,8 @@ def update_results(directory: str, values: Mapping[str, Any]) -> None:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Writes a file as a whole: who reads meanwhile, reads what it held before."""
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
-        json.dump(_finite(value), file, indent=1, ensure_ascii=False, allow_nan=False)
-    os.replace(f"{path}.part", path)
+    """Writes a file as a whole, with null for numbers that JSON has not."""
+    write_whole(path, json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def versions() -> dict[str, str]:
@@ -57,10 +56,10 @@ def versions() -> dict[str, str]:
     return found | {name: metadata.version(name) for name in _PACKAGES}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Returns a value with null for numbers that JSON has not: infinite ones and NaN."""
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
