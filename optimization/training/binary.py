@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 import textwrap
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from optimization.configs.errors import ConfigError, ConfigWarning, Problem, war
 from optimization.configs.experiment_config import ExperimentConfig, TrainerConfig
 from optimization.configs.layers import findings, layered, of_the_layers, read_layers
 from optimization.configs.yaml_file import SourcedDict
-from optimization.training.checkpoint_files import latest_checkpoint
+from optimization.training.checkpoint_files import awaited, latest_checkpoint
 from optimization.training.dry_run import show_model, show_settings
 from optimization.training.errors import CheckpointError, TrainingError, first_line
 from optimization.training.flags import FLAGS, RunFlags
@@ -260,12 +259,9 @@ def _settings(values: RunFlags, model_dir: str) -> ExperimentConfig:
 
 def _wait_for_run(model_dir: str, seconds: int | None) -> None:
     """Waits until a run has begun in `model_dir`, which has its settings before a checkpoint."""
-    end = None if seconds is None else time.monotonic() + seconds
     params = os.path.join(model_dir, PARAMS_FILE)
-    while not os.path.exists(params) and latest_checkpoint(model_dir) is None:
-        if end is not None and time.monotonic() >= end:
-            raise CheckpointError(f"no checkpoint came to {model_dir!r} in {seconds} s")
-        time.sleep(1)
+    if not awaited(lambda: os.path.exists(params) or latest_checkpoint(model_dir), seconds):
+        raise CheckpointError(f"no checkpoint came to {model_dir!r} in {seconds} s")
 
 
 def resolve_flags(

@@ -12,9 +12,12 @@ is not there yet, and whatever ends the writing, nobody takes a part for a whole
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from optimization.training.errors import CheckpointError, DamagedError, first
+
+Found = TypeVar("Found")
 
 LIST_FILE = "checkpoint"
 """The file in which TensorFlow names the latest checkpoint of a directory."""
@@ -22,12 +25,12 @@ LIST_FILE = "checkpoint"
 WRITING, WRITTEN = "_temp", "_whole"
 """How the directories end in which a checkpoint is before it is in its place."""
 
-_LATEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)
 FOLLOWED = "learning_rate_state"
 """The variable of the trainer that is the state of a learning rate that follows a metric."""
 RATE_VARIABLE = re.compile(r"(^|/)learning_rate$")
 """The paths of variables of the optimizer that are learning rates: those that are constant."""
 
+_LATEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)
 _PART = re.compile(r"(?P<name>.+)\.(?P<part>index|data-\d+-of-(?P<count>\d+))")
 
 
@@ -184,15 +187,27 @@ def doubts_about(path: str) -> str:
 
 def new_checkpoints(directory: str, timeout: float | None) -> Iterator[str]:
     """Yields the latest checkpoint, and then each new one, until none comes for `timeout` s."""
-    last = None
-    while True:
-        end = None if timeout is None else time.monotonic() + timeout
-        while (path := latest_checkpoint(directory, "previous")) in (None, last):
-            if end is not None and time.monotonic() >= end:
-                return
-            time.sleep(1)
-        last = path
-        yield str(path)
+    last: str | None = None
+
+    def new() -> str | None:
+        path = latest_checkpoint(directory, "previous")
+        return None if path == last else path
+
+    while last := awaited(new, timeout):
+        yield last
+
+
+def awaited(look: Callable[[], Found], timeout: float | None) -> Found | None:
+    """Looks each second until something is found; returns it, or None if nothing is in `timeout` s.
+
+    None for `timeout` is no end.
+    """
+    end = None if timeout is None else time.monotonic() + timeout
+    while not (found := look()):
+        if end is not None and time.monotonic() >= end:
+            return None
+        time.sleep(1)
+    return found
 
 
 def find_checkpoint(path: str) -> str:
