@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from optimization import OptimizationConfig
-from optimization.jax.transform import Average
 from tests import nonfinite_cases as cases
 from tests.jax.common import OptimizerFactory, jax, optax
+
+from optimization.jax.transform import Average  # isort: skip
 
 jnp = jax.numpy
 
