@@ -17,7 +17,7 @@ from optimization.configs.layers import findings, layered, of_the_layers, read_l
 from optimization.configs.yaml_file import SourcedDict
 from optimization.training.checkpoint_files import awaited, latest_checkpoint
 from optimization.training.dry_run import show_model, show_settings
-from optimization.training.errors import CheckpointError, TrainingError, first_line
+from optimization.training.errors import CheckpointError, TrainingError, WorkerError, first_line
 from optimization.training.flags import FLAGS, RunFlags
 from optimization.training.history import PARAMS_FILE
 from optimization.training.imports import quiet_libraries
@@ -167,11 +167,23 @@ def reporting(run: Callable[[], None], traceback: bool = False) -> int:
             if text is None or traceback:
                 raise
             print(f"error: {text}", file=sys.stderr)
+            if isinstance(error, WorkerError):
+                _leave(1)
             return 1
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
             return 130
     return 0
+
+
+def _leave(status: int) -> None:
+    """Ends the process without what TensorFlow does at its end: it waits for a worker that is gone.
+
+    Nothing is left to do then: what ran inside has been left.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def _told(error: Exception) -> str | None:

@@ -1,5 +1,8 @@
 """A worker that ends early ends the others, which say so; training goes on bit for bit."""
 
+import subprocess
+import sys
+
 import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
@@ -72,6 +75,24 @@ def test_it_is_an_error_that_is_told_in_one_line():
     from optimization.training import binary
 
     assert binary._told(WorkerError("worker 1 was lost")) == "worker 1 was lost"
+
+
+def test_the_process_ends_without_waiting_for_the_one_that_is_gone():
+    """What TensorFlow does when a process ends takes seconds then."""
+    program = """
+import atexit
+from optimization.training import WorkerError, binary
+
+def run():
+    print("begun")
+    raise WorkerError("worker 1 was lost")
+
+atexit.register(print, "waits")
+binary.reporting(run)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "begun\n")
+    assert ended.stderr == "error: worker 1 was lost\n"
 
 
 @pytest.mark.slow
