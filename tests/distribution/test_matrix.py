@@ -83,19 +83,22 @@ KINDS = ("mirrored", "worker 0", "worker 1", "fit")
 
 
 def test_nothing_is_left_out():
-    every = set(itertools.product(matrix.CLIPS, matrix.ACCUMULATIONS, (False, True)))
-    for kind in ("mirrored", "workers"):
-        plain = [each for each in matrix.combinations(kind) if not each.fused]
-        assert {each.name for each in plain} == set(contracts.classes())
-        assert {each[1:4] for each in plain} == every
-    several = [*matrix.combinations("mirrored"), *matrix.combinations("workers")]
-    for name in contracts.classes():
-        found = [each for each in several if each.name == name and not each.fused]
-        assert {each.accumulation for each in found} == set(matrix.ACCUMULATIONS)
-        assert {each.averaged for each in found} == {False, True}
-    assert {each.name for each in several if each.fused} == set(contracts.classes())
-    assert {each.name for each in matrix.combinations("fit")} == set(contracts.classes())
-    assert {each.fused for each in matrix.combinations("fit")} == {False, True}
+    of_kind = {kind: list(matrix.combinations(kind)) for kind in ("mirrored", "workers")}
+    for found in of_kind.values():
+        assert sorted(each.name for each in found) == sorted(contracts.classes())
+        plain = [each for each in found if not each.fused]
+        assert {each.clip for each in plain} == set(matrix.CLIPS)
+        assert {each.accumulation for each in plain} == set(matrix.ACCUMULATIONS)
+        assert {each.averaged for each in plain} == {False, True}
+    fused = {(each.name, each.fused) for found in of_kind.values() for each in found}
+    assert fused == set(itertools.product(contracts.classes(), (False, True)))
+    (on_mirrored, in_workers) = of_kind.values()
+    assert {each[1:4] for each in (*on_mirrored, *in_workers) if not each.fused} == set(
+        itertools.product(matrix.CLIPS, matrix.ACCUMULATIONS, (False, True))
+    )
+    fitted = set(matrix.combinations("fit"))
+    assert {each.name for each in fitted} == set(contracts.ONE_OF_EACH_KIND)
+    assert {each.fused for each in fitted} == {False, True}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,7 +1,7 @@
 """What must hold for every registered rule with Keras, beside `tests/rules/test_contracts.py`.
 
-Updates by Keras' backend are NumPy's in each position of a rule's switches, and the compiled ones
-of TensorFlow are the plain ones in each form. `test_sparse.py` tests sparse gradients, and
+Updates by Keras' backend are NumPy's, and the compiled ones of TensorFlow are the plain ones, in
+each form of a rule. `test_sparse.py` tests sparse gradients, and
 `test_distribution.py` and `tests/distribution` test several devices.
 """
 
@@ -71,11 +71,7 @@ def maker(kind, fields, rate=0.01):
     return lambda: OPTIMIZERS_CLS[kind](rate, **section.arguments())
 
 
-# On other backends the same code computes with other functions: each form is enough.
-TENSORFLOW = keras.backend.backend() == "tensorflow"
-
-
-@contracts.every_case(contracts.cases if TENSORFLOW else contracts.forms)
+@contracts.every_case(contracts.forms)
 def test_keras_is_numpy(kind, fields):
     initial, gradients = contracts.problem(steps=3)
     optimizer = maker(kind, fields, build_schedule(LrConfig(contracts.RATE).get()))()
@@ -206,7 +202,7 @@ def check_names(make):
     ]
 
 
-@contracts.every_case(contracts.few, once_a_class=True)
+@contracts.every_kind
 def test_the_pipeline_adds_nothing_to_the_inner_optimizer(kind, fields):
     check_pipeline(maker(kind, fields))
 

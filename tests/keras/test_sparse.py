@@ -120,7 +120,7 @@ def sparse_tensor(indices, values):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="it has `tf.IndexedSlices`")
-@every_case
+@contracts.every_kind
 def test_sparse_tensors_of_jax_and_pytorch_are_taken(kind, fields):
     initial, dense, sparse = sparse_problem(steps=2)
 
@@ -134,7 +134,7 @@ def test_sparse_tensors_of_jax_and_pytorch_are_taken(kind, fields):
     assert relative_error(actual, final_weights(make(), initial, dense)) < TOLERANCE.get(kind, 1e-6)
 
 
-@contracts.every_case(lambda kind: [{}], once_a_class=True)
+@contracts.every_kind
 def test_gradients_in_another_dtype_are_cast(kind, fields):
     initial, gradients = problem({TABLE: (ROWS, 4)}, steps=2)
     optimizers = [PipelineOptimizer(maker(kind, fields)()) for _ in range(2)]

@@ -20,6 +20,12 @@ from optimization.schedules import LrConfig, curve
 from tests.references import UPDATES, weights_of
 
 XP = Arrays(np)
+
+ONE_OF_EACH_KIND = ("adamw", "lamb", "muon", "adafactor", "nadam", "schedule_free_adamw")
+"""Elementwise, by norms, by the model, factored, with shared state, with an average of its own.
+
+What goes on around rules, not in them, is tried with these.
+"""
 STEPS = 25
 SHAPES = {
     "embedding/embeddings": (7, 4),
@@ -216,6 +222,10 @@ def every_case(of_type=cases, once_a_class=False):
     """Runs a test of `kind` and `fields` over cases of all types; see `all_cases`."""
     found = all_cases(of_type, once_a_class)
     return pytest.mark.parametrize(("kind", "fields"), found.values(), ids=found)
+
+
+every_kind = pytest.mark.parametrize(("kind", "fields"), [(kind, {}) for kind in ONE_OF_EACH_KIND])
+"""Runs a test of `kind` and `fields` over one rule of each kind."""
 
 
 # Training in NumPy

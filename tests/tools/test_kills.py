@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.tiny import run, trainer
-from tools.kills import loops
+from tests.training import tiny
+from tests.training.tiny import run
+from tools.kills import loops, trainer
 from tools.kills.__main__ import main
 from tools.kills.comparing import differences
 from tools.kills.processes import Steps, draw
@@ -19,7 +20,7 @@ from tools.kills.processes import Steps, draw
 def whole(tmp_path_factory):
     directory = tmp_path_factory.mktemp("kills") / "whole"
     best = "trainer.best_checkpoint_export_subdir=best,trainer.best_checkpoint_eval_metric=mae"
-    trainer(directory, best).train(evaluate=True)
+    tiny.trainer(directory, best).train(evaluate=True)
     return directory
 
 
@@ -114,12 +115,15 @@ def test_a_loop_goes_on_from_its_checkpoint(tmp_path, work):
 
 
 @pytest.mark.slow
-def test_runs_that_are_killed():
-    """In a process of its own, which may fork: the types with most state of their own."""
-    status, out, err = run(["-m", "tools.kills", "--kills=3", "--only", "adamw"])
-    assert (status, err.count("adamw: ")) == (0, 0), err
-    assert "| `adamw` | 3 |" in out
-    assert out.splitlines()[4].endswith("| none |")
+def test_runs_of_every_type_that_are_killed():
+    """In a process of its own, which may fork."""
+    status, out, err = run(["-m", "tools.kills", "--kills=3", "--only", *trainer.TOGETHER])
+    assert status == 0, err
+    for row, name in zip(out.splitlines()[4:], trainer.TOGETHER, strict=False):
+        assert row.startswith(f"| `{name}` | 3 |")
+        assert row.endswith("| none |")
+    told = [kind for name in trainer.TOGETHER for kind in trainer.experiment(name).task.layers]
+    assert sorted(told) == trainer.types()
 
 
 def test_a_training_that_is_not_there_is_an_error(capsys):

@@ -4,7 +4,8 @@
     python -m tools.kills --kills 3 --only adamw
 
 Every optimizer type is trained by the trainer of this package, with averages, accumulated
-gradients, a loss scale, groups and a rate that follows a metric, as far as the type has them; and
+gradients, a loss scale, groups and a rate that follows a metric, as far as the type has them, by
+itself and in one training of all types (`every_type`), in which each layer has another; and
 natively by the loops of docs/torch.md and docs/jax.md. Each run is a process that ends by SIGKILL
 when it has taken a random number of steps, and a random moment later: in its start, a step, an
 evaluation, a summary or a checkpoint. The same is started again, until it has been killed

@@ -43,7 +43,7 @@ def cases() -> dict[str, Case]:
 
     found = {
         kind: Case(functools.partial(trainer.train, kind), trainer.MOST_STEPS)
-        for kind in trainer.types()
+        for kind in (*trainer.types(), *trainer.TOGETHER)
     }
     return found | {name: Case(work, loops.MOST_STEPS) for name, work in loops.WORKS.items()}
 

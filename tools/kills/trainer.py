@@ -31,7 +31,13 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass
 class KilledConfig(TaskConfig):
-    """A small network with batch normalization and dropout."""
+    """A small network with batch normalization and dropout.
+
+    Attributes:
+        layers: The names of its hidden layers, which are side by side.
+    """
+
+    layers: tuple[str, ...] = ("hidden",)
 
 
 @register_task(KilledConfig)
@@ -41,15 +47,19 @@ class KilledTask(Task):
     steps: Steps | None = None
 
     def build_model(self) -> keras.Model:
-        layers = [
-            keras.Input((3,)),
-            keras.layers.Dense(8, name="hidden"),
-            keras.layers.BatchNormalization(momentum=0.8, name="norm"),
-            keras.layers.ReLU(),
-            keras.layers.Dropout(0.1, name="dropout"),
-            keras.layers.Dense(1, dtype="float32", name="head"),
-        ]
-        return keras.Sequential(layers, name="killed")
+        features = keras.Input((3,))
+        hidden = [keras.layers.Dense(8, name=name)(features) for name in self.config.layers]
+        rest = keras.Sequential(
+            [
+                keras.layers.BatchNormalization(momentum=0.8, name="norm"),
+                keras.layers.ReLU(),
+                keras.layers.Dropout(0.1, name="dropout"),
+                keras.layers.Dense(1, dtype="float32", name="head"),
+            ],
+            name="rest",
+        )
+        joined = hidden[0] if len(hidden) == 1 else keras.layers.Add(name="sum")(hidden)
+        return keras.Model(features, rest(joined), name="killed")
 
     def build_inputs(self, params: DataConfig, input_context: Any = None) -> tf.data.Dataset:
         chance = np.random.default_rng(int(params.is_training))
@@ -69,26 +79,40 @@ class KilledTask(Task):
         return super().train_step(inputs, model, optimizer, metrics)
 
 
-def types() -> list[str]:
-    """Returns every registered optimizer type."""
-    return sorted(OPTIMIZERS_CLS)
+TOGETHER = {"every_type": False, "every_schedule_free_type": True}
+"""Trainings of which each layer has a type of its own, by whether these average by themselves."""
+
+
+def types(schedule_free: bool | None = None) -> list[str]:
+    """Returns the optimizer types that are registered: all, or those that average by themselves."""
+    found = OPTIMIZERS_CLS.entries()
+    return sorted(n for n, e in found if schedule_free in (None, e.config_class.schedule_free))
 
 
 def experiment(kind: str) -> ExperimentConfig:
-    """Returns the training of an optimizer type, with all that can be set together with it."""
-    settings = {**_SETTINGS.get(kind, {}), "gradient_accumulation_steps": ACCUMULATION}
+    """Returns the training of a type, or of those `TOGETHER`, with all that can be set with it."""
+    kinds = types(TOGETHER[kind]) if kind in TOGETHER else [kind]
+    own = [{"type": name, name: _SETTINGS.get(name, {})} for name in kinds]
+    first = {**_SETTINGS.get(kinds[0], {}), "gradient_accumulation_steps": ACCUMULATION}
+    layers = kinds if len(kinds) > 1 else ["hidden"]
+    groups = [
+        {"match": f"^{layer}/", "optimizer": section}
+        for layer, section in zip(layers[1:], own[1:], strict=True)
+    ]
     optimizer: dict[str, Any] = {
-        "optimizer": {"type": kind, kind: settings},
+        "optimizer": {"type": kinds[0], kinds[0]: first},
         "learning_rate": {"type": "hf_reduce_lr_on_plateau", "hf_reduce_lr_on_plateau": _RATE},
-        "param_groups": _GROUP,
+        "param_groups": [*_GROUP, *groups],
     }
-    if not OPTIMIZERS_CLS.config_class(kind).schedule_free:  # which averages by itself
+    if not OPTIMIZERS_CLS.config_class(kinds[0]).schedule_free:  # which averages by itself
         optimizer["ema"] = _AVERAGE
     data = {"train_data": DataConfig(global_batch_size=8, is_training=True, shuffle=True)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConfigWarning)
         return ExperimentConfig(
-            task=KilledConfig(**data, validation_data=DataConfig(global_batch_size=16)),
+            task=KilledConfig(
+                **data, validation_data=DataConfig(global_batch_size=16), layers=layers
+            ),
             trainer={
                 **_INTERVALS,
                 "train_steps": UPDATES,

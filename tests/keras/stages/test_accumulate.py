@@ -15,6 +15,7 @@ from tests.keras.common import (
     small_model,
     tensorflow_only,
 )
+from tests.rules import contracts
 
 pytestmark = pytest.mark.slow
 
@@ -69,8 +70,8 @@ def test_micro_batches_equal_one_batch(arguments):
     assert relative_error(state_of(accumulated), state_of(whole)) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS_CLS))
-def test_micro_batches_equal_one_batch_for_every_registered_optimizer(name):
+@pytest.mark.parametrize("name", contracts.ONE_OF_EACH_KIND)
+def test_micro_batches_equal_one_batch_for_a_rule_of_each_kind(name):
     initial, gradients = problem(steps=3)
 
     def make(**more):
