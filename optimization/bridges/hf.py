@@ -189,6 +189,36 @@ def _lion(bits: int = 32) -> Callable:
     return make
 
 
+def _ademamix(bits: int = 32) -> Callable:
+    def make(draft: Draft, source: Source, args: Source) -> str:
+        links = {f"beta{i}": (source, f"adam_beta{i}") for i in (1, 2)}
+        links["eps"] = (source, "adam_epsilon")
+        args.links = {key: link for key, link in links.items() if not args.has(key)}
+        args.defaults, args.library = {"beta3": 0.9999, "alpha": 5.0}, "transformers"
+        draft.put("optimizer.type", "ademamix")
+        place = "optimizer.ademamix."
+        for key in ("beta1", "beta2", "beta3"):
+            draft.put(f"{place}beta_{key[-1]}", args.number(key))
+        draft.put(f"{place}alpha", args.number("alpha"))
+        for ours, theirs in (("alpha_warmup", "t_alpha"), ("beta_3_warmup", "t_beta3")):
+            if args.has(theirs):
+                draft.put(place + ours, args.whole(theirs))
+        draft.put(f"{place}epsilon", args.number("eps"))
+        _put_spared_decay(draft, source, place)
+        _tell_bits(draft, source, bits)
+        return "ademamix"
+
+    return make
+
+
+def _put_spared_decay(draft: Draft, source: Source, place: str) -> None:
+    """Puts the decay of a type that has a list of what does not decay."""
+    rate = source.number("weight_decay")
+    if rate.value:
+        draft.put(f"{place}weight_decay", rate)
+        draft.put(f"{place}exclude_from_weight_decay", [SPARED], _SPARED["comment"])
+
+
 def _schedule_free(kind: str) -> Callable:
     def make(draft: Draft, source: Source, args: Source) -> str:
         draft.put("optimizer.type", kind)
@@ -231,15 +261,14 @@ OPTIMIZERS: dict[str, Callable[[Draft, Source, Source], str]] = {
     "rmsprop_bnb_8bit": _of_torch("RMSprop", 8),
     **dict.fromkeys(("lion_32bit", "paged_lion_32bit"), _lion()),
     **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), _lion(8)),
+    **dict.fromkeys(("ademamix", "paged_ademamix_32bit"), _ademamix()),
+    **dict.fromkeys(("ademamix_8bit", "paged_ademamix_8bit"), _ademamix(8)),
     "schedule_free_adamw": _schedule_free("schedule_free_adamw"),
     "schedule_free_sgd": _schedule_free("schedule_free_sgd"),
 }
 """The names of `OptimizerNames` that have a counterpart, and of 4.x, and what writes it."""
 _LOW_RANK = "gradients are projected to a low rank there, which no type here does"
-_THREE = "AdEMAMix keeps a third, slow average, which no type here does"
 UNAVAILABLE = {
-    **dict.fromkeys(("ademamix", "ademamix_8bit"), _THREE),
-    **dict.fromkeys(("paged_ademamix_32bit", "paged_ademamix_8bit"), _THREE),
     **dict.fromkeys(("galore_adamw", "galore_adamw_8bit", "galore_adafactor"), _LOW_RANK),
     **dict.fromkeys(("galore_adamw_layerwise", "galore_adamw_8bit_layerwise"), _LOW_RANK),
     **dict.fromkeys(("galore_adafactor_layerwise", "apollo_adamw"), _LOW_RANK),

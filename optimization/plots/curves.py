@@ -180,7 +180,7 @@ class _Part(NamedTuple):
 
     def _own(self, argument: str) -> Line:
         """Returns the line of a number that the optimizer's section changes by itself."""
-        formula = self.section.curves()[argument]
+        formula = self.section.drawn_curves()[argument]
         length = getattr(self.section, self.section.own_schedules()[argument])
         train_steps = self.config._train_steps
         last = train_steps or 2 * length

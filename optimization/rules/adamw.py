@@ -5,7 +5,6 @@ from dataclasses import field
 from typing import Any, Literal
 
 from optimization.configs.types import NonNegativeFloat, Patterns, PositiveFloat
-from optimization.matching.patterns import matches_any
 from optimization.rules.adam import FIRST, AdamConfig, AdamForms
 from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig
 from optimization.rules.rule import given
@@ -58,11 +57,6 @@ class AdamWeightDecayConfig(AdamForms):
 
     def decay_before(self, h: Any) -> Any:
         return h.weight_decay_rate if h.weight_decay_order == "before" else 0.0
-
-    def decays(self, path: str) -> bool:
-        include, exclude = self.include_in_weight_decay, self.exclude_from_weight_decay
-        spared = matches_any(path, exclude) if exclude else bool(include)
-        return matches_any(path, include) or not spared
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         u = super().step(g, w, s, h, xp)

@@ -41,6 +41,12 @@ class Arrays:
         """Returns 1 / sqrt(x)."""
         return 1 / self.sqrt(x)
 
+    def log(self, x: Any) -> Any:
+        """Returns the natural logarithm, exact to the last bits where x is a number, no array."""
+        if isinstance(x, float):
+            return math.log(x) if x > 0 else -math.inf
+        return self.module.log(x)
+
     def keep(self, x: Any) -> Any:
         """Returns x, which may be used more than once."""
         return x

@@ -276,8 +276,11 @@ class Rule(BaseOptimizerConfig):
         return {n: getattr(self, n) for n in names if getattr(self, n) != getattr(usual, n)}
 
     def decays(self, path: str) -> bool:
-        """Says whether the weight of a path decays, if any does."""
-        return not matches_any(path, getattr(self, "exclude_from_weight_decay", None))
+        """Says whether the weight of a path decays, if any does: by the lists that are fields."""
+        include = getattr(self, "include_in_weight_decay", None)
+        exclude = getattr(self, "exclude_from_weight_decay", None)
+        spared = matches_any(path, exclude) if exclude else bool(include)
+        return matches_any(path, include) or not spared
 
     def decay_before(self, h: Numbers) -> Any:
         """Returns the rate at which weights decay before the step, times the learning rate."""
@@ -320,6 +323,10 @@ class Rule(BaseOptimizerConfig):
     def curves(self) -> dict[str, Callable[[Any, Any], Any]]:
         """Returns the numbers that change by themselves, as functions of `done` and xp."""
         return {}
+
+    def drawn_curves(self) -> dict[str, Callable[[Any, Any], Any]]:
+        """Returns those of `own_schedules`: `curves`, or what the formula computes by itself."""
+        return self.curves()
 
     def is_torchs(self, changing: Set[str]) -> bool:
         """Says whether the fields have `torch_class` in the form that torch has."""

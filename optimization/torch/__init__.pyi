@@ -12,6 +12,7 @@ from .optimizers import Adagrad as Adagrad
 from .optimizers import Adam as Adam
 from .optimizers import Adamax as Adamax
 from .optimizers import AdamW as AdamW
+from .optimizers import AdEMAMix as AdEMAMix
 from .optimizers import Ftrl as Ftrl
 from .optimizers import Lion as Lion
 from .optimizers import Muon as Muon

@@ -13,6 +13,7 @@ from optimization.rules.adafactor_formula import axes_to_factor
 Settings = Mapping[str, Any]
 _ROW, _COLUMN = "exp_avg_sq_row", "exp_avg_sq_col"
 _MARKS = {
+    "alpha_warmup": "AdEMAMix",
     "adjust_lr_fn": "torch.optim.Muon",
     "ns_steps": "Muon",
     "trust_coefficient": "LARS",

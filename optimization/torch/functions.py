@@ -78,6 +78,7 @@ class Lists(Arrays):
     abs = _elementwise("abs", abs)
     sqrt = _elementwise("sqrt", math.sqrt)
     expm1 = _elementwise("expm1", math.expm1)
+    log = _elementwise("log", lambda x: math.log(x) if x > 0 else -math.inf)
     maximum, minimum = _extreme("maximum", max), _extreme("minimum", min)
     mean = staticmethod(functools.partial(_reduced, "mean"))
     sum = staticmethod(functools.partial(_reduced, "sum"))

@@ -267,6 +267,6 @@ def _beside_a_metric(config: OptimizationConfig) -> Iterable[Problem]:
             yield group._problem("conflict", "learning_rate", message)
     own = (group.optimizer.get() for group in config.param_groups)
     sections = [config.optimizer.get(), *filter(None, own)]
-    if config.schedules or any(section.own_schedules() for section in sections):
+    if config.schedules or any(isinstance(s, Rule) and s.curves() for s in sections):
         message = "follows a metric in PyTorch, and nothing then sets what follows the steps"
         yield rate._problem("conflict", "type", message)

@@ -41,6 +41,7 @@ OPERATIONS = {
     "abs": Operation("abs({})", np.abs),
     "sqrt": Operation("np.sqrt({})", np.sqrt),
     "expm1": Operation("np.expm1({})", np.expm1),
+    "log": Operation("np.log({})", np.log),
     # With 0 times the number, which is NaN of what is not finite, as of lists of tensors.
     "sign": Operation(
         "(real({0} > 0) - real({0} < 0) + real(0) * {0})", lambda x: np.sign(x) + 0.0 * x

@@ -163,6 +163,19 @@ def test_twenty_updates_are_those_of_what_trainer_builds(optim, tmp_path):
     assert kinds(draft) == []
 
 
+def test_ademamix_has_its_warmups(tmp_path):
+    """bitsandbytes, whose class Trainer takes, is not installed with the tests."""
+    args = "beta3=0.999,alpha=8,t_alpha=100,t_beta3=200"
+    values = {"optim": "ademamix", "optim_args": args, "adam_beta2": 0.98, "weight_decay": 0.1}
+    draft = convert(tmp_path, "hf", json.dumps({**values, "max_steps": 300}), ending="json")
+    assert kinds(draft) == []
+    section = common.OptimizationConfig(draft.values).optimizer.get()
+    assert (section.beta_1, section.beta_2, section.beta_3) == (0.9, 0.98, 0.999)
+    assert (section.alpha, section.alpha_warmup, section.beta_3_warmup) == (8.0, 100, 200)
+    assert (section.weight_decay, section.epsilon) == (0.1, 1e-8)
+    assert [section.decays(name) for name in ("dense.weight", "dense.bias")] == [True, False]
+
+
 def test_every_name_of_transformers_is_known():
     names = {name.value for name in OptimizerNames}
     assert names <= set(hf.OPTIMIZERS) | set(hf.UNAVAILABLE)

@@ -113,7 +113,8 @@ GARDEN_DEFAULTS = {
 
 
 def test_every_type_of_the_catalog_is_registered():
-    assert sorted(OPTIMIZERS_CLS) == sorted(TYPES)
+    """Those of the first releases; one that is added later is one file, and no line here."""
+    assert set(OPTIMIZERS_CLS) >= set(TYPES)
 
 
 @pytest.mark.parametrize("name", GARDEN_DEFAULTS)

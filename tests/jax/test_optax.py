@@ -22,6 +22,16 @@ def _bias_stays(params):
     return {name: {n: n != "bias" for n in part} for name, part in params.items()}
 
 
+def _half_life(count, first, last, steps):
+    """Returns the beta whose half-life is on the line between those of two, as the authors have it.
+
+    A half-life h is that of beta^(h + 1) = 1/2.
+    """
+    share = jax.numpy.minimum((count + 1) / steps, 1.0)
+    ends = [np.log(0.5) / np.log(beta) - 1 for beta in (first, last)]
+    return 0.5 ** (1 / ((1 - share) * ends[0] + share * ends[1] + 1))
+
+
 # A name, our type and fields, optax's transformation of a rate.
 SAME = {
     "sgd_torch": ("sgd_torch", {"momentum": 0.0}, optax.sgd),
@@ -53,6 +63,20 @@ SAME = {
         lambda rate: optax.lars(rate, trust_coefficient=0.1, nesterov=True),
     ),
     "lion": ("lion", {"weight_decay": 0.1}, lambda rate: optax.lion(rate, weight_decay=0.1)),
+    "ademamix": (
+        "ademamix",
+        {"weight_decay": 0.1, "exclude_from_weight_decay": ["bias"]},
+        lambda rate: optax.contrib.ademamix(rate, weight_decay=0.1, mask=_bias_stays),
+    ),
+    "ademamix warmups": (
+        "ademamix",
+        {"beta_3": 0.999, "alpha": 8.0, "alpha_warmup": 20, "beta_3_warmup": 40},
+        lambda rate: optax.contrib.ademamix(
+            rate,
+            b3=lambda count: _half_life(count, 0.9, 0.999, 40),
+            alpha=lambda count: 8.0 * jax.numpy.minimum((count + 1) / 20, 1.0),
+        ),
+    ),
     "adagrad": ("adagrad", {}, optax.adagrad),
     "adadelta": (
         "adadelta",

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from optimization import ConfigError, OptimizationConfig, OptimizerFactory
@@ -88,6 +89,18 @@ def test_a_momentum_that_the_optimizer_itself_warms_up():
     (line,) = lines_of(sized(optimizer={"type": "sgd_torch", "sgd_torch": torch_sgd}), "momentum")
     assert line.function([0, 25, 50, 100]) == pytest.approx([0.5, 0.7, 0.9, 0.9])
     assert line.marks == [Mark(50, "warmup ends"), Mark(100, "training ends")]
+
+
+def test_warmups_that_a_formula_computes_by_itself():
+    section = {"alpha": 8.0, "alpha_warmup": 10, "beta_3_warmup": 20, "beta_3": 0.999}
+    config = sized(optimizer={"type": "ademamix", "ademamix": section})
+    (alpha,), (beta,) = lines_of(config, "alpha"), lines_of(config, "beta_3")
+    # Update t is of step t - 1.
+    assert alpha.function([0, 4, 9, 50]) == pytest.approx([0.8, 4.0, 8.0, 8.0])
+    first, middle, last = beta.function([0, 9, 19])
+    inverse = 0.5 / np.log(0.9) + 0.5 / np.log(0.999)
+    assert (middle, last) == pytest.approx((np.exp(1 / inverse), 0.999), rel=1e-12)
+    assert 0.9 < first < middle
 
 
 STEPWISE = {"type": "stepwise", "stepwise": {"boundaries": [30, 60], "values": [1.0, 0.1, 0.01]}}

@@ -23,6 +23,7 @@ UPDATES = {
     "nadam": updates.nadam,
     "lamb": updates.lamb,
     "lars": updates.lars,
+    "ademamix": updates.ademamix,
     "lion": updates.lion,
     "muon": updates.muon,
     "schedule_free_adamw": updates.schedule_free,

@@ -258,3 +258,27 @@ def schedule_free(c, rate):
         return (1 - share) * z + share * x
 
     return update
+
+
+def ademamix(c, rate):
+    """As algorithm 1 of Pagliardini et al. 2024, with the schedules of its section 3."""
+
+    def half_life_linear(t):
+        if not c.beta_3_warmup or t >= c.beta_3_warmup:
+            return c.beta_3
+        x, first, last = t / c.beta_3_warmup, np.log(c.beta_1), np.log(c.beta_3)
+        return min(np.exp(first * last / ((1 - x) * last + x * first)), c.beta_3)
+
+    def update(path, w, g, t, slots):
+        include, exclude = c.include_in_weight_decay, c.exclude_from_weight_decay
+        decays = matches(path, include) or (not matches(path, exclude) if exclude else not include)
+        b3 = half_life_linear(t)
+        alpha = min(t * c.alpha / c.alpha_warmup, c.alpha) if c.alpha_warmup else c.alpha
+        m1 = slots["m1"] = c.beta_1 * slots.get("m1", 0) + (1 - c.beta_1) * g
+        m2 = slots["m2"] = b3 * slots.get("m2", 0) + (1 - b3) * g
+        v = slots["v"] = c.beta_2 * slots.get("v", 0) + (1 - c.beta_2) * g**2
+        m1, v = m1 / (1 - c.beta_1**t), v / (1 - c.beta_2**t)
+        u = (m1 + alpha * m2) / (np.sqrt(v) + c.epsilon)
+        return w - rate(t) * (u + decays * (c.weight_decay or 0) * w)
+
+    return update
