@@ -56,7 +56,8 @@ _SAID = {
     "optimizer": """
         name jit_compile beta_1 beta_2 epsilon epsilon_placement amsgrad correct_bias momentum
         nesterov rho centered epsilon_in_sqrt classic_momentum initial_accumulator_value
-        weight_decay weight_decay_rate weight_decay_order exclude_from_weight_decay
+        weight_decay weight_decay_rate weight_decay_order decoupled_weight_decay
+        nesterov_correction exclude_from_weight_decay
         include_in_weight_decay weight_keys gradient_clip_norm global_clipnorm clipnorm clipvalue
         adaptive_clip_factor gradient_accumulation_steps
     """,
@@ -167,8 +168,13 @@ def _unlike(kind: str, section: Any) -> Iterator[tuple[str, Any, str]]:
         yield "amsgrad", True, "Trainer does not pass it on"
     if kind in ("sgd", "sgd_experimental") and section.momentum:
         yield "momentum", section.momentum, "torch applies the rate after the momentum: type of it"
-    if kind in ("sgd", "rmsprop", "adagrad") and section.weight_decay:
+    decoupled = getattr(section, "decoupled_weight_decay", True)
+    if kind in ("sgd", "rmsprop", "adagrad") and section.weight_decay and decoupled:
         yield "weight_decay", section.weight_decay, "torch adds it to the gradient"
+    if kind.startswith("adam") and not decoupled:
+        yield "decoupled_weight_decay", False, "Trainer's AdamW decays the weights by themselves"
+    if kind.startswith("adam") and section.nesterov:
+        yield "nesterov", True, "Trainer has no NAdamW"
     if kind in ("rmsprop", "adagrad") and section.epsilon_in_sqrt:
         yield "epsilon_in_sqrt", True, "torch adds epsilon to the root"
     if kind == "rmsprop" and section.momentum and section.classic_momentum:

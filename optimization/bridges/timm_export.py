@@ -9,7 +9,13 @@ from optimization.configs.types import Duration
 
 _OPTIMIZERS = {
     **{"adamw": "adamw", "adamw_experimental": "adamw", "lion": "lion", "lamb": "lamb"},
-    **{"adam": "adam", "nadam": "nadam", "adamax": "adamax", "rmsprop": "rmsprop"},
+    **{
+        "adam": "adam",
+        "adam_experimental": "adam",
+        "nadam": "nadam",
+        "adamax": "adamax",
+        "rmsprop": "rmsprop",
+    },
     **{"adadelta": "adadelta", "adagrad": "adagrad"},
 }
 
@@ -29,9 +35,8 @@ def _optimizer(made: Export) -> None:
     kind = made.config.optimizer.type or ""
     section: Any = made.config.optimizer.get()
     place = f"optimizer.{kind}"
-    name = _OPTIMIZERS.get(kind)
-    if kind in ("sgd_torch", "sgd"):
-        name = "sgd" if section.nesterov else "momentum"
+    decay = getattr(section, "weight_decay_rate", 0.0) or getattr(section, "weight_decay", 0.0)
+    name = _name(kind, section, bool(decay))
     if name is None:
         made.tell(LOST, "optimizer.type", kind, "`opt` has no such optimizer")
         return
@@ -42,8 +47,7 @@ def _optimizer(made: Export) -> None:
         made.values["opt_eps"] = section.epsilon
     if hasattr(section, "momentum"):
         made.values["momentum"] = section.momentum
-    decay = getattr(section, "weight_decay_rate", 0.0) or section.weight_decay or 0.0
-    made.values["weight_decay"] = decay
+    made.values["weight_decay"] = decay or 0.0
     if kind == "rmsprop":
         made.values["opt_kwargs"] = {"alpha": section.rho, "centered": section.centered}
     if kind == "adagrad":
@@ -62,7 +66,12 @@ def _optimizer(made: Export) -> None:
         made.tell(DIFFERS, f"{place}.correct_bias", False, "timm corrects the moments")
     if getattr(section, "amsgrad", False):
         made.values["opt_kwargs"] = {"amsgrad": True}
-    if decay and kind not in ("adamw", "adamw_experimental", "lion", "lamb", "sgd_torch"):
+    if getattr(section, "nesterov", False) and name in ("adam", "nadamw"):
+        why = "timm has NAdamW alone, with the correction of the `same` update"
+        if name == "adam" or section.nesterov_correction != "same":
+            made.tell(DIFFERS, f"{place}.nesterov", True, why)
+    decouples = name in ("adamw", "nadamw", "lion", "lamb") or kind == "sgd_torch"
+    if decay and not decouples and getattr(section, "decoupled_weight_decay", True):
         made.tell(DIFFERS, f"{place}.weight_decay", decay, "timm adds it to the gradient")
     if getattr(section, "epsilon_placement", "corrected") != "corrected":
         why = "timm adds epsilon to the corrected root"
@@ -74,6 +83,19 @@ def _optimizer(made: Export) -> None:
         made.tell(DIFFERS, f"{place}.momentum", section.momentum, why)
     _clip(made, section, place)
     made.values["grad_accum_steps"] = section.gradient_accumulation_steps
+
+
+def _name(kind: str, section: Any, decays: bool) -> str | None:
+    """Returns what timm calls a type with these fields; None for none."""
+    if kind in ("sgd_torch", "sgd"):
+        return "sgd" if section.nesterov else "momentum"
+    if "amsgrad" in section.field_names():  # Adam in all its forms
+        if decays and not section.decoupled_weight_decay:
+            return "adam"
+        if section.nesterov:
+            return "nadamw"
+        return "adamw" if decays else _OPTIMIZERS[kind]
+    return _OPTIMIZERS.get(kind)
 
 
 def _clip(made: Export, section: Any, place: str) -> None:

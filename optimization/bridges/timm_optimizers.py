@@ -103,6 +103,14 @@ def _torch(name: str, **defaults: Any) -> Callable:
     return make
 
 
+def _nadamw(draft: Draft, source: Source, args: Source) -> str:
+    args.defaults = TORCH["AdamW"]
+    kind = torch_classes.put_optimizer(draft, "AdamW", args)
+    draft.put(f"optimizer.{kind}.nesterov", True, "opt")
+    draft.put(f"optimizer.{kind}.nesterov_correction", "same", "as in timm")
+    return kind
+
+
 def _rmsprop_tf(draft: Draft, source: Source, args: Source) -> str:
     args.defaults = {"alpha": 0.9, "eps": 1e-10, "centered": False}
     draft.put("optimizer.type", "rmsprop")
@@ -114,9 +122,7 @@ def _rmsprop_tf(draft: Draft, source: Source, args: Source) -> str:
         draft.put(f"{place}centered", True, "centered")
     why = "timm's mean of squares starts from 1, and here from 0: the first steps are larger here"
     draft.tell(DIFFERS, source, "opt", why, "a warmup of some epochs makes up for it")
-    if args.number("weight_decay").value:
-        why = "timm adds it to the gradient, times the weight; here `rmsprop` decays the weight"
-        draft.tell(LOST, source, "weight_decay", why)
+    torch_classes.put_decay(draft, place, args, {})
     return "rmsprop"
 
 
@@ -168,6 +174,7 @@ _OPTIMIZERS: dict[str, Callable[[Draft, Source, Source], str]] = {
     "adamw": _torch("AdamW"),
     "fusedadamw": _torch("AdamW"),
     "nadam": _torch("NAdam"),
+    "nadamw": _nadamw,
     "adamax": _torch("Adamax"),
     "adadelta": _torch("Adadelta"),
     "adagrad": _torch("Adagrad"),

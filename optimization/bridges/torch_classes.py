@@ -101,21 +101,21 @@ def _adam(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) ->
     draft.put(f"{place}epsilon_placement", "corrected", "as in torch")
     if source.flag("amsgrad"):
         draft.put(f"{place}amsgrad", True, source.path("amsgrad"))
-    _coupled(draft, place, source, decay)
+    put_decay(draft, place, source, decay)
 
 
 def _nadam(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
     put_betas(draft, place, source)
     draft.put(f"{place}epsilon", source.number("eps"))
     draft.put(f"{place}momentum_decay", source.number("momentum_decay"))
-    _coupled(draft, place, source, decay)
+    put_decay(draft, place, source, decay)
 
 
 def _adamax(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
     put_betas(draft, place, source)
     draft.put(f"{place}epsilon", source.number("eps"))
     draft.put(f"{place}epsilon_in_norm", True, "as in torch")
-    _coupled(draft, place, source, decay)
+    put_decay(draft, place, source, decay)
 
 
 def _sgd(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
@@ -142,7 +142,7 @@ def _rmsprop(draft: Draft, place: str, source: Source, decay: Mapping[str, Any])
         draft.put(f"{place}classic_momentum", False, "as in torch")
     if source.flag("centered"):
         draft.put(f"{place}centered", True, source.path("centered"))
-    _coupled(draft, place, source, decay)
+    put_decay(draft, place, source, decay)
 
 
 def _adagrad(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
@@ -153,13 +153,13 @@ def _adagrad(draft: Draft, place: str, source: Source, decay: Mapping[str, Any])
     if source.number("lr_decay").value:
         todo = "write `learning_rate: {type: inverse_time, inverse_time: {decay_steps: 1, ...}}`"
         draft.tell(LOST, source, "lr_decay", "the learning rate is the schedule's here", todo)
-    _coupled(draft, place, source, decay)
+    put_decay(draft, place, source, decay)
 
 
 def _adadelta(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
     draft.put(f"{place}rho", source.number("rho"))
     draft.put(f"{place}epsilon", source.number("eps"))
-    _coupled(draft, place, source, decay)
+    put_decay(draft, place, source, decay)
 
 
 def _adafactor(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
@@ -183,21 +183,17 @@ def _adafactor(draft: Draft, place: str, source: Source, decay: Mapping[str, Any
             draft.put(f"{place}include_in_weight_decay", [decay["decayed"]], decay["comment"])
 
 
-def _coupled(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
-    """Tells of a decay that torch adds to the gradient, which only `sgd_torch` does here."""
+def put_decay(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
+    """Puts the decay of a class that adds it to the gradient unless told otherwise."""
     rate = source.number("weight_decay")
-    decoupled = "decoupled_weight_decay" in source.defaults and source.flag(
-        "decoupled_weight_decay"
-    )
+    asks = "decoupled_weight_decay" in source.defaults
+    decoupled = asks and source.flag("decoupled_weight_decay")
     if not rate.value:
         return
-    if decoupled:
-        draft.put(f"{place}weight_decay", rate)
-        spare(draft, decay)
-        return
-    why = "torch adds it to the gradient, times the weight; here such types decay the weight itself"
-    todo = "use a decoupled decay (`adamw`), whose value is another one"
-    draft.tell(LOST, source, "weight_decay", why, todo)
+    draft.put(f"{place}weight_decay", rate)
+    if not decoupled:
+        draft.put(f"{place}decoupled_weight_decay", False, "added to the gradient, as in torch")
+    spare(draft, decay)
 
 
 def _refuse_switches(draft: Draft, source: Source) -> None:

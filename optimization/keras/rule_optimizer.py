@@ -19,8 +19,8 @@ from optimization.configs.float32 import in_float32
 from optimization.keras.gradients import compute_dtype, densify, is_sparse, shaped, with_values
 from optimization.keras.paths import Among, path_of
 from optimization.keras.rule_part import FUNCTIONS, RulePart, rule_arguments
-from optimization.rules.arrays import State
-from optimization.rules.rule import Numbers, Rule, given, not_the_step
+from optimization.rules.arrays import State, not_the_step
+from optimization.rules.rule import Numbers, Rule, given
 from optimization.schedules.keras_schedules import build_schedule
 from optimization.schedules.scaled import rate_text
 

@@ -4,11 +4,12 @@ from typing import Any, ClassVar
 
 from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import MEANS_OF_SQUARES, OPTIMIZERS_CLS
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.decay import DecayForms
+from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("adadelta")
-class AdadeltaConfig(Rule):
+class AdadeltaConfig(DecayForms):
     """Adadelta: steps of the size of the past ones, with a rate that is usually 1.
 
         v <- rho v + (1 - rho) g^2
@@ -37,6 +38,7 @@ class AdadeltaConfig(Rule):
     epsilon: PositiveFloat = 1e-7
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = self.with_decay(g, w, h)
         squared = xp.bounded(g, self.largest_gradient, tells=False)
         g = xp.bounded(g, self.largest_gradient)
         v = s.lerp_square("accumulated_grad", squared, 1 - h.rho)

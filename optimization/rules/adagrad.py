@@ -5,11 +5,12 @@ from typing import Any, ClassVar
 
 from optimization.configs.types import NonNegativeFloat, PositiveFloat
 from optimization.rules.base import OPTIMIZERS_CLS, SUMS_OF_SQUARES
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.decay import DecayForms
+from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("adagrad")
-class AdagradConfig(Rule):
+class AdagradConfig(DecayForms):
     """Adagrad: the gradient over the root of the sum of its squares.
 
         s <- s + g^2,                              s = initial_accumulator_value at the start
@@ -41,6 +42,7 @@ class AdagradConfig(Rule):
     epsilon_in_sqrt: bool = True
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = self.with_decay(g, w, h)
         squared = xp.bounded(g, self.largest_gradient, tells=False)
         g = xp.bounded(g, self.largest_gradient)
         total = s.add_square("accumulator", squared)

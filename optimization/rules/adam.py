@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import MEANS_OF_SQUARES, OPTIMIZERS_CLS, ExperimentalConfig
+from optimization.rules.decay import DecayForms
 from optimization.rules.rule import Rule, Slot
 
 MOMENTS = (Slot("momentum", "momentums", "exp_avg"), Slot("velocity", "velocities", "exp_avg_sq"))
@@ -36,7 +37,7 @@ class AdamFields(Rule):
     epsilon: PositiveFloat = 1e-7
 
 
-class AdamForms(AdamFields):
+class AdamForms(DecayForms, AdamFields):
     """Adam's hyperparameters, and the forms in which its implementations differ.
 
     Attributes:
@@ -46,11 +47,17 @@ class AdamForms(AdamFields):
         epsilon_placement: The root to which epsilon is added: that of the `uncorrected` second
             moment, as in Keras, TensorFlow and transformers, or that of the `corrected` one, as in
             PyTorch and optax.
+        nesterov: Whether the step is of the first moment as it would be after this gradient again:
+            NAdamW, where the decay is decoupled. (`nadam` has a momentum that grows.)
+        nesterov_correction: How that is corrected for its start from zero: as the moment of the
+            `next` update, as in Dozat's paper and in optax, or as that of the `same`, as in the
+            NAdamW of MLCommons and timm.
     """
 
     elementwise = True
     torch_class = "AdamW"
-    torch_note = "`epsilon_placement: corrected`, decay `before`"
+    torch_lacks = ("nesterov",)
+    torch_note = "`epsilon_placement: corrected`, no `nesterov`"
     torch_kernel = "adamw"
     native_usual: ClassVar = {"epsilon": 1e-8}
     argument_order: ClassVar[tuple[str, ...]] = (*FIRST, "amsgrad", "weight_decay")
@@ -62,16 +69,22 @@ class AdamForms(AdamFields):
     amsgrad: bool = False
     correct_bias: bool = True
     epsilon_placement: Literal["uncorrected", "corrected"] = "uncorrected"
+    nesterov: bool = False
+    nesterov_correction: Literal["next", "same"] = "next"
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
         if self.epsilon_placement == "corrected" and not self.correct_bias:
             yield "epsilon_placement", "cannot be 'corrected' without `correct_bias`"
+        if self.nesterov_correction != "next" and not (self.nesterov and self.correct_bias):
+            yield "nesterov_correction", "needs `nesterov: true` and `correct_bias: true`"
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        g = xp.bounded(g, self.largest_gradient)
+        g = xp.bounded(self.with_decay(g, w, h), self.largest_gradient)
         m = s.lerp("momentum", g, 1 - h.beta_1)
         v = s.lerp_square("velocity", g, 1 - h.beta_2)
+        if h.nesterov:
+            m = _share_of_next(h, xp) * m + (1 - h.beta_1) * g
         if h.amsgrad:
             v = s.velocity_hat = xp.maximum(s.velocity_hat, v)
         rate, epsilon = h.lr, h.epsilon
@@ -85,7 +98,13 @@ class AdamForms(AdamFields):
     def is_torchs(self, changing: Set[str]) -> bool:
         return self.epsilon_placement == "corrected"
 
+    def native_equivalent(self, changing: Set[str]) -> str:
+        found = super().native_equivalent(changing)
+        return found if self.decoupled_weight_decay else found.removesuffix("W")
+
     def kernel_arguments(self, h: Any, xp: Any) -> dict[str, Any] | None:
+        if h.nesterov:
+            return None
         step, epsilon = h.t, h.epsilon
         if not h.correct_bias:
             step = math.inf
@@ -93,8 +112,16 @@ class AdamForms(AdamFields):
             epsilon = epsilon / xp.sqrt(xp.one_minus_power(h.beta_2, step))
         return {
             **{"step": step, "lr": h.lr, "beta1": h.beta_1, "beta2": h.beta_2, "eps": epsilon},
-            **{"weight_decay": self.decay_before(h), "amsgrad": h.amsgrad},
+            **{"weight_decay": getattr(h, self.decay_arguments[0]), "amsgrad": h.amsgrad},
+            "decoupled": h.decoupled_weight_decay,
         }
+
+
+def _share_of_next(h: Any, xp: Any) -> Any:
+    """Returns the share of the first moment in the next one, corrected as it will be."""
+    if not h.correct_bias or h.nesterov_correction == "same":
+        return h.beta_1
+    return h.beta_1 * xp.one_minus_power(h.beta_1, h.t) / xp.one_minus_power(h.beta_1, h.t + 1)
 
 
 @OPTIMIZERS_CLS.register("adam")
@@ -108,7 +135,9 @@ class AdamConfig(AdamForms):
         w <- w - lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon)    `uncorrected` epsilon
         w <- w - lr * (m / c1) / (sqrt(v / c2) + epsilon)        `corrected` epsilon
 
-    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v.
+    Without `correct_bias`, c1 = c2 = 1; with `amsgrad`, the largest v so far stands for v. With
+    `nesterov` a m + (1 - beta_1) g stands for m, a = beta_1 c1 / (1 - beta_1^(t+1)), or beta_1
+    by `nesterov_correction`. Without `decoupled_weight_decay`, g + weight_decay w stands for g.
 
     Source: Kingma and Ba 2015, arXiv:1412.6980.
     """

@@ -5,11 +5,12 @@ from typing import Any, ClassVar
 
 from optimization.rules.adam import AdamFields
 from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.decay import DecayForms
 from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("adamax")
-class AdamaxConfig(AdamFields):
+class AdamaxConfig(DecayForms, AdamFields):
     """Adamax, Adam with the infinity norm.
 
     With t the updates, this one included:
@@ -38,6 +39,7 @@ class AdamaxConfig(AdamFields):
     epsilon_in_norm: bool = False
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = xp.keep(self.with_decay(g, w, h))
         m = s.lerp("momentum", g, 1 - h.beta_1)
         size = xp.abs(g) + h.epsilon if h.epsilon_in_norm else xp.abs(g)
         u = s.norm = xp.maximum(h.beta_2 * s.norm, size)

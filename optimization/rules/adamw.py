@@ -1,6 +1,6 @@
 """AdamW: Adam with the weight decay of BERT."""
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import field
 from typing import Any, Literal
 
@@ -55,8 +55,13 @@ class AdamWeightDecayConfig(AdamForms):
         rate = values.pop("weight_decay", None) or self.weight_decay_rate
         return {**values, "weight_decay_rate": rate}
 
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from super().check()
+        if self.weight_decay_order == "after" and not self.decoupled_weight_decay:
+            yield "weight_decay_order", "cannot be 'after' without `decoupled_weight_decay`"
+
     def decay_before(self, h: Any) -> Any:
-        return h.weight_decay_rate if h.weight_decay_order == "before" else 0.0
+        return super().decay_before(h) if h.weight_decay_order == "before" else 0.0
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         u = super().step(g, w, s, h, xp)

@@ -4,20 +4,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import field
 from typing import Any, ClassVar
 
-from optimization.configs.types import (
-    FirstSteps,
-    NonNegativeFloat,
-    Patterns,
-    PositiveFloat,
-    Share,
-)
+from optimization.configs.types import FirstSteps, NonNegativeFloat, PositiveFloat, Share
 from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.decay import DecayLists
 from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("ademamix")
-class AdEMAMixConfig(AdamFields):
+class AdEMAMixConfig(DecayLists, AdamFields):
     """AdEMAMix: a fast and a slow mean of the gradient, over the root of the mean of its square.
 
     With t the updates, this one included, and g the gradient:
@@ -44,9 +39,6 @@ class AdEMAMixConfig(AdamFields):
         alpha_warmup: Optimizer steps in which that share grows from 0; 0 for none.
         beta_3_warmup: Optimizer steps in which the decay of the slow mean grows from beta_1; 0 for
             none.
-        include_in_weight_decay: Regular expressions, searched for in a variable's path; where one
-            matches, the variable decays even if it is excluded. Alone it means "only these".
-        exclude_from_weight_decay: Regular expressions for the variables that do not decay.
     """
 
     class_name = "AdEMAMix"
@@ -61,8 +53,6 @@ class AdEMAMixConfig(AdamFields):
     alpha_warmup: FirstSteps = field(default=0, metadata={"null": True})
     beta_3_warmup: FirstSteps = field(default=0, metadata={"null": True})
     epsilon: PositiveFloat = 1e-8
-    include_in_weight_decay: Patterns | None = None
-    exclude_from_weight_decay: Patterns | None = None
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()

@@ -1,7 +1,7 @@
 """The functions that formulas compute with, over arrays that do not change."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from optimization.configs.errors import nearest_or_all
@@ -122,6 +122,23 @@ class Arrays:
 def no_slot(name: str, slots: Iterable[str]) -> AttributeError:
     """Returns the error of a formula that asks for a slot that there is not."""
     return AttributeError(f"there is no slot {name!r}{nearest_or_all(name, slots)}")
+
+
+def not_the_step(rule: Any, got: Any, shape: Sequence[int]) -> TypeError:
+    """Returns the error of a formula that returns something else than a step.
+
+    Args:
+        rule: The rule.
+        got: What the formula has returned, or its shape.
+        shape: That of the weight.
+    """
+    found: Any = got if isinstance(got, tuple) else getattr(got, "shape", None)
+    is_shape = found is not None and all(isinstance(n, int | None) for n in found)
+    text = f"the shape {tuple(found)}" if is_shape else f"{got!r:.60} ({type(got).__name__})"
+    return TypeError(
+        f"the formula of {type(rule).__name__} must return what is subtracted from a weight, an "
+        f"array of its shape {tuple(shape)}; got {text}"
+    )
 
 
 class State:

@@ -110,7 +110,7 @@ class BaseOptimizerConfig(Float32Config):
         if len(clips) > 1:
             message = f"at most one kind of clip may be set, got {' and '.join(clips)}"
             yield clips[-1], f"{message}; set the others to null"
-        if getattr(self, "nesterov", False) and not getattr(self, "momentum", 0):
+        if getattr(self, "nesterov", False) and not getattr(self, "momentum", True):
             yield "nesterov", "needs `momentum` > 0, got momentum 0"
         if self.max_consecutive_nonfinite is not None and self.on_nonfinite != "skip":
             yield "max_consecutive_nonfinite", "needs `on_nonfinite: skip`"

@@ -5,11 +5,12 @@ from typing import Any, ClassVar
 from optimization.configs.types import NonNegativeFloat
 from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.decay import DecayForms
 from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("nadam")
-class NadamConfig(AdamFields):
+class NadamConfig(DecayForms, AdamFields):
     """Nadam, Adam with Nesterov momentum.
 
     With t the updates, this one included, and mu_t = beta_1 (1 - 0.96^(t * momentum_decay) / 2):
@@ -40,7 +41,7 @@ class NadamConfig(AdamFields):
         c.u_product = c.u_product * _momentum(h, h.t, xp)
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        g = xp.bounded(g, self.largest_gradient)
+        g = xp.bounded(self.with_decay(g, w, h), self.largest_gradient)
         m = s.lerp("momentum", g, 1 - h.beta_1)
         v = s.lerp_square("velocity", g, 1 - h.beta_2)
         now, following = _momentum(h, h.t, xp), _momentum(h, h.t + 1, xp)

@@ -5,11 +5,12 @@ from typing import Any, ClassVar
 
 from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import MEANS_OF_SQUARES, OPTIMIZERS_CLS
-from optimization.rules.rule import Rule, Slot
+from optimization.rules.decay import DecayForms
+from optimization.rules.rule import Slot
 
 
 @OPTIMIZERS_CLS.register("rmsprop")
-class RMSPropConfig(Rule):
+class RMSPropConfig(DecayForms):
     """RMSProp: the gradient over the root of a moving mean of its squares.
 
         v <- rho v + (1 - rho) g^2
@@ -62,6 +63,7 @@ class RMSPropConfig(Rule):
             yield "classic_momentum", "is about the momentum: needs `momentum` > 0, got momentum 0"
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
+        g = self.with_decay(g, w, h)
         squared = xp.bounded(g, self.largest_gradient, tells=False)
         g = xp.bounded(g, self.largest_gradient)
         variance = s.lerp_square("velocity", squared, 1 - h.rho)

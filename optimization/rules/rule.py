@@ -359,23 +359,6 @@ FORMULAS = {
 }
 
 
-def not_the_step(rule: Rule, got: Any, shape: Sequence[int]) -> TypeError:
-    """Returns the error of a formula that returns something else than a step.
-
-    Args:
-        rule: The rule.
-        got: What the formula has returned, or its shape.
-        shape: That of the weight.
-    """
-    found: Any = got if isinstance(got, tuple) else getattr(got, "shape", None)
-    is_shape = found is not None and all(isinstance(n, int | None) for n in found)
-    text = f"the shape {tuple(found)}" if is_shape else f"{got!r:.60} ({type(got).__name__})"
-    return TypeError(
-        f"the formula of {type(rule).__name__} must return what is subtracted from a weight, an "
-        f"array of its shape {tuple(shape)}; got {text}"
-    )
-
-
 # What a formula is made of, and what it finds in `h` that is no field.
 _STEPS = {"step", "move", "direction", "finish"}
 _RESERVED = {*Numbers.__annotations__, "learning_rate", "params", "foreach", "maximize"}

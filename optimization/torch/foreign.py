@@ -23,6 +23,7 @@ _MARKS = {
     "lr_power": "Ftrl",
     "etas": "Rprop",
     "lambd": "ASGD",
+    "epsilon_in_norm": "Adamax",
     "rho": "Adadelta",
     "alpha": "RMSprop",
     "classic_momentum": "SGD",

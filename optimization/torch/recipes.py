@@ -167,7 +167,7 @@ def _of_rule(section: Any, changing: Set[str]) -> Recipe:
     if equivalent:
         cls = getattr(torch.optim, equivalent)
         known = inspect.signature(cls).parameters.keys() - set(rule.torch_lacks)
-        given = {**arguments, "decoupled_weight_decay": True}  # as wherever torch asks
+        given = {"decoupled_weight_decay": True, **arguments}  # as wherever torch asks
         arguments = {name: value for name, value in given.items() if name in known}
     curves = {
         name: lambda step, f=function: float(f(step, FUNCTIONS))

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimization.rules.rule import Numbers, Rule, given, not_the_step
+from optimization.rules.arrays import not_the_step
+from optimization.rules.rule import Numbers, Rule, given
 from optimization.torch import loops
 from optimization.torch.functions import FUNCTIONS, Lists, ListState
 from optimization.torch.fused import DEVICES
@@ -18,7 +19,6 @@ from optimization.torch.lists import (
     Tensors,
     are_contiguous,
     as_plain,
-    for_each,
     is_plain,
     together,
 )
@@ -112,8 +112,9 @@ def _by_torch(rule: Rule, batch: Batch, h: Numbers) -> bool:
         if numbers is None:  # as it is for all counts
             return False
         step = torch.full((), numbers.pop("step"), dtype=torch.float32, device=first.device)
+        kernel = torch._fused_adamw_ if numbers.pop("decoupled") else torch._fused_adam_
         moments, squares, largest = (part.slots.get(name, []) for name in _ADAM)
-        torch._fused_adamw_(
+        kernel(
             *(part.weights, part.grads, moments, squares, largest),
             [step] * len(part.weights),
             maximize=batch.maximize,
@@ -176,9 +177,9 @@ def _of_some(batch: Batch, own: Sequence[int]) -> Batch:
 
 def _numbers_of_some(h: Numbers, own: Sequence[int]) -> Numbers:
     """Returns the numbers of some of the tensors."""
-    counts = for_each(h.t, max(own) + 1)
-    t = together([counts[index] for index in own])
-    return Numbers(**{**vars(h), "t": t, "done": t - 1})
+    scalars = {name: value.values for name, value in vars(h).items() if isinstance(value, Scalars)}
+    some = {name: together([each[i] for i in own]) for name, each in scalars.items()}
+    return Numbers(**{**vars(h), **some})
 
 
 def _parts(batch: Batch, h: Numbers) -> Iterator[tuple[Batch, Numbers]]:

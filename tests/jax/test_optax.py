@@ -47,6 +47,17 @@ SAME = {
         {**CORRECTED, "weight_decay_rate": 0.1, "exclude_from_weight_decay": ["bias"]},
         lambda rate: optax.adamw(rate, weight_decay=0.1, mask=_bias_stays),
     ),
+    "adam coupled": (
+        "adam",
+        {**CORRECTED, "weight_decay": 0.1, "decoupled_weight_decay": False},
+        lambda rate: optax.chain(optax.add_decayed_weights(0.1), optax.adam(rate)),
+    ),
+    "nadam": ("adam", {**CORRECTED, "nesterov": True}, optax.nadam),
+    "nadamw": (
+        "adamw",
+        {**CORRECTED, "nesterov": True, "weight_decay_rate": 0.1},
+        lambda rate: optax.nadamw(rate, weight_decay=0.1),
+    ),
     "lamb": (
         "lamb",
         {"weight_decay_rate": 0.1},

@@ -11,7 +11,13 @@ def matches(path, patterns):
 
 def first_decay(c, rate):
     """Returns the decay of Keras, w -= lr * weight_decay * w, ahead of everything."""
-    return lambda w, t: w - rate(t) * (c.weight_decay or 0) * w
+    decoupled = getattr(c, "decoupled_weight_decay", True)
+    return lambda w, t: w - rate(t) * (c.weight_decay or 0) * w if decoupled else w
+
+
+def coupled(c, w, g):
+    """Returns the gradient with the decay of PyTorch's classes, where that is chosen."""
+    return g if c.decoupled_weight_decay else g + (c.weight_decay or 0) * w
 
 
 def sgd(c, rate):
@@ -40,7 +46,7 @@ def adam(c, rate):
     decayed = first_decay(c, rate)
 
     def update(path, w, g, t, slots):
-        return _adam_step(c, decayed(w, t), g, t, slots, rate)
+        return _adam_step(c, decayed(w, t), coupled(c, w, g), t, slots, rate)
 
     return update
 
@@ -49,7 +55,10 @@ def adamw(c, rate):
     def update(path, w, g, t, slots):
         include, exclude = c.include_in_weight_decay, c.exclude_from_weight_decay
         decays = matches(path, include) or (not matches(path, exclude) if exclude else not include)
-        keep = 1 - rate(t) * (c.weight_decay or c.weight_decay_rate) * decays
+        decay = (c.weight_decay or c.weight_decay_rate) * decays
+        if not c.decoupled_weight_decay:
+            return _adam_step(c, w, g + decay * w, t, slots, rate)
+        keep = 1 - rate(t) * decay
         if c.weight_decay_order == "before":
             return _adam_step(c, keep * w, g, t, slots, rate)
         return keep * _adam_step(c, w, g, t, slots, rate)
@@ -63,6 +72,10 @@ def _adam_step(c, w, g, t, slots, rate):
     if c.amsgrad:
         v = slots["max"] = np.maximum(slots.get("max", 0), v)
     c1, c2 = (1 - c.beta_1**t, 1 - c.beta_2**t) if c.correct_bias else (1, 1)
+    if c.nesterov:
+        # Dozat 2016, algorithm 2 with a constant mu: both terms have a correction of their own.
+        c0 = 1 - c.beta_1 ** (t + 1) if c.correct_bias and c.nesterov_correction == "next" else c1
+        m = c1 * (c.beta_1 * m / c0 + (1 - c.beta_1) * g / c1)
     if c.epsilon_placement == "corrected":
         return w - rate(t) * (m / c1) / (np.sqrt(v / c2) + c.epsilon)
     return w - rate(t) * np.sqrt(c2) / c1 * m / (np.sqrt(v) + c.epsilon)
@@ -72,6 +85,7 @@ def rmsprop(c, rate):
     decayed = first_decay(c, rate)
 
     def update(path, w, g, t, slots):
+        g = coupled(c, w, g)
         v = slots["v"] = c.rho * slots.get("v", 0) + (1 - c.rho) * g**2
         if c.centered:
             a = slots["a"] = c.rho * slots.get("a", 0) + (1 - c.rho) * g
@@ -89,6 +103,7 @@ def adagrad(c, rate):
     decayed = first_decay(c, rate)
 
     def update(path, w, g, t, slots):
+        g = coupled(c, w, g)
         s = slots["s"] = slots.get("s", c.initial_accumulator_value) + g**2
         root = np.sqrt(s + c.epsilon) if c.epsilon_in_sqrt else np.sqrt(s) + c.epsilon
         return decayed(w, t) - rate(t) * g / root
@@ -100,6 +115,7 @@ def adadelta(c, rate):
     decayed = first_decay(c, rate)
 
     def update(path, w, g, t, slots):
+        g = coupled(c, w, g)
         v = slots["v"] = c.rho * slots.get("v", 0) + (1 - c.rho) * g**2
         d = np.sqrt(slots.get("d", 0) + c.epsilon) / np.sqrt(v + c.epsilon) * g
         slots["d"] = c.rho * slots.get("d", 0) + (1 - c.rho) * d**2
@@ -112,6 +128,7 @@ def adamax(c, rate):
     decayed = first_decay(c, rate)
 
     def update(path, w, g, t, slots):
+        g = coupled(c, w, g)
         m = slots["m"] = c.beta_1 * slots.get("m", 0) + (1 - c.beta_1) * g
         size = np.abs(g) + c.epsilon if c.epsilon_in_norm else np.abs(g)
         u = slots["u"] = np.maximum(c.beta_2 * slots.get("u", 0), size)
@@ -128,6 +145,7 @@ def nadam(c, rate):
         return c.beta_1 * (1 - 0.5 * 0.96 ** (t * c.momentum_decay))
 
     def update(path, w, g, t, slots):
+        g = coupled(c, w, g)
         m = slots["m"] = c.beta_1 * slots.get("m", 0) + (1 - c.beta_1) * g
         v = slots["v"] = c.beta_2 * slots.get("v", 0) + (1 - c.beta_2) * g**2
         product = slots["mu"] = slots.get("mu", 1) * mu(t)

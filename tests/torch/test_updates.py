@@ -89,7 +89,9 @@ ADAMS = {
     "corrected": {"epsilon_placement": "corrected"},
     "without correction": {"correct_bias": False},
     "amsgrad": {"amsgrad": True, "weight_decay": 0.1},
+    "coupled": {"weight_decay": 0.1, "decoupled_weight_decay": False},
     "decay after": {"weight_decay": 0.1, "weight_decay_order": "after"},
+    "nesterov": {"nesterov": True},
 }
 
 
@@ -103,7 +105,7 @@ def test_every_form_of_adam(arguments, maximize, dtype, monkeypatch):
     assert_same(actual, trained(case, dtype, maximize=maximize), dtype)
 
 
-def test_all_forms_but_one_are_torchs_kernel(monkeypatch):
+def test_most_forms_are_torchs_kernel(monkeypatch):
     monkeypatch.setattr(loops, "has_numba", lambda: False)
     monkeypatch.setattr(updates, "_by_lists", lambda *arguments, **options: called.append(1))
     for name, arguments in ADAMS.items():
@@ -111,7 +113,7 @@ def test_all_forms_but_one_are_torchs_kernel(monkeypatch):
         initial, gradients = problem(steps=1)
         params = parameters(initial)
         train(AdamW(params.values(), **arguments), params, gradients)
-        assert bool(called) == (name == "decay after"), name
+        assert bool(called) == (name in ("decay after", "nesterov")), name
 
 
 @pytest.mark.parametrize("step", [1, 2, 1000, 10**6])
