@@ -191,28 +191,39 @@ def _lion(bits: int = 32) -> Callable:
 
 def _ademamix(bits: int = 32) -> Callable:
     def make(draft: Draft, source: Source, args: Source) -> str:
-        links = {f"beta{i}": (source, f"adam_beta{i}") for i in (1, 2)}
-        links["eps"] = (source, "adam_epsilon")
-        args.links = {key: link for key, link in links.items() if not args.has(key)}
         args.defaults, args.library = {"beta3": 0.9999, "alpha": 5.0}, "transformers"
-        draft.put("optimizer.type", "ademamix")
+        _put_adam(draft, source, args, "ademamix")
         place = "optimizer.ademamix."
-        for key in ("beta1", "beta2", "beta3"):
-            draft.put(f"{place}beta_{key[-1]}", args.number(key))
+        draft.put(f"{place}beta_3", args.number("beta3"))
         draft.put(f"{place}alpha", args.number("alpha"))
         for ours, theirs in (("alpha_warmup", "t_alpha"), ("beta_3_warmup", "t_beta3")):
             if args.has(theirs):
                 draft.put(place + ours, args.whole(theirs))
-        draft.put(f"{place}epsilon", args.number("eps"))
-        _put_spared_decay(draft, source, place)
         _tell_bits(draft, source, bits)
         return "ademamix"
 
     return make
 
 
-def _put_spared_decay(draft: Draft, source: Source, place: str) -> None:
-    """Puts the decay of a type that has a list of what does not decay."""
+def _stable_adamw(draft: Draft, source: Source, args: Source) -> str:
+    _put_adam(draft, source, Source({}, source.file), "stable_adamw")
+    for key in ("decouple_lr", "max_lr"):
+        if args.has(key):
+            why = "the decay is times the rate here, and not times its share of the highest one"
+            draft.tell(LOST, args, key, why)
+        args.take(key)
+    args.take("kahan_sum")  # of low precision alone
+    return "stable_adamw"
+
+
+def _put_adam(draft: Draft, source: Source, args: Source, kind: str) -> None:
+    """Puts a type of Adam's numbers, and its decay with the list of what does not decay."""
+    links = {"beta1": "adam_beta1", "beta2": "adam_beta2", "eps": "adam_epsilon"}
+    args.links = {key: (source, own) for key, own in links.items() if not args.has(key)}
+    place = f"optimizer.{kind}."
+    draft.put("optimizer.type", kind)
+    for ours, theirs in (("beta_1", "beta1"), ("beta_2", "beta2"), ("epsilon", "eps")):
+        draft.put(place + ours, args.number(theirs))
     rate = source.number("weight_decay")
     if rate.value:
         draft.put(f"{place}weight_decay", rate)
@@ -263,6 +274,7 @@ OPTIMIZERS: dict[str, Callable[[Draft, Source, Source], str]] = {
     **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), _lion(8)),
     **dict.fromkeys(("ademamix", "paged_ademamix_32bit"), _ademamix()),
     **dict.fromkeys(("ademamix_8bit", "paged_ademamix_8bit"), _ademamix(8)),
+    "stable_adamw": _stable_adamw,
     "schedule_free_adamw": _schedule_free("schedule_free_adamw"),
     "schedule_free_sgd": _schedule_free("schedule_free_sgd"),
 }
@@ -276,7 +288,6 @@ UNAVAILABLE = {
     **dict.fromkeys(("lomo", "adalomo"), "it updates inside of the backward pass"),
     "grokadamw": "it amplifies slow gradients, which no type here does",
     "schedule_free_radam": "of the schedule-free types there are AdamW and SGD here",
-    "stable_adamw": "it clips each update by its root mean square, which `adamw` does not",
 }
 """The other names of `OptimizerNames`, and why there is nothing here."""
 

@@ -56,6 +56,7 @@ _SAID = {
     "optimizer": """
         name jit_compile beta_1 beta_2 epsilon epsilon_placement amsgrad correct_bias momentum
         nesterov rho centered epsilon_in_sqrt classic_momentum initial_accumulator_value
+        beta_3 alpha alpha_warmup beta_3_warmup
         weight_decay weight_decay_rate weight_decay_order decoupled_weight_decay
         nesterov_correction exclude_from_weight_decay
         include_in_weight_decay weight_keys gradient_clip_norm global_clipnorm clipnorm clipvalue
@@ -95,7 +96,7 @@ def _optimizer(made: Export) -> None:
         made.tell(LOST, "optimizer.type", kind, "`optim` has no such optimizer")
         return
     made.values["optim"] = name
-    if kind in ("adamw", "adam", "lion", "adamw_experimental", "schedule_free_adamw"):
+    if hasattr(section, "beta_1") and kind != "adafactor":
         made.values |= {"adam_beta1": section.beta_1, "adam_beta2": section.beta_2}
     if hasattr(section, "epsilon") and kind != "rmsprop" and kind != "adagrad":
         made.values["adam_epsilon"] = section.epsilon
@@ -125,6 +126,8 @@ _NAMES = {
     "rmsprop": "rmsprop",
     "adagrad": "adagrad",
     "lion": "lion_32bit",
+    "ademamix": "ademamix",
+    "stable_adamw": "stable_adamw",
     "schedule_free_adamw": "schedule_free_adamw",
     "schedule_free_sgd": "schedule_free_sgd",
 }
@@ -150,6 +153,11 @@ def _optim_args(kind: str, section: Any) -> dict[str, Any]:
         return {**args, "centered": str(section.centered).lower()}
     if kind == "adagrad":
         return {"eps": section.epsilon}
+    if kind == "ademamix":
+        warmups = {"t_alpha": section.alpha_warmup, "t_beta3": section.beta_3_warmup}
+        args = {"beta3": section.beta_3, "alpha": section.alpha}
+        known = {k: n for k, n in warmups.items() if n and not isinstance(n, Duration)}
+        return {**args, **known}
     if kind.startswith("schedule_free"):
         return {"weight_lr_power": section.weight_lr_power, "r": section.r}
     return {}
@@ -182,6 +190,9 @@ def _unlike(kind: str, section: Any) -> Iterator[tuple[str, Any, str]]:
     if kind == "adagrad" and section.initial_accumulator_value:
         value = section.initial_accumulator_value
         yield "initial_accumulator_value", value, "torch's sums start from 0 in Trainer"
+    for name in ("alpha_warmup", "beta_3_warmup"):
+        if isinstance(getattr(section, name, 0), Duration):
+            yield name, str(getattr(section, name)), "it is a number of steps there: say how many"
     if kind == "adafactor":
         wanted = {"variant": "hf", "step_size": "absolute", "multiply_by_parameter_scale": False}
         for name, value in wanted.items():

@@ -50,6 +50,8 @@ def _optimizer(made: Export) -> None:
     made.values["weight_decay"] = decay or 0.0
     if kind == "rmsprop":
         made.values["opt_kwargs"] = {"alpha": section.rho, "centered": section.centered}
+    if kind == "adopt":
+        made.values["opt_kwargs"] = {"clip_exp": section.clip_exponent}
     if kind == "adagrad":
         initial = section.initial_accumulator_value
         made.values["opt_kwargs"] = {"initial_accumulator_value": initial}
@@ -70,7 +72,8 @@ def _optimizer(made: Export) -> None:
         why = "timm has NAdamW alone, with the correction of the `same` update"
         if name == "adam" or section.nesterov_correction != "same":
             made.tell(DIFFERS, f"{place}.nesterov", True, why)
-    decouples = name in ("adamw", "nadamw", "lion", "lamb") or kind == "sgd_torch"
+    decouples = name in ("adamw", "nadamw", "radamw", "adoptw", "lion", "lamb")
+    decouples = decouples or kind == "sgd_torch"
     if decay and not decouples and getattr(section, "decoupled_weight_decay", True):
         made.tell(DIFFERS, f"{place}.weight_decay", decay, "timm adds it to the gradient")
     if getattr(section, "epsilon_placement", "corrected") != "corrected":
@@ -95,6 +98,8 @@ def _name(kind: str, section: Any, decays: bool) -> str | None:
         if section.nesterov:
             return "nadamw"
         return "adamw" if decays else _OPTIMIZERS[kind]
+    if kind in ("radam", "adopt"):
+        return f"{kind}w" if section.decoupled_weight_decay else kind
     return _OPTIMIZERS.get(kind)
 
 

@@ -111,6 +111,21 @@ def _nadamw(draft: Draft, source: Source, args: Source) -> str:
     return kind
 
 
+def _adopt(decoupled: bool) -> Callable:
+    def make(draft: Draft, source: Source, args: Source) -> str:
+        args.defaults = {"betas": [0.9, 0.9999], "eps": 1e-6, "clip_exp": 0.333}
+        args.defaults["decoupled_weight_decay"] = decoupled
+        draft.put("optimizer.type", "adopt")
+        place = "optimizer.adopt."
+        torch_classes.put_betas(draft, place, args)
+        draft.put(f"{place}epsilon", args.number("eps"))
+        draft.put(f"{place}clip_exponent", args.number("clip_exp"))
+        torch_classes.put_decay(draft, place, args, {})
+        return "adopt"
+
+    return make
+
+
 def _rmsprop_tf(draft: Draft, source: Source, args: Source) -> str:
     args.defaults = {"alpha": 0.9, "eps": 1e-10, "centered": False}
     draft.put("optimizer.type", "rmsprop")
@@ -175,6 +190,10 @@ _OPTIMIZERS: dict[str, Callable[[Draft, Source, Source], str]] = {
     "fusedadamw": _torch("AdamW"),
     "nadam": _torch("NAdam"),
     "nadamw": _nadamw,
+    "radam": _torch("RAdam"),
+    "radamw": _torch("RAdam", decoupled_weight_decay=True),
+    "adopt": _adopt(False),
+    "adoptw": _adopt(True),
     "adamax": _torch("Adamax"),
     "adadelta": _torch("Adadelta"),
     "adagrad": _torch("Adagrad"),

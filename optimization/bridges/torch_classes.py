@@ -11,6 +11,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Adam": {**_ADAM, "decoupled_weight_decay": False},
     "AdamW": {**_ADAM, "weight_decay": 1e-2},
     "NAdam": {**_ADAM, "lr": 2e-3, "momentum_decay": 4e-3, "decoupled_weight_decay": False},
+    "RAdam": {**_ADAM, "decoupled_weight_decay": False},
     "Adamax": {**_ADAM, "lr": 2e-3},
     "SGD": {"lr": 1e-3, "momentum": 0, "dampening": 0, "weight_decay": 0.0, "nesterov": False},
     "RMSprop": {
@@ -111,6 +112,12 @@ def _nadam(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -
     put_decay(draft, place, source, decay)
 
 
+def _radam(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
+    put_betas(draft, place, source)
+    draft.put(f"{place}epsilon", source.number("eps"))
+    put_decay(draft, place, source, decay)
+
+
 def _adamax(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
     put_betas(draft, place, source)
     draft.put(f"{place}epsilon", source.number("eps"))
@@ -207,6 +214,7 @@ _PUT: dict[str, tuple[str, Put]] = {
     "Adam": ("adam", _adam),
     "AdamW": ("adamw", _adamw),
     "NAdam": ("nadam", _nadam),
+    "RAdam": ("radam", _radam),
     "Adamax": ("adamax", _adamax),
     "SGD": ("sgd_torch", _sgd),
     "RMSprop": ("rmsprop", _rmsprop),

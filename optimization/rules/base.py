@@ -246,6 +246,8 @@ OPTIMIZERS_CLS = Registry(
     members=_optimizer_members,
     supplied=("learning_rate",),
     unavailable={
+        "nadamw": "`nadamw` is `adamw` with `nesterov: true`, and for timm's and MLCommons' also "
+        "`nesterov_correction: same`",
         "slide": "`slide` was never released by its authors: Model Garden has only its config",
         "vit_adamw": "`vit_adamw` is a type of Model Garden's MAE project; write `adamw`, and its "
         "layer-wise rates as a `layer_decay` section beside `optimizer`",

@@ -4,6 +4,7 @@ from .factory import OptimizerFactory as OptimizerFactory
 from .finding import find_learning_rate as find_learning_rate
 from .metric import GreedyLR as GreedyLR
 from .mixed import MixedOptimizer as MixedOptimizer
+from .optimizers import ADOPT as ADOPT
 from .optimizers import LAMB as LAMB
 from .optimizers import LARS as LARS
 from .optimizers import SGD as SGD
@@ -17,9 +18,11 @@ from .optimizers import Ftrl as Ftrl
 from .optimizers import Lion as Lion
 from .optimizers import Muon as Muon
 from .optimizers import Nadam as Nadam
+from .optimizers import RAdam as RAdam
 from .optimizers import RMSprop as RMSprop
 from .optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .optimizers import ScheduleFreeSGD as ScheduleFreeSGD
 from .optimizers import SGDTorch as SGDTorch
+from .optimizers import StableAdamW as StableAdamW
 from .recipes import Recipe as Recipe
 from .schedule import ConfiguredScheduler as ConfiguredScheduler

@@ -176,6 +176,16 @@ def test_ademamix_has_its_warmups(tmp_path):
     assert [section.decays(name) for name in ("dense.weight", "dense.bias")] == [True, False]
 
 
+def test_stable_adamw_keeps_its_numbers(tmp_path):
+    """torch-optimi, whose class Trainer takes, is not installed with the tests."""
+    values = {"optim": "stable_adamw", "adam_beta2": 0.99, "weight_decay": 0.1, "max_steps": 300}
+    draft = convert(tmp_path, "hf", json.dumps({**values, "optim_args": "max_lr=0.1"}))
+    assert kinds(draft) == ["optim_args.max_lr"]
+    section = common.OptimizationConfig(draft.values).optimizer.get()
+    assert (section.beta_2, section.epsilon, section.weight_decay) == (0.99, 1e-8, 0.1)
+    assert not section.decays("dense.bias")
+
+
 def test_every_name_of_transformers_is_known():
     names = {name.value for name in OptimizerNames}
     assert names <= set(hf.OPTIMIZERS) | set(hf.UNAVAILABLE)
@@ -277,6 +287,20 @@ def test_there_and_back(tmp_path):
     assert args.get_warmup_steps(400) == again.get_warmup_steps(400) == 14
     assert args.gradient_accumulation_steps == 4
     assert args.lr_scheduler_kwargs == again.lr_scheduler_kwargs
+
+
+def test_ademamix_there_and_back(tmp_path):
+    section = {"alpha": 8.0, "alpha_warmup": 100, "beta_3_warmup": "10%", "weight_decay": 0.1}
+    config = {"optimizer": {"type": "ademamix", "ademamix": section}}
+    rate = {"type": "hf_constant", "hf_constant": {"initial_learning_rate": 0.1}}
+    values, findings = hf_export.export(
+        common.OptimizationConfig({**config, "learning_rate": rate, "param_groups": []})
+    )
+    assert values["optim_args"] == "beta3=0.9999,alpha=8.0,t_alpha=100"
+    differing = [finding.path.rpartition(".")[2] for finding in findings]
+    assert differing == ["beta_3_warmup", "weight_decay"]
+    again = convert(tmp_path, "hf", json.dumps(values)).values["optimizer"]["ademamix"]
+    assert (again["alpha_warmup"], again["weight_decay"]) == (100, 0.1)
 
 
 def test_what_training_arguments_cannot_say_is_listed():

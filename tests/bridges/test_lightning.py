@@ -112,6 +112,7 @@ OPTIMIZERS = {
     "Adadelta": "{lr: 1.0, rho: 0.8}",
     "Adamax": "{lr: 0.01, weight_decay: 0.1}",
     "NAdam": "{lr: 0.01, momentum_decay: 0.01, weight_decay: 0.1}",
+    "RAdam": "{lr: 0.01, weight_decay: 0.1}",
     "Adafactor": "{lr: 0.01, weight_decay: 0.1, d: 1.1}",
 }
 
@@ -138,7 +139,7 @@ def test_twenty_updates_are_those_of_torchs_class(name, tmp_path):
 @pytest.mark.parametrize(
     ("change", "listed"),
     [
-        ({"optimizer": "RAdam"}, ["optimizer.class_path"]),
+        ({"optimizer": "ASGD"}, ["optimizer.class_path"]),
         ({"scheduler": "OneCycleLR", "settings": "{max_lr: 1.0}"}, ["lr_scheduler.class_path"]),
         ({"arguments": "{lr: 0.1, dampening: 0.5}"}, ["optimizer.init_args.dampening"]),
         ({"arguments": "{lr: 0.1, maximize: true}"}, ["optimizer.init_args.maximize"]),

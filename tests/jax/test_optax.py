@@ -52,6 +52,17 @@ SAME = {
         {**CORRECTED, "weight_decay": 0.1, "decoupled_weight_decay": False},
         lambda rate: optax.chain(optax.add_decayed_weights(0.1), optax.adam(rate)),
     ),
+    "radam": (
+        "radam",
+        {"beta_2": 0.99, "epsilon_placement": "corrected"},  # with more optax rounds by 1e-4
+        lambda rate: optax.radam(rate, b2=0.99),
+    ),
+    "adopt": ("adopt", {}, optax.contrib.adopt),
+    "adopt unclipped": (
+        "adopt",
+        {"beta_2": 0.99, "clip_exponent": None},
+        lambda rate: optax.contrib.adopt(rate, b2=0.99, use_clipping=False),
+    ),
     "nadam": ("adam", {**CORRECTED, "nesterov": True}, optax.nadam),
     "nadamw": (
         "adamw",

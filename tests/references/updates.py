@@ -53,8 +53,7 @@ def adam(c, rate):
 
 def adamw(c, rate):
     def update(path, w, g, t, slots):
-        include, exclude = c.include_in_weight_decay, c.exclude_from_weight_decay
-        decays = matches(path, include) or (not matches(path, exclude) if exclude else not include)
+        decays = decays_by_lists(c, path)
         decay = (c.weight_decay or c.weight_decay_rate) * decays
         if not c.decoupled_weight_decay:
             return _adam_step(c, w, g + decay * w, t, slots, rate)
@@ -151,6 +150,75 @@ def nadam(c, rate):
         product = slots["mu"] = slots.get("mu", 1) * mu(t)
         u = mu(t + 1) * m / (1 - product * mu(t + 1)) + (1 - mu(t)) * g / (1 - product)
         return decayed(w, t) - rate(t) * u / (np.sqrt(v / (1 - c.beta_2**t)) + c.epsilon)
+
+    return update
+
+
+def decays_by_lists(c, path):
+    include, exclude = c.include_in_weight_decay, c.exclude_from_weight_decay
+    return matches(path, include) or (not matches(path, exclude) if exclude else not include)
+
+
+def radam(c, rate):
+    """As algorithm 2 of Liu et al. 2020, with both decays."""
+
+    def update(path, w, g, t, slots):
+        decay = decays_by_lists(c, path) * (c.weight_decay or 0)
+        if c.decoupled_weight_decay:
+            w = w - rate(t) * decay * w
+        else:
+            g = g + decay * w
+        m = slots["m"] = c.beta_1 * slots.get("m", 0) + (1 - c.beta_1) * g
+        v = slots["v"] = c.beta_2 * slots.get("v", 0) + (1 - c.beta_2) * g**2
+        c2 = 1 - c.beta_2**t
+        m = m / (1 - c.beta_1**t)
+        last = 2 / (1 - c.beta_2) - 1
+        rho = last - 2 * t * c.beta_2**t / c2
+        if rho <= 5:
+            return w - rate(t) * m
+        r = np.sqrt((rho - 4) * (rho - 2) * last / ((last - 4) * (last - 2) * rho))
+        if c.epsilon_placement == "corrected":
+            return w - rate(t) * r * m / (np.sqrt(v / c2) + c.epsilon)
+        return w - rate(t) * r * m * np.sqrt(c2) / (np.sqrt(v) + c.epsilon)
+
+    return update
+
+
+def adopt(c, rate):
+    """As algorithm 2 of Taniguchi et al. 2024, with the clip of its second version.
+
+    The first gradient starts the second moment, and nothing else.
+    """
+
+    def update(path, w, g, t, slots):
+        decay = decays_by_lists(c, path) * (c.weight_decay or 0)
+        g = g if c.decoupled_weight_decay else g + decay * w
+        if t == 1:
+            slots["v"], slots["m"] = g**2, 0.0
+            return w
+        n = g / np.maximum(np.sqrt(slots["v"]), c.epsilon)
+        if c.clip_exponent is not None:
+            bound = (t - 1) ** c.clip_exponent
+            n = np.clip(n, -bound, bound)
+        m = slots["m"] = c.beta_1 * slots["m"] + (1 - c.beta_1) * n
+        slots["v"] = c.beta_2 * slots["v"] + (1 - c.beta_2) * g**2
+        return w - rate(t) * (m + c.decoupled_weight_decay * decay * w)
+
+    return update
+
+
+def stable_adamw(c, rate):
+    """As algorithm 2 of Wortsman et al. 2023: AdamW with the clip of AdaFactor's updates."""
+
+    def update(path, w, g, t, slots):
+        b1 = c.beta_1 * (1 - c.beta_1 ** (t - 1)) / (1 - c.beta_1**t)
+        b2 = c.beta_2 * (1 - c.beta_2 ** (t - 1)) / (1 - c.beta_2**t)
+        v = slots["v"] = b1 * slots.get("v", 0) + (1 - b1) * g
+        u = slots["u"] = b2 * slots.get("u", 0) + (1 - b2) * g**2
+        rms = np.sqrt(np.mean(g**2 / np.maximum(u, c.epsilon**2)))
+        eta = rate(t) / max(1, rms)
+        decay = decays_by_lists(c, path) * (c.weight_decay or 0)
+        return w - eta * decay * w - eta * v / (np.sqrt(u) + c.epsilon)
 
     return update
 
@@ -288,8 +356,7 @@ def ademamix(c, rate):
         return min(np.exp(first * last / ((1 - x) * last + x * first)), c.beta_3)
 
     def update(path, w, g, t, slots):
-        include, exclude = c.include_in_weight_decay, c.exclude_from_weight_decay
-        decays = matches(path, include) or (not matches(path, exclude) if exclude else not include)
+        decays = decays_by_lists(c, path)
         b3 = half_life_linear(t)
         alpha = min(t * c.alpha / c.alpha_warmup, c.alpha) if c.alpha_warmup else c.alpha
         m1 = slots["m1"] = c.beta_1 * slots.get("m1", 0) + (1 - c.beta_1) * g

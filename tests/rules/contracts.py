@@ -384,7 +384,7 @@ def check_example(cls, **names):
 
 def _outcome(section, constant):
     rule, found = as_class(section), []
-    initial, gradients = problem(steps=4)
+    initial, gradients = problem(steps=6)  # RAdam's second moment acts from the sixth on
     own = settings_of(rule, SHAPES)
     for path, w in initial.items():
         grads = [g[path] for g in gradients]

@@ -19,7 +19,10 @@ FLAT = {
     "ftrl": {},
 }
 REFUSED = [
-    *[(kind, {}) for kind in ("lamb", "lars", "adafactor", "adafactor_keras", "muon")],
+    *[
+        (kind, {})
+        for kind in ("lamb", "lars", "stable_adamw", "adafactor", "adafactor_keras", "muon")
+    ],
     ("adamw", {}),  # clips by default
     *[("sgd", {clip: 0.5}) for clip in ("clipnorm", "global_clipnorm", "adaptive_clip_factor")],
 ]

@@ -40,6 +40,8 @@ TORCHS = [
     ("Adadelta", {"weight_decay": 0.1}, COUPLED),
     ("Adamax", {"weight_decay": 0.1}, {"epsilon_in_norm": True, **COUPLED}),
     ("NAdam", {"weight_decay": 0.1}, COUPLED),
+    ("RAdam", {"weight_decay": 0.1}, COUPLED),
+    ("RAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}, {}),
     ("Adafactor", {}, {"variant": "torch"}),
     ("Adafactor", {"weight_decay": 0.1}, {"variant": "torch", "weight_decay": 0.1}),
 ]
@@ -53,6 +55,26 @@ def test_in_torchs_form_the_update_is_torchs(name, arguments, form):
     found = trained(own, {**arguments, **form}, initial, gradients)
     # The same computations in float64, in another order; NAdam's product of momenta is float32.
     assert largest_difference(found, expected) < (1e-9 if name == "NAdam" else 1e-12)
+
+
+OTHERS = {
+    "StableAdamW": ({}, {"kahan_sum": False}),
+    "AdEMAMix": (
+        {"alpha_warmup": 10, "beta_3_warmup": 10},
+        {"t_alpha_beta3": 10, "weight_decouple": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_torch_has_not_is_that_of_pytorch_optimizer(name):
+    peer = pytest.importorskip("pytorch_optimizer", reason="the peer")
+    initial, gradients = problem(steps=12)
+    own, more = OTHERS[name]
+    theirs = {"weight_decay": 0.1, "foreach": False, **more}
+    expected = trained(getattr(peer, name), theirs, initial, gradients)
+    found = trained(getattr(ours, name), {"weight_decay": 0.1, **own}, initial, gradients)
+    assert largest_difference(found, expected) < 1e-12
 
 
 @pytest.mark.parametrize(
