@@ -57,7 +57,10 @@ class AdamForms(DecayForms, AdamFields):
     elementwise = True
     torch_class = "AdamW"
     torch_lacks = ("nesterov",)
-    torch_note = "`epsilon_placement: corrected`, no `nesterov`"
+    torch_note = (
+        "`epsilon_placement: corrected`, decay `before`, no `nesterov`; `Adam` where the decay is "
+        "not decoupled"
+    )
     torch_kernel = "adamw"
     native_usual: ClassVar = {"epsilon": 1e-8}
     argument_order: ClassVar[tuple[str, ...]] = (*FIRST, "amsgrad", "weight_decay")
