@@ -20,6 +20,7 @@ _MARKS = {
     "adapt": "LAMB",
     "decay_rate": "Adafactor",
     "momentum_decay": "NAdam",
+    "clip_exponent": "ADOPT",
     "lr_power": "Ftrl",
     "etas": "Rprop",
     "lambd": "ASGD",
