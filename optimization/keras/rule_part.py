@@ -23,6 +23,11 @@ class KerasArrays(Arrays):
     def rsqrt(self, x: Any) -> Any:
         return ops.rsqrt(x)
 
+    def sign(self, x: Any) -> Any:
+        if keras.backend.backend() != "torch":
+            return ops.sign(x)
+        return ops.sign(x) + 0.0 * x  # PyTorch has 0 for NaN, and nothing would tell it
+
     def steps_since(self, count: Any, start: int, like: Any) -> Any:
         return steps_since(count, start, keras.backend.standardize_dtype(like.dtype))
 

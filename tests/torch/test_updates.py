@@ -507,8 +507,18 @@ MATRICES = {
 
 @needs_numba
 @both_types
-@pytest.mark.parametrize("momentum", [None, 0.9])
-@pytest.mark.parametrize("variant", ["paper", "hf", "torch", "keras", "optax", "t5x", "big_vision"])
+@pytest.mark.parametrize(
+    ("variant", "momentum"),
+    [
+        ("paper", None),
+        ("hf", 0.9),
+        ("torch", None),
+        ("keras", None),
+        ("optax", 0.9),
+        ("t5x", None),
+        ("big_vision", 0.9),
+    ],
+)
 def test_factored_moments_are_loops_over_rows_and_columns(variant, momentum, dtype, monkeypatch):
     monkeypatch.setattr(parts, "_PART", 64)  # several for most of them
     by_loops = []
