@@ -21,6 +21,7 @@ from optimization.configs.sweep_config import ParameterConfig, SweepConfig
 from optimization.configs.task_config import DataConfig, TaskConfig
 from optimization.configs.tree import Node, declared_specs
 from optimization.rules.base import BaseOptimizerConfig
+from optimization.schedules.sequence import PhaseConfig
 from tools.gallery import own_types
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "reference"
@@ -32,6 +33,7 @@ _SECTIONS: dict[str, type[Node]] = {
     "param_groups": ParamGroupConfig,
     "layer_decay": LayerDecayConfig,
     "lr_scaling": LrScalingConfig,
+    "phases": PhaseConfig,
 }
 _EXPERIMENT: dict[str, type[Node]] = {
     "Top level": ExperimentConfig,
@@ -52,6 +54,7 @@ _LINKS = {
     "ParamGroupConfig": "a section of [param_groups](sections.md#param_groups)",
     "LayerDecayConfig": "the section [layer_decay](sections.md#layer_decay)",
     "LrScalingConfig": "the section [lr_scaling](sections.md#lr_scaling)",
+    "PhaseConfig": "one of the [phases](sections.md#phases)",
     "OptimizationConfig": "the [optimization section](sections.md)",
     "TaskConfig": "the section [task](#task), or what derives from it",
     "TrainerConfig": "the section [trainer](#trainer)",

@@ -298,10 +298,11 @@ def _missed_end(
 
 def _fitting(rate: Config, name: str, missing: int, train_steps: int) -> str:
     """Says what to write for a decay that ends with the training."""
-    value = getattr(rate, name)
+    holder, own = rate._holder(name)
+    value = getattr(holder, own)
     if isinstance(value, tuple):
         return f"write boundaries up to {train_steps}"
-    leave = "leave it out" if rate._spec_of(name).default() == REMAINING else ""
+    leave = "leave it out" if holder._spec_of(own).default() in (REMAINING, None) else ""
     fitting = f"write {value + missing}" if value + missing > 0 else ""
     return " or ".join(filter(None, [fitting, leave])) or "write a shorter one"
 

@@ -45,7 +45,7 @@ def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[
     nearest step; the fields that a config lists in `rounds_up` are rounded up. In a learning rate
     or a warmup a share is one of the steps from `start` to `end`. "remaining", in a
     learning rate, is what is left of `train_steps` after its `offset`, after the warmup if that
-    delays it, and after `stable_steps`.
+    delays it, and after `stable_steps`; in a phase of a sequence, what is left of the phase.
     """
     twin = config.replace()
     sizing = _Sizing(length, [])
@@ -55,22 +55,23 @@ def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[
 
 def unknown_lengths(config: Config) -> list[Problem]:
     """Returns a problem for each duration in `config` that needs the length of the training."""
-    if not any(_durations(config)):
+    if not any(durations(config)):
         return []
     return with_length(config, TrainingLength())[1]
 
 
 def shares(config: Config) -> Iterator[str]:
     """Yields the path of each value that is written as a share of the training, such as "10%"."""
-    return (path for path, value in _durations(config) if "epoch" not in repr(value))
+    return (path for path, value in durations(config) if "epoch" not in repr(value))
 
 
-def _durations(config: Node) -> Iterator[tuple[str, Any]]:
+def durations(config: Node) -> Iterator[tuple[str, Any]]:
+    """Yields the path and the value of each field that needs a length to be a number."""
     for name, value in config._items():
         if is_pending(value):
             yield config._join(name), value
     for child in config.selected():
-        yield from _durations(child)
+        yield from durations(child)
 
 
 class _Sizing(NamedTuple):
@@ -83,12 +84,18 @@ class _Sizing(NamedTuple):
         """Makes the durations of a config and of all below numbers; `remaining` is one of its."""
         # What "remaining" leaves out is to be a number before: a warmup, and other fields.
         warmup, rate_of_all = (config.__dict__.get(name) for name in ("warmup", "learning_rate"))
+        start: int | None = 0  # of a phase, one after the other
         for child in sorted(config.selected(), key=lambda child: child is not warmup):
             kind = getattr(getattr(child, "registry", None), "kind", "")
             if kind == "learning rate":
                 own_warmup = warmup.get() if warmup and child is rate_of_all else None
+                steps = self.length.of_schedules
+                if "until" in child.__dict__:
+                    end = self._of_schedules._end_of_phase(child, remaining)
+                    steps = None if start is None or end is None else end - start
+                    start = end
                 for rate in child.selected():
-                    self._of_schedules.fill_in(rate, self._steps_left(rate, own_warmup))
+                    self._of_schedules.fill_in(rate, self._steps_left(rate, own_warmup, steps))
             else:
                 (self._of_schedules if kind == "warmup" else self).fill_in(child, None)
         names = [name for name, value in config._items() if is_pending(value)]
@@ -100,8 +107,14 @@ class _Sizing(NamedTuple):
         length = TrainingLength(self.length.of_schedules, self.length.steps_per_epoch)
         return self._replace(length=length)
 
-    def _steps_left(self, rate: Node, warmup: Any) -> int | None:
-        steps = self.length.of_schedules
+    def _end_of_phase(self, phase: Node, remaining: int | None) -> int | None:
+        """Returns where a phase of a sequence ends; the last one may end with the sequence."""
+        if is_pending(phase.__dict__["until"]):
+            self._set_steps(phase, "until", remaining)
+        end: Any = phase.__dict__["until"]
+        return remaining if end is None else end if isinstance(end, int) else None
+
+    def _steps_left(self, rate: Node, warmup: Any, steps: int | None) -> int | None:
         if steps is None:
             return None
         steps -= getattr(rate, "offset", 0)
@@ -111,10 +124,10 @@ class _Sizing(NamedTuple):
 
     def _set_steps(self, config: Node, name: str, remaining: int | None) -> None:
         value: Any = getattr(config, name)
-        stable = getattr(config, "stable_steps", 0)
+        stable = config.__dict__.get("stable_steps", 0)
         if remaining is not None and isinstance(stable, int):
             remaining -= stable
-        rounded = math.ceil if name in getattr(config, "rounds_up", ()) else round
+        rounded = math.ceil if name in getattr(type(config), "rounds_up", ()) else round
         items = value if isinstance(value, tuple) else (value,)
         try:
             numbers = [self._number(item, remaining, rounded) for item in items]
@@ -132,6 +145,8 @@ class _Sizing(NamedTuple):
             return value
         form = cast(re.Match[str], value.FORM.fullmatch(value))  # a duration has it
         epochs, percent = form.groups()
+        if not (epochs or percent) and remaining is not None:
+            return remaining
         taken = "steps_per_epoch" if epochs else "train_steps"
         steps = self.length.steps_per_epoch if epochs else self.length.last
         if steps is None:
@@ -141,6 +156,4 @@ class _Sizing(NamedTuple):
         if percent:
             # By the float that "0.07" is, as whoever writes a share as a fraction has it.
             return rounded(float(Decimal(percent) / 100) * steps)
-        if remaining is None:
-            raise ValueError("means something in a learning rate only")
-        return remaining
+        raise ValueError("means something in a learning rate only")

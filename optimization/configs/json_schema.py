@@ -5,7 +5,6 @@ It holds what a file shows by itself: names, types, ranges, defaults, which sect
 know, most of which read draft 7: `#/$defs` is a pointer to them, `if` and `then` they have.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from optimization.configs.base import plain
@@ -20,7 +19,9 @@ from optimization.configs.task_config import TaskConfig
 from optimization.configs.tree import FieldSpec, Node, declared_specs
 from optimization.configs.types import REQUIRED
 from optimization.rules.base import BaseOptimizerConfig
+from optimization.schedules.sequence import PhaseConfig
 
+_TYPED: Json = {"required": ["type"], "properties": {"type": {"not": {"type": "null"}}}}
 EXPERIMENT_KEYS = ("trainer", "task", "runtime")
 """A file that has one of these is that of an experiment."""
 
@@ -77,6 +78,8 @@ class _Definitions:
 
     def complete(self, cls: type[Node]) -> Json:
         """Returns what a section of a class must have besides, {} for nothing."""
+        if cls is PhaseConfig:  # may have its first rate from the phase before
+            return _TYPED
         if issubclass(cls, OneOfConfig):
             return self._complete_one_of(cls)
         specs = declared_specs(cls)
@@ -112,15 +115,17 @@ class _Definitions:
         kinds = [first_sentence(spec.config_class) for spec in specs.values()]
         chosen: Json = {"enum": [*branches, None], "enumDescriptions": [*kinds, "none"]}
         meaning = field_doc(cls, "type").meaning.partition(" The types are")[0]
-        fields: Json = {"type": {"description": meaning, **chosen, "default": None}}
+        own_names: Any = cls._OWN  # type: ignore[attr-defined]
+        fields: Json = {name: self._field(cls, name) for name in own_names if name != "type"}
+        fields |= {"type": {"description": meaning, **chosen, "default": None}}
         fields |= {name: self._value(spec) for name, spec in specs.items()}
-        own = [_chosen(name, {"propertyNames": {"enum": ["type", name]}}) for name in branches]
+        own = [_chosen(name, {"propertyNames": {"enum": [*own_names, name]}}) for name in branches]
         return {
             "description": description(cls).partition("\n\n")[0].replace("\n", " "),
             "type": "object",
             "properties": fields,
             "additionalProperties": False,
-            "allOf": [*own, _chosen(None, {"propertyNames": {"const": "type"}})],
+            "allOf": [*own, _chosen(None, {"propertyNames": {"enum": [*own_names]}})],
         }
 
     def _field(self, cls: type[Node], name: str) -> Json:
@@ -186,10 +191,6 @@ def _chosen(name: str | None, then: Json) -> Json:
 
 def _types_of_all() -> list[Json]:
     """Returns that there must be an optimizer, and a learning rate but where that has its own."""
-    typed: Mapping[str, Any] = {
-        "required": ["type"],
-        "properties": {"type": {"not": {"type": "null"}}},
-    }
     optimizers: Any = OptimizationConfig._spec_of("optimizer").config_class
     own = [
         name
@@ -200,6 +201,6 @@ def _types_of_all() -> list[Json]:
         "required": ["optimizer"],
         "properties": {"optimizer": {"required": ["type"], "properties": {"type": {"enum": own}}}},
     }
-    rate = {"required": ["learning_rate"], "properties": {"learning_rate": typed}}
-    optimizer = {"required": ["optimizer"], "properties": {"optimizer": typed}}
+    rate = {"required": ["learning_rate"], "properties": {"learning_rate": _TYPED}}
+    optimizer = {"required": ["optimizer"], "properties": {"optimizer": _TYPED}}
     return [optimizer, {"if": has_own, "else": rate}]

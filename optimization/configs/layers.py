@@ -3,6 +3,7 @@
 import copy
 import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -40,15 +41,17 @@ def layered(
 def findings(config: Config, problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
     """Returns all errors, those of the layers and of the whole, and the warnings.
 
-    A value that is wrong is not reported as missing too, nor what is in a section that is none, and
-    nothing is where a layer could not be read in full.
+    A value that is wrong is not reported as missing too, nor a list in which something is, nor what
+    is in a section that is none, and nothing is where a layer could not be read in full.
     """
     reported = {problem.path for problem in problems}
+    elements = {path[: match.end()] for path in reported for match in re.finditer(r"\[", path)}
     unread = any(problem.code == "syntax" for problem in problems)
     found, doubts = config.problems()
     for problem in found:
         above = itertools.accumulate(problem.path.split(".")[:-1], "{}.{}".format)
-        is_hidden = problem.code == "missing" and (unread or not reported.isdisjoint(above))
+        is_known = unread or not reported.isdisjoint(above) or f"{problem.path}[" in elements
+        is_hidden = problem.code == "missing" and is_known
         if problem.path not in reported and not is_hidden:
             problems = [*problems, problem]
     return problems, doubts

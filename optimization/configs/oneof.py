@@ -30,6 +30,7 @@ class OneOfConfig(Config):
     """
 
     _NOTHING: ClassVar[str] = "{type: null} for none"
+    _OWN: ClassVar[tuple[str, ...]] = ("type",)  # the fields that are no branches
     registry: ClassVar[Any] = None  # a Registry, which imports this module
 
     type: str | None = None
@@ -37,13 +38,13 @@ class OneOfConfig(Config):
     @classmethod
     def branches(cls) -> list[str]:
         """Returns the names that `type` may have."""
-        declared = [name for name in declared_specs(cls) if name != "type"]
+        declared = [name for name in declared_specs(cls) if name not in cls._OWN]
         registered = [] if cls.registry is None else list(cls.registry)
         return declared + [name for name in registered if name not in declared]
 
     @classmethod
     def field_names(cls) -> list[str]:
-        return ["type", *cls.branches()]
+        return [*cls._OWN, *cls.branches()]
 
     @classmethod
     def _find_spec(cls, name: str) -> FieldSpec | None:
@@ -83,12 +84,12 @@ class OneOfConfig(Config):
             self.get()._leave()
 
     def _items(self) -> Iterator[tuple[str, Any]]:
-        yield "type", self.type
+        yield from ((name, self.__dict__[name]) for name in self._OWN)
         if self.type is not None:
             yield self.type, self.get()
 
     def _defaults(self) -> dict[str, Any]:
-        names = ("type", self.type) if self.type else ("type",)
+        names = (*self._OWN, self.type) if self.type else self._OWN
         return {name: self._spec_of(name).default() for name in names}
 
     def _check_field(self, name: str, value: Any) -> list[Problem]:

@@ -9,6 +9,7 @@ from optimization.configs.base import Config
 from optimization.configs.oneof import OneOfConfig
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import are_ours, checked_values, needs_keras, schedule_problems
+from optimization.schedules.sequence import Piece, SequenceLrConfig
 from optimization.schedules.steps import steps_around
 
 if typing.TYPE_CHECKING:
@@ -96,10 +97,23 @@ class RateCurve(typing.NamedTuple):
         if self.warmup is not None:
             lengths.append(self.warmup.warmup_steps)
         # Phases follow each other; what has more numbers than phases has other things.
-        most = min(most, len(lengths) if len(lengths) < 6 else 1)
-        sums = (itertools.combinations(lengths, count) for count in range(most + 1))
+        terms = min(most, len(lengths) if len(lengths) < 6 else 1)
+        sums = (itertools.combinations(lengths, count) for count in range(terms + 1))
         ends = {self.start + max(sum(some), 0) for some in itertools.chain(*sums)}
-        return {0} | ends | set(edges)
+        return {0} | ends | set(edges) | set(self._bends_of_phases(most))
+
+    def _bends_of_phases(self, most: int) -> Iterator[int]:
+        for piece in self.phases():
+            end = piece.start if piece.stop is None else piece.stop
+            yield from (self.shift + piece.start, self.shift + end)
+            for bend in RateCurve(piece.rate).bends(most):
+                if piece.stop is None or piece.start + bend < piece.stop:
+                    yield self.shift + piece.start + bend
+
+    def phases(self) -> list[Piece]:
+        """Returns the phases of a sequence; none for any other rate."""
+        rate = self.learning_rate
+        return rate.pieces() if isinstance(rate, SequenceLrConfig) else []
 
 
 def _counts_steps(value: Any) -> bool:

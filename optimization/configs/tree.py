@@ -145,11 +145,21 @@ class Node:
             child._leave()
 
     def _origin_near(self, name: str) -> Origin:
-        """Where `name` was written, or else any other value of this config."""
-        return self._origins.get(name) or next(iter(self._origins.values()), DEFAULT)
+        """Where `name` was written, or else any other value of this config, or one below."""
+        own = self._origins.get(name) or next(iter(self._origins.values()), None)
+        return own or next(self._written_at(), DEFAULT)
+
+    def _holder(self, path: str) -> "tuple[Node, str]":
+        """Returns the config below that has the value at a path, and the value's name there."""
+        for place, child in self._children().items():
+            if path.startswith(f"{place}."):
+                return child._holder(path.removeprefix(f"{place}."))
+        return self, path
 
     def _problem(self, code: str, name: str, message: str) -> Problem:
-        return Problem(code, self._join(name), message, known(self._origin_near(name)))
+        """Returns a problem of a field, or of one below at a path such as `phases[0].until`."""
+        holder, own = self._holder(name)
+        return Problem(code, self._join(name), message, known(holder._origin_near(own)))
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and the warnings that `validate()` raises and issues."""

@@ -245,6 +245,8 @@ def _marks(curve: RateCurve, train_steps: int | None) -> Iterator[Mark]:
     boundaries = getattr(rate, "boundaries", ())
     for boundary in boundaries if isinstance(boundaries, tuple) else ():
         yield Mark(int(boundary) + curve.shift, "boundary")
+    for piece in curve.phases()[1:]:
+        yield Mark(piece.start + curve.shift, "boundary")
     if isinstance(stable := getattr(rate, "stable_steps", None), int):
         yield Mark(stable + curve.shift, "decay starts")
     if end is not None and isinstance(decay := getattr(rate, "num_decay_steps", None), int):

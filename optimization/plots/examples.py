@@ -39,6 +39,13 @@ _SHOWN: dict[str, dict[str, Any]] = {
     "power_with_offset": {"offset": 200, "pre_offset_learning_rate": 0.01},
     "relative_step": {"warmup_init": True},
     "step_cosine_with_offset": {"boundaries": [0, 500, 1000], "values": [0.1, 0.05, 0.0]},
+    "sequence": {
+        "phases": [
+            {"until": "60%", "type": "constant", "constant": {"learning_rate": 0.1}},
+            {"until": "70%", "type": "linear", "join": True, "linear": {"end_learning_rate": 0.04}},
+            {"type": "cosine", "join": True, "cosine": {}},
+        ]
+    },
     "hf_constant_with_warmup": {"num_warmup_steps": "20%"},
     "hf_cosine": {"num_warmup_steps": "10%"},
     "hf_cosine_warmup_with_min_lr": {"num_warmup_steps": "10%", "min_lr_rate": 0.2},

@@ -1,11 +1,17 @@
 """Puts a warmup before a learning rate, checks the two together, and computes their curve."""
 
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from optimization.configs.base import Config
-from optimization.configs.durations import unknown_lengths
+from optimization.configs.durations import (
+    TrainingLength,
+    durations,
+    unknown_lengths,
+    with_length,
+)
 from optimization.configs.errors import ConfigError, Problem
+from optimization.configs.tree import Node
 from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace, computed
 from optimization.schedules.scalars import SCALARS
 
@@ -49,7 +55,10 @@ def warmup_target(warmup: BaseWarmupConfig, rate: Callable[[int], float]) -> flo
 
 def incomplete(config: Config) -> list[Problem]:
     """Returns what keeps a config from being used: what is wrong, and steps that are no numbers."""
-    return [*config.problems()[0], *unknown_lengths(config)]
+    unknown: list[Problem] = []
+    if any(durations(config)):  # of phases some are known, whatever the length of the training
+        config, unknown = with_length(config, TrainingLength())
+    return [*config.problems()[0], *unknown]
 
 
 def schedule_problems(
@@ -108,8 +117,15 @@ def needs_keras(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None)
 
 def are_ours(lr_config: BaseLrConfig, warmup_config: BaseWarmupConfig | None) -> bool:
     """Whether both are of this package, whose formulas hold at every step."""
-    configs = (lr_config, warmup_config or lr_config)
+    configs = [*_parts(lr_config), *([] if warmup_config is None else [warmup_config])]
     return all(type(config).__module__.startswith("optimization.") for config in configs)
+
+
+def _parts(config: Node) -> Iterator[Node]:
+    """Yields a learning rate, and those that it is made of."""
+    yield config
+    for child in config.selected():
+        yield from _parts(child)
 
 
 def curve(

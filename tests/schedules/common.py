@@ -50,6 +50,26 @@ _SETTINGS = {
         {"decay_steps": 700, "min_lr_ratio": 0.1, "decay_type": kind}
         for kind in ("linear", "cosine", "1-sqrt")
     ],
+    "sequence": [
+        {
+            "phases": [
+                {"until": 300, "type": "linear", "linear": {"initial_learning_rate": 0.1}},
+                {"until": 600, "type": "cosine", "cosine": {"initial_learning_rate": 0.02}},
+                {"type": "inverse_sqrt", "inverse_sqrt": {"initial_learning_rate": 0.05}},
+            ]
+        },
+        {
+            "phases": [
+                {"until": 400, "type": "constant", "constant": {"learning_rate": 0.1}},
+                {"until": 600, "join": True, "type": "polynomial", "polynomial": {"power": 2.5}},
+                {
+                    "until": T,
+                    "type": "exponential",
+                    "exponential": {"initial_learning_rate": 0.05, "decay_rate": 0.1},
+                },
+            ]
+        },
+    ],
     "hf_constant_with_warmup": [{}, {"num_warmup_steps": 100}],
     "hf_linear": [{}, {"num_warmup_steps": 100}],
     "hf_cosine": [{}, {"num_warmup_steps": 100}, {"num_cycles": 2.5}],
