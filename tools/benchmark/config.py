@@ -70,6 +70,12 @@ _VALUES = {
 }
 _SETTINGS = {
     "step_cosine_with_offset": {"boundaries": [0, STEPS // 2, STEPS], "values": [0.1, 0.03, 0.01]},
+    "sequence": {
+        "phases": [
+            {"until": STEPS // 2, "type": "constant", "constant": {"learning_rate": 0.1}},
+            {"until": STEPS, "type": "cosine", "join": True},
+        ]
+    },
     "hf_cosine_with_min_lr": {"min_lr": 0.01},
     "hf_cosine_warmup_with_min_lr": {"min_lr": 0.01},
 }
