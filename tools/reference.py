@@ -65,7 +65,8 @@ _LINKS = {
 }
 _ABOUT = """
 Numbers with a unit say it. Optimizer steps may also be epochs (`5 epochs`), a share of the training
-(`10%`) or, in a learning rate, `remaining`: see
+(`10%`), what the batch makes steps (`1M examples`, `300B tokens`) or, in a learning rate,
+`remaining`: see
 [durations](../pipeline.md#batch-size-and-durations).
 """
 

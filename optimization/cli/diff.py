@@ -5,7 +5,14 @@ from typing import Annotated, Any
 import typer
 
 from optimization.cli.experiments import Experiment, Modules, load
-from optimization.cli.layers import AnyConfig, StepsPerEpoch, TrainSteps, read_layers
+from optimization.cli.layers import (
+    AnyConfig,
+    GlobalBatchSize,
+    StepsPerEpoch,
+    TokensPerStep,
+    TrainSteps,
+    read_layers,
+)
 from optimization.cli.output import Format, print_json
 from optimization.cli.reports import tell
 from optimization.configs.base import plain
@@ -24,11 +31,14 @@ def command(
     experiment: Experiment = None,
     train_steps: TrainSteps = None,
     steps_per_epoch: StepsPerEpoch = None,
+    global_batch_size: GlobalBatchSize = None,
+    tokens_per_step: TokensPerStep = None,
     form: Format = "text",
 ) -> None:
     """Compare two files as they train. Exit code 1 if anything differs, as diff has it."""
     base = load(modules, experiment)
-    length = TrainingLength(train_steps, steps_per_epoch)
+    batch = (global_batch_size, tokens_per_step)
+    length = TrainingLength(train_steps, steps_per_epoch, 0, None, *batch)
     sides = [read_layers([path], None, base, length) for path in (before, after)]
     for side in sides:
         tell(side.doubts)
@@ -46,7 +56,7 @@ def _compared(before: AnyConfig, after: AnyConfig, length: TrainingLength) -> Di
     wholes = [config for config in (before, after) if isinstance(config, ExperimentConfig)]
     if len(wholes) != 1:
         return difference(before, after, length)
-    return difference(_alone(before), _alone(after), wholes[0].trainer.training_length())
+    return difference(_alone(before), _alone(after), wholes[0].told_trainer().training_length())
 
 
 def _alone(config: AnyConfig) -> OptimizationConfig:

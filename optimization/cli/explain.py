@@ -7,7 +7,15 @@ import typer
 
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import matching
-from optimization.cli.layers import Layers, Overrides, StepsPerEpoch, TrainSteps, read_layers
+from optimization.cli.layers import (
+    GlobalBatchSize,
+    Layers,
+    Overrides,
+    StepsPerEpoch,
+    TokensPerStep,
+    TrainSteps,
+    read_layers,
+)
 from optimization.cli.output import Format, print_json, wrapped
 from optimization.cli.reports import tell
 from optimization.configs.base import plain
@@ -52,6 +60,8 @@ def command(
     experiment: Experiment = None,
     train_steps: TrainSteps = None,
     steps_per_epoch: StepsPerEpoch = None,
+    global_batch_size: GlobalBatchSize = None,
+    tokens_per_step: TokensPerStep = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Defaults that nobody wrote too.")
     ] = False,
@@ -63,7 +73,8 @@ def command(
     if not words and experiment is None:
         message = "no file was given" + (f"; {wanted!r} is read as a path" if wanted else "")
         raise typer.BadParameter(message, param_hint="FILE")
-    length = TrainingLength(train_steps, steps_per_epoch)
+    batch = (global_batch_size, tokens_per_step)
+    length = TrainingLength(train_steps, steps_per_epoch, 0, None, *batch)
     layers = read_layers(matching(words), overrides, load(modules, experiment), length)
     found = list(_below(wanted, [*_explained(layers)]))
     if form == "json":

@@ -105,5 +105,5 @@ def _over(base: ExperimentConfig, path: str) -> File:
         raise ConfigError(error._replace(origin=error.origin or Origin(path)) for error in errors)
     doubts = of_the_layers(doubts)
     doubts += [p._replace(code="mode") for p in config.problems_in_mode("train_and_eval")]
-    sized, _ = config.trainer.sized_optimizer_config()
+    sized, _ = config.told_trainer().sized_optimizer_config()
     return File(sized, doubts, config.trainer, config)

@@ -32,6 +32,7 @@ TrainSteps = Annotated[
     int | None,
     typer.Option(
         "--train-steps",
+        metavar="N",
         min=1,
         help="The length of the training, for '10%' and 'remaining' in files that don't say it.",
     ),
@@ -40,10 +41,30 @@ StepsPerEpoch = Annotated[
     int | None,
     typer.Option(
         "--steps-per-epoch",
+        metavar="N",
         min=1,
         help="Optimizer steps of one epoch, for '5 epochs' in files that don't say it.",
     ),
 ]
+GlobalBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--global-batch-size",
+        metavar="N",
+        min=1,
+        help="Examples of one update, for '1M examples' in files that don't say it.",
+    ),
+]
+TokensPerStep = Annotated[
+    int | None,
+    typer.Option(
+        "--tokens-per-step",
+        metavar="N",
+        min=1,
+        help="Tokens of one update, for '300B tokens' in files that don't say it.",
+    ),
+]
+_WRITTEN_AT = {"global_batch_size": "task.train_data.global_batch_size"}
 
 
 class Layers(NamedTuple):
@@ -95,8 +116,9 @@ def read_layers(
     base: AnyConfig = OptimizationConfig() if experiment is None else experiment
     is_whole = experiment is not None or any(_is_experiment(layer) for layer in params)
     if is_whole and any(length):
-        name = "train_steps" if length.train_steps else "steps_per_epoch"
-        message = f"the files say it; write --params-override=trainer.{name}=..."
+        name = next(name for name, value in length._asdict().items() if value)
+        place = _WRITTEN_AT.get(name, f"trainer.{name}")
+        message = f"the files say it; write --params-override={place}=..."
         raise typer.BadParameter(message, param_hint=f"--{name.replace('_', '-')}")
     if is_whole and experiment is None:
         base = ExperimentConfig()

@@ -10,7 +10,7 @@ import typer
 
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import Files, matching, read
-from optimization.cli.layers import StepsPerEpoch, TrainSteps
+from optimization.cli.layers import GlobalBatchSize, StepsPerEpoch, TokensPerStep, TrainSteps
 from optimization.cli.output import writing
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
@@ -55,6 +55,8 @@ def command(
     ] = ":",
     train_steps: TrainSteps = None,
     steps_per_epoch: StepsPerEpoch = None,
+    global_batch_size: GlobalBatchSize = None,
+    tokens_per_step: TokensPerStep = None,
     modules: Modules = None,
     experiment: Experiment = None,
 ) -> None:
@@ -74,7 +76,8 @@ def command(
             raise typer.BadParameter(str(error), param_hint="--output") from None
     base = load(modules, experiment)
     paths = matching(files)
-    length = TrainingLength(train_steps, steps_per_epoch)
+    batch = (global_batch_size, tokens_per_step)
+    length = TrainingLength(train_steps, steps_per_epoch, 0, None, *batch)
     lines: dict[str, Sequence[Line]] = {}
     for path, name in zip(paths, _names(paths), strict=True):
         try:

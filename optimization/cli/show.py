@@ -7,7 +7,15 @@ import typer
 
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.files import matching
-from optimization.cli.layers import Layers, Overrides, StepsPerEpoch, TrainSteps, read_layers
+from optimization.cli.layers import (
+    GlobalBatchSize,
+    Layers,
+    Overrides,
+    StepsPerEpoch,
+    TokensPerStep,
+    TrainSteps,
+    read_layers,
+)
 from optimization.cli.output import print_json
 from optimization.cli.reports import tell
 from optimization.configs import yaml_file
@@ -27,6 +35,8 @@ def command(
     experiment: Experiment = None,
     train_steps: TrainSteps = None,
     steps_per_epoch: StepsPerEpoch = None,
+    global_batch_size: GlobalBatchSize = None,
+    tokens_per_step: TokensPerStep = None,
     defaults: Annotated[
         bool, typer.Option("--defaults/--no-defaults", help="Values that are defaults too, or not.")
     ] = True,
@@ -38,7 +48,8 @@ def command(
     if not files and experiment is None:
         raise typer.BadParameter("no file was given", param_hint="FILE")
     paths = matching(files or ())
-    length = TrainingLength(train_steps, steps_per_epoch)
+    batch = (global_batch_size, tokens_per_step)
+    length = TrainingLength(train_steps, steps_per_epoch, 0, None, *batch)
     layers = read_layers(paths, overrides, load(modules, experiment), length)
     tell(layers.doubts)
     values = {k: v for k, v in layers.resolved.as_dict().items() if layers.is_known(k)}

@@ -50,7 +50,7 @@ def _batch(experiment: ExperimentConfig) -> int:
 
 def _peak(experiment: ExperimentConfig) -> float | None:
     """Returns the highest rate, the batch's factor included; None where it can't be had."""
-    config, problems = experiment.trainer.sized_optimizer_config()
+    config, problems = experiment.told_trainer().sized_optimizer_config()
     scaling = config.lr_scaling
     if scaling is not None and scaling.global_batch_size is None:
         return None

@@ -84,7 +84,7 @@ def in_training(config: ConfigT, length: TrainingLength = UNKNOWN) -> ConfigT:
     """
     twin: Any = config.replace()
     if isinstance(config, ExperimentConfig):
-        sized, problems = config.trainer.sized_optimizer_config()
+        sized, problems = config.told_trainer().sized_optimizer_config()
         twin.trainer.__dict__["optimizer_config"] = (
             sized if problems else config.sized_optimizer_config()
         )

@@ -14,9 +14,14 @@ from optimization.configs.types import Duration, is_pending
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
+_SCALES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
 
 class TrainingLength(NamedTuple):
     """Says how long is trained, and one pass over the data, in optimizer steps; None: unknown.
+
+    `global_batch_size` and `tokens_per_step` are the examples and the tokens of an update, over all
+    replicas and all accumulated gradients.
 
     The schedules of a run that was resumed may `start` later than it did, or be at their `end`
     before or after it is; None for the end of the training.
@@ -26,6 +31,8 @@ class TrainingLength(NamedTuple):
     steps_per_epoch: int | None = None
     start: int = 0
     end: int | None = None
+    global_batch_size: int | None = None
+    tokens_per_step: int | None = None
 
     @property
     def last(self) -> int | None:
@@ -41,7 +48,8 @@ class TrainingLength(NamedTuple):
 def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[Problem]]:
     """Returns a copy, not locked, in which steps are numbers, and what cannot be made a number.
 
-    "5 epochs" are 5 * `steps_per_epoch` steps, "10%" a tenth of `train_steps`, each rounded to the
+    "5 epochs" are 5 * `steps_per_epoch` steps, "10%" a tenth of `train_steps`, "1M examples" a
+    million / `global_batch_size`, "1B tokens" a billion / `tokens_per_step`, each rounded to the
     nearest step; the fields that a config lists in `rounds_up` are rounded up. In a learning rate
     or a warmup a share is one of the steps from `start` to `end`. "remaining", in a
     learning rate, is what is left of `train_steps` after its `offset`, after the warmup if that
@@ -62,7 +70,7 @@ def unknown_lengths(config: Config) -> list[Problem]:
 
 def shares(config: Config) -> Iterator[str]:
     """Yields the path of each value that is written as a share of the training, such as "10%"."""
-    return (path for path, value in durations(config) if "epoch" not in repr(value))
+    return (path for path, value in durations(config) if re.search("%|remaining", repr(value)))
 
 
 def durations(config: Node) -> Iterator[tuple[str, Any]]:
@@ -104,8 +112,8 @@ class _Sizing(NamedTuple):
 
     @property
     def _of_schedules(self) -> "_Sizing":
-        length = TrainingLength(self.length.of_schedules, self.length.steps_per_epoch)
-        return self._replace(length=length)
+        steps = self.length.of_schedules
+        return self._replace(length=self.length._replace(train_steps=steps, start=0, end=None))
 
     def _end_of_phase(self, phase: Node, remaining: int | None) -> int | None:
         """Returns where a phase of a sequence ends; the last one may end with the sequence."""
@@ -140,20 +148,30 @@ class _Sizing(NamedTuple):
         self.problems.extend(p._replace(message=f"{value!r}: {p.message}") for p in plan.problems)
         plan.commit()
 
-    def _number(self, value: Any, remaining: int | None, rounded: Callable[[float], int]) -> Any:
+    def _number(self, value: Any, remaining: int | None, rounded: Callable[[Any], int]) -> Any:
         if not isinstance(value, Duration):
             return value
         form = cast(re.Match[str], value.FORM.fullmatch(value))  # a duration has it
-        epochs, percent = form.groups()
-        if not (epochs or percent) and remaining is not None:
+        if value == "remaining" and remaining is not None:
             return remaining
-        taken = "steps_per_epoch" if epochs else "train_steps"
-        steps = self.length.steps_per_epoch if epochs else self.length.last
-        if steps is None:
+        taken, what = self._taken(form)
+        if what is None:
             raise ValueError(f"takes `{taken}`, which is not known: give it, or write a number")
-        if epochs:
-            return rounded(float(epochs) * steps)
-        if percent:
+        if form["epochs"]:
+            return rounded(float(form["epochs"]) * what)
+        if form["percent"]:
             # By the float that "0.07" is, as whoever writes a share as a fraction has it.
-            return rounded(float(Decimal(percent) / 100) * steps)
+            return rounded(float(Decimal(form["percent"]) / 100) * what)
+        if form["count"]:
+            return rounded(Decimal(form["count"]) * _SCALES[form["scale"]] / what)
         raise ValueError("means something in a learning rate only")
+
+    def _taken(self, form: re.Match[str]) -> tuple[str, int | None]:
+        """Returns the name of what makes a number of a duration, and its value."""
+        length = self.length
+        if form["epochs"]:
+            return "steps_per_epoch", length.steps_per_epoch
+        if form["count"]:
+            name = "tokens_per_step" if form["unit"].startswith("token") else "global_batch_size"
+            return name, getattr(length, name)
+        return "train_steps", length.last

@@ -2,7 +2,7 @@
 
 import posixpath
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 
@@ -61,6 +61,8 @@ class TrainerConfig(_GardenSection):
         train_steps: When training ends; 0 where nothing is trained.
         steps_per_epoch: Training steps in one pass over the data, for what `optimizer_config`
             gives in epochs; None if nothing is.
+        tokens_per_step: Tokens of one training step, for what `optimizer_config` gives in tokens;
+            None if nothing is.
         validation_steps: Batches of one evaluation; -1 for all there are.
         validation_interval: Steps from one evaluation to the next; the end is evaluated too.
         steps_per_loop: The most steps that run without a return to Python.
@@ -96,6 +98,7 @@ class TrainerConfig(_GardenSection):
     optimizer_config: Section[OptimizationConfig] = field(default_factory=OptimizationConfig)
     train_steps: Annotated[NonNegativeInt, Unit("training steps")] = 0
     steps_per_epoch: TrainingSteps | None = None
+    tokens_per_step: Annotated[PositiveInt, Unit("tokens")] | None = None
     validation_steps: Annotated[int, Ge(-1), Unit("batches")] = -1
     validation_interval: TrainingSteps = 1000
     steps_per_loop: TrainingSteps = 1000
@@ -115,6 +118,9 @@ class TrainerConfig(_GardenSection):
     schedule_start: Annotated[NonNegativeInt, Unit("training steps")] | None = None
     schedule_end: TrainingSteps | None = None
 
+    # Told by the experiment, whose task has it: the examples of a batch, before accumulation.
+    _batch: ClassVar[int | None] = None
+
     def sized_optimizer_config(self) -> tuple[OptimizationConfig, list[Problem]]:
         """Returns `optimizer_config` with steps as numbers, and what keeps them from it."""
         return self.optimizer_config.sized(self.training_length())
@@ -122,7 +128,11 @@ class TrainerConfig(_GardenSection):
     def training_length(self) -> TrainingLength:
         """Returns how long is trained, and where the schedules start and end."""
         start, end = self.schedule_start or 0, self.schedule_end
-        return TrainingLength(self.train_steps or None, self.steps_per_epoch, start, end)
+        section, batch = self.optimizer_config.optimizer.get(), self._batch
+        if batch and section is not None:
+            batch *= section.gradient_accumulation_steps
+        steps = (self.train_steps or None, self.steps_per_epoch)
+        return TrainingLength(*steps, start, end, batch, self.tokens_per_step)
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings, with steps as numbers where anything is trained."""
@@ -223,6 +233,7 @@ class ExperimentConfig(_GardenSection):
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings, those between sections included."""
+        self.told_trainer()
         problems, doubts = super().problems()
         section = self.trainer.optimizer_config.optimizer.get()
         if section is None:
@@ -235,6 +246,11 @@ class ExperimentConfig(_GardenSection):
             problems.append(section._problem("conflict", "loss_scale_factor", message))
         return problems, doubts
 
+    def told_trainer(self) -> TrainerConfig:
+        """Returns `trainer`, that knows the batch of the task."""
+        self.trainer.__dict__["_batch"] = self.task.train_data.global_batch_size or None
+        return self.trainer
+
     def sized_optimizer_config(self) -> OptimizationConfig:
         """Returns `trainer.optimizer_config` with what depends on the rest of the experiment.
 
@@ -245,7 +261,7 @@ class ExperimentConfig(_GardenSection):
         Raises:
             ConfigError: If a number of steps needs what the trainer's config does not say.
         """
-        sized, problems = self.trainer.sized_optimizer_config()
+        sized, problems = self.told_trainer().sized_optimizer_config()
         if problems:
             raise ConfigError(problems)
         section, scaling = sized.optimizer.get(), sized.lr_scaling

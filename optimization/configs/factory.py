@@ -20,8 +20,10 @@ class ConfiguredFactory:
         train_steps: int | None = None,
         steps_per_epoch: int | None = None,
         global_batch_size: int | None = None,
+        tokens_per_step: int | None = None,
     ):
-        self._config = resolved(config, train_steps, steps_per_epoch, global_batch_size)
+        lengths = (train_steps, steps_per_epoch, global_batch_size, tokens_per_step)
+        self._config = resolved(config, *lengths)
         problems = list(self._problems())
         if problems:
             raise ConfigError(problems)

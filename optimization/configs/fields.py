@@ -29,7 +29,7 @@ if typing.TYPE_CHECKING:
     SectionMap = Field[dict[str, ReadT], Mapping[str, ReadT | Mapping[str, Any]]]
     """Configs by name, each of which may be written as a mapping."""
     Steps = Field[ReadT, ReadT | str]
-    """A number of steps, which may be written as "5 epochs", "10%" or "remaining"."""
+    """A number of steps, which may be written as "5 epochs", "10%", "1B tokens", "remaining"."""
 
     def field(*, default: Any = ..., default_factory: Any = ..., metadata: Any = ...) -> Any:
         """Declares the default of a field, as `dataclasses.field` does."""

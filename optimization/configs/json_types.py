@@ -14,9 +14,10 @@ from optimization.configs.types import Check, check_value, kinds_of
 Json = dict[str, Any]
 
 _PERCENT = r"0*(?:100(?:\.0+)?|\d{1,2}(?:\.\d+)?)\s*%"
-DURATION = rf"^\s*(?:\d+(?:\.\d+)?\s*epochs?|{_PERCENT}|remaining)\s*$"
+_COUNT = r"\d+(?:\.\d+)?\s*(?:epochs?|[kMBT]?\s*(?:examples?|tokens?))"
+DURATION = rf"^\s*(?:{_COUNT}|{_PERCENT}|remaining)\s*$"
 """`Duration.FORM`, with at most 100 %."""
-FIRST_DURATION = rf"^\s*(?:\d+(?:\.\d+)?\s*epochs?|{_PERCENT})\s*$"
+FIRST_DURATION = rf"^\s*(?:{_COUNT}|{_PERCENT})\s*$"
 """The durations but for "remaining"."""
 
 _PLAIN = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}

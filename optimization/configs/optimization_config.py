@@ -68,6 +68,8 @@ class OptimizationConfig(Config):
         The copy knows the length of the training, by which its curves are checked. A length that
         is not known leaves that of an earlier `sized` as it is.
         """
+        if length.global_batch_size is None and self.lr_scaling is not None:
+            length = length._replace(global_batch_size=self.lr_scaling.global_batch_size)
         sized, problems = with_length(self, length)
         sized.__dict__["_train_steps"] = length.train_steps or self._train_steps
         sized.__dict__["_shares"] = self._shares.union(shares(self))
@@ -209,13 +211,14 @@ def resolved(
     train_steps: int | None = None,
     steps_per_epoch: int | None = None,
     global_batch_size: int | None = None,
+    tokens_per_step: int | None = None,
 ) -> OptimizationConfig:
     """Returns a locked copy in which every number of steps is a number, and nothing is wrong.
 
     What is doubtful and was not said before, such as what is known only now that there are
     numbers, is issued as a `ConfigWarning`. `train_steps`, in optimizer steps, is for "10%" and
-    "remaining", `steps_per_epoch` for "5 epochs", `global_batch_size` for an `lr_scaling` that does
-    not say it.
+    "remaining", `steps_per_epoch` for "5 epochs", `tokens_per_step` for "300B tokens",
+    `global_batch_size` for "1M examples" and for an `lr_scaling` that does not say it.
 
     Raises:
         ConfigError: All that is wrong with the config.
@@ -231,6 +234,7 @@ def resolved(
         "train_steps": train_steps,
         "steps_per_epoch": steps_per_epoch,
         "global_batch_size": global_batch_size,
+        "tokens_per_step": tokens_per_step,
     }
     for name, value in lengths.items():
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -238,10 +242,11 @@ def resolved(
             message = f"Argument `{name}` must be an integer > 0"
             raise ValueError(f"{message}, received: {name}={value!r}")
     # A quotient, `epochs * examples / batch_size`, is a float.
-    train_steps, steps_per_epoch, global_batch_size = (
+    train_steps, steps_per_epoch, global_batch_size, tokens_per_step = (
         None if value is None else int(value) for value in lengths.values()
     )
-    config, problems = config.sized(TrainingLength(train_steps, steps_per_epoch))
+    batch = (global_batch_size, tokens_per_step)
+    config, problems = config.sized(TrainingLength(train_steps, steps_per_epoch, 0, None, *batch))
     scaling = config.lr_scaling
     if scaling is not None and scaling.global_batch_size is None:
         if global_batch_size is None:

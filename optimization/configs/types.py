@@ -116,11 +116,17 @@ class ReadOnlyDict(_ReadOnly, dict):
 
 
 class Duration(str):
-    """Steps that are known once the length of the training is: "5 epochs", "10%", "remaining"."""
+    """Steps that are known once it is known what they take.
+
+    The length of the training for "10%" and "remaining", that of an epoch for "5 epochs", the batch
+    for "1M examples" and "300B tokens" (k, M, B and T are thousands, millions, ...).
+    """
 
     FORM = re.compile(
         r"(?P<epochs>\d{1,15}(?:\.\d{1,30})?)\s*epochs?"
-        r"|(?P<percent>\d{1,15}(?:\.\d{1,30})?)\s*%|remaining"
+        r"|(?P<percent>\d{1,15}(?:\.\d{1,30})?)\s*%"
+        r"|(?P<count>\d{1,15}(?:\.\d{1,30})?)\s*(?P<scale>[kMBT]?)\s*(?P<unit>examples?|tokens?)"
+        r"|remaining"
     )
 
     def __repr__(self) -> str:
@@ -146,7 +152,8 @@ def _steps(value: Any, check: Any) -> Any:
     form = Duration.FORM.fullmatch(value.strip())
     if form is None:
         expected = "expected steps, such as 500, '5 epochs', '10%' or 'remaining'"
-        raise ValueError(f"{expected}, got {describe(value)}")
+        more = "or '1M examples' or '300B tokens'"
+        raise ValueError(f"{expected}, {more}, got {describe(value)}")
     if form["percent"] and float(form["percent"]) > 100:
         raise ValueError(f"must be at most 100%, got {describe(value)}")
     return Duration(value.strip())

@@ -29,7 +29,9 @@ class OptimizerFactory(ConfiguredFactory):
             "10%" or "remaining", and for a decay that ends with the training.
         steps_per_epoch: Optimizer steps in one pass over the data, for "5 epochs".
         global_batch_size: Examples in one update, over all devices and all accumulated gradients,
-            for `lr_scaling` that does not say it itself.
+            for "1M examples", and for `lr_scaling` that does not say it
+            itself.
+        tokens_per_step: Tokens in one update, counted as the examples are, for "300B tokens".
 
     Raises:
         ConfigError: All that is wrong with the config, or that JAX does not have.

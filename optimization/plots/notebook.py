@@ -57,7 +57,7 @@ def _curve(config: Config) -> str:
 
 def _picture(config: Config) -> Picture | None:
     if isinstance(config, ExperimentConfig):
-        config = config.trainer.sized_optimizer_config()[0]
+        config = config.told_trainer().sized_optimizer_config()[0]
     if isinstance(config, OptimizationConfig):
         return picture_of_all(config)
     if isinstance(config, OneOfConfig) and config.type is not None:

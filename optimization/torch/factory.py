@@ -69,7 +69,9 @@ class OptimizerFactory(ConfiguredFactory):
             "10%" or "remaining", and for a decay that ends with the training.
         steps_per_epoch: Optimizer steps in one pass over the data, for "5 epochs".
         global_batch_size: Examples in one update, over all processes and all accumulated
-            gradients, for `lr_scaling` that does not say it itself.
+            gradients, for "1M examples", and for `lr_scaling` that does not say it
+            itself.
+        tokens_per_step: Tokens in one update, counted as the examples are, for "300B tokens".
 
     Raises:
         ConfigError: All that is wrong with the config, or that PyTorch does not have natively.

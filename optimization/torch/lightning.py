@@ -32,8 +32,8 @@ def configure_optimizers(
     Args:
         module: The LightningModule, whose parameters are trained.
         config: What to build.
-        **lengths: `steps_per_epoch` and `global_batch_size`, as `OptimizerFactory` has them, and
-            `train_steps` where it is not the trainer's.
+        **lengths: `steps_per_epoch`, `global_batch_size` and `tokens_per_step`, as
+            `OptimizerFactory` has them, and `train_steps` where it is not the trainer's.
 
     Raises:
         ConfigError: As `OptimizerFactory` does.

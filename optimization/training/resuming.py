@@ -35,9 +35,11 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         r"|.*\.optimizer\.\w+\.max_consecutive_nonfinite",
         # What computes the same, but for roundings.
         "devices": r"runtime\.(distribution_strategy|enable_xla|run_eagerly)",
-        "names": r".*\.((optimizer|learning_rate|warmup|schedules\.\w+)\.\w+|ema)\.name",
+        "names": r".*\.((optimizer|learning_rate|warmup|schedules\.\w+|phases\[\d+\])\.\w+|ema)"
+        r"\.name",
         # What these come to is compared: the numbers of steps.
-        "length": rf"{LENGTH}|trainer\.(steps_per_epoch|schedule_end|early_stopping(\..*)?)",
+        "length": rf"{LENGTH}|trainer\.(steps_per_epoch|tokens_per_step|schedule_end"
+        r"|early_stopping(\..*)?)",
         "validation": r"trainer\.validation_(steps|interval)|task\.validation_data(\..*)?",
     }.items()
 )

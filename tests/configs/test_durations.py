@@ -3,7 +3,7 @@ import pytest
 from optimization import OptimizationConfig, OptimizerFactory
 from optimization.configs.durations import TrainingLength, unknown_lengths, with_length
 from optimization.configs.errors import ConfigError
-from optimization.configs.experiment_config import TrainerConfig
+from optimization.configs.experiment_config import ExperimentConfig, TrainerConfig
 from optimization.configs.types import Duration
 
 LENGTH = TrainingLength(train_steps=1000, steps_per_epoch=40)
@@ -46,6 +46,106 @@ def test_steps_epochs_and_shares(written, steps):
     assert type(sized.warmup.get().warmup_steps) is int
 
 
+BATCH = TrainingLength(train_steps=1000, global_batch_size=256, tokens_per_step=4_000_000)
+
+
+@pytest.mark.parametrize(
+    ("written", "steps"),
+    [
+        ("1M examples", 3906),
+        ("1 M example", 3906),
+        ("250k examples", 977),
+        ("384 examples", 2),  # 1.5, to the even one, as every half
+        ("2560examples", 10),
+        ("300B tokens", 75_000),
+        ("1.5T tokens", 375_000),
+        ("10000000 tokens", 2),
+    ],
+)
+def test_examples_and_tokens_are_steps_by_the_batch(written, steps):
+    sized, problems = with_length(config(warmup=linear_warmup(written)), BATCH)
+    assert problems == []
+    assert sized.warmup.get().warmup_steps == steps
+    assert type(sized.warmup.get().warmup_steps) is int
+
+
+def test_every_field_of_steps_takes_them():
+    made = config(
+        {"type": "stepwise", "stepwise": {"values": [1.0, 0.1], "boundaries": ["1B tokens"]}},
+        ema={"start_step": "2560 examples"},
+    )
+    sized, problems = with_length(made, BATCH)
+    assert problems == []
+    assert (sized.learning_rate.get().boundaries, sized.ema.start_step) == ((250,), 10)
+    values = {"initial_learning_rate": 1.0, "num_warmup_steps": "257 examples"}
+    sized, _ = with_length(config({"type": "hf_linear", "hf_linear": values}), BATCH)
+    assert sized.learning_rate.get().num_warmup_steps == 2  # rounded up
+    assert OptimizationConfig.from_json(made.to_json()) == made
+
+
+def test_a_batch_that_is_not_known_is_named():
+    wanted = config(warmup=linear_warmup("1M examples"), ema={"start_step": "1B tokens"})
+    with pytest.raises(ConfigError) as error:
+        OptimizerFactory(wanted, train_steps=1000)
+    assert str(error.value).splitlines() == [
+        "warmup.linear.warmup_steps: '1M examples' takes `global_batch_size`, which is not known: "
+        "give it, or write a number",
+        "ema.start_step: '1B tokens' takes `tokens_per_step`, which is not known: give it, or "
+        "write a number",
+    ]
+    factory = OptimizerFactory(wanted, 10_000, global_batch_size=256, tokens_per_step=10**6)
+    assert factory.config.warmup.get().warmup_steps == 3906
+    assert factory.config.ema.start_step == 1000
+    scaled = config(warmup=linear_warmup("2560 examples"), lr_scaling={"global_batch_size": 512})
+    assert OptimizerFactory(scaled, 10_000).config.warmup.get().warmup_steps == 5
+
+
+def test_an_experiment_knows_its_batch():
+    section = {"type": "sgd", "sgd": {"gradient_accumulation_steps": 2}}
+    made = ExperimentConfig(
+        {
+            "task": {"train_data": {"global_batch_size": 16}},
+            "trainer": {
+                "train_steps": 100,
+                "tokens_per_step": 1000,
+                "optimizer_config": config(
+                    warmup=linear_warmup("320 examples"),
+                    optimizer=section,
+                    ema={"start_step": "20k tokens"},
+                ),
+            },
+        }
+    )
+    made.validate()
+    sized = made.sized_optimizer_config()
+    assert (sized.warmup.get().warmup_steps, sized.ema.start_step) == (10, 20)
+    made.override({"task": {"train_data": {"global_batch_size": 32}}})
+    assert made.sized_optimizer_config().warmup.get().warmup_steps == 5
+    made.override(
+        {"task": {"train_data": {"global_batch_size": 0}}, "trainer": {"tokens_per_step": None}}
+    )
+    with pytest.raises(ConfigError) as error:
+        made.validate()
+    assert "'320 examples' takes `global_batch_size`" in str(error.value)
+    assert "'20k tokens' takes `tokens_per_step`" in str(error.value)
+
+
+def test_a_phase_ends_after_tokens():
+    rate = {
+        "type": "sequence",
+        "sequence": {
+            "phases": [
+                {"until": "1B tokens", "type": "constant"},
+                {"until": "500k examples", "type": "linear", "join": True},
+            ]
+        },
+    }
+    sized, problems = with_length(config(rate), BATCH)
+    assert problems == []
+    first, second = sized.learning_rate.get().phases
+    assert (first.until, second.until, second.get().decay_steps) == (250, 1953, 1703)
+
+
 @pytest.mark.parametrize(
     ("name", "written", "steps"),
     [
@@ -80,6 +180,9 @@ def test_the_other_parts_of_transformers_schedules_are_the_nearest():
     [
         ("10 epoch%", "expected steps, such as 500, '5 epochs', '10%' or 'remaining'"),
         ("ten%", "expected steps"),
+        ("300G tokens", "or '1M examples' or '300B tokens', got '300G tokens' (text)"),
+        ("300b tokens", "expected steps"),
+        ("B tokens", "expected steps"),
         ("101%", "must be at most 100%"),
         ("-5%", "expected steps"),
         ("", "expected steps, such as 500"),

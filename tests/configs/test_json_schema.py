@@ -53,6 +53,7 @@ CLASSES = [
 VALUES = [
     *(None, True, False, 0, 1, -1, 2, 3.0, 0.5, -0.5, 1.5, 1e-7, 1e39, float("inf"), 1e30),
     *("", "text", "auto", "dynamic", "5 epochs", "2.5epoch", " 10% ", "100.0%", "101%", "10"),
+    *("1M examples", "2.5 T tokens", "1G tokens", "5tokens", "M tokens"),
     *("remaining", "epochs", "(", "1e-4", [], [1], [0.5, 2], ["10%", 20], ["a", "b"], ["("]),
     *([-1], [True], [None], [[1]], {}, {"a": 1}, {"type": "sgd"}, {"type": "linear"}),
 ]

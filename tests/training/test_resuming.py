@@ -102,6 +102,7 @@ LEAVES = {
     f"{SECTION}lr_scaling.global_batch_size": (4, BENDS),
     "trainer.train_steps": (24, BENDS),  # `schedules.weight_decay` lasts to its end
     "trainer.steps_per_epoch": (5, PASSES),
+    "trainer.tokens_per_step": (5, PASSES),
     "trainer.validation_steps": (2, PASSES),
     "trainer.validation_interval": (4, PASSES),
     "trainer.steps_per_loop": (2, PASSES),
