@@ -59,8 +59,11 @@ def _changes(before: Node, after: Node) -> Iterator[Change]:
             if old[name] != new[name]:
                 at = [_at(c, name) for c in (before, after)]
                 yield Change(before._join(name), old[name], new[name], *at)
-        else:
+        elif isinstance(old.get(name, new.get(name)), Node):
             yield from _of_one(old.get(name), new.get(name))
+        else:  # left out where it is not set
+            at = [_at(c, name) for c in (before, after)]
+            yield Change(before._join(name), old.get(name), new.get(name), *at)
 
 
 def _of_one(before: Node | None, after: Node | None) -> Iterator[Change]:

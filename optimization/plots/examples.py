@@ -37,6 +37,7 @@ _SHOWN: dict[str, dict[str, Any]] = {
     "inverse_sqrt": {"timescale": 100.0},
     "polynomial": {"power": 2.0},
     "power_with_offset": {"offset": 200, "pre_offset_learning_rate": 0.01},
+    "power_law": {"batch_size": 128, "tokens_per_step": 5_000_000},
     "relative_step": {"warmup_init": True},
     "step_cosine_with_offset": {"boundaries": [0, 500, 1000], "values": [0.1, 0.05, 0.0]},
     "sequence": {

@@ -8,9 +8,9 @@ operation of `xp` might choose the dtype of a Python number by itself (`where`, 
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from optimization.configs.errors import wrong_signature
+from optimization.configs.errors import Problem, wrong_signature
 from optimization.configs.fields import Steps
 from optimization.configs.float32 import Float32Config
 from optimization.configs.types import (
@@ -22,11 +22,15 @@ from optimization.configs.types import (
     PositiveSteps,
 )
 
+_FLOOR = "min_learning_rate"
+
 Array = Any
 """A NumPy array or a tensor of one of Keras' backends."""
 Namespace = Any
 """`numpy`, `jax.numpy` or `keras.ops`: what all have, under one name and with one meaning."""
 
+Floor = NonNegativeFloat | None
+"""The lowest rate of a learning rate; None for that of its formula."""
 ScopeName = Annotated[str, Matching(r"^[A-Za-z0-9.][A-Za-z0-9_.>-]*$")]
 """The name of a schedule, which is the scope of its operations in a TensorFlow graph."""
 
@@ -78,9 +82,14 @@ class BaseLrConfig(Float32Config):
     Attributes:
         name: The name of the schedule.
         offset: The optimizer step at which the schedule starts; the first value holds until then.
+        min_learning_rate: The lowest rate, in the unit of the others; None for that of the formula.
+            A decay that has an end comes down to it, one that goes on stays at it. A warmup is not
+            bound to it.
     """
 
     offset = 0  # not annotated: a field only where a subclass makes it one
+    min_learning_rate = cast("float | None", None)  # as `offset`
+    own_floors: ClassVar[tuple[str, ...]] = ()  # fields with a lowest rate of the formula's own
     keras_class: ClassVar[type | None] = None  # set where a Keras class is the implementation
     peak_is_asked: ClassVar[bool] = True  # False: the highest value is no rate to come to
 
@@ -92,7 +101,42 @@ class BaseLrConfig(Float32Config):
 
     def at(self, step: Array, xp: Namespace) -> Array:
         """Returns the learning rate after `step` optimizer steps, `offset` included."""
-        return self.value(xp.maximum(step - self.offset, 0.0) if self.offset else step, xp)
+        done = xp.maximum(step - self.offset, 0.0) if self.offset else step
+        return self.floored(self.value(done, xp), xp)
+
+    def floored(self, value: Array, xp: Namespace) -> Array:
+        """Returns rates, of which none is below `min_learning_rate`."""
+        least = self.min_learning_rate
+        return value if least is None else xp.maximum(value, least)
+
+    def lowest(self, own: float) -> float:
+        """Returns the rate to which a decay comes down: `min_learning_rate`, else its own."""
+        return own if self.min_learning_rate is None else self.min_learning_rate
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        # A floor that is not set is left out, so that what was written before there was one is
+        # what is written now.
+        unset = self.min_learning_rate is None
+        return (item for item in super()._items() if not (unset and item[0] == _FLOOR))
+
+    def problems(self) -> tuple[list[Problem], list[Problem]]:
+        """Returns the errors and warnings, those of the floor included."""
+        problems, doubts = super().problems()
+        if self.min_learning_rate is not None:
+            problems += [
+                self._problem("conflict", _FLOOR, text) for text in self._floor_conflicts()
+            ]
+        return problems, doubts
+
+    def _floor_conflicts(self) -> Iterator[str]:
+        least = self.min_learning_rate
+        for own in self.own_floors:
+            if getattr(self, own) != self._spec_of(own).default():
+                yield f"cannot be set beside `{own}`, which says the lowest rate too: use one"
+        for name in ("initial_learning_rate", "max_learning_rate"):
+            highest = getattr(self, name, None)
+            if isinstance(highest, float) and least is not None and least > highest:
+                yield f"must be <= `{name}` {highest!r}, got {least!r}"
 
     def value(self, step: Array, xp: Namespace) -> Array:
         """Returns the formula's value `step` optimizer steps after its start."""
@@ -123,6 +167,7 @@ class InitialLrConfig(BaseLrConfig):
 
     name: ScopeName = ""
     initial_learning_rate: NonNegativeFloat = REQUIRED
+    min_learning_rate: Floor = None
 
 
 class DecayLrConfig(InitialLrConfig):

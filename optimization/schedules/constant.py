@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from optimization.configs.fields import Field
 from optimization.configs.types import REQUIRED, Boundaries, NonNegativeFloat, Offset
-from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.base import Array, BaseLrConfig, Floor, Namespace, ScopeName
 from optimization.schedules.formulas import lookup
 from optimization.schedules.registry import LR_CLS
 
@@ -56,6 +56,7 @@ class StepwiseLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "PiecewiseConstantDecay"
+    min_learning_rate: Floor = None
     boundaries: Field[Boundaries, Sequence[int | str]] = REQUIRED
     values: Field[tuple[NonNegativeFloat, ...], Sequence[float]] = REQUIRED
     offset: Offset = 0

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
@@ -21,6 +21,7 @@ from optimization.schedules.base import (
     Array,
     BaseLrConfig,
     DecayLrConfig,
+    Floor,
     InitialLrConfig,
     Namespace,
     ScopeName,
@@ -49,6 +50,8 @@ class CosineLrConfig(DecayLrConfig):
         alpha: The last rate as a fraction of the first.
     """
 
+    own_floors: ClassVar[tuple[str, ...]] = ("alpha",)
+
     name: ScopeName = "CosineDecay"
     alpha: Fraction = 0.0
     offset: Offset = 0
@@ -57,7 +60,7 @@ class CosineLrConfig(DecayLrConfig):
         remaining = xp.maximum(self.decay_steps - step, 0.0) / self.decay_steps
         weight = half_cosine(remaining, xp)
         weight = xp.where(weight < 2.0**-26, 0.0, weight)
-        low = self.initial_learning_rate * self.alpha
+        low = self.lowest(self.initial_learning_rate * self.alpha)
         return (self.initial_learning_rate - low) * weight + low
 
 
@@ -98,6 +101,8 @@ class CosineRestartsLrConfig(InitialLrConfig):
         alpha: The lowest rate as a fraction of lr0.
     """
 
+    own_floors: ClassVar[tuple[str, ...]] = ("alpha",)
+
     name: ScopeName = "CosineDecayRestarts"
     first_decay_steps: Steps[PositiveSteps] = REQUIRED
     t_mul: Annotated[float, Ge(1)] = 2.0
@@ -119,7 +124,7 @@ class CosineRestartsLrConfig(InitialLrConfig):
             boundaries = [float(math.ceil(start)) for start in table[0][1:]]
             end, length, height = lookup(step, boundaries, table[1:], "right", xp)
             remaining = xp.maximum(end - step, 0.0) / length
-        low = self.initial_learning_rate * self.alpha
+        low = self.lowest(self.initial_learning_rate * self.alpha)
         return (self.initial_learning_rate - low) * height * half_cosine(remaining, xp) + low
 
 
@@ -147,6 +152,7 @@ class StepCosineLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "StepCosineDecayWithOffset"
+    min_learning_rate: Floor = None
     boundaries: Field[Boundaries, Sequence[int | str]] = REQUIRED
     values: Field[tuple[NonNegativeFloat, ...], Sequence[float]] = REQUIRED
     offset: Offset = 0

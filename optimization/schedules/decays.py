@@ -1,7 +1,9 @@
 """Learning rates that fall by a rate, along a polynomial, or as a power of the steps done."""
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Lt
 
 from optimization.configs.fields import Steps
 from optimization.configs.types import (
@@ -11,12 +13,15 @@ from optimization.configs.types import (
     NonNegativeFloat,
     Offset,
     PositiveFloat,
+    PositiveInt,
     PositiveSteps,
+    Unit,
 )
 from optimization.schedules.base import (
     Array,
     BaseLrConfig,
     DecayLrConfig,
+    Floor,
     InitialLrConfig,
     Namespace,
     ScopeName,
@@ -116,6 +121,8 @@ class PolynomialLrConfig(DecayLrConfig):
         cycle: Whether the rate comes up again after `decay_steps` steps.
     """
 
+    own_floors: ClassVar[tuple[str, ...]] = ("end_learning_rate",)
+
     name: ScopeName = "PolynomialDecay"
     end_learning_rate: NonNegativeFloat = 0.0001
     power: PositiveFloat = 1.0
@@ -126,7 +133,7 @@ class PolynomialLrConfig(DecayLrConfig):
         return None if self.cycle else ("decay_steps", self.decay_steps)
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        end, total = self.end_learning_rate, self.decay_steps
+        end, total = self.lowest(self.end_learning_rate), self.decay_steps
         if self.cycle:
             cycles, rest = whole_and_rest(step, total, xp)
             total = total * xp.maximum(xp.where(rest > 0, cycles + 1.0, cycles), 1.0)
@@ -151,12 +158,14 @@ class LinearLrConfig(DecayLrConfig):
         end_learning_rate: The rate at the end of the decay, >= 0.
     """
 
+    own_floors: ClassVar[tuple[str, ...]] = ("end_learning_rate",)
+
     name: ScopeName = "LinearDecay"
     end_learning_rate: NonNegativeFloat = 0.0
     offset: Offset = 0
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        end = self.end_learning_rate
+        end = self.lowest(self.end_learning_rate)
         remaining = xp.maximum(self.decay_steps - step, 0.0) / self.decay_steps
         return (self.initial_learning_rate - end) * remaining + end
 
@@ -271,6 +280,45 @@ class PowerDecayWithOffsetLrConfig(InitialLrConfig):
         return xp.where(step > 0, xp.minimum(after, before), xp.full_like(step, before))
 
 
+@LR_CLS.register("power_law")
+class PowerLawLrConfig(BaseLrConfig):
+    """Lowers the rate as a power of the tokens seen, in proportion to the batch: Power scheduler.
+
+        lr(s) = min(max_learning_rate, batch_size * a * (s * tokens_per_step) ** b)
+
+    It needs no length of the training, and is meant for a decay at the end of it: the last phase of
+    a `sequence`. `power_with_offset` is the same in steps.
+
+    >>> rate = PowerLawLrConfig(max_learning_rate=0.02, batch_size=128, tokens_per_step=524288)
+    >>> curve(rate, None, [0, 100, 10000, 100000]).round(5)
+    array([0.02   , 0.02   , 0.00565, 0.00175])
+
+    Source: Shen et al. 2024, arXiv:2408.13359, whose values the defaults of `a` and `b` are.
+
+    Attributes:
+        max_learning_rate: The highest rate, > 0.
+        batch_size: Examples in one update, > 0: the batch of the formula.
+        tokens_per_step: Tokens in one update, > 0.
+        a: What the power is multiplied with, for a batch of one example, > 0.
+        b: The power of the tokens, < 0.
+    """
+
+    name: ScopeName = "PowerLaw"
+    max_learning_rate: PositiveFloat = REQUIRED
+    batch_size: Annotated[PositiveInt, Unit("examples")] = REQUIRED
+    tokens_per_step: Annotated[PositiveInt, Unit("tokens")] = REQUIRED
+    a: PositiveFloat = 4.0
+    b: Annotated[float, Lt(0)] = -0.51
+    min_learning_rate: Floor = None
+    offset: Offset = 0
+
+    def value(self, step: Array, xp: Namespace) -> Array:
+        first = self.batch_size * self.a * float(self.tokens_per_step) ** self.b
+        rate = first * xp.power(xp.maximum(step, 1.0), self.b)
+        rate = xp.minimum(rate, self.max_learning_rate)
+        return xp.where(step > 0, rate, xp.full_like(step, self.max_learning_rate))
+
+
 @LR_CLS.register("inverse_sqrt")
 class InverseSqrtLrConfig(InitialLrConfig):
     """Keeps the rate constant at first, then lowers it as the inverse root of the steps done.
@@ -322,6 +370,7 @@ class RelativeStepLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "RelativeStep"
+    min_learning_rate: Floor = None
     warmup_init: bool = False
 
     def value(self, step: Array, xp: Namespace) -> Array:

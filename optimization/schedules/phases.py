@@ -1,8 +1,9 @@
 """Learning rates made of phases: stable then decaying, and up then down."""
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval
 
@@ -16,7 +17,14 @@ from optimization.configs.types import (
     PositiveFloat,
     PositiveSteps,
 )
-from optimization.schedules.base import Array, BaseLrConfig, InitialLrConfig, Namespace, ScopeName
+from optimization.schedules.base import (
+    Array,
+    BaseLrConfig,
+    Floor,
+    InitialLrConfig,
+    Namespace,
+    ScopeName,
+)
 from optimization.schedules.formulas import half_cosine, lookup
 from optimization.schedules.registry import LR_CLS
 
@@ -29,7 +37,12 @@ class WarmupStableDecayLrConfig(InitialLrConfig):
         lr(s) = lr0 * (r + (1 - r) * (1 - d(u)))  after it, u = min((s - S) / decay_steps, 1)
 
     with r = min_lr_ratio and d(u) = u for `linear`, (1 - cos(pi u)) / 2 for `cosine`, sqrt(u) for
-    `1-sqrt`. From step S + decay_steps on it is lr0 * r. The warmup is that of the warmup section;
+    `1-sqrt`. `exponential` and `inverse` fall by equal factors, and as a line of 1 / lr:
+
+        lr(s) = lr0 * r ** u              `exponential`, r > 0
+        lr(s) = lr0 / (1 - u + u / r)     `inverse`, r > 0
+
+    From step S + decay_steps on it is lr0 * r. The warmup is that of the warmup section;
     with its `mode: replace` the stable phase counts from step 0 and contains the warmup.
 
     >>> rate = WarmupStableDecayLrConfig(initial_learning_rate=1.0, stable_steps=80, decay_steps=20)
@@ -37,7 +50,7 @@ class WarmupStableDecayLrConfig(InitialLrConfig):
     array([1. , 1. , 0.5, 0. ])
 
     Source: Hu et al. 2024 (MiniCPM), arXiv:2404.06395; `1-sqrt`: Hägele et al. 2024,
-    arXiv:2405.18392.
+    arXiv:2405.18392; `inverse`: Wen et al. 2024, arXiv:2410.05192.
 
     Attributes:
         initial_learning_rate: lr0, >= 0.
@@ -47,12 +60,18 @@ class WarmupStableDecayLrConfig(InitialLrConfig):
         decay_type: The form of the decay.
     """
 
+    own_floors: ClassVar[tuple[str, ...]] = ("min_lr_ratio",)
+
     name: ScopeName = "WarmupStableDecay"
     stable_steps: Steps[NonNegativeSteps] = REQUIRED
     decay_steps: Steps[PositiveSteps] = REMAINING
     min_lr_ratio: Fraction = 0.0
-    decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
+    decay_type: Literal["linear", "cosine", "1-sqrt", "exponential", "inverse"] = "linear"
     offset: Offset = 0
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.decay_type in ("exponential", "inverse") and not self.lowest(self.min_lr_ratio):
+            yield "decay_type", f"`{self.decay_type}` needs `min_lr_ratio` > 0, and comes to it"
 
     def end(self) -> tuple[str, int]:
         return "decay_steps", self.stable_steps + self.decay_steps
@@ -60,14 +79,25 @@ class WarmupStableDecayLrConfig(InitialLrConfig):
     def value(self, step: Array, xp: Namespace) -> Array:
         length = self.decay_steps
         done = xp.clip(step - self.stable_steps, 0.0, length) / length
+        low = self.lowest(self.initial_learning_rate * self.min_lr_ratio)
+        if self.decay_type in ("exponential", "inverse"):
+            return self._by_ratio(done, low / (self.initial_learning_rate or 1.0), xp)
         remaining = xp.clip(self.stable_steps + length - step, 0.0, length) / length
         if self.decay_type == "cosine":
             remaining = half_cosine(remaining, xp)
         elif self.decay_type == "1-sqrt":
             # This is 1 - sqrt(done), without its cancellation near the end.
             remaining = remaining / (1.0 + xp.sqrt(done))
-        low = self.initial_learning_rate * self.min_lr_ratio
         return (self.initial_learning_rate - low) * remaining + low
+
+    def _by_ratio(self, done: Array, ratio: float, xp: Namespace) -> Array:
+        """Returns the rate on its way to `ratio` times the first; `done` goes from 0 to 1."""
+        if ratio == 0:  # of a first rate of 0
+            return xp.full_like(done, 0.0)
+        if self.decay_type == "inverse":
+            return self.initial_learning_rate * ratio / (ratio * (1.0 - done) + done)
+        exponent = done * math.log2(ratio)
+        return self.initial_learning_rate * xp.power(xp.full_like(done, 2.0), exponent)
 
 
 @LR_CLS.register("one_cycle")
@@ -102,6 +132,7 @@ class OneCycleLrConfig(BaseLrConfig):
     """
 
     name: ScopeName = "OneCycle"
+    min_learning_rate: Floor = None
     max_learning_rate: PositiveFloat = REQUIRED
     total_steps: Steps[PositiveSteps] = REMAINING
     pct_start: Annotated[float, Interval(gt=0, lt=1)] = 0.3

@@ -7,14 +7,16 @@ Values are those of transformers 5.23.
 """
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from optimization.configs.types import (
+    REQUIRED,
     Fraction,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
 )
-from optimization.schedules.base import Array, InitialLrConfig, Namespace, ScopeName
+from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
 from optimization.schedules.formulas import half_cosine, waves, whole_and_rest
 from optimization.schedules.registry import LR_CLS
 from optimization.schedules.warmed_up import EndingLrConfig, WarmedUpLrConfig
@@ -43,6 +45,8 @@ class _MinLrConfig(_CosineLrConfig):
         min_lr_rate: r, the least rate as a fraction of lr0.
     """
 
+    own_floors: ClassVar[tuple[str, ...]] = ("min_lr", "min_lr_rate")
+
     min_lr: NonNegativeFloat | None = None
     min_lr_rate: Fraction | None = None
 
@@ -62,7 +66,7 @@ class _MinLrConfig(_CosineLrConfig):
 
 
 @LR_CLS.register("hf_constant")
-class HfConstantLrConfig(InitialLrConfig):
+class HfConstantLrConfig(BaseLrConfig):
     """transformers' `constant`, which is the type `constant` under its name.
 
         lr(s) = initial_learning_rate
@@ -77,6 +81,7 @@ class HfConstantLrConfig(InitialLrConfig):
     """
 
     name: ScopeName = "ConstantSchedule"
+    initial_learning_rate: NonNegativeFloat = REQUIRED
 
     def value(self, step: Array, xp: Namespace) -> Array:
         return xp.full_like(step, self.initial_learning_rate)
@@ -194,6 +199,8 @@ class HfPolynomialLrConfig(EndingLrConfig):
         lr_end: The rate from step N on, >= 0.
         power: p, > 0.
     """
+
+    own_floors: ClassVar[tuple[str, ...]] = ("lr_end",)
 
     name: ScopeName = "PolynomialDecayScheduleWithWarmup"
     lr_end: NonNegativeFloat = 1e-7

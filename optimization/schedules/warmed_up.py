@@ -1,7 +1,7 @@
 """Learning rates that bring their own warmup, as transformers': base classes, and its WSD."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from optimization.configs.fields import Steps, field
 from optimization.configs.types import (
@@ -12,7 +12,7 @@ from optimization.configs.types import (
     NonNegativeFloat,
     PositiveSteps,
 )
-from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.base import Array, BaseLrConfig, Floor, Namespace, ScopeName
 from optimization.schedules.formulas import half_cosine, waves
 from optimization.schedules.registry import LR_CLS
 
@@ -33,18 +33,23 @@ class WarmedUpLrConfig(BaseLrConfig):
     rounds_up = ("num_warmup_steps", "num_training_steps")  # not a field
 
     initial_learning_rate: NonNegativeFloat = REQUIRED
+    min_learning_rate: Floor = None
     num_warmup_steps: Steps[FirstSteps] = field(default=0)
 
     def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
         if self.num_warmup_steps:
             yield "num_warmup_steps", "is a warmup, and the section `warmup` is another: use one"
 
+    def at(self, step: Array, xp: Namespace) -> Array:
+        return self.value(step, xp)
+
     def value(self, step: Array, xp: Namespace) -> Array:
-        length = self.num_warmup_steps
-        factor = self.factor(xp.maximum(step - length, 0.0), xp)
+        length, first = self.num_warmup_steps, self.initial_learning_rate
+        rate = self.floored(first * self.factor(xp.maximum(step - length, 0.0), xp), xp)
         if length:
-            factor = xp.where(step < length, self.ramp(xp.minimum(step, length), xp), factor)
-        return self.initial_learning_rate * factor
+            ramp = first * self.ramp(xp.minimum(step, length), xp)
+            rate = xp.where(step < length, ramp, rate)
+        return rate
 
     def ramp(self, step: Array, xp: Namespace) -> Array:
         """Returns the factor at a step of the warmup."""
@@ -109,6 +114,8 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
         min_lr_ratio: r, the first and last rate as a fraction of lr0.
         num_cycles: c, of the decay of type `cosine`; 0.5 ends at the least rate.
     """
+
+    own_floors: ClassVar[tuple[str, ...]] = ("min_lr_ratio",)
 
     name: ScopeName = "WsdSchedule"
     num_decay_steps: Steps[FirstSteps] = REQUIRED

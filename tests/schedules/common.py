@@ -38,17 +38,26 @@ _SETTINGS = {
         {"boundaries": [0, 400, T], "values": [0.1, 0.03, 0.01]},
         {"boundaries": [250], "values": [0.1]},
     ],
-    "exponential": [{"decay_steps": 100}, {"decay_steps": 100, "staircase": True}],
+    "exponential": [
+        {"decay_steps": 100},
+        {"decay_steps": 100, "staircase": True},
+        {"decay_steps": 100, "min_learning_rate": 0.05},
+    ],
     "inverse_time": [{"decay_steps": 100}, {"decay_steps": 100, "staircase": True}],
     "polynomial": [{}, {"power": 2.5, "decay_steps": 300, "cycle": True}],
-    "cosine": [{}, {"alpha": 0.1}],
+    "cosine": [{}, {"alpha": 0.1}, {"min_learning_rate": 0.02}],
+    "linear": [{}, {"min_learning_rate": 0.02}],
+    "power_law": [
+        {"batch_size": 100, "tokens_per_step": 10_000},
+        {"batch_size": 100, "tokens_per_step": 10_000, "min_learning_rate": 0.06},
+    ],
     "cosine_restarts": [{}, {"t_mul": 1, "m_mul": 0.8}, {"t_mul": 1.3, "m_mul": 0.7, "alpha": 0.1}],
     "power_linear": [{}, {"linear_decay_fraction": 0}],
     "power_with_offset": [{"pre_offset_learning_rate": 0.05}, {"offset": 120}],
-    "inverse_sqrt": [{"timescale": 200}],
+    "inverse_sqrt": [{"timescale": 200}, {"timescale": 200, "min_learning_rate": 0.06}],
     "warmup_stable_decay": [
         {"decay_steps": 700, "min_lr_ratio": 0.1, "decay_type": kind}
-        for kind in ("linear", "cosine", "1-sqrt")
+        for kind in ("linear", "cosine", "1-sqrt", "exponential", "inverse")
     ],
     "sequence": [
         {
@@ -71,7 +80,11 @@ _SETTINGS = {
         },
     ],
     "hf_constant_with_warmup": [{}, {"num_warmup_steps": 100}],
-    "hf_linear": [{}, {"num_warmup_steps": 100}],
+    "hf_linear": [
+        {},
+        {"num_warmup_steps": 100},
+        {"num_warmup_steps": 100, "min_learning_rate": 0.02},
+    ],
     "hf_cosine": [{}, {"num_warmup_steps": 100}, {"num_cycles": 2.5}],
     "hf_cosine_with_restarts": [{}, {"num_warmup_steps": 100, "num_cycles": 3}],
     "hf_polynomial": [{}, {"num_warmup_steps": 100, "lr_end": 0.01, "power": 2.5}],

@@ -179,7 +179,7 @@ def test_power(power):
 
 
 def test_power_has_no_offset_as_in_model_garden():
-    assert LrConfig().power.field_names() == ["name", "initial_learning_rate", "power"]
+    assert "offset" not in LrConfig().power.field_names()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 1.0])
@@ -292,3 +292,19 @@ def test_keras_and_numpy_agree():
     steps = [0, 1, 33, 9998, 9999, 10000, 10**6]
     schedule = build_schedule(config)
     np.testing.assert_allclose(keras_values(schedule, steps), rate(config, steps), rtol=RTOL)
+
+
+@pytest.mark.parametrize("batch", [64, 1024])
+def test_power_law_against_the_formula(batch):
+    tokens = batch * 4096
+    settings = {"max_learning_rate": 0.02, "batch_size": batch, "tokens_per_step": tokens}
+    config = lr_config("power_law", **settings)
+    steps = [1, 2, 10, 999, 10**4, 10**6, 10**9]
+    expected = [min(0.02, batch * 4.0 * (s * tokens) ** -0.51) for s in steps]
+    np.testing.assert_allclose(rate(config, steps), expected, rtol=1e-12)
+    assert rate(config, 0) == 0.02
+    assert expected[0] == 0.02 > expected[-1]
+    first = batch * 4.0 * tokens**-0.51
+    in_steps = {"initial_learning_rate": first, "power": -0.51, "pre_offset_learning_rate": 0.02}
+    same = lr_config("power_with_offset", **in_steps)
+    np.testing.assert_allclose(rate(same, steps), expected, rtol=1e-12)

@@ -14,6 +14,10 @@ _DECAYED = {
     "cosine": lambda u: 0.5 * (1 - math.cos(math.pi * u)),
     "1-sqrt": math.sqrt,
 }
+_BY_RATIO = {
+    "exponential": lambda u, r: math.exp(u * math.log(r)),
+    "inverse": lambda u, r: 1 / ((1 - u) / 1 + u / r),  # a line of 1 / lr
+}
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1])
@@ -42,9 +46,35 @@ def test_stable_decay(kind, ratio):
 
 
 @pytest.mark.parametrize(
+    "settings", [{"min_lr_ratio": 0.1}, {"min_lr_ratio": 0.0, "min_learning_rate": 0.03}]
+)
+@pytest.mark.parametrize("kind", list(_BY_RATIO))
+def test_stable_decay_to_a_ratio(kind, settings):
+    lengths = {"initial_learning_rate": 0.3, "stable_steps": 100, "decay_steps": 50}
+    config = lr_config("warmup_stable_decay", **lengths, decay_type=kind, **settings)
+    steps = [0, 1, 99, 100, 101, 125, 149, 150, 151, 1500]
+    expected = [0.3 * _BY_RATIO[kind](min(max(s - 100, 0) / 50, 1), 0.1) for s in steps]
+    np.testing.assert_allclose(rate(config, steps), expected, rtol=1e-13)
+    zero = {**lengths, "initial_learning_rate": 0.0, "min_lr_ratio": 0.1}
+    assert rate(lr_config("warmup_stable_decay", **zero, decay_type=kind), [0, 125]) == [0, 0]
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"decay_type": "sqrt"}, "decay_type: must be one of 'linear', 'cosine' or '1-sqrt'"),
+        (
+            {"decay_type": "sqrt"},
+            "decay_type: must be one of 'linear', 'cosine', '1-sqrt', 'exponential' or 'inverse'",
+        ),
+        (
+            {
+                "decay_type": "exponential",
+                "initial_learning_rate": 1.0,
+                "stable_steps": 1,
+                "decay_steps": 1,
+            },
+            "decay_type: `exponential` needs `min_lr_ratio` > 0, and comes to it",
+        ),
         ({"min_lr_ratio": 1.5}, "min_lr_ratio: must be <= 1"),
         ({"stable_steps": -1}, "stable_steps: must be >= 0"),
         ({"decay_steps": 0}, "decay_steps: must be > 0"),
