@@ -64,7 +64,7 @@ _SAID = {
     """,
     "learning_rate": """
         name initial_learning_rate learning_rate decay_steps alpha end_learning_rate power cycle
-        offset decay_rate staircase
+        min_learning_rate offset decay_rate staircase
     """,
     "warmup": "name warmup_steps warmup_learning_rate mode",
 }
@@ -257,24 +257,20 @@ def _rate(made: Export) -> None:
 
 
 def _decay(made: Export, kind: str, section: Any) -> tuple[str | None, dict[str, Any]]:
+    if kind == "cosine" and section.min_learning_rate:
+        return "cosine_with_min_lr", {"min_lr": section.min_learning_rate}
+    if kind == "cosine" and section.alpha:
+        return "cosine_with_min_lr", {"min_lr_rate": section.alpha}
     if kind == "cosine":
-        return (
-            ("cosine_with_min_lr", {"min_lr_rate": section.alpha})
-            if section.alpha
-            else (
-                "cosine",
-                {},
-            )
-        )
-    if kind == "linear" and not section.end_learning_rate:
-        return "linear", {}
+        return "cosine", {}
     if kind in ("polynomial", "linear"):
         power = getattr(section, "power", 1.0)
         if getattr(section, "cycle", False):
             made.tell(LOST, "learning_rate.polynomial.cycle", True, "there is no cycle there")
-        if power == 1.0 and not section.end_learning_rate:
+        end = section.lowest(section.end_learning_rate)
+        if power == 1.0 and not end:
             return "linear", {}
-        return "polynomial", {"lr_end": section.end_learning_rate, "power": power}
+        return "polynomial", {"lr_end": end, "power": power}
     return None, {}
 
 
@@ -306,6 +302,10 @@ def _own_type(made: Export, kind: str, section: Any) -> None:
                 made.values["warmup_steps"] = _steps(made, place, value)
         elif name == "num_training_steps":
             _length(made, value)
+        elif name == "min_learning_rate":
+            if value:
+                why = "it has no lowest rate there"
+                made.tell(LOST, f"learning_rate.{kind}.{name}", value, why)
         elif name == "metric":
             made.values["metric_for_best_model"] = value
         elif name not in ("name", "initial_learning_rate") and value != getattr(usual, name):

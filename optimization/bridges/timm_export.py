@@ -124,9 +124,8 @@ def _rate(made: Export) -> None:
         made.values |= {"sched": "cosine" if kind == "cosine" else "poly"}
         made.values["lr"] = section.initial_learning_rate
         low = getattr(section, "end_learning_rate", None)
-        made.values["min_lr"] = (
-            section.alpha * section.initial_learning_rate if low is None else low
-        )
+        low = section.alpha * section.initial_learning_rate if low is None else low
+        made.values["min_lr"] = section.lowest(low)
         if kind != "cosine":
             made.values["decay_rate"] = getattr(section, "power", 1.0)
         made.values["epochs"] = _epochs(made, f"{place}.decay_steps", section.decay_steps)
@@ -134,6 +133,9 @@ def _rate(made: Export) -> None:
         made.values |= {"sched": "step", "lr": section.initial_learning_rate}
         made.values["decay_rate"] = section.decay_rate
         made.values["decay_epochs"] = _epochs(made, f"{place}.decay_steps", section.decay_steps)
+        if section.min_learning_rate:
+            why = "the schedule there has no lowest rate"
+            made.tell(LOST, f"{place}.min_learning_rate", section.min_learning_rate, why)
     else:
         made.tell(LOST, "learning_rate.type", kind, "`sched` has no such schedule")
         return

@@ -334,3 +334,31 @@ def test_what_training_arguments_cannot_say_is_listed():
         "warmup.linear.mode",
         "ema",
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule", "kwargs"),
+    [
+        ("cosine", "cosine_with_min_lr", {"min_lr": 0.01}),
+        ("linear", "polynomial", {"lr_end": 0.01, "power": 1.0}),
+        ("hf_linear", "linear", None),
+    ],
+)
+def test_a_lowest_rate_is_theirs_or_is_listed(kind, schedule, kwargs):
+    rate = {"initial_learning_rate": 0.1, "min_learning_rate": 0.01}
+    config = common.OptimizationConfig(
+        {"optimizer": {"type": "adamw"}, "learning_rate": {"type": kind, kind: rate}}
+    )
+    values, findings = hf_export.export(config)
+    assert values["lr_scheduler_type"] == schedule
+    assert values.get("lr_scheduler_kwargs") == kwargs
+    lost = {finding.path for finding in findings if finding.kind == "lost"}
+    assert (f"learning_rate.{kind}.min_learning_rate" in lost) == (kwargs is None)
+
+
+def test_a_sequence_is_listed_as_what_they_have_not():
+    phases = [{"until": 5, "type": "constant"}, {"type": "constant"}]
+    rate = {"type": "sequence", "sequence": {"phases": phases}}
+    config = common.OptimizationConfig({"optimizer": {"type": "adamw"}, "learning_rate": rate})
+    _, findings = hf_export.export(config)
+    assert "learning_rate.type" in {f.path for f in findings if f.kind == "lost"}

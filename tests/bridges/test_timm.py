@@ -382,3 +382,19 @@ def test_what_belongs_to_unknown_types_is_listed_with_them(tmp_path):
         *("sched", "lr", "min_lr", "warmup_epochs", "warmup_lr", "epochs"),
     ]
     assert draft.values.keys() == {"ema"}
+
+
+def test_a_lowest_rate_is_timms_or_is_listed():
+    def exported(kind, **fields):
+        rate = {"initial_learning_rate": 0.1, "min_learning_rate": 0.01, **fields}
+        section = {"type": kind, kind: rate}
+        return timm_export.export(
+            common.OptimizationConfig({"optimizer": {"type": "sgd"}, "learning_rate": section})
+        )
+
+    assert exported("cosine", decay_steps="9 epochs")[0]["min_lr"] == 0.01
+    assert exported("linear", decay_steps="9 epochs")[0]["min_lr"] == 0.01
+    step = {"decay_steps": "3 epochs", "decay_rate": 0.1, "staircase": True}
+    _, findings = exported("exponential", **step)
+    lost = {finding.path for finding in findings if finding.kind == "lost"}
+    assert "learning_rate.exponential.min_learning_rate" in lost
