@@ -142,6 +142,10 @@ class BaseLrConfig(Float32Config):
         """Returns the formula's value `step` optimizer steps after its start."""
         raise NotImplementedError(f"{type(self).__name__} has no formula: define `value`")
 
+    def fixed(self) -> "BaseLrConfig":
+        """Returns what is computed for many steps: itself, or a copy that is ready for it."""
+        return self
+
     def constant_value(self) -> float | None:
         """Returns the rate if it does not depend on the step, else None."""
         return None

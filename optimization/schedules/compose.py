@@ -200,8 +200,10 @@ def _evaluation(
         schedule = build_schedule(lr_config, warmup_config)
         return lambda steps: sample(schedule, steps)
 
+    fixed = lr_config.fixed()
+
     def rate(step: Array) -> Array:
-        return computed(lr_config, lr_config.at(step, xp), step)
+        return computed(fixed, fixed.at(step, xp), step)
 
     if warmup_config is None or warmup_config.warmup_steps == 0:
         return rate

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
-from optimization.configs.durations import TrainingLength, unknown_lengths, with_length
+from optimization.configs.durations import TrainingLength, durations, unknown_lengths, with_length
 from optimization.configs.errors import Problem
 from optimization.configs.fields import Sections, Steps, field
 from optimization.configs.types import REQUIRED, Offset, PositiveSteps
@@ -172,16 +172,25 @@ class SequenceLrConfig(BaseLrConfig):
                 yield from piece.rate.problems()[0]
 
     def pieces(self) -> list[Piece]:
-        """Returns the phases, ready to be computed; what a read-only config has it makes once."""
-        kept = self.__dict__.get("_kept")
-        if kept is None:
-            kept = _Kept(self._pieces())
-            if self._locked:
-                self.__dict__["_kept"] = kept
-        return kept.pieces
+        """Returns the phases, ready to be computed; a read-only config makes them once."""
+        if not self._locked:
+            return self.fixed().pieces()
+        if "_kept" not in self.__dict__:
+            self.__dict__["_kept"] = _Kept(self._pieces())
+        return self.__dict__["_kept"].pieces
+
+    def fixed(self) -> "SequenceLrConfig":
+        if self._locked:
+            return self
+        twin = self.replace()
+        twin.lock()
+        return twin
 
     def _pieces(self) -> list[Piece]:
-        sized, _ = with_length(self, TrainingLength())
+        sized = self
+        if any(durations(self)):
+            sized, _ = with_length(self, TrainingLength())
+            sized.lock()  # so that a sequence inside of it keeps its own
         pieces: list[Piece] = []
         start = 0
         for phase in sized.phases:

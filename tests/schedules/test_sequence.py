@@ -70,6 +70,7 @@ def test_an_offset_moves_all_of_it():
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_as_pytorchs_sequential_lr():
     torch = pytest.importorskip("torch")
     schedulers = torch.optim.lr_scheduler
