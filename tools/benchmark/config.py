@@ -76,7 +76,7 @@ _SETTINGS = {
             {"until": STEPS, "type": "cosine", "join": True},
         ]
     },
-    "power_law": {"batch_size": 1024, "tokens_per_step": 4_000_000},
+    "power_law": {"batch_size": 1024, "tokens_per_step": 100_000},
     "hf_cosine_with_min_lr": {"min_lr": 0.01},
     "hf_cosine_warmup_with_min_lr": {"min_lr": 0.01},
 }
