@@ -22,6 +22,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 UNKNOWN = TrainingLength()
 _MOST = 200_000  # steps that are looked at between bends
+_LAST = 2**53  # as far as steps are exact in float64
 
 
 def difference(before: Config, after: Config, length: TrainingLength = UNKNOWN) -> Difference:
@@ -144,17 +145,24 @@ def _furthest(path: str, curves: list[RateCurve], train_steps: int) -> CurveChan
     """Compares two rates at all their bends, and at every step between or evenly many."""
     import numpy as np
 
-    bends = {step for curve in curves for step in curve.steps(train_steps or None)}
-    last = max(bends)
-    steps = np.union1d([*bends], np.linspace(0, last, min(last + 1, _MOST)).astype(int))
+    bends = {min(step, _LAST) for curve in curves for step in curve.steps(train_steps or None)}
+    low, high = 0, max(bends)
+    last, steps = high, np.union1d([*bends], _between(low, high))
     at = _argmax(curves, steps)
-    if last >= _MOST:  # then every step around the largest difference
-        low, high = steps[max(at - 1, 0)], steps[min(at + 1, len(steps) - 1)]
-        steps = np.arange(low, high + 1)
+    while high - low >= _MOST:  # then closer around the largest difference, to every step there
+        low, high = int(steps[max(at - 1, 0)]), int(steps[min(at + 1, len(steps) - 1)])
+        steps = np.union1d([steps[at]], _between(low, high))
         at = _argmax(curves, steps)
     step = int(steps[at])
     before, after = (curve.values([step])[0] for curve in curves)
     return CurveChange(path, last + 1, step, before, after)
+
+
+def _between(low: int, high: int) -> "np.ndarray":
+    """Returns every step from one to another, or evenly many."""
+    import numpy as np
+
+    return np.linspace(low, high, min(high - low + 1, _MOST)).astype(np.int64)
 
 
 def _argmax(curves: list[RateCurve], steps: "np.ndarray") -> int:

@@ -85,6 +85,16 @@ def test_the_curves_differ_most_where_all_steps_say_it(a, b):
     assert math.isclose(curve.before, rates[0][curve.step])
 
 
+@pytest.mark.parametrize("steps", [10**12, 2**53, 2**63 - 1])
+def test_the_curves_of_endless_trainings_are_compared(steps):
+    found = config({"decay_steps": steps}).diff(config({"decay_steps": steps // 2}))
+    (curve,) = found.curves
+    share = np.linspace(0, 1, 10**6)
+    longer, shorter = (np.cos(np.pi * np.minimum(s, 1)) / 2 for s in (share, 2 * share))
+    expected = min(int(share[np.argmax(longer - shorter)] * steps), 2**53)  # exact up to there
+    assert curve.step == pytest.approx(expected, rel=1e-3)
+
+
 def test_the_rates_of_groups_are_compared_too():
     own = {"type": "constant", "constant": {"learning_rate": 1.0}}
     a = config(param_groups=[{"match": "x", "learning_rate": own}])
