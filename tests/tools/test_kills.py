@@ -117,7 +117,9 @@ def test_a_loop_goes_on_from_its_checkpoint(tmp_path, work):
 @pytest.mark.slow
 def test_runs_of_every_type_that_are_killed():
     """In a process of its own, which may fork."""
-    status, out, err = run(["-m", "tools.kills", "--kills=3", "--only", *trainer.TOGETHER])
+    status, out, err = run(
+        ["-m", "tools.kills", "--eager", "--kills=3", "--only", *trainer.TOGETHER]
+    )
     assert status == 0, err
     for row, name in zip(out.splitlines()[4:], trainer.TOGETHER, strict=False):
         assert row.startswith(f"| `{name}` | 3 |")

@@ -37,12 +37,12 @@ class Result(NamedTuple):
     differences: list[str]
 
 
-def cases() -> dict[str, Case]:
+def cases(eager: bool = False) -> dict[str, Case]:
     """Returns every training by its name, after what they need has been imported."""
     from tools.kills import trainer
 
     found = {
-        kind: Case(functools.partial(trainer.train, kind), trainer.MOST_STEPS)
+        kind: Case(functools.partial(trainer.train, kind, eager), trainer.MOST_STEPS)
         for kind in (*trainer.types(), *trainer.TOGETHER)
     }
     return found | {name: Case(work, loops.MOST_STEPS) for name, work in loops.WORKS.items()}
@@ -112,10 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="lists the trainings")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--keep", type=Path, help="where the runs stay that differ")
+    parser.add_argument("--eager", action="store_true", help="the trainer's without compiled steps")
     options = parser.parse_args(argv)
     if options.kills < 1:
         parser.error(f"--kills must be at least 1, got {options.kills}")
-    known = cases()
+    known = cases(options.eager)
     if options.list:
         print("\n".join(known))
         return 0

@@ -89,8 +89,11 @@ def types(schedule_free: bool | None = None) -> list[str]:
     return sorted(n for n, e in found if schedule_free in (None, e.config_class.schedule_free))
 
 
-def experiment(kind: str) -> ExperimentConfig:
-    """Returns the training of a type, or of those `TOGETHER`, with all that can be set with it."""
+def experiment(kind: str, eager: bool = False) -> ExperimentConfig:
+    """Returns the training of a type, or of those `TOGETHER`, with all that can be set with it.
+
+    To compile the steps of all types takes longer than to take so few of them; `eager` does not.
+    """
     kinds = types(TOGETHER[kind]) if kind in TOGETHER else [kind]
     own = [{"type": name, name: _SETTINGS.get(name, {})} for name in kinds]
     first = {**_SETTINGS.get(kinds[0], {}), "gradient_accumulation_steps": ACCUMULATION}
@@ -123,15 +126,17 @@ def experiment(kind: str) -> ExperimentConfig:
             },
             runtime={
                 "distribution_strategy": "one_device",
+                "run_eagerly": eager,
                 "mixed_precision_dtype": "float16",
                 "loss_scale": "dynamic",
             },
         )
 
 
-def train(kind: str, directory: Path, steps: Steps) -> None:
+def train(kind: str, eager: bool, directory: Path, steps: Steps) -> None:
     """Trains to the end, from where the directory has it."""
     KilledTask.steps = steps
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run_experiment(experiment(kind), "train_and_eval", directory, console=Console(quiet=True))
+        config, quiet = experiment(kind, eager), Console(quiet=True)
+        run_experiment(config, "train_and_eval", directory, console=quiet)
