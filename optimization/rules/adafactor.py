@@ -1,6 +1,5 @@
 """Adafactor: one section whose switches select every variant, and one with Keras' names."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,10 +15,10 @@ from optimization.configs.types import (
     PositiveInt,
     Share,
 )
-from optimization.configs.yaml_file import SourcedDict
 from optimization.rules.adafactor_formula import AdafactorFormula
 from optimization.rules.base import CLIPS, OPTIMIZERS_CLS
 from optimization.rules.rule import Numbers
+from optimization.rules.variants import VariantRule
 from optimization.schedules.decays import RelativeStepLrConfig
 
 OneOrMorePatterns = Annotated[
@@ -32,7 +31,7 @@ _SQUARED_IS_NONE = 1e-19  # 1e-38, its square, is about that number
 
 
 @OPTIMIZERS_CLS.register("adafactor")
-class AdafactorConfig(AdafactorFormula):
+class AdafactorConfig(VariantRule, AdafactorFormula):
     """Adafactor in every variant that is in use.
 
     With t = 1, 2, ..., s = max(t - step_offset, 1) and b = min(beta_2_cap, 1 - s^-decay_rate):
@@ -109,23 +108,13 @@ class AdafactorConfig(AdafactorFormula):
     weight_decay_first: bool = False
     step_count: Literal["global", "per_parameter"] = "global"
 
-    def _expanded(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Adds the switches of a `variant`, written where the variant is."""
-        variant = params.get("variant")
-        if not isinstance(variant, str) or variant not in VARIANTS:
-            return params
-        origins = getattr(params, "origins", {})
-        written = {name: v for name, v in params.items() if not self._is_unset(name, v)}
-        result = SourcedDict()
-        for name, value in {**params, **preset(variant, written), **written}.items():
-            result[name] = value
-            origin = origins.get(name if name in params else "variant")
-            if origin is not None:
-                result.origins[name] = origin
-        return result
-
-    def _defaults(self) -> dict[str, Any]:
-        return {**super()._defaults(), **preset(self.variant, {"step_size": self.step_size})}
+    @classmethod
+    def preset(cls, variant: str, written: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        values = super().preset(variant, written)
+        # It scales by the parameters only a rate that is relative.
+        if variant == "timm" and (written or {}).get("step_size", "relative") != "relative":
+            values["multiply_by_parameter_scale"] = False
+        return values
 
     def own_learning_rate(self) -> RelativeStepLrConfig | None:
         is_relative = self.step_size == "relative"
@@ -166,7 +155,7 @@ class AdafactorConfig(AdafactorFormula):
         }
         if self.include_in_weight_decay is not None and not self.weight_decay:
             yield "include_in_weight_decay", "needs `weight_decay` > 0"
-        usual = preset(self.variant)
+        usual = self.preset(self.variant)
         for name, (present, what) in needs.items():
             if not present and getattr(self, name) != usual[name]:
                 yield name, f"needs {what}"
@@ -211,13 +200,8 @@ _DIFFERENCES: dict[str, dict[str, Any]] = {
         "clipping_threshold": None,
     },
 }
-_SWITCHES = [n for n in inspect.get_annotations(AdafactorConfig) if n not in ("name", "variant")]
-AdafactorConfig.argument_order = tuple(_SWITCHES)
-_DEFAULTS = {name: AdafactorConfig.__dataclass_fields__[name].default for name in _SWITCHES}
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    name: {**_DEFAULTS, **differences} for name, differences in _DIFFERENCES.items()
-}
+AdafactorConfig.argument_order = tuple(AdafactorConfig.switches())
+AdafactorConfig.variants = VARIANTS = AdafactorConfig.with_defaults(_DIFFERENCES)
 """Variant -> the value of each of Adafactor's switches, read from the code that it names:
 
     paper       Shazeer and Stern 2018 (arXiv:1804.04235), algorithms 4 to 6 and section 9
@@ -231,15 +215,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
                 `timm.optim.AdafactorBigVision`, which factors from 16 on and has a low-precision
                 momentum
 """
-
-
-def preset(variant: str, written: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Returns the switches of a variant, given what is `written` together with it."""
-    values = dict(VARIANTS[variant])
-    # It scales by the parameters only a rate that is relative.
-    if variant == "timm" and (written or {}).get("step_size", "relative") != "relative":
-        values["multiply_by_parameter_scale"] = False
-    return values
 
 
 @OPTIMIZERS_CLS.register("adafactor_keras")

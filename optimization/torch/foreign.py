@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimization.rules.adafactor import preset
+from optimization.rules.adafactor import AdafactorConfig
 from optimization.rules.adafactor_formula import axes_to_factor
 
 Settings = Mapping[str, Any]
@@ -94,7 +94,7 @@ def settings_in_our_words(group: Settings) -> dict[str, Any]:
 
 
 def _variant(name: str) -> dict[str, Any]:
-    switches = preset(name)
+    switches = AdafactorConfig.preset(name)
     del switches["include_in_weight_decay"]
     return {**switches, "weight_decay": 0.0}
 
