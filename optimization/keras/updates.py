@@ -160,7 +160,7 @@ class Updates:
         numbers = vars(kind.settings).items()
         key = (
             *(type(kind.rule), kind.averages),
-            tuple((name, tuple(n) if isinstance(n, list) else n) for name, n in numbers),
+            tuple((name, _hashable(value)) for name, value in numbers),
             tuple((tuple(v.shape), v.dtype, v.trainable) for v in variables),
             gradient.dtype,
             getattr(gradient.values, "trainable", None),  # it may be a variable
@@ -196,6 +196,13 @@ class Updates:
                 optimizer, rate = member.optimizer, member.learning_rate
                 optimizer._apply_weight_decay(variables)  # before the update, as in Keras
                 optimizer._backend_update_step(grads, variables, rate)
+
+
+def _hashable(value: Any) -> Any:
+    """Returns what tells a setting from others, lists and mappings too."""
+    if isinstance(value, dict):
+        return tuple(value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 def _settings(member: Member) -> tuple:

@@ -8,6 +8,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from optimization.matching.patterns import matches_any
+
 _EMBEDDING = re.compile(
     r"embed|(^|_)emb(s|_|$)|^w[tp]e$|token_type|^shared$|relative_attention_bias"
 )
@@ -60,8 +62,15 @@ def outputs_first(name: str) -> bool:
     return parts_of(name)[-1] == "weight"
 
 
-def hidden_matrices(shapes: Mapping[str, Sequence[int]], spare_embeddings: bool = True) -> set[str]:
-    """Returns the paths that Muon orthogonalizes, of those of all variables with their shapes."""
+def hidden_matrices(
+    shapes: Mapping[str, Sequence[int]],
+    spare_embeddings: bool = True,
+    include: Sequence[str] | None = None,
+) -> set[str]:
+    """Returns the paths that Muon orthogonalizes, of those of all variables with their shapes.
+
+    Patterns of `include` find embeddings and output layers that it orthogonalizes too.
+    """
     shaped = [path for path, shape in shapes.items() if may_be_matrix(path, shape)]
     linear = [p for p in shaped if len(shapes[p]) == 2 and parts_of(p)[-1] == "kernel"]
     # A head of one output is a vector, and the head nevertheless.
@@ -69,9 +78,11 @@ def hidden_matrices(shapes: Mapping[str, Sequence[int]], spare_embeddings: bool 
     return {
         path
         for path in shaped
-        if path not in outputs
-        and min(flattened(shapes[path], outputs_first(path))) > 1
-        and not (spare_embeddings and is_embedding(path))
+        if min(flattened(shapes[path], outputs_first(path))) > 1
+        and (
+            matches_any(path, include)
+            or (path not in outputs and not (spare_embeddings and is_embedding(path)))
+        )
     }
 
 

@@ -1,7 +1,7 @@
 """The functions that formulas compute with, over arrays that do not change."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from optimization.configs.errors import nearest_or_all
@@ -9,7 +9,8 @@ from optimization.matching.matrices import flattened
 
 _OF_MODULES = (
     *("abs", "sqrt", "sign", "square", "power", "maximum", "minimum", "where", "clip", "expm1"),
-    *("mean", "sum", "expand_dims", "reshape", "matmul", "swapaxes"),
+    *("mean", "sum", "expand_dims", "reshape", "matmul", "swapaxes", "split"),
+    "concatenate",
 )
 
 
@@ -23,8 +24,8 @@ class Arrays:
     """What a formula calls `xp`: functions of NumPy, `jax.numpy` or `keras.ops`, and more.
 
     From these modules come abs, sqrt, sign, square, power, maximum, minimum, where, clip, expm1,
-    mean, sum, expand_dims, reshape, matmul and swapaxes; the others are the methods of this class.
-    PyTorch's lists of tensors have the same functions.
+    mean, sum, expand_dims, reshape, matmul, swapaxes, split and concatenate; the others are the
+    methods of this class. PyTorch's lists of tensors have the same functions.
     """
 
     def __init__(self, module: Any):
@@ -88,9 +89,20 @@ class Arrays:
         rows, columns = flattened(tuple(like.shape), outputs_first)
         return self.reshape(x if rows <= columns else self.swapaxes(x, 0, 1), like.shape)
 
-    def width(self, x: Any) -> int:
-        """Returns the length of the last axis."""
-        return x.shape[-1]
+    def of_sides(self, function: Callable[[int, int], Any], like: Any, outputs_first: bool) -> Any:
+        """Returns a function of the number of outputs and of inputs of a matrix, or a kernel."""
+        rows, columns = flattened(tuple(like.shape), outputs_first)
+        return function(rows, columns) if outputs_first else function(columns, rows)
+
+    def means_of_outputs(self, x: Any, outputs_first: bool) -> Any:
+        """Returns the mean of what each output has, a vector."""
+        axes = range(1, len(x.shape)) if outputs_first else range(len(x.shape) - 1)
+        return self.mean(x, axis=tuple(axes))
+
+    def along_outputs(self, x: Any, like: Any, outputs_first: bool) -> Any:
+        """Returns a vector of numbers of the outputs, to compute with an array of such outputs."""
+        ones = (1,) * (len(like.shape) - 1)
+        return self.reshape(x, (-1, *ones) if outputs_first else (*ones, -1))
 
     def steps_since(self, count: Any, start: int, like: Any) -> Any:
         """Returns count - start in the dtype of `like`, exact near the start, however late."""

@@ -1,5 +1,6 @@
 """Rules with a `variant`: whose optimizer it is, which sets all switches at once."""
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -22,14 +23,16 @@ class VariantRule(Rule):
     @classmethod
     def switches(cls) -> list[str]:
         """Returns the fields that a variant sets."""
-        return [n for n in inspect.get_annotations(cls) if n not in ("name", "variant")]
+        own = inspect.get_annotations(cls)
+        names = [each.name for each in dataclasses.fields(cls) if each.name in own]
+        return [name for name in names if name not in ("name", "variant")]
 
     @classmethod
     def with_defaults(
         cls, differences: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, dict[str, Any]]:
         """Returns all switches of each variant, given those that differ from the defaults."""
-        usual = {name: cls.__dataclass_fields__[name].default for name in cls.switches()}
+        usual = {name: cls._spec_of(name).default() for name in cls.switches()}
         return {name: {**usual, **own} for name, own in differences.items()}
 
     @classmethod

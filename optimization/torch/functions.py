@@ -61,6 +61,10 @@ def _one_of(condition: Any, x: Any, y: Any) -> Any:
     return torch.where(condition, x, y)
 
 
+def _part(index: int, parts: int, axis: int, x: Tensor) -> Tensor:
+    return x.chunk(parts, axis)[index]
+
+
 def _are_within(tensors: list[Tensor], most: float) -> bool:
     """Says whether no entry is larger, where a look at them takes less than to bound them."""
     if torch.compiler.is_compiling() or any(x.device.type != "cpu" for x in tensors):
@@ -176,8 +180,34 @@ class Lists(Arrays):
         return Tensors([(m if len(w) == m.shape[0] else m.mT).reshape(w.shape) for m, w in pairs])
 
     @staticmethod
-    def width(x: Tensors) -> Any:
-        return Scalars([each.shape[-1] for each in x.tensors()])
+    def of_sides(
+        function: Callable[[int, int], Any], like: Tensors, outputs_first: bool
+    ) -> Scalars:
+        del outputs_first
+        shapes = [each.shape for each in like.tensors()]
+        return Scalars([function(shape[0], math.prod(shape[1:])) for shape in shapes])
+
+    @staticmethod
+    def means_of_outputs(x: Tensors, outputs_first: bool) -> Tensors:
+        del outputs_first
+        return Tensors([each.flatten(1).mean(1) for each in x.tensors()])
+
+    @staticmethod
+    def along_outputs(x: Tensors, like: Tensors, outputs_first: bool) -> Tensors:
+        del outputs_first
+        shapes = [(-1, *[1] * (each.dim() - 1)) for each in like.tensors()]
+        pairs = zip(x.keep().tensors(), shapes, strict=True)
+        return Tensors([each.reshape(shape) for each, shape in pairs])
+
+    @staticmethod
+    def split(x: Tensors, parts: int, axis: int) -> list[Tensors]:
+        """Returns parts of one size along an axis."""
+        return [x.viewed(functools.partial(_part, i, parts, axis)) for i in range(parts)]
+
+    @staticmethod
+    def concatenate(parts: list[Tensors], axis: int) -> Tensors:
+        rows = zip(*(part.keep().tensors() for part in parts), strict=True)
+        return Tensors([torch.cat(row, axis) for row in rows], own=True)
 
     @staticmethod
     def norm(x: Tensors, wide: bool = False) -> Scalars:

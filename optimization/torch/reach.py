@@ -27,7 +27,10 @@ from optimization.torch.shards import (
 )
 
 Columns = list[list[Any]]
-_WHOLE_ONLY = ("matmul", "reshape", "to_matrix", "from_matrix", "width")
+_WHOLE_ONLY = (
+    *("matmul", "reshape", "split", "concatenate"),
+    *("to_matrix", "from_matrix", "of_sides", "means_of_outputs", "along_outputs"),
+)
 
 
 def within_reach(

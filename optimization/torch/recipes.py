@@ -188,8 +188,16 @@ def muon(section: MuonConfig) -> Recipe:
     """`muon`, which finds the hidden matrices of a model."""
 
     def route(parameters: list[tuple[str, Tensor]], model: torch.nn.Module | None) -> Settings:
-        matrices = hidden_matrices(parameters, model, section.exclude_embeddings)
-        return lambda name, parameter: {"use_muon": section.takes(name, matrices)}
+        matrices = hidden_matrices(
+            parameters, model, section.exclude_embeddings, section.include_layers
+        )
+
+        def settings(name: str, parameter: Tensor) -> dict[str, Any]:
+            takes = section.takes(name, matrices)
+            parts = section.parts_of(name, tuple(parameter.shape), True) if takes else 1
+            return {"use_muon": takes, "parts": parts}
+
+        return settings
 
     recipe = _of_rule(section, set())
     arguments = {**recipe.arguments, "flatten": True}

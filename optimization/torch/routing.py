@@ -1,9 +1,12 @@
 """Which parameters of a model Muon orthogonalizes, by their modules where these are known."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from optimization.matching.matrices import flattened, heads, is_embedding, may_be_matrix
+from optimization.matching.patterns import matches_any
 from optimization.torch.by_name import bare_names
 
 
@@ -11,12 +14,14 @@ def hidden_matrices(
     parameters: list[tuple[str, Tensor]],
     model: torch.nn.Module | None,
     spare_embeddings: bool = True,
+    include: Sequence[str] | None = None,
 ) -> set[str]:
     """Returns the names of the parameters that Muon orthogonalizes.
 
     Embeddings are those of modules that are one, what is tied to them, and what is called so. The
     head is found by usual names, else it is the last linear layer, which is known by its module
-    only. `heads` and `may_be_matrix` say more.
+    only. `heads` and `may_be_matrix` say more. Patterns of `include` find embeddings and heads that
+    it orthogonalizes too.
     """
     embeddings, kernels, others, layers = _modules(model)
     known = parameters
@@ -36,6 +41,7 @@ def hidden_matrices(
     outputs = heads(list(shaped), [name for name in linear if name in shaped])
     names = outputs | embedded if spare_embeddings else outputs
     spared = {id(parameter) for name, parameter in known if name in names}  # by all their names
+    spared -= {id(parameter) for name, parameter in known if matches_any(name, include)}
     flat = {n for n, p in shaped.items() if min(flattened(p.shape, outputs_first=True)) == 1}
     return {n for n, p in parameters if n in shaped and n not in flat and id(p) not in spared}
 

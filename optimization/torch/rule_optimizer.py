@@ -21,6 +21,7 @@ from optimization.torch.texts import optimizer_text
 from optimization.torch.updates import counted, update
 
 _USUAL = (torch.float32, torch.float64)  # dtypes of parameters that are updated as they are
+_KINDS = {bool: "True or False", int: "an integer", str: "text"}
 _MISSPELLED = 0.8  # how alike a name of the user's own and that of a setting may not be
 
 
@@ -162,7 +163,7 @@ class RuleOptimizer(ExactState):
                 raise ValueError(f"Argument `{key}` must be a number, received: {key}=None")
         for name, usual_value in self.rule.variable_settings.items():
             if not isinstance(group[name], type(usual_value)):
-                kind = "True or False" if isinstance(usual_value, bool) else "text"
+                kind = _KINDS[type(usual_value)]
                 message = f"Argument `{name}` must be {kind}"
                 raise ValueError(f"{message}, received: {name}={group[name]!r}")
         texts = []

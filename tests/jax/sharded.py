@@ -46,7 +46,7 @@ LAYOUTS = {
 }
 # Row means have lost the last axis, column means that before it.
 FACTORED = {
-    "layer_0/kernel": {"row": P("data"), "column": P("model")},
+    "layer_0/kernel": {"row": P("data"), "column": P("model"), "row_velocity": P("model")},
     "layer_1/kernel": {"row": P(None, "model"), "column": P(None, None)},
     "head/kernel": {"row": P(None), "column": P("model")},
 }
@@ -58,7 +58,10 @@ SETTINGS = [
     {"adaptive_clip_factor": 0.05, "average": True},
     {"clipvalue": 0.3, "dtype": "bfloat16", "average": True},
 ]
-TYPES = {"adafactor": {"min_dim_size_to_factor": 4}, "muon": {"exclude_layers": ["head"]}}
+TYPES = {
+    "adafactor": {"min_dim_size_to_factor": 4},
+    "muon": {"exclude_layers": ["head"], "second_moment": "row"},
+}
 BOTH = dict.fromkeys(("adafactor", "muon"), ("auto, 2 x 2", "explicit, 2 x 2"))
 STEPS = 3
 

@@ -31,7 +31,7 @@ def trained(config, initial, gradients, **lengths):
     return jax.jit(train)(params, grads)
 
 
-@contracts.every_case()
+@contracts.every_case(contracts.switched)
 def test_jax_is_numpy(kind, fields):
     section = contracts.section_of(kind, fields)
     own = section.own_learning_rate()

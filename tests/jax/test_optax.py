@@ -205,14 +205,31 @@ def test_the_same_algorithm_under_a_constant_rate(name):
     assert_same_training(factory.build_optimizer(tree(1)), theirs(0.05))
 
 
-def test_muon_of_hidden_matrices():
-    # optax corrects the momentum's bias, of which nothing is left in an orthogonal matrix. What is
-    # no hidden matrix here is AdamW's, and in optax every matrix is one.
-    fields = {"nesterov": False, "weight_decay": 0.1}
+MUON = {
+    # optax corrects the momentum's bias, of which nothing is left in an orthogonal matrix.
+    "keras": (
+        {"nesterov": False, "weight_decay": 0.1},
+        {"nesterov": False, "weight_decay": 0.1, "consistent_rms": 0.2},
+    ),
+    "optax": ({"variant": "optax", "weight_decay": 0.1}, {"weight_decay": 0.1}),
+    "dion": (
+        {"variant": "optax", "coefficients": "quintic", "nesterov": False},
+        {"ns_coeffs": "dion", "nesterov": False},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUON)
+def test_muon_of_hidden_matrices(name):
+    # What is no hidden matrix here is AdamW's, and in optax every matrix is one.
+    fields, arguments = MUON[name]
     ours = OptimizerFactory(config("muon", fields, **COSINE), train_steps=STEPS)
-    theirs = optax.contrib.muon(RATE, nesterov=False, weight_decay=0.1, consistent_rms=0.2)
+    theirs = optax.contrib.muon(RATE, **arguments)
+    paths = [("layer_0", "kernel"), ("layer_1", "kernel")]
+    if name == "optax":  # whose Adam is Nadam
+        paths += [("layer_0", "bias"), ("layer_1", "bias")]
     found, expected, exact = (
-        [weights[layer]["kernel"] for layer in ("layer_0", "layer_1")]
+        [weights[layer][leaf] for layer, leaf in paths]
         for weights in (
             trained(ours.build_optimizer(tree(1))),
             trained(theirs),

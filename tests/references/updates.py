@@ -295,32 +295,110 @@ def lars(c, rate):
 
 def _is_hidden(c, path, shape):
     """Says whether Muon's matrices contain a variable of the tests'."""
-    if len(shape) < 2 or "head" in path or matches(path, c.exclude_layers):
+    if len(shape) < 2 or matches(path, c.exclude_layers):
         return False
-    return "embedding" not in path or not c.exclude_embeddings
+    spared = "head" in path or ("embedding" in path and c.exclude_embeddings)
+    return not spared or matches(path, c.include_layers)
+
+
+# Amsel et al. 2025, the code of their appendix: all polynomials but the last with a margin of 1 %.
+_POLAR_EXPRESS = """
+8.28721201814563 -23.595886519098837 17.300387312530933
+4.107059111542203 -2.9478499167379106 0.5448431082926601
+3.9486908534822946 -2.908902115962949 0.5518191394370137
+3.3184196573706015 -2.488488024314874 0.51004894012372
+2.300652019954817 -1.6689039845747493 0.4188073119525673
+1.891301407787398 -1.2679958271945868 0.37680408948524835
+1.8750014808534479 -1.2500016453999487 0.3750001645474248
+"""
+_QUINTIC = """
+4.0848 -6.8946 2.9270
+3.9505 -6.3029 2.6377
+3.7418 -5.5913 2.3037
+2.8769 -3.1427 1.2046
+2.8366 -3.0525 1.2012
+"""
+
+
+def _coefficients(c):
+    """Returns the coefficients of each iteration."""
+    if c.coefficients == "simple":
+        return [(c.muon_a, c.muon_b, c.muon_c)] * c.ns_steps
+    rows = np.array(c.coefficients if isinstance(c.coefficients, tuple) else 0)
+    if c.coefficients == "quintic":
+        rows = np.array(_QUINTIC.split(), float).reshape(-1, 3)
+    if c.coefficients == "polar_express":
+        rows = np.array(_POLAR_EXPRESS.split(), float).reshape(-1, 3) / 1.01 ** np.array([1, 3, 5])
+        rows = np.concatenate([rows, [[15 / 8, -10 / 8, 3 / 8]]])
+    return [rows[min(i, len(rows) - 1)] for i in range(c.ns_steps)]
+
+
+def _newton_schulz(c, x):
+    """Returns an almost orthogonal matrix; as of its transpose, whichever is the wider."""
+    x = x / (c.safety_factor * _norm(x) + 1e-7)
+    for a, b, d in _coefficients(c):
+        x = a * x + b * x @ x.T @ x + d * x @ x.T @ x @ x.T @ x
+    return x
+
+
+def _muon_momentum(c, g, t, slots):
+    mu = c.momentum
+    if c.momentum_kind == "heavy_ball":
+        m = slots["m"] = mu * slots.get("m", 0) + g
+        return g + mu * m if c.nesterov else m
+    m = slots["m"] = mu * slots.get("m", 0) + (1 - mu) * g
+    if c.momentum_kind == "ema":
+        return (1 - mu) * g + mu * m if c.nesterov else m
+    # optax: the mean of the step to come, of both parts corrected.
+    if not c.nesterov:
+        return m / (1 - mu**t)
+    return mu * m / (1 - mu ** (t + 1)) + (1 - mu) * g / (1 - mu**t)
 
 
 def muon(c, rate):
+    def adamw(w, g, t, slots):
+        w = w - rate(t) * (c.adam_weight_decay or 0) * w
+        b1, b2 = c.adam_beta_1, c.adam_beta_2
+        m = slots["m"] = b1 * slots.get("m", 0) + (1 - b1) * g
+        v = slots["v"] = b2 * slots.get("v", 0) + (1 - b2) * g**2
+        if c.adam_nesterov:  # Dozat 2016, both parts corrected; times what is divided by below
+            m = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+            m = m * (1 - b1**t)
+        lr = rate(t) * c.adam_lr_ratio * np.sqrt(1 - b2**t) / (1 - b1**t)
+        return w - lr * m / (np.sqrt(v) + c.epsilon)
+
     def update(path, w, g, t, slots):
         if not _is_hidden(c, path, w.shape):
-            w = w - rate(t) * (c.adam_weight_decay or 0) * w
-            b1, b2 = c.adam_beta_1, c.adam_beta_2
-            m = slots["m"] = b1 * slots.get("m", 0) + (1 - b1) * g
-            v = slots["v"] = b2 * slots.get("v", 0) + (1 - b2) * g**2
-            lr = rate(t) * c.adam_lr_ratio * np.sqrt(1 - b2**t) / (1 - b1**t)
-            return w - lr * m / (np.sqrt(v) + c.epsilon)
+            return adamw(w, g, t, slots)
         w = w - rate(t) * (c.weight_decay or 0) * w
-        m = slots["m"] = c.momentum * slots.get("m", 0) + g
-        x = g + c.momentum * m if c.nesterov else m
-        # Outputs are Keras' last axis, and PyTorch's first.
-        outputs_first = path.endswith("weight")
-        x = x.reshape((len(x), -1) if outputs_first else (-1, x.shape[-1]))
-        x = x / (_norm(x) + 1e-7)
-        for _ in range(c.ns_steps):
-            a = x @ x.T
-            x = c.muon_a * x + (c.muon_b * a + c.muon_c * a @ a) @ x
-        scale = 1 if c.rms_rate is None else c.rms_rate * np.sqrt(max(x.shape))
-        return w - rate(t) * scale * x.reshape(w.shape)
+        u = _muon_momentum(c, g, t, slots)
+        if c.of_signs:
+            u = np.sign(u)
+        # Outputs are Keras' last axis, and PyTorch's first; here they are rows.
+        is_first = path.endswith("weight")
+        u = u.reshape(len(u), -1) if is_first else u.reshape(-1, u.shape[-1]).T
+        parts = next((n for pattern, n in c.split.items() if re.search(pattern, path)), 1)
+        matrices = np.split(u, parts)
+        o = np.concatenate([_newton_schulz(c, matrix) for matrix in matrices])
+        outputs, inputs = matrices[0].shape
+        if c.second_moment != "none":
+            squares = np.mean(o**2, 1, keepdims=True) if c.second_moment == "row" else o**2
+            b = c.second_moment_beta
+            v = slots["v"] = b * slots.get("v", 0) + (1 - b) * squares
+            before = _norm(o)
+            o = o / (np.sqrt(v) + c.epsilon)
+            if c.update_norm == "orthogonal":
+                before = np.sqrt(parts * min(outputs, inputs))
+            o = o * before / (_norm(o) + c.epsilon)
+        scale = 1
+        if c.rms_rate is not None:
+            scales = {
+                "spectral": max(outputs, inputs),
+                "shape": max(1, outputs / inputs),
+                "unit_rms": outputs / inputs,
+            }
+            scale = c.rms_rate * np.sqrt(scales[c.scale])
+        return w - rate(t) * scale * (o if is_first else o.T).reshape(w.shape)
 
     return update
 

@@ -44,7 +44,8 @@ NATIVE = {
 # Changing, since forms of momentum differ by it alone; multiples of 2**-6, the same in float32.
 RATE = {"type": "stepwise", "stepwise": {"boundaries": [2, 12, 18], "values": [0.0625, 0.125] * 2}}
 # What numbers are tried with, as far as they are in range.
-FLOATS, INTEGERS, PATTERNS = (0.1, 0.5, 2.0, -0.3), (2, 3), (("dense",), ("bias",))
+FLOATS, INTEGERS, PATTERNS = (0.1, 0.5, 2.0, -0.3), (2, 3), (("dense",), ("bias",), ("head",))
+COUNTS = ({"dense": 5},)  # of what a pattern finds
 
 
 def rules():
@@ -102,6 +103,8 @@ def other_values(rule, name):
     types, choices = _kinds(rule._find_spec(name).annotation)
     if name in rule.pattern_fields():
         candidates = PATTERNS
+    elif isinstance(usual, dict):
+        candidates = COUNTS
     elif choices:
         candidates = sorted(choices)
     elif bool in types:
@@ -142,10 +145,16 @@ def cases(kind):
     return _distinct([*found, *_positions(rule, lambda name: is_switch(rule, name))])
 
 
+def switched(kind):
+    """Returns `cases` but for variants, which set switches alone, and these have their own."""
+    return [fields for fields in cases(kind) if "variant" not in fields]
+
+
 def forms(kind):
-    """Returns `least_and_most`, and each choice of a word."""
+    """Returns `least_and_most`, and each choice of a word but a variant."""
     rule, found = OPTIMIZERS_CLS.config_class(kind), least_and_most(kind)
-    return _distinct([*found, *_positions(rule, lambda name: _choices(rule, name))])
+    names = [name for name in field_names(rule) if _choices(rule, name) and name != "variant"]
+    return _distinct([*found, *_positions(rule, lambda name: name in names)])
 
 
 def _positions(rule, is_meant):
