@@ -128,6 +128,7 @@ class MuonConfig(VariantRule):
         ),
     )
     decay_arguments = ("weight_decay", "adam_weight_decay")
+    fixed_numbers = ("safety_factor",)
     variable_settings: ClassVar = {"use_muon": True, "flatten": False, "parts": 1}
     native_arguments: ClassVar = {
         "adam_beta_1": "adam_betas.0",
@@ -180,18 +181,24 @@ class MuonConfig(VariantRule):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from self.impossible()
-        # Switches that were changed from the variant's, and have nothing to act on.
-        simple = (self.coefficients == "simple", "`coefficients: simple`")
-        divides = (self.second_moment != "none", "`second_moment: row` or `full`")
-        needs = {
-            **dict.fromkeys(("muon_a", "muon_b", "muon_c"), simple),
-            **dict.fromkeys(("second_moment_beta", "update_norm"), divides),
-            "scale": (self.rms_rate is not None, "`rms_rate`"),
-        }
         usual = self.preset(self.variant)
-        for name, (present, what) in needs.items():
-            if not present and getattr(self, name) != usual[name]:
+        for name, what in self._idle().items():
+            if getattr(self, name) != usual[name]:
                 yield name, f"needs {what}"
+
+    def _idle(self) -> dict[str, str]:
+        """Returns the switches that have nothing to act on, with what they need."""
+        names: dict[str, str] = {}
+        if self.coefficients != "simple":
+            names |= dict.fromkeys(("muon_a", "muon_b", "muon_c"), "`coefficients: simple`")
+        if self.second_moment == "none":
+            needed = "`second_moment: row` or `full`"
+            names |= dict.fromkeys(("second_moment_beta", "update_norm"), needed)
+        return names if self.rms_rate is not None else {**names, "scale": "`rms_rate`"}
+
+    def numbers(self) -> list[str]:
+        idle = self._idle()
+        return [name for name in super().numbers() if name not in idle]
 
     def impossible(self) -> Iterator[tuple[str, str]]:
         yield from super().check()

@@ -91,6 +91,17 @@ def test_mistakes(fields, message):
         OptimizationConfig({"optimizer": optimizer, "learning_rate": rate}).validate()
 
 
+def test_what_does_not_act_has_no_schedule():
+    constant = {"type": "constant", "constant": {"learning_rate": 0.1}}
+    schedule = {"type": "linear", "linear": {"initial_learning_rate": 0.9, "decay_steps": 9}}
+    fields = {"optimizer": {"type": "muon"}, "learning_rate": constant}
+    fields["schedules"] = {"second_moment_beta": schedule}
+    with pytest.raises(ConfigError, match="second_moment_beta"):
+        OptimizationConfig(fields).validate()
+    fields["optimizer"]["muon"] = {"second_moment": "row"}
+    OptimizationConfig(fields).validate()
+
+
 def test_what_a_variant_has_may_stay_where_it_acts_no_more():
     section = MuonConfig(variant="adamuon")
     section.second_moment = "none"
