@@ -141,6 +141,28 @@ def test_a_kernel_is_updated_as_the_matrix_of_its_outputs():
     )
 
 
+@pytest.mark.parametrize("jit_compile", [False, "auto"])
+def test_a_fused_kernel_is_updated_as_its_parts(jit_compile):
+    initial, gradients = problem({"qkv/kernel": (4, 12), "head/kernel": (4, 3)}, steps=3)
+    fields = {"scale": "shape", "include_layers": ["kernel"]}
+
+    def trained(initial, gradients, **split):
+        optimizer = PipelineOptimizer(Muon(0.01, **fields, **split), jit_compile=jit_compile)
+        return final_weights(optimizer, initial, gradients)
+
+    def apart(values):
+        columns = np.split(values["qkv/kernel"], 3, axis=1)
+        return {f"{name}/kernel": x for name, x in zip("qkv", columns, strict=True)}
+
+    found = trained(initial, gradients, split={"qkv": 3})["qkv/kernel"]
+    expected = trained(apart(initial), [apart(each) for each in gradients])
+    np.testing.assert_allclose(found, np.concatenate([*expected.values()], 1), 1e-5, 1e-6)
+    # A class is saved with all of its switches.
+    again = Muon.from_config(Muon(0.01, split={"qkv": 3}, coefficients=[[3, -3, 1]]).get_config())
+    assert again.split == {"qkv": 3}
+    assert again.coefficients == ((3.0, -3.0, 1.0),)
+
+
 def test_in_fit_embeddings_and_the_last_layer_are_adamws(tmp_path):
     config = optimization.OptimizationConfig(
         {
