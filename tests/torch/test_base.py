@@ -80,7 +80,7 @@ def trained(case, dtype=torch.float64, steps=5, **kwargs):
 @every_optimizer
 def test_every_parameter_is_updated(case):
     initial, _ = problem()
-    _, params = trained(case, steps=2)  # the first of ADOPT moves nothing
+    _, params = trained(case, steps=3)  # the first of ADOPT moves nothing, and two may cancel
     for name, weight in weights_of(params).items():
         assert np.abs(weight - initial[name]).max() > 0
 
