@@ -21,6 +21,7 @@ from optimization.configs.sweep_config import ParameterConfig, SweepConfig
 from optimization.configs.task_config import DataConfig, TaskConfig
 from optimization.configs.tree import Node, declared_specs
 from optimization.rules.base import BaseOptimizerConfig
+from optimization.rules.modifiers import MODIFIER_FIELDS, ModifierFields
 from optimization.schedules.sequence import PhaseConfig
 from tools.gallery import own_types
 
@@ -117,7 +118,7 @@ def _page(title: str, about: str, parts: Iterable[str]) -> str:
 
 
 def _types(registry: Registry) -> Iterator[str]:
-    shared = set(declared_specs(BaseOptimizerConfig)) if registry is OPTIMIZERS_CLS else set()
+    shared = set(declared_specs(ModifierFields)) if registry is OPTIMIZERS_CLS else set()
     for kind in own_types(registry):
         cls = registry.config_class(kind)
         left_out = {name for name in shared if _is_inherited(cls, name)}
@@ -130,7 +131,9 @@ def _every_optimizer() -> str:
     cls = BaseOptimizerConfig
     step = "[A step](../pipeline.md#a-step) says when each acts."
     about = f"What every type of `optimizer` takes. {step}\n"
-    return "\n".join(["## Every optimizer\n", about, _table(cls, _ordered(cls))])
+    modifiers = "Beside these, every type of this package takes [modifiers](../modifiers.md).\n"
+    tables = [_table(cls, _ordered(cls)), modifiers, _table(ModifierFields, MODIFIER_FIELDS)]
+    return "\n".join(["## Every optimizer\n", about, *tables])
 
 
 def _section(title: str, cls: type[Node]) -> str:
@@ -140,7 +143,7 @@ def _section(title: str, cls: type[Node]) -> str:
 
 def _is_inherited(cls: type[Node], name: str) -> bool:
     """Says whether a field is that of every optimizer, unchanged."""
-    return field_doc(cls, name) == field_doc(BaseOptimizerConfig, name)
+    return field_doc(cls, name) == field_doc(ModifierFields, name)
 
 
 def _ordered(cls: type[Node]) -> list[str]:

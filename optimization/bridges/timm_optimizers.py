@@ -11,6 +11,16 @@ from optimization.configs.errors import did_you_mean
 _CHOOSE = "choose an `optimizer.type` (`optfactory list optimizers`)"
 _VECTORS = {"name": "no_decay", "ndim": [0, 1], "weight_decay": 0.0}
 
+_MODIFIERS = {"caution": "cautious", "corrected_weight_decay": "corrected_weight_decay"}
+_CORRECTED = {"adamc": "adamw", "nadamc": "nadamw", "adoptc": "adoptw", "lionc": "lion"}
+_CAUTIOUS = ("adamw", "nadamw", "adopt", "adoptw", "lion", "lamb")
+_MODIFIED = {
+    **{name: (base, ["corrected_weight_decay"]) for name, base in _CORRECTED.items()},
+    **{f"c{name}": (name, ["caution"]) for name in _CAUTIOUS},
+    **{f"c{name}": (base, [*_MODIFIERS]) for name, base in _CORRECTED.items()},
+}
+"""Names of timm that mean another one with some of its modifiers."""
+
 
 def put_optimizer(draft: Draft, source: Source) -> None:
     """Puts the optimizer that `opt` names."""
@@ -18,6 +28,7 @@ def put_optimizer(draft: Draft, source: Source) -> None:
     if name.startswith("lookahead_"):
         name = name.removeprefix("lookahead_")
         draft.tell(LOST, source, "opt", "there is no Lookahead here: written is what it wraps")
+    name, modifiers = _MODIFIED.get(name, (name, []))
     args = source.section("opt_kwargs")
     args.library = "timm"
     args.links = {
@@ -49,8 +60,13 @@ def put_optimizer(draft: Draft, source: Source) -> None:
         draft.put(f"optimizer.{kind}.gradient_accumulation_steps", steps)
         why = "in a loop of PyTorch the loop accumulates: leave it out there"
         draft.tell(NOTE, source, "grad_accum_steps", why)
+    for key, field in _MODIFIERS.items():
+        if args.take(key).value is True:
+            draft.put(f"optimizer.{kind}.{field}", args.take(key))
+        elif key in modifiers:
+            draft.put(f"optimizer.{kind}.{field}", True, "opt")
     for key in args.unread():
-        if key not in ("foreach", "fused", "caution", "capturable") or args.take(key).value is True:
+        if key not in ("foreach", "fused", "capturable") or args.take(key).value is True:
             draft.tell(UNKNOWN, args, key, f"`{name}` has no such argument here")
 
 

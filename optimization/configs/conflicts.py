@@ -7,7 +7,7 @@ from optimization.configs.curve_checks import wrong_values
 from optimization.configs.errors import Problem, did_you_mean
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.rate_curve import places, schedule_free_sections
-from optimization.schedules.compose import schedule_conflicts
+from optimization.schedules.compose import needs_keras, schedule_conflicts
 from optimization.schedules.metric import MetricLrConfig
 
 if typing.TYPE_CHECKING:
@@ -24,6 +24,7 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     yield from _schedule_free(config)
     yield from _schedules(config)
     yield from _groups(config)
+    yield from _peaks(config)
 
 
 def _followers(config: "OptimizationConfig") -> Iterator[Problem]:
@@ -38,6 +39,26 @@ def _followers(config: "OptimizationConfig") -> Iterator[Problem]:
     if isinstance(config.learning_rate.get(), MetricLrConfig) and decay:
         message = f"cannot act together with `{config.learning_rate.type}`, which follows a metric"
         yield section._problem("conflict", "decay", message)
+
+
+def _peaks(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields optimizers that decay by a peak of the learning rate which is not known, or several.
+
+    A group may share the optimizer, and have a learning rate of its own with another peak.
+    """
+    name = "corrected_weight_decay"
+    for place in places(config):
+        section, rate = place.optimizer.get(), place.learning_rate
+        if section is None:
+            if rate.type is not None and getattr(config.optimizer.get(), name, False):
+                message = f"has a peak of its own: give the group an `optimizer` with `{name}` too"
+                yield rate._problem("conflict", "type", message)
+        elif getattr(section, name, False) and section.peak_learning_rate is None:
+            rate = rate if rate.type is not None else config.learning_rate
+            pair = (rate.get(), (place if rate is place.learning_rate else config).warmup.get())
+            if isinstance(pair[0], MetricLrConfig) or (pair[0] and needs_keras(*pair)):
+                message = f"is needed by `{name}`: that of `{rate.type}` is not known before"
+                yield section._problem("missing", "peak_learning_rate", message)
 
 
 def _own_rates(config: "OptimizationConfig") -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from optimization.configs.task_config import TaskConfig
 from optimization.configs.tree import FieldSpec, Node, declared_specs
 from optimization.configs.types import REQUIRED
 from optimization.rules.base import BaseOptimizerConfig
+from optimization.rules.modifiers import ModifierFields
 from optimization.schedules.sequence import PhaseConfig
 
 _TYPED: Json = {"required": ["type"], "properties": {"type": {"not": {"type": "null"}}}}
@@ -131,9 +132,9 @@ class _Definitions:
     def _field(self, cls: type[Node], name: str) -> Json:
         """Returns the schema of a field; a field that many optimizers have is defined once."""
         made = self._described(cls, name)
-        if cls is not BaseOptimizerConfig and issubclass(cls, BaseOptimizerConfig):
-            shared = declared_specs(BaseOptimizerConfig)
-            if name in shared and made == self._described(BaseOptimizerConfig, name):
+        if cls is not ModifierFields and issubclass(cls, BaseOptimizerConfig):
+            shared = declared_specs(ModifierFields)
+            if name in shared and made == self._described(ModifierFields, name):
                 self.defs.setdefault(f"optimizer.{name}", made)
                 return {"$ref": f"#/$defs/optimizer.{name}"}
         return made

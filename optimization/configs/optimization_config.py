@@ -13,6 +13,7 @@ from optimization.configs.fields import Section, SectionMap, Sections, field
 from optimization.configs.group_config import LayerDecayConfig, LrScalingConfig, ParamGroupConfig
 from optimization.configs.layers import layered, settle
 from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
+from optimization.configs.rate_curve import fill_peaks
 from optimization.configs.types import ReadOnlyDict
 from optimization.schedules import BaseLrConfig, BaseWarmupConfig, LrConfig, WarmupConfig
 
@@ -254,5 +255,6 @@ def resolved(
             problems.append(scaling._problem("missing", "global_batch_size", message))
         else:
             scaling.global_batch_size = global_batch_size
-    settle(config, problems, again=False).lock()
+    fill_peaks(settle(config, problems, again=False))
+    config.lock()
     return config

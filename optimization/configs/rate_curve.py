@@ -10,7 +10,7 @@ from optimization.configs.oneof import OneOfConfig
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import are_ours, checked_values, needs_keras, schedule_problems
 from optimization.schedules.sequence import Piece, SequenceLrConfig
-from optimization.schedules.steps import steps_around
+from optimization.schedules.steps import steps_around, telling_steps
 
 if typing.TYPE_CHECKING:
     from optimization.configs.group_config import ParamGroupConfig
@@ -119,6 +119,34 @@ class RateCurve(typing.NamedTuple):
 def _counts_steps(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and abs(value) < 2**63 and value == int(value)
+
+
+def curve_by(config: "OptimizationConfig", group: "ParamGroupConfig | None") -> RateCurve:
+    """Returns the learning rate of a group of a resolved config, before its multiplier.
+
+    None is the group of all variables that are in no other.
+    """
+    found, scaling = config.learning_rate_of(group), config.lr_scaling
+    own = group.optimizer.get() if group is not None and found is not None else None
+    section = own or config.optimizer.get()
+    knows_batches = section.own_learning_rate() is None
+    factor = scaling.factor() if scaling is not None and knows_batches else 1.0
+    decay = section.pipeline_arguments().get("decay", 0.0)
+    start = config.schedule_start_of(section)
+    return RateCurve(*(found or config.learning_rate_of()), factor, decay, start)
+
+
+def fill_peaks(config: "OptimizationConfig") -> None:
+    """Sets the peaks of learning rates by which optimizers of a resolved config decay."""
+    for group in (None, *config.param_groups):
+        section = (config if group is None else group).optimizer.get()
+        is_asked = getattr(section, "corrected_weight_decay", False)
+        if is_asked and section.peak_learning_rate is None:
+            curve = curve_by(config, group)._replace(start=0)
+            rates = filter(None, (curve.learning_rate, curve.warmup))
+            steps = telling_steps([each.as_dict() for each in rates])
+            steps = sorted({*steps, *curve.steps(config._train_steps)})
+            section.peak_learning_rate = float(max(curve.values(steps)))
 
 
 def places(config: "OptimizationConfig") -> "list[Place]":

@@ -344,12 +344,12 @@ def _step(
     rule: Rule, g: jax.Array, w: jax.Array, kept: Mapping[str, jax.Array], h: Numbers
 ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
     """Returns what is added to a weight, and what has moved of its state."""
-    state, rate = State(kept), rule.decay_before(h)
+    state, rate = State(kept), rule.decay_ahead(h)
     if given(rate):
         decay = w * (h.lr * rate)
-        update = -(decay + rule.step(g, w - decay, state, h, FUNCTIONS))
+        update = -(decay + rule.modified_step(g, w - decay, state, h, FUNCTIONS))
     else:
-        update = -rule.step(g, w, state, h, FUNCTIONS)
+        update = -rule.modified_step(g, w, state, h, FUNCTIONS)
     return jnp.broadcast_to(update, w.shape), state.moved()
 
 

@@ -133,7 +133,7 @@ class LayerwiseUpdate(Update):
         self._axes = list(rule.averaged_axes(settings))
         self._norms = set(rule.norms_of(settings))
         # Otherwise all that is needed is known before.
-        self._in_halves = "u" in self._norms or given(rule.decay_before(settings))
+        self._in_halves = "u" in self._norms or given(rule.decay_ahead(settings))
         self._direction = ""  # where it is found: "gradient", "folded", or the name of a slot
 
     def run(self, row: Row, scalars: Scalars) -> None:
@@ -276,7 +276,9 @@ def update_of(kind: Kind, variables: Sequence[Any]) -> Update:
     stacks = rule.is_elementwise(kind.settings) or (layerwise and not averages)
     if is_small(variables[0]) and alike and stacks:
         return StackedUpdate(kind)
-    asks = layerwise and (averages or rule.norms_of(kind.settings))
+    # What is modified is computed as a whole, norms included.
+    in_parts = layerwise and not rule.is_modified(kind.settings)
+    asks = in_parts and (averages or rule.norms_of(kind.settings))
     return LayerwiseUpdate(kind) if asks else Update(kind)
 
 

@@ -61,6 +61,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         of_step = {n: base[n] for n in self.rule_class.pipeline_fields() if base.get(n) is not None}
         rule = checked(self.rule_class, fields, of_step)
         rate = _rate_for(rule, learning_rate)
+        if rule.corrected_weight_decay and rule.peak_learning_rate is None:
+            rule.peak_learning_rate = _peak_of(rate)
         super().__init__(learning_rate=rate, name=base.pop("name", rule.name), **base)
         del self.weight_decay  # The rule has it.
         self.__dict__["_followed"] = {}  # numbers that follow a schedule, during an update
@@ -160,7 +162,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         if not isinstance(counted, Mapping):
             counted = self._counted(part, learning_rate)
         dtype, h = compute_dtype(variable), part.numbers_of(variable, counted)
-        if is_sparse(gradient) and part.rule.moves_by_gradient_alone(h):
+        by_rows = part.rule.moves_by_gradient_alone(h) and not part.rule.is_modified(h)
+        if is_sparse(gradient) and by_rows:
             step = part.rule.step(ops.cast(gradient.values, dtype), None, State({}), h, FUNCTIONS)
             self.assign_sub(variable, with_values(gradient, ops.cast(step, variable.dtype)))
             return
@@ -288,6 +291,16 @@ def _rate_for(rule: Rule, learning_rate: Any) -> Any:
     )
 
 
+def _peak_of(rate: Any) -> float:
+    """Returns the highest learning rate of a class that is told none."""
+    if isinstance(rate, float):
+        return rate
+    raise ValueError(
+        "Argument `peak_learning_rate` is needed by `corrected_weight_decay` beside a learning "
+        "rate that is no number"
+    )
+
+
 def checked(
     rule: type[Rule], fields: Mapping[str, Any], of_step: Mapping[str, Any] | None = None
 ) -> Rule:
@@ -306,7 +319,7 @@ def checked(
 def updated(rule: Rule, g: Any, w: Any, s: State, h: Numbers, xp: Any = FUNCTIONS) -> Any:
     """Returns a weight after an update, which moves its state."""
     w = decayed(rule, w, h)
-    step = rule.step(g, w, s, h, xp)
+    step = rule.modified_step(g, w, s, h, xp)
     if not _has_shape_of(step, w):
         raise not_the_step(rule, step, w.shape)
     return w - step
@@ -323,7 +336,7 @@ def _has_shape_of(x: Any, w: Any) -> bool:
 
 def decayed(rule: Rule, w: Any, h: Numbers) -> Any:
     """Returns a weight after the decay that comes before the step."""
-    rate = rule.decay_before(h)
+    rate = rule.decay_ahead(h)
     return w - w * (h.lr * rate) if given(rate) else w
 
 

@@ -14,6 +14,7 @@ from optimization.caching import cached
 from optimization.keras.gradients import compute_dtype
 from optimization.keras.norms import norm, sum_of_squares
 from optimization.rules.arrays import Arrays, State
+from optimization.rules.modifiers import MODIFIER_FIELDS
 from optimization.rules.rule import Numbers, Rule, Slot, given
 
 
@@ -168,7 +169,7 @@ class RulePart:
         done = ops.convert_to_tensor(self.optimizer.iterations)
         curves = self.rule.curves()
         along = {n: f(ops.cast(done, "float32"), FUNCTIONS) for n, f in curves.items()}
-        if self.rule.own_learning_rate() is not None:
+        if self.rule.own_learning_rate() is not None or self.rule.corrected_weight_decay:
             along["multiplier"] = ops.convert_to_tensor(self._multiplier, "float32")
         now = {"learning_rate": learning_rate, "done": done, "along": along}
         follows = self.follows.items()
@@ -248,8 +249,10 @@ def numbers_now(settings: Numbers, counted: Mapping[str, Any], dtype: Any) -> Nu
 
 @cached
 def rule_arguments(rule: type[Rule]) -> list[str]:
-    """Returns the fields that are arguments; the decay that all have comes last."""
+    """Returns the fields that are arguments; the decay that all have, and modifiers, come last."""
     names = rule.argument_names()
     first = [name for name in rule.argument_order if name in names]
     others = [name for name in names if name not in first]
-    return first + sorted(others, key=lambda name: name == "weight_decay")
+    return first + sorted(
+        others, key=lambda name: (name in MODIFIER_FIELDS, name == "weight_decay")
+    )

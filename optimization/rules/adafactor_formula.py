@@ -130,9 +130,10 @@ class AdafactorFormula(LayerwiseRule):
             u = _with_momentum(alpha * u, s, h)
         else:
             u = alpha * _with_momentum(u, s, h)
+        u = h.modified(u, alpha)
         if "count" in s:  # PyTorch counts by itself
             s.count = s.count + 1
-        return u + _decay(lr, alpha, h) * w if given(h.weight_decay) else u
+        return u + _decay(lr, alpha, h) * h.decay(w, u) if given(h.weight_decay) else u
 
     def rates(self, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> tuple[Any, Any]:
         """Returns the learning rate, and alpha: the size of the step; see `finish`."""

@@ -67,8 +67,8 @@ class AdamWeightDecayConfig(AdamForms):
         u = super().step(g, w, s, h, xp)
         if h.weight_decay_order == "before" or not given(h.weight_decay_rate):
             return u
-        u = xp.keep(u)
-        return u + h.lr * h.weight_decay_rate * (w - u)
+        u = xp.keep(h.modified(u, h.lr))
+        return u + h.lr * h.weight_decay_rate * h.decay(w - u, u)
 
     def kernel_arguments(self, h: Any, xp: Any) -> dict[str, Any] | None:
         decays_after = h.weight_decay_order == "after" and given(h.weight_decay_rate)

@@ -53,8 +53,8 @@ class ADOPTConfig(DecayLists, DecayForms, AdamFields):
         else:
             bound = later * xp.power(xp.maximum(h.t - 1, 1.0), h.clip_exponent)
             n = xp.maximum(xp.minimum(n, bound), -bound)
-        m = s.lerp("momentum", n, 1 - h.beta_1)
+        m = h.modified(s.lerp("momentum", n, 1 - h.beta_1))
         s.lerp_square("velocity", g, 1 - h.beta_2 * later)
         if h.decoupled_weight_decay and given(h.weight_decay):
-            return h.lr * (m + later * h.weight_decay * w)
+            return h.lr * (m + later * h.weight_decay * h.decay(w, m))
         return h.lr * m

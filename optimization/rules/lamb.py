@@ -34,7 +34,8 @@ class LAMBConfig(LayerAdaptationFields, AdamFields):
     def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         correction = 1 / xp.one_minus_power(h.beta_1, h.t)
         u = correction * (s.momentum / (corrected_root(s.velocity, h, xp) + h.epsilon))
-        return self.decayed(u, w, h)
+        u = h.modified(u)
+        return self.decayed(u, h.decay(w, u), h)
 
     def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
         return h.lr * xp.ratio(norms.w, norms.u) * u if h.adapt else h.lr * u

@@ -5,6 +5,7 @@ from typing import Any
 from optimization.configs.types import PositiveFloat, Share
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.layerwise import LayerAdaptationFields
+from optimization.rules.modifiers import COUPLED
 from optimization.rules.rule import Slot
 
 
@@ -31,6 +32,7 @@ class LARSConfig(LayerAdaptationFields):
     class_name = "LARS"
     argument_order = ("momentum", "eeta", "weight_decay_rate", "nesterov", "classic_momentum")
     usual_rate = 0.01
+    unmodifiable = COUPLED
     is_wide = True
     largest_gradient = 2.0**100  # beyond, the rate of a layer is 0 in float32, or nearly
     slots = (Slot("momentum", "momentums", "momentum_buffer"),)

@@ -16,41 +16,13 @@ from optimization.configs.errors import (
     Problem,
     describe,
     did_you_mean,
-    nearest_or_all,
     wrong_signature,
 )
 from optimization.configs.types import Patterns
 from optimization.matching.patterns import matches_any
-from optimization.rules.base import OPTIMIZERS_CLS, BaseOptimizerConfig, takes
-
-
-class Numbers:
-    """What a formula calls `h`: numbers by name.
-
-    These are the fields of the rule, the settings of the variable (`Rule.settings`), what the rule
-    shares (`Rule.shared`), and those that are annotated here.
-    """
-
-    lr: Any  # the learning rate
-    done: Any  # the updates before this one, an integer
-    t: Any  # the updates, this one included, a float
-    # Where they are known:
-    means: Any  # those of the gradient's squares; see `LayerwiseRule.averaged_axes`
-    multiplier: Any  # of a group, which is in `lr`; where `Rule.own_learning_rate` makes the rate
-    constant_rate: Any  # whether the rate is a constant; on Keras
-
-    def __init__(self, **values: Any):
-        vars(self).update(values)
-
-    def __getattr__(self, name: str) -> Any:
-        near = nearest_or_all(name, [key for key in vars(self) if not key.startswith("_")])
-        raise AttributeError(f"there is no number {name!r}{near}")
-
-
-def given(number: Any) -> bool:
-    """Says whether a number acts: 0 and None do not, one that follows a schedule does."""
-    return number is not None and not (isinstance(number, int | float) and number == 0)
-
+from optimization.rules.base import OPTIMIZERS_CLS, takes
+from optimization.rules.modifiers import MODIFIERS, ModifierFields
+from optimization.rules.numbers import Numbers, given
 
 _DTYPES = ("float32", "float64", "bfloat16", "float16", "int", "int32", "int64")
 
@@ -118,11 +90,12 @@ class Slot:
         return getattr(h, self.start) if isinstance(self.start, str) else self.start
 
 
-class Rule(BaseOptimizerConfig):
+class Rule(ModifierFields):
     """An optimizer: its fields, what it keeps, and its formula.
 
     A subclass is a section (see `BaseOptimizerConfig`) that is registered by its name, and has the
-    method `step`. Where norms or means scale the step it is a `LayerwiseRule`.
+    method `step`, which `modifiers` may change. Where norms or means scale the step it is a
+    `LayerwiseRule`.
 
     Formulas get the gradient g, the weight w, the state s, the numbers h and the functions xp.
     Arrays are NumPy's, JAX's or TensorFlow's, or lists of PyTorch's tensors: a formula computes
@@ -313,8 +286,12 @@ class Rule(BaseOptimizerConfig):
         return False
 
     def is_elementwise(self, h: Numbers) -> bool:
-        """Says of a variable's numbers whether its entries are updated each by itself."""
+        """Says of a variable's numbers whether `step` computes each of its entries by itself."""
         return self.declared("elementwise")
+
+    def updates_by_entry(self, h: Numbers) -> bool:
+        """Says of a variable's numbers whether its entries are updated each by itself."""
+        return self.is_elementwise(h) and not self.mixes_entries(h)
 
     def decay_rates(self, h: Numbers) -> list[Any]:
         """Returns the rates at which a variable decays."""
@@ -334,7 +311,8 @@ class Rule(BaseOptimizerConfig):
 
     def native_equivalent(self, changing: Set[str]) -> str:
         """Returns the class of `torch.optim` that is the same while these numbers change."""
-        lacks = any(getattr(self, name) or name in changing for name in self.torch_lacks)
+        modified = any(given(getattr(self, name)) or name in changing for name in MODIFIERS)
+        lacks = modified or any(getattr(self, n) or n in changing for n in self.torch_lacks)
         return "" if lacks or not self.is_torchs(changing) else self.declared("torch_class")
 
     def kernel_arguments(self, h: Numbers, xp: Any) -> dict[str, Any] | None:
@@ -361,7 +339,7 @@ FORMULAS = {
 
 # What a formula is made of, and what it finds in `h` that is no field.
 _STEPS = {"step", "move", "direction", "finish"}
-_RESERVED = {*Numbers.__annotations__, "learning_rate", "params", "foreach", "maximize"}
+_RESERVED = {*Numbers.__annotations__, "modified", "learning_rate", "params", "foreach", "maximize"}
 
 NATIVE = {
     "beta_1": "betas.0",

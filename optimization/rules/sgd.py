@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from optimization.configs.types import FirstSteps, NonNegativeFloat, Patterns, Share
 from optimization.matching.patterns import matches_any
 from optimization.rules.base import OPTIMIZERS_CLS, PIPELINE, ExperimentalConfig
+from optimization.rules.modifiers import COUPLED
 from optimization.rules.rule import Rule, Slot, given
 
 
@@ -132,6 +133,7 @@ class SGDTorchConfig(SGDFormula):
     own_rates: ClassVar = {"bias": "bias_learning_rate", "other": "other_learning_rate"}
     not_native = ("momentum_start", "warmup_steps")  # `curves` has them
     fixed_numbers = ("momentum_start",)
+    unmodifiable = COUPLED
 
     name: str | None = "SGD"
     decay: NonNegativeFloat = field(default=0.0, metadata=PIPELINE)

@@ -52,4 +52,5 @@ class StableAdamWConfig(DecayLists, LayerwiseRule, AdamFields):
         rate = h.lr / xp.maximum(norms.u / xp.size(w) ** 0.5, 1.0)
         correction = 1 / xp.one_minus_power(h.beta_1, h.t)
         step = correction * (s.momentum / (corrected_root(s.velocity, h, xp) + h.epsilon))
-        return rate * (step + h.weight_decay * w if given(h.weight_decay) else step)
+        step = h.modified(step)
+        return rate * (step + h.weight_decay * h.decay(w, step) if given(h.weight_decay) else step)

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from optimization.configs.errors import Problem
 from optimization.configs.factory import ConfiguredFactory
 from optimization.configs.group_config import ParamGroupConfig
-from optimization.configs.rate_curve import RateCurve
+from optimization.configs.rate_curve import RateCurve, curve_by
 from optimization.matching.rules import DEFAULT
 from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
@@ -343,14 +343,7 @@ class OptimizerFactory(ConfiguredFactory):
 
     def _curve(self, rule: ParamGroupConfig | None) -> RateCurve:
         """Returns the learning rate of a rule, with its warmup and all that acts on it."""
-        found, scaling = self._config.learning_rate_of(rule), self._config.lr_scaling
-        own = rule.optimizer.get() if rule is not None and found is not None else None
-        section = own or self._config.optimizer.get()
-        knows_batches = section.own_learning_rate() is None
-        factor = scaling.factor() if scaling is not None and knows_batches else 1.0
-        decay = section.pipeline_arguments().get("decay", 0.0)
-        start = self._config.schedule_start_of(section)
-        return RateCurve(*(found or self._config.learning_rate_of()), factor, decay, start)
+        return curve_by(self._config, rule)
 
     def _is_constant(self, rule: ParamGroupConfig | None) -> bool:
         rate, warmup, _, decay, _ = self._curve(rule)

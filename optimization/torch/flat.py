@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from optimization.rules.modifiers import BY_VARIABLE
+from optimization.rules.rule import given
 from optimization.torch.resume import TYPE
 
 _INSTEAD = "Shard by `fully_shard` (FSDP2), where everything works"
@@ -58,15 +60,19 @@ def _is_flat(group: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) ->
 
 def _problems(optimizer: Any, groups: list[Any]) -> Iterator[str]:
     types: dict[Any, None] = {}
+    modifiers: dict[str, None] = {}
     for group in groups:
         rule = getattr(optimizer.updater_of(group), "rule", None)
         if rule is not None and not rule.declared("elementwise"):
             types[group.get(TYPE)] = None
+        modifiers |= dict.fromkeys(name for name in BY_VARIABLE if given(group.get(name)))
     for name in types:
         yield (
             f"`{name}` needs whole weights. {_INSTEAD}, or take a type that computes each number "
             "by itself, such as `adamw`."
         )
+    for name in modifiers:
+        yield f"`{name}` needs whole weights. {_INSTEAD}, or leave it out."
     for name in _CLIPS:
         bound = getattr(optimizer.gradient_rules, name, None)
         if bound and name in _TOTALS:

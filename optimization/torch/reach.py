@@ -50,8 +50,9 @@ def within_reach(
     grads = [aligned(g, p) for g, p in zip(grads, params, strict=True)]
     batch = [params, weights, grads, *others]
     h = numbers()
-    by_element = rule.is_elementwise(h)
-    if by_element or (isinstance(rule, LayerwiseRule) and _has_axes(rule, params, h)):
+    by_element = rule.updates_by_entry(h)
+    by_sums = isinstance(rule, LayerwiseRule) or rule.is_elementwise(h)  # and modifiers' norms
+    if by_element or (by_sums and _has_axes(rule, params, h)):
         functions = FUNCTIONS if by_element else _functions_of(rule, batch)
         yield [own_parts(each) for each in batch], functions
         return

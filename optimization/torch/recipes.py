@@ -27,6 +27,7 @@ from optimization.rules.adafactor import (
     keras_switches,
 )
 from optimization.rules.base import BaseOptimizerConfig
+from optimization.rules.modifiers import MODIFIER_FIELDS
 from optimization.rules.muon import MuonConfig
 from optimization.rules.rule import NATIVE, Rule, native_argument
 from optimization.schedules.metric import MetricLrConfig
@@ -215,7 +216,8 @@ def _adafactor(section: AdafactorConfig) -> Recipe:
 
 def _adafactor_keras(section: AdafactorKerasConfig) -> Recipe:
     """Returns the recipe of `adafactor_keras`, whose step size depends on the learning rate."""
-    arguments = {**keras_switches(section, False), "variant": "keras"}
+    modifiers = {name: getattr(section, name) for name in MODIFIER_FIELDS}
+    arguments = {**keras_switches(section, False), **modifiers, "variant": "keras"}
     arguments["weight_decay"] = section.weight_decay or 0.0
     del arguments["include_in_weight_decay"]
 

@@ -248,10 +248,10 @@ def trace(
         g = g * Value("number", FACTOR)
     if form.maximizes:
         g = -g
-    state, rate = TracedState(kept), rule.decay_before(h)
+    state, rate = TracedState(kept), rule.decay_ahead(h)
     if given(rate):
         w = w * (1 - h.lr * rate)
-    step = rule.step(g, w, state, h, xp)
+    step = rule.modified_step(g, w, state, h, xp)
     if not isinstance(step, Value) or step.of != ENTRY:
         raise TypeError("the formula returns no step of each entry")
     moved = {slot_name(name): value for name, value in state.moved().items()}

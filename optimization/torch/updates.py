@@ -72,7 +72,7 @@ def _fast(rule: Rule, batch: Batch, h: Numbers) -> None:
         return
     is_large = sum(map(Tensor.numel, batch.weights)) > _IN_CACHE
     is_cached = batch.weights[0].device.type == "cpu" and batch.is_of_one_size()
-    in_parts = is_large and is_cached and rule.is_elementwise(h)
+    in_parts = is_large and is_cached and rule.updates_by_entry(h)
     for part, numbers in _parts(batch, h) if in_parts else [(batch, h)]:
         _by_lists(rule, part, numbers)
 
@@ -96,6 +96,8 @@ def _by_torch(rule: Rule, batch: Batch, h: Numbers) -> bool:
     The kernel has one of its forms; the others are that with other numbers.
     """
     first, divisor = batch.weights[0], batch.divisor
+    if rule.is_modified(h):
+        return False
     if rule.declared("torch_kernel") != "adamw" or first.device.type not in DEVICES:
         return False
     if divisor is not None:
@@ -136,11 +138,11 @@ def _by_lists(rule: Rule, batch: Batch, h: Numbers, xp: Lists = FUNCTIONS) -> No
 
 def _step(rule: Rule, batch: Batch, h: Numbers, xp: Lists) -> None:
     """Updates weights and their state, all tensors in each operation of the formula."""
-    weights, rate = batch.weights, rule.decay_before(h)
+    weights, rate = batch.weights, rule.decay_ahead(h)
     if given(rate):
         torch._foreach_mul_(weights, as_plain(1 - h.lr * rate))
     state = ListState(batch.slots)
-    moved = rule.step(Tensors(batch.grads), Tensors(weights), state, h, xp)
+    moved = rule.modified_step(Tensors(batch.grads), Tensors(weights), state, h, xp)
     if not isinstance(moved, Tensors):
         raise not_the_step(rule, moved, weights[0].shape)
     if isinstance(h.t, int | float) and h.t == 1:  # that it is right once is enough

@@ -242,6 +242,11 @@ UPDATES = {
     "adagrad": {"weight_decay": 0.05},
     "lion": {"weight_decay": 0.1},
     "lamb": {"weight_decay": 0.02},
+    "cadamw": {"weight_decay": 0.05},
+    "clion": {"weight_decay": 0.1},
+    "clamb": {"weight_decay": 0.02},
+    "adamc": {"weight_decay": 0.05},
+    "cnadamc": {"weight_decay": 0.05},
     "adafactor": {"weight_decay": 0.01},
 }
 
@@ -398,3 +403,24 @@ def test_a_lowest_rate_is_timms_or_is_listed():
     _, findings = exported("exponential", **step)
     lost = {finding.path for finding in findings if finding.kind == "lost"}
     assert "learning_rate.exponential.min_learning_rate" in lost
+
+
+@pytest.mark.parametrize(
+    ("opt", "arguments", "kind", "modifiers"),
+    [
+        ("cadamw", {}, "adamw", {"cautious"}),
+        ("adamc", {}, "adamw", {"corrected_weight_decay"}),
+        ("clionc", {}, "lion", {"cautious", "corrected_weight_decay"}),
+        ("lamb", {"caution": True}, "lamb", {"cautious"}),
+        ("lion", {"caution": False}, "lion", set()),
+    ],
+)
+def test_modifiers_are_carried_over(opt, arguments, kind, modifiers, tmp_path):
+    values = {"opt": opt, "opt_kwargs": arguments, "lr": 0.01, "epochs": 2}
+    values |= {"sched": "step", "decay_epochs": 2, "warmup_epochs": 0}
+    draft = convert(tmp_path, "timm", yaml_file.dump(values))
+    section = common.config_of(draft).optimizer
+    names = ("cautious", "corrected_weight_decay")
+    assert section.type == kind
+    assert {name for name in names if getattr(section.get(), name)} == modifiers
+    assert kinds(draft) == []

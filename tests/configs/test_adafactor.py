@@ -18,6 +18,7 @@ from optimization.rules.adafactor import (
     keras_switches,
 )
 from optimization.rules.adafactor_formula import axes_to_factor
+from optimization.rules.modifiers import MODIFIER_FIELDS
 
 CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.1}}
 
@@ -41,9 +42,9 @@ def test_a_variant_sets_every_switch(variant):
     section = AdafactorConfig(variant=variant)
     assert switches(section) == VARIANTS[variant]
     section.validate()
-    others = {"variant", "name", *section.pipeline_fields()}
+    others = {"variant", "name", *MODIFIER_FIELDS, *section.pipeline_fields()}
     assert set(VARIANTS[variant]) == set(section.field_names()) - others
-    assert {n for n in section.arguments() if n != "name"} == set(VARIANTS[variant])
+    assert section.arguments().keys() - others == set(VARIANTS[variant])
 
 
 def test_what_is_written_beside_a_variant_stays():

@@ -251,7 +251,11 @@ def _section(choose, registry):
     section = {
         field: choose.choice(values)
         for field, values in GOOD[cls].items()
-        if values
-        and choose.random() < (0.9 if "learning_rate" in field or "steps" in field else 0.1)
+        if values and choose.random() < (0.9 if _is_needed(field) else 0.1)
     }
     return {"type": name, name: section}
+
+
+def _is_needed(field):
+    is_rate = "learning_rate" in field and field != "peak_learning_rate"
+    return is_rate or "steps" in field

@@ -8,6 +8,7 @@ from optimization.configs.optimization_config import (
     OptimizationConfig,
     load_optimization_config,
     optimization_section,
+    resolved,
 )
 
 PARAMS = {
@@ -221,3 +222,57 @@ def test_a_section_that_is_none_lacks_nothing(tmp_path):
     with pytest.raises(ConfigError) as error:
         load_optimization_config(path)
     assert [problem.path for problem in error.value.problems] == ["optimizer", "learning_rate"]
+
+
+LINEAR = {"type": "linear", "linear": {"initial_learning_rate": 0.5, "decay_steps": 100}}
+WARMUP = {"type": "linear", "linear": {"warmup_steps": 20}}
+CORRECTED = {"type": "lion", "lion": {"weight_decay": 0.1, "corrected_weight_decay": True}}
+
+
+def test_the_peak_by_which_a_decay_is_corrected_is_that_of_the_schedule():
+    values = {"optimizer": CORRECTED, "learning_rate": LINEAR}
+    found = resolved(OptimizationConfig(values)).optimizer.lion
+    assert found.peak_learning_rate == 0.5
+    # Warmed up into the decay: it is at its highest after 20 of 100 steps.
+    found = resolved(OptimizationConfig({**values, "warmup": WARMUP})).optimizer.lion
+    assert found.peak_learning_rate == pytest.approx(0.4)
+    written = {**CORRECTED, "lion": {**CORRECTED["lion"], "peak_learning_rate": 0.3}}
+    found = resolved(OptimizationConfig({**values, "optimizer": written})).optimizer.lion
+    assert found.peak_learning_rate == 0.3
+
+
+def test_groups_have_peaks_of_their_own():
+    constant = {"type": "constant", "constant": {"learning_rate": 0.125}}
+    group = {"match": "bias", "learning_rate": constant}
+    values = {"optimizer": CORRECTED, "learning_rate": LINEAR}
+    with pytest.raises(ConfigError, match="has a peak of its own: give the group an `optimizer`"):
+        resolved(OptimizationConfig({**values, "param_groups": [group]}))
+    groups = [{**group, "optimizer": CORRECTED}, {"match": "norm", "optimizer": CORRECTED}]
+    config = resolved(OptimizationConfig({**values, "param_groups": groups}))
+    peaks = [each.optimizer.lion.peak_learning_rate for each in config.param_groups]
+    assert peaks == [0.125, 0.5]
+
+
+def test_a_peak_that_is_not_known_before_must_be_written():
+    kind = "hf_reduce_lr_on_plateau"
+    plateau = {"type": kind, kind: {"initial_learning_rate": 0.1}}
+    values = {"optimizer": CORRECTED, "learning_rate": plateau}
+    with pytest.raises(ConfigError, match="peak_learning_rate: is needed by .*`hf_reduce"):
+        resolved(OptimizationConfig(values))
+    lone = {"optimizer": {"type": "lion", "lion": {"peak_learning_rate": 0.1}}}
+    with pytest.raises(ConfigError, match="peak_learning_rate: needs `corrected_weight_decay: t"):
+        resolved(OptimizationConfig({**lone, "learning_rate": LINEAR}))
+    own = {"variant": "hf", "weight_decay": 0.1, "corrected_weight_decay": True}
+    values = {"optimizer": {"type": "adafactor", "adafactor": own}}
+    with pytest.raises(ConfigError, match="corrected_weight_decay: needs a learning rate"):
+        resolved(OptimizationConfig(values))
+
+
+def test_a_sequence_has_the_peak_of_its_highest_phase():
+    up = {"type": "linear", "linear": {"initial_learning_rate": 0.0, "end_learning_rate": 0.7}}
+    up["linear"]["decay_steps"] = 30
+    phases = [{"until": 30, **up}, {"type": "constant", "constant": {"learning_rate": 0.25}}]
+    rate = {"type": "sequence", "sequence": {"phases": phases}}
+    values = {"optimizer": CORRECTED, "learning_rate": rate}
+    found = resolved(OptimizationConfig(values)).optimizer.lion.peak_learning_rate
+    assert found == pytest.approx(0.7 * 29 / 30, rel=0.04)

@@ -160,3 +160,28 @@ def test_a_class_that_there_is_not():
     for name, near in (("Adamm", "Adam"), ("lamb", "LAMB"), ("ParamGruop", "ParamGroup")):
         with pytest.raises(AttributeError, match=f"did you mean '{near}'"):
             getattr(optimization.optimizers, name)
+
+
+def test_a_peak_is_the_rate_of_a_class_that_has_one():
+    from optimization.optimizers import Lion
+
+    assert Lion(0.5, corrected_weight_decay=True).peak_learning_rate == 0.5
+    schedule = keras.optimizers.schedules.CosineDecay(0.5, 10)
+    with pytest.raises(ValueError, match="`peak_learning_rate` is needed by `corrected_weight_"):
+        Lion(schedule, corrected_weight_decay=True)
+    optimizer = Lion(schedule, corrected_weight_decay=True, peak_learning_rate=0.5)
+    assert Lion.from_config(optimizer.get_config()).peak_learning_rate == 0.5
+
+
+def test_the_peak_of_a_group_is_before_its_multiplier():
+    weights = [keras.Variable([1.0], name=name) for name in ("whole", "half")]
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.5, 0.25])
+    inner = SGD(schedule, weight_decay=0.1, corrected_weight_decay=True, peak_learning_rate=0.5)
+    groups = [ParamGroup("half", learning_rate_multiplier=0.5)]
+    optimizer = PipelineOptimizer(inner, param_groups=groups)
+    changes = []
+    for _ in range(2):
+        before = [float(w.numpy()[0]) for w in weights]
+        optimizer.apply([keras.ops.zeros(1)] * 2, weights)
+        changes.append([1 - float(w.numpy()[0]) / b for w, b in zip(weights, before, strict=True)])
+    np.testing.assert_allclose(changes, [[0.05, 0.025], [0.0125, 0.00625]], rtol=1e-4)

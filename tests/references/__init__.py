@@ -4,7 +4,7 @@
 `update(path, w, g, t, slots) -> w`, in float64 NumPy, with t = 1, 2, ...
 """
 
-from tests.references import updates
+from tests.references import modifiers, updates
 from tests.references.adafactor import adafactor, adafactor_keras
 
 UPDATES = {
@@ -34,6 +34,13 @@ UPDATES = {
     "adafactor": adafactor,
     "adafactor_keras": adafactor_keras,
 }
+
+
+def update_of(kind, section, rate):
+    """Returns the transcription of a type, with what modifies it."""
+    if modifiers.is_modified(section):
+        return modifiers.modified(kind, section, rate, UPDATES)
+    return UPDATES[kind](section, rate)
 
 
 def weights_of(update, initial, gradients):

@@ -263,14 +263,15 @@ def _exclusions(c, path):
     return first, inside, not matches(path, excluded)
 
 
-def lamb(c, rate):
+def lamb(c, rate, modified=lambda u, g: u, decays=lambda w, u, t: w):
     def update(path, w, g, t, slots):
         first, decay, adapts = _exclusions(c, path)
         w = w - rate(t) * first * w
         m = slots["m"] = c.beta_1 * slots.get("m", 0) + (1 - c.beta_1) * g
         v = slots["v"] = c.beta_2 * slots.get("v", 0) + (1 - c.beta_2) * g**2
         root = np.sqrt(v / (1 - c.beta_2**t))
-        u = m / (1 - c.beta_1**t) / (root + c.epsilon) + decay * w
+        u = modified(m / (1 - c.beta_1**t) / (root + c.epsilon), g)
+        u = u + decay * decays(w, u, t)
         return w - rate(t) * (_norm(w) / _norm(u) if adapts else 1) * u
 
     return update

@@ -15,9 +15,10 @@ import pytest
 from optimization.configs import optimizer_config  # noqa: F401  registers the rules
 from optimization.rules.arrays import Arrays, State
 from optimization.rules.base import OPTIMIZERS_CLS
+from optimization.rules.modifiers import MODIFIER_FIELDS, MODIFIERS
 from optimization.rules.rule import Numbers, Rule, given
 from optimization.schedules import LrConfig, curve
-from tests.references import UPDATES, weights_of
+from tests.references import UPDATES, update_of, weights_of
 
 XP = Arrays(np)
 
@@ -93,8 +94,9 @@ def _kinds(annotation):
 
 
 def field_names(rule):
-    """Returns the fields that say what the algorithm is."""
-    return [n for n in (*rule.argument_names(), *rule.section_only) if n != "name"]
+    """Returns the fields that say what the algorithm is, without modifiers: see `modified`."""
+    names = (*rule.argument_names(), *rule.section_only)
+    return [n for n in names if n not in ("name", *MODIFIER_FIELDS)]
 
 
 def other_values(rule, name):
@@ -142,7 +144,8 @@ def cases(kind):
     default the first value stands for all.
     """
     rule, found = OPTIMIZERS_CLS.config_class(kind), few(kind)
-    return _distinct([*found, *_positions(rule, lambda name: is_switch(rule, name))])
+    switched = _positions(rule, lambda name: is_switch(rule, name))
+    return _distinct([*found, *switched, *modified(kind)])
 
 
 def switched(kind):
@@ -154,7 +157,25 @@ def forms(kind):
     """Returns `least_and_most`, and each choice of a word but a variant."""
     rule, found = OPTIMIZERS_CLS.config_class(kind), least_and_most(kind)
     names = [name for name in field_names(rule) if _choices(rule, name) and name != "variant"]
-    return _distinct([*found, *_positions(rule, lambda name: name in names)])
+    chosen = _positions(rule, lambda name: name in names)
+    return _distinct([*found, *chosen, *modified(kind)])
+
+
+def modified(kind):
+    """Returns modifiers beside a decay, for a type that is the one of its kind.
+
+    They are all at once, and each by itself for the first of these types.
+    """
+    if kind not in ONE_OF_EACH_KIND:
+        return []
+    rule = OPTIMIZERS_CLS.config_class(kind)
+    decay = {rule.decay_arguments[0]: 0.1}
+    acting = [name for name in MODIFIERS if name not in rule.unmodifiable]
+    needs = {"corrected_weight_decay": {"peak_learning_rate": 0.25}}
+    values = {"max_update_rms": 0.1}
+    single = [{**decay, name: values.get(name, True), **needs.get(name, {})} for name in acting]
+    every = {name: value for fields in single for name, value in fields.items()}
+    return [*(single if kind == ONE_OF_EACH_KIND[0] else []), every] if acting else []
 
 
 def _positions(rule, is_meant):
@@ -281,9 +302,9 @@ def updates(rule, path, own, w, gradient, rate, constant=False):
             rule.prepare(c, Numbers(**{**settings, **now}), XP)
             shared.update(c.moved())
         h, s = Numbers(**{**settings, **now, **shared}), State(kept)
-        decay = rule.decay_before(h)
+        decay = rule.decay_ahead(h)
         w = w - w * (lr * decay) if given(decay) else w
-        w = w - rule.step(g, w, s, h, XP)
+        w = w - rule.modified_step(g, w, s, h, XP)
         kept.update(s.moved())
         yield w, list(kept)
 
@@ -335,7 +356,7 @@ def check_reference(kind, section, shapes=None):
     if kind not in UPDATES:
         return False
     initial, gradients = problem(shapes)
-    expected = weights_of(UPDATES[kind](section, stepped), initial, gradients)
+    expected = weights_of(update_of(kind, section, stepped), initial, gradients)
     error = difference(numpy_weights(section, initial, gradients, stepped), expected)
     # Float64 on both sides; Muon's iteration magnifies rounding.
     assert error < (1e-9 if kind == "muon" else 1e-12), error
@@ -349,7 +370,7 @@ def check_elementwise(section):
     own = settings_of(rule, SHAPES)
     values = {name: getattr(rule, name) for name in rule.argument_names()}
     for path, w in initial.items():
-        if not rule.is_elementwise(Numbers(**values, **own[path])):
+        if not rule.updates_by_entry(Numbers(**values, **own[path])):
             continue
         grads = [g[path] for g in gradients]
         whole, _ = train_one(rule, path, own[path], w, grads, stepped)

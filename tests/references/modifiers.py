@@ -1,0 +1,63 @@
+"""Modifiers of updates, transcribed from their papers around the transcriptions of optimizers."""
+
+import numpy as np
+
+from tests.references import updates
+
+DECAYS = {
+    "adamw": ("weight_decay_rate",),
+    "muon": ("weight_decay", "adam_weight_decay"),
+    "adafactor": ("weight_decay",),
+    "nadam": ("weight_decay",),
+}
+"""The rates of decay of the types around which modifiers are transcribed, beside `lamb`."""
+
+
+def is_modified(c):
+    decays = c.cautious_weight_decay or c.corrected_weight_decay
+    return c.cautious or c.max_update_rms or decays
+
+
+def cautious(u, g):
+    """Returns an update of Liang et al. 2024, algorithm 1, as the authors scale it."""
+    agree = (u * g > 0).astype("float64")
+    return u * agree / max(agree.mean(), 1e-3)
+
+
+def agreeing(w, u):
+    """Returns the weights that decay in Chen et al. 2025, algorithm 1."""
+    return np.where(w * u >= 0, w, 0)
+
+
+def modified(kind, c, rate, transcriptions):
+    """Returns the update of a type with modifiers; `transcriptions` are those without."""
+
+    def masks(u, g, size=1.0):
+        u = cautious(u, g) if c.cautious else u
+        most = np.inf if c.max_update_rms is None else c.max_update_rms * size
+        return u * min(1, most / np.sqrt(np.mean(u**2)))
+
+    decays = agreeing if c.cautious_weight_decay else lambda w, u: w
+
+    def share(t):
+        """Returns the share of the decay in Defazio 2025, algorithm 1."""
+        return rate(t) / c.peak_learning_rate if c.corrected_weight_decay else 1
+
+    if kind == "lamb":
+        return updates.lamb(c, rate, masks, lambda w, u, t: share(t) * decays(w, u))
+    bare = transcriptions[kind](c.replace(**dict.fromkeys(DECAYS[kind], 0.0)), rate)
+
+    def update(path, w, g, t, slots):
+        name = DECAYS[kind][0]
+        if kind == "muon" and not updates._is_hidden(c, path, w.shape):
+            name = DECAYS[kind][1]
+        decay = (getattr(c, name) or 0.0) * (1 if kind == "adafactor" else rate(t))
+        decay = decay * share(t)
+        start = w if kind == "adafactor" else (1 - decay) * w
+        size = rate(t)
+        if kind == "adafactor" and c.multiply_by_parameter_scale:
+            size *= max(np.sqrt(np.mean(w**2)), c.epsilon2)
+        u = masks(start - bare(path, start, g, t, slots), g, size)
+        return w - decay * decays(w, u) - u
+
+    return update

@@ -1,0 +1,133 @@
+"""What modifiers do to any rule; the contracts try them with one rule of each kind."""
+
+import numpy as np
+import pytest
+
+from optimization.configs.errors import ConfigError
+from optimization.rules.arrays import State
+from optimization.rules.modifiers import MODIFIERS
+from optimization.rules.rule import Numbers
+from tests.rules import contracts
+from tests.rules.contracts import XP, section_of
+
+
+def step_of(kind, g, w, slots=None, lr=1.0, **fields):
+    """Returns the step of a rule in NumPy, and its state."""
+    rule = section_of(kind, fields)
+    values = {name: getattr(rule, name) for name in rule.argument_names()}
+    h = Numbers(**{**values, **rule.variable_settings}, lr=lr, t=2.0, done=1)
+    state = State({name: np.array(value) for name, value in (slots or {}).items()})
+    return rule.modified_step(np.array(g), np.array(w), state, h, XP)
+
+
+def test_a_cautious_step_keeps_what_goes_down_and_makes_up_for_the_rest():
+    cautious = step_of(
+        *("sgd_torch", [1.0, -1.0, 0.5, 0.0], [1.0] * 4, {"momentum": [0, 4, 1, 1]}),
+        **{"momentum": 0.5, "cautious": True},
+    )
+    np.testing.assert_allclose(cautious, [1.0 * 2, 0, 1.0 * 2, 0])
+
+
+def test_of_a_step_that_is_left_out_as_a_whole_nothing_is_divided_by_0():
+    slots = {"momentum": np.ones(4)}
+    assert not step_of("sgd_torch", -0.1 * np.ones(4), np.ones(4), slots, cautious=True).any()
+    # As large as 1000 times, no more.
+    g = np.where(np.arange(2000) == 0, 1.0, -0.1)
+    slots = {"momentum": np.ones(2000)}
+    step = step_of("sgd_torch", g, g, slots, momentum=0.5, cautious=True)
+    assert step[0] == 1.5 * 1000
+
+
+def test_what_is_not_finite_stays_and_what_is_small_counts():
+    slots = {"momentum": np.zeros(3)}
+    step = step_of("sgd_torch", [np.nan, 1e-200, 1.0], np.ones(3), slots, cautious=True)
+    assert np.isnan(step[0])
+    np.testing.assert_allclose(step[1:], [1e-200 * 1.5, 1.5])
+
+
+@pytest.mark.parametrize("kind", ["schedule_free_adamw", "schedule_free_sgd", "ftrl"])
+def test_a_rule_whose_weights_are_no_sum_of_steps_refuses(kind):
+    section = section_of(kind, {"cautious": True})
+    assert [name for name, _ in section.check()] == ["cautious"]
+    text = "whatever the step"
+    assert text in dict(section.check())["cautious"]
+
+
+@pytest.mark.parametrize("kind", contracts.rules())
+def test_every_rule_has_modifiers_or_says_why_not(kind):
+    rule = type(section_of(kind, {}))
+    for fields in ({name: 0.1 if name == "max_update_rms" else True} for name in MODIFIERS):
+        refused = fields.keys() & rule.unmodifiable.keys()
+        assert bool(contracts.problems(rule, fields)) == bool(refused)
+
+
+def test_modifiers_are_checked():
+    with pytest.raises(ConfigError, match="cautious"):
+        section_of("adamw", {"cautious": "yes"})
+
+
+def test_what_sums_over_a_variable_is_not_by_entry():
+    rule = section_of("adamw", {})
+    plain, cautious = Numbers(cautious=False), Numbers(cautious=True)
+    assert rule.updates_by_entry(plain)
+    assert not rule.updates_by_entry(cautious)
+    assert rule.is_elementwise(cautious)
+    assert section_of("adamw", {"epsilon_placement": "corrected"}).native_equivalent(set())
+    modified = {"epsilon_placement": "corrected", "cautious": True}
+    assert not section_of("adamw", modified).native_equivalent(set())
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("sgd", {"weight_decay": 0.5}),
+        ("lion", {"weight_decay": 0.5}),
+        ("adamw", {"weight_decay_rate": 0.5}),
+        ("adopt", {"weight_decay": 0.5}),
+        ("stable_adamw", {"weight_decay": 0.5}),
+        ("ademamix", {"weight_decay": 0.5}),
+        ("adafactor", {"weight_decay": 0.5, "multiply_by_parameter_scale": False}),
+        ("adafactor_keras", {"weight_decay": 0.5, "epsilon_2": 10.0}),  # and so one scale
+    ],
+)
+def test_a_cautious_decay_acts_where_the_step_makes_weights_smaller(kind, fields):
+    steps = 2 if kind == "adopt" else 1  # whose first update moves nothing
+    initial, gradients = contracts.problem(steps=steps)
+
+    def change(**more):
+        section = section_of(kind, {**fields, **more})
+        return contracts.numpy_weights(section, initial, gradients, lambda t: 0.1)
+
+    none = change(**dict.fromkeys(fields.keys() & {"weight_decay", "weight_decay_rate"}, 0.0))
+    all_decay, some = change(), change(cautious_weight_decay=True)
+    decayed = 0
+    for path, w in initial.items():
+        along = (w - none[path]) * w >= 0
+        expected = np.where(along, all_decay[path], none[path])
+        np.testing.assert_allclose(some[path], expected, rtol=1e-12)
+        decayed += along.mean() / len(initial)
+    assert 0.2 < decayed < 0.8
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        ("lars", {}, "a part of the gradient"),
+        ("sgd_torch", {}, "a part of the gradient"),
+        ("adam", {"decoupled_weight_decay": False}, "needs `decoupled_weight_decay: true`"),
+    ],
+)
+def test_modifiers_of_a_decay_need_one_that_is_decoupled(kind, fields, message):
+    section = section_of(kind, {**fields, "cautious_weight_decay": True})
+    assert message in dict(section.check())["cautious_weight_decay"]
+
+
+def test_a_step_is_clipped_to_its_largest_root_mean_square():
+    g, w = np.array([3.0, -4.0]), np.ones(2)
+    for rate, most, expected in ((0.5, 0.1, 0.1), (0.5, 10.0, np.sqrt(12.5)), (0.0, 0.1, 0.0)):
+        step = step_of("sgd", g, w, lr=rate, max_update_rms=most)
+        np.testing.assert_allclose(np.sqrt(np.mean(step**2)), expected * rate)
+        np.testing.assert_allclose(step * g[1], step[1] * g)  # in the same direction
+    large = step_of("sgd", 1e200 * g, w, lr=0.5, max_update_rms=2.0)
+    np.testing.assert_allclose(np.sqrt(np.mean(large**2)), 1.0)
+    assert np.isnan(step_of("sgd", [np.nan, 1.0], w, max_update_rms=0.1)).any()

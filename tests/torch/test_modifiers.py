@@ -1,0 +1,169 @@
+"""Modifiers in PyTorch: what computes faster has them in it, or is not taken."""
+
+import pytest
+
+from tests.torch.common import OptimizerFactory, config_of, torch
+from tests.torch.test_flat import built, flattened
+
+from optimization.torch import loops, updates  # isort: skip
+
+SHAPES = ((150, 130), (300,), (7, 3))
+
+
+def trained(kind, steps=3, dtype=torch.float32, foreach=None, **fields):
+    """Returns weights after some updates; they are large enough for loops."""
+    random = torch.Generator().manual_seed(0)
+    named = {
+        f"{i}.weight": torch.nn.Parameter(torch.randn(shape, generator=random).to(dtype) * 0.3)
+        for i, shape in enumerate(SHAPES)
+    }
+    config = config_of(kind, **fields)
+    optimizer = OptimizerFactory(config).build_optimizer(named.items(), foreach=foreach)
+    for _ in range(steps):
+        for p in named.values():
+            p.grad = torch.randn(p.shape, generator=random).to(dtype)
+        optimizer.step()
+    return torch.cat([p.detach().flatten() for p in named.values()])
+
+
+MODIFIED = [
+    ("adamw", {"cautious": True, "max_update_rms": 0.2, "weight_decay_rate": 0.1}),
+    ("lamb", {"cautious": True, "weight_decay_rate": 0.1}),
+    ("adafactor", {"cautious": True, "min_dim_size_to_factor": 2, "beta1": 0.9}),
+]
+
+
+@pytest.mark.skipif(not loops.has_numba(), reason="needs Numba")
+@pytest.mark.parametrize(("kind", "fields"), MODIFIED)
+def test_loops_compute_what_lists_do(kind, fields, monkeypatch):
+    taken, update = [], loops.update
+    monkeypatch.setattr(loops, "update", lambda *args: taken.append(update(*args)) or taken[-1])
+    fast = trained(kind, **fields)
+    assert any(taken)
+    monkeypatch.setattr(loops, "update", lambda *args: False)
+    # Sums of float32 in another order.
+    torch.testing.assert_close(fast, trained(kind, **fields), rtol=1e-5, atol=1e-6)
+
+
+def test_torchs_kernel_is_left_out(monkeypatch):
+    """It knows no modifiers; a group may have them where others have none."""
+    kernels = []
+    fused = torch._fused_adamw_
+    monkeypatch.setattr(torch, "_fused_adamw_", lambda *a, **k: kernels.append(1) or fused(*a, **k))
+    monkeypatch.setattr(loops, "update", lambda *args: False)
+    plain = trained("adamw")
+    assert kernels
+    kernels.clear()
+    cautious = trained("adamw", cautious=True)
+    assert not kernels
+    assert not torch.equal(plain, cautious)
+
+
+@pytest.mark.parametrize("fields", [{"cautious": True}, {"max_update_rms": 0.1}])
+def test_flat_weights_are_refused(fields):
+    (name,) = fields
+    with pytest.raises(ValueError, match=f"`{name}` needs whole weights.*or leave it out"):
+        flattened(built("adamw", **fields)[0]).step()
+
+
+def test_steps_in_parts_of_a_cache_are_left_out(monkeypatch):
+    """Whose sums would be those of parts."""
+    monkeypatch.setattr(loops, "update", lambda *args: False)
+    monkeypatch.setattr(updates, "_IN_CACHE", 2**10)
+    whole = trained("lion", dtype=torch.float64, cautious=True, foreach=False)
+    assert torch.equal(trained("lion", dtype=torch.float64, cautious=True), whole)
+
+
+PEERS = {
+    "AdamW": ({"weight_decay": 0.1, "epsilon_placement": "corrected"}, {"weight_decay": 0.1}),
+    "Lion": ({"weight_decay": 0.1}, {"weight_decay": 0.1}),
+    "LAMB": (
+        {"weight_decay": 0.1},
+        {"weight_decay": 0.1, "max_grad_norm": None, "always_adapt": True},
+    ),
+    "SGDTorch": ({"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "nesterov": True}),
+    "ADOPT": ({}, {"clip_exp": 0.25}),
+}
+_THEIRS = {"LAMB": "Lamb", "SGDTorch": "SGDW", "ADOPT": "Adopt"}
+
+
+CAUTIOUS = ({"cautious": True}, {"caution": True})
+CORRECTED = ({"corrected_weight_decay": True}, {"corrected_weight_decay": True})
+
+
+@pytest.mark.parametrize(
+    ("name", "modifiers"),
+    [*((name, CAUTIOUS) for name in PEERS), ("AdamW", CORRECTED), ("Lion", CORRECTED)],
+)
+def test_a_modified_step_is_that_of_timm(name, modifiers):
+    peer = pytest.importorskip("timm.optim", reason="the peer")
+    import optimization.torch as ours
+
+    theirs = getattr(peer, _THEIRS.get(name, name), None)
+    if name == "AdamW":
+        theirs = pytest.importorskip("timm.optim.adamw").AdamWLegacy
+    own, other = PEERS[name]
+
+    def weights(cls, **arguments):
+        random = torch.Generator().manual_seed(0)
+        params = [
+            torch.nn.Parameter(torch.randn(shape, generator=random, dtype=torch.float64))
+            for shape in ((4, 3), (5,))
+        ]
+        optimizer = cls(params, lr=0.01, **arguments)
+        for step in range(20):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 * (1 - step / 20)
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=random, dtype=torch.float64)
+            optimizer.step()
+        return torch.cat([p.detach().flatten() for p in params])
+
+    found = weights(getattr(ours, name), **modifiers[0], **own)
+    expected = weights(theirs, **modifiers[1], **other)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_a_class_that_is_told_no_peak_takes_the_rate_at_the_start():
+    from optimization.torch import Lion
+
+    def weights(**arguments):
+        weight = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+        optimizer = Lion([weight], lr=0.5, weight_decay=0.5, **arguments)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.25
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        return weight.tolist()
+
+    # 1 - 0.25 * 0.5 * (0.25 / 0.5), less a step of 0.25
+    assert weights(corrected_weight_decay=True) == [1 - 0.0625 - 0.25] * 2
+    peak = {"peak_learning_rate": 0.25}
+    assert weights(corrected_weight_decay=True, **peak) == [1 - 0.125 - 0.25] * 2
+    with pytest.raises(ValueError, match="`peak_learning_rate` must be > 0, got 0"):
+        Lion([torch.nn.Parameter(torch.ones(2))], lr=0.0, corrected_weight_decay=True)
+
+
+def test_the_peak_of_a_group_is_before_its_multiplier():
+    def decayed(multiplier):
+        named = {"weight": torch.nn.Parameter(torch.ones(2, dtype=torch.float64))}
+        linear = {"initial_learning_rate": 0.5, "decay_steps": 2}
+        config = config_of(
+            "sgd",
+            {"type": "linear", "linear": linear},
+            **{"weight_decay": 0.1, "corrected_weight_decay": True},
+        )
+        config.param_groups = [{"match": "weight", "learning_rate_multiplier": multiplier}]
+        factory = OptimizerFactory(config)
+        optimizer = factory.build_optimizer(named.items())
+        scheduler, found = factory.build_scheduler(optimizer), []
+        for _ in range(2):
+            named["weight"].grad = torch.zeros(2, dtype=torch.float64)
+            before = named["weight"].detach().clone()
+            optimizer.step()
+            scheduler.step()
+            found.append(float((1 - named["weight"] / before)[0].detach()))
+        return found
+
+    assert decayed(0.5) == pytest.approx([0.025, 0.00625])
+    assert decayed(1.0) == pytest.approx([0.05, 0.0125])
