@@ -180,7 +180,7 @@ def test_layer_types_need_the_model():
 def test_a_type_without_a_native_implementation_names_those_with_one(monkeypatch):
     monkeypatch.setattr(OPTIMIZERS_CLS, "_entries", dict(OPTIMIZERS_CLS._entries))
     OPTIMIZERS_CLS.register("of_keras", "nowhere:SignSGD")(OfKerasConfig)
-    message = r"optimizer.type: `of_keras` has no native PyTorch .*; these have: ada.*, sgd_torch$"
+    message = r"optimizer.type: `of_keras` has no native PyTorch .*; these have: ada.*, sgd_torch, "
     with pytest.raises(ConfigError, match=message):
         OptimizerFactory(config_of("of_keras"))
     config = config_of("sgd")
