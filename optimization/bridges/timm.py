@@ -115,7 +115,6 @@ def _is_near(draft: Draft, source: Source, theirs: Any, on_updates: bool) -> boo
         return False
     if max(late, early) > 1e-9:
         why = "timm changes the rate once an epoch, here each update does"
-        why = "its warmup leads to the full rate" if on_updates else why
         todo = "" if on_updates else "nothing, or convert with --exact: a table of the rates"
         draft.tell(DIFFERS, source, "sched", f"{why}; {percent(late, early)}", todo)
     return True
@@ -219,6 +218,8 @@ def _warmup(draft: Draft, source: Source) -> None:
     draft.put("warmup.linear.warmup_steps", f"{epochs.value:g} epochs", epochs.comment)
     draft.put("warmup.linear.warmup_learning_rate", float(low.value), low.comment)
     draft.put("warmup.linear.mode", "delay" if prefix else "replace", "warmup_prefix")
+    if not prefix and source.text("sched").value != "tanh":
+        draft.put("warmup.linear.leads_to", "peak", "timm's leads to the full rate")
 
 
 def _ema(draft: Draft, source: Source) -> None:

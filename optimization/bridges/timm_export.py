@@ -25,7 +25,7 @@ def export(config: OptimizationConfig) -> tuple[dict[str, Any], list[Finding]]:
     made = Export(config)
     _optimizer(made)
     _rate(made)
-    tell_unsaid(made, "timm's arguments have no such field")
+    tell_unsaid(made, "timm's arguments have no such field", "leads_to")
     said = _sections(made)
     tell_sections(made, "timm's arguments have no such thing", said)
     return made.values, made.findings
@@ -158,7 +158,8 @@ def _warmup(made: Export, rate: str) -> None:
     made.values["warmup_epochs"] = _epochs(made, f"{place}.warmup_steps", warmup.warmup_steps)
     made.values["warmup_lr"] = warmup.warmup_learning_rate
     made.values["warmup_prefix"] = warmup.mode == "delay"
-    if warmup.mode != "delay" and rate not in ("constant", "exponential"):
+    meets = warmup.mode == "multiply" or (warmup.mode == "replace" and warmup.leads_to == "rate")
+    if meets and rate not in ("constant", "exponential"):
         why = "timm's warmup leads to the full rate, and then falls to the decay's"
         made.tell(DIFFERS, f"{place}.mode", warmup.mode, why)
 

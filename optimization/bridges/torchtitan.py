@@ -1,7 +1,7 @@
 """torchtitan: the TOML files of its jobs. Formulas are those of its main branch in 2025.
 
 The warmup counts from 1, and the decay ends at the step after the last, so that no update has a
-rate of 0: `warmup_stable_decay` after a warmup one step shorter is the same, at every update.
+rate of 0: `warmup_stable_decay` after a warmup that counts so is the same, at every update.
 """
 
 from collections.abc import Mapping
@@ -82,13 +82,12 @@ def _optimizer(draft: Draft, source: Source, training: Source) -> None:
 
 
 def _schedule(draft: Draft, source: Source, training: Source, rate: Taken) -> None:
-    total = training.whole("steps")
+    total, ends = training.whole("steps"), "last"
     warmup, share = source.whole("warmup_steps"), source.number("decay_ratio")
     kind, low = source.text("decay_type"), source.number("min_lr_factor")
     if source.has("lr_min"):  # its name before
-        low = source.number("lr_min")
-        why = "before `min_lr_factor` warmups counted to warmup_steps + 1 and decays to their "
-        why += "length + 1; the rate was lower by at most 1 / (warmup_steps + 1) in the warmup"
+        low, ends = source.number("lr_min"), "next"
+        why = "before `min_lr_factor` decays counted to their length + 1; the warmup is as it was"
         draft.tell(DIFFERS, source, "lr_min", why)
     if kind.value not in _TYPES:
         source.refuse("decay_type", f"expected one of {', '.join(_TYPES)}, got {kind.value!r}")
@@ -106,16 +105,14 @@ def _schedule(draft: Draft, source: Source, training: Source, rate: Taken) -> No
         place = "learning_rate.warmup_stable_decay."
         draft.put("learning_rate.type", "warmup_stable_decay", "[lr_scheduler]")
         draft.put(f"{place}initial_learning_rate", base, rate.comment)
-        stable = total.value + 1 - steps - decay
-        if not steps:
-            stable -= 1
-        draft.put(f"{place}stable_steps", stable, "what is left, and the step before the first")
+        draft.put(f"{place}stable_steps", total.value - steps - decay, "what is left")
         draft.put(f"{place}decay_steps", decay, said)
         draft.put(f"{place}decay_type", _TYPES[kind.value], kind.comment)
         draft.put(f"{place}min_lr_ratio", low)
-    if steps > 1:
-        comment = f"{warmup.comment} {warmup.value}, which count from 1"
+    if steps:
+        cut = "" if steps == warmup.value else f" {warmup.value}, at most `steps`"
         draft.put("warmup.type", "linear")
-        draft.put("warmup.linear.warmup_steps", steps - 1, comment)
-        draft.put("warmup.linear.warmup_learning_rate", base / steps, f"lr / {steps}")
+        draft.put("warmup.linear.warmup_steps", steps, f"{warmup.comment}{cut}")
         draft.put("warmup.linear.mode", "delay", "the decay starts after it")
+        draft.put("warmup.linear.counts_from", 1, "step 0 is the first")
+        draft.put("warmup.linear.ends_on", ends, "its last step has the rate" * (ends == "last"))

@@ -78,10 +78,10 @@ def _join(rate: BaseLrConfig, warmup: BaseWarmupConfig) -> tuple[float, float]:
     """Returns the rate to which a warmup is to lead, and that to which it does."""
     target = warmup_target(warmup, lambda step: checked_values(rate, None, [step])[0])
     if are_ours(rate, warmup):
-        return target, float(warmup.value(float(warmup.warmup_steps), target, SCALARS))
+        return target, float(warmup.ramp(float(warmup.warmup_steps), target, SCALARS))
     import numpy as np
 
-    end = warmup.value(np.asarray([float(warmup.warmup_steps)]), target, np)
+    end = warmup.ramp(np.asarray([float(warmup.warmup_steps)]), target, np)
     return target, float(np.ravel(end)[0])
 
 

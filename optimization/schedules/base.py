@@ -7,8 +7,11 @@ operation of `xp` might choose the dtype of a Python number by itself (`where`, 
 `power`), the formula makes it an array like `step`.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, cast
+
+from annotated_types import Interval
 
 from optimization.configs.errors import Problem, wrong_signature
 from optimization.configs.fields import Steps
@@ -198,6 +201,10 @@ class BaseWarmupConfig(Float32Config):
     - `mode: multiply`: lr(s) * warmup(s) / lr(0) for s < W, then lr(s), where the warmup leads to
       lr(0): a factor on the learning rate that ends at 1.
 
+    Where libraries count otherwise, `counts_from: 1` has each step's rate be that of one more step,
+    and with `ends_on: last` it is step W - 1 that has the rate to which the warmup leads. A formula
+    need not know: it receives the count for s, and for W the count that has that rate.
+
     >>> from optimization.schedules import curve
     >>> from optimization.schedules.constant import ConstantLrConfig
     >>> class SquareWarmup(BaseWarmupConfig):
@@ -210,6 +217,11 @@ class BaseWarmupConfig(Float32Config):
         name: The name of the schedule.
         warmup_steps: W, the length of the warmup, 0 for none.
         mode: `replace`, `delay` or `multiply`; see `BaseWarmupConfig`.
+        leads_to: With `mode: replace`, `rate` for lr(W), which the warmup meets; `peak` for lr(0),
+            from which the rate then jumps to lr(W), as in timm.
+        counts_from: What the warmup counts step 0 as: 0, or 1, so that the first rate is not 0.
+        ends_on: The step that has the rate to which the warmup leads: `next`, W, the first one
+            after the warmup, or `last`, W - 1, the last one of the warmup.
     """
 
     warmup_learning_rate = 0.0  # as `offset` above
@@ -217,12 +229,47 @@ class BaseWarmupConfig(Float32Config):
 
     warmup_steps: Steps[FirstSteps] = REQUIRED
     mode: Literal["replace", "delay", "multiply"] = "replace"
+    leads_to: Literal["rate", "peak"] = "rate"
+    counts_from: Annotated[int, Interval(ge=0, le=1)] = 0
+    ends_on: Literal["next", "last"] = "next"
 
     @classmethod
     def misdeclared(cls) -> Iterator[str]:
         yield from super().misdeclared()
         if cls.keras_class is None:
             yield from formula_mistakes(cls, BaseWarmupConfig, "self, step, target, xp")
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        # As for a floor that is not set.
+        usual = (("leads_to", "rate"), ("counts_from", 0), ("ends_on", "next"))
+        return (item for item in super()._items() if item not in usual)
+
+    def problems(self) -> tuple[list[Problem], list[Problem]]:
+        """Returns the errors and warnings, those of the way of counting included."""
+        problems, doubts = super().problems()
+        return problems + [self._problem("conflict", *each) for each in self._conflicts()], doubts
+
+    def _conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.leads_to == "peak" and self.mode != "replace":
+            yield "leads_to", f"needs `mode: replace`; with `{self.mode}` it is lr(0) as it is"
+        if self.ends_on == "last" and self.counts_from == 0 and self.warmup_steps == 1:
+            message = "cannot be `last` where `warmup_steps` is 1: step 0 is the start of the "
+            yield "ends_on", f"{message}warmup; write 2 steps or more, or `counts_from: 1`"
+
+    @property
+    def target_step(self) -> int:
+        """The optimizer step that has the rate to which the warmup leads."""
+        return self.warmup_steps - (self.ends_on == "last")
+
+    def ramp(self, step: Array, target: float, xp: Namespace) -> Array:
+        """Returns the rate at an optimizer step; from `target_step` on, the last one."""
+        done = xp.minimum(step, float(self.target_step))
+        formula = self
+        if self.target_step + self.counts_from != self.warmup_steps:
+            formula = copy.copy(self)
+            formula.__dict__["warmup_steps"] = self.target_step + self.counts_from
+        done = done + float(self.counts_from) if self.counts_from else done
+        return computed(self, formula.value(done, target, xp), step)
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
         """Returns the rate at `step`, at most `warmup_steps`, on the way to `target`."""

@@ -29,7 +29,7 @@ def with_warmup(
     """Returns the learning rate `rate` with `warmup`, which leads to what `warmup_target` says."""
     length = float(warmup.warmup_steps)
     early = step < length
-    ramp = computed(warmup, warmup.value(xp.minimum(step, length), target, xp), step)
+    ramp = warmup.ramp(step, target, xp)
     if warmup.mode == "multiply":
         late = rate(step)
         return xp.where(early, late * (ramp / target), late)
@@ -39,10 +39,10 @@ def with_warmup(
 
 def warmup_target(warmup: BaseWarmupConfig, rate: Callable[[int], float]) -> float:
     """Returns the value to which `warmup` leads before `rate`; a ConfigError if there is none."""
-    if warmup.mode == "replace":
-        return float(rate(warmup.warmup_steps))
+    if warmup.mode == "replace" and warmup.leads_to == "rate":
+        return float(rate(warmup.target_step))
     first = float(rate(0))
-    if warmup.mode == "delay" or first:
+    if warmup.mode != "multiply" or first:
         return first
     if warmup.warmup_learning_rate and warmup.warmup_steps:
         message = (

@@ -60,6 +60,10 @@ def _warmup_members(decorated: Any) -> Mapping[str, Any]:
     def check(self: BaseWarmupConfig) -> Iterator[tuple[str, str]]:
         if self.mode != "replace" and "mode" not in parameters:
             yield "mode", f"{decorated.__name__} has no modes, got {self.mode!r}"
+        for name in ("leads_to", "counts_from", "ends_on"):
+            value = getattr(self, name)
+            if value != self._spec_of(name).default() and name not in parameters:
+                yield name, f"{decorated.__name__} counts as it does, got {value!r}"
 
     return {"keras_class": decorated, "check": check}
 

@@ -1,5 +1,8 @@
 """The warmups: how the rate comes up. `compose` says what that does to the learning rate."""
 
+import math
+from collections.abc import Iterator
+
 from optimization.configs.types import REQUIRED, NonNegativeFloat, PositiveFloat
 from optimization.schedules.base import Array, BaseWarmupConfig, Namespace, ScopeName
 from optimization.schedules.formulas import half_cosine
@@ -38,7 +41,8 @@ class PolynomialWarmupConfig(BaseWarmupConfig):
 
         warmup(s) = target * (max(s, 1) / W) ** power
 
-    Steps 0 and 1 have the same rate, as in Model Garden.
+    Steps 0 and 1 have the same rate, as in Model Garden, unless `counts_from` is 1. The quadratic
+    warmup of others is this one with `power: 2`.
 
     >>> warmup = PolynomialWarmupConfig(warmup_steps=100, power=2.0)
     >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [50, 100]).round(4)
@@ -63,6 +67,8 @@ class ConstantWarmupConfig(BaseWarmupConfig):
 
         warmup(s) = w0
 
+    There is nothing to count: `leads_to`, `counts_from` and `ends_on` are refused.
+
     >>> warmup = ConstantWarmupConfig(warmup_steps=100, warmup_learning_rate=0.1)
     >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 99, 100]).round(4)
     array([0.1, 0.1, 1. ])
@@ -75,6 +81,11 @@ class ConstantWarmupConfig(BaseWarmupConfig):
 
     name: ScopeName = "constant"
     warmup_learning_rate: NonNegativeFloat = 0.0
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        for name in ("leads_to", "counts_from", "ends_on"):
+            if getattr(self, name) != self._spec_of(name).default():
+                yield name, "has no meaning for a rate that is the same in each step: leave it out"
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
         return xp.full_like(step, self.warmup_learning_rate)
@@ -127,3 +138,30 @@ class ExponentialWarmupConfig(BaseWarmupConfig):
         start = self.warmup_learning_rate
         ratio = xp.full_like(step, target / start)
         return start * xp.power(ratio, step / self.warmup_steps)
+
+
+@WARMUP_CLS.register("logarithmic")
+class LogarithmicWarmupConfig(BaseWarmupConfig):
+    """Raises the rate as the logarithm of the steps done: fast first, then ever slower.
+
+        warmup(s) = w0 + (target - w0) * log(1 + s) / log(1 + W)
+
+    DeepSpeed, whose warmups have this form by default, has the target at the last step of the
+    warmup: write `ends_on: last`, which makes it log(1 + s) / log(W).
+
+    >>> warmup = LogarithmicWarmupConfig(warmup_steps=100)
+    >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 10, 50, 100]).round(4)
+    array([0.    , 0.5196, 0.8519, 1.    ])
+
+    Source: as in DeepSpeed's WarmupLR with `warmup_type: log`.
+
+    Attributes:
+        warmup_learning_rate: w0, the rate at step 0, >= 0.
+    """
+
+    name: ScopeName = "logarithmic"
+    warmup_learning_rate: NonNegativeFloat = 0.0
+
+    def value(self, step: Array, target: float, xp: Namespace) -> Array:
+        start = self.warmup_learning_rate
+        return start + (target - start) * (xp.log(step + 1.0) / math.log(self.warmup_steps + 1))

@@ -85,6 +85,13 @@ def test_the_curve_is_torchtitans_at_every_update(text, arguments, tmp_path):
     assert kinds(draft) == []
 
 
+def test_the_warmup_of_older_versions_is_theirs(tmp_path):
+    text = LLAMA.replace("warmup_steps = 20", "warmup_steps = 20\nlr_min = 0.1")
+    draft = convert(tmp_path, "torchtitan", text, ending="toml")
+    theirs = 3e-4 * np.arange(1, 22) / 21
+    np.testing.assert_allclose(common.curve(draft, range(21)), theirs, rtol=1e-9)
+
+
 def test_twenty_updates_are_those_of_torch(tmp_path):
     torch = pytest.importorskip("torch")
     text = LLAMA.replace("steps = 200", "steps = 22").replace("warmup_steps = 20", "warmup_steps=5")

@@ -241,6 +241,10 @@ def test_keras_warmup_class():
     warmup.held.mode = "delay"
     with pytest.raises(ConfigError, match=r"held\.mode: Held has no modes, got 'delay'"):
         warmup.validate()
+    for name, value in {"counts_from": 1, "ends_on": "last", "leads_to": "peak"}.items():
+        warmup = WarmupConfig({"type": "held", "held": {"warmup_steps": 5, name: value}})
+        with pytest.raises(ConfigError, match=rf"held\.{name}: Held counts as it does, got "):
+            warmup.validate()
 
 
 def test_a_name_given_to_keras_is_kept():

@@ -1,0 +1,165 @@
+"""How warmups count, against the schedules of others: their formulas in float64."""
+
+import math
+
+import numpy as np
+import pytest
+
+from optimization.configs.errors import ConfigError
+from optimization.schedules import WARMUP_CLS, WarmupConfig
+from optimization.schedules.keras_schedules import build_schedule
+from tests.schedules.common import RTOL, keras_values, lr_config, rate, warmup_config
+
+W, N, PEAK, LOW = 8, 40, 0.5, 0.05
+STEPS = [*range(N + 2), 10 * N, 10**6]
+
+
+def cosine(done, length):
+    return LOW + (PEAK - LOW) * 0.5 * (1 + math.cos(math.pi * min(done / length, 1)))
+
+
+def torchtitan(s):
+    """`linear_warmup_stable_decay`: its last step has the peak, and step 0 is the first."""
+    return PEAK * (s + 1) / W if s < W else cosine(s - W, N - W)
+
+
+def nanogpt(s):
+    """`get_lr` of 2024 and after, which has `(it + 1) / (warmup_iters + 1)`."""
+    return PEAK * (s + 1) / (W + 1) if s < W else cosine(s - W, N - W)
+
+
+def nanogpt_before(s):
+    return PEAK * s / W if s < W else cosine(s - W, N - W)
+
+
+def mmengine(s):
+    """`LinearLR(start_factor=0.001, begin=0, end=W)`, whose factor is 1 at step W - 1."""
+    factor = 0.001 + (1 - 0.001) * min(s, W - 1) / (W - 1)
+    return PEAK * factor if s < W else cosine(s - W, N - W)
+
+
+def dino(s):
+    """`cosine_scheduler` of DINO and DINOv2: an array, its start from linspace."""
+    return np.linspace(0.001, PEAK, W)[s] if s < W else cosine(s - W, N - W)
+
+
+def deepspeed(s):
+    """`WarmupLR`, `warmup_type: log`, with the minimum 0.001; then `WarmupCosineLR`."""
+    if s < W:
+        return 0.001 + (PEAK - 0.001) * math.log(s + 1) / math.log(W)
+    return cosine(s - W, N - W)
+
+
+def timm(s):
+    """`CosineLRScheduler` without a prefix: the cosine counts from step 0, the line goes to lr."""
+    return 0.001 + s * (PEAK - 0.001) / W if s < W else cosine(s, N)
+
+
+START = {"warmup_learning_rate": 0.001}
+DELAY = {"mode": "delay"}
+CASES = {
+    torchtitan: ("linear", {**DELAY, "counts_from": 1, "ends_on": "last"}),
+    nanogpt: ("linear", {**DELAY, "counts_from": 1}),
+    nanogpt_before: ("linear", DELAY),
+    mmengine: ("linear", {**DELAY, "ends_on": "last", "warmup_learning_rate": 0.001 * PEAK}),
+    dino: ("linear", {**DELAY, **START, "ends_on": "last"}),
+    deepspeed: ("logarithmic", {**DELAY, **START, "ends_on": "last"}),
+    timm: ("linear", {**START, "leads_to": "peak"}),
+}
+
+
+def ours(their):
+    kind, settings = CASES[their]
+    settings = {"warmup_learning_rate": 0.0, **settings}
+    length = N if settings.get("mode") != "delay" else N - W
+    cosine = {"initial_learning_rate": PEAK, "decay_steps": length, "alpha": LOW / PEAK}
+    return lr_config("cosine", **cosine), warmup_config(kind, warmup_steps=W, **settings)
+
+
+@pytest.mark.parametrize("their", CASES, ids=lambda their: their.__name__)
+def test_the_curve_is_theirs_at_every_step(their):
+    config, warmup = ours(their)
+    expected = [their(s) for s in STEPS]
+    np.testing.assert_allclose(rate(config, STEPS, warmup), expected, rtol=1e-13)
+    schedule = build_schedule(config, warmup)
+    np.testing.assert_allclose(keras_values(schedule, STEPS), expected, rtol=RTOL, atol=1e-9)
+    assert type(schedule).from_config(schedule.get_config()).config == warmup
+
+
+def test_the_warmup_of_espnet():
+    # Its `WarmupLR` counts from 1, so that step W - 1 has the peak.
+    expected = [PEAK * W**0.5 * min((s + 1) ** -0.5, (s + 1) * W**-1.5) for s in STEPS]
+    warmup = warmup_config(
+        "linear", warmup_steps=W, warmup_learning_rate=0.0, counts_from=1, ends_on="last"
+    )
+    # An offset of -1 has the root count from 1 too.
+    root = lr_config("inverse_sqrt", initial_learning_rate=PEAK, timescale=float(W), offset=-1)
+    np.testing.assert_allclose(rate(root, STEPS, warmup), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("mode", ["replace", "delay", "multiply"])
+@pytest.mark.parametrize("counts_from", [0, 1])
+@pytest.mark.parametrize("ends_on", ["next", "last"])
+@pytest.mark.parametrize("name", [name for name in WARMUP_CLS if name != "constant"])
+def test_every_warmup_comes_to_the_rate_where_it_says(name, ends_on, counts_from, mode):
+    counting = {"ends_on": ends_on, "counts_from": counts_from, "mode": mode}
+    warmup = warmup_config(name, warmup_steps=W, **counting)
+    level = lr_config("constant", learning_rate=PEAK)
+    values = rate(level, range(W + 2), warmup)
+    end = W if ends_on == "next" else W - 1
+    np.testing.assert_allclose(values[end:], PEAK, rtol=1e-14)
+    assert values[end - 1] < 0.99 * PEAK
+    # As a warmup of as many counts has it that starts at 0 and ends at its length.
+    plain = warmup_config(name, warmup_steps=end + counts_from, mode=mode)
+    expected = rate(level, range(W + 2), plain)[counts_from:][:end]
+    np.testing.assert_allclose(values[:end], expected, rtol=1e-14)
+
+
+def test_the_warmup_meets_a_falling_rate_where_it_ends():
+    line = lr_config("linear", initial_learning_rate=1.0, decay_steps=16)
+    warmup = warmup_config("linear", warmup_steps=4, warmup_learning_rate=0.0, ends_on="last")
+    np.testing.assert_allclose(
+        rate(line, range(5), warmup), [0, *(13 / 48, 26 / 48), 13 / 16, 0.75]
+    )
+
+
+def test_a_warmup_to_the_peak_starts_the_decay_at_once():
+    line = lr_config("linear", initial_learning_rate=1.0, decay_steps=16)
+    for name in (name for name in WARMUP_CLS if name != "constant"):
+        warmup = warmup_config(name, warmup_steps=4, leads_to="peak")
+        at_peak = rate(lr_config("constant", learning_rate=1.0), range(4), warmup)
+        assert rate(line, range(6), warmup) == [*at_peak, 0.75, 0.6875]
+
+
+def test_one_step():
+    level = lr_config("constant", learning_rate=PEAK)
+    alone = warmup_config("linear", warmup_steps=1, counts_from=1, ends_on="last")
+    assert rate(level, [0, 1], alone) == [PEAK, PEAK]
+    half = warmup_config("linear", warmup_steps=1, counts_from=1, warmup_learning_rate=0.0)
+    assert rate(level, [0, 1], half) == [PEAK / 2, PEAK]
+
+
+def test_what_is_not_asked_for_is_not_written():
+    settings = {"warmup_steps": 3, "counts_from": 1, "leads_to": "peak", "ends_on": "last"}
+    written = WarmupConfig(type="linear", linear=settings).linear
+    assert settings.items() <= written.as_dict().items()
+    assert WarmupConfig(type="linear", linear=written.as_dict()).linear == written
+    assert not {"counts_from", "leads_to", "ends_on"} & {*warmup_config("linear").as_dict()}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("linear", {"counts_from": 2}, "counts_from: must be <= 1, got 2"),
+        ("linear", {"ends_on": "first"}, "ends_on: must be one of 'next' or 'last'"),
+        ("linear", {"leads_to": "top"}, "leads_to: must be one of 'rate' or 'peak'"),
+        ("linear", {"leads_to": "peak", "mode": "delay"}, "leads_to: needs `mode: replace`"),
+        ("cosine", {"ends_on": "last", "warmup_steps": 1}, "ends_on: .* `warmup_steps` is 1"),
+        ("constant", {"ends_on": "last"}, "ends_on: has no meaning for a rate that is the same"),
+        ("constant", {"leads_to": "peak"}, "leads_to: has no meaning"),
+    ],
+)
+def test_errors(name, settings, message):
+    config = {"type": name, name: {"warmup_steps": 4, **settings}}
+    with pytest.raises(ConfigError, match=rf"{name}\.{message}"):
+        WarmupConfig(config).validate()
