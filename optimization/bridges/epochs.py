@@ -1,4 +1,4 @@
-"""Rates that change once an epoch, as timm's and Lightning's: as a table, or a smooth type."""
+"""Rates that change once an epoch, as timm's and Lightning's: as a type, else as a table."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,8 +7,6 @@ from optimization.bridges.draft import Draft
 from optimization.configs.durations import TrainingLength
 from optimization.configs.optimization_config import OptimizationConfig
 
-FAR = 0.1
-"""From this share of the highest rate on, a smooth curve is no stand-in for one by epochs."""
 MOST = 10_000
 """Epochs of which curves are compared and tables written."""
 _SPE = 100  # steps of an epoch, where curves are compared

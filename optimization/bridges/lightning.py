@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optimization.bridges.draft import DIFFERS, LOST, NOTE, Draft, Source, Taken
-from optimization.bridges.epochs import FAR, MOST, difference, percent, put_boundaries, put_table
+from optimization.bridges.draft import LOST, NOTE, Draft, Source, Taken
+from optimization.bridges.epochs import MOST, difference, put_boundaries, put_table
 from optimization.bridges.torch_classes import DEFAULTS as TORCH
 from optimization.bridges.torch_classes import NO_MATTER as OF_TORCH
 from optimization.bridges.torch_classes import put_clip, put_optimizer
@@ -245,15 +245,13 @@ def _smooth_or_table(
     if epochs > MOST:
         source.refuse(key, f"expected at most {MOST:,} epochs, got {epochs!r}")
     put()
+    kind = draft.values["learning_rate"]["type"]
+    draft.put(f"learning_rate.{kind}.per", "epoch", "Lightning steps once an epoch")
     share, _ = difference(draft, lambda epoch: theirs(math.floor(epoch + 1e-9)), epochs)
-    if exact or share > FAR:
+    if exact or share > 1e-9:
         draft.drop("learning_rate")
         rates = [theirs(epoch) for epoch in range(epochs)]
         put_table(draft, rates, "lr_scheduler: its rate in each epoch")
-    elif share > 1e-9:
-        why = "Lightning changes the rate once an epoch, here each update does; "
-        todo = "nothing, or convert with --exact: a table of the rates"
-        draft.tell(DIFFERS, source, key, why + percent(share), todo)
 
 
 def _plateau(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:

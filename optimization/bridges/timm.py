@@ -6,7 +6,7 @@ from typing import Any
 
 from optimization.bridges import timm_keys, timm_optimizers
 from optimization.bridges.draft import DIFFERS, LOST, NOTE, Draft, Source, Taken
-from optimization.bridges.epochs import FAR, difference, percent, put_boundaries, put_table
+from optimization.bridges.epochs import difference, percent, put_boundaries, put_table
 from optimization.bridges.timm_export import export as export
 from optimization.bridges.timm_rates import rate_function
 from optimization.configs.errors import did_you_mean
@@ -89,8 +89,11 @@ def _schedule(draft: Draft, source: Source, base: Taken, exact: bool) -> None:
     put = {"cosine": _cosine, "poly": _poly, "step": _step, "multistep": _multistep}.get(kind)
     put = _constant if kind in ("constant", "none") else put
     if put is not None and not (exact and not on_updates) and put(draft, source, base, on_updates):
+        if not on_updates and kind in ("cosine", "poly"):
+            place = f"learning_rate.{draft.values['learning_rate']['type']}"
+            draft.put(f"{place}.per", "epoch", "not sched_on_updates")
         if kind != "none":
-            _warmup(draft, source)
+            _warmup(draft, source, on_updates)
         if _is_near(draft, source, theirs, on_updates):
             return
     if on_updates:
@@ -111,12 +114,11 @@ def _is_near(draft: Draft, source: Source, theirs: Any, on_updates: bool) -> boo
 
     warmup = float(source.number("warmup_epochs").value)
     late, early = difference(draft, rate_at, theirs.epochs, warmup)
-    if late > FAR and not on_updates:
-        return False
     if max(late, early) > 1e-9:
-        why = "timm changes the rate once an epoch, here each update does"
-        todo = "" if on_updates else "nothing, or convert with --exact: a table of the rates"
-        draft.tell(DIFFERS, source, "sched", f"{why}; {percent(late, early)}", todo)
+        if not on_updates:  # a table of the epochs has it
+            return False
+        why = "timm's formula is another where a cycle or the warmup ends"
+        draft.tell(DIFFERS, source, "sched", f"{why}; {percent(late, early)}")
     return True
 
 
@@ -209,7 +211,7 @@ def _plateau(draft: Draft, source: Source, base: Taken) -> None:
         draft.tell(LOST, source, "warmup_epochs", why)
 
 
-def _warmup(draft: Draft, source: Source) -> None:
+def _warmup(draft: Draft, source: Source, on_updates: bool) -> None:
     epochs = source.number("warmup_epochs")
     if not epochs.value:
         return
@@ -220,6 +222,8 @@ def _warmup(draft: Draft, source: Source) -> None:
     draft.put("warmup.linear.mode", "delay" if prefix else "replace", "warmup_prefix")
     if not prefix and source.text("sched").value != "tanh":
         draft.put("warmup.linear.leads_to", "peak", "timm's leads to the full rate")
+    if not on_updates:
+        draft.put("warmup.linear.per", "epoch", "not sched_on_updates")
 
 
 def _ema(draft: Draft, source: Source) -> None:

@@ -25,7 +25,8 @@ def export(config: OptimizationConfig) -> tuple[dict[str, Any], list[Finding]]:
     made = Export(config)
     _optimizer(made)
     _rate(made)
-    tell_unsaid(made, "timm's arguments have no such field", "leads_to")
+    told = "leads_to" if made.values["sched_on_updates"] else "leads_to per"
+    tell_unsaid(made, "timm's arguments have no such field", told)
     said = _sections(made)
     tell_sections(made, "timm's arguments have no such thing", said)
     return made.values, made.findings
@@ -117,7 +118,9 @@ def _rate(made: Export) -> None:
     kind = made.config.learning_rate.type or ""
     section: Any = made.config.learning_rate.get()
     place = f"learning_rate.{kind}"
-    made.values["sched_on_updates"] = True
+    warmup: Any = made.config.warmup.get()
+    of_both = {part.per for part in (section, warmup) if part is not None}
+    made.values["sched_on_updates"] = of_both != {"1 epoch"}
     if kind == "constant":
         made.values |= {"sched": "constant", "lr": section.learning_rate}
     elif kind in ("cosine", "linear", "polynomial"):

@@ -87,6 +87,8 @@ def _annotated_text(base: Any, metadata: Sequence[Any]) -> str:
     if "regex" in kinds:
         return "regular expression"
     if "steps" in kinds:
+        if "period" in kinds:
+            return f"'step', 'epoch', or optimizer steps {limits}"
         remaining = "" if "first" in kinds else ", 'remaining'"
         return f"optimizer steps {limits}, '5 epochs', '10%'{remaining}"
     if any(isinstance(item, MinLen) for item in metadata):

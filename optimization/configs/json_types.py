@@ -98,7 +98,8 @@ def _limited(made: Json, base: Any, metadata: Sequence[Any], annotation: Any) ->
         made = {**made, "format": "regex"}
     if "steps" in kinds:
         pattern = FIRST_DURATION if "first" in kinds else DURATION
-        return {"anyOf": [made, {"type": "string", "pattern": pattern}]}
+        words = [{"enum": ["step", "epoch"]}] if "period" in kinds else []
+        return {"anyOf": [made, {"type": "string", "pattern": pattern}, *words]}
     if made.get("type") == "array" and not check_value(annotation, "a", "")[1]:
         return {"anyOf": [made["items"], made]}  # one for a list of one
     return made

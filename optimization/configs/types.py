@@ -171,13 +171,30 @@ FirstSteps = Annotated[NonNegativeSteps, Check(_not_remaining)]
 """Optimizer steps at the start of a training, >= 0, or a `Duration` other than "remaining"."""
 PositiveSteps = Annotated[PositiveInt, Check(_steps, core.no_info_wrap_validator_function)]
 """Optimizer steps, > 0, or a `Duration`."""
+
+
+def _period(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value in _PERIODS:
+        return _PERIODS[value]
+    if not _NUMBER.fullmatch(value) and not Duration.FORM.fullmatch(value.strip()):
+        raise ValueError(f"expected 'step', 'epoch' or a number of steps, got {describe(value)}")
+    return value
+
+
+_PERIODS = {"step": 1, "epoch": "1 epoch"}
+
+
+Period = Annotated[PositiveSteps, Check(_not_remaining), Before(_period)]
+"""Optimizer steps, > 0, after which something changes: "step", "epoch", or a number of them."""
 Offset = Annotated[int, Unit("optimizer steps")]
 """The optimizer step at which something starts."""
 
 
 def kinds_of(metadata: Sequence[Any]) -> set[str]:
-    """Returns what an annotation's metadata say in functions, of "steps", "first", "regex"."""
-    kinds = {_steps: "steps", _not_remaining: "first", _regex: "regex"}
+    """Returns what an annotation's metadata say in functions, by the words below."""
+    kinds = {_steps: "steps", _not_remaining: "first", _period: "period", _regex: "regex"}
     functions = [getattr(item, "func", None) for item in metadata]
     return {kind for function, kind in kinds.items() if function in functions}
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
-from optimization.schedules.compose import check_schedule, warmup_target, with_warmup
+from optimization.schedules.compose import check_schedule, rate_at, warmup_target, with_warmup
 
 Schedule = Callable[[Any], jax.Array]
 """A function of the updates done, a number or an array; its values are float32."""
@@ -34,11 +34,13 @@ def schedule(
     if warmup is not None:
         import numpy as np
 
-        target = warmup_target(warmup, lambda step: float(learning_rate.at(np.float64(step), np)))
+        target = warmup_target(
+            warmup, lambda step: float(rate_at(learning_rate, np.float64(step), np))
+        )
 
     def value(step: jax.Array) -> jax.Array:
         def rate(step: jax.Array) -> jax.Array:
-            return learning_rate.at(step, jnp)
+            return rate_at(learning_rate, step, jnp)
 
         step = jnp.maximum(step - start, 0.0) if start else step
         if warmup is None or target is None:

@@ -7,7 +7,7 @@ from optimization.configs.errors import Problem
 from optimization.lint.registry import Severity, rule
 from optimization.lint.subject import Subject, problem
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
-from optimization.schedules.compose import are_ours, checked_values, warmup_target
+from optimization.schedules.compose import are_ours, checked_values, ramp, warmup_target
 from optimization.schedules.scalars import SCALARS
 from optimization.schedules.warmups import ConstantWarmupConfig
 
@@ -78,10 +78,10 @@ def _join(rate: BaseLrConfig, warmup: BaseWarmupConfig) -> tuple[float, float]:
     """Returns the rate to which a warmup is to lead, and that to which it does."""
     target = warmup_target(warmup, lambda step: checked_values(rate, None, [step])[0])
     if are_ours(rate, warmup):
-        return target, float(warmup.ramp(float(warmup.warmup_steps), target, SCALARS))
+        return target, float(ramp(warmup, float(warmup.warmup_steps), target, SCALARS))
     import numpy as np
 
-    end = warmup.ramp(np.asarray([float(warmup.warmup_steps)]), target, np)
+    end = ramp(warmup, np.asarray([float(warmup.warmup_steps)]), target, np)
     return target, float(np.ravel(end)[0])
 
 

@@ -7,14 +7,13 @@ operation of `xp` might choose the dtype of a Python number by itself (`where`, 
 `power`), the formula makes it an array like `step`.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from annotated_types import Interval
 
 from optimization.configs.errors import Problem, wrong_signature
-from optimization.configs.fields import Steps
+from optimization.configs.fields import Steps, field
 from optimization.configs.float32 import Float32Config
 from optimization.configs.types import (
     REMAINING,
@@ -22,7 +21,9 @@ from optimization.configs.types import (
     FirstSteps,
     Matching,
     NonNegativeFloat,
+    Period,
     PositiveSteps,
+    is_pending,
 )
 
 _FLOOR = "min_learning_rate"
@@ -88,6 +89,8 @@ class BaseLrConfig(Float32Config):
         min_learning_rate: The lowest rate, in the unit of the others; None for that of the formula.
             A decay that has an end comes down to it, one that goes on stays at it. A warmup is not
             bound to it.
+        per: How often the rate changes: each `step`, once an `epoch`, or each so many steps. The
+            formula receives the steps of all that are whole, from which `offset` is taken.
     """
 
     offset = 0  # not annotated: a field only where a subclass makes it one
@@ -95,6 +98,8 @@ class BaseLrConfig(Float32Config):
     own_floors: ClassVar[tuple[str, ...]] = ()  # fields with a lowest rate of the formula's own
     keras_class: ClassVar[type | None] = None  # set where a Keras class is the implementation
     peak_is_asked: ClassVar[bool] = True  # False: the highest value is no rate to come to
+
+    per: Steps[Period] = field(default=1)
 
     @classmethod
     def misdeclared(cls) -> Iterator[str]:
@@ -117,10 +122,9 @@ class BaseLrConfig(Float32Config):
         return own if self.min_learning_rate is None else self.min_learning_rate
 
     def _items(self) -> Iterator[tuple[str, Any]]:
-        # A floor that is not set is left out, so that what was written before there was one is
+        # What is not set is left out, so that what was written before there was such a field is
         # what is written now.
-        unset = self.min_learning_rate is None
-        return (item for item in super()._items() if not (unset and item[0] == _FLOOR))
+        return (item for item in super()._items() if item not in ((_FLOOR, None), ("per", 1)))
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings, those of the floor included."""
@@ -222,6 +226,8 @@ class BaseWarmupConfig(Float32Config):
         counts_from: What the warmup counts step 0 as: 0, or 1, so that the first rate is not 0.
         ends_on: The step that has the rate to which the warmup leads: `next`, W, the first one
             after the warmup, or `last`, W - 1, the last one of the warmup.
+        per: How often the rate changes: each `step`, once an `epoch`, or each so many steps. What
+            is counted, as by `counts_from`, is counted in these.
     """
 
     warmup_learning_rate = 0.0  # as `offset` above
@@ -232,6 +238,7 @@ class BaseWarmupConfig(Float32Config):
     leads_to: Literal["rate", "peak"] = "rate"
     counts_from: Annotated[int, Interval(ge=0, le=1)] = 0
     ends_on: Literal["next", "last"] = "next"
+    per: Steps[Period] = field(default=1)
 
     @classmethod
     def misdeclared(cls) -> Iterator[str]:
@@ -241,7 +248,7 @@ class BaseWarmupConfig(Float32Config):
 
     def _items(self) -> Iterator[tuple[str, Any]]:
         # As for a floor that is not set.
-        usual = (("leads_to", "rate"), ("counts_from", 0), ("ends_on", "next"))
+        usual = (("leads_to", "rate"), ("counts_from", 0), ("ends_on", "next"), ("per", 1))
         return (item for item in super()._items() if item not in usual)
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
@@ -252,24 +259,20 @@ class BaseWarmupConfig(Float32Config):
     def _conflicts(self) -> Iterator[tuple[str, str]]:
         if self.leads_to == "peak" and self.mode != "replace":
             yield "leads_to", f"needs `mode: replace`; with `{self.mode}` it is lr(0) as it is"
-        if self.ends_on == "last" and self.counts_from == 0 and self.warmup_steps == 1:
-            message = "cannot be `last` where `warmup_steps` is 1: step 0 is the start of the "
-            yield "ends_on", f"{message}warmup; write 2 steps or more, or `counts_from: 1`"
+        steps, per = self.warmup_steps, self.per
+        if self.ends_on == "next" or steps is REQUIRED or is_pending((steps, per)):
+            return
+        if 0 < steps < per * (2 - self.counts_from):
+            what = f"is {steps}" if per == 1 else f"{steps} are not two of `per` {per}"
+            message = (
+                f"cannot be `last` where `warmup_steps` {what}: the first is the start of the "
+            )
+            yield "ends_on", f"{message}warmup; write a longer one, or `counts_from: 1`"
 
     @property
     def target_step(self) -> int:
         """The optimizer step that has the rate to which the warmup leads."""
-        return self.warmup_steps - (self.ends_on == "last")
-
-    def ramp(self, step: Array, target: float, xp: Namespace) -> Array:
-        """Returns the rate at an optimizer step; from `target_step` on, the last one."""
-        done = xp.minimum(step, float(self.target_step))
-        formula = self
-        if self.target_step + self.counts_from != self.warmup_steps:
-            formula = copy.copy(self)
-            formula.__dict__["warmup_steps"] = self.target_step + self.counts_from
-        done = done + float(self.counts_from) if self.counts_from else done
-        return computed(self, formula.value(done, target, xp), step)
+        return self.warmup_steps - self.per * (self.ends_on == "last")
 
     def value(self, step: Array, target: float, xp: Namespace) -> Array:
         """Returns the rate at `step`, at most `warmup_steps`, on the way to `target`."""

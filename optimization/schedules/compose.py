@@ -1,5 +1,6 @@
 """Puts a warmup before a learning rate, checks the two together, and computes their curve."""
 
+import copy
 import typing
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,10 +14,31 @@ from optimization.configs.durations import (
 from optimization.configs.errors import ConfigError, Problem
 from optimization.configs.tree import Node
 from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace, computed
+from optimization.schedules.formulas import whole_and_rest
 from optimization.schedules.scalars import SCALARS
 
 if typing.TYPE_CHECKING:
     import numpy as np
+
+
+def rate_at(rate: BaseLrConfig, step: Array, xp: Namespace) -> Array:
+    """Returns what a learning rate has for optimizer steps, as often as it changes."""
+    return computed(rate, rate.at(_whole(step, rate.per, xp), xp), step)
+
+
+def ramp(warmup: BaseWarmupConfig, step: Array, target: float, xp: Namespace) -> Array:
+    """Returns a warmup's own rate at optimizer steps; from its `target_step` on, the last one."""
+    ahead, formula = warmup.counts_from * warmup.per, warmup
+    if warmup.target_step + ahead != warmup.warmup_steps:
+        formula = copy.copy(warmup)
+        formula.__dict__["warmup_steps"] = warmup.target_step + ahead
+    done = xp.minimum(_whole(step, warmup.per, xp), float(warmup.target_step))
+    return computed(warmup, formula.value(done + float(ahead) if ahead else done, target, xp), step)
+
+
+def _whole(step: Array, period: int, xp: Namespace) -> Array:
+    """Returns the steps of whole periods."""
+    return step if period == 1 else step - whole_and_rest(step, period, xp)[1]
 
 
 def with_warmup(
@@ -29,12 +51,12 @@ def with_warmup(
     """Returns the learning rate `rate` with `warmup`, which leads to what `warmup_target` says."""
     length = float(warmup.warmup_steps)
     early = step < length
-    ramp = warmup.ramp(step, target, xp)
+    first = ramp(warmup, step, target, xp)
     if warmup.mode == "multiply":
         late = rate(step)
-        return xp.where(early, late * (ramp / target), late)
+        return xp.where(early, late * (first / target), late)
     late = rate(xp.maximum(step - length, 0.0)) if warmup.mode == "delay" else rate(step)
-    return xp.where(early, ramp, late)
+    return xp.where(early, first, late)
 
 
 def warmup_target(warmup: BaseWarmupConfig, rate: Callable[[int], float]) -> float:
@@ -203,7 +225,7 @@ def _evaluation(
     fixed = lr_config.fixed()
 
     def rate(step: Array) -> Array:
-        return computed(fixed, fixed.at(step, xp), step)
+        return rate_at(fixed, step, xp)
 
     if warmup_config is None or warmup_config.warmup_steps == 0:
         return rate

@@ -23,8 +23,14 @@ from optimization.configs.base import Config
 from optimization.configs.errors import ConfigError
 from optimization.configs.registry import Entry
 from optimization.schedules import exact
-from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace, computed
-from optimization.schedules.compose import check_schedule, incomplete, warmup_target, with_warmup
+from optimization.schedules.base import Array, BaseLrConfig, BaseWarmupConfig, Namespace
+from optimization.schedules.compose import (
+    check_schedule,
+    incomplete,
+    rate_at,
+    warmup_target,
+    with_warmup,
+)
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.registry import LR_CLS, WARMUP_CLS
 from optimization.schedules.scaled import ScaledLearningRate, rate_text
@@ -88,7 +94,7 @@ class _ConfiguredLearningRate(ConfiguredSchedule):
 
     def value(self, step: Array, xp: Namespace) -> Array:
         with keras.name_scope(self.name):
-            return computed(self._config, self._config.at(step, xp), step)
+            return rate_at(self._config, step, xp)
 
 
 class _ConfiguredWarmup(ConfiguredSchedule):

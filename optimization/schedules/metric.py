@@ -49,6 +49,10 @@ class MetricLrConfig(BaseLrConfig):
     min_lr: NonNegativeFloat = 0.0
     eps: NonNegativeFloat = 1e-8
 
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.per != 1:
+            yield "per", f"must be left out: the rate changes after evaluations, got {self.per!r}"
+
     def value(self, step: Array, xp: Namespace) -> Array:
         return xp.full_like(step, self.initial_learning_rate)
 
@@ -59,7 +63,7 @@ class MetricLrConfig(BaseLrConfig):
         yield "metric", "the rate follows a metric and can have no warmup"
 
     def settings(self) -> dict[str, Any]:
-        others = ("name", "initial_learning_rate", "metric")
+        others = ("name", "initial_learning_rate", "metric", "per")
         return {name: getattr(self, name) for name in self.field_names() if name not in others}
 
     def follower(self, rates: Sequence[float]) -> MetricFollower:
@@ -90,6 +94,7 @@ class HfReduceLrOnPlateauLrConfig(MetricLrConfig):
     name: ScopeName = "ReduceLROnPlateau"
 
     def check(self) -> Iterator[tuple[str, str]]:
+        yield from super().check()
         if self.min_lr > self.initial_learning_rate:
             message = f"must be <= `initial_learning_rate` {self.initial_learning_rate}"
             yield "min_lr", f"{message}, got {self.min_lr}"
@@ -139,6 +144,7 @@ class HfGreedyLrConfig(MetricLrConfig):
     reset_start: PositiveInt = 500
 
     def check(self) -> Iterator[tuple[str, str]]:
+        yield from super().check()
         if self.min_lr > self.max_lr:
             yield "min_lr", f"must be <= `max_lr` {self.max_lr}, got {self.min_lr}"
         if self.window_size != 50 and not self.smooth:

@@ -41,7 +41,13 @@ def _check_schedule_class(decorated: type) -> None:
 def _lr_members(decorated: Any) -> Mapping[str, Any]:
     if inspect.isclass(decorated):
         _check_schedule_class(decorated)
-        return {"keras_class": decorated}
+        parameters = inspect.signature(decorated).parameters
+
+        def check(self: BaseLrConfig) -> Iterator[tuple[str, str]]:
+            if self.per != 1 and "per" not in parameters:
+                yield "per", f"{decorated.__name__} changes as it does, got {self.per!r}"
+
+        return {"keras_class": decorated, "check": check}
     # `at`, not `value`: a function that takes an `offset` applies it itself.
     # What the first values of a formula mean is not known.
     return {"at": _formula(decorated, ("step", "xp")), "peak_is_asked": False}
@@ -60,7 +66,7 @@ def _warmup_members(decorated: Any) -> Mapping[str, Any]:
     def check(self: BaseWarmupConfig) -> Iterator[tuple[str, str]]:
         if self.mode != "replace" and "mode" not in parameters:
             yield "mode", f"{decorated.__name__} has no modes, got {self.mode!r}"
-        for name in ("leads_to", "counts_from", "ends_on"):
+        for name in ("leads_to", "counts_from", "ends_on", "per"):
             value = getattr(self, name)
             if value != self._spec_of(name).default() and name not in parameters:
                 yield name, f"{decorated.__name__} counts as it does, got {value!r}"

@@ -9,8 +9,8 @@ from optimization.configs.durations import TrainingLength, durations, unknown_le
 from optimization.configs.errors import Problem
 from optimization.configs.fields import Sections, Steps, field
 from optimization.configs.types import REQUIRED, Offset, PositiveSteps
-from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName, computed
-from optimization.schedules.compose import are_ours, checked_values
+from optimization.schedules.base import Array, BaseLrConfig, Namespace, ScopeName
+from optimization.schedules.compose import are_ours, checked_values, rate_at
 from optimization.schedules.metric import MetricLrConfig
 from optimization.schedules.registry import LR_CLS, LrConfig
 
@@ -78,7 +78,7 @@ class Piece(NamedTuple):
         done = xp.maximum(step - self.start, 0.0)
         if self.stop is not None:
             done = xp.minimum(done, float(self.stop - self.start))
-        value = computed(self.rate, self.rate.at(done, xp), done)
+        value = rate_at(self.rate, done, xp)
         value = xp.full_like(done, value) if isinstance(value, int | float) else value
         return value if self.factor == 1 else self.factor * value
 

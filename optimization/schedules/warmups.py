@@ -67,7 +67,7 @@ class ConstantWarmupConfig(BaseWarmupConfig):
 
         warmup(s) = w0
 
-    There is nothing to count: `leads_to`, `counts_from` and `ends_on` are refused.
+    There is nothing to count: `leads_to`, `counts_from`, `ends_on` and `per` are refused.
 
     >>> warmup = ConstantWarmupConfig(warmup_steps=100, warmup_learning_rate=0.1)
     >>> curve(ConstantLrConfig(learning_rate=1.0), warmup, [0, 99, 100]).round(4)
@@ -83,7 +83,7 @@ class ConstantWarmupConfig(BaseWarmupConfig):
     warmup_learning_rate: NonNegativeFloat = 0.0
 
     def check(self) -> Iterator[tuple[str, str]]:
-        for name in ("leads_to", "counts_from", "ends_on"):
+        for name in ("leads_to", "counts_from", "ends_on", "per"):
             if getattr(self, name) != self._spec_of(name).default():
                 yield name, "has no meaning for a rate that is the same in each step: leave it out"
 

@@ -5,10 +5,20 @@ import math
 import numpy as np
 import pytest
 
+from optimization import OptimizationConfig
 from optimization.configs.errors import ConfigError
+from optimization.configs.optimization_config import resolved
 from optimization.schedules import WARMUP_CLS, WarmupConfig
 from optimization.schedules.keras_schedules import build_schedule
-from tests.schedules.common import RTOL, keras_values, lr_config, rate, warmup_config
+from optimization.schedules.metric import MetricLrConfig
+from tests.schedules.common import (
+    RTOL,
+    keras_values,
+    lr_config,
+    lr_examples,
+    rate,
+    warmup_config,
+)
 
 W, N, PEAK, LOW = 8, 40, 0.5, 0.05
 STEPS = [*range(N + 2), 10 * N, 10**6]
@@ -131,6 +141,101 @@ def test_a_warmup_to_the_peak_starts_the_decay_at_once():
         assert rate(line, range(6), warmup) == [*at_peak, 0.75, 0.6875]
 
 
+E = 5  # optimizer steps of an epoch
+
+
+def mmengine_by_epoch(s):
+    """`LinearLR(0.1, end=3)` and then `CosineAnnealingLR`, both by epochs."""
+    epoch = s // E
+    if epoch < 3:
+        return PEAK * (0.1 + 0.9 * epoch / 2)
+    return cosine(epoch - 3, 5)
+
+
+def mmengine_mixed(s):
+    """A warmup by iterations before a decay by epochs that counts meanwhile, as of detectors."""
+    return PEAK * 0.1 + (PEAK - PEAK * 0.1) * s / 7 if s < 8 else cosine(s // E, 8)
+
+
+def by_epoch_from_one(s):
+    """Four epochs of warmup, the last of which has the peak and none of which has 0."""
+    epoch = s // E
+    return PEAK * (epoch + 1) / 4 if epoch < 4 else cosine(epoch - 4, 4)
+
+
+BY_EPOCH = {
+    mmengine_by_epoch: (
+        {"decay_steps": "5 epochs"},
+        {"warmup_steps": "3 epochs", "per": "epoch", "mode": "delay", "ends_on": "last"},
+    ),
+    mmengine_mixed: (
+        {"decay_steps": "8 epochs"},
+        {"warmup_steps": 8, "leads_to": "peak", "ends_on": "last"},
+    ),
+    by_epoch_from_one: (
+        {"decay_steps": "4 epochs"},
+        {
+            "warmup_steps": "4 epochs",
+            **{"per": "epoch", "mode": "delay", "ends_on": "last", "counts_from": 1},
+            "warmup_learning_rate": 0.0,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("their", BY_EPOCH, ids=lambda their: their.__name__)
+def test_once_an_epoch(their):
+    decay, warmup = BY_EPOCH[their]
+    decay = {"initial_learning_rate": PEAK, "alpha": LOW / PEAK, "per": "epoch", **decay}
+    config = OptimizationConfig(
+        optimizer={"type": "sgd"},
+        learning_rate={"type": "cosine", "cosine": decay},
+        warmup={"type": "linear", "linear": {"warmup_learning_rate": 0.1 * PEAK, **warmup}},
+    )
+    sized = resolved(config, train_steps=8 * E, steps_per_epoch=E)
+    rate_, warmup_ = sized.learning_rate.get(), sized.warmup.get()
+    assert rate_.per == E
+    steps = [*range(8 * E + 2), 10**6, 10**6 + E - 1]
+    expected = [their(s) for s in steps]
+    np.testing.assert_allclose(rate(rate_, steps, warmup_), expected, rtol=1e-13)
+    schedule = build_schedule(rate_, warmup_)
+    np.testing.assert_allclose(keras_values(schedule, steps), expected, rtol=RTOL, atol=1e-9)
+    for other in (schedule, type(schedule).from_config(schedule.get_config())):
+        assert other.after_warmup_lr_sched.config == rate_
+        assert other.config == warmup_
+
+
+@pytest.mark.parametrize("config", [config for _, config in lr_examples()])
+def test_every_rate_changes_only_after_whole_periods(config):
+    if isinstance(config, MetricLrConfig):
+        with pytest.raises(ConfigError, match=r"per: must be left out"):
+            config.replace(per=7).validate()
+        return
+    steps = np.asarray([0, 1, 6, 7, 8, 13, 14, 99, 104, 105, 999, 10**6, 10**12])
+    expected = rate(config, steps - steps % 7)
+    held = config.replace(per=7)
+    np.testing.assert_array_equal(rate(held, steps), expected)
+    if config.constant_value() is None:
+        values = keras_values(build_schedule(held), steps[:-1])
+        np.testing.assert_allclose(values, expected[:-1], rtol=RTOL, atol=1e-8)
+
+
+def test_an_epoch_whose_length_is_not_known_is_told():
+    config = OptimizationConfig(
+        optimizer={"type": "sgd"},
+        learning_rate={"type": "linear", "linear": {"initial_learning_rate": 1.0, "per": "epoch"}},
+    )
+    with pytest.raises(ConfigError, match=r"linear\.per: .* takes `steps_per_epoch`, which is not"):
+        resolved(config, train_steps=100)
+
+
+@pytest.mark.parametrize("value", ["step", 1, 1.0])
+def test_each_step_is_the_default(value):
+    rate_ = lr_config("cosine", per=value)
+    assert rate_ == lr_config("cosine")
+    assert "per" not in rate_.as_dict()
+
+
 def test_one_step():
     level = lr_config("constant", learning_rate=PEAK)
     alone = warmup_config("linear", warmup_steps=1, counts_from=1, ends_on="last")
@@ -156,6 +261,11 @@ def test_what_is_not_asked_for_is_not_written():
         ("linear", {"leads_to": "peak", "mode": "delay"}, "leads_to: needs `mode: replace`"),
         ("cosine", {"ends_on": "last", "warmup_steps": 1}, "ends_on: .* `warmup_steps` is 1"),
         ("constant", {"ends_on": "last"}, "ends_on: has no meaning for a rate that is the same"),
+        ("linear", {"per": 0}, "per: must be > 0, got 0"),
+        ("linear", {"per": "week"}, "per: expected 'step', 'epoch' or a number of steps, got 'we"),
+        ("linear", {"per": "remaining"}, "per: 'remaining' is for the steps of a learning rate"),
+        ("linear", {"per": 4, "ends_on": "last"}, "ends_on: .* `warmup_steps` 4 are not two of"),
+        ("constant", {"per": 7}, "per: has no meaning for a rate"),
         ("constant", {"leads_to": "peak"}, "leads_to: has no meaning"),
     ],
 )
