@@ -30,8 +30,9 @@ def put_boundaries(draft: Draft, epochs: Sequence[float], comment: str, ahead: i
     """Puts the epochs at whose first update, or `ahead` - 1 updates before, rates change."""
     place = "learning_rate.stepwise."
     draft.put(f"{place}boundaries", [f"{e:g} epochs" for e in epochs], comment)
-    # A boundary of ours is the last step with the rate before.
-    draft.put(f"{place}offset", -ahead, "the first step of an epoch has its rate already")
+    draft.put(f"{place}at_boundary", "new", "the first step of an epoch has its rate already")
+    if ahead > 1:
+        draft.put(f"{place}offset", 1 - ahead, "an update ahead")
 
 
 def difference(

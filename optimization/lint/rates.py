@@ -95,6 +95,10 @@ def _lowest_above_peak(subject: Subject) -> Iterator[Problem]:
             message = f"is {low:g}, above `initial_learning_rate` {asked:g}: the rate rises"
             advice = f"write at most {asked:g}"
             yield problem("lowest-above-peak", rate, "end_learning_rate", f"{message}; {advice}")
+        ratio = getattr(rate, "alpha", 0.0)
+        if asked and ratio > 1:
+            message = f"is {ratio:g}: the rate rises, from {asked:g} to {ratio * asked:g}"
+            yield problem("lowest-above-peak", rate, "alpha", f"{message}; write at most 1")
         warmup = curve.warmup
         start = getattr(warmup, "warmup_learning_rate", 0.0)
         if warmup is None or not start or warmup.warmup_steps < 1:

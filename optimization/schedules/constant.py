@@ -1,6 +1,7 @@
 """Learning rates that are constant, always or between boundaries."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 from optimization.configs.fields import Field
 from optimization.configs.types import REQUIRED, Boundaries, NonNegativeFloat, Offset
@@ -40,8 +41,9 @@ class StepwiseLrConfig(BaseLrConfig):
 
         lr(s) = values[i],  i = the number of boundaries < s
 
-    At a boundary exactly the value before it holds, as in Model Garden and Keras (optax already has
-    the next one there).
+    At a boundary exactly the value before it holds, as in Model Garden and Keras. With
+    `at_boundary: new` the next one does, as in PyTorch's MultiStepLR and optax: i is then the
+    number of boundaries <= s.
 
     >>> rate = StepwiseLrConfig(boundaries=[50, 80], values=[1.0, 0.1, 0.01])
     >>> curve(rate, None, [50, 51, 100]).round(4)
@@ -53,6 +55,7 @@ class StepwiseLrConfig(BaseLrConfig):
         boundaries: Optimizer steps, strictly increasing.
         values: Learning rates, >= 0, one more than `boundaries`.
         offset: The optimizer step at which the schedule starts; boundaries count from there.
+        at_boundary: The value at a boundary itself: `old`, the one before it, or `new`.
     """
 
     name: ScopeName = "PiecewiseConstantDecay"
@@ -60,6 +63,11 @@ class StepwiseLrConfig(BaseLrConfig):
     boundaries: Field[Boundaries, Sequence[int | str]] = REQUIRED
     values: Field[tuple[NonNegativeFloat, ...], Sequence[float]] = REQUIRED
     offset: Offset = 0
+    at_boundary: Literal["old", "new"] = "old"
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        # As for a floor that is not set.
+        return (item for item in super()._items() if item != ("at_boundary", "old"))
 
     def check(self) -> Iterator[tuple[str, str]]:
         wanted = len(self.boundaries) + 1
@@ -68,4 +76,5 @@ class StepwiseLrConfig(BaseLrConfig):
             yield "values", f"{message}, got {len(self.values)}"
 
     def value(self, step: Array, xp: Namespace) -> Array:
-        return lookup(step, self.boundaries, [self.values], "left", xp)[0]
+        side = "left" if self.at_boundary == "old" else "right"
+        return lookup(step, self.boundaries, [self.values], side, xp)[0]

@@ -32,13 +32,13 @@ from optimization.schedules.registry import LR_CLS
 
 @LR_CLS.register("cosine")
 class CosineLrConfig(DecayLrConfig):
-    """Lowers the rate along half a cosine, from `initial_learning_rate` to `alpha` times that.
+    """Leads the rate along half a cosine, from `initial_learning_rate` to `alpha` times that.
 
         lr(s) = lr0 * (alpha + (1 - alpha) * (1 + cos(pi * s / T)) / 2),  s at most T = decay_steps
 
     From step T on it is lr0 * alpha. This is SGDR without restarts. A cosine term below 2**-26
     counts as 0, as in Model Garden and Keras, whose float32 sum 1 + cos loses it: this concerns the
-    last T / 12868 steps.
+    last T / 12868 steps. With `alpha` above 1 it rises, as DINO's weight decay does.
 
     >>> rate = CosineLrConfig(initial_learning_rate=1.0, decay_steps=100)
     >>> curve(rate, None, [0, 50, 100]).round(4)
@@ -47,13 +47,13 @@ class CosineLrConfig(DecayLrConfig):
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983; as in Keras' CosineDecay.
 
     Attributes:
-        alpha: The last rate as a fraction of the first.
+        alpha: The last rate divided by the first, >= 0.
     """
 
     own_floors: ClassVar[tuple[str, ...]] = ("alpha",)
 
     name: ScopeName = "CosineDecay"
-    alpha: Fraction = 0.0
+    alpha: NonNegativeFloat = 0.0
     offset: Offset = 0
 
     def value(self, step: Array, xp: Namespace) -> Array:

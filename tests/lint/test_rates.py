@@ -103,3 +103,14 @@ def test_the_rate_of_a_group_is_looked_at(tmp_path):
     text = rate("constant", "learning_rate: 1").replace("    warmup:", f"    {group}\n    warmup:")
     ((_, path, _),) = told(tmp_path, text, "lowest-above-peak")
     assert path.startswith("trainer.optimizer_config.param_groups[0].warmup")
+
+
+def test_a_cosine_that_rises_is_told_of_a_rate_and_not_of_another_number(tmp_path):
+    rises = "initial_learning_rate: 0.04, alpha: 5"
+    ((_, path, message),) = told(tmp_path, rate("cosine", rises), "lowest-above-peak")
+    assert path.endswith("cosine.alpha")
+    assert message == "is 5: the rate rises, from 0.04 to 0.2"
+    schedule = f"schedules: {{weight_decay: {{type: cosine, cosine: {{{rises}}}}}}}"
+    adamw = "optimizer: {type: adamw, adamw: {weight_decay_rate: 0.04}}"
+    constant = "learning_rate: {type: constant, constant: {learning_rate: 1}}"
+    assert codes(tmp_path, experiment(1000, f"{adamw}\n{constant}\n{schedule}")) == []

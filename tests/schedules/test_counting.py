@@ -273,3 +273,48 @@ def test_errors(name, settings, message):
     config = {"type": name, name: {"warmup_steps": 4, **settings}}
     with pytest.raises(ConfigError, match=rf"{name}\.{message}"):
         WarmupConfig(config).validate()
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+def test_a_boundary_may_have_the_new_value(offset):
+    values, edges = [0.1, 0.02, 0.005], [5, 2**24 + 1]
+    settings = {"boundaries": edges, "values": values, "offset": offset}
+    old, new = (
+        lr_config("stepwise", **settings),
+        lr_config("stepwise", at_boundary="new", **settings),
+    )
+    steps = [e + offset + d for e in edges for d in (-1, 0, 1)] + [0, 10**12]
+    for config, passed in ((old, np.greater), (new, np.greater_equal)):
+        expected = [values[sum(passed(s - offset, e) for e in edges)] for s in steps]
+        assert rate(config, steps) == expected
+        schedule = build_schedule(config)
+        assert keras_values(schedule, steps[:-1]).tolist() == np.float32(expected[:-1]).tolist()
+        assert type(schedule).from_config(schedule.get_config()).config == config
+    assert "at_boundary" not in old.as_dict()
+
+
+def test_new_values_at_boundaries_are_those_of_torch():
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 7], gamma=0.5)
+    rates = []
+    for _ in range(10):
+        rates.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    values = {"boundaries": [3, 7], "values": [0.1, 0.05, 0.025], "at_boundary": "new"}
+    assert rate(lr_config("stepwise", **values), range(10)) == rates
+
+
+def test_the_weight_decay_of_dino_rises_along_a_cosine():
+    # DINO's `cosine_scheduler(0.04, 0.4)`, without a warmup.
+    cosine_ = {"initial_learning_rate": 0.04, "alpha": 10.0}
+    config = OptimizationConfig(
+        optimizer={"type": "adamw", "adamw": {"weight_decay_rate": 0.04}},
+        learning_rate={"type": "constant", "constant": {"learning_rate": 1e-3}},
+        schedules={"weight_decay": {"type": "cosine", "cosine": cosine_}},
+    )
+    decay = resolved(config, train_steps=N).schedules["weight_decay"].get()
+    expected = [0.4 + 0.5 * (0.04 - 0.4) * (1 + math.cos(math.pi * s / N)) for s in range(N)]
+    np.testing.assert_allclose(rate(decay, range(N)), expected, rtol=1e-12)
+    assert rate(decay, [N, 10**9]) == [0.4, 0.4]
