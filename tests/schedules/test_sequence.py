@@ -251,7 +251,7 @@ learning_rate:
       - until: 500
         type: cosine
         cosine:
-          alpha: 2
+          alpha: -2
           decay_step: 3
       - type: cosin
         jion: true
@@ -266,7 +266,7 @@ def test_all_mistakes_are_told_at_once_with_path_and_line(tmp_path):
     at = "learning_rate.sequence.phases"
     assert str(error.value).splitlines() == [
         f"{path}:6: {at}[0].until: must be at most 100%, got '110%' (text)",
-        f"{path}:12: {at}[1].cosine.alpha: must be <= 1, got 2",
+        f"{path}:12: {at}[1].cosine.alpha: must be >= 0, got -2",
         f"{path}:13: {at}[1].cosine.decay_step: unknown key; did you mean 'decay_steps'?",
         f"{path}:14: {at}[2].type: unknown type 'cosin'; did you mean 'cosine'?",
         f"{path}:15: {at}[2].jion: unknown key; did you mean 'join'?",
@@ -385,8 +385,8 @@ def test_an_override_reaches_one_value_of_a_phase():
         made.override(read_override(text)[0])
     second = made.learning_rate.get().phases[1]
     assert (second.until, second.cosine.alpha, second.join) == (400, 0.5, True)
-    with pytest.raises(ConfigError, match=r"phases\[1\].cosine.alpha: must be <= 1, got 3"):
-        made.override(read_override(f"{path}.cosine.alpha=3")[0])
+    with pytest.raises(ConfigError, match=r"phases\[1\].cosine.alpha: must be >= 0, got -3"):
+        made.override(read_override(f"{path}.cosine.alpha=-3")[0])
 
 
 def test_what_was_made_of_a_read_only_config_is_not_kept_when_it_changes():
