@@ -107,6 +107,13 @@ RATES: dict[str, dict[str, Any]] = {
     "power": {},
     "power_linear": {},
     "power_with_offset": {"offset": 5, "pre_offset_learning_rate": 0.01},
+    "power_law": {"max_learning_rate": 0.02, "batch_size": 1, "tokens_per_step": 10000},
+    "sequence": {
+        "phases": [
+            {"type": "constant", "constant": {"learning_rate": 0.02}, "until": 20},
+            {"type": "linear", "join": True, "linear": {"decay_steps": 30}},
+        ]
+    },
     "inverse_sqrt": {"timescale": 10.0},
     "relative_step": {},
     "hf_constant": {},

@@ -249,10 +249,15 @@ def numbers_now(settings: Numbers, counted: Mapping[str, Any], dtype: Any) -> Nu
 
 @cached
 def rule_arguments(rule: type[Rule]) -> list[str]:
-    """Returns the fields that are arguments; the decay that all have, and modifiers, come last."""
+    """Returns the fields that are arguments, in their order, which holds for calls by position.
+
+    First come those that the rule puts first, then the others as they are declared, and what rules
+    got later comes after what they had before.
+    """
     names = rule.argument_names()
     first = [name for name in rule.argument_order if name in names]
-    others = [name for name in names if name not in first]
-    return first + sorted(
-        others, key=lambda name: (name in MODIFIER_FIELDS, name == "weight_decay")
-    )
+
+    def place(name: str) -> tuple[bool, ...]:
+        return name in MODIFIER_FIELDS, name in rule.later_arguments, name == "weight_decay"
+
+    return first + sorted((name for name in names if name not in first), key=place)

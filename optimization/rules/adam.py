@@ -64,6 +64,7 @@ class AdamForms(DecayForms, AdamFields):
     torch_kernel = "adamw"
     native_usual: ClassVar = {"epsilon": 1e-8}
     argument_order: ClassVar[tuple[str, ...]] = (*FIRST, "amsgrad", "weight_decay")
+    later_arguments = (*DecayForms.later_arguments, "nesterov", "nesterov_correction")
     slots = (
         *MOMENTS,
         Slot("velocity_hat", "velocity_hats", "max_exp_avg_sq", 0.0, 1, lambda h: h.amsgrad),

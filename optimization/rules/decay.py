@@ -1,6 +1,6 @@
 """How weights decay: fields that rules share."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from optimization.configs.types import Patterns
 from optimization.rules.rule import Numbers, Rule, given
@@ -27,6 +27,8 @@ class DecayForms(Rule):
             weight_decay * w. With false, weight_decay * w is added to the gradient, before
             everything (L2 regularization), as in most classes of PyTorch unless told otherwise.
     """
+
+    later_arguments: ClassVar[tuple[str, ...]] = ("decoupled_weight_decay",)
 
     decoupled_weight_decay: bool = True
 

@@ -59,6 +59,10 @@ class ModifierFields(BaseOptimizerConfig):
         if self.corrected_weight_decay and self.own_learning_rate() is not None:
             yield "corrected_weight_decay", "needs a learning rate that is no rate of its own"
 
+    def numbers(self) -> list[str]:
+        fixed = {"peak_learning_rate", *self.unmodifiable}
+        return [name for name in super().numbers() if name not in fixed]
+
     def decay_ahead(self: Any, h: Numbers) -> Any:
         """Returns the rate of a decay ahead of the step, times the learning rate."""
         if given(vars(h).get("cautious_weight_decay")):

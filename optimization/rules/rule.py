@@ -116,6 +116,7 @@ class Rule(ModifierFields):
     formula_parts: ClassVar[tuple[str, ...]] = ("step",)  # the methods that are the formula
     goes_by_model: ClassVar[bool] = False  # whether `all_settings` needs all variables, in order
     argument_order: ClassVar[tuple[str, ...]] = ()  # of the first, where it is not the fields'
+    later_arguments: ClassVar[tuple[str, ...]] = ()  # come after those that a class had before
     section_only: ClassVar[tuple[str, ...]] = ()  # fields that are no arguments of the classes
     # What variables may have of their own, with what is usual.
     variable_settings: ClassVar[Mapping[str, Any]] = {}

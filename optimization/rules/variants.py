@@ -23,9 +23,8 @@ class VariantRule(Rule):
     @classmethod
     def switches(cls) -> list[str]:
         """Returns the fields that a variant sets."""
-        own = inspect.get_annotations(cls)
-        names = [each.name for each in dataclasses.fields(cls) if each.name in own]
-        return [name for name in names if name not in ("name", "variant")]
+        fields = {each.name for each in dataclasses.fields(cls)} - {"name", "variant"}
+        return [name for name in inspect.get_annotations(cls) if name in fields]
 
     @classmethod
     def with_defaults(

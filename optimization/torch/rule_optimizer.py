@@ -144,7 +144,7 @@ class RuleOptimizer(ExactState):
             param_group.clear()
             param_group.update(own)
             group = {**self.defaults, **own}
-            if group["corrected_weight_decay"] and group["peak_learning_rate"] is None:
+            if group.get("corrected_weight_decay") and group["peak_learning_rate"] is None:
                 factor = group.get("lr_multiplier", 1.0)
                 peak = one_number("lr", group["lr"]) / factor
                 group["peak_learning_rate"] = param_group["peak_learning_rate"] = peak

@@ -27,7 +27,10 @@ PARTNERS = {
     "include_in_weight_decay": {"weight_decay_rate": 0.1, "weight_decay": 0.1},
     "exclude_from_weight_decay": {"weight_decay_rate": 0.1, "weight_decay": 0.1},
     "weight_keys": {"weight_decay": 0.1},
-    "exclude_layers": {},
+    "peak_learning_rate": {"corrected_weight_decay": True},
+    "nesterov_correction": {"nesterov": True},
+    "second_moment_beta": {"second_moment": "row"},
+    "update_norm": {"second_moment": "row"},
 }
 PATTERNS = {
     "include_in_weight_decay": ["bias"],
@@ -36,15 +39,18 @@ PATTERNS = {
     "exclude_layers": ["dense"],
     "weight_keys": ["dense"],
     "bias_keys": ["scale"],
+    "include_layers": ["embedding"],
 }
+# Right values of what is no choice, number or switch.
+VALUES = {"coefficients": "quintic", "split": {"dense": 2}, "safety_factor": 1.01}
 
 
 def other_value(section, name):
     """Returns a value of a field that is right and not its default."""
     value = getattr(section, name)
     choices = typing.get_args(section._find_spec(name).annotation)
-    if name in PATTERNS:
-        return PATTERNS[name]
+    if name in {**PATTERNS, **VALUES}:
+        return {**PATTERNS, **VALUES}[name]
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
@@ -77,12 +83,16 @@ def described(kind, section):
     return type(optimizer).__name__, steps
 
 
-CASES = [
-    (kind, name)
-    for kind in NATIVE
-    for name in OPTIMIZERS_CLS.config_class(kind).field_names()
-    if name not in {*NAMES, *OPTIMIZERS_CLS.config_class(kind).pipeline_fields()}
-]
+def of_the_class(kind):
+    """Returns the fields of a type that are its class', without those that it refuses to have."""
+    cls = OPTIMIZERS_CLS.config_class(kind)
+    others = {*NAMES, *cls.pipeline_fields(), *cls.unmodifiable}
+    if "corrected_weight_decay" in cls.unmodifiable:
+        others.add("peak_learning_rate")
+    return [name for name in cls.field_names() if name not in others]
+
+
+CASES = [(kind, name) for kind in NATIVE for name in of_the_class(kind)]
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
