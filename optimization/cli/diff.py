@@ -37,8 +37,12 @@ def command(
 ) -> None:
     """Compare two files as they train. Exit code 1 if anything differs, as diff has it."""
     base = load(modules, experiment)
-    batch = (global_batch_size, tokens_per_step)
-    length = TrainingLength(train_steps, steps_per_epoch, 0, None, *batch)
+    length = TrainingLength(
+        train_steps,
+        steps_per_epoch,
+        global_batch_size=global_batch_size,
+        tokens_per_step=tokens_per_step,
+    )
     sides = [read_layers([path], None, base, length) for path in (before, after)]
     for side in sides:
         tell(side.doubts)

@@ -73,8 +73,12 @@ def command(
     if not words and experiment is None:
         message = "no file was given" + (f"; {wanted!r} is read as a path" if wanted else "")
         raise typer.BadParameter(message, param_hint="FILE")
-    batch = (global_batch_size, tokens_per_step)
-    length = TrainingLength(train_steps, steps_per_epoch, 0, None, *batch)
+    length = TrainingLength(
+        train_steps,
+        steps_per_epoch,
+        global_batch_size=global_batch_size,
+        tokens_per_step=tokens_per_step,
+    )
     layers = read_layers(matching(words), overrides, load(modules, experiment), length)
     found = list(_below(wanted, [*_explained(layers)]))
     if form == "json":

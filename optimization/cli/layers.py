@@ -28,41 +28,24 @@ Overrides = Annotated[
         help="Settings that go over the files: `a.b=1,c.d=[1,2]`; may be repeated.",
     ),
 ]
+
+
+def _length(flag: str, help_text: str) -> Any:
+    return typer.Option(flag, metavar="N", min=1, help=f"{help_text} in files that don't say it.")
+
+
 TrainSteps = Annotated[
     int | None,
-    typer.Option(
-        "--train-steps",
-        metavar="N",
-        min=1,
-        help="The length of the training, for '10%' and 'remaining' in files that don't say it.",
-    ),
+    _length("--train-steps", "The length of the training, for '10%' and 'remaining'"),
 ]
 StepsPerEpoch = Annotated[
-    int | None,
-    typer.Option(
-        "--steps-per-epoch",
-        metavar="N",
-        min=1,
-        help="Optimizer steps of one epoch, for '5 epochs' in files that don't say it.",
-    ),
+    int | None, _length("--steps-per-epoch", "Optimizer steps of one epoch, for '5 epochs'")
 ]
 GlobalBatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--global-batch-size",
-        metavar="N",
-        min=1,
-        help="Examples of one update, for '1M examples' in files that don't say it.",
-    ),
+    int | None, _length("--global-batch-size", "Examples of one update, for '1M examples'")
 ]
 TokensPerStep = Annotated[
-    int | None,
-    typer.Option(
-        "--tokens-per-step",
-        metavar="N",
-        min=1,
-        help="Tokens of one update, for '300B tokens' in files that don't say it.",
-    ),
+    int | None, _length("--tokens-per-step", "Tokens of one update, for '300B tokens'")
 ]
 _WRITTEN_AT = {"global_batch_size": "task.train_data.global_batch_size"}
 

@@ -76,8 +76,12 @@ def command(
             raise typer.BadParameter(str(error), param_hint="--output") from None
     base = load(modules, experiment)
     paths = matching(files)
-    batch = (global_batch_size, tokens_per_step)
-    length = TrainingLength(train_steps, steps_per_epoch, 0, None, *batch)
+    length = TrainingLength(
+        train_steps,
+        steps_per_epoch,
+        global_batch_size=global_batch_size,
+        tokens_per_step=tokens_per_step,
+    )
     lines: dict[str, Sequence[Line]] = {}
     for path, name in zip(paths, _names(paths), strict=True):
         try:

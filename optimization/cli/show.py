@@ -48,8 +48,12 @@ def command(
     if not files and experiment is None:
         raise typer.BadParameter("no file was given", param_hint="FILE")
     paths = matching(files or ())
-    batch = (global_batch_size, tokens_per_step)
-    length = TrainingLength(train_steps, steps_per_epoch, 0, None, *batch)
+    length = TrainingLength(
+        train_steps,
+        steps_per_epoch,
+        global_batch_size=global_batch_size,
+        tokens_per_step=tokens_per_step,
+    )
     layers = read_layers(paths, overrides, load(modules, experiment), length)
     tell(layers.doubts)
     values = {k: v for k, v in layers.resolved.as_dict().items() if layers.is_known(k)}

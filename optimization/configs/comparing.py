@@ -168,11 +168,11 @@ def _between(low: int, high: int) -> "np.ndarray":
 def _argmax(curves: list[RateCurve], steps: "np.ndarray") -> int:
     import numpy as np
 
-    from optimization.schedules.compose import curve as rate_at
+    from optimization.schedules.compose import curve
 
     values = []
     for each in curves:
         done = np.maximum(steps - each.start, 0)
-        rate = rate_at(each.learning_rate, each.warmup, done)
+        rate = curve(each.learning_rate, each.warmup, done)
         values.append(each.factor * rate / (1 + each.decay * done))
     return int(np.argmax(np.abs(values[1] - values[0])))

@@ -73,8 +73,10 @@ class _Definitions:
         if cls not in self._names:
             name = self._names[cls] = self._free(cls.__name__)
             self.defs[name] = {}  # so that a section may hold sections of its own kind
-            one_of = issubclass(cls, OneOfConfig)
-            self.defs[name] = self._one_of(cls) if one_of else self._section(cls)
+            if issubclass(cls, OneOfConfig):
+                self.defs[name] = self._one_of(cls)
+            else:
+                self.defs[name] = self._section(cls)
         return {"$ref": f"#/$defs/{self._names[cls]}"}
 
     def complete(self, cls: type[Node]) -> Json:
@@ -110,13 +112,13 @@ class _Definitions:
             "additionalProperties": is_open,
         }
 
-    def _one_of(self, cls: type[Node]) -> Json:
-        branches = cls.branches()  # type: ignore[attr-defined]
+    def _one_of(self, cls: type[OneOfConfig]) -> Json:
+        branches = cls.branches()
         specs = {name: cls._spec_of(name) for name in branches}
         kinds = [first_sentence(spec.config_class) for spec in specs.values()]
         chosen: Json = {"enum": [*branches, None], "enumDescriptions": [*kinds, "none"]}
         meaning = field_doc(cls, "type").meaning.partition(" The types are")[0]
-        own_names: Any = cls._OWN  # type: ignore[attr-defined]
+        own_names = cls._OWN
         fields: Json = {name: self._field(cls, name) for name in own_names if name != "type"}
         fields |= {"type": {"description": meaning, **chosen, "default": None}}
         fields |= {name: self._value(spec) for name, spec in specs.items()}
@@ -154,9 +156,9 @@ class _Definitions:
     def _value(self, spec: FieldSpec, in_float32: bool = False) -> Json:
         return json_type(spec.annotation, self.section, in_float32)
 
-    def _complete_one_of(self, cls: type[Node]) -> Json:
+    def _complete_one_of(self, cls: type[OneOfConfig]) -> Json:
         rules = []
-        for name in cls.branches():  # type: ignore[attr-defined]
+        for name in cls.branches():
             config_class = cls._spec_of(name).config_class
             inner = self.complete(config_class) if config_class is not None else {}
             if inner:

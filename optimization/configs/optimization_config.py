@@ -243,18 +243,17 @@ def resolved(
             message = f"Argument `{name}` must be an integer > 0"
             raise ValueError(f"{message}, received: {name}={value!r}")
     # A quotient, `epochs * examples / batch_size`, is a float.
-    train_steps, steps_per_epoch, global_batch_size, tokens_per_step = (
-        None if value is None else int(value) for value in lengths.values()
-    )
-    batch = (global_batch_size, tokens_per_step)
-    config, problems = config.sized(TrainingLength(train_steps, steps_per_epoch, 0, None, *batch))
+    known: dict[str, Any] = {
+        name: None if value is None else int(value) for name, value in lengths.items()
+    }
+    config, problems = config.sized(TrainingLength(**known))
     scaling = config.lr_scaling
     if scaling is not None and scaling.global_batch_size is None:
         if global_batch_size is None:
             message = "is not known: give it, or write it"
             problems.append(scaling._problem("missing", "global_batch_size", message))
         else:
-            scaling.global_batch_size = global_batch_size
+            scaling.global_batch_size = known["global_batch_size"]
     fill_peaks(settle(config, problems, again=False))
     config.lock()
     return config

@@ -11,13 +11,12 @@ from optimization.keras.norms import Norm, root_of_squares, times
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.rules import base
 
-ALTERNATIVES = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 Clipped = tuple[list[Any], list[Any]]
 
 
 def is_clipping(pipeline: Any) -> bool:
     """Says whether an optimizer has a clip, of whichever stage."""
-    return any(getattr(pipeline, clip) for clip in ("gradient_clip_norm", *ALTERNATIVES))
+    return any(getattr(pipeline, clip) for clip in ("gradient_clip_norm", *base.CLIPS))
 
 
 def most_after(pipeline: Any) -> float:
@@ -91,13 +90,13 @@ class Clip(Stage):
     adaptive_clip_epsilon: float = argument(1e-3, "Least norm of weights in that.")
 
     def __post_init__(self) -> None:
-        self.require_positive(*ALTERNATIVES, "adaptive_clip_epsilon")
+        self.require_positive(*base.CLIPS, "adaptive_clip_epsilon")
         if len(self._set()) > 1:
-            among = ", ".join(f"`{clip}`" for clip in ALTERNATIVES)
+            among = ", ".join(f"`{clip}`" for clip in base.CLIPS)
             raise ValueError(f"Only one of {among} can be set, received: {self._set()}")
 
     def _set(self) -> dict[str, float]:
-        return {clip: getattr(self, clip) for clip in ALTERNATIVES if getattr(self, clip)}
+        return {clip: getattr(self, clip) for clip in base.CLIPS if getattr(self, clip)}
 
     def attach(self, pipeline: Any) -> None:
         super().attach(pipeline)
