@@ -42,9 +42,8 @@ HOLDER = """
 import os, signal, sys
 from optimization.training.lock import locked
 with locked(sys.argv[1], "trains", print):
-    child = os.fork()
-    if child:
-        print(child, flush=True)
+    if not os.fork():
+        print(os.getpid(), flush=True)
     signal.pause()
 """
 
