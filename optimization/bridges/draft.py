@@ -4,6 +4,7 @@ A bridge asks its `Source` for each key that it knows. What it has not asked for
 to be no matter of the optimizer, or is listed: nothing is dropped.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
@@ -141,11 +142,13 @@ class Source:
             self.refuse(key, f"expected a whole number, got {describe(taken.value)}")
         return taken if taken.value is None else taken._replace(value=int(taken.value))
 
-    def positive(self, key: str) -> Taken:
-        """Returns a whole number above 0, which must be there."""
+    def positive(self, key: str, most: float = math.inf) -> Taken:
+        """Returns a whole number above 0, `most` at most, which must be there."""
         taken = self.whole(key)
         if taken.value is None or taken.value <= 0:
             self.refuse(key, f"expected a whole number > 0, got {describe(taken.value)}")
+        if taken.value > most:
+            self.refuse(key, f"expected at most {most:,}, got {taken.value!r}")
         return taken
 
     def numbers(self, key: str, count: int | None = None) -> Taken:

@@ -153,14 +153,14 @@ def _multi_step(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
 
 
 def _constant(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
-    factor, total = source.number("factor"), source.positive("total_iters")
+    factor, total = source.number("factor"), source.positive("total_iters", MOST)
     rates = [rate.value * factor.value] * total.value + [rate.value]
     put_table(draft, rates, "lr_scheduler.class_path ConstantLR")
 
 
 def _linear(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
     first, last = source.number("start_factor").value, source.number("end_factor").value
-    total = source.positive("total_iters").value
+    total = source.positive("total_iters", MOST).value
     rates = [rate.value * (first + (last - first) * e / total) for e in range(total + 1)]
     put_table(draft, rates, "lr_scheduler.class_path LinearLR: its rate in each epoch")
 

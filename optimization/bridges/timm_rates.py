@@ -49,10 +49,14 @@ def _trained(source: Source, kind: str, length: int, warmup: float, prefix: bool
     """Returns how many epochs timm trains."""
     if kind not in ("cosine", "tanh", "poly"):
         return int(length + warmup) if prefix else length
-    cycles, multiple = source.whole("lr_cycle_limit").value, source.number("lr_cycle_mul").value
-    total = float(length * max(1, cycles))
+    cycles = max(1, source.whole("lr_cycle_limit").value)
+    multiple = float(source.number("lr_cycle_mul").value)
+    total = float(length * cycles)
     if multiple != 1:
-        total = math.floor(-length * (multiple ** max(1, cycles) - 1) / (1 - multiple))
+        try:
+            total = math.floor(-length * (multiple**cycles - 1) / (1 - multiple))
+        except OverflowError:
+            source.refuse("lr_cycle_limit", f"{cycles:,} cycles, each longer, have no end")
     return int(total + (warmup if prefix else 0) + source.whole("cooldown_epochs").value)
 
 

@@ -12,10 +12,7 @@ WIDTH = 100
 
 def written(draft: Draft, title: str) -> str:
     """Returns the text of a YAML file: what there is to tell, then the commented config."""
-    lines = [f"# {title}"]
-    for finding in draft.findings:
-        lines += _comment(f"{finding.path}: {finding.text}", "# - ", "#   ")
-    lines += _lines(draft.values, draft.comments, "", "")
+    lines = _head(title, draft.findings) + _lines(draft.values, draft.comments, "", "")
     return "\n".join(lines) + "\n"
 
 
@@ -26,10 +23,20 @@ def written_json(values: dict[str, Any]) -> str:
 
 def written_plain(values: dict[str, Any], title: str, findings: list[Finding]) -> str:
     """Returns the text of a YAML file of another library."""
-    lines = [f"# {title}"]
+    return "\n".join(_head(title, findings)) + "\n" + yaml_file.dump(values)
+
+
+def _head(title: str, findings: list[Finding]) -> list[str]:
+    lines = [f"# {_printable(title)}"]
     for finding in findings:
-        lines += _comment(f"{finding.path}: {finding.text}", "# - ", "#   ")
-    return "\n".join(lines) + "\n" + yaml_file.dump(values)
+        lines += _comment(_printable(f"{finding.path}: {finding.text}"), "# - ", "#   ")
+    return lines
+
+
+def _printable(text: str) -> str:
+    """Returns a text for a comment, which ends with its line and can't hold every character."""
+    shown = (each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(text.split()))
+    return "".join(shown)
 
 
 def _comment(text: str, first: str, later: str) -> list[str]:
@@ -42,7 +49,7 @@ def _lines(values: dict[str, Any], comments: dict[str, str], place: str, indent:
     lines: list[str] = []
     for key, value in values.items():
         path = f"{place}{key}"
-        said = comments.get(path, "")
+        said = _printable(comments.get(path, ""))
         if isinstance(value, dict) and value:
             lines += _comment(said, f"{indent}# ", f"{indent}# ") if said else []
             lines.append(f"{indent}{yaml_file.dump(key).splitlines()[0]}:")

@@ -41,9 +41,12 @@ def check_regular(path: str | os.PathLike) -> None:
 
     Raises:
         OSError: If there is no such file, or it is a directory.
-        NotReadError: For a pipe or a device.
+        NotReadError: For a pipe or a device, or a name that no file can have.
     """
-    kind = os.stat(path).st_mode
+    try:
+        kind = os.stat(path).st_mode
+    except ValueError:  # it holds a NUL, or half a character
+        raise NotReadError("is no name that a file can have") from None
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(kind):

@@ -277,6 +277,8 @@ def _represent_text(dumper: yaml.SafeDumper, data: str) -> Node:
 
 _Dumper.add_representer(list, _represent_list)
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_multi_representer(dict, yaml.SafeDumper.represent_dict)  # also those with sources
+_Dumper.add_multi_representer(list, _represent_list)
 
 
 def dump(value: Any) -> str:

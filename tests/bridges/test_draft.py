@@ -4,6 +4,8 @@ import pytest
 
 from optimization.bridges import bridges, files
 from optimization.bridges.draft import DIFFERS, LOST, Draft, Finding, Source
+from optimization.bridges.writing import written
+from optimization.configs import yaml_file
 from optimization.configs.errors import ConfigError
 from tests.bridges.test_timm import RESNET
 
@@ -35,6 +37,11 @@ TEXTS = {
         ("garden", ("sgd", "[sgd]"), "source.yaml:1: optimizer.type: expected a name"),
         ("keras", ("0.1", "fast"), "config.learning_rate: expected a number, got 'fast'"),
         ("lightning", ("[3]", "3"), "init_args.milestones: expected a list of numbers, got 3"),
+        (
+            "timm",
+            ("epochs: 12", "epochs: 12\nlr_cycle_mul: 2\nlr_cycle_limit: 1000000"),
+            "lr_cycle_limit: 1,000,000 cycles, each longer, have no end",
+        ),
         ("lightning", ("{max_epochs: 5}", "[5]"), "source.yaml:1: trainer: expected a mapping"),
         ("axolotl", ("sgd", "3"), "source.yaml:3: optimizer: expected a name, got 3"),
     ],
@@ -44,6 +51,14 @@ def test_a_wrong_value_is_told_with_its_place(name, change, message, tmp_path):
     path.write_text(TEXTS[name].replace(*change, 1))
     with pytest.raises(ConfigError, match=message):
         bridges.convert(name, files.read(str(path)), str(path))
+
+
+def test_a_table_has_an_end():
+    text = RESNET.replace("cosine", "tanh").replace("cooldown_epochs: 0", "cooldown_epochs: 10000")
+    with pytest.raises(
+        ConfigError, match=r"sched: is a table of 10,012 epochs.*; it can have 10,0"
+    ):
+        bridges.convert("timm", yaml_file.read(text)[0], "source.yaml")
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -74,3 +89,19 @@ def test_a_finding_says_what_to_do():
     assert str(question).endswith("there is none; did you mean 'adam'? Do by hand: choose one")
     finding = Finding(DIFFERS, "sched", "cosine", "by 1 %", "nothing")
     assert str(finding) == "sched: 'cosine' differs: by 1 %. Do by hand: nothing"
+
+
+@pytest.mark.parametrize("value", ["\0", "a\nb", "a\u2028b\x85c", "\ud83d\ude00"[:1]])
+def test_a_value_in_a_comment_stays_in_it(value):
+    draft = Draft()
+    draft.put("learning_rate.type", "constant", f"sched {value}")
+    draft.findings.append(Finding(LOST, "optimizer", value, f"there is no {value}"))
+    read, problems = yaml_file.read(written(draft, f"from {value}.yaml"))
+    assert not problems
+    assert read == draft.values
+
+
+def test_an_empty_mapping_is_written():
+    mapping, _ = yaml_file.read("class_name: Adam\nconfig: {learning_rate: 0, beta_1: {}}\n")
+    draft = bridges.convert("keras", mapping, "source.yaml")
+    assert yaml_file.read(written(draft, "from source.yaml")) == (draft.values, [])

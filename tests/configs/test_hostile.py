@@ -105,6 +105,12 @@ def test_pipes_and_devices_are_not_read(tmp_path):
     assert "Is a directory" in refused(load_optimization_config, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a\0b.yaml", "a\ud800.yaml"])
+def test_a_name_that_no_file_can_have(name):
+    assert "is no name that a file can have" in refused(load_optimization_config, name)
+    assert "is no name that a file can have" in refused(parse_override, name)
+
+
 def test_large_files_are_not_read_unless_that_is_set(tmp_path, monkeypatch):
     text = "learning_rate: {type: constant}\noptimizer: {type: sgd}\n#"
     path = tmp_path / "large.yaml"

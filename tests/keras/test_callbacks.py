@@ -49,12 +49,16 @@ def assert_same_state(one, other):
         np.testing.assert_array_equal(actual, expected)
 
 
+by_turns = pytest.mark.parametrize(
+    ("kind", "first"), [(kind, number % 2 == 0) for number, kind in enumerate(KINDS)]
+)
+
+
 def ordered(first, *callbacks):
     return [EvaluateAverages(), *callbacks] if first else [*callbacks, EvaluateAverages()]
 
 
-@pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@by_turns
 def test_what_was_scored_is_saved_and_restored(tmp_path, kind, first):
     scored = []
     saved, weights = tmp_path / "best.keras", tmp_path / "best.weights.h5"
@@ -77,8 +81,7 @@ def test_what_was_scored_is_saved_and_restored(tmp_path, kind, first):
     assert score(again) == expected
 
 
-@pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@by_turns
 def test_training_is_not_disturbed(tmp_path, kind, first):
     """And goes on exactly from what was saved after a validation."""
     whole, plain, resumed = model(kind), model(kind), model(kind)

@@ -89,7 +89,7 @@ def test_keras_is_numpy(kind, fields):
 
 
 @tensorflow_only
-@contracts.every_case(contracts.forms, once_a_class=True)
+@contracts.every_case(contracts.extremes, once_a_class=True)
 def test_compiled_is_plain(kind, fields, monkeypatch):
     from optimization.keras import compiling, norms
     from optimization.keras.stages.update import Update
@@ -148,8 +148,7 @@ def test_the_help_has_the_arguments_and_an_example_that_runs(rule):
 
 @pytest.mark.parametrize("rule", origins(), ids=lambda rule: rule.class_name)
 def test_calls_by_position_keep_their_meaning(rule):
-    recorded = json.loads(POSITIONAL.read_text())
-    known = recorded[rule.class_name]
+    known = json.loads(POSITIONAL.read_text()).get(rule.class_name, [])  # none of a test's rule
     assert rule_arguments(rule)[: len(known)] == known
 
 

@@ -5,6 +5,7 @@ else they may be. `CONTRACTS_OF="lamb lars" pytest ...` tests these types alone.
 """
 
 import doctest
+import functools
 import itertools
 import os
 import typing
@@ -99,8 +100,9 @@ def field_names(rule):
     return [n for n in names if n not in ("name", *MODIFIER_FIELDS)]
 
 
+@functools.cache
 def other_values(rule, name):
-    """Yields what else a field may be, alone or with other fields."""
+    """Returns what else a field may be, alone or with other fields."""
     usual = getattr(rule(), name)
     types, choices = _kinds(rule._find_spec(name).annotation)
     if name in rule.pattern_fields():
@@ -113,10 +115,12 @@ def other_values(rule, name):
         candidates = [not usual]
     else:
         candidates = FLOATS if float in types else INTEGERS
+    found = []
     for value in candidates:
         out_of_range = any("must" in message for message in problems(rule, {name: value}))
         if value != usual and not out_of_range:
-            yield value
+            found.append(value)
+    return found
 
 
 def is_switch(rule, name):
@@ -125,6 +129,7 @@ def is_switch(rule, name):
     return bool(choices) or bool in types or not given(getattr(rule(), name))
 
 
+@functools.cache
 def single_changes(rule):
     """Returns every other value of every field, one at a time."""
     return [{name: value} for name in field_names(rule) for value in other_values(rule, name)]
@@ -137,6 +142,7 @@ def completed(rule, change):
             yield {**other, **change}
 
 
+@functools.cache
 def cases(kind):
     """Returns the fields of sections of a type, by which it is tested.
 
@@ -153,12 +159,18 @@ def switched(kind):
     return [fields for fields in cases(kind) if "variant" not in fields]
 
 
+@functools.cache
 def forms(kind):
     """Returns `least_and_most`, and each choice of a word but a variant."""
     rule, found = OPTIMIZERS_CLS.config_class(kind), least_and_most(kind)
     names = [name for name in field_names(rule) if _choices(rule, name) and name != "variant"]
     chosen = _positions(rule, lambda name: name in names)
     return _distinct([*found, *chosen, *modified(kind)])
+
+
+def extremes(kind):
+    """Returns `least_and_most`, and modifiers."""
+    return _distinct([*least_and_most(kind), *modified(kind)])
 
 
 def modified(kind):
@@ -181,9 +193,9 @@ def modified(kind):
 def _positions(rule, is_meant):
     """Yields a change for each position of the switches that are meant, with what it needs."""
     for name in filter(is_meant, field_names(rule)):
-        values = list(other_values(rule, name))
+        values = other_values(rule, name)
         for value in values if _choices(rule, name) else values[:1]:
-            yield from list(completed(rule, {name: value}))[:1]
+            yield from itertools.islice(completed(rule, {name: value}), 1)
 
 
 def _choices(rule, name):
@@ -194,6 +206,7 @@ def _distinct(found):
     return [fields for i, fields in enumerate(found) if fields not in found[:i]]
 
 
+@functools.cache
 def few(kind):
     """Returns `least_and_most`, and other numbers."""
     numbers = _at_once(OPTIMIZERS_CLS.config_class(kind), False)
@@ -205,6 +218,7 @@ def least_and_most(kind):
     return _distinct([{}, busiest(kind)])
 
 
+@functools.cache
 def busiest(kind):
     """Returns fields of a type by which all switches act that can act together."""
     return _at_once(OPTIMIZERS_CLS.config_class(kind), True)
@@ -216,7 +230,7 @@ def _at_once(rule, of_switches):
     names = [n for n in field_names(rule) if n not in patterns and n not in rule.section_only]
     # Numbers first, which others need.
     for name in sorted(names, key=lambda n: getattr(rule(), n) is False):
-        for value in list(other_values(rule, name))[:1]:
+        for value in other_values(rule, name)[:1]:
             fits = not problems(rule, {**fields, name: value})
             if is_switch(rule, name) == of_switches and fits:
                 fields[name] = value
