@@ -8,7 +8,9 @@ from optimization.configs.durations import TrainingLength
 from optimization.configs.optimization_config import OptimizationConfig
 
 MOST = 10_000
-"""Epochs of which curves are compared and tables written."""
+"""Epochs of which curves are compared."""
+MOST_ROWS = 2_000
+"""Epochs of which tables are written."""
 _SPE = 100  # steps of an epoch, where curves are compared
 _COMPARED = 100_000  # steps at most: of very many epochs, some of the steps of each
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optimization.bridges.draft import LOST, NOTE, Draft, Source, Taken
-from optimization.bridges.epochs import MOST, difference, put_boundaries, put_table
+from optimization.bridges.epochs import MOST, MOST_ROWS, difference, put_boundaries, put_table
 from optimization.bridges.torch_classes import DEFAULTS as TORCH
 from optimization.bridges.torch_classes import NO_MATTER as OF_TORCH
 from optimization.bridges.torch_classes import put_clip, put_optimizer
@@ -153,14 +153,14 @@ def _multi_step(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
 
 
 def _constant(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
-    factor, total = source.number("factor"), source.positive("total_iters", MOST)
+    factor, total = source.number("factor"), source.positive("total_iters", MOST_ROWS)
     rates = [rate.value * factor.value] * total.value + [rate.value]
     put_table(draft, rates, "lr_scheduler.class_path ConstantLR")
 
 
 def _linear(draft: Draft, source: Source, rate: Taken, *_: Any) -> None:
     first, last = source.number("start_factor").value, source.number("end_factor").value
-    total = source.positive("total_iters", MOST).value
+    total = source.positive("total_iters", MOST_ROWS).value
     rates = [rate.value * (first + (last - first) * e / total) for e in range(total + 1)]
     put_table(draft, rates, "lr_scheduler.class_path LinearLR: its rate in each epoch")
 
@@ -249,6 +249,9 @@ def _smooth_or_table(
     draft.put(f"learning_rate.{kind}.per", "epoch", "Lightning steps once an epoch")
     share, _ = difference(draft, lambda epoch: theirs(math.floor(epoch + 1e-9)), epochs)
     if exact or share > 1e-9:
+        if epochs > MOST_ROWS:
+            message = f"a table of {epochs:,} epochs here; it can have {MOST_ROWS:,}"
+            source.refuse(key, message)
         draft.drop("learning_rate")
         rates = [theirs(epoch) for epoch in range(epochs)]
         put_table(draft, rates, "lr_scheduler: its rate in each epoch")

@@ -101,9 +101,9 @@ class ConfigError(ValueError):
 
 def _told(problems: Sequence[Problem]) -> str:
     lines: list[str] = []
-    free = MAX_TEXT - 40  # which leaves room for the last line
+    free = MAX_TEXT - 40 * (len(problems) > 1)  # which leaves room for the last line
     for problem in problems:
-        line = str(problem)
+        line = str(problem) if lines else shortened(str(problem), free)
         free -= len(line) + 1
         if lines and free < 0:
             return "\n".join([*lines, f"... and {len(problems) - len(lines):,} more mistakes"])

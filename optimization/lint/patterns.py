@@ -22,7 +22,7 @@ def _patterns(config: Node) -> Iterator[tuple[Config, str, str]]:
     for name, value in config._items():
         spec = config._find_spec(name)
         if value and spec is not None and _is_regex(spec.annotation):
-            texts = value if isinstance(value, tuple | list) else (value,)
+            texts = (value,) if isinstance(value, str) else value  # of a mapping the keys
             yield from ((typing.cast(Config, config), name, text) for text in texts)
     for child in config.selected():
         yield from _patterns(child)

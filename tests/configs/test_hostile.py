@@ -6,7 +6,7 @@ import pytest
 
 from optimization import ConfigError, OptimizationConfig, load_optimization_config
 from optimization.configs import text_files, yaml_file
-from optimization.configs.errors import MAX_TEXT
+from optimization.configs.errors import MAX_TEXT, Problem
 from optimization.configs.layers import resolve
 from optimization.configs.overrides import parse_override
 
@@ -88,6 +88,13 @@ def test_a_path_of_the_most_parts_is_read():
     path = ".".join(["a"] * yaml_file.MAX_DEPTH)
     assert parse_override(f"{path}=1")
     refused(parse_override, f"{path}.a=1")
+
+
+@pytest.mark.parametrize("length", [MAX_TEXT - 100, MAX_TEXT, 10 * MAX_TEXT])
+def test_a_long_mistake_before_others(length):
+    text = str(ConfigError([Problem("syntax", "", "x" * length), Problem("value", "a", "y")]))
+    assert len(text) <= MAX_TEXT
+    assert text.endswith(("a: y", "... and 1 more mistakes"))
 
 
 def test_all_mistakes_are_there_though_not_told():

@@ -91,3 +91,11 @@ def test_a_pattern_of_a_class_name(tmp_path, pattern, word):
 def test_the_suggestion_is_the_name_that_keras_gives(tmp_path):
     (finding,) = linted(tmp_path, TEXT.format("LayerNorm"), "class-name-pattern")
     assert finding.suggestion.endswith("write 'layer_norm' for these")
+
+
+def test_keys_of_a_mapping_are_patterns_too(tmp_path):
+    text = "optimizer: {type: muon, muon: {split: {'qkv/kernel': 3, '^kernel$:0': 2}}}\n"
+    text += "learning_rate: {type: constant, constant: {learning_rate: 0.1}}\n"
+    ((_, path, message),) = told(tmp_path, text, "impossible-pattern")
+    assert path == "optimizer.muon.split"
+    assert "'^kernel$:0'" in message
