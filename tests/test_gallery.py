@@ -49,12 +49,15 @@ PUBLISHED = {
     "gpt3_small": Published(6e-4, 375 * 2, 260_000 * 2, 6e-5),
     "lion_vit_imagenet": Published(1e-4, 10_000, 300 * 312, 0.0),
     "llama2_7b": Published(3e-4, 2000, 2_000_000 // 4, 3e-5),
-    "llm_wsd": Published(2e-4, 2000, 4_720_000, 0.0),
+    "llama3_8b_torchtitan": Published(3e-4, 199, 1000, 0.0),
     "mobilenet_v2_imagenet": Published(0.045, 0, 100 * (IMAGENET // 96), 0.045 * 0.98**100),
     "mobilenet_v3_imagenet": Published(0.1, 0, 300 * 312, 0.1 * 0.99**100),
+    # Tokens over the batch, and the 100 steps before the cooldown.
+    "muon_kimi_k2": Published(2e-4, 500, round(15.96e12 / (16_384 * 4096)), 7e-6),
     "muon_moonlight": Published(
-        4.2e-4, 2000, int(200e9 / (2048 * 8192)) + round(5e12 / (4096 * 8192)), 4.2e-5
+        4.2e-4, 2000, round(200e9 / (2048 * 8192) + 5.5e12 / (4096 * 8192)) + 101, 0.0
     ),
+    "olmo2_7b": Published(3e-4, 1999, 928_646 + 11_931, 0.0),
     # PyTorch's one cycle: N steps are counted from 0 to N - 1, the peak is step N / 2 - 1.
     "one_cycle_cifar10": Published(3.0, 4999, 9999, 0.1),
     "recommendation_adagrad": Published(0.005, 0, 4_195_197_692 // 65_536, 0.005),
@@ -70,6 +73,9 @@ PUBLISHED = {
     # The step before the fourth restart.
     "sgdr_cifar10": Published(0.05, 0, 390 * (10 + 20 + 40 + 80) - 1, 0.0),
     "simclr_pretraining": Published(0.3 * 4096 / 256, 10 * 312, 100 * 312, 0.0),
+    # The decay of 522,000 steps starts a step late.
+    "smollm3_3b": Published(2e-4, 2000, 4_720_001, 0.0),
+    "swin_imagenet": Published(1e-3, 20 * 1252 - 1, 300 * 1252, 1e-5),
     "t5_finetuning": Published(0.001, 0, 2**18, 0.001),
     "t5_pretraining": Published(0.01, 0, 2**19, 2**-9.5),
     "transformer_wmt14": Published((512 * 4000) ** -0.5, 4000, 100_000, (512 * 100_000) ** -0.5),

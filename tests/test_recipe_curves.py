@@ -1,0 +1,225 @@
+"""Recipes of released models: the rate of each, beside the formula of the code that trained it.
+
+The formulas are worked out from papers and repositories, in float64 and step by step, as these
+count; they share nothing with this package. `RECIPES` has, for each file, the formula, the steps
+at which it bends, and the length of the training.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from optimization import OptimizationConfig, OptimizerFactory, load_optimization_config
+from optimization.group_rows import group_rows
+
+DIRECTORY = Path(__file__).parent.parent / "configs" / "optimization"
+
+
+def line(first: float, last: float, part: float) -> float:
+    return first + (last - first) * part
+
+
+def half_cosine(first: float, last: float, part: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * part)) / 2
+
+
+def moonlight(step: int) -> float:
+    if step < 2000:
+        return 4.2e-4 * step / 2000
+    small, large = 2048 * 8192, 4096 * 8192
+    end = round(200e9 / small) + round((5.2e12 - 200e9) / large)
+    if step < end:
+        return half_cosine(4.2e-4, 4.2e-5, (step - 2000) / (end - 2000))
+    if step < end + 100:
+        return line(4.2e-5, 1e-4, (step - end) / 100)
+    return line(1e-4, 0.0, min(1.0, (step - end - 100) / round(500e9 / large)))
+
+
+def kimi_k2(step: int) -> float:
+    batch = 16_384 * 4096
+    stable, decay, annealing = (round(tokens / batch) for tokens in (10e12, 5.5e12, 460e9))
+    if step < 500:
+        return 2e-4 * step / 500
+    if step < stable:
+        return 2e-4
+    if step < stable + decay:
+        return half_cosine(2e-4, 2e-5, (step - stable) / decay)
+    return line(2e-5, 7e-6, min(1.0, (step - stable - decay) / annealing))
+
+
+def olmo2(step: int) -> float:
+    """Its loop counts the step, or its tokens, before it asks for the rate."""
+    if step < 928_646:
+        tokens, warmup = (step + 1) * 1024 * 4096, 8_388_608_000
+        if tokens < warmup:
+            return 3e-4 * tokens / warmup
+        return half_cosine(3e-4, 0.1 * 3e-4, (tokens - warmup) / (5e12 - warmup))
+    length = math.ceil(50e9 / (1024 * 4096))
+    done = min(step + 1 - 928_646, length)
+    return 0.000061499 - 0.000061499 * (done / length)
+
+
+def smollm3(step: int) -> float:
+    """Of nanotron, whose first update has the rate of step 0."""
+    if step <= 2000:
+        return 0.0002 * step / 2000
+    start, length = 4_198_001, 522_000
+    if step < start:
+        return 0.0002
+    return max(0.0, 0.0002 * (length - (step - start)) / length)
+
+
+def torchtitan(step: int) -> float:
+    steps, warmup = 1000, 200
+    decay = steps - warmup
+    stable = steps + 1 - warmup - decay
+    if step < warmup:
+        return 3e-4 * (step + 1) / warmup
+    if step < warmup + stable:
+        return 3e-4
+    return 3e-4 * max(0.0, 1 - (step + 1 - (warmup + stable)) / decay)
+
+
+def nanogpt(step: int) -> float:
+    if step < 2000:
+        return 6e-4 * (step + 1) / 2001
+    if step > 600_000:
+        return 6e-5
+    return half_cosine(6e-4, 6e-5, (step - 2000) / (600_000 - 2000))
+
+
+@cache
+def mmengine_swin() -> list[float]:
+    """Returns the rate of each update, by the recursions of mmengine's two schedulers."""
+    epoch, warmup, epochs = 1252, 20, 300
+    rate, rates, updates = 1e-3 * 1e-3, [], warmup * epoch - 1
+    for update in range(warmup * epoch):
+        if update:
+            rate *= 1 + (1 - 1e-3) / (updates * 1e-3 + (update - 1) * (1 - 1e-3))
+        rates.append(rate)
+    length, low = epochs - warmup, 1e-5
+    for done in range(length + 1):
+        if done:
+            now, before = (1 + math.cos(math.pi * n / length) for n in (done, done - 1))
+            rate = now / before * (rate - low) + low
+        rates += [rate] * epoch
+    return rates
+
+
+def swin(step: int) -> float:
+    rates = mmengine_swin()
+    return rates[min(step, len(rates) - 1)]
+
+
+class Recipe(NamedTuple):
+    """What is compared: where the rate bends, the last step, and how exactly."""
+
+    rate: Callable[[int], float]
+    bends: tuple[int, ...]
+    last: int
+    # Both are float64; what is left is the order of operations.
+    tolerance: float = 1e-12
+
+
+RECIPES = {
+    "gpt2_small": Recipe(nanogpt, (2000, 600_000), 600_000),
+    "llama3_8b_torchtitan": Recipe(torchtitan, (199, 200, 201, 1000), 999),
+    "muon_kimi_k2": Recipe(kimi_k2, (500, 149_012, 230_968, 237_823), 237_822),
+    "muon_moonlight": Recipe(moonlight, (2000, 160_933, 161_033, 175_934), 175_933),
+    # Its end, 5e12 tokens, is no whole number of steps: a tenth of one in 1,190,093 is left out.
+    "olmo2_7b": Recipe(olmo2, (1999, 2000, 928_646, 940_566, 940_567), 940_576, 5e-7),
+    "smollm3_3b": Recipe(smollm3, (2000, 4_198_001, 4_720_001), 4_719_999),
+    # The rounding of 25,000 products.
+    "swin_imagenet": Recipe(
+        swin, (25_039, 25_040, 26_292, 27_544, 374_348, 375_600), 375_599, 1e-9
+    ),
+}
+
+
+def recipe(name: str) -> OptimizationConfig:
+    return load_optimization_config(DIRECTORY / f"{name}.yaml")
+
+
+def curve(name: str, steps: list[int]) -> np.ndarray:
+    return OptimizerFactory(recipe(name)).learning_rate_curve(steps)
+
+
+def check(rates: np.ndarray, published: Recipe, steps: list[int]) -> None:
+    expected = np.array([published.rate(step) for step in steps])
+    # The last 2**-26 of a cosine counts as 0: a part of the peak.
+    atol = 2.0**-26 * expected.max()
+    np.testing.assert_allclose(rates, expected, rtol=published.tolerance, atol=atol)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_rate_is_the_originals(name):
+    published = RECIPES[name]
+    near = {bend + by for bend in published.bends for by in (-2, -1, 0, 1, 2)}
+    inside = np.linspace(0, published.last, 101).astype(int).tolist()
+    steps = sorted(
+        {0, 1, 2, *near, *inside, published.last + 1, 2 * published.last, 10 * published.last}
+    )
+    check(curve(name, steps), published, steps)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_more_or_less_would_be_seen(name):
+    published = RECIPES[name]
+    steps = sorted({bend + by for bend in published.bends for by in (-1, 0, 1)})
+    steps += np.linspace(0, published.last, 11).astype(int)[1:-1].tolist()
+    for by in (-1, 1):
+        with pytest.raises(AssertionError, match="Not equal"):
+            check(curve(name, [step + by for step in steps]), published, steps)
+
+
+# Which variables decay, and by which optimizer they are updated.
+
+SHAPES = {
+    "model/token_embedding/embeddings": (11, 4),
+    "model/absolute_pos_embed": (1, 3, 4),
+    "model/layer_0/attention_norm/gamma": (4,),
+    "model/layer_0/attention/query/kernel": (4, 4),
+    "model/layer_0/attention/query/bias": (4,),
+    "model/layer_0/attention/relative_position_bias_table": (5, 2),
+    "model/layer_0/mlp_layer_norm/beta": (4,),
+    "model/head/kernel": (4, 11),
+}
+EMBEDDINGS = {"model/token_embedding/embeddings"}
+POSITIONS = {
+    "model/absolute_pos_embed",
+    "model/layer_0/attention/relative_position_bias_table",
+}
+VECTORS = {path for path, shape in SHAPES.items() if len(shape) == 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        # By the number of dimensions: what has less than two doesn't.
+        ("gpt2_small", VECTORS),
+        ("llama3_8b_torchtitan", set()),
+        ("muon_kimi_k2", set()),
+        ("muon_moonlight", set()),
+        # `decay_norm_and_bias: true`, `decay_embeddings: false`
+        ("olmo2_7b", EMBEDDINGS),
+        ("smollm3_3b", EMBEDDINGS),
+        ("swin_imagenet", VECTORS | POSITIONS),
+    ],
+)
+def test_what_decays_is_the_originals(name, others):
+    rows = group_rows(recipe(name), SHAPES)
+    assert {row.path for row in rows if not row.decayed} == others
+
+
+@pytest.mark.parametrize("name", ["muon_kimi_k2", "muon_moonlight"])
+def test_muon_has_the_hidden_matrices(name):
+    # What is no vector, embedding or output layer; of those of positions Muon can't know.
+    shapes = {path: shape for path, shape in SHAPES.items() if path not in POSITIONS}
+    rows = group_rows(recipe(name), shapes)
+    by_muon = {row.path for row in rows if row.orthogonalized}
+    assert by_muon == {"model/layer_0/attention/query/kernel"}
