@@ -55,7 +55,7 @@ BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching", "range_test"}
 JOINING = {
     *("batches", "comparing", "conflicts", "curve_checks", "experiment_config", "experiment_file"),
     *("factory", "group_config"),
-    *("optimization_config", "optimizer_config", "rate_curve"),
+    *("optimization_config", "optimizer_config", "rate_curve", "rate_scaling"),
     *("json_schema", "sweep_config", "sweep_space"),
 }
 # The files outside of the packages for Keras that need it.

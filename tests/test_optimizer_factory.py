@@ -316,6 +316,22 @@ def test_the_learning_rate_scales_with_the_batch():
     assert optimization.OptimizerFactory(config).build_learning_rate() == 0.25
 
 
+def test_what_lr_scaling_leaves_as_it_is_stays():
+    cosine = {"initial_learning_rate": 0.1, "min_learning_rate": 0.02, "decay_steps": 90}
+    warmup = {"warmup_steps": 10, "mode": "delay", "warmup_learning_rate": 0.01}
+    built = factory(
+        {"type": "sgd"},
+        learning_rate={"type": "cosine", "cosine": cosine},
+        warmup={"type": "linear", "linear": warmup},
+        lr_scaling={"global_batch_size": 1024, "scales": ["peak"]},
+    )
+    lr = built.build_learning_rate()
+    schedules = keras.optimizers.schedules
+    for schedule in (lr, schedules.deserialize(schedules.serialize(lr))):
+        found = [float(schedule(step)) for step in (0, 10, 100)]
+        np.testing.assert_allclose(found, [0.01, 0.4, 0.02], rtol=2e-7)
+
+
 def test_a_scaled_schedule_survives_serialization():
     built = factory(
         {"type": "sgd", "sgd": {"decay": 0.1}},

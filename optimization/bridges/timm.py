@@ -65,9 +65,12 @@ def _base_rate(draft: Draft, source: Source) -> Taken:
     todo = "write `lr_scaling.global_batch_size`, if the trainer does not know it"
     draft.tell(NOTE, source, "lr_base", why, todo)
     absolute = [key for key in ("warmup_lr", "min_lr") if source.number(key).value]
-    for key in absolute:
-        why = "it is in proportion to the batch here, and not in timm"
-        draft.tell(DIFFERS, source, key, why, "give `lr` instead of `lr_base`")
+    if source.text("sched").value == "plateau":  # of which all is scaled
+        for key in absolute:
+            why = "it is in proportion to the batch here, and not in timm"
+            draft.tell(DIFFERS, source, key, why, "give `lr` instead of `lr_base`")
+    elif absolute:
+        draft.put("lr_scaling.scales", ["peak"], f"{' and '.join(absolute)} as they are")
     return base
 
 
@@ -130,14 +133,13 @@ def _cosine(draft: Draft, source: Source, base: Taken, on_updates: bool) -> bool
     fall, low = source.number("lr_cycle_decay"), source.number("min_lr")
     if source.number("lr_k_decay").value != 1:
         return False
-    alpha = Taken(low.value / base.value if base.value else 0.0, f"{low.comment} {low.value} / lr")
     if cycles.value == 1:
         place = "learning_rate.cosine."
         draft.put("learning_rate.type", "cosine", "sched")
         draft.put(f"{place}initial_learning_rate", float(base.value), base.comment)
         draft.put(f"{place}decay_steps", f"{source.whole('epochs').value} epochs", "epochs")
         if low.value:
-            draft.put(f"{place}alpha", alpha)
+            draft.put(f"{place}min_learning_rate", float(low.value), low.comment)
         return True
     if (low.value and fall.value != 1) or source.whole("cooldown_epochs").value:
         return False
@@ -148,7 +150,7 @@ def _cosine(draft: Draft, source: Source, base: Taken, on_updates: bool) -> bool
     draft.put(f"{place}t_mul", float(multiple.value), multiple.comment)
     draft.put(f"{place}m_mul", float(fall.value), fall.comment)
     if low.value:
-        draft.put(f"{place}alpha", alpha)
+        draft.put(f"{place}min_learning_rate", float(low.value), low.comment)
     return True
 
 

@@ -199,6 +199,10 @@ def _sections(made: Export) -> tuple[str, ...]:
         rate = made.values.pop("lr", None)
         made.values |= {"lr_base": rate, "lr_base_scale": config.lr_scaling.rule}
         made.values["lr_base_size"] = config.lr_scaling.base_batch_size
+        for name, key in (("floor", "min_lr"), ("warmup_start", "warmup_lr")):
+            if name in config.lr_scaling.scales and made.values.get(key):
+                why = f"`{key}` is not in proportion to the batch there"
+                made.tell(DIFFERS, "lr_scaling.scales", name, why, "write `scales: [peak]`")
     groups = [g for g in config.param_groups if not (g.ndim == (0, 1) and g.weight_decay == 0)]
     if config.param_groups and not groups:  # what timm does by itself
         said.append("param_groups")

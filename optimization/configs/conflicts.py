@@ -7,6 +7,7 @@ from optimization.configs.curve_checks import wrong_values
 from optimization.configs.errors import Problem, did_you_mean
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.rate_curve import places, schedule_free_sections
+from optimization.configs.rate_scaling import scaling_conflicts
 from optimization.schedules.compose import needs_keras, schedule_conflicts
 from optimization.schedules.metric import MetricLrConfig
 
@@ -25,6 +26,7 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     yield from _schedules(config)
     yield from _groups(config)
     yield from _peaks(config)
+    yield from scaling_conflicts(config)
 
 
 def _followers(config: "OptimizationConfig") -> Iterator[Problem]:

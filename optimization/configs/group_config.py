@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval, MinLen
 
@@ -25,6 +25,8 @@ from optimization.matching.rules import MATCHERS, Rule
 from optimization.schedules import LrConfig, WarmupConfig
 
 Examples = Annotated[PositiveInt, Unit("examples")]
+SCALED: tuple[Literal["peak", "floor", "warmup_start"], ...] = ("peak", "floor", "warmup_start")
+"""What `lr_scaling` scales unless it says otherwise: everything."""
 
 
 def _one_group(pattern: str) -> str:
@@ -164,7 +166,9 @@ class LrScalingConfig(Config):
         lr <- lr * global_batch_size / base_batch_size              rule `linear`
         lr <- lr * sqrt(global_batch_size / base_batch_size)        rule `sqrt`
 
-    The factor is on the whole curve, the warmup included.
+    The factor is on the whole curve, the warmup included, as in Model Garden, in Swin's code and
+    where a rate is written for one batch. timm, DeiT, MAE and DINOv2 scale the peak alone: write
+    `scales: [peak]`.
 
     Source: `linear`: Goyal et al. 2017, arXiv:1706.02677; `sqrt`: Krizhevsky 2014, arXiv:1404.5997.
 
@@ -174,11 +178,33 @@ class LrScalingConfig(Config):
         base_batch_size: The batch for which the learning rate is written.
         global_batch_size: The batch over all replicas, and over all accumulated gradients; None
             for what the trainer, or the caller of the factory, says.
+        scales: What is scaled: the `peak`, with all that is a share of it; the `floor`, rates to
+            which a decay comes down (`min_learning_rate`, `end_learning_rate`, `min_lr`,
+            `lr_end`); the `warmup_start`, `warmup_learning_rate`. What is left out stays as it is
+            written.
     """
 
     rule: Literal["linear", "sqrt"] = "linear"
     base_batch_size: Examples = 256
     global_batch_size: Examples | None = None
+    scales: tuple[Literal["peak", "floor", "warmup_start"], ...] = SCALED
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if "peak" not in self.scales:
+            yield "scales", f"must have 'peak', without which nothing is scaled, got {self._said()}"
+        elif len(set(self.scales)) < len(self.scales):
+            yield "scales", f"must have each name once, got {self._said()}"
+
+    def _said(self) -> str:
+        return f"[{', '.join(self.scales)}]"
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        # What is not set is left out, as for a floor.
+        return (item for item in super()._items() if item != ("scales", SCALED))
+
+    def kept(self) -> tuple[str, ...]:
+        """Returns what stays as it is written, of the peak, the floor and the warmup's start."""
+        return tuple(name for name in SCALED if name not in self.scales)
 
     def factor(self) -> float:
         """Returns the factor.

@@ -14,6 +14,7 @@ from optimization.configs.group_config import LayerDecayConfig, LrScalingConfig,
 from optimization.configs.layers import layered, settle
 from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
 from optimization.configs.rate_curve import fill_peaks
+from optimization.configs.rate_scaling import as_scaled
 from optimization.configs.types import ReadOnlyDict
 from optimization.schedules import BaseLrConfig, BaseWarmupConfig, LrConfig, WarmupConfig
 
@@ -123,7 +124,7 @@ class OptimizationConfig(Config):
             return own, None
         if place.learning_rate.type is None:
             return None
-        return place.learning_rate.get(), place.warmup.get()
+        return as_scaled(place.learning_rate.get(), place.warmup.get(), self.lr_scaling)
 
     def schedule_start_of(self, section: Any) -> int:
         """Returns the step at which the rate of an optimizer's section starts.

@@ -7,6 +7,7 @@ from typing import Any
 
 from optimization.configs.base import Config
 from optimization.configs.oneof import OneOfConfig
+from optimization.configs.rate_scaling import as_scaled
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.compose import are_ours, checked_values, needs_keras, schedule_problems
 from optimization.schedules.sequence import Piece, SequenceLrConfig
@@ -171,7 +172,7 @@ def curve_of(config: "OptimizationConfig", place: Place) -> RateCurve | None:
     decay = section.pipeline_arguments().get("decay", 0.0) if section is not None else 0.0
     warmup = warmups[0] if warmups and warmups[0].warmup_steps else None
     factor *= getattr(place, "learning_rate_multiplier", 1.0)
-    return RateCurve(rates[0], warmup, factor, decay, config._schedule_start)
+    return RateCurve(*as_scaled(rates[0], warmup, scaling), factor, decay, config._schedule_start)
 
 
 def schedule_free_sections(config: "OptimizationConfig") -> "Iterator[tuple[Any, Place]]":

@@ -96,6 +96,7 @@ class BaseLrConfig(Float32Config):
     offset = 0  # not annotated: a field only where a subclass makes it one
     min_learning_rate = cast("float | None", None)  # as `offset`
     own_floors: ClassVar[tuple[str, ...]] = ()  # fields with a lowest rate of the formula's own
+    floor_shares: ClassVar[tuple[str, ...]] = ()  # those that are shares of the highest rate
     keras_class: ClassVar[type | None] = None  # set where a Keras class is the implementation
     peak_is_asked: ClassVar[bool] = True  # False: the highest value is no rate to come to
 

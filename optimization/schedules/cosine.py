@@ -51,6 +51,7 @@ class CosineLrConfig(DecayLrConfig):
     """
 
     own_floors: ClassVar[tuple[str, ...]] = ("alpha",)
+    floor_shares: ClassVar[tuple[str, ...]] = ("alpha",)
 
     name: ScopeName = "CosineDecay"
     alpha: NonNegativeFloat = 0.0
@@ -102,6 +103,7 @@ class CosineRestartsLrConfig(InitialLrConfig):
     """
 
     own_floors: ClassVar[tuple[str, ...]] = ("alpha",)
+    floor_shares: ClassVar[tuple[str, ...]] = ("alpha",)
 
     name: ScopeName = "CosineDecayRestarts"
     first_decay_steps: Steps[PositiveSteps] = REQUIRED

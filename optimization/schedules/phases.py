@@ -61,6 +61,7 @@ class WarmupStableDecayLrConfig(InitialLrConfig):
     """
 
     own_floors: ClassVar[tuple[str, ...]] = ("min_lr_ratio",)
+    floor_shares: ClassVar[tuple[str, ...]] = ("min_lr_ratio",)
 
     name: ScopeName = "WarmupStableDecay"
     stable_steps: Steps[NonNegativeSteps] = REQUIRED
@@ -130,6 +131,8 @@ class OneCycleLrConfig(BaseLrConfig):
         anneal_strategy: The form of each phase: half a cosine, or a line.
         three_phase: Whether the rate goes down to `first` as fast as it came up.
     """
+
+    floor_shares: ClassVar[tuple[str, ...]] = ("final_div_factor",)
 
     name: ScopeName = "OneCycle"
     min_learning_rate: Floor = None

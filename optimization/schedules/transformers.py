@@ -46,6 +46,7 @@ class _MinLrConfig(_CosineLrConfig):
     """
 
     own_floors: ClassVar[tuple[str, ...]] = ("min_lr", "min_lr_rate")
+    floor_shares: ClassVar[tuple[str, ...]] = ("min_lr_rate",)
 
     min_lr: NonNegativeFloat | None = None
     min_lr_rate: Fraction | None = None

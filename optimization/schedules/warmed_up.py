@@ -116,6 +116,7 @@ class HfWarmupStableDecayLrConfig(WarmedUpLrConfig):
     """
 
     own_floors: ClassVar[tuple[str, ...]] = ("min_lr_ratio",)
+    floor_shares: ClassVar[tuple[str, ...]] = ("min_lr_ratio",)
 
     name: ScopeName = "WsdSchedule"
     num_decay_steps: Steps[FirstSteps] = REQUIRED

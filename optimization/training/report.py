@@ -57,12 +57,17 @@ def describe_settings(config: OptimizationConfig, optimizer: Any) -> list[str]:
     if scaling := config.lr_scaling:
         lines.append(
             f"learning rate x {scaling.factor():.4g}: batch {scaling.global_batch_size} / "
-            f"{scaling.base_batch_size}, {scaling.rule}"
+            f"{scaling.base_batch_size}, {scaling.rule}{_as_written(scaling.kept())}"
         )
     table: list[GroupRow] = getattr(optimizer, "group_table", list)()
     if any(row.rule or row.multiplier != 1.0 for row in table):
         lines += optimizer.format_group_table().splitlines()
     return lines
+
+
+def _as_written(names: tuple[str, ...]) -> str:
+    """Returns what of a learning rate is not scaled, in words."""
+    return f"; {' and '.join(names)} as written" if names else ""
 
 
 def describe_run(trainer: "Trainer") -> str:

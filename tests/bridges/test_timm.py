@@ -378,6 +378,41 @@ def test_what_timm_cannot_say_is_listed():
     }
 
 
+SCALED = "opt: sgd\nsched: {}\nlr_base: 0.1\nepochs: 9\nmin_lr: 0.01\nwarmup_epochs: {}\n"
+
+
+def test_lowest_rates_are_not_in_proportion_to_the_batch(tmp_path):
+    draft = convert(tmp_path, "timm", SCALED.format("cosine", 0))
+    scaling = {"base_batch_size": 256, "rule": "linear", "scales": ["peak"]}
+    assert draft.values["lr_scaling"] == scaling
+    assert draft.values["learning_rate"]["cosine"]["min_learning_rate"] == 0.01
+    assert kinds(draft) == []
+    # What follows a metric is scaled as a whole.
+    draft = convert(tmp_path, "timm", SCALED.format("plateau", 0))
+    assert "scales" not in draft.values["lr_scaling"]
+    assert [f.path for f in draft.findings if f.kind == "differs"] == ["warmup_lr", "min_lr"]
+
+
+@pytest.mark.parametrize("scales", [["peak"], ["peak", "floor"]])
+def test_an_export_tells_what_is_in_proportion_to_the_batch(scales):
+    config = OptimizationConfig(
+        optimizer={"type": "sgd"},
+        learning_rate={
+            "type": "cosine",
+            "cosine": {
+                "initial_learning_rate": 0.1,
+                "min_learning_rate": 0.01,
+                "decay_steps": "9 epochs",
+            },
+        },
+        lr_scaling={"base_batch_size": 256, "scales": scales},
+    )
+    values, findings = timm_export.export(config)
+    assert (values["lr_base"], values["min_lr"]) == (0.1, 0.01)
+    told = [finding.value for finding in findings if finding.path == "lr_scaling.scales"]
+    assert told == (["floor"] if "floor" in scales else [])
+
+
 def test_what_belongs_to_unknown_types_is_listed_with_them(tmp_path):
     text = RESNET.replace("opt: sgd", "opt: sdg").replace("sched: cosine", "sched: cosin")
     draft = convert(tmp_path, "timm", text + "model_ema: true\n")

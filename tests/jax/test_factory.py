@@ -47,6 +47,19 @@ def test_the_learning_rate_is_the_curve():
     np.testing.assert_allclose(jax.jit(made.build_learning_rate())(steps), curve, rtol=2e-7)
 
 
+def test_what_lr_scaling_leaves_as_it_is_stays():
+    cosine = {"initial_learning_rate": 0.1, "min_learning_rate": 0.02, "decay_steps": 90}
+    warmup = {"warmup_steps": 10, "mode": "delay", "warmup_learning_rate": 0.01}
+    made = factory(
+        "sgd",
+        learning_rate={"type": "cosine", "cosine": cosine},
+        warmup={"type": "linear", "linear": warmup},
+        lr_scaling={"global_batch_size": 1024, "scales": ["peak"]},
+    )
+    found = made.build_learning_rate()(np.asarray([0, 10, 100]))
+    np.testing.assert_allclose(found, [0.01, 0.4, 0.02], rtol=2e-7)
+
+
 def test_a_boundary_far_past_what_float32_counts():
     boundary = 2**24 + 1
     rate = {"type": "stepwise", "stepwise": {"boundaries": [boundary], "values": [0.1, 0.01]}}

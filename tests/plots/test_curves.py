@@ -34,6 +34,9 @@ def values(config, *args, **kwargs):
     [
         {},
         {"lr_scaling": {"base_batch_size": 256, "global_batch_size": 1024}},
+        {"learning_rate": {"type": "linear", "linear": {"initial_learning_rate": 0.5,
+                                                        "min_learning_rate": 0.1}},
+         "lr_scaling": {"global_batch_size": 1024, "scales": ["peak"]}},
         {"optimizer": {"type": "sgd", "sgd": {"decay": 0.01}}},
         {"optimizer": {"type": "adafactor", "adafactor": {"step_size": "relative"}},
          "learning_rate": {}, "warmup": {}},

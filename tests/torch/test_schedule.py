@@ -55,6 +55,13 @@ def rates_over(optimizer, scheduler, steps=STEPS):
         {"warmup": {"type": None}},
         {"warmup": {"type": "polynomial", "polynomial": {"warmup_steps": 7, "power": 2.0}}},
         {"lr_scaling": {"rule": "sqrt", "global_batch_size": 1024}},
+        {
+            "warmup": {
+                "type": "linear",
+                "linear": {"warmup_steps": 7, "warmup_learning_rate": 1e-3},
+            },
+            "lr_scaling": {"global_batch_size": 1024, "scales": ["peak"]},
+        },
         {"optimizer": {"type": "sgd", "sgd": {"decay": 0.1}}},
         {
             "optimizer": {"type": "adafactor", "adafactor": {"variant": "hf"}},
