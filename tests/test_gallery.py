@@ -41,6 +41,7 @@ PUBLISHED = {
     "convnext_imagenet": Published(4e-3, 20 * 312, 300 * 312, 0.0),
     "ddpm_cifar10": Published(2e-4, 5000, 800_000, 2e-4),
     "detr_coco": Published(1e-4, 0, 500 * 1849, 1e-5),
+    "dinov2_vitl16": Published(4e-3 * 2**0.5, 10 * 1250 - 1, 100 * 1250, 1e-6),
     "efficientnet_imagenet": Published(
         0.016 * 4096 / 256, 5 * 312, 350 * 312, 0.256 * 0.97 ** int(345 / 2.4)
     ),
@@ -78,6 +79,10 @@ PUBLISHED = {
     "swin_imagenet": Published(1e-3, 20 * 1252 - 1, 300 * 1252, 1e-5),
     "t5_finetuning": Published(0.001, 0, 2**18, 0.001),
     "t5_pretraining": Published(0.01, 0, 2**19, 2**-9.5),
+    # The cosine has counted 5 epochs when it takes over.
+    "timm_defaults": Published(
+        0.1 * 1024 / 256 * (1 + np.cos(np.pi * 5 / 300)) / 2, 5 * 1251, 300 * 1251, 0.0
+    ),
     "transformer_wmt14": Published((512 * 4000) ** -0.5, 4000, 100_000, (512 * 100_000) ** -0.5),
     "vit_finetuning": Published(0.03, 500, 20_000, 0.0),
     "vit_finetuning_layer_decay": Published(1e-3 * 1024 / 256, 5 * 1251, 50 * 1251, 1e-6),
@@ -198,7 +203,7 @@ class Encoder(Layer):
 def small_model() -> Model:
     """A model with the kinds of variables, and the names, that the files are for."""
     image = Input((4, 4, 3), name="image")
-    x = layers.Conv2D(8, 3, name="conv")(image)
+    x = layers.Conv2D(8, 3, name="patch_embed")(image)
     x = layers.BatchNormalization(name="batch_normalization")(x)
     x = layers.Reshape((4, 8), name="patches")(x)
     x = AddToken(name="token")(x)
@@ -210,6 +215,7 @@ def small_model() -> Model:
     x = layers.RMSNormalization(name="rms_normalization")(x)
     x = Encoder(name="encoder")(x)
     x = layers.Dense(8, name="mlp")(x)
+    x = layers.Dense(8, name="last_layer")(x)
     return Model([image, tokens], layers.Dense(3, name="head")(x[:, 0]))
 
 

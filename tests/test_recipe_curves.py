@@ -14,7 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from optimization import OptimizationConfig, OptimizerFactory, load_optimization_config
+from optimization import (
+    OptimizationConfig,
+    OptimizerFactory,
+    load_optimization_config,
+    schedules,
+)
+from optimization.configs.rate_curve import curve_by
 from optimization.group_rows import group_rows
 
 DIRECTORY = Path(__file__).parent.parent / "configs" / "optimization"
@@ -116,6 +122,34 @@ def swin(step: int) -> float:
     return rates[min(step, len(rates) - 1)]
 
 
+def timm(step: int) -> float:
+    """Once an epoch; the cosine doesn't know of the warmup."""
+    epoch, peak = step // 1251, 0.1 * 1024 / 256
+    if epoch < 5:
+        return 1e-5 + epoch * (peak - 1e-5) / 5
+    return half_cosine(peak, 0.0, epoch / 300) if epoch < 300 else 0.0
+
+
+EPOCH = 1250  # of DINOv2
+
+
+@cache
+def dinov2_schedule(first: float, last: float, warmup: int) -> np.ndarray:
+    """Returns a schedule as its code makes one: as an array of all steps."""
+    steps = np.arange(100 * EPOCH - warmup)
+    falling = last + 0.5 * (first - last) * (1 + np.cos(np.pi * steps / len(steps)))
+    return np.concatenate([np.linspace(0, first, warmup), falling])
+
+
+def dinov2(step: int) -> float:
+    rates = dinov2_schedule(0.004 * math.sqrt(32 * 64 / 1024), 1e-6, 10 * EPOCH)
+    return float(rates[step]) if step < len(rates) else 1e-6
+
+
+def dinov2_last_layer(step: int) -> float:
+    return 0.0 if step < EPOCH else dinov2(step)
+
+
 class Recipe(NamedTuple):
     """What is compared: where the rate bends, the last step, and how exactly."""
 
@@ -127,6 +161,7 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
+    "dinov2_vitl16": Recipe(dinov2, (12_499, 12_500, 125_000), 124_999),
     "gpt2_small": Recipe(nanogpt, (2000, 600_000), 600_000),
     "llama3_8b_torchtitan": Recipe(torchtitan, (199, 200, 201, 1000), 999),
     "muon_kimi_k2": Recipe(kimi_k2, (500, 149_012, 230_968, 237_823), 237_822),
@@ -138,6 +173,7 @@ RECIPES = {
     "swin_imagenet": Recipe(
         swin, (25_039, 25_040, 26_292, 27_544, 374_348, 375_600), 375_599, 1e-9
     ),
+    "timm_defaults": Recipe(timm, (1251, 2502, 5004, 6255, 7506, 374_049, 375_300), 375_299),
 }
 
 
@@ -177,6 +213,24 @@ def test_a_step_more_or_less_would_be_seen(name):
             check(curve(name, [step + by for step in steps]), published, steps)
 
 
+def test_the_last_layer_of_dinov2_waits_for_an_epoch():
+    config = OptimizerFactory(recipe("dinov2_vitl16")).config
+    published = Recipe(dinov2_last_layer, (EPOCH, 10 * EPOCH), 100 * EPOCH)
+    near = {bend + by for bend in published.bends for by in (-2, -1, 0, 1, 2)}
+    steps = sorted({0, 1, 5000, *near, 60_000, 124_999, 125_000, 10**6})
+    (group,) = [group for group in config.param_groups if group.match == "last_layer"]
+    check(np.array(curve_by(config, group).values(steps)), published, steps)
+
+
+def test_the_weight_decay_of_dinov2_rises():
+    rate = recipe("dinov2_vitl16").schedules["weight_decay"].get()
+    steps = [0, 1, 62_499, 62_500, 124_999, 125_000, 10**6]
+    wanted = [*dinov2_schedule(0.04, 0.4, 0), *[0.4] * 10]
+    expected = [wanted[min(step, 125_000)] for step in steps]
+    found = schedules.curve(rate, None, steps)
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
+
+
 # Which variables decay, and by which optimizer they are updated.
 
 SHAPES = {
@@ -209,6 +263,7 @@ VECTORS = {path for path, shape in SHAPES.items() if len(shape) == 1}
         ("olmo2_7b", EMBEDDINGS),
         ("smollm3_3b", EMBEDDINGS),
         ("swin_imagenet", VECTORS | POSITIONS),
+        ("timm_defaults", VECTORS),
     ],
 )
 def test_what_decays_is_the_originals(name, others):
@@ -223,3 +278,31 @@ def test_muon_has_the_hidden_matrices(name):
     rows = group_rows(recipe(name), shapes)
     by_muon = {row.path for row in rows if row.orthogonalized}
     assert by_muon == {"model/layer_0/attention/query/kernel"}
+
+
+DINOV2 = {
+    "backbone/class_token": (1, 1, 4),
+    "backbone/patch_embed/kernel": (2, 2, 3, 4),
+    "backbone/patch_embed/bias": (4,),
+    "backbone/encoder/layer_0/norm1/gamma": (4,),
+    "backbone/encoder/layer_0/attention/kernel": (4, 12),
+    "backbone/encoder/layer_1/mlp/kernel": (4, 4),
+    "backbone/encoder/layer_1/layer_scale/gamma": (4,),
+    "backbone/norm/beta": (4,),
+    "dino_head/mlp/kernel": (4, 4),
+    "dino_head/last_layer/kernel": (4, 9),
+}
+
+
+def test_the_layers_of_dinov2():
+    rows = group_rows(recipe("dinov2_vitl16"), DINOV2)
+    # rate ** (blocks + 1 - layer): the norm behind the blocks and the heads are of layer 3.
+    first, second, third = 0.9**3, 0.9**2, 0.9
+    multipliers = [first, 0.2 * first, 0.2 * first, second, second, third, third, 1.0, 1.0, 1.0]
+    assert [row.multiplier for row in rows] == pytest.approx(multipliers, rel=1e-12)
+    others = {path for path in DINOV2 if path.endswith(("bias", "beta", "gamma"))}
+    assert {row.path for row in rows if not row.decayed} == others
+    highest = {row.path: row.highest_rate for row in rows}
+    peak = 0.004 * math.sqrt(2)
+    assert highest["dino_head/last_layer/kernel"] == pytest.approx(peak, rel=1e-12)
+    assert highest["backbone/patch_embed/kernel"] == pytest.approx(0.2 * first * peak, rel=1e-12)
