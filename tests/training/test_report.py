@@ -4,7 +4,7 @@ from rich.console import Console
 
 from optimization import OptimizationConfig
 from optimization.training import run_experiment
-from optimization.training.report import describe_optimization
+from optimization.training.report import describe_optimization, describe_settings
 from tests.training.tiny import tiny
 
 
@@ -19,6 +19,16 @@ def test_the_optimization_in_words():
     assert rows["learning rate"] == "constant (learning_rate 0.1)"
     assert "warmup" not in rows
     assert "average_decay 0.9" in rows["weight average"]
+
+
+def test_what_is_not_scaled_with_the_batch_is_told():
+    config = OptimizationConfig(
+        lr_scaling={"base_batch_size": 256, "global_batch_size": 1024, "scales": ["peak"]}
+    )
+    said = "learning rate x 4: batch 1024 / 256, linear"
+    assert describe_settings(config, None) == [f"{said}; floor and warmup_start as written"]
+    config.lr_scaling.scales = ["peak", "floor", "warmup_start"]
+    assert describe_settings(config, None) == [said]
 
 
 def test_what_is_told_before_a_run_and_at_its_end(tmp_path):
