@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval, MinLen
 
@@ -197,10 +197,6 @@ class LrScalingConfig(Config):
 
     def _said(self) -> str:
         return f"[{', '.join(self.scales)}]"
-
-    def _items(self) -> Iterator[tuple[str, Any]]:
-        # What is not set is left out, as for a floor.
-        return (item for item in super()._items() if item != ("scales", SCALED))
 
     def kept(self) -> tuple[str, ...]:
         """Returns what stays as it is written, of the peak, the floor and the warmup's start."""

@@ -53,7 +53,6 @@ def test_what_is_left_out_stays_as_it_is_written(scales, start, floor):
 
 def test_everything_is_scaled_unless_it_is_said():
     assert LrScalingConfig().scales == tuple(EVERYTHING)
-    assert "scales" not in LrScalingConfig().as_dict()
     usual = config(COSINE, EVERYTHING, WARMUP)
     steps = np.arange(120)
     plain = rates(usual.replace(lr_scaling=None), steps)

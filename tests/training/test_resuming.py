@@ -105,6 +105,7 @@ LEAVES = {
     f"{SECTION}lr_scaling.rule": ("sqrt", BENDS),
     f"{SECTION}lr_scaling.base_batch_size": (4, BENDS),
     f"{SECTION}lr_scaling.global_batch_size": (4, BENDS),
+    f"{SECTION}lr_scaling.scales": (["peak"], BENDS),
     "trainer.train_steps": (24, BENDS),  # `schedules.weight_decay` lasts to its end
     "trainer.steps_per_epoch": (5, PASSES),
     "trainer.tokens_per_step": (5, PASSES),
@@ -142,7 +143,7 @@ def leaves(values, path=""):
     if isinstance(values, dict) and values:
         for name, value in values.items():
             yield from leaves(value, f"{path}.{name}" if path else name)
-    elif isinstance(values, list) and values:
+    elif isinstance(values, list) and values and isinstance(values[0], dict):
         yield from leaves(values[0], f"{path}[{values[0]['match']}]")
     else:
         yield path
