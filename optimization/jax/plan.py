@@ -270,7 +270,7 @@ def _settings(
     """Returns the numbers that do not change of each of some parameters."""
     rule, settings = part.rule, []
     fields = {**part.fields(), "constant_rate": part.constant_rate}
-    for path, own in zip(paths, rule.all_settings(paths, shapes), strict=True):
+    for path, own in zip(paths, rule.own_numbers(paths, shapes), strict=True):
         spared = {} if rule.decays(path) else dict.fromkeys(rule.decay_arguments, 0.0)
         settings.append({**fields, **spared, **rule.variable_settings, **own})
     return settings

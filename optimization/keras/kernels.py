@@ -256,10 +256,13 @@ class StackedUpdate(Update):
 
 
 class _Stacked(KerasArrays):
-    """Functions of what is stacked: a norm is that of each variable."""
+    """Functions of what is stacked: a norm is that of each variable, and axes are theirs."""
 
     def size(self, x: Any) -> Any:
         return math.prod(x.shape[1:])
+
+    def centered(self, x: Any, axes: Sequence[int]) -> Any:
+        return super().centered(x, [axis + 1 for axis in axes])
 
     def norm(self, x: Any, wide: bool = False) -> Any:
         of = tf.cast(x, tf.float64) if wide else x

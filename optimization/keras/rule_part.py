@@ -91,7 +91,7 @@ class RulePart:
         shapes: Mapping[str, Sequence[int]],
     ) -> None:
         index, usual = self.optimizer._get_variable_index, self.rule.variable_settings
-        own = self.rule.all_settings(paths, shapes)
+        own = self.rule.own_numbers(paths, shapes)
         places = [index(variable) for variable in variables]
         self._own = {n: {**usual, **each} for n, each in zip(places, own, strict=True)}
         self._decays = {n: self.rule.decays(p) for n, p in zip(places, paths, strict=True)}

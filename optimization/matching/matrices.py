@@ -19,8 +19,9 @@ _HEAD = re.compile(
     r"|(text|visual|image|vision|audio)_projection"
 )
 _SEVERAL = ("heads", "classifiers")  # one for each task
+_DEPTHWISE = re.compile(r"depthwise|dw_?conv|conv_?dw$")
 # What no layer has a matrix in, whatever its shape.
-_NO_MATRIX = re.compile(r"bias|^(gamma|beta|scale)$|norm|depthwise|dw_?conv|conv_?dw$|^a_log$")
+_NO_MATRIX = re.compile(rf"bias|^(gamma|beta|scale)$|norm|{_DEPTHWISE.pattern}|^a_log$")
 _BLOCK = re.compile(r"(^|layers?|blocks?|stage|unit)_?\d+$")
 _NUMBER = re.compile(r"\d+$")
 
@@ -60,6 +61,23 @@ def flattened(shape: Sequence[int], outputs_first: bool) -> tuple[int, int]:
 def outputs_first(name: str) -> bool:
     """Says whether a kernel has its outputs first: one that is called `weight`, as PyTorch's."""
     return parts_of(name)[-1] == "weight"
+
+
+def input_axes(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the axes of a weight along which the inputs of an output lie; none for one input.
+
+    Outputs are along the last axis, or the first; those of a depthwise kernel along the last two,
+    and each row of an embedding counts as one.
+    """
+    leaf, layer = parts_of(name)[-1], "".join(parts_of(name)[-2:-1])
+    axes = tuple(range(len(shape)))
+    if outputs_first(name) or _EMBEDDING.search(leaf):
+        found = axes[1:]
+    elif len(shape) > 2 and (_DEPTHWISE.search(leaf) or _DEPTHWISE.search(layer)):
+        found = axes[:-2]
+    else:
+        found = axes[:-1]
+    return found if math.prod(shape[axis] for axis in found) > 1 else ()
 
 
 def hidden_matrices(

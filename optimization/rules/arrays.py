@@ -104,6 +104,10 @@ class Arrays:
         ones = (1,) * (len(like.shape) - 1)
         return self.reshape(x, (-1, *ones) if outputs_first else (*ones, -1))
 
+    def centered(self, x: Any, axes: Sequence[int]) -> Any:
+        """Returns x less its mean over some axes, those of the inputs of a variable."""
+        return x - self.mean(x, axis=tuple(axes), keepdims=True) if axes else x
+
     def steps_since(self, count: Any, start: int, like: Any) -> Any:
         """Returns count - start in the dtype of `like`, exact near the start, however late."""
         return self.module.asarray(count - start, dtype=like.dtype)

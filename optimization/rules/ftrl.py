@@ -6,7 +6,7 @@ from annotated_types import Lt
 
 from optimization.configs.types import NonNegativeFloat
 from optimization.rules.base import OPTIMIZERS_CLS, SUMS_OF_SQUARES
-from optimization.rules.modifiers import MODIFIERS
+from optimization.rules.modifiers import OF_STEP
 from optimization.rules.rule import Rule, Slot
 
 
@@ -39,7 +39,7 @@ class FtrlConfig(Rule):
     largest_gradient = SUMS_OF_SQUARES
     elementwise = True
     unmodifiable: ClassVar = dict.fromkeys(
-        MODIFIERS, "`ftrl` can't have it: it makes each weight anew of its sums, whatever the step"
+        OF_STEP, "`ftrl` can't have it: it makes each weight anew of its sums, whatever the step"
     )
     native_arguments: ClassVar = {
         "learning_rate_power": "lr_power",

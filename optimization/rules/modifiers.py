@@ -1,9 +1,10 @@
 """What changes the step of any rule, around its formula."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from optimization.configs.types import PositiveFloat
+from optimization.matching.matrices import input_axes
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.rules.numbers import Numbers, given
 
@@ -35,6 +36,9 @@ class ModifierFields(BaseOptimizerConfig):
             2025, arXiv:2506.02285). The decay must be decoupled.
         peak_learning_rate: The peak for that, before multipliers of groups. None is the highest
             rate of the schedule, or, for a class that is given none, the rate at the start.
+        centralize_gradients: Whether the formula gets gradients of which each output's mean over
+            its inputs is taken away, in matrices and kernels (Yong et al. 2020, arXiv:2004.01461).
+            Vectors, and what has one input, stay as they are.
     """
 
     unmodifiable: ClassVar[Mapping[str, str]] = {}  # the modifiers that a rule can't have, and why
@@ -44,6 +48,7 @@ class ModifierFields(BaseOptimizerConfig):
     cautious_weight_decay: bool = False
     corrected_weight_decay: bool = False
     peak_learning_rate: PositiveFloat | None = None
+    centralize_gradients: bool = False
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
@@ -62,6 +67,16 @@ class ModifierFields(BaseOptimizerConfig):
     def numbers(self) -> list[str]:
         fixed = {"peak_learning_rate", *self.unmodifiable}
         return [name for name in super().numbers() if name not in fixed]
+
+    def own_numbers(
+        self: Any, paths: Sequence[str], shapes: Mapping[str, Sequence[int]]
+    ) -> list[dict[str, Any]]:
+        """Returns what each of `paths` has of its own: `all_settings`, and what modifiers need."""
+        found = self.all_settings(paths, shapes)
+        if not self.centralize_gradients:
+            return found
+        axes = [input_axes(path, shapes[path]) for path in paths]
+        return [{**own, "inputs": inputs} for own, inputs in zip(found, axes, strict=True)]
 
     def decay_ahead(self: Any, h: Numbers) -> Any:
         """Returns the rate of a decay ahead of the step, times the learning rate."""
@@ -96,6 +111,8 @@ class ModifierFields(BaseOptimizerConfig):
             return self.step(g, w, s, h, xp)
         h = self.with_corrected_decay(h)
         acts = {name for name in MODIFIERS if given(vars(h).get(name))}
+        if "centralize_gradients" in acts:
+            g = xp.keep(xp.centered(g, vars(h).get("inputs")))
         passed = []
 
         def modified(u: Any, rate: Any = 1.0) -> Any:
@@ -122,16 +139,19 @@ class ModifierFields(BaseOptimizerConfig):
 OF_DECAY = ("cautious_weight_decay", "corrected_weight_decay")
 """The modifiers of a decay, which must be decoupled."""
 
-MODIFIERS = ("cautious", "max_update_rms", *OF_DECAY)
+OF_STEP = ("cautious", "max_update_rms", *OF_DECAY)
+"""Those of what is subtracted from a weight."""
+
+MODIFIERS = (*OF_STEP, "centralize_gradients")
 """The fields that are modifiers."""
 
-MODIFIER_FIELDS = (*MODIFIERS, "peak_learning_rate")
-"""These, and the numbers of modifiers."""
+MODIFIER_FIELDS = (*OF_STEP, "peak_learning_rate", "centralize_gradients")
+"""These, and the numbers of modifiers, in the order of arguments."""
 
 COUPLED = dict.fromkeys(OF_DECAY, "this type can't have it: its decay is a part of the gradient")
 """`unmodifiable` of rules that add their decay to the gradient."""
 
-BY_VARIABLE = ("cautious", "max_update_rms")
+BY_VARIABLE = ("cautious", "max_update_rms", "centralize_gradients")
 """Those that take sums over a variable."""
 
 

@@ -19,6 +19,7 @@ class Numbers:
     means: Any  # those of the gradient's squares; see `LayerwiseRule.averaged_axes`
     multiplier: Any  # of a group, which is in `lr`; where that is made, or compared with its peak
     constant_rate: Any  # whether the rate is a constant; on Keras
+    inputs: Any  # the axes of a variable's inputs, where gradients are centralized; not natively
 
     def __init__(self, **values: Any):
         vars(self).update(values)

@@ -10,7 +10,7 @@ from annotated_types import Interval
 from optimization.configs.types import FirstSteps, NonNegativeFloat, PositiveFloat
 from optimization.rules.adam import MOMENTS, AdamFields, corrected_root
 from optimization.rules.base import OPTIMIZERS_CLS
-from optimization.rules.modifiers import MODIFIERS
+from optimization.rules.modifiers import OF_STEP
 from optimization.rules.rule import Rule, Slot, given
 
 Interpolation = Annotated[float, Interval(gt=0, lt=1)]
@@ -56,7 +56,7 @@ class ScheduleFreeFields(Rule):
     )
     share_of_average = "beta_1"  # the field that is b
     unmodifiable: ClassVar = dict.fromkeys(
-        MODIFIERS, "a schedule-free type can't have it: y is between z and x, whatever the step"
+        OF_STEP, "a schedule-free type can't have it: y is between z and x, whatever the step"
     )
 
     weight_decay: NonNegativeFloat = 0.0

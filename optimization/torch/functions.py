@@ -65,6 +65,15 @@ def _part(index: int, parts: int, axis: int, x: Tensor) -> Tensor:
     return x.chunk(parts, axis)[index]
 
 
+def _has_inputs(x: Tensor) -> bool:
+    """Says whether a parameter has several inputs for each output; else there is no mean."""
+    return x.dim() > 1 and x.numel() > len(x)
+
+
+def _mean_of_inputs(x: Tensor) -> Tensor:
+    return x.mean(dim=tuple(range(1, x.dim())), keepdim=True)
+
+
 def _are_within(tensors: list[Tensor], most: float) -> bool:
     """Says whether no entry is larger, where a look at them takes less than to bound them."""
     if torch.compiler.is_compiling() or any(x.device.type != "cpu" for x in tensors):
@@ -115,6 +124,15 @@ class Lists(Arrays):
     @staticmethod
     def size(x: Tensors) -> Scalars:
         return Scalars([tensor.numel() for tensor in x.tensors()])
+
+    @staticmethod
+    def centered(x: Tensors, axes: Any) -> Tensors:
+        """Returns tensors less their means over all axes but the first, where they have several."""
+        del axes  # so it is in PyTorch
+        kept = x.keep().tensors()
+        return Tensors(
+            [each - _mean_of_inputs(each) if _has_inputs(each) else each for each in kept]
+        )
 
     @staticmethod
     def resolution(x: Tensors) -> float:

@@ -1,5 +1,6 @@
 """What a rule computes with where weights are split over processes."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -115,6 +116,18 @@ class _Shards(Lists):
         if mean:
             found = [total / count for total, count in zip(found, counts, strict=True)]
         return Scalars(found) if axis is None and not keepdims else Tensors(found)
+
+    def centered(self, x: Tensors, axes: Any) -> Tensors:
+        del axes
+        parts = x.keep().tensors()
+        sums, sharers, counts = [], [], []
+        for part, layout in zip(parts, self._layouts_of(parts, "centered"), strict=True):
+            inputs = tuple(range(1, part.dim()))
+            sums.append(part.sum(dim=inputs, keepdim=True) if inputs else part)
+            sharers.append([group for axis in inputs for group in layout.sharers[axis]])
+            counts.append(math.prod(layout.shape[1:]))
+        rows = zip(parts, added_up(sums, sharers), counts, strict=True)
+        return Tensors([part - total / n if n > 1 else part for part, total, n in rows])
 
     def _layouts_of(self, parts: Sequence[Tensor], name: str) -> list[Layout]:
         """Returns the layout of each: that of a slot, or else that of the weight."""

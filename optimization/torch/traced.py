@@ -168,6 +168,9 @@ class Traced(Arrays):
     def size(self, x: Any) -> Value:
         return Value("number", SIZE)
 
+    def centered(self, x: Any, axes: Any) -> Value:
+        raise AttributeError("no mean of inputs")
+
     def bounded(self, x: Any, most: float, tells: bool = True) -> Any:
         if self.resolution(x) < 1e-10:
             return x

@@ -1,6 +1,12 @@
 import pytest
 
-from optimization.matching.matrices import flattened, heads, is_embedding, may_be_matrix
+from optimization.matching.matrices import (
+    flattened,
+    heads,
+    input_axes,
+    is_embedding,
+    may_be_matrix,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +52,30 @@ def test_embeddings_are_called_so(name, expected):
 )
 def test_matrices_and_kernels(name, shape, expected):
     assert may_be_matrix(name, shape) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("dense/kernel", (6, 5), (0,)),
+        ("conv2d/kernel", (3, 3, 4, 8), (0, 1, 2)),
+        ("conv.weight", (8, 4, 3, 3), (1, 2, 3)),
+        ("params/layer/weight", (8, 4), (1,)),
+        ("embedding/embeddings", (100, 8), (1,)),
+        ("patch_embedding/kernel", (4, 4, 3, 8), (0, 1, 2)),  # which is a convolution
+        ("depthwise_conv2d/kernel", (3, 3, 4, 2), (0, 1)),
+        ("separable_conv2d/depthwise_kernel", (3, 3, 4, 2), (0, 1)),
+        ("separable_conv2d/pointwise_kernel", (1, 1, 8, 4), (0, 1, 2)),
+        ("dense/bias", (5,), ()),
+        ("scale", (), ()),
+        # Of one input: less their means they would be 0.
+        ("dense/kernel", (1, 5), ()),
+        ("linear.weight", (5, 1), ()),
+        ("class_token", (1, 1, 8), ()),
+    ],
+)
+def test_inputs_lie_beside_outputs(name, shape, expected):
+    assert input_axes(name, shape) == expected
 
 
 def test_kernels_are_flattened_by_their_outputs():

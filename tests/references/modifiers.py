@@ -15,7 +15,7 @@ DECAYS = {
 
 def is_modified(c):
     decays = c.cautious_weight_decay or c.corrected_weight_decay
-    return c.cautious or c.max_update_rms or decays
+    return c.cautious or c.max_update_rms or decays or c.centralize_gradients
 
 
 def cautious(u, g):
@@ -29,8 +29,31 @@ def agreeing(w, u):
     return np.where(w * u >= 0, w, 0)
 
 
+def centered(path, g):
+    """Returns a gradient of Yong et al. 2020, equation 1, with an output in each row."""
+    if g.ndim < 2:
+        return g
+    if path.endswith(("weight", "embeddings")):
+        rows = g.reshape(len(g), -1)
+        return (rows - rows.mean(1, keepdims=True)).reshape(g.shape)
+    columns = g.reshape(-1, g.shape[-1])
+    return (columns - columns.mean(0)).reshape(g.shape)
+
+
 def modified(kind, c, rate, transcriptions):
     """Returns the update of a type with modifiers; `transcriptions` are those without."""
+    of_step = with_step_modified(kind, c, rate, transcriptions)
+
+    def update(path, w, g, t, slots):
+        return of_step(path, w, centered(path, g) if c.centralize_gradients else g, t, slots)
+
+    return update
+
+
+def with_step_modified(kind, c, rate, transcriptions):
+    """Returns the update of a type with the modifiers of what is subtracted from a weight."""
+    if not (c.cautious or c.max_update_rms or c.cautious_weight_decay or c.corrected_weight_decay):
+        return transcriptions[kind](c, rate)
 
     def masks(u, g, size=1.0):
         u = cautious(u, g) if c.cautious else u

@@ -335,7 +335,7 @@ def as_class(section):
 
 def settings_of(rule, shapes):
     """Returns the settings of variables by their paths."""
-    return dict(zip(shapes, rule.all_settings(list(shapes), shapes), strict=True))
+    return dict(zip(shapes, rule.own_numbers(list(shapes), shapes), strict=True))
 
 
 def numpy_weights(section, initial, gradients, rate, constant=False):

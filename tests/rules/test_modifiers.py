@@ -61,6 +61,30 @@ def test_every_rule_has_modifiers_or_says_why_not(kind):
         assert bool(contracts.problems(rule, fields)) == bool(refused)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [((0,), [[-1, -1], [1, 1]]), ((1,), [[-0.5, 0.5], [-0.5, 0.5]]), ((), [[1, 2], [3, 4]])],
+)
+def test_centralized_gradients_have_no_mean_over_the_inputs(inputs, expected):
+    rule = section_of("sgd", {"centralize_gradients": True})
+    g, h = np.array([[1.0, 2.0], [3.0, 4.0]]), Numbers(**vars(rule), lr=0.5, inputs=inputs)
+    h = Numbers(**{**vars(h), **rule.variable_settings})
+    step = rule.modified_step(g, np.ones((2, 2)), State({}), h, XP)
+    np.testing.assert_array_equal(step, 0.5 * np.array(expected))
+
+
+def test_a_cautious_step_agrees_with_the_centralized_gradient():
+    """Of the gradient as it came every entry would agree, and none be left out."""
+    rule = section_of("lion", {"centralize_gradients": True, "cautious": True})
+    shapes = {"dense/kernel": (2, 1)}
+    own = rule.own_numbers(list(shapes), shapes)[0]
+    h = Numbers(**{n: getattr(rule, n) for n in rule.argument_names()}, **own, lr=1.0)
+    momentum = State({"momentum": np.full((2, 1), 10.0)})
+    g = np.array([[1.0], [3.0]])
+    step = rule.modified_step(g, np.ones((2, 1)), momentum, h, XP)
+    np.testing.assert_array_equal(step, [[0.0], [2.0]])
+
+
 def test_modifiers_are_checked():
     with pytest.raises(ConfigError, match="cautious"):
         section_of("adamw", {"cautious": "yes"})

@@ -1,5 +1,7 @@
 """Modifiers in PyTorch: what computes faster has them in it, or is not taken."""
 
+import functools
+
 import pytest
 
 from tests.torch.common import OptimizerFactory, config_of, torch
@@ -8,6 +10,7 @@ from tests.torch.test_flat import built, flattened
 from optimization.torch import loops, updates  # isort: skip
 
 SHAPES = ((150, 130), (300,), (7, 3))
+KERNELS = ((4, 3), (5,), (4, 2, 3, 3))
 
 
 def trained(kind, steps=3, dtype=torch.float32, foreach=None, **fields):
@@ -59,7 +62,9 @@ def test_torchs_kernel_is_left_out(monkeypatch):
     assert not torch.equal(plain, cautious)
 
 
-@pytest.mark.parametrize("fields", [{"cautious": True}, {"max_update_rms": 0.1}])
+@pytest.mark.parametrize(
+    "fields", [{"cautious": True}, {"max_update_rms": 0.1}, {"centralize_gradients": True}]
+)
 def test_flat_weights_are_refused(fields):
     (name,) = fields
     with pytest.raises(ValueError, match=f"`{name}` needs whole weights.*or leave it out"):
@@ -122,6 +127,35 @@ def test_a_modified_step_is_that_of_timm(name, modifiers):
     found = weights(getattr(ours, name), **modifiers[0], **own)
     expected = weights(theirs, **modifiers[1], **other)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def stepped(optimizer, params, steps=20):
+    """Returns weights after steps of gradients that are the same for each call."""
+    random = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=random, dtype=p.dtype)
+        optimizer.step()
+    return torch.cat([p.detach().flatten() for p in params])
+
+
+def double(*shapes):
+    """Returns parameters in float64."""
+    random = torch.Generator().manual_seed(0)
+    draw = functools.partial(torch.randn, generator=random, dtype=torch.float64)
+    return [torch.nn.Parameter(draw(shape)) for shape in shapes]
+
+
+def test_centralized_gradients_are_those_of_pytorch_optimizer():
+    peer = pytest.importorskip("pytorch_optimizer", reason="the peer")
+    from optimization.torch import Lion
+
+    ours, theirs = double(*KERNELS), double(*KERNELS)
+    found = stepped(Lion(ours, lr=0.01, centralize_gradients=True), ours)
+    expected = stepped(peer.Lion(theirs, lr=0.01, use_gc=True, foreach=False), theirs)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    ours = double(*KERNELS)
+    assert not torch.equal(stepped(Lion(ours, lr=0.01), ours), found)
 
 
 def test_a_class_that_is_told_no_peak_takes_the_rate_at_the_start():

@@ -58,6 +58,7 @@ LEAVES = {
     f"{SECTION}optimizer.sgd.corrected_weight_decay": (True, BENDS),
     f"{SECTION}optimizer.sgd.max_update_rms": (0.5, BENDS),
     f"{SECTION}optimizer.sgd.peak_learning_rate": (0.5, BENDS),
+    f"{SECTION}optimizer.sgd.centralize_gradients": (True, BENDS),
     f"{SECTION}optimizer.sgd.momentum": (0.5, BENDS),
     f"{SECTION}optimizer.sgd.nesterov": (True, BENDS),
     f"{SECTION}optimizer.sgd.decay": (0.1, BENDS),
