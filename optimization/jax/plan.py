@@ -15,7 +15,7 @@ from optimization.jax.sharding import sharding_of
 from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
 from optimization.rules.arrays import State
-from optimization.rules.rule import Numbers, Rule, Slot, given
+from optimization.rules.rule import MODIFIER_SLOTS, Numbers, Rule, Slot, given
 from optimization.schedules.constant import ConstantLrConfig
 
 
@@ -98,7 +98,7 @@ class Leaf:
         if self.part is None:
             return []
         h = Numbers(**self.settings)
-        return [slot for slot in self.part.rule.slots if slot.plural and slot.when(h)]
+        return [slot for slot in self.part.rule.all_slots() if slot.plural and slot.when(h)]
 
     def initial(self, slot: Slot, like: jax.Array) -> jax.Array:
         """Returns a slot before the first update."""
@@ -233,7 +233,10 @@ class Plan:
 
     def slot_names(self) -> list[str]:
         """Returns the names of all slots that parameters may have."""
-        slots = [slot for part in self.parts.values() for slot in part.rule.slots]
+        slots: list[Slot] = []
+        for part in self.parts.values():
+            h = Numbers(**part.fields())
+            slots += [*part.rule.slots, *(slot for slot in MODIFIER_SLOTS if slot.when(h))]
         return list(dict.fromkeys(slot.name for slot in slots if slot.plural))
 
     def numbers(self, count: Any) -> dict[str, dict[str, Any]]:

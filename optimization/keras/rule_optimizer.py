@@ -130,7 +130,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             part.build(variables, paths, among.shapes)
         # As Keras' optimizers have them, for whoever asks for `_momentums`.
         states = [part.state_of(v) for part, variables, _ in parts for v in variables]
-        for slot in self.rule.slots:
+        for slot in self.rule.all_slots():
             if slot.plural and any(slot.name in state for state in states):
                 setattr(self, f"_{slot.plural}", [state.get(slot.name) for state in states])
         for name, variable in parts[0][0].shared.items():

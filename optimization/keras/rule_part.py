@@ -96,7 +96,7 @@ class RulePart:
         self._own = {n: {**usual, **each} for n, each in zip(places, own, strict=True)}
         self._decays = {n: self.rule.decays(p) for n, p in zip(places, paths, strict=True)}
         self._state: dict[int, dict[str, keras.Variable]] = {n: {} for n in places}
-        slots = [slot for slot in self.rule.slots if slot.plural]
+        slots = [slot for slot in self.rule.all_slots() if slot.plural]
         for turn in sorted({0, *(slot.turn for slot in slots)}):
             for variable, path in zip(variables, paths, strict=True):
                 if not self.optimizer._overwrite_variable_with_gradient(variable):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from optimization.configs.types import PositiveFloat
+from optimization.configs.types import PositiveFloat, Share
 from optimization.matching.matrices import input_axes
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.rules.numbers import Numbers, given
@@ -39,6 +39,12 @@ class ModifierFields(BaseOptimizerConfig):
         centralize_gradients: Whether the formula gets gradients of which each output's mean over
             its inputs is taken away, in matrices and kernels (Yong et al. 2020, arXiv:2004.01461).
             Vectors, and what has one input, stay as they are.
+        mars: Whether the formula gets g + s (g - the last g), over its norm where that is above 1,
+            with s = mars_gamma * b / (1 - b), b the decay of the mean of gradients (Yuan et al.
+            2024, arXiv:2411.10438). The first gradient is g, over its norm likewise.
+        mars_gamma: The strength of that.
+        mars_beta: The b of that. None is the type's own `beta_1`, or `momentum`; a type without
+            one needs it.
     """
 
     unmodifiable: ClassVar[Mapping[str, str]] = {}  # the modifiers that a rule can't have, and why
@@ -49,6 +55,9 @@ class ModifierFields(BaseOptimizerConfig):
     corrected_weight_decay: bool = False
     peak_learning_rate: PositiveFloat | None = None
     centralize_gradients: bool = False
+    mars: bool = False
+    mars_gamma: PositiveFloat = 0.025
+    mars_beta: Share | None = None
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
@@ -63,9 +72,14 @@ class ModifierFields(BaseOptimizerConfig):
             yield "peak_learning_rate", "needs `corrected_weight_decay: true`"
         if self.corrected_weight_decay and self.own_learning_rate() is not None:
             yield "corrected_weight_decay", "needs a learning rate that is no rate of its own"
+        if self.mars and self.mars_beta is None and not given(self.decay_of_mean(self)):
+            yield "mars", "needs `mars_beta`: this type, as it is set, keeps no mean of gradients"
+        for name in _OF_MARS:
+            if getattr(self, name) != getattr(type(self)(), name) and not self.mars:
+                yield name, "needs `mars: true`"
 
     def numbers(self) -> list[str]:
-        fixed = {"peak_learning_rate", *self.unmodifiable}
+        fixed = {"peak_learning_rate", *self.unmodifiable, *(() if self.mars else _OF_MARS)}
         return [name for name in super().numbers() if name not in fixed]
 
     def own_numbers(
@@ -77,6 +91,11 @@ class ModifierFields(BaseOptimizerConfig):
             return found
         axes = [input_axes(path, shapes[path]) for path in paths]
         return [{**own, "inputs": inputs} for own, inputs in zip(found, axes, strict=True)]
+
+    def decay_of_mean(self, h: Any) -> Any:
+        """Returns the decay of the mean of gradients that steps are made of; None or 0 for none."""
+        known = [vars(h).get(name) for name in ("beta_1", "beta1", "momentum")]
+        return next((decay for decay in known if decay is not None), None)
 
     def decay_ahead(self: Any, h: Numbers) -> Any:
         """Returns the rate of a decay ahead of the step, times the learning rate."""
@@ -113,6 +132,7 @@ class ModifierFields(BaseOptimizerConfig):
         acts = {name for name in MODIFIERS if given(vars(h).get(name))}
         if "centralize_gradients" in acts:
             g = xp.keep(xp.centered(g, vars(h).get("inputs")))
+        moving = self._varied_less(g, s, h, xp) if "mars" in acts else g
         passed = []
 
         def modified(u: Any, rate: Any = 1.0) -> Any:
@@ -126,7 +146,7 @@ class ModifierFields(BaseOptimizerConfig):
             return _along(d, u, xp) if "cautious_weight_decay" in acts else d
 
         known = {**vars(h), "modified": modified, "decay": decay}
-        step = self.step(g, w, s, Numbers(**known), xp)
+        step = self.step(moving, w, s, Numbers(**known), xp)
         if not passed:
             step = modified(step, h.lr)
         rate = self.decay_before(h) if "cautious_weight_decay" in acts else 0.0
@@ -135,6 +155,15 @@ class ModifierFields(BaseOptimizerConfig):
             step = step + h.lr * rate * decay(w, step)
         return step
 
+    def _varied_less(self, g: Any, s: Any, h: Numbers, xp: Any) -> Any:
+        """Returns the gradient as MARS corrects it, and keeps it as the last one."""
+        beta = self.decay_of_mean(h) if h.mars_beta is None else h.mars_beta
+        strength = xp.minimum(h.t - 1, 1.0) * (h.mars_gamma * beta / (1 - beta))  # first 0
+        g = xp.keep(g)
+        c = xp.keep(g + strength * (g - s.last_gradient))
+        s.last_gradient = g
+        return xp.keep(c / xp.maximum(xp.norm(c, wide=True), 1.0))
+
 
 OF_DECAY = ("cautious_weight_decay", "corrected_weight_decay")
 """The modifiers of a decay, which must be decoupled."""
@@ -142,16 +171,18 @@ OF_DECAY = ("cautious_weight_decay", "corrected_weight_decay")
 OF_STEP = ("cautious", "max_update_rms", *OF_DECAY)
 """Those of what is subtracted from a weight."""
 
-MODIFIERS = (*OF_STEP, "centralize_gradients")
+MODIFIERS = (*OF_STEP, "centralize_gradients", "mars")
 """The fields that are modifiers."""
 
-MODIFIER_FIELDS = (*OF_STEP, "peak_learning_rate", "centralize_gradients")
+_OF_MARS = ("mars_gamma", "mars_beta")
+
+MODIFIER_FIELDS = (*OF_STEP, "peak_learning_rate", "centralize_gradients", "mars", *_OF_MARS)
 """These, and the numbers of modifiers, in the order of arguments."""
 
 COUPLED = dict.fromkeys(OF_DECAY, "this type can't have it: its decay is a part of the gradient")
 """`unmodifiable` of rules that add their decay to the gradient."""
 
-BY_VARIABLE = ("cautious", "max_update_rms", "centralize_gradients")
+BY_VARIABLE = ("cautious", "max_update_rms", "centralize_gradients", "mars")
 """Those that take sums over a variable."""
 
 

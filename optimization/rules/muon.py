@@ -251,6 +251,9 @@ class MuonConfig(VariantRule):
     def largest_gradient_of(self, h: Any) -> float:
         return _LARGEST if h.orthogonalized else self.largest_gradient
 
+    def decay_of_mean(self, h: Any) -> Any:
+        return h.momentum if vars(h).get("orthogonalized", True) else h.adam_beta_1
+
     def decay_before(self, h: Any) -> Any:
         return h.weight_decay if h.orthogonalized else h.adam_weight_decay
 

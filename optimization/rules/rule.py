@@ -90,6 +90,16 @@ class Slot:
         return getattr(h, self.start) if isinstance(self.start, str) else self.start
 
 
+MODIFIER_SLOTS = (
+    Slot(
+        *("last_gradient", "last_gradients", "last_grad"),
+        turn=3,
+        when=lambda h: given(vars(h).get("mars")),
+    ),
+)
+"""What modifiers keep, of any rule."""
+
+
 class Rule(ModifierFields):
     """An optimizer: its fields, what it keeps, and its formula.
 
@@ -195,12 +205,20 @@ class Rule(ModifierFields):
                 yield f"`{attribute}` must be a tuple of `Slot`, got {describe(slots)}"
                 continue
             names = [slot.name for slot in slots if slots.count(slot) > 1]
+            taken = {slot.name for slot in slots} & {slot.name for slot in MODIFIER_SLOTS}
+            if taken:
+                yield f"it cannot have a slot {min(taken)!r}: a modifier has one of that name"
             if names:
                 yield f"`{attribute}` has the slot {names[0]!r} twice"
             for slot in slots:
                 if isinstance(slot.start, str) and slot.start not in cls.__dataclass_fields__:
                     near = did_you_mean(slot.start, cls.__dataclass_fields__)
                     yield f"the slot {slot.name!r} starts from {slot.start!r}, no field{near}"
+
+    @classmethod
+    def all_slots(cls) -> tuple[Slot, ...]:
+        """Returns the slots that it may have, and those of modifiers."""
+        return (*cls.slots, *MODIFIER_SLOTS)
 
     @classmethod
     def formula(cls) -> Any:

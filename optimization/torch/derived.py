@@ -51,7 +51,7 @@ def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
     made.rule, made.places = origin(), _places(origin)
     fields = complete(origin, [field for field, _, _ in made.places])
     made.__doc__ = fields + _ARGUMENTS.format(name=name, words=_words(made.places))
-    made.slots = [slot for slot in origin.slots if slot.native]
+    made.slots = [slot for slot in origin.all_slots() if slot.native]
     made.usual = {**origin.variable_settings, **made.arguments_of(origin(usual))}
     made.__init__.__qualname__ = f"{name}.__init__"
     kind = inspect.Parameter.KEYWORD_ONLY

@@ -289,7 +289,7 @@ def _slots_of_matrices(rule: Rule, batch: Batch, h: Numbers) -> dict[str, str] |
     last = count - 1
     kinds = {(*range(count),): ENTRY, (*range(last),): ROW, (*range(last - 1), last): COLUMN}
     shape = tuple(range(2, 2 + count))  # of lengths that tell axes apart
-    own = (slot for slot in rule.slots if slot.name in batch.slots)
+    own = (slot for slot in rule.all_slots() if slot.name in batch.slots)
     found: dict[str, Any] = {s.name: kinds.get(s.axes_of(shape, h) or ()) for s in own}
     return None if None in found.values() else found
 

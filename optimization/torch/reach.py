@@ -68,7 +68,7 @@ def within_reach(
 def _has_axes(rule: Rule, params: Sequence[Tensor], h: Numbers) -> bool:
     """Says whether each slot has axes of its weight."""
     shapes = {tuple(parameter.shape) for parameter in params}
-    slots = [slot for slot in rule.slots if slot.native and slot.when(h)]
+    slots = [slot for slot in rule.all_slots() if slot.native and slot.when(h)]
     return all(slot.axes_of(shape, h) is not None for slot in slots for shape in shapes)
 
 

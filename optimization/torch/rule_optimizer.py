@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optimization.configs.errors import did_you_mean
-from optimization.rules.rule import Numbers, Rule, Slot, native_argument
+from optimization.rules.rule import MODIFIER_SLOTS, Numbers, Rule, Slot, native_argument
 from optimization.torch.arguments import check_rate, one_number, several
 from optimization.torch.by_name import load_in_our_words
 from optimization.torch.functions import FUNCTIONS, Lists
@@ -21,6 +21,7 @@ from optimization.torch.texts import optimizer_text
 from optimization.torch.updates import counted, update
 
 _USUAL = (torch.float32, torch.float64)  # dtypes of parameters that are updated as they are
+_OF_MODIFIERS = {slot.native for slot in MODIFIER_SLOTS}
 _KINDS = {bool: "True or False", int: "an integer", str: "text"}
 _MISSPELLED = 0.8  # how alike a name of the user's own and that of a setting may not be
 
@@ -244,6 +245,10 @@ class RuleOptimizer(ExactState):
             for state, gradient, p, each in zip(states, grads, params, own, strict=True)
         ):
             states = [self._state_to_update(p, group) for p in params]
+        for key in {key for keys in found.values() for key in keys} & _OF_MODIFIERS:
+            for p, state in zip(params, states, strict=True):
+                if key not in state:  # it was saved without
+                    state[key] = self.initial_state(p, group)[key]
         has_masters = self.master_weights and any(MASTER in state for state in states)
         pairs = zip(params, states, strict=True) if has_masters else ()
         weights = [s[MASTER] if self.has_master(p) else p for p, s in pairs] or params

@@ -15,7 +15,7 @@ DECAYS = {
 
 def is_modified(c):
     decays = c.cautious_weight_decay or c.corrected_weight_decay
-    return c.cautious or c.max_update_rms or decays or c.centralize_gradients
+    return c.cautious or c.max_update_rms or decays or c.centralize_gradients or c.mars
 
 
 def cautious(u, g):
@@ -40,23 +40,41 @@ def centered(path, g):
     return (columns - columns.mean(0)).reshape(g.shape)
 
 
+BETAS = {"adamw": "beta_1", "lamb": "beta_1", "nadam": "beta_1", "schedule_free_adamw": "beta_1"}
+
+
+def varied_less(kind, c, path, g, slots):
+    """Returns a gradient of Yuan et al. 2024, algorithm 2, where x_0 is x_1."""
+    beta = c.mars_beta
+    if beta is None and kind == "muon":
+        beta = c.momentum if updates._is_hidden(c, path, g.shape) else c.adam_beta_1
+    elif beta is None:
+        beta = getattr(c, BETAS[kind])
+    last = slots.get("last gradient", g)
+    slots["last gradient"] = g
+    corrected = g + c.mars_gamma * beta / (1 - beta) * (g - last)
+    return corrected / max(1, np.linalg.norm(corrected))
+
+
 def modified(kind, c, rate, transcriptions):
     """Returns the update of a type with modifiers; `transcriptions` are those without."""
-    of_step = with_step_modified(kind, c, rate, transcriptions)
+    compared = {}  # with what `cautious` compares: a correction is for the moments alone
+    of_step = with_step_modified(kind, c, rate, transcriptions, compared)
 
     def update(path, w, g, t, slots):
-        return of_step(path, w, centered(path, g) if c.centralize_gradients else g, t, slots)
+        g = compared["g"] = centered(path, g) if c.centralize_gradients else g
+        return of_step(path, w, varied_less(kind, c, path, g, slots) if c.mars else g, t, slots)
 
     return update
 
 
-def with_step_modified(kind, c, rate, transcriptions):
+def with_step_modified(kind, c, rate, transcriptions, compared):
     """Returns the update of a type with the modifiers of what is subtracted from a weight."""
     if not (c.cautious or c.max_update_rms or c.cautious_weight_decay or c.corrected_weight_decay):
         return transcriptions[kind](c, rate)
 
     def masks(u, g, size=1.0):
-        u = cautious(u, g) if c.cautious else u
+        u = cautious(u, compared["g"]) if c.cautious else u
         most = np.inf if c.max_update_rms is None else c.max_update_rms * size
         return u * min(1, most / np.sqrt(np.mean(u**2)))
 

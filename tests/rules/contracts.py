@@ -183,7 +183,8 @@ def modified(kind):
     rule = OPTIMIZERS_CLS.config_class(kind)
     decay = {rule.decay_arguments[0]: 0.1}
     acting = [name for name in MODIFIERS if name not in rule.unmodifiable]
-    needs = {"corrected_weight_decay": {"peak_learning_rate": 0.25}}
+    beta = {"mars_beta": 0.8} if problems(rule, {"mars": True}) else {}
+    needs = {"corrected_weight_decay": {"peak_learning_rate": 0.25}, "mars": beta}
     values = {"max_update_rms": 0.1}
     single = [{**decay, name: values.get(name, True), **needs.get(name, {})} for name in acting]
     every = {name: value for fields in single for name, value in fields.items()}
@@ -302,7 +303,7 @@ def updates(rule, path, own, w, gradient, rate, constant=False):
         values.update(dict.fromkeys(rule.decay_arguments, 0.0))
     settings = {**values, **rule.variable_settings, **own, "constant_rate": constant}
     h = Numbers(**settings)
-    slots = [slot for slot in rule.slots if slot.plural and slot.when(h)]
+    slots = [slot for slot in rule.all_slots() if slot.plural and slot.when(h)]
     kept = {slot.name: _first(slot, w.shape, h) for slot in slots}
     shared = {slot.name: np.float64(slot.start) for slot in rule.shared}
     own_rate = rule.own_learning_rate()

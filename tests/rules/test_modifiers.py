@@ -56,7 +56,9 @@ def test_a_rule_whose_weights_are_no_sum_of_steps_refuses(kind):
 @pytest.mark.parametrize("kind", contracts.rules())
 def test_every_rule_has_modifiers_or_says_why_not(kind):
     rule = type(section_of(kind, {}))
-    for fields in ({name: 0.1 if name == "max_update_rms" else True} for name in MODIFIERS):
+    needs = {"mars": {"mars_beta": 0.9}}
+    for name in MODIFIERS:
+        fields = {name: 0.1 if name == "max_update_rms" else True, **needs.get(name, {})}
         refused = fields.keys() & rule.unmodifiable.keys()
         assert bool(contracts.problems(rule, fields)) == bool(refused)
 
@@ -83,6 +85,66 @@ def test_a_cautious_step_agrees_with_the_centralized_gradient():
     g = np.array([[1.0], [3.0]])
     step = rule.modified_step(g, np.ones((2, 1)), momentum, h, XP)
     np.testing.assert_array_equal(step, [[0.0], [2.0]])
+
+
+def corrected(*gradients, **fields):
+    """Returns what `sgd` subtracts with a rate of 1 and MARS, for each of some gradients."""
+    rule = section_of("sgd", {"mars": True, **fields})
+    values = {**{n: getattr(rule, n) for n in rule.argument_names()}, **rule.variable_settings}
+    state, found = State({"last_gradient": np.zeros(len(gradients[0]))}), []
+    for t, g in enumerate(gradients, start=1):
+        h = Numbers(**values, lr=1.0, t=float(t), done=t - 1)
+        found.append(rule.modified_step(np.array(g), np.ones(len(g)), state, h, XP).tolist())
+    return found
+
+
+def test_mars_adds_a_part_of_the_change_of_the_gradient():
+    fields = {"mars_gamma": 0.5, "mars_beta": 0.75}  # 1.5 times the change
+    found = corrected([0.25, 0.0], [0.5, 0.0], [0.5, 0.25], **fields)
+    assert found == [[0.25, 0.0], [0.5 + 1.5 * 0.25, 0.0], [0.5, 0.25 + 1.5 * 0.25]]
+
+
+def test_mars_clips_what_is_corrected_to_a_norm_of_1():
+    found = corrected([3.0, 4.0], [3.0, 4.0], [3e200, 4e200], mars_beta=0.5)
+    np.testing.assert_allclose(found, [[0.6, 0.8]] * 3)
+    assert np.isnan(corrected([np.nan, 1.0], mars_beta=0.5)).any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "expected"),
+    [
+        ("adamw", {"beta_1": 0.5}, 0.5),
+        ("sgd", {"momentum": 0.25}, 0.25),
+        ("adafactor", {"beta1": 0.75}, 0.75),
+        ("lion", {"beta_1": 0.5, "mars_beta": 0.875}, 0.5),  # `mars_beta` comes before it
+    ],
+)
+def test_mars_goes_by_the_decay_of_the_mean_of_gradients(kind, fields, expected):
+    rule = section_of(kind, {"mars": True, **fields})
+    assert not list(rule.check())
+    assert rule.decay_of_mean(rule) == expected
+
+
+def test_muons_matrices_have_a_mean_of_their_own():
+    rule = section_of("muon", {"mars": True, "momentum": 0.5, "adam_beta_1": 0.25})
+    decays = [rule.decay_of_mean(Numbers(**vars(rule), orthogonalized=x)) for x in (True, False)]
+    assert decays == [0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "name", "message"),
+    [
+        ("sgd", {"mars": True}, "mars", "needs `mars_beta`"),
+        ("adagrad", {"mars": True}, "mars", "needs `mars_beta`"),
+        ("adafactor", {"mars": True}, "mars", "needs `mars_beta`"),
+        ("adamw", {"mars_gamma": 0.5}, "mars_gamma", "needs `mars: true`"),
+        ("adamw", {"mars_beta": 0.5}, "mars_beta", "needs `mars: true`"),
+    ],
+)
+def test_what_mars_needs(kind, fields, name, message):
+    assert message in dict(section_of(kind, fields).check())[name]
+    assert "mars_gamma" not in section_of(kind, {}).numbers()
+    assert "mars_gamma" in section_of(kind, {"mars": True, "mars_beta": 0.5}).numbers()
 
 
 def test_modifiers_are_checked():

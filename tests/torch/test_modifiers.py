@@ -32,6 +32,8 @@ def trained(kind, steps=3, dtype=torch.float32, foreach=None, **fields):
 MODIFIED = [
     ("adamw", {"cautious": True, "max_update_rms": 0.2, "weight_decay_rate": 0.1}),
     ("lamb", {"cautious": True, "weight_decay_rate": 0.1}),
+    ("lion", {"cautious": True, "mars": True, "mars_gamma": 0.5}),
+    ("adafactor", {"mars": True, "mars_beta": 0.9, "min_dim_size_to_factor": 2}),
     ("adafactor", {"cautious": True, "min_dim_size_to_factor": 2, "beta1": 0.9}),
 ]
 
@@ -156,6 +158,63 @@ def test_centralized_gradients_are_those_of_pytorch_optimizer():
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     ours = double(*KERNELS)
     assert not torch.equal(stepped(Lion(ours, lr=0.01), ours), found)
+
+
+_ADAMW = {"betas": (0.9, 0.99), "eps": 1e-8, "epsilon_placement": "corrected"}
+MARS = [
+    ("AdamW", _ADAMW, "adamw", False),
+    ("AdamW", _ADAMW, "adamw", True),
+    ("Lion", {"betas": (0.9, 0.9)}, "lion", False),  # theirs is cautious before the sign
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "mars_type", "cautious"), MARS)
+def test_mars_is_timms(name, arguments, mars_type, cautious):
+    peer = pytest.importorskip("timm.optim", reason="the peer")
+    import optimization.torch as ours
+
+    params = double(*KERNELS)
+    more = {"weight_decay": 0.1, "lr": 0.01}
+    optimizer = getattr(ours, name)(params, mars=True, cautious=cautious, **arguments, **more)
+    found = stepped(optimizer, params)
+    params = double(*KERNELS)
+    theirs = {"betas": arguments["betas"], "mars_type": mars_type, "optimize_1d": True}
+    optimizer = peer.Mars(params, caution=cautious, **theirs, **more)
+    torch.testing.assert_close(found, stepped(optimizer, params), rtol=1e-12, atol=0)
+
+
+def test_mars_is_pytorch_optimizers_after_a_gradient_of_0():
+    """Their first gradient is corrected by the one before it, as if that were 0."""
+    peer = pytest.importorskip("pytorch_optimizer", reason="the peer")
+    from optimization.torch import Lion
+
+    def weights(optimizer, params):
+        for p in params:
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        return stepped(optimizer, params)
+
+    common = {"lr": 0.01, "weight_decay": 0.0, "betas": (0.9, 0.9)}
+    params = double(*KERNELS)
+    found = weights(Lion(params, mars=True, **common), params)
+    params = double(*KERNELS)
+    theirs = peer.MARS(params, mars_type="lion", optimize_1d=True, foreach=False, **common)
+    torch.testing.assert_close(found, weights(theirs, params), rtol=1e-12, atol=0)
+
+
+def test_state_that_was_saved_without_a_modifier_is_made():
+    from optimization.torch import Lion
+
+    params = double(*KERNELS)
+    optimizer = Lion(params, lr=0.01)
+    stepped(optimizer, params, steps=2)
+    saved = optimizer.state_dict()
+    for group in saved["param_groups"]:
+        del group["mars"]
+    again = Lion(params, lr=0.01, mars=True)
+    again.load_state_dict(saved)
+    stepped(again, params, steps=1)
+    assert all(torch.equal(again.state[p]["last_grad"], p.grad) for p in params)
 
 
 def test_a_class_that_is_told_no_peak_takes_the_rate_at_the_start():

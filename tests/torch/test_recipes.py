@@ -28,10 +28,14 @@ PARTNERS = {
     "exclude_from_weight_decay": {"weight_decay_rate": 0.1, "weight_decay": 0.1},
     "weight_keys": {"weight_decay": 0.1},
     "peak_learning_rate": {"corrected_weight_decay": True},
+    "mars_gamma": {"mars": True, "mars_beta": 0.5},
+    "mars_beta": {"mars": True, "mars_beta": 0.5},
     "nesterov_correction": {"nesterov": True},
     "second_moment_beta": {"second_moment": "row"},
     "update_norm": {"second_moment": "row"},
 }
+# What it needs of some types.
+NEEDS = {"mars": {"mars_beta": 0.5}}
 PATTERNS = {
     "include_in_weight_decay": ["bias"],
     "exclude_from_weight_decay": ["bias"],
@@ -104,7 +108,7 @@ def test_every_setting_of_a_class_reaches_it(kind, name):
     plain = {**partners}
     if kind == "sgd_torch" and name == "momentum_start":
         plain["momentum"] = 0.5
-    changed = {**plain, name: other_value(section, name)}
+    changed = {**plain, name: other_value(section, name), **NEEDS.get(name, {})}
     assert described(kind, changed) != described(kind, plain)
 
 
