@@ -25,9 +25,8 @@ _MODIFIED = {
 def put_optimizer(draft: Draft, source: Source) -> None:
     """Puts the optimizer that `opt` names."""
     name = str(source.text("opt").value).lower()
-    if name.startswith("lookahead_"):
-        name = name.removeprefix("lookahead_")
-        draft.tell(LOST, source, "opt", "there is no Lookahead here: written is what it wraps")
+    looks_ahead = name.startswith("lookahead_")
+    name = name.removeprefix("lookahead_")
     name, modifiers = _MODIFIED.get(name, (name, []))
     args = source.section("opt_kwargs")
     args.library = "timm"
@@ -65,6 +64,11 @@ def put_optimizer(draft: Draft, source: Source) -> None:
             draft.put(f"optimizer.{kind}.{field}", args.take(key))
         elif key in modifiers:
             draft.put(f"optimizer.{kind}.{field}", True, "opt")
+    if looks_ahead:
+        draft.put(f"optimizer.{kind}.lookahead", True, "opt")
+        draft.put(f"optimizer.{kind}.lookahead_steps", 6, "timm")
+        why = "timm's slow weights start as the weights after 6 updates, and here as the first ones"
+        draft.tell(DIFFERS, source, "opt", why)
     for key in args.unread():
         if key not in ("foreach", "fused", "capturable") or args.take(key).value is True:
             draft.tell(UNKNOWN, args, key, f"`{name}` has no such argument here")

@@ -32,6 +32,9 @@ class KerasArrays(Arrays):
     def steps_since(self, count: Any, start: int, like: Any) -> Any:
         return steps_since(count, start, keras.backend.standardize_dtype(like.dtype))
 
+    def recurs(self, count: Any, period: int, like: Any) -> Any:
+        return ops.cast(ops.equal(count % period, 0), like.dtype)
+
     def resolution(self, x: Any) -> float:
         return float(np.finfo(keras.backend.standardize_dtype(x.dtype)).eps)
 

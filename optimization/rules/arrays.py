@@ -112,6 +112,10 @@ class Arrays:
         """Returns count - start in the dtype of `like`, exact near the start, however late."""
         return self.module.asarray(count - start, dtype=like.dtype)
 
+    def recurs(self, count: Any, period: int, like: Any) -> Any:
+        """Returns 1 where a count is a multiple of a period, else 0, in the dtype of `like`."""
+        return self.module.asarray(count % period == 0, dtype=like.dtype)
+
     def size(self, x: Any) -> Any:
         """Returns how many entries a variable has, of which x is of the shape."""
         return math.prod(x.shape)

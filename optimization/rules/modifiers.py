@@ -1,9 +1,11 @@
 """What changes the step of any rule, around its formula."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from optimization.configs.types import PositiveFloat, Share
+from annotated_types import Interval
+
+from optimization.configs.types import PositiveFloat, PositiveInt, Share
 from optimization.matching.matrices import input_axes
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.rules.numbers import Numbers, given
@@ -45,6 +47,11 @@ class ModifierFields(BaseOptimizerConfig):
         mars_gamma: The strength of that.
         mars_beta: The b of that. None is the type's own `beta_1`, or `momentum`; a type without
             one needs it.
+        lookahead: Whether weights go back, every `lookahead_steps` updates, to a place between that
+            of the last time and where they are: slow <- slow + lookahead_share (w - slow);
+            w <- slow (Zhang et al. 2019, arXiv:1907.08610). Their state, w - slow, starts from 0.
+        lookahead_steps: How many updates that is.
+        lookahead_share: The share of the way that stays, alpha in the paper and its peers.
     """
 
     unmodifiable: ClassVar[Mapping[str, str]] = {}  # the modifiers that a rule can't have, and why
@@ -58,6 +65,9 @@ class ModifierFields(BaseOptimizerConfig):
     mars: bool = False
     mars_gamma: PositiveFloat = 0.025
     mars_beta: Share | None = None
+    lookahead: bool = False
+    lookahead_steps: PositiveInt = 5
+    lookahead_share: Annotated[float, Interval(gt=0, lt=1)] = 0.5
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
@@ -74,12 +84,15 @@ class ModifierFields(BaseOptimizerConfig):
             yield "corrected_weight_decay", "needs a learning rate that is no rate of its own"
         if self.mars and self.mars_beta is None and not given(self.decay_of_mean(self)):
             yield "mars", "needs `mars_beta`: this type, as it is set, keeps no mean of gradients"
-        for name in _OF_MARS:
-            if getattr(self, name) != getattr(type(self)(), name) and not self.mars:
-                yield name, "needs `mars: true`"
+        usual = type(self)()
+        for owner, names in _NUMBERS_OF.items():
+            for name in () if getattr(self, owner) else names:
+                if getattr(self, name) != getattr(usual, name):
+                    yield name, f"needs `{owner}: true`"
 
     def numbers(self) -> list[str]:
-        fixed = {"peak_learning_rate", *self.unmodifiable, *(() if self.mars else _OF_MARS)}
+        idle = [n for owner, own in _NUMBERS_OF.items() if not getattr(self, owner) for n in own]
+        fixed = {"peak_learning_rate", *self.unmodifiable, *idle}
         return [name for name in super().numbers() if name not in fixed]
 
     def own_numbers(
@@ -99,7 +112,7 @@ class ModifierFields(BaseOptimizerConfig):
 
     def decay_ahead(self: Any, h: Numbers) -> Any:
         """Returns the rate of a decay ahead of the step, times the learning rate."""
-        if given(vars(h).get("cautious_weight_decay")):
+        if any(given(vars(h).get(name)) for name in _DECAYS_ITSELF):
             return 0.0
         return self.decay_before(self.with_corrected_decay(h))
 
@@ -146,14 +159,17 @@ class ModifierFields(BaseOptimizerConfig):
             return _along(d, u, xp) if "cautious_weight_decay" in acts else d
 
         known = {**vars(h), "modified": modified, "decay": decay}
+        rate = self.decay_before(h) if acts & _DECAYS_ITSELF else 0.0
+        start = w
+        if given(rate) and "cautious_weight_decay" not in acts:
+            w = xp.keep(w - h.lr * rate * w)
         step = self.step(moving, w, s, Numbers(**known), xp)
         if not passed:
             step = modified(step, h.lr)
-        rate = self.decay_before(h) if "cautious_weight_decay" in acts else 0.0
         if given(rate):
             step = xp.keep(step)  # what decays is told by it
-            step = step + h.lr * rate * decay(w, step)
-        return step
+            step = step + h.lr * rate * decay(start, step)
+        return _pulled_back(step, s, h, xp) if "lookahead" in acts else step
 
     def _varied_less(self, g: Any, s: Any, h: Numbers, xp: Any) -> Any:
         """Returns the gradient as MARS corrects it, and keeps it as the last one."""
@@ -168,22 +184,37 @@ class ModifierFields(BaseOptimizerConfig):
 OF_DECAY = ("cautious_weight_decay", "corrected_weight_decay")
 """The modifiers of a decay, which must be decoupled."""
 
-OF_STEP = ("cautious", "max_update_rms", *OF_DECAY)
+_DECAYS_ITSELF = {"cautious_weight_decay", "lookahead"}  # not ahead: it must know of it
+
+OF_STEP = ("cautious", "max_update_rms", *OF_DECAY, "lookahead")
 """Those of what is subtracted from a weight."""
 
 MODIFIERS = (*OF_STEP, "centralize_gradients", "mars")
 """The fields that are modifiers."""
 
-_OF_MARS = ("mars_gamma", "mars_beta")
+_NUMBERS_OF = {
+    "mars": ("mars_gamma", "mars_beta"),
+    "lookahead": ("lookahead_steps", "lookahead_share"),
+}
+_NUMBERS = (name for names in _NUMBERS_OF.values() for name in names)
 
-MODIFIER_FIELDS = (*OF_STEP, "peak_learning_rate", "centralize_gradients", "mars", *_OF_MARS)
-"""These, and the numbers of modifiers, in the order of arguments."""
+MODIFIER_FIELDS = (*MODIFIERS, "peak_learning_rate", *_NUMBERS)
+"""These, and the numbers of modifiers."""
 
 COUPLED = dict.fromkeys(OF_DECAY, "this type can't have it: its decay is a part of the gradient")
 """`unmodifiable` of rules that add their decay to the gradient."""
 
 BY_VARIABLE = ("cautious", "max_update_rms", "centralize_gradients", "mars")
 """Those that take sums over a variable."""
+
+
+def _pulled_back(step: Any, s: Any, h: Numbers, xp: Any) -> Any:
+    """Returns a step, and from where it leads the way back, where that is due."""
+    step = xp.keep(step)
+    lead = xp.keep(s.lead - step)
+    due = xp.recurs(h.done + 1, h.lookahead_steps, lead)
+    s.lead = (1.0 - due) * lead
+    return step + (1 - h.lookahead_share) * due * lead
 
 
 def _along(d: Any, u: Any, xp: Any) -> Any:

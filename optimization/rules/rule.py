@@ -96,6 +96,7 @@ MODIFIER_SLOTS = (
         turn=3,
         when=lambda h: given(vars(h).get("mars")),
     ),
+    Slot("lead", "leads", "lead", turn=3, when=lambda h: given(vars(h).get("lookahead"))),
 )
 """What modifiers keep, of any rule."""
 

@@ -143,6 +143,10 @@ class Lists(Arrays):
         """Returns count - start: a float64, which is exact."""
         return count - start
 
+    @classmethod
+    def recurs(cls, count: Any, period: int, like: Tensors) -> Any:
+        return cls.where(count % period == 0, 1.0, 0.0)
+
     @staticmethod
     def clip(x: Tensors, least: float, most: float) -> Tensors:
         return x.apply("clamp_min", least).apply("clamp_max", most)

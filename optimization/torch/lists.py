@@ -169,7 +169,7 @@ class Scalars(Array):
     __mul__ = __rmul__ = _applied(lambda a, b: a * b)
     __truediv__ = _applied(lambda a, b: a / b)
     __rtruediv__ = _applied(lambda a, b: b / a)
-    __pow__ = _applied(lambda a, b: a**b)
+    __mod__, __pow__ = _applied(operator.mod), _applied(operator.pow)
     __rpow__ = _applied(lambda a, b: b**a)
 
     def __neg__(self) -> "Scalars":

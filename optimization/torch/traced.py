@@ -28,6 +28,7 @@ OPERATIONS = {
     "sub": Operation("({} - {})", operator.sub),
     "mul": Operation("({} * {})", operator.mul),
     "truediv": Operation("({} / {})", operator.truediv),
+    "mod": Operation("({} % {})", operator.mod),
     "pow": Operation("({} ** {})", np.power),
     "eq": Operation("({} == {})", operator.eq),
     "ne": Operation("({} != {})", operator.ne),
@@ -179,6 +180,9 @@ class Traced(Arrays):
 
     def steps_since(self, count: Any, start: int, like: Any) -> Any:
         return count - start
+
+    def recurs(self, count: Any, period: int, like: Any) -> Any:
+        return self.where(computed("mod", count, period) == 0, 1.0, 0.0)
 
     def resolution(self, x: Any) -> float:
         return float(np.finfo(self._dtype).eps)

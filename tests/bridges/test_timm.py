@@ -336,6 +336,12 @@ def test_what_cannot_be_carried_over_is_listed(change, listed, tmp_path):
         assert (rate.mode, rate.metric, rate.patience) == ("max", "top1", 10)
 
 
+def test_lookahead_is_a_modifier(tmp_path):
+    draft = convert(tmp_path, "timm", VIT.replace("opt: adamw", "opt: lookahead_adamw"))
+    section = common.config_of(draft).optimizer.get()
+    assert (section.lookahead, section.lookahead_steps, section.lookahead_share) == (True, 6, 0.5)
+
+
 def test_there_and_back(tmp_path):
     text = VIT + "world_size: 8\nbatch_size: 64\n"
     values, findings = timm_export.export(common.config_of(convert(tmp_path, "timm", text)))

@@ -32,6 +32,21 @@ def _half_life(count, first, last, steps):
     return 0.5 ** (1 / ((1 - share) * ends[0] + share * ends[1] + 1))
 
 
+def _of_fast(tx):
+    """Returns a transformation of fast parameters, of one of pairs of fast and slow ones."""
+
+    def init(params):
+        pair = optax.LookaheadParams.init_synced(params)
+        return pair, tx.init(pair)
+
+    def update(grads, state, params):
+        pair, inner = state
+        updates, inner = tx.update(grads, inner, pair)
+        return updates.fast, (optax.apply_updates(pair, updates), inner)
+
+    return optax.GradientTransformation(init, update)
+
+
 # A name, our type and fields, optax's transformation of a rate.
 SAME = {
     "sgd_torch": ("sgd_torch", {"momentum": 0.0}, optax.sgd),
@@ -46,6 +61,11 @@ SAME = {
         "adamw",
         {**CORRECTED, "weight_decay_rate": 0.1, "exclude_from_weight_decay": ["bias"]},
         lambda rate: optax.adamw(rate, weight_decay=0.1, mask=_bias_stays),
+    ),
+    "adamw lookahead": (
+        "adamw",
+        {**CORRECTED, "lookahead": True, "lookahead_steps": 3, "lookahead_share": 0.7},
+        lambda rate: _of_fast(optax.lookahead(optax.adamw(rate, weight_decay=0.0), 3, 0.7)),
     ),
     "adam coupled": (
         "adam",

@@ -386,3 +386,14 @@ def test_an_abstract_state_without_a_mesh_is_as_init_says():
     assert jax.tree.map(lambda x: (x.shape, x.dtype), like) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
+
+
+def test_what_modifiers_keep_is_state_where_they_act():
+    fields = {"momentum": 0.5, "mars": True, "lookahead": True, "lookahead_steps": 2}
+    params, grads = tree(1), gradients()
+    tx = built("sgd", fields)
+    _, state = train(tx, params, grads[:2])
+    assert sorted(state.slots) == ["last_gradient", "lead", "momentum"]
+    assert_same(state.slots["last_gradient"], grads[1])
+    assert not any(leaf.any() for leaf in jax.tree.leaves(state.slots["lead"]))  # it went back
+    assert sorted(built("sgd", {"momentum": 0.5}).init(params).slots) == ["momentum"]

@@ -185,3 +185,34 @@ def test_the_peak_of_a_group_is_before_its_multiplier():
         optimizer.apply([keras.ops.zeros(1)] * 2, weights)
         changes.append([1 - float(w.numpy()[0]) / b for w, b in zip(weights, before, strict=True)])
     np.testing.assert_allclose(changes, [[0.05, 0.025], [0.0125, 0.00625]], rtol=1e-4)
+
+
+def test_what_modifiers_keep_is_saved_with_the_rest():
+    from optimization.optimizers import Lion
+
+    def training():
+        weight = keras.Variable([1.0, -2.0], name="w")
+        optimizer = Lion(0.25, mars=True, mars_gamma=0.5, lookahead=True, lookahead_steps=3)
+        optimizer.build([weight])
+        return weight, optimizer
+
+    def train(weight, optimizer, gradients):
+        for g in gradients:
+            optimizer.apply([keras.ops.convert_to_tensor(np.float32(g))], [weight])
+
+    gradients = [[0.5, 0.25], [-0.25, 0.125], [0.5, -0.5], [0.125, 0.25]]
+    weight, optimizer = training()
+    train(weight, optimizer, gradients)
+    stopped, first = training()
+    train(stopped, first, gradients[:2])
+    names = [variable.name for variable in first.variables]
+    assert sum(name.endswith(("_last_gradient", "_lead")) for name in names) == 2
+    resumed, second = training()
+    resumed.assign(stopped)
+    for to, variable in zip(second.variables, first.variables, strict=True):
+        to.assign(variable)
+    train(resumed, second, gradients[2:])
+    assert resumed.numpy().tolist() == weight.numpy().tolist()
+    plain = Lion(0.25)
+    plain.build([weight])
+    assert len(plain.variables) == len(first.variables) - 2

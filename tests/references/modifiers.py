@@ -15,7 +15,8 @@ DECAYS = {
 
 def is_modified(c):
     decays = c.cautious_weight_decay or c.corrected_weight_decay
-    return c.cautious or c.max_update_rms or decays or c.centralize_gradients or c.mars
+    of_step = c.cautious or c.max_update_rms or decays or c.lookahead
+    return of_step or c.centralize_gradients or c.mars
 
 
 def cautious(u, g):
@@ -56,6 +57,15 @@ def varied_less(kind, c, path, g, slots):
     return corrected / max(1, np.linalg.norm(corrected))
 
 
+def synchronized(c, before, fast, t, slots):
+    """Returns the fast weights of Zhang et al. 2019, algorithm 1, after update t."""
+    slow = slots.setdefault("slow", before)
+    if t % c.lookahead_steps:
+        return fast
+    slots["slow"] = slow + c.lookahead_share * (fast - slow)
+    return slots["slow"]
+
+
 def modified(kind, c, rate, transcriptions):
     """Returns the update of a type with modifiers; `transcriptions` are those without."""
     compared = {}  # with what `cautious` compares: a correction is for the moments alone
@@ -63,7 +73,9 @@ def modified(kind, c, rate, transcriptions):
 
     def update(path, w, g, t, slots):
         g = compared["g"] = centered(path, g) if c.centralize_gradients else g
-        return of_step(path, w, varied_less(kind, c, path, g, slots) if c.mars else g, t, slots)
+        moving = varied_less(kind, c, path, g, slots) if c.mars else g
+        fast = of_step(path, w, moving, t, slots)
+        return synchronized(c, w, fast, t, slots) if c.lookahead else fast
 
     return update
 

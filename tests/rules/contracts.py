@@ -184,7 +184,11 @@ def modified(kind):
     decay = {rule.decay_arguments[0]: 0.1}
     acting = [name for name in MODIFIERS if name not in rule.unmodifiable]
     beta = {"mars_beta": 0.8} if problems(rule, {"mars": True}) else {}
-    needs = {"corrected_weight_decay": {"peak_learning_rate": 0.25}, "mars": beta}
+    needs = {
+        "corrected_weight_decay": {"peak_learning_rate": 0.25},
+        "mars": beta,
+        "lookahead": {"lookahead_steps": 2},
+    }
     values = {"max_update_rms": 0.1}
     single = [{**decay, name: values.get(name, True), **needs.get(name, {})} for name in acting]
     every = {name: value for fields in single for name, value in fields.items()}

@@ -147,6 +147,43 @@ def test_what_mars_needs(kind, fields, name, message):
     assert "mars_gamma" in section_of(kind, {"mars": True, "mars_beta": 0.5}).numbers()
 
 
+@pytest.mark.parametrize("decay", [{}, {"weight_decay": 0.5}])
+def test_lookahead_goes_a_part_of_the_way(decay):
+    """Decay counts, also that which comes before the step."""
+    initial, gradients = {"w": np.array([1.0, -2.0])}, [{"w": np.array([t, 1.0])} for t in range(4)]
+
+    def weights(start, gradients, **fields):
+        section = section_of("sgd", {**decay, **fields})
+        return contracts.numpy_weights(section, start, gradients, lambda t: 0.25)
+
+    fields = {"lookahead": True, "lookahead_steps": 2, "lookahead_share": 0.75}
+    expected = initial
+    for pair in (gradients[:2], gradients[2:]):
+        fast = weights(expected, pair)
+        expected = {"w": expected["w"] + 0.75 * (fast["w"] - expected["w"])}
+    np.testing.assert_allclose(weights(initial, gradients, **fields)["w"], expected["w"])
+    np.testing.assert_allclose(
+        weights(initial, gradients[:1], **fields)["w"], weights(initial, gradients[:1])["w"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "message"),
+    [
+        ({"lookahead_steps": 2}, "lookahead_steps", "needs `lookahead: true`"),
+        ({"lookahead_share": 0.25}, "lookahead_share", "needs `lookahead: true`"),
+    ],
+)
+def test_what_lookahead_needs(fields, name, message):
+    assert message in dict(section_of("adamw", fields).check())[name]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])  # of which one never moves, and one is none
+def test_lookahead_stays_between(alpha):
+    with pytest.raises(ConfigError, match="lookahead_share"):
+        section_of("adamw", {"lookahead": True, "lookahead_share": alpha})
+
+
 def test_modifiers_are_checked():
     with pytest.raises(ConfigError, match="cautious"):
         section_of("adamw", {"cautious": "yes"})

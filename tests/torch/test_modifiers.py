@@ -33,6 +33,7 @@ MODIFIED = [
     ("adamw", {"cautious": True, "max_update_rms": 0.2, "weight_decay_rate": 0.1}),
     ("lamb", {"cautious": True, "weight_decay_rate": 0.1}),
     ("lion", {"cautious": True, "mars": True, "mars_gamma": 0.5}),
+    ("lion", {"lookahead": True, "lookahead_steps": 2, "weight_decay": 0.1}),
     ("adafactor", {"mars": True, "mars_beta": 0.9, "min_dim_size_to_factor": 2}),
     ("adafactor", {"cautious": True, "min_dim_size_to_factor": 2, "beta1": 0.9}),
 ]
@@ -200,6 +201,39 @@ def test_mars_is_pytorch_optimizers_after_a_gradient_of_0():
     params = double(*KERNELS)
     theirs = peer.MARS(params, mars_type="lion", optimize_1d=True, foreach=False, **common)
     torch.testing.assert_close(found, weights(theirs, params), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("Lion", {"weight_decay": 0.1}), ("SGD", {"momentum": 0.9}), ("AdamW", {"weight_decay": 0.1})],
+)
+def test_lookahead_is_pytorch_optimizers(name, arguments):
+    peer = pytest.importorskip("pytorch_optimizer", reason="the peer")
+    import optimization.torch as ours
+
+    params, k = double(*KERNELS), 3
+    more = {"lookahead": True, "lookahead_steps": k, "lookahead_share": 0.7}
+    found = stepped(getattr(ours, name)(params, lr=0.01, **arguments, **more), params)
+    params = double(*KERNELS)
+    fast = getattr(ours, name)(params, lr=0.01, **arguments)
+    expected = stepped(peer.Lookahead(fast, k=k, alpha=0.7), params)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_lookahead_is_timms_from_their_first_synchronization_on():
+    """There the slow weights are what the weights are then."""
+    peer = pytest.importorskip("timm.optim", reason="the peer")
+    from optimization.torch import SGD
+
+    k, params = 3, double(*KERNELS)
+    first = SGD(params, lr=0.01)
+    stepped(first, params, steps=k)
+    optimizer = SGD(params, lr=0.01, lookahead=True, lookahead_steps=k, lookahead_share=0.7)
+    found = stepped(optimizer, params)
+    params = double(*KERNELS)
+    theirs = peer.Lookahead(SGD(params, lr=0.01), k=k, alpha=0.7)
+    stepped(theirs, params, steps=k)
+    torch.testing.assert_close(found, stepped(theirs, params), rtol=1e-12, atol=0)
 
 
 def test_state_that_was_saved_without_a_modifier_is_made():

@@ -30,6 +30,8 @@ PARTNERS = {
     "peak_learning_rate": {"corrected_weight_decay": True},
     "mars_gamma": {"mars": True, "mars_beta": 0.5},
     "mars_beta": {"mars": True, "mars_beta": 0.5},
+    "lookahead_steps": {"lookahead": True},
+    "lookahead_share": {"lookahead": True},
     "nesterov_correction": {"nesterov": True},
     "second_moment_beta": {"second_moment": "row"},
     "update_norm": {"second_moment": "row"},
