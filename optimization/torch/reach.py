@@ -93,6 +93,7 @@ class _Shards(Lists):
         self.sum: Any = lambda *args, **options: self._reduced(False, *args, **options)
         self.size: Any = lambda x: Scalars([size_of(layout) for layout in self._layouts])
         self.norm: Any = self._norm
+        self.centered: Any = self._centered
         for name in _WHOLE_ONLY:
             setattr(self, name, self._refused(name))
 
@@ -117,7 +118,7 @@ class _Shards(Lists):
             found = [total / count for total, count in zip(found, counts, strict=True)]
         return Scalars(found) if axis is None and not keepdims else Tensors(found)
 
-    def centered(self, x: Tensors, axes: Any) -> Tensors:
+    def _centered(self, x: Tensors, axes: Any) -> Tensors:
         del axes
         parts = x.keep().tensors()
         sums, sharers, counts = [], [], []

@@ -19,6 +19,7 @@ from optimization.configs.json_schema import schema
 from optimization.configs.layers import layered
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.tree import declared_specs
+from optimization.rules.modifiers import MODIFIER_FIELDS
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -257,5 +258,4 @@ def _section(choose, registry):
 
 
 def _is_needed(field):
-    is_rate = "learning_rate" in field and field != "peak_learning_rate"
-    return is_rate or "steps" in field
+    return field not in MODIFIER_FIELDS and ("learning_rate" in field or "steps" in field)

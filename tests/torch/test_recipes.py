@@ -95,6 +95,8 @@ def of_the_class(kind):
     others = {*NAMES, *cls.pipeline_fields(), *cls.unmodifiable}
     if "corrected_weight_decay" in cls.unmodifiable:
         others.add("peak_learning_rate")
+    if "lookahead" in cls.unmodifiable:
+        others |= {"lookahead_steps", "lookahead_share"}
     return [name for name in cls.field_names() if name not in others]
 
 
