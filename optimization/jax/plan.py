@@ -54,6 +54,23 @@ class Part:
         self.rule.prepare(moving, Numbers(**{**self.fields(), **values}), FUNCTIONS)
         return {**shared, **moving.moved()}
 
+    def initial(self) -> dict[str, Any]:
+        """Returns what is kept once, before the first update."""
+        h = Numbers(**self.fields())
+        return {slot.name: jnp.float32(slot.first(h)) for slot in self.rule.shared}
+
+    def concluded(self, shared: Mapping[str, Any], sums: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what is kept once, after an update; `sums` are those of `Rule.summed`."""
+        values = {name: jnp.asarray(value, jnp.float32) for name, value in sums.items()}
+        moving = State(shared)
+        self.rule.conclude(moving, Numbers(**{**self.fields(), **values}), FUNCTIONS)
+        return {**shared, **moving.moved()}
+
+    def shares_with(self, other: "Part | None") -> bool:
+        """Says whether a part has the same optimizer, but for what groups replace."""
+        is_usual = other is not None and not (self.has_own_rule or other.has_own_rule)
+        return other is self or is_usual
+
     def fields(self) -> dict[str, Any]:
         """Returns the fields of the rule that its formula knows."""
         return {name: getattr(self.rule, name) for name in self.rule.argument_names()}

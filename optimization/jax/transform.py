@@ -101,7 +101,7 @@ class Transformation:
             hyperparameters=self._plan.reported(self._plan.numbers(count)),
             slots={name: slot(name) for name in self._plan.slot_names()},
             shared={
-                label: {slot.name: jnp.float32(slot.start) for slot in part.rule.shared}
+                label: part.initial()
                 for label, part in self._plan.parts.items()
                 if part.rule.shared
             },
@@ -294,6 +294,8 @@ class _Work:
             updates.append(update)
             for name, value in moved.items():
                 slots[name][place] = value.astype(kept[name].dtype)
+        for label, values in shared.items():
+            shared[label] = self._concluded(label, values, slots)
         count = _counted(state.step)
         state = state._replace(
             step=count,
@@ -312,6 +314,16 @@ class _Work:
                 new = [jnp.where(due, a, w) for a, w in zip(averages, new, strict=True)]
                 updates = [after - w for after, w in zip(new, weights, strict=True)]
         return self._rounded(updates, new), state._replace(masters=self._masters(new))
+
+    def _concluded(
+        self, label: str, shared: dict[str, Any], slots: Mapping[str, Sequence[Any]]
+    ) -> dict[str, Any]:
+        """Returns what a group shares after all updates, also with those of the same optimizer."""
+        part, sums = self._plan.parts[label], {}
+        for name in part.rule.summed:
+            rows = zip(self._leaves, slots[name], strict=True)
+            sums[name] = sum(x for leaf, x in rows if _exists(x) and part.shares_with(leaf.part))
+        return part.concluded(shared, sums) if sums else shared
 
     def _weights(self, state: OptimizerState) -> list[jax.Array]:
         """Returns what is trained: the parameters, or their float32 copies.

@@ -149,13 +149,15 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         """Does nothing: weights decay in `update_step`."""
 
     def _backend_update_step(self, grads: Any, variables: Any, learning_rate: Any) -> None:
-        counted = learning_rate
-        if not isinstance(counted, Mapping):  # There is one part: Keras knows of no others.
+        counted, is_alone = learning_rate, not isinstance(learning_rate, Mapping)
+        if is_alone:  # There is one part: Keras knows of no others.
             counted = self._counted(self._parts[0], learning_rate)
             self._parts[0].prepare(counted)
         # A user's `update_step` is for a rate.
         passed = counted if _is_its_rule(type(self)) else learning_rate
         super()._backend_update_step(grads, variables, passed)
+        if is_alone:
+            self._parts[0].conclude()
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         counted, part = learning_rate, self.part_of(variable)

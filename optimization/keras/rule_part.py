@@ -3,7 +3,7 @@
 The formula computes with `FUNCTIONS`: those of `keras.ops`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -105,7 +105,7 @@ class RulePart:
                 if not self.optimizer._overwrite_variable_with_gradient(variable):
                     self._make_slots(variable, path, [s for s in slots if s.turn == turn])
             for slot in self.rule.shared if turn == 0 else ():
-                start = _filled_with(slot.first(Numbers()))
+                start = _filled_with(slot.first(Numbers(**_fields(self.rule))))
                 kept = self.optimizer.add_variable((), start, dtype="float32", name=slot.name)
                 self.shared[slot.name] = kept
                 self.named.append((slot.name, kept))
@@ -197,8 +197,22 @@ class RulePart:
         if not self.shared:
             return
         h = numbers_now(Numbers(**_fields(self.rule)), counted, "float32")
+        self._move(self.rule.prepare, h)
+
+    def conclude(self) -> None:
+        """Moves what is shared once all variables of the optimizer are updated."""
+        if not self.rule.summed:
+            return
+        parts = dict.fromkeys(self.optimizer._parts)
+        states = [state for part in parts for state in part._state.values()]
+        kept = [[state[name] for state in states if name in state] for name in self.rule.summed]
+        sums = [sum((ops.cast(x, "float32") for x in own), 0.0) for own in kept]
+        totals = dict(zip(self.rule.summed, sums, strict=True))
+        self._move(self.rule.conclude, Numbers(**_fields(self.rule), **totals))
+
+    def _move(self, function: Callable[..., None], h: Numbers) -> None:
         c = State({name: ops.convert_to_tensor(kept) for name, kept in self.shared.items()})
-        self.rule.prepare(c, h, FUNCTIONS)
+        function(c, h, FUNCTIONS)
         for name, value in c.moved().items():
             self.optimizer.assign(self.shared[name], value)
 

@@ -99,6 +99,9 @@ class Updates:
                 left += own
         if left:
             self._take_others([(bare(gradient), target) for gradient, target in left], steps)
+        for member in self._members.members:
+            if member.part is not None:
+                member.part.conclude()
         return following.keys() - {id(target) for _, target in left}
 
     @unconverted

@@ -120,7 +120,9 @@ class Rule(ModifierFields):
     native_name: ClassVar[str | None] = None  # of PyTorch's, where another; "" for none of its own
     usual_rate: ClassVar[float] = 0.001  # of these classes, where none is given
     slots: ClassVar[tuple[Slot, ...]] = ()  # two of one name are for different variables
-    shared: ClassVar[tuple[Slot, ...]] = ()  # what is kept once, scalars: `prepare` moves them
+    # What is kept once, scalars: `prepare` moves them, or `conclude`.
+    shared: ClassVar[tuple[Slot, ...]] = ()
+    summed: ClassVar[tuple[str, ...]] = ()  # slots, of one number, of which `conclude` has the sum
     elementwise: ClassVar[bool] = False  # whether a step of each entry depends on that entry alone
     # Whether the step is of the state before it moves: XLA would copy that, to move it first.
     steps_first: ClassVar[bool] = False
@@ -215,6 +217,11 @@ class Rule(ModifierFields):
                 if isinstance(slot.start, str) and slot.start not in cls.__dataclass_fields__:
                     near = did_you_mean(slot.start, cls.__dataclass_fields__)
                     yield f"the slot {slot.name!r} starts from {slot.start!r}, no field{near}"
+
+        for name in cls.summed:
+            known = [slot.name for slot in cls.slots]
+            if name not in known:
+                yield f"`summed` has {name!r}, no slot{did_you_mean(name, known)}"
 
     @classmethod
     def all_slots(cls) -> tuple[Slot, ...]:
@@ -344,6 +351,9 @@ class Rule(ModifierFields):
 
     def prepare(self, c: Any, h: Numbers, xp: Any) -> None:
         """Moves what is shared, once in an update."""
+
+    def conclude(self, c: Any, h: Numbers, xp: Any) -> None:
+        """Moves what is shared, after all variables; h has fields, and the sums of `summed`."""
 
     def step(self, g: Any, w: Any, s: Any, h: Numbers, xp: Any) -> Any:
         """Returns what is subtracted from a weight, and moves its state."""

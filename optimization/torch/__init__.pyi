@@ -18,6 +18,7 @@ from .optimizers import Ftrl as Ftrl
 from .optimizers import Lion as Lion
 from .optimizers import Muon as Muon
 from .optimizers import Nadam as Nadam
+from .optimizers import Prodigy as Prodigy
 from .optimizers import RAdam as RAdam
 from .optimizers import RMSprop as RMSprop
 from .optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW

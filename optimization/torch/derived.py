@@ -9,6 +9,7 @@ from optimization.configs.documentation import complete
 from optimization.rules.rule import Rule, native_argument, native_name
 from optimization.torch.rule_optimizer import RuleOptimizer
 from optimization.torch.schedule_free import ScheduleFree
+from optimization.torch.summed import Summed
 
 _ARGUMENTS = """
 {words}>>> weight = torch.nn.Parameter(torch.tensor([0.5, -0.5]))
@@ -37,7 +38,7 @@ def native_class(rule: type[Rule]) -> type[RuleOptimizer]:
     origin = rule.origin()
     if origin is not rule:
         return native_class(origin)
-    base = ScheduleFree if origin.schedule_free else RuleOptimizer
+    base = ScheduleFree if origin.schedule_free else Summed if origin.summed else RuleOptimizer
     name, usual = native_name(origin) or origin.class_name, dict(origin.native_usual)
     usual_rate = usual.pop("lr", origin.usual_rate)
 

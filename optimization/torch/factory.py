@@ -47,6 +47,7 @@ from optimization.torch.schedule import (
     set_scheduled,
 )
 from optimization.torch.schedule_free import ScheduleFree
+from optimization.torch.summed import Summed
 
 
 class OptimizerFactory(ConfiguredFactory):
@@ -178,7 +179,7 @@ class OptimizerFactory(ConfiguredFactory):
                     f"Argument `compile`: `{scheduled[0]}` follows a schedule, and each of its "
                     "values would be compiled in; leave it out"
                 )
-            if issubclass(part.recipe.cls, ScheduleFree):
+            if issubclass(part.recipe.cls, ScheduleFree | Summed):
                 raise ValueError(f"Argument `compile`: {part.type} counts in groups; leave it out")
             if issubclass(part.recipe.cls, RuleOptimizer) and not COMPILES:
                 raise ValueError(

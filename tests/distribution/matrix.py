@@ -57,7 +57,7 @@ ACCUMULATIONS = (1, 4)
 # (clip, accumulation, averaged) of the combination with fused updates.
 FUSED = ("global_clipnorm", 4, True)
 # What a type needs beside its defaults.
-SETTINGS = {"muon": {"exclude_layers": ["head"]}}
+SETTINGS = {"muon": {"exclude_layers": ["head"]}, "prodigy": {"d0": 0.1}}
 # Their steps are far smaller than the rate.
 RATES = {"adadelta": 10.0, "lars": 2.0}
 

@@ -61,6 +61,7 @@ SETTINGS = [
 TYPES = {
     "adafactor": {"min_dim_size_to_factor": 4},
     "muon": {"exclude_layers": ["head"], "second_moment": "row"},
+    "prodigy": {"d0": 0.1},
 }
 BOTH = dict.fromkeys(("adafactor", "muon"), ("auto, 2 x 2", "explicit, 2 x 2"))
 STEPS = 3

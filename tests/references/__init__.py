@@ -27,6 +27,7 @@ UPDATES = {
     "radam": updates.radam,
     "adopt": updates.adopt,
     "stable_adamw": updates.stable_adamw,
+    "prodigy": updates.prodigy,
     "lion": updates.lion,
     "muon": updates.muon,
     "schedule_free_adamw": updates.schedule_free,

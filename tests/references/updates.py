@@ -446,3 +446,41 @@ def ademamix(c, rate):
         return w - rate(t) * (u + decays * (c.weight_decay or 0) * w)
 
     return update
+
+
+def prodigy(c, rate):
+    """Mishchenko and Defazio 2023, algorithm 4, whose sums are over all weights of an update."""
+    start, moved = {}, {}  # x0; and the terms of r and s of each weight, as of its last update
+    seen = {"t": 1, "d": c.d0, "most": c.d0}
+    beta_3 = np.sqrt(c.beta_2) if c.beta_3 is None else c.beta_3
+
+    def estimate(t):
+        if t != seen["t"]:
+            r = sum(r for r, _ in moved.values())
+            length = sum(np.abs(s).sum() for _, s in moved.values())
+            hat = c.d_coef * r / length if length else 0.0
+            seen["t"], seen["most"] = t, max(seen["most"], hat)
+            if c.growth_rate is None:
+                seen["d"] = seen["most"]
+            else:
+                before = max(hat, c.d0) if seen["d"] == c.d0 else seen["d"]
+                seen["d"] = min(seen["most"], before * c.growth_rate)
+        return seen["d"]
+
+    def update(path, w, g, t, slots):
+        d, decay = estimate(t), (c.weight_decay or 0) * decays_by_lists(c, path)
+        gamma = rate(t)
+        if c.use_bias_correction:
+            gamma *= np.sqrt(1 - c.beta_2**t) / (1 - c.beta_1**t)
+        if not c.decoupled_weight_decay:
+            g, decay = g + decay * w, 0.0
+        x0 = start.setdefault(path, w)
+        r, s = moved.get(path, (0.0, np.zeros_like(w)))
+        r = beta_3 * r + gamma * d**2 * np.vdot(g, x0 - w)
+        s = beta_3 * s + (1 if c.safeguard_warmup else gamma) * d**2 * g
+        moved[path] = r, s
+        m = slots["m"] = c.beta_1 * slots.get("m", 0) + (1 - c.beta_1) * d * g
+        v = slots["v"] = c.beta_2 * slots.get("v", 0) + (1 - c.beta_2) * d**2 * g**2
+        return w - gamma * d * (m / (np.sqrt(v) + d * c.epsilon) + decay * w)
+
+    return update

@@ -64,13 +64,22 @@ def classes():
     return [kind for kind, origin in origins.items() if first[origin] == kind]
 
 
-def problem(shapes=None, steps=STEPS):
-    """Returns initial values and the gradients of each step, float64."""
-    random = np.random.default_rng(3)
+def problem(shapes=None, steps=STEPS, goes_somewhere=False):
+    """Returns initial values and the gradients of each step, float64.
+
+    Args:
+        shapes: Those of the weights.
+        steps: How many gradients there are.
+        goes_somewhere: Whether gradients have a direction in common, for what measures how far.
+    """
+    random, mean = np.random.default_rng(3), 2 if goes_somewhere else 0
     shapes = shapes or SHAPES
     initial = {name: random.normal(0.1, 0.3, shape) for name, shape in shapes.items()}
     gradients = [
-        {name: random.normal(0, 0.5 if step % 4 else 3.0, shape) for name, shape in shapes.items()}
+        {
+            name: random.normal(mean, 0.5 if step % 4 else 3.0, shape)
+            for name, shape in shapes.items()
+        }
         for step in range(steps)
     ]
     return initial, gradients
@@ -287,11 +296,11 @@ def train_one(rule, path, own, w, gradients, rate, constant=False):
     """
     steps = updates(rule, path, own, w, lambda done, w: gradients[done], rate, constant)
     *_, (w, kept) = itertools.islice(steps, len(gradients))
-    return w, kept
+    return w, list(kept)
 
 
-def updates(rule, path, own, w, gradient, rate, constant=False):
-    """Yields a weight after each update, and the names of what is kept of it, without end.
+def updates(rule, path, own, w, gradient, rate, constant=False, sums=None):
+    """Yields a weight after each update, and what is kept of it, without end.
 
     Args:
         rule: The rule.
@@ -301,6 +310,8 @@ def updates(rule, path, own, w, gradient, rate, constant=False):
         gradient: A function of the updates done and of the weight.
         rate: The learning rate of update t, a function.
         constant: Whether it counts as a constant.
+        sums: What `Rule.summed` have over all weights, put there before the next update; None where
+            there is no other weight.
     """
     values = {name: getattr(rule, name) for name in rule.argument_names()}
     if not rule.decays(path):
@@ -309,7 +320,7 @@ def updates(rule, path, own, w, gradient, rate, constant=False):
     h = Numbers(**settings)
     slots = [slot for slot in rule.all_slots() if slot.plural and slot.when(h)]
     kept = {slot.name: _first(slot, w.shape, h) for slot in slots}
-    shared = {slot.name: np.float64(slot.start) for slot in rule.shared}
+    shared = {slot.name: np.float64(slot.first(h)) for slot in rule.shared}
     own_rate = rule.own_learning_rate()
     for done in itertools.count():
         g = gradient(done, w)
@@ -325,7 +336,12 @@ def updates(rule, path, own, w, gradient, rate, constant=False):
         w = w - w * (lr * decay) if given(decay) else w
         w = w - rule.modified_step(g, w, s, h, XP)
         kept.update(s.moved())
-        yield w, list(kept)
+        yield w, kept
+        if rule.summed:
+            total = {name: kept[name] for name in rule.summed} if sums is None else sums
+            c = State(shared)
+            rule.conclude(c, Numbers(**{**settings, **total}), XP)
+            shared.update(c.moved())
 
 
 def _first(slot, shape, h):
@@ -346,11 +362,19 @@ def settings_of(rule, shapes):
 def numpy_weights(section, initial, gradients, rate, constant=False):
     """Returns the weights after training in float64 NumPy."""
     rule = as_class(section)
-    own = settings_of(rule, {path: w.shape for path, w in initial.items()})
-    return {
-        path: train_one(rule, path, own[path], w, [g[path] for g in gradients], rate, constant)[0]
-        for path, w in initial.items()
-    }
+    own, sums = settings_of(rule, {path: w.shape for path, w in initial.items()}), {}
+
+    def trained(path, w):
+        def gradient(done, w):
+            return gradients[done][path]
+
+        return updates(rule, path, own[path], w, gradient, rate, constant, sums)
+
+    each = {path: trained(path, w) for path, w in initial.items()}
+    for _ in gradients:
+        found = {path: next(steps) for path, steps in each.items()}
+        sums.update({n: sum(kept[n] for _, kept in found.values()) for n in rule.summed})
+    return {path: w for path, (w, _) in found.items()}
 
 
 _RATES = [float(rate) for rate in curve(LrConfig(RATE).get(), None, range(STEPS))]
@@ -374,7 +398,7 @@ def check_reference(kind, section, shapes=None):
     """Raises unless a rule is its transcription, over 25 steps; says whether there is one."""
     if kind not in UPDATES:
         return False
-    initial, gradients = problem(shapes)
+    initial, gradients = problem(shapes, goes_somewhere=bool(section.summed))
     expected = weights_of(update_of(kind, section, stepped), initial, gradients)
     error = difference(numpy_weights(section, initial, gradients, stepped), expected)
     # Float64 on both sides; Muon's iteration magnifies rounding.
@@ -433,7 +457,9 @@ def check_example(cls, **names):
 
 def _outcome(section, constant):
     rule, found = as_class(section), []
-    initial, gradients = problem(steps=6)  # RAdam's second moment acts from the sixth on
+    initial, gradients = problem(
+        steps=6, goes_somewhere=bool(rule.summed)
+    )  # RAdam's second moment acts from the sixth on
     own = settings_of(rule, SHAPES)
     for path, w in initial.items():
         grads = [g[path] for g in gradients]

@@ -55,6 +55,10 @@ def derived(**members: Any) -> type:
         ({"slots": ("momentum",)}, "`slots` must be a tuple of `Slot`, got"),
         ({"slots": (MOMENTUM, MOMENTUM)}, "`slots` has the slot 'momentum' twice"),
         (
+            {"slots": (MOMENTUM,), "summed": ("momentun",)},
+            "`summed` has 'momentun', no slot; did you mean 'momentum'",
+        ),
+        (
             {"slots": (Slot("momentum", "momentums", "exp_avg", start="momentun"),)},
             "starts from 'momentun', no field; did you mean 'momentum'",
         ),

@@ -59,6 +59,7 @@ EXTRA = {
         {"min_dim_size_to_factor": 2, "beta1": 0.9},
         {"min_dim_size_to_factor": 2, "weight_decay": 0.1, "factored_axes": "last_two"},
     ],
+    "prodigy": [{"d0": 0.1}],  # by less weights hardly move in so few steps
 }
 # Of these two the steps are far smaller than the rate.
 RATES = {"adadelta": 10.0, "lars": 2.0}

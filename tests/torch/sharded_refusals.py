@@ -23,6 +23,7 @@ REFUSED = [
         (kind, {})
         for kind in ("lamb", "lars", "stable_adamw", "adafactor", "adafactor_keras", "muon")
     ],
+    ("prodigy", {}),
     ("adamw", {}),  # clips by default
     *[("sgd", {clip: 0.5}) for clip in ("clipnorm", "global_clipnorm", "adaptive_clip_factor")],
 ]

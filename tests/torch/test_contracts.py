@@ -27,8 +27,13 @@ def config_of(kind, fields):
     return OptimizationConfig(config)
 
 
+def problem_of(kind):
+    summed = bool(OPTIMIZERS_CLS.config_class(kind).summed)
+    return contracts.problem(contracts.NATIVE, steps=10, goes_somewhere=summed)
+
+
 def weights_of(kind, fields, foreach):
-    initial, gradients = contracts.problem(contracts.NATIVE, steps=10)
+    initial, gradients = problem_of(kind)
     factory = OptimizerFactory(config_of(kind, fields), train_steps=len(gradients))
     params = parameters(initial)
     optimizer = factory.build_optimizer(params.items())
@@ -45,7 +50,7 @@ def weights_of(kind, fields, foreach):
 
 @contracts.every_case()
 def test_native_lists_are_numpy(kind, fields):
-    initial, gradients = contracts.problem(contracts.NATIVE, steps=10)
+    initial, gradients = problem_of(kind)
     section = contracts.section_of(kind, fields)
     expected = contracts.numpy_weights(section, initial, gradients, contracts.stepped)
     # Float64 on both sides. Muon's iteration magnifies rounding.
