@@ -55,7 +55,7 @@ class ProdigyConfig(DecayForms, DecayLists, AdamFields):
     usual_rate = 1.0
     argument_order = (*FIRST, "beta_3", "weight_decay")
     largest_gradient = SUMS_OF_SQUARES  # d may be above 1
-    fixed_numbers = ("d0",)
+    fixed_numbers = ("d0", "growth_rate")
     slots = (
         *MOMENTS,
         Slot("gradient_sum", "gradient_sums", "s"),

@@ -13,7 +13,11 @@ RATE, STEPS = 1e-4, 200
 NATIVE = list(filter(is_native, OPTIMIZERS_CLS))
 # Their first steps are not about the rate long, or scaled by something else.
 SLOW = {"adadelta": 1000.0, "adagrad": 10.0, "lars": 100.0, "muon": 20.0, "radam": 5.0}
-PLAIN = {"muon": {"adam_weight_decay": 0.0, "weight_decay": 0.0}, "ftrl": {}}
+PLAIN = {
+    "muon": {"adam_weight_decay": 0.0, "weight_decay": 0.0},
+    "ftrl": {},
+    "prodigy": {"d0": 1.0},  # its steps are of that size
+}
 LOW = [torch.bfloat16, torch.float16]
 
 

@@ -48,7 +48,12 @@ PATTERNS = {
     "include_layers": ["embedding"],
 }
 # Right values of what is no choice, number or switch.
-VALUES = {"coefficients": "quintic", "split": {"dense": 2}, "safety_factor": 1.01}
+VALUES = {
+    "coefficients": "quintic",
+    "split": {"dense": 2},
+    "safety_factor": 1.01,
+    "growth_rate": 1.02,
+}
 
 
 def other_value(section, name):
