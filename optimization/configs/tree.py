@@ -56,6 +56,8 @@ class Node:
 
     _NOTHING: ClassVar[str] = "{} to set nothing"
     _MAIN: ClassVar[str] = ""  # the field that a number in the place of the section would mean
+    # Fields that came later: unless they are set, what is exported is what it was before.
+    _LEFT_OUT: ClassVar[tuple[str, ...]] = ()
 
     _path: str  # from the root
     _locked: bool
@@ -90,8 +92,16 @@ class Node:
         return list(declared_specs(cls))
 
     def _items(self) -> Iterator[tuple[str, Any]]:
-        """Yields the fields that count: all of them, or a oneof's type and selected branch."""
-        return ((name, self.__dict__[name]) for name in self.field_names())
+        """Yields the fields that count: all that are exported, or a oneof's type and its branch."""
+        usual = self._left_out().items()
+        items = ((name, self.__dict__[name]) for name in self.field_names())
+        return (item for item in items if item not in usual) if usual else items
+
+    @classmethod
+    def _left_out(cls) -> dict[str, Any]:
+        """Returns the fields that are not exported while they are what they start as, with that."""
+        found = ((name, cls._find_spec(name)) for name in cls._LEFT_OUT)
+        return {name: spec.default() for name, spec in found if spec is not None}
 
     def _changed(self) -> Iterator[tuple[str, Any]]:
         """Yields the name and the value of each field that differs from its default."""

@@ -99,6 +99,7 @@ class BaseLrConfig(Float32Config):
     floor_shares: ClassVar[tuple[str, ...]] = ()  # those that are shares of the highest rate
     keras_class: ClassVar[type | None] = None  # set where a Keras class is the implementation
     peak_is_asked: ClassVar[bool] = True  # False: the highest value is no rate to come to
+    _LEFT_OUT: ClassVar[tuple[str, ...]] = ("min_learning_rate", "per")
 
     per: Steps[Period] = field(default=1)
 
@@ -121,11 +122,6 @@ class BaseLrConfig(Float32Config):
     def lowest(self, own: float) -> float:
         """Returns the rate to which a decay comes down: `min_learning_rate`, else its own."""
         return own if self.min_learning_rate is None else self.min_learning_rate
-
-    def _items(self) -> Iterator[tuple[str, Any]]:
-        # What is not set is left out, so that what was written before there was such a field is
-        # what is written now.
-        return (item for item in super()._items() if item not in ((_FLOOR, None), ("per", 1)))
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings, those of the floor included."""
@@ -233,6 +229,7 @@ class BaseWarmupConfig(Float32Config):
 
     warmup_learning_rate = 0.0  # as `offset` above
     keras_class: ClassVar[type | None] = None
+    _LEFT_OUT: ClassVar[tuple[str, ...]] = ("leads_to", "counts_from", "ends_on", "per")
 
     warmup_steps: Steps[FirstSteps] = REQUIRED
     mode: Literal["replace", "delay", "multiply"] = "replace"
@@ -246,11 +243,6 @@ class BaseWarmupConfig(Float32Config):
         yield from super().misdeclared()
         if cls.keras_class is None:
             yield from formula_mistakes(cls, BaseWarmupConfig, "self, step, target, xp")
-
-    def _items(self) -> Iterator[tuple[str, Any]]:
-        # As for a floor that is not set.
-        usual = (("leads_to", "rate"), ("counts_from", 0), ("ends_on", "next"), ("per", 1))
-        return (item for item in super()._items() if item not in usual)
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings, those of the way of counting included."""

@@ -1,7 +1,7 @@
 """Learning rates that are constant, always or between boundaries."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from optimization.configs.fields import Field
 from optimization.configs.types import REQUIRED, Boundaries, NonNegativeFloat, Offset
@@ -65,9 +65,7 @@ class StepwiseLrConfig(BaseLrConfig):
     offset: Offset = 0
     at_boundary: Literal["old", "new"] = "old"
 
-    def _items(self) -> Iterator[tuple[str, Any]]:
-        # As for a floor that is not set.
-        return (item for item in super()._items() if item != ("at_boundary", "old"))
+    _LEFT_OUT = (*BaseLrConfig._LEFT_OUT, "at_boundary")
 
     def check(self) -> Iterator[tuple[str, str]]:
         wanted = len(self.boundaries) + 1

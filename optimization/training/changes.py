@@ -5,6 +5,7 @@ filled in. A checkpoint that does not fit is explained by the settings that diff
 say little to whoever changed a setting.
 """
 
+import copy
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from optimization.configs.comparing import in_training
 from optimization.configs.errors import ConfigError
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.layers import layered
+from optimization.configs.tree import Node
 from optimization.matching.rules import MATCHERS
 from optimization.training.errors import CheckpointError, MisfitError, first
 from optimization.training.history import PARAMS_FILE
@@ -138,6 +140,7 @@ def _meaning(written: Mapping[str, Any], config: ExperimentConfig) -> dict[str, 
         runtime["loss_scale"] = "dynamic"
     for data in (values["task"]["train_data"], values["task"]["validation_data"]):
         data["seed"] = runtime["seed"] if data["seed"] is None else data["seed"]
+    _fill_in(values, config)
     optimization = trainer["optimizer_config"]
     for place in (optimization, *optimization["param_groups"]):
         if section := place["optimizer"].get(place["optimizer"]["type"]):
@@ -145,7 +148,24 @@ def _meaning(written: Mapping[str, Any], config: ExperimentConfig) -> dict[str, 
         warmup = place["warmup"]
         if warmup["type"] and warmup[warmup["type"]].get("warmup_steps") == 0:
             place["warmup"] = {"type": None}
-    return _as_written(written, values)
+    return _as_written(_fill_in(copy.deepcopy(dict(written)), config), values)
+
+
+def _fill_in(values: Any, part: Any) -> Any:
+    """Gives an export the fields that it leaves out where they are not set; returns it."""
+    if isinstance(part, Node):
+        for name, usual in part._left_out().items():
+            values.setdefault(name, usual)
+        inner = [(values.get(name), value) for name, value in part._items()]
+    elif isinstance(part, Mapping):
+        inner = [(values.get(name), value) for name, value in part.items()]
+    else:
+        are_parts = isinstance(part, list | tuple) and len(part) == len(values)
+        inner = list(zip(values, part, strict=True)) if are_parts else []
+    for value, each in inner:
+        if isinstance(value, dict | list):
+            _fill_in(value, each)
+    return values
 
 
 def _as_written(written: Any, values: Any) -> Any:

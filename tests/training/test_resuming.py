@@ -364,3 +364,36 @@ def test_the_validation_bends_a_run_that_follows_it(follows):
     for setting in ("trainer.validation_interval=3", "task.validation_data.global_batch_size=4"):
         plan = resumed(tiny(*stop), tiny(*stop, setting))
         assert (plan.error is not None) == follows
+
+
+STEPWISE = (
+    f"{SECTION}learning_rate={{type: stepwise, stepwise: {{boundaries: [6], values: [1, 2]}}}}"
+)
+SEQUENCE = (
+    f"{SECTION}learning_rate={{type: sequence, sequence: {{phases: [{{type: cosine, until: 6, "
+    "cosine: {initial_learning_rate: 0.1}}, {type: constant, constant: {learning_rate: 0.1}}]}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("base", "setting"),
+    [
+        ("", "learning_rate.cosine.min_learning_rate=0.01"),
+        ("trainer.steps_per_epoch=3", "learning_rate.cosine.per=epoch"),
+        ("", "learning_rate.cosine.per=2"),
+        (STEPWISE, "learning_rate.stepwise.at_boundary=new"),
+        (SEQUENCE, "learning_rate.sequence.phases.0.cosine.per=2"),
+        ("", "warmup.linear.leads_to=peak"),
+        ("", "warmup.linear.counts_from=1"),
+        ("", "warmup.linear.ends_on=last"),
+        ("", "warmup.linear.per=2"),
+    ],
+)
+def test_what_an_export_leaves_out_bends_a_run_too(base, setting):
+    was, now = tiny(base), tiny(base, SECTION + setting)
+    for before, after in ((was, now), (now, was)):
+        told = str(resumed(before, after).error)
+        assert setting.rpartition(".")[2].partition("=")[0] in told
+        assert "trainer.resume" in told
+    for same in (was, now):
+        assert resumed(same, same).notes == []
