@@ -32,14 +32,19 @@ def trained(directory, *overrides):
     # TensorFlow numbers what devices exchange; the same numbers again would be of other shapes.
     cross_device_utils.INSTANCE_KEY_START_NUMBER += 10_000
     try:
-        one = trainer(directory, *(o for o in overrides if o != "dies"))
+        one = trainer(directory, *(o for o in overrides if o not in ("dies", "restores")))
+        replicas = {"replicas": one.strategy.num_replicas_in_sync}
+        if "restores" in overrides:
+            one.restore()
+            np.savez(f"{directory}/{one.step}-on-{replicas['replicas']}.npz", **weights(one))
+            return replicas
         if "dies" in overrides:
             one._run_loop = functools.partial(dying, one)
         results = one.train(evaluate=True)
     except TrainingError as error:
         return {"error": str(error)}
     np.savez(directory + f"/weights{'' if one.chief else '-other'}.npz", **weights(one))
-    return {**results, "replicas": one.strategy.num_replicas_in_sync}
+    return {**results, **replicas}
 
 print(json.dumps([trained(*run) for run in runs]))
 """
@@ -53,6 +58,11 @@ OVERRIDES = (
 )
 NETWORK = "task.hidden=4,task.train_data.shuffle=true"
 SUMMARIES = "trainer.summary_interval=5,trainer.checkpoint_interval=3,trainer.validation_interval=2"
+ONE = "runtime.distribution_strategy=one_device"
+ACCUMULATED = (
+    "trainer.optimizer_config.optimizer={type: adamw, adamw: {gradient_accumulation_steps: 2}}",
+    "trainer.optimizer_config.ema={average_decay: 0.9}",
+)
 
 # What runs on two devices, by directory.
 ON_TWO = [
@@ -63,7 +73,16 @@ ON_TWO = [
     ("lived", NETWORK, SUMMARIES),
     ("died", NETWORK, SUMMARIES, "dies"),
     ("died", NETWORK, SUMMARIES),
-    ("one", "runtime.distribution_strategy=one_device", *OVERRIDES),
+    ("unmoved", *ACCUMULATED),
+    # Two devices, one, two; at step 5 half of an update is accumulated.
+    ("moved", *ACCUMULATED, "trainer.train_steps=5"),
+    ("moved", *ACCUMULATED, "restores"),
+    ("moved", *ACCUMULATED, "restores", ONE),
+    ("moved", *ACCUMULATED, "trainer.train_steps=9", ONE),
+    ("moved", *ACCUMULATED, "restores", ONE),
+    ("moved", *ACCUMULATED, "restores"),
+    ("moved", *ACCUMULATED),
+    ("one", ONE, *OVERRIDES),
     ("odd batch", "task.train_data.global_batch_size=7"),
     ("xla", "runtime.enable_xla=true"),
 ]
@@ -143,6 +162,18 @@ def test_two_devices_resume_where_they_stopped(on_two):
     whole, resumed = (np.load(directory / f"{name}/weights.npz") for name in ("whole", "parts"))
     for name in whole.files:
         np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
+
+
+def test_a_run_goes_on_on_another_number_of_devices(on_two):
+    """Its state is there bit for bit, and it trains on as it would have."""
+    _, directory = on_two
+    for step in (5, 9):
+        moved, same = (np.load(directory / f"moved/{step}-on-{n}.npz") for n in (1, 2))
+        assert sorted(moved.files) == sorted(same.files)
+        for name in same.files:
+            np.testing.assert_array_equal(moved[name], same[name], err_msg=name)
+    moved, unmoved = (np.load(directory / f"{name}/weights.npz") for name in ("moved", "unmoved"))
+    assert_alike(moved, unmoved)
 
 
 @pytest.mark.parametrize("folder", ["train", "validation"])
