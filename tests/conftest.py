@@ -23,6 +23,9 @@ for _number, _usual in (
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401
 
+# What is a framework's own is left out without it; the summary says so.
+collect_ignore = [name for name in ("jax", "torch") if importlib.util.find_spec(name) is None]
+
 
 def pytest_collection_finish():
     """Leaves what is imported out of collections of garbage, for which every trainer asks."""
