@@ -66,11 +66,10 @@ DECAYED = [name for name in sorted(OPTIMIZERS_CLS) if not name.startswith("sched
 
 @pytest.mark.parametrize("name", DECAYED)
 def test_every_type_decays_and_says_so(name):
+    others = {"muon": ("adam_weight_decay",)}.get(name, ())
+    starts = {"prodigy": {"d0": 1.0}}.get(name, {})  # the size of its steps
     decayed, plain = (
-        built(
-            name,
-            {"weight_decay": value, **({"adam_weight_decay": value} if name == "muon" else {})},
-        )
+        built(name, {**dict.fromkeys(("weight_decay", *others), value), **starts})
         for value in (0.3, 0.0)
     )
     with_decay, variables = trained(decayed)
