@@ -208,7 +208,10 @@ def describe(value: Any) -> str:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, int | float):
         return repr(value)
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer in it is too long to be written
+        text = "what holds an integer of too many digits"
     if len(text) > 60:
         text = text[:57] + "..."
     kinds = {str: "text", list: "a list", tuple: "a list", dict: "a mapping"}

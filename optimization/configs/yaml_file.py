@@ -197,7 +197,7 @@ def _number(text: str, kind: str) -> int | float:
     if kind == "float":
         return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan").lower())
     if text.startswith(("0o", "0x")):
-        return int(text, 0)
+        text = str(int(text, 0))  # which has a most of digits, as decimal text has
     return int(text.replace("_", ""))
 
 

@@ -217,9 +217,9 @@ class SequenceLrConfig(BaseLrConfig):
         return None if last.stop is None else (f"{place}.until", last.stop)
 
     def warmup_conflicts(self) -> Iterator[tuple[str, str]]:
-        first = self.phases[0]
-        for name, message in first.get().warmup_conflicts():
-            yield f"phases[0].{first.type}.{name}", message
+        first = self.phases[0].get() if self.phases else None
+        for name, message in () if first is None else first.warmup_conflicts():
+            yield f"phases[0].{self.phases[0].type}.{name}", message
 
     def value(self, step: Array, xp: Namespace) -> Array:
         first, *others = self.pieces()

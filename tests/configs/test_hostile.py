@@ -39,6 +39,14 @@ SETTINGS = {
     "a key that is a number": ({10**5000: 1}, "unknown key"),
     "a key that is none": ({None: 1}, "null: unknown key"),
     "a long type": ({"optimizer": {"type": "x" * 100_000}}, "unknown type"),
+    "a list with a long number": ({"learning_rate": [10**5000]}, "an integer of too many digits"),
+    "a phase of no type": (
+        {
+            "learning_rate": {"type": "sequence", "sequence": {"phases": [{"until": 3}]}},
+            "warmup": {"type": "linear", "linear": {"warmup_steps": 1}},
+        },
+        "phases[0].type: a type is required",
+    ),
     "many keys": ({f"k{i}": 1 for i in range(5000)}, "more mistakes"),
     "deep": (nested(3000), "unknown key"),
     "of itself": (OF_ITSELF, "unknown key"),
@@ -129,3 +137,11 @@ def test_large_files_are_not_read_unless_that_is_set(tmp_path, monkeypatch):
     assert "OPTFACTORY_MAX_BYTES" in message
     monkeypatch.setenv("OPTFACTORY_MAX_BYTES", "2000000")
     assert load_optimization_config(path).optimizer.type == "sgd"
+
+
+@pytest.mark.parametrize("text", ["0x" + "1" * 5000, "0o" + "7" * 9000, "9" * 5000])
+def test_a_number_of_many_digits(text):
+    for document in (text, f"a: {text}", f"[{text}]", f"{text[:100]}: 1"):
+        value, problems = yaml_file.read(document)
+        assert str(value)
+        assert [p.message[-15:] for p in problems] in ([], ["is not a number"])

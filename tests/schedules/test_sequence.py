@@ -458,3 +458,13 @@ def test_the_schema_knows_phases():
 def test_the_message_for_a_number_in_the_place_of_a_phase():
     with pytest.raises(ConfigError, match=r"phases\[0\]: expected a mapping, got 0.1; write {type"):
         LrConfig(type="sequence", sequence={"phases": [0.1]})
+
+
+def test_no_phases_beside_a_warmup_are_told_once_lengths_are_known():
+    rate = {"type": "sequence", "sequence": {"phases": [], "per": "10%"}}
+    warmup = {"type": "linear", "linear": {"warmup_steps": 1}}
+    config = OptimizationConfig(
+        optimizer={"type": "sgd"}, learning_rate=rate, warmup=warmup, schedules={}
+    )
+    with pytest.raises(ConfigError, match="phases: must have at least one phase"):
+        OptimizerFactory(config, train_steps=100)
