@@ -6,7 +6,6 @@ each form of a rule. `test_sparse.py` tests sparse gradients, and
 """
 
 import inspect
-import json
 import re
 import subprocess
 import sys
@@ -36,8 +35,6 @@ from tests.rules import contracts
 from tests.saved_goldens import STEPS, assert_same
 
 pytestmark = pytest.mark.slow
-
-POSITIONAL = Path(__file__).parent.parent / "golden" / "positional_arguments.json"
 
 # By twos, of which one is small and one is large.
 SHAPES = {
@@ -144,12 +141,6 @@ def test_the_help_has_the_arguments_and_an_example_that_runs(rule):
     contracts.check_example(cls, keras=keras)
     told = re.findall(r"^    (\w+) \(", inspect.getdoc(cls), re.M)
     assert sorted(told) == sorted([*rule_arguments(rule), "name"])
-
-
-@pytest.mark.parametrize("rule", origins(), ids=lambda rule: rule.class_name)
-def test_calls_by_position_keep_their_meaning(rule):
-    known = json.loads(POSITIONAL.read_text()).get(rule.class_name, [])  # none of a test's rule
-    assert rule_arguments(rule)[: len(known)] == known
 
 
 @contracts.every_case(contracts.few, once_a_class=True)

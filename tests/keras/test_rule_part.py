@@ -1,10 +1,14 @@
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from optimization.keras.gradients import compute_dtype
-from optimization.keras.rule_part import rate_now
+from optimization.keras.rule_part import rate_now, rule_arguments
 from optimization.optimizers import LAMB
+from optimization.rules.rule import origins
 from tests.golden_cases import make_variable
 from tests.keras.common import TableSchedule
 
@@ -31,3 +35,12 @@ def test_slots_hold_float32_at_least(dtype, expected):
     assert (slot.dtype, tuple(slot.shape)) == (expected, (2,))
     assert slot.path.endswith("a_kernel_momentum")
     np.testing.assert_array_equal(slot.numpy(), 0)
+
+
+ARGUMENTS = json.loads((Path(__file__).parents[1] / "golden/positional_arguments.json").read_text())
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_calls_by_position_keep_their_meaning(name):
+    (rule,) = (rule for rule in origins() if rule.class_name == name)
+    assert rule_arguments(rule)[: len(ARGUMENTS[name])] == ARGUMENTS[name]

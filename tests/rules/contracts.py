@@ -272,7 +272,7 @@ def all_cases(of_type=cases, once_a_class=False):
             if not once_a_class or same not in seen:
                 found[f"{kind} {fields or ''}".strip()] = (kind, fields)
             seen.append(same)
-    assert found
+    assert found or os.environ.get("CONTRACTS_OF")
     return found
 
 
