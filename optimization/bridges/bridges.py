@@ -76,7 +76,11 @@ def convert(name: str, mapping: SourcedDict, file: str, exact: bool = False) -> 
         ConfigError: What is wrong with the source.
     """
     function: Callable[[SourcedDict, str, bool], Draft] = bridge(name).convert
-    return function(mapping, file, exact)
+    try:
+        return function(mapping, file, exact)
+    except ArithmeticError as error:
+        message = f"its schedule can't be computed with these numbers: {error.args[-1]}"
+        raise ConfigError([Problem("value", "", message, Origin(file))]) from None
 
 
 def export(name: str, config: OptimizationConfig) -> tuple[dict[str, Any], list]:

@@ -97,7 +97,7 @@ def _decay(source: Source, kind: str, base: float, length: int) -> Callable | No
             long = multiple**cycle * length
         if cycle >= limit:
             return low
-        done = max(t - start, 0.0) ** power / long**power
+        done = (max(t - start, 0.0) / long) ** power
         return low + (base * fall**cycle - low) * shape(done)
 
     return decay

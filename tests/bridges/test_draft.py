@@ -53,6 +53,15 @@ def test_a_wrong_value_is_told_with_its_place(name, change, message, tmp_path):
         bridges.convert(name, files.read(str(path)), str(path))
 
 
+@pytest.mark.parametrize(
+    "change", ["sched: cosine\nlr_k_decay: -1", "sched: step\ndecay_rate: 1e300"]
+)
+def test_numbers_with_which_nothing_can_be_computed(change):
+    text = f"opt: sgd\nlr: 0.1\nepochs: 10\nwarmup_epochs: 0\n{change}\n"
+    with pytest.raises(ConfigError, match=r"source.yaml: its schedule can't be computed|decay"):
+        bridges.convert("timm", yaml_file.read(text)[0], "source.yaml")
+
+
 def test_a_table_has_an_end():
     text = RESNET.replace("cosine", "tanh").replace("cooldown_epochs: 0", "cooldown_epochs: 10000")
     with pytest.raises(ConfigError, match=r"sched: is a table of 10,012 epochs.*; it can have 2,0"):
