@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from optimization.bridges.draft import Draft
+from optimization.bridges.draft import Draft, Source
 from optimization.configs.durations import TrainingLength
 from optimization.configs.optimization_config import OptimizationConfig
 
@@ -13,6 +13,13 @@ MOST_ROWS = 2_000
 """Epochs of which tables are written."""
 _SPE = 100  # steps of an epoch, where curves are compared
 _COMPARED = 100_000  # steps at most: of very many epochs, some of the steps of each
+
+
+def check_rows(source: Source, key: str, epochs: int) -> None:
+    """Refuses a table of more epochs than one may have, as what the value of a key comes to."""
+    if epochs > MOST_ROWS:
+        message = f"is a table of {epochs:,} epochs here; it can have {MOST_ROWS:,}"
+        source.refuse(key, message)
 
 
 def put_table(draft: Draft, rates: Sequence[float], comment: str) -> None:

@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optimization.bridges.draft import LOST, NOTE, Draft, Source, Taken
-from optimization.bridges.epochs import MOST, MOST_ROWS, difference, put_boundaries, put_table
+from optimization.bridges.epochs import (
+    MOST,
+    MOST_ROWS,
+    check_rows,
+    difference,
+    put_boundaries,
+    put_table,
+)
 from optimization.bridges.torch_classes import DEFAULTS as TORCH
 from optimization.bridges.torch_classes import NO_MATTER as OF_TORCH
 from optimization.bridges.torch_classes import put_clip, put_optimizer
@@ -249,9 +256,7 @@ def _smooth_or_table(
     draft.put(f"learning_rate.{kind}.per", "epoch", "Lightning steps once an epoch")
     share, _ = difference(draft, lambda epoch: theirs(math.floor(epoch + 1e-9)), epochs)
     if exact or share > 1e-9:
-        if epochs > MOST_ROWS:
-            message = f"a table of {epochs:,} epochs here; it can have {MOST_ROWS:,}"
-            source.refuse(key, message)
+        check_rows(source, key, epochs)
         draft.drop("learning_rate")
         rates = [theirs(epoch) for epoch in range(epochs)]
         put_table(draft, rates, "lr_scheduler: its rate in each epoch")

@@ -6,7 +6,7 @@ from typing import Any
 
 from optimization.bridges import timm_keys, timm_optimizers
 from optimization.bridges.draft import DIFFERS, LOST, NOTE, Draft, Source, Taken
-from optimization.bridges.epochs import MOST_ROWS, difference, percent, put_boundaries, put_table
+from optimization.bridges.epochs import check_rows, difference, percent, put_boundaries, put_table
 from optimization.bridges.timm_export import export as export
 from optimization.bridges.timm_rates import rate_function
 from optimization.configs.errors import did_you_mean
@@ -103,9 +103,7 @@ def _schedule(draft: Draft, source: Source, base: Taken, exact: bool) -> None:
         why = "no type here has this formula, and it changes at each update"
         draft.tell(LOST, source, "sched", why, "choose a `learning_rate.type` near it")
         return
-    if theirs.epochs > MOST_ROWS:
-        message = f"is a table of {theirs.epochs:,} epochs here, with cycles and cooldown"
-        source.refuse("sched", f"{message}; it can have {MOST_ROWS:,}")
+    check_rows(source, "sched", theirs.epochs)
     for name in ("learning_rate", "warmup"):
         draft.drop(name)
     rates = [theirs.rate(epoch) for epoch in range(theirs.epochs)]

@@ -84,10 +84,9 @@ class ModifierFields(BaseOptimizerConfig):
             yield "corrected_weight_decay", "needs a learning rate that is no rate of its own"
         if self.mars and self.mars_beta is None and not given(self.decay_of_mean(self)):
             yield "mars", "needs `mars_beta`: this type, as it is set, keeps no mean of gradients"
-        usual = type(self)()
         for owner, names in _NUMBERS_OF.items():
             for name in () if getattr(self, owner) else names:
-                if getattr(self, name) != getattr(usual, name):
+                if getattr(self, name) != self._spec_of(name).default():
                     yield name, f"needs `{owner}: true`"
 
     def numbers(self) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from optimization.optimizers import ParamGroup, PipelineOptimizer, Prodigy, SGDTorch
 from tests.golden_cases import make_variables, run
-from tests.keras.common import BACKEND, final_weights, relative_error
+from tests.keras.common import final_weights, relative_error, tensorflow_only
 from tests.rules import prodigy_cases as cases
 
 # Roundings of float32, which the estimate passes on to all weights.
@@ -48,10 +48,8 @@ def grouped(initial, gradients, jit_compile):
     return {v.path: keras.ops.convert_to_numpy(v) for v in variables}, optimizer
 
 
-@pytest.mark.parametrize("jit_compile", [False, "auto"])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param("auto", marks=tensorflow_only)])
 def test_groups_share_the_estimate(jit_compile):
-    if jit_compile and BACKEND != "tensorflow":
-        pytest.skip("only TensorFlow fuses updates")
     initial, gradients = cases.problem(dtype="float32")
     weights, optimizer = grouped(initial, gradients, jit_compile)
     expected = cases.expected(cases.section_of("decay"), initial, gradients)
