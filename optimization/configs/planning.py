@@ -103,6 +103,8 @@ class Plan:
         found: list[Problem] = []
         if isinstance(value, Elements):
             value, found = _with_elements(config.__dict__[name], value, change.path)
+        elif isinstance(value, Mapping) and isinstance(config.__dict__[name], Mapping):
+            value, found = _with_sections(config.__dict__[name], value, change)
         if not found:
             value, found = check_value(spec.annotation, value, change.path)
             found = found or config._check_field(name, value)
@@ -160,18 +162,46 @@ def _with_elements(values: Any, elements: Elements, path: str) -> tuple[list, li
         if index >= len(result):
             message = f"there is no such element: {_counted(len(result), path)}"
             problems.append(Problem("value", place, message, origin))
-        elif isinstance(value, Elements) and isinstance(result[index], list | tuple):
-            result[index], found = _with_elements(result[index], value, place)
-            problems += found
-        elif isinstance(result[index], Node) and not isinstance(value, Node):
-            result[index] = copy.deepcopy(result[index])
-            plan = Plan()
-            plan.add(result[index], value, origin)
-            plan.commit()
-            problems += plan.problems
         else:
-            result[index] = value
+            result[index], found = _changed(result[index], value, place, origin)
+            problems += found
     return result, problems
+
+
+def _with_sections(
+    sections: Mapping[str, Any], written: Mapping, change: Change
+) -> tuple[Mapping, list[Problem]]:
+    """Returns a mapping with what is written to the configs in it, and what is wrong there.
+
+    As everywhere, a layer changes what it names and leaves the rest; null takes a config away, and
+    an empty mapping all of them. A mapping of plain values is written as a whole.
+    """
+    if not written or not any(configs_in(sections)):
+        return written, []
+    result = dict(sections)
+    problems: list[Problem] = []
+    origins = getattr(written, "origins", {})
+    for name, value in written.items():
+        if value is None and name in sections:
+            del result[name]
+            continue
+        origin, place = origins.get(name, change.origin), f"{change.path}.{name}"
+        result[name], found = _changed(sections.get(name), value, place, origin)
+        problems += found
+    return result, problems
+
+
+def _changed(old: Any, value: Any, path: str, origin: Origin) -> tuple[Any, list[Problem]]:
+    """Returns what an element of a list or a mapping becomes where a value is written to it."""
+    if isinstance(value, Elements) and isinstance(old, list | tuple):
+        return _with_elements(old, value, path)
+    if not isinstance(old, Node) or isinstance(value, Node):
+        return value, []
+    config = copy.deepcopy(old)
+    plan = Plan()
+    plan.add(config, value, origin)
+    plan.commit()
+    return config, plan.problems
 
 
 def _counted(count: int, path: str) -> str:

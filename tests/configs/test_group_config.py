@@ -6,8 +6,10 @@ from optimization.configs.group_config import (
     LrScalingConfig,
     ParamGroupConfig,
 )
+from optimization.configs.layers import resolve
 from optimization.configs.optimization_config import OptimizationConfig, load_optimization_config
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+from optimization.configs.overrides import parse_override
 
 CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.1}}
 
@@ -254,6 +256,27 @@ def test_the_factor_of_the_batch_size():
     assert LrScalingConfig(base_batch_size=64, global_batch_size=32).factor() == 0.5
     with pytest.raises(ConfigError, match="rule: must be one of 'linear' or 'sqrt'"):
         LrScalingConfig(rule="cubic")
+
+
+def test_a_layer_changes_the_schedules_that_it_names():
+    base = config(optimizer={"type": "adam"}, schedules={"beta_1": CONSTANT, "beta_2": CONSTANT})
+    override = "schedules.beta_1.constant.learning_rate=0.5"
+    found = resolve(base, [parse_override(override)])
+    assert found.schedules["beta_1"].get().learning_rate == 0.5
+    assert found.schedules["beta_2"] == base.schedules["beta_2"]
+    found = resolve(base, [{"schedules": {"beta_2": None, "epsilon": CONSTANT}}])
+    assert list(found.schedules) == ["beta_1", "epsilon"]
+    assert list(base.schedules) == ["beta_1", "beta_2"]
+
+
+def test_what_is_wrong_in_a_layer_of_a_schedule_is_told_where_it_was_written():
+    base = config(optimizer={"type": "adam"}, schedules={"beta_1": CONSTANT})
+    layer = parse_override("schedules.beta_1.constant.learning_rat=0.5")
+    with pytest.raises(
+        ConfigError, match=r"--params_override .*schedules\.beta_1\.constant\."
+    ) as e:
+        resolve(base, [layer])
+    assert "did you mean 'learning_rate'" in str(e.value)
 
 
 def test_groups_and_schedules_survive_files():
