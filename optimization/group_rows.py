@@ -1,16 +1,18 @@
 """The group table of names and shapes alone: what a config makes of them, without a framework."""
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optimization.configs.group_config import ParamGroupConfig
+from optimization.configs.auxiliary_groups import Group
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.rate_curve import RateCurve, curve_of
 from optimization.matching.group_table import GroupRow
 from optimization.matching.names import Shapes
 from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
+from optimization.matching.rules import Rule as Matcher
 from optimization.rules.rule import Numbers, Rule, given
 
 
@@ -32,19 +34,21 @@ def group_rows(config: OptimizationConfig, shapes: Shapes) -> list[GroupRow]:
         ValueError: For rules and patterns that match no parameter, for a group by `layer_type`,
             which names do not tell, and for a shape that is needed and not known.
     """
-    groups, paths = config.param_groups, list(shapes)
-    for group in groups:
-        if group.layer_type is not None:
+    groups, paths = config.groups(), list(shapes)
+    matchers: list[Matcher] = [matcher for group in groups for matcher in (group, *group.also)]
+    for matcher in matchers:
+        if matcher.layer_type is not None:
             message = "names say nothing of the types of layers; give the model by --experiment"
-            raise ValueError(f"The parameter group {group.label!r} has a `layer_type`: {message}")
-    needs = [f"the group {group.label!r} goes by `ndim`" for group in groups if group.ndim]
+            raise ValueError(f"The parameter group {matcher.label!r} has a `layer_type`: {message}")
+    needs = [f"the group {each.label!r} goes by `ndim`" for each in matchers if each.ndim]
     rules = [config.optimizer.get(), *(group.optimizer.get() for group in groups)]
     needs += [f"{rule.name} goes by shapes" for rule in rules if getattr(rule, "goes_by_model", 0)]
     unknown = [path for path, shape in shapes.items() if shape is None]
     if needs and unknown:
         raise ValueError(f"{needs[0]}, and {unknown[0]!r} has no shape: write `path [8, 3]`")
     known = {path: shape or () for path, shape in shapes.items()}
-    owners = assigned(groups, paths, [len(known[p]) for p in paths], [None] * len(paths))
+    ndims, left = [len(known[p]) for p in paths], operator.methodcaller("left", known)
+    owners = assigned(groups, paths, ndims, [None] * len(paths), left)
     if all(owner is not None and owner.freeze for owner in owners):
         raise ValueError("Every parameter is frozen by a parameter group: nothing can learn.")
     factors = [1.0] * len(paths)
@@ -59,7 +63,7 @@ def group_rows(config: OptimizationConfig, shapes: Shapes) -> list[GroupRow]:
 
 def _rows(
     config: OptimizationConfig,
-    group: ParamGroupConfig | None,
+    group: Group | None,
     factors: Mapping[str, float],
     known: Mapping[str, tuple[int, ...]],
     shapes: Shapes,
@@ -95,12 +99,12 @@ def _rows(
     return rows
 
 
-def _type(config: OptimizationConfig, group: ParamGroupConfig | None) -> str | None:
+def _type(config: OptimizationConfig, group: Group | None) -> str | None:
     own = None if group is None else group.optimizer.type
     return own or config.optimizer.type
 
 
-def _section(config: OptimizationConfig, group: ParamGroupConfig | None) -> Any:
+def _section(config: OptimizationConfig, group: Group | None) -> Any:
     """Returns the optimizer's section, with the weight decay of the group."""
     own = None if group is None else group.optimizer.get()
     section = own or config.optimizer.get()
@@ -117,9 +121,7 @@ def _is_decayed(section: Any, path: str, own: Mapping[str, Any]) -> bool:
     return section.decays(path) and any(map(given, section.decay_rates(numbers)))
 
 
-def _rates(
-    config: OptimizationConfig, group: ParamGroupConfig | None
-) -> tuple[float, float | None]:
+def _rates(config: OptimizationConfig, group: Group | None) -> tuple[float, float | None]:
     """Returns the rate at the start and the highest, without multipliers; NaN if not known."""
     has_own = group is not None and config.learning_rate_of(group) is not None
     place = group if group is not None and has_own else config

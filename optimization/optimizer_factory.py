@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from optimization import extras
+from optimization.configs.auxiliary_groups import AuxiliaryGroup, Group
 from optimization.configs.factory import ConfiguredFactory
 from optimization.configs.float32 import in_float32
-from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.schedules import LR_CLS, WARMUP_CLS, curve
@@ -174,8 +174,9 @@ class OptimizerFactory(ConfiguredFactory):
 
         config = self._config
         arguments: dict[str, Any] = {}
-        if config.param_groups:
-            arguments["param_groups"] = [self._group(group, lr) for group in config.param_groups]
+        groups = config.groups()
+        if groups:
+            arguments["param_groups"] = [self._group(group, lr) for group in groups]
         if config.layer_decay is not None:
             arguments["layer_decay"] = config.layer_decay.as_dict()
         if config.schedules:
@@ -188,7 +189,7 @@ class OptimizerFactory(ConfiguredFactory):
             }
         return arguments
 
-    def _group(self, group: ParamGroupConfig, lr: Any) -> "ParamGroup":
+    def _group(self, group: Group, lr: Any) -> "ParamGroup":
         from optimization.keras.groups import ParamGroup
         from optimization.schedules.keras_schedules import build_schedule
         from optimization.schedules.scaled import scaled
@@ -206,6 +207,9 @@ class OptimizerFactory(ConfiguredFactory):
         own_optimizer = None
         if group.optimizer.type is not None:
             own_optimizer = self._inner_optimizer(group.optimizer, own_rate if has_rate else lr)
+        beside = None
+        if isinstance(group, AuxiliaryGroup):
+            beside = OPTIMIZERS_CLS["muon"](**group.muon.arguments())
         return ParamGroup(
             match=group.match,
             layer_type=group.layer_type,
@@ -216,6 +220,8 @@ class OptimizerFactory(ConfiguredFactory):
             hyperparameters=hyperparameters,
             optimizer=own_optimizer,
             freeze=group.freeze,
+            beside=beside,
+            also=group.also,
         )
 
 

@@ -15,11 +15,13 @@ from optimization.configs.documentation import description, field_doc
 from optimization.configs.early_stopping import EarlyStoppingConfig
 from optimization.configs.experiment_config import ExperimentConfig, RuntimeConfig, TrainerConfig
 from optimization.configs.group_config import LayerDecayConfig, LrScalingConfig, ParamGroupConfig
+from optimization.configs.matcher_config import MatcherConfig
 from optimization.configs.optimizer_config import EMAConfig
 from optimization.configs.registry import Registry
 from optimization.configs.sweep_config import ParameterConfig, SweepConfig
 from optimization.configs.task_config import DataConfig, TaskConfig
 from optimization.configs.tree import Node, declared_specs
+from optimization.rules.auxiliary import AuxiliaryConfig
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.rules.modifiers import MODIFIER_FIELDS, ModifierFields
 from optimization.schedules.sequence import PhaseConfig
@@ -35,6 +37,8 @@ _SECTIONS: dict[str, type[Node]] = {
     "layer_decay": LayerDecayConfig,
     "lr_scaling": LrScalingConfig,
     "phases": PhaseConfig,
+    "auxiliary": AuxiliaryConfig,
+    "also": MatcherConfig,
 }
 _EXPERIMENT: dict[str, type[Node]] = {
     "Top level": ExperimentConfig,
@@ -55,6 +59,8 @@ _LINKS = {
     "ParamGroupConfig": "a section of [param_groups](sections.md#param_groups)",
     "LayerDecayConfig": "the section [layer_decay](sections.md#layer_decay)",
     "LrScalingConfig": "the section [lr_scaling](sections.md#lr_scaling)",
+    "AuxiliaryConfig": "the section [auxiliary](sections.md#auxiliary)",
+    "MatcherConfig": "a section of [matchers](sections.md#also)",
     "PhaseConfig": "one of the [phases](sections.md#phases)",
     "OptimizationConfig": "the [optimization section](sections.md)",
     "TaskConfig": "the section [task](#task), or what derives from it",

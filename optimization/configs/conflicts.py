@@ -3,6 +3,7 @@
 import typing
 from collections.abc import Iterator
 
+from optimization.configs.auxiliary_groups import NAME, own_auxiliaries
 from optimization.configs.curve_checks import wrong_values
 from optimization.configs.errors import Problem, did_you_mean
 from optimization.configs.oneof import OneOfConfig
@@ -31,8 +32,8 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
 
 def _followers(config: "OptimizationConfig") -> Iterator[Problem]:
     """Yields learning rates that follow a metric where none can, or what keeps them from it."""
-    places = [group.learning_rate for group in config.param_groups]
-    for oneof in [*places, *config.schedules.values()]:
+    of_groups = [place.learning_rate for place in places(config)[1:]]
+    for oneof in [*of_groups, *config.schedules.values()]:
         if isinstance(oneof.get(), MetricLrConfig):
             message = f"`{oneof.type}` follows a metric, as only the learning rate of all can"
             yield oneof._problem("conflict", "type", message)
@@ -122,6 +123,8 @@ def _schedules(config: "OptimizationConfig") -> Iterator[Problem]:
 
 def _groups(config: "OptimizationConfig") -> Iterator[Problem]:
     labels = {"default": "that of the rest"}
+    if own_auxiliaries(config):
+        labels[NAME] = "that of the auxiliary optimizer"
     for number, group in enumerate(config.param_groups):
         own = group.optimizer.get() or config.optimizer.get()
         if group.weight_decay is not None and own.argument_name("weight_decay") is None:

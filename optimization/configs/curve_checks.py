@@ -6,6 +6,7 @@ import re
 import typing
 from collections.abc import Callable, Iterator
 
+from optimization.configs.auxiliary_groups import own_auxiliaries
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
 from optimization.configs.float32 import in_float32
@@ -167,10 +168,10 @@ def _zero(curve: RateCurve, train_steps: int | None) -> Problem:
 def _multipliers(config: "OptimizationConfig") -> Iterator[Problem]:
     """Yields multipliers of the learning rate of all that make it infinite."""
     train_steps = config._train_steps
-    of_all = curve_of(config, config) if config.param_groups else None
+    of_all = curve_of(config, config)
     if of_all is None or not of_all.is_computable(train_steps):
         return
-    for group in config.param_groups:
+    for group in (*config.param_groups, *own_auxiliaries(config)):
         multiplier = group.learning_rate_multiplier
         if multiplier <= 1 or group.freeze or written(group.learning_rate):
             continue

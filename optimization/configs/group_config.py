@@ -4,24 +4,24 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Interval, MinLen
+from annotated_types import Interval
 
 from optimization.configs.base import Config
 from optimization.configs.expressions import compiled
 from optimization.configs.fields import Section, field
 from optimization.configs.float32 import Float32Config
+from optimization.configs.matcher_config import Dimensions, MatcherConfig
 from optimization.configs.optimizer_config import OptimizerConfig
 from optimization.configs.types import (
     Check,
     Fraction,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveInt,
     Regex,
     Unit,
 )
 from optimization.matching.patterns import find, nearest
-from optimization.matching.rules import MATCHERS, Rule
+from optimization.matching.rules import MATCHERS
 from optimization.schedules import LrConfig, WarmupConfig
 
 Examples = Annotated[PositiveInt, Unit("examples")]
@@ -37,7 +37,7 @@ def _one_group(pattern: str) -> str:
     return pattern
 
 
-class ParamGroupConfig(Rule, Float32Config):
+class ParamGroupConfig(MatcherConfig, Float32Config):
     """Gives the variables that it matches settings of their own.
 
     The first rule that matches a variable wins.
@@ -62,7 +62,7 @@ class ParamGroupConfig(Rule, Float32Config):
 
     match: Regex | None = None
     layer_type: str | None = None
-    ndim: Annotated[tuple[NonNegativeInt, ...], MinLen(1)] | None = None
+    ndim: Dimensions | None = None
     name: str | None = None
     learning_rate_multiplier: NonNegativeFloat = 1.0
     learning_rate: Section[LrConfig] = field(default_factory=LrConfig)
@@ -72,17 +72,13 @@ class ParamGroupConfig(Rule, Float32Config):
     freeze: bool = False
 
     def check(self) -> Iterator[tuple[str, str]]:
-        matchers = [n for n in MATCHERS if getattr(self, n) is not None]
-        if len(matchers) != 1:
-            got = " and ".join(matchers) or "none of them"
-            message = f"exactly one of `match`, `layer_type` and `ndim` must be set, got {got}"
-            yield matchers[-1] if matchers else "match", message
+        yield from super().check()
         if self.warmup.type is not None and self.learning_rate.type is None:
             yield "warmup", "needs a `learning_rate` of the group's own"
         # By values, not by what was written: an export writes defaults too.
         if self.freeze:
             changed = {name for name, _ in self._changed()}
-            if changed - {*matchers, "freeze", "name"}:
+            if changed - {*MATCHERS, "freeze", "name"}:
                 yield "freeze", "a frozen group has no other settings: nothing is updated"
         section = self.optimizer.get()
         if section is not None:

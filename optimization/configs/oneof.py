@@ -120,7 +120,12 @@ class OneOfConfig(Config):
         """
         if self.registry is None or self.type is not None or "type" in self._origins:
             return []
-        return [name for name, branch in self._children().items() if any(branch._written_at())]
+        return [name for name, branch in self._made_branches().items() if any(branch._written_at())]
+
+    def _made_branches(self) -> dict[str, Any]:
+        """Returns the branches that there are yet, by name."""
+        names = set(self.branches())
+        return {name: branch for name, branch in self._children().items() if name in names}
 
     def problems(self) -> tuple[list[Problem], list[Problem]]:
         """Returns the errors and warnings of the selected branch, and warns of the others."""
@@ -132,7 +137,7 @@ class OneOfConfig(Config):
             message = f"a type is required for {', '.join(fields)}, none was given; write {types}"
             origin = known(self.__dict__[untyped[0]]._origin_near(""))
             return [*problems, Problem("missing", self._join("type"), message, origin)], doubts
-        for name, branch in self._children().items():
+        for name, branch in self._made_branches().items():
             written = next(branch._written_at(), None)
             if name == self.type or written is None:
                 continue

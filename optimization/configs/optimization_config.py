@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar, overload
 
 from optimization.configs import conflicts, curve_checks, yaml_file
+from optimization.configs.auxiliary_groups import Group, groups_of
 from optimization.configs.base import Config
 from optimization.configs.durations import TrainingLength, shares, with_length
 from optimization.configs.errors import ConfigError, Origin, Problem, describe
@@ -100,6 +101,10 @@ class OptimizationConfig(Config):
             return "; a file is read by `load_optimization_config`"
         return super()._section_to_write(value)
 
+    def groups(self) -> list[Group]:
+        """Returns `param_groups`, with what Muon's `auxiliary` optimizer updates of each."""
+        return groups_of(self)
+
     def average_arguments(self) -> dict[str, Any] | None:
         """Returns the arguments of the weights' average, of `ema` or `use_ema`; None for none."""
         if self.ema is not None:
@@ -109,15 +114,15 @@ class OptimizationConfig(Config):
     @overload
     def learning_rate_of(self) -> Rate: ...
     @overload
-    def learning_rate_of(self, group: ParamGroupConfig | None) -> Rate | None: ...
-    def learning_rate_of(self, group: ParamGroupConfig | None = None) -> Rate | None:
+    def learning_rate_of(self, group: Group | None) -> Rate | None: ...
+    def learning_rate_of(self, group: Group | None = None) -> Rate | None:
         """Returns the learning rate that counts, and its warmup (None for none).
 
         That is the `learning_rate` section, or what an optimizer has of its own. `group` is one of
-        `param_groups`, None for the variables that none of them matches. None is returned for a
+        `groups()`, None for the variables that none of them matches. None is returned for a
         group that has the learning rate of all.
         """
-        place = self if group is None else group
+        place: Any = self if group is None else group
         section = place.optimizer.get()
         own = None if section is None else section.own_learning_rate()
         if own is not None:

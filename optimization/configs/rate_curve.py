@@ -5,6 +5,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
+from optimization.configs.auxiliary_groups import Group, own_auxiliaries
 from optimization.configs.base import Config
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.rate_scaling import as_scaled
@@ -14,10 +15,9 @@ from optimization.schedules.sequence import Piece, SequenceLrConfig
 from optimization.schedules.steps import steps_around, telling_steps
 
 if typing.TYPE_CHECKING:
-    from optimization.configs.group_config import ParamGroupConfig
     from optimization.configs.optimization_config import OptimizationConfig
 
-Place: typing.TypeAlias = "OptimizationConfig | ParamGroupConfig"
+Place: typing.TypeAlias = "OptimizationConfig | Group"
 """What may have a learning rate, a warmup and an optimizer."""
 
 _FAR = 10**7  # as far as a rate whose end is not known is looked at
@@ -122,7 +122,7 @@ def _counts_steps(value: Any) -> bool:
     return is_number and abs(value) < 2**63 and value == int(value)
 
 
-def curve_by(config: "OptimizationConfig", group: "ParamGroupConfig | None") -> RateCurve:
+def curve_by(config: "OptimizationConfig", group: "Group | None") -> RateCurve:
     """Returns the learning rate of a group of a resolved config, before its multiplier.
 
     None is the group of all variables that are in no other.
@@ -139,7 +139,7 @@ def curve_by(config: "OptimizationConfig", group: "ParamGroupConfig | None") -> 
 
 def fill_peaks(config: "OptimizationConfig") -> None:
     """Sets the peaks of learning rates by which optimizers of a resolved config decay."""
-    for group in (None, *config.param_groups):
+    for group in (None, *config.param_groups, *own_auxiliaries(config)):
         section = (config if group is None else group).optimizer.get()
         is_asked = getattr(section, "corrected_weight_decay", False)
         if is_asked and section.peak_learning_rate is None:
@@ -152,7 +152,7 @@ def fill_peaks(config: "OptimizationConfig") -> None:
 
 def places(config: "OptimizationConfig") -> "list[Place]":
     """Returns the config, which is for all variables, and each of its groups."""
-    return [config, *config.param_groups]
+    return [config, *config.param_groups, *own_auxiliaries(config)]
 
 
 def written(oneof: OneOfConfig) -> list[Any]:

@@ -9,13 +9,14 @@ import copy
 import typing
 from collections.abc import Iterator
 
+from optimization.configs.auxiliary_groups import own_auxiliaries
 from optimization.configs.errors import Problem
 from optimization.configs.tree import Node
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
 from optimization.schedules.metric import MetricLrConfig
 
 if typing.TYPE_CHECKING:
-    from optimization.configs.group_config import LrScalingConfig, ParamGroupConfig
+    from optimization.configs.group_config import LrScalingConfig
     from optimization.configs.optimization_config import OptimizationConfig
 
 _START = "warmup_learning_rate"
@@ -72,7 +73,7 @@ def scaling_conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     scaling = config.lr_scaling
     if scaling is None or "floor" in scaling.scales:
         return
-    places: list[OptimizationConfig | ParamGroupConfig] = [config, *config.param_groups]
+    places = [config, *config.param_groups, *own_auxiliaries(config)]
     for rate in filter(None, (place.learning_rate.get() for place in places)):
         if isinstance(rate, MetricLrConfig):
             message = (

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from optimization.configs.auxiliary_groups import own_auxiliaries
 from optimization.configs.errors import Problem
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
+from optimization.configs.rate_curve import places
 from optimization.rules.rule import Rule
 from optimization.schedules.compose import needs_keras
 from optimization.schedules.metric import MetricLrConfig
@@ -28,10 +30,11 @@ def native_problems(config: OptimizationConfig) -> Iterator[Problem]:
     yield from _types(config)
     for oneof, message in _rates(config):
         yield oneof._problem("conflict", "type", message)
-    for group in config.param_groups:
-        if group.layer_type is not None:
+    own = [matcher for group in own_auxiliaries(config) for matcher in group.also]
+    for matcher in (*config.param_groups, *own):
+        if matcher.layer_type is not None:
             message = "needs layers, and JAX has paths of arrays alone; write `match` or `ndim`"
-            yield group._problem("conflict", "layer_type", message)
+            yield matcher._problem("conflict", "layer_type", message)
 
 
 def _is_native(name: str) -> bool:
@@ -40,7 +43,7 @@ def _is_native(name: str) -> bool:
 
 def _types(config: OptimizationConfig) -> Iterator[Problem]:
     having = ", ".join(filter(_is_native, OPTIMIZERS_CLS))
-    for oneof in (config.optimizer, *(group.optimizer for group in config.param_groups)):
+    for oneof in [place.optimizer for place in places(config)]:
         if oneof.type is not None and not _is_native(oneof.type):
             message = f"`{oneof.type}` is a class of Keras; these are JAX's too: {having}"
             yield oneof._problem("conflict", "type", message)
@@ -48,8 +51,7 @@ def _types(config: OptimizationConfig) -> Iterator[Problem]:
 
 def _rates(config: OptimizationConfig) -> Iterable[tuple[Any, str]]:
     """Yields learning rates that are no function of the updates done, and why."""
-    places: list[Any] = [config, *config.param_groups]
-    pairs = [(place.learning_rate, place.warmup) for place in places]
+    pairs = [(place.learning_rate, place.warmup) for place in places(config)]
     for oneof, warmup in [*pairs, *((oneof, None) for oneof in config.schedules.values())]:
         rate = oneof.get()
         if isinstance(rate, MetricLrConfig):

@@ -1,13 +1,14 @@
 """Decides how each parameter is updated: by which algorithm, with which numbers."""
 
 import dataclasses
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from optimization.configs.group_config import ParamGroupConfig
+from optimization.configs.auxiliary_groups import Group
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.jax.functions import FUNCTIONS
 from optimization.jax.rates import Schedule, rate_of, schedule
@@ -159,12 +160,12 @@ class Plan:
     def __init__(self, config: OptimizationConfig, params: Any = None):
         self._config = config
         self.parts = {DEFAULT: self._part(None)}
-        self._places: dict[str, tuple[ParamGroupConfig | None, float]] | None = None
+        self._places: dict[str, tuple[Group | None, float]] | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}  # in the order of the model
         if params is not None:
             self._assign(params)
 
-    def _part(self, group: ParamGroupConfig | None) -> Part:
+    def _part(self, group: Group | None) -> Part:
         config = self._config
         own = None if group is None else group.optimizer.get()
         section = own or config.optimizer.get()
@@ -195,11 +196,12 @@ class Plan:
         return followed
 
     def _assign(self, params: Any) -> None:
-        config, rules = self._config, self._config.param_groups
+        config, rules = self._config, self._config.groups()
         self._shapes = _shapes(_in_order_of_definition(params))
         paths = list(self._shapes)
         ndims = [len(shape) for shape in self._shapes.values()]
-        owners = assigned(rules, paths, ndims, [None] * len(paths))
+        left = operator.methodcaller("left", self._shapes)
+        owners = assigned(rules, paths, ndims, [None] * len(paths), left)
         if owners and all(owner is not None and owner.freeze for owner in owners):
             raise ValueError("Every parameter is frozen by a parameter group: nothing can learn.")
         factors = [1.0] * len(paths)
@@ -272,7 +274,7 @@ class Plan:
                 found |= {f"{name}{ending}": now[label][name] for name in names}
         return found
 
-    def _place(self, path: str) -> tuple[ParamGroupConfig | None, float]:
+    def _place(self, path: str) -> tuple[Group | None, float]:
         if self._places is None:
             return None, 1.0
         if path not in self._places:

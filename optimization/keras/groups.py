@@ -8,10 +8,12 @@ from typing import Any
 import keras
 
 from optimization.configs import printing
+from optimization.configs.matcher_config import MatcherConfig
 from optimization.keras.inner import check_wrappable, portable
 from optimization.keras.rule_optimizer import optimizer_text
 from optimization.matching.patterns import as_pattern_list
 from optimization.matching.rules import DEFAULT, MATCHERS, Rule
+from optimization.rules.muon import MuonConfig
 from optimization.schedules.scaled import rate_text
 
 
@@ -38,6 +40,9 @@ class ParamGroup(Rule):
         optimizer: A Keras optimizer for these variables, not built; None for one like the default.
         freeze: Leave the variables as they are: no update, no state, no part in norms.
         name: Name in tables and summaries; None for what the matcher looks for.
+        beside: A `Muon` that has all other variables that match: of those the group has what this
+            does not orthogonalize; None for all that match.
+        also: What the group has besides, of those: a list of `MatcherConfig`.
 
     Raises:
         ValueError: If there is not exactly one matcher, for a value out of its range, or for
@@ -54,6 +59,8 @@ class ParamGroup(Rule):
     optimizer: keras.optimizers.Optimizer | None = None
     freeze: bool = False
     name: str | None = None
+    beside: keras.optimizers.Optimizer | None = None
+    also: Sequence[MatcherConfig] = ()
 
     def __post_init__(self):
         matchers = [name for name in MATCHERS if getattr(self, name) is not None]
@@ -85,9 +92,25 @@ class ParamGroup(Rule):
             )
         if self.optimizer is not None:
             check_wrappable(self.optimizer)
+        rule = getattr(self.beside, "rule", None)
+        if self.beside is not None and not isinstance(rule, MuonConfig):
+            name = type(self.beside).__name__
+            message = "Argument `beside` must be an `optimization.optimizers.Muon`, received: "
+            raise TypeError(message + name)
+        if self.also and self.beside is None:
+            raise ValueError("Argument `also` needs `beside`: it is for what that would have.")
         own = (rate is not None, self.optimizer is not None, self.hyperparameters, multiplier != 1)
         if self.freeze and any(own):
             raise ValueError("A parameter group with freeze=True can't have other settings.")
+
+    @property
+    def is_auxiliary(self) -> bool:  # type: ignore[override]
+        """Whether it has what another optimizer leaves."""
+        return self.beside is not None
+
+    def left(self, shapes: Mapping[str, Sequence[int]]) -> set[str]:
+        """Returns the paths that `beside` leaves, of those of all variables with their shapes."""
+        return set() if self.beside is None else self.beside.rule.left(shapes)
 
     def __repr__(self) -> str:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -96,6 +119,8 @@ class ParamGroup(Rule):
             values["learning_rate"] = rate_text(self.learning_rate)
         if "optimizer" in values:
             values["optimizer"] = optimizer_text(self.optimizer)
+        if "beside" in values:
+            values["beside"] = optimizer_text(self.beside)
         return printing.call(type(self).__name__, **printing.differing(self, values))
 
     def get_config(self) -> dict[str, Any]:
@@ -103,6 +128,8 @@ class ParamGroup(Rule):
         return {
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
             "optimizer": self.optimizer and portable(serialize(self.optimizer)),
+            "beside": self.beside and portable(serialize(self.beside)),
+            "also": [matcher.as_dict() for matcher in self.also],
             "learning_rate": serialize(rate) if callable(rate) else rate,
             "hyperparameters": serialize(self.hyperparameters),
         }
@@ -113,7 +140,8 @@ class ParamGroup(Rule):
     ) -> "ParamGroup":
         """Rebuilds the group from `get_config()`."""
         config = dict(config)
-        for key in ("optimizer", "learning_rate", "hyperparameters"):
+        config["also"] = tuple(map(MatcherConfig, config.get("also", ())))
+        for key in ("optimizer", "beside", "learning_rate", "hyperparameters"):
             if isinstance(config.get(key), dict):
                 config[key] = keras.saving.deserialize_keras_object(
                     config[key], custom_objects=custom_objects

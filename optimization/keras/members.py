@@ -1,6 +1,7 @@
 """Who updates what in `PipelineOptimizer`: groups, and the inner optimizers that they share."""
 
 import dataclasses
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -88,7 +89,9 @@ class Members:
     ) -> None:
         """Decides which group each of the model's variables belongs to."""
         ndims = [len(variable.shape) for variable in variables]
-        self.owners = assigned(self.groups, paths, ndims, layer_types)
+        shapes = {path: tuple(v.shape) for path, v in zip(paths, variables, strict=True)}
+        left = operator.methodcaller("left", shapes)
+        self.owners = assigned(self.groups, paths, ndims, layer_types, left)
         self.frozen = {i for i, group in enumerate(self.owners) if group and group.freeze}
         if self.frozen and len(self.frozen) == len(paths):
             raise ValueError("Every variable is frozen by a parameter group: nothing can learn.")

@@ -1,7 +1,7 @@
 """Rules that say which parameters have settings of their own."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 from optimization.matching.patterns import find, nearest
 
@@ -19,6 +19,9 @@ class Rule:
     layer_type: str | None
     ndim: Sequence[int] | None
     name: str | None
+    # Whether it means only what an optimizer beside it leaves, and what `also` matches.
+    is_auxiliary: bool = False
+    also: "Sequence[Rule]" = ()
 
     @property
     def label(self) -> str:
@@ -30,7 +33,8 @@ class Rule:
     def matcher(self) -> str:
         """The rule in words, such as `match='bias$'`."""
         name = next(name for name in MATCHERS if getattr(self, name) is not None)
-        return f"{name}={getattr(self, name)!r}"
+        text = "" if self.is_auxiliary and not self.match else f"{name}={getattr(self, name)!r}"
+        return ", ".join(filter(None, [text, "not orthogonalized" if self.is_auxiliary else ""]))
 
     def matches(self, path: str, ndim: int, layer_type: str | None) -> bool:
         """Says whether a variable is one that the rule means."""
@@ -49,23 +53,47 @@ def assigned(
     paths: Sequence[str],
     ndims: Sequence[int],
     layer_types: Sequence[str | None],
+    left: Callable[[Any], Collection[str]] = lambda group: (),
 ) -> list[RuleT | None]:
     """Returns the group of each variable, None for the default group.
+
+    Args:
+        groups: The groups, of which the first that matches counts.
+        paths: The paths of all variables.
+        ndims: How many dimensions each has.
+        layer_types: The class of the layer of each; None where it is not known.
+        left: Returns the paths that are left to a group that `is_auxiliary`.
 
     Raises:
         ValueError: For a group without variables; for a `layer_type` where layers are not known.
     """
-    if any(group.layer_type for group in groups) and not any(layer_types):
+    if any(m.layer_type for g in groups for m in [g, *g.also]) and not any(layer_types):
         raise ValueError(
             "A parameter group with `layer_type` needs the model: call "
             "`optimizer.set_model(model)` before the first step."
         )
     places = list(zip(paths, ndims, layer_types, strict=True))
-    owners = [next((g for g in groups if g.matches(*place)), None) for place in places]
-    for group in groups:
-        if not any(owner is group for owner in owners):
+    found = {id(group): left(group) for group in groups if group.is_auxiliary}
+
+    def is_of(group: RuleT, place: tuple[str, int, str | None]) -> bool:
+        is_left = not group.is_auxiliary or place[0] in found[id(group)]
+        return group.matches(*place) and (is_left or any(m.matches(*place) for m in group.also))
+
+    owners = [next((g for g in groups if is_of(g, place)), None) for place in places]
+    having = {id(owner) for owner in owners}
+    for group, before in zip(groups, [None, *groups], strict=False):
+        # What is auxiliary may have nothing, or all of the group that comes next.
+        shared = before is not None and before.is_auxiliary and _are_alike(before, group)
+        if not (group.is_auxiliary or id(group) in having or (shared and id(before) in having)):
             raise ValueError(_why_empty(group, places, owners))
+        for matcher in group.also:
+            if not any(matcher.matches(*place) for place in places):
+                raise ValueError(_why_empty(matcher, places, [None] * len(places)))
     return owners
+
+
+def _are_alike(first: Rule, second: Rule) -> bool:
+    return all(getattr(first, name) == getattr(second, name) for name in MATCHERS)
 
 
 def _why_empty(group: Rule, places: list, owners: list) -> str:

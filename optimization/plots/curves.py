@@ -196,7 +196,7 @@ class _Part(NamedTuple):
 
 def _parts(config: OptimizationConfig, name: str) -> Iterator[_Part]:
     """Yields what a name of groups means; "" is the default one."""
-    by_label = {group.label: group for group in config.param_groups}
+    by_label = {group.label: group for group in config.groups()}
     layer = _LAYER.fullmatch(name)
     if name in ("", DEFAULT):
         yield _Part(config, name)

@@ -40,7 +40,7 @@ def picture_of(
 
 def picture_of_all(config: OptimizationConfig) -> Picture:
     """Returns the picture of the learning rates of all groups of a config, as `picture_of` does."""
-    has_groups = config.param_groups or config.layer_decay
+    has_groups = config.groups() or config.layer_decay
     return picture_of({"": config}, groups=[ALL] if has_groups else [])
 
 

@@ -1,11 +1,11 @@
 """Muon for hidden matrices and kernels of convolutions, AdamW for the rest."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
+from optimization.configs.fields import Section, field
 from optimization.configs.types import (
     NonNegativeFloat,
     Patterns,
@@ -17,13 +17,18 @@ from optimization.configs.types import (
 )
 from optimization.matching.matrices import hidden_matrices, outputs_first
 from optimization.matching.patterns import matches_any
+from optimization.rules.auxiliary import AuxiliaryConfig
 from optimization.rules.base import MEANS_OF_SQUARES, OPTIMIZERS_CLS
-from optimization.rules.newton_schulz import Coefficients, orthogonalized
+from optimization.rules.muon_formula import adamw_step, divided, momentum_of, orthogonal
+from optimization.rules.newton_schulz import Coefficients
 from optimization.rules.rule import Slot
 from optimization.rules.variants import VariantRule
 
 _LARGEST = 2.0**110  # of orthogonalized matrices: the norm of their momentum stays below 2**128
 
+_OF_ADAMW = (
+    *("adam_beta_1", "adam_beta_2", "adam_weight_decay", "adam_lr_ratio", "adam_nesterov"),
+)
 _SCALES = {
     "spectral": lambda outputs, inputs: max(outputs, inputs) ** 0.5,
     "shape": lambda outputs, inputs: max(1.0, outputs / inputs) ** 0.5,
@@ -107,6 +112,8 @@ class MuonConfig(VariantRule):
         split: Regular expression -> number of matrices, for the paths of kernels that are several
             of the same size, side by side along the outputs, such as those of query, key and value
             in one: each is orthogonalized by itself.
+        auxiliary: The optimizer of what Muon does not orthogonalize, in the place of AdamW here;
+            None for that AdamW, whose settings are those above.
     """
 
     class_name = "Muon"
@@ -114,7 +121,7 @@ class MuonConfig(VariantRule):
     native_note = "AdamW for what is no hidden matrix ([below](#what-muon-orthogonalizes))"
     goes_by_model = True
     argument_order = ("adam_beta_1", "adam_beta_2", "adam_weight_decay", "epsilon", "weight_decay")
-    section_only = ("variant",)
+    section_only = ("variant", "auxiliary")
     slots = (
         Slot("momentum", "momentums", "momentum_buffer", when=lambda h: h.orthogonalized),
         Slot("momentum", "momentums", "exp_avg", when=_by_adamw),
@@ -178,6 +185,7 @@ class MuonConfig(VariantRule):
     adam_nesterov: bool = False
     include_layers: Patterns | None = None
     split: dict[Regex, Annotated[int, Ge(2)]] = field(default_factory=ReadOnlyDict)
+    auxiliary: Section[AuxiliaryConfig | None] = field(default=None)
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from self.impossible()
@@ -194,6 +202,8 @@ class MuonConfig(VariantRule):
         if self.second_moment == "none":
             needed = "`second_moment: row` or `full`"
             names |= dict.fromkeys(("second_moment_beta", "update_norm"), needed)
+        if self.auxiliary is not None:
+            names |= dict.fromkeys(_OF_ADAMW, "no `auxiliary`, which has it in its own section")
         return names if self.rms_rate is not None else {**names, "scale": "`rms_rate`"}
 
     def numbers(self) -> list[str]:
@@ -219,6 +229,11 @@ class MuonConfig(VariantRule):
             parts = self.parts_of(path, shapes[path], is_first) if takes else 1
             found.append({"orthogonalized": takes, "outputs_first": is_first, "parts": parts})
         return found
+
+    def left(self, shapes: Mapping[str, Sequence[int]]) -> set[str]:
+        """Returns the paths that it does not orthogonalize, of all variables with their shapes."""
+        settings = zip(shapes, self.all_settings(list(shapes), shapes), strict=True)
+        return {path for path, own in settings if not own["orthogonalized"]}
 
     def takes(self, path: str, matrices: set[str]) -> bool:
         """Says whether Muon updates a variable, given all matrices that it may."""
@@ -263,8 +278,8 @@ class MuonConfig(VariantRule):
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         g = xp.bounded(g, self.largest_gradient_of(h))
         if not h.orthogonalized:
-            return _adamw_step(g, s, h, xp)
-        u = _momentum(g, s, h, xp)
+            return adamw_step(g, s, h, xp)
+        u = momentum_of(g, s, h, xp)
         if h.of_signs:
             u = xp.sign(u)
         rate = h.lr
@@ -273,8 +288,8 @@ class MuonConfig(VariantRule):
             factor = xp.of_sides(lambda a, b: scale(a // h.parts, b), w, h.outputs_first)
             rate = h.lr * h.rms_rate * factor
         if h.second_moment == "none":
-            return _orthogonal(u, rate, h, xp)
-        return rate * _divided(_orthogonal(u, 1.0, h, xp), s, h, xp)
+            return orthogonal(u, rate, h, xp)
+        return rate * divided(orthogonal(u, 1.0, h, xp), s, h, xp)
 
 
 _JORDAN = {
@@ -339,56 +354,3 @@ MuonConfig.variants = VARIANTS = MuonConfig.with_defaults(_DIFFERENCES)
                    `scale` is `spectral`, `rms_rate` 0.2 and `update_norm` `orthogonal`
     adamuon        Si et al. 2025 (arXiv:2507.11005), algorithm 1
 """
-
-
-def _adamw_step(g: Any, s: Any, h: Any, xp: Any) -> Any:
-    m = s.lerp("momentum", g, 1 - h.adam_beta_1)
-    v = s.lerp_square("velocity", g, 1 - h.adam_beta_2)
-    # As in Keras' Muon; `one_minus_power` would be more exact in float32, by 1e-5 of a step.
-    root, correction = xp.sqrt(1 - h.adam_beta_2**h.t), 1 - h.adam_beta_1**h.t
-    rate = h.lr * h.adam_lr_ratio * root / correction
-    if h.adam_nesterov:
-        ahead = h.adam_beta_1 * correction / (1 - h.adam_beta_1 ** (h.t + 1))
-        m = ahead * m + (1 - h.adam_beta_1) * g
-    return rate * (m / (xp.sqrt(v) + h.epsilon))
-
-
-def _momentum(g: Any, s: Any, h: Any, xp: Any) -> Any:
-    """Moves the momentum; returns what is orthogonalized."""
-    if h.momentum_kind == "heavy_ball":
-        m = s.scale_add("momentum", h.momentum, g)
-        return g + h.momentum * m if h.nesterov else m
-    m, share = s.lerp("momentum", g, 1 - h.momentum), 1 - h.momentum
-    if h.momentum_kind == "ema":
-        return share * g + h.momentum * m if h.nesterov else m
-    now = xp.one_minus_power(h.momentum, h.t)
-    if not h.nesterov:
-        return m / now
-    return (share / now) * g + (h.momentum / xp.one_minus_power(h.momentum, h.t + 1)) * m
-
-
-def _orthogonal(u: Any, rate: Any, h: Any, xp: Any) -> Any:
-    """Returns the orthogonal matrix, or matrices, of a momentum in its shape, times a rate."""
-    axis = 0 if h.outputs_first else -1
-    made = []
-    for part in [u] if h.parts == 1 else xp.split(u, h.parts, axis):
-        x = xp.to_matrix(part, h.outputs_first)
-        made.append(xp.from_matrix(rate * orthogonalized(x, h, xp), part, h.outputs_first))
-    return made[0] if h.parts == 1 else xp.concatenate(made, axis)
-
-
-def _divided(o: Any, s: Any, h: Any, xp: Any) -> Any:
-    """Returns an orthogonal update over the root of its second moment, with a norm as it has."""
-    o = xp.keep(o)
-    if h.second_moment == "row":
-        means = xp.means_of_outputs(xp.square(o), h.outputs_first)
-        v = s.lerp("row_velocity", means, 1 - h.second_moment_beta)
-        v = xp.along_outputs(v, o, h.outputs_first)
-    else:
-        v = s.lerp_square("velocity", o, 1 - h.second_moment_beta)
-    u = xp.keep(o / (xp.sqrt(v) + h.epsilon))
-    norm = xp.norm(o)
-    if h.update_norm == "orthogonal":
-        n = h.parts
-        norm = xp.of_sides(lambda a, b: (n * min(a // n, b)) ** 0.5, o, h.outputs_first)
-    return norm / (xp.norm(u) + h.epsilon) * u

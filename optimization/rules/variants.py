@@ -23,7 +23,7 @@ class VariantRule(Rule):
     @classmethod
     def switches(cls) -> list[str]:
         """Returns the fields that a variant sets."""
-        fields = {each.name for each in dataclasses.fields(cls)} - {"name", "variant"}
+        fields = {each.name for each in dataclasses.fields(cls)} - {"name", *cls.section_only}
         return [name for name in inspect.get_annotations(cls) if name in fields]
 
     @classmethod

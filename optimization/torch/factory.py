@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
+from optimization.configs.auxiliary_groups import Group
 from optimization.configs.errors import Problem
 from optimization.configs.factory import ConfiguredFactory
-from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.rate_curve import RateCurve, curve_by
 from optimization.matching.rules import DEFAULT
 from optimization.schedules.compose import curve_function, needs_keras
@@ -212,9 +212,9 @@ class OptimizerFactory(ConfiguredFactory):
         return algorithms
 
     @functools.cached_property
-    def _rules(self) -> dict[str, ParamGroupConfig | None]:
+    def _rules(self) -> dict[str, Group | None]:
         """The rules by their names; None is that of what no other rule matches."""
-        return {DEFAULT: None, **{rule.label: rule for rule in self._config.param_groups}}
+        return {DEFAULT: None, **{rule.label: rule for rule in self._config.groups()}}
 
     def _part_of(self, group: Mapping[str, Any]) -> str:
         """Returns the name of the rule whose algorithm updates a group."""
@@ -338,15 +338,15 @@ class OptimizerFactory(ConfiguredFactory):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._config = state["_config"]
 
-    def _rate(self, rule: ParamGroupConfig | None) -> Callable[[int], float]:
+    def _rate(self, rule: Group | None) -> Callable[[int], float]:
         """Returns the learning rate of a rule as a function of the steps done."""
         return _function_of(self._curve(rule))
 
-    def _curve(self, rule: ParamGroupConfig | None) -> RateCurve:
+    def _curve(self, rule: Group | None) -> RateCurve:
         """Returns the learning rate of a rule, with its warmup and all that acts on it."""
         return curve_by(self._config, rule)
 
-    def _is_constant(self, rule: ParamGroupConfig | None) -> bool:
+    def _is_constant(self, rule: Group | None) -> bool:
         rate, warmup, _, decay, _ = self._curve(rule)
         warms = warmup is not None and warmup.warmup_steps > 0
         return isinstance(rate, ConstantLrConfig) and not warms and not decay

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimization.configs.group_config import ParamGroupConfig
+from optimization.configs.auxiliary_groups import AuxiliaryGroup, Group
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
 from optimization.torch.by_name import bare_names
-from optimization.torch.recipes import Part, Recipe, Settings
+from optimization.torch.recipes import Part, Recipe, Settings, muon_route
 from optimization.torch.resume import TYPE
 
 # What the name of a group says of its settings.
@@ -49,8 +49,8 @@ def build_groups(
     parts: Mapping[str, Part],
     parameters: NamedParameters,
     model: torch.nn.Module | None,
-    rate: Callable[[ParamGroupConfig | None], float],
-    constant: Callable[[ParamGroupConfig | None], bool],
+    rate: Callable[[Group | None], float],
+    constant: Callable[[Group | None], bool],
 ) -> list[dict[str, Any]]:
     """Returns the parameter groups of an optimizer, in the order of their first parameters.
 
@@ -103,24 +103,29 @@ def build_groups(
 
 def _rules(
     config: OptimizationConfig, parameters: NamedParameters, model: torch.nn.Module | None
-) -> list[ParamGroupConfig | None]:
+) -> list[Group | None]:
     """Returns the rule of each parameter."""
-    rules = config.param_groups
+    rules = config.groups()
     owners: dict[int, str] = {}
     for part in () if model is None else model.modules():
         for parameter in part.parameters(recurse=False):
             owners.setdefault(id(parameter), type(part).__name__)
-    if any(rule.layer_type for rule in rules) and not owners:
+    if any(each.layer_type for rule in rules for each in (rule, *rule.also)) and not owners:
         raise ValueError(
             "A parameter group with `layer_type` needs the modules: give the model itself to "
             "`build_optimizer`, not its parameters."
         )
     names, dims = [name for name, _ in parameters], [p.dim() for _, p in parameters]
-    return assigned(rules, names, dims, [owners.get(id(p)) for _, p in parameters])
+
+    def left(group: AuxiliaryGroup) -> set[str]:
+        settings = muon_route(group.muon, parameters, model)
+        return {name for name, p in parameters if not settings(name, p)["use_muon"]}
+
+    return assigned(rules, names, dims, [owners.get(id(p)) for _, p in parameters], left)
 
 
 def _settings(
-    recipe: Recipe, rule: ParamGroupConfig | None, name: str, own: Mapping[str, Any]
+    recipe: Recipe, rule: Group | None, name: str, own: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the hyperparameters of a parameter that differ from the optimizer's, or are told."""
     settings = {

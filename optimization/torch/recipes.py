@@ -5,6 +5,7 @@ the table.
 """
 
 import dataclasses
+import functools
 import inspect
 import pkgutil
 import typing
@@ -16,10 +17,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs import printing
+from optimization.configs.auxiliary_groups import Group, own_auxiliaries
 from optimization.configs.errors import Problem
-from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
+from optimization.configs.rate_curve import places
 from optimization.matching.rules import DEFAULT
 from optimization.rules.adafactor import (
     AdafactorConfig,
@@ -108,7 +110,7 @@ def type_of(oneof: OptimizerConfig) -> str:
 
 def parts_of(config: OptimizationConfig) -> dict[str, Part]:
     """Returns what updates parameters, by the name of the rule; the default one first."""
-    rules = config.param_groups
+    rules = config.groups()
     shared = [rule for rule in rules if rule.optimizer.type is None]
     return {
         DEFAULT: _part(config, config.optimizer, shared),
@@ -116,9 +118,7 @@ def parts_of(config: OptimizationConfig) -> dict[str, Part]:
     }
 
 
-def _part(
-    config: OptimizationConfig, oneof: OptimizerConfig, rules: Sequence[ParamGroupConfig]
-) -> Part:
+def _part(config: OptimizationConfig, oneof: OptimizerConfig, rules: Sequence[Group]) -> Part:
     section, followed = oneof.get(), _followed(config, oneof)
     changing = set(followed) - {"weight_decay"}
     if any(rule.weight_decay for rule in rules):
@@ -187,22 +187,26 @@ def _of_rule(section: Any, changing: Set[str]) -> Recipe:
 
 def muon(section: MuonConfig) -> Recipe:
     """`muon`, which finds the hidden matrices of a model."""
-
-    def route(parameters: list[tuple[str, Tensor]], model: torch.nn.Module | None) -> Settings:
-        matrices = hidden_matrices(
-            parameters, model, section.exclude_embeddings, section.include_layers
-        )
-
-        def settings(name: str, parameter: Tensor) -> dict[str, Any]:
-            takes = section.takes(name, matrices)
-            parts = section.parts_of(name, tuple(parameter.shape), True) if takes else 1
-            return {"use_muon": takes, "parts": parts}
-
-        return settings
-
     recipe = _of_rule(section, set())
     arguments = {**recipe.arguments, "flatten": True}
+    route = functools.partial(muon_route, section)
     return dataclasses.replace(recipe, arguments=arguments, route=route)
+
+
+def muon_route(
+    section: MuonConfig, parameters: list[tuple[str, Tensor]], model: torch.nn.Module | None
+) -> Settings:
+    """Returns what parameters of a model have of their own with Muon."""
+    matrices = hidden_matrices(
+        parameters, model, section.exclude_embeddings, section.include_layers
+    )
+
+    def settings(name: str, parameter: Tensor) -> dict[str, Any]:
+        takes = section.takes(name, matrices)
+        parts = section.parts_of(name, tuple(parameter.shape), True) if takes else 1
+        return {"use_muon": takes, "parts": parts}
+
+    return settings
 
 
 def _adafactor(section: AdafactorConfig) -> Recipe:
@@ -248,7 +252,7 @@ def native_problems(config: OptimizationConfig) -> Iterable[Problem]:
     """Yields what PyTorch does not have natively."""
     section = config.optimizer.get()
     having = ", ".join(filter(is_native, OPTIMIZERS_CLS))
-    for oneof in (config.optimizer, *(group.optimizer for group in config.param_groups)):
+    for oneof in [place.optimizer for place in places(config)]:
         if oneof.type is not None and not is_native(oneof.type):
             message = f"`{oneof.type}` has no native PyTorch implementation; these have: {having}"
             yield oneof._problem("conflict", "type", message)
@@ -271,11 +275,11 @@ def _beside_a_metric(config: OptimizationConfig) -> Iterable[Problem]:
     rate = config.learning_rate
     if not isinstance(rate.get(), MetricLrConfig):
         return
-    for group in config.param_groups:
+    for group in (*config.param_groups, *own_auxiliaries(config)):
         if group.learning_rate.type is not None:
             message = f"`{rate.type}` changes the rates of all groups of a torch.optim.Optimizer"
             yield group._problem("conflict", "learning_rate", message)
-    own = (group.optimizer.get() for group in config.param_groups)
+    own = (group.optimizer.get() for group in config.groups())
     sections = [config.optimizer.get(), *filter(None, own)]
     if config.schedules or any(isinstance(s, Rule) and s.curves() for s in sections):
         message = "follows a metric in PyTorch, and nothing then sets what follows the steps"

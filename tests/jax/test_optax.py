@@ -259,6 +259,32 @@ def test_muon_of_hidden_matrices(name):
     assert distance(found, expected) < 2e-6 + distance(expected, exact)
 
 
+def test_the_auxiliary_optimizer_of_muon():
+    """Beside a pair of optax's, parted by hand."""
+    adamw = {"type": "adamw", "adamw": {**CORRECTED, "weight_decay_rate": 0.3}}
+    fields = {"variant": "optax", "auxiliary": {**adamw, "learning_rate_multiplier": 0.1}}
+    ours = OptimizerFactory(config("muon", fields, **COSINE), train_steps=STEPS)
+    start, hidden = tree(1), {("layer_0", "kernel"), ("layer_1", "kernel")}
+    labels = {
+        layer: {n: "muon" if (layer, n) in hidden else "rest" for n in part}
+        for layer, part in start.items()
+    }
+    parts = {
+        "muon": optax.contrib.muon(RATE),
+        "rest": optax.adamw(lambda count: 0.1 * RATE(count), weight_decay=0.3),
+    }
+    theirs = optax.multi_transform(parts, labels)
+    found, expected, exact = (
+        [leaf for part in weights.values() for leaf in part.values()]
+        for weights in (
+            trained(ours.build_optimizer(start)),
+            trained(theirs),
+            trained(theirs, "float64"),
+        )
+    )
+    assert distance(found, expected) < 2e-6 + distance(expected, exact)
+
+
 # Schedules
 
 SCHEDULES = {

@@ -187,3 +187,65 @@ def test_in_fit_embeddings_and_the_last_layer_are_adamws(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     again = [row.orthogonalized for row in loaded.optimizer.group_table()]
     assert again == [row.orthogonalized for row in rows]
+
+
+def network():
+    keras.utils.set_random_seed(5)
+    return keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            keras.layers.Embedding(9, 4, name="embedding"),
+            keras.layers.Conv1D(5, 3, name="conv1d"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(6, "tanh", name="hidden"),
+            keras.layers.Dense(3, name="head"),
+        ]
+    )
+
+
+def test_an_auxiliary_optimizer_is_that_of_a_group(tmp_path):
+    """Beside groups made by hand; it is saved with the model, and goes on."""
+    adamw = {"weight_decay_rate": 0.3}
+    rate = {"type": "cosine", "cosine": {"initial_learning_rate": 0.02, "decay_steps": 9}}
+    also = [{"layer_type": "Conv1D"}]
+    auxiliary = {"type": "adamw", "adamw": adamw, "learning_rate_multiplier": 0.1, "also": also}
+    group = {
+        "match": "embedding|conv1d|head|bias",
+        "optimizer": {"type": "adamw", "adamw": adamw},
+        "learning_rate_multiplier": 0.1,
+    }
+    tokens = np.arange(24).reshape(4, 6) % 9
+    targets, found = np.ones((4, 3), "float32"), []
+    for muon, groups in (({"auxiliary": auxiliary}, []), ({}, [group])):
+        sections = {"optimizer": {"type": "muon", "muon": muon}, "learning_rate": rate}
+        config = optimization.OptimizationConfig({**sections, "param_groups": groups})
+        factory, model = optimization.OptimizerFactory(config), network()
+        optimizer = factory.build_optimizer(factory.build_learning_rate(), model=model)
+        model.compile(optimizer, "mse")
+        model.fit(tokens, targets, epochs=3, verbose=0)
+        rows = {row.path.split("/")[-2]: row for row in model.optimizer.group_table()}
+        assert {name: row.optimizer for name, row in rows.items()} == {
+            "embedding": "AdamWeightDecay",
+            "conv1d": "AdamWeightDecay",
+            "hidden": "AdamWeightDecay",  # its bias comes last
+            "head": "AdamWeightDecay",
+        }
+        model.save(tmp_path / "model.keras")
+        model = keras.models.load_model(tmp_path / "model.keras")
+        model.fit(tokens, targets, epochs=2, verbose=0)
+        found.append(np.concatenate([w.ravel() for w in model.get_weights()]))
+    np.testing.assert_array_equal(*found)
+
+
+def test_an_auxiliary_group_is_beside_a_muon():
+    with pytest.raises(TypeError, match="`beside` must be an `optimization.optimizers.Muon`"):
+        ParamGroup(match="", beside=keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match="`also` needs `beside`"):
+        ParamGroup(match="x", also=[optimization.configs.matcher_config.MatcherConfig(match="y")])
+    group = ParamGroup(match="", beside=Muon(0.1), name="rest")
+    assert "beside=Muon(learning_rate=0.1)" in repr(group)
+    again = ParamGroup.from_config(group.get_config())
+    assert again.left({"a/kernel": (3, 4), "a/bias": (4,), "b/kernel": (4, 3)}) == {
+        "a/bias",
+        "b/kernel",
+    }

@@ -4,7 +4,7 @@ import pytest
 
 from optimization.rules.muon import VARIANTS, MuonConfig
 from optimization.rules.newton_schulz import COEFFICIENTS
-from tests.torch.common import OptimizerFactory, config_of, torch
+from tests.torch.common import OptimizationConfig, OptimizerFactory, config_of, torch
 
 from optimization.torch import Muon  # isort: skip
 
@@ -191,3 +191,107 @@ def test_every_variant_trains_a_model(variant):
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     assert shapes == {"step": (), "momentum_buffer": (6, 4), **own}
     assert all((a != b).any() for a, b in zip(before, model.parameters(), strict=True))
+
+
+class Convolved(torch.nn.Module):
+    """An embedding, a convolution, a hidden layer, a norm and a head."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(7)
+        self.embedding = torch.nn.Embedding(9, 4)
+        self.conv = torch.nn.Conv1d(4, 5, 3)
+        self.hidden = torch.nn.Linear(5, 6)
+        self.norm = torch.nn.LayerNorm(6)
+        self.head = torch.nn.Linear(6, 3)
+        self.double()
+
+    def forward(self, tokens):
+        x = self.conv(self.embedding(tokens).transpose(1, 2)).mean(-1)
+        return self.head(self.norm(torch.tanh(self.hidden(x))))
+
+    def step_by(self, *optimizers):
+        """Updates by gradients that are large, so that no epsilon counts."""
+        self.zero_grad()
+        tokens = torch.arange(18).reshape(3, 6) % 9
+        (1e6 * self(tokens).square().sum()).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+CONSTANT = {"type": "constant", "constant": {"learning_rate": RATE}}
+COSINE = {"type": "cosine", "cosine": {"initial_learning_rate": RATE, "decay_steps": 8}}
+ADAMW = {
+    "type": "adamw",
+    "adamw": {"weight_decay_rate": 0.3, "beta_2": 0.9},
+}
+
+
+def with_auxiliary(auxiliary, **sections):
+    muon = {"variant": "torch", "auxiliary": auxiliary}
+    optimizer = {"type": "muon", "muon": muon}
+    sections = {"optimizer": optimizer, "learning_rate": COSINE, **sections}
+    return OptimizerFactory(OptimizationConfig(sections), train_steps=8)
+
+
+@pytest.mark.parametrize("own", [None, 0.001])
+def test_an_auxiliary_optimizer_is_one_made_by_hand(own, monkeypatch):
+    """Beside torch's own pair; with no rate of its own it follows a multiple of Muon's."""
+    peer = getattr(torch.optim, "Muon", None) or pytest.skip("this torch has no Muon")
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    rate = {"learning_rate_multiplier": 0.1}
+    if own:
+        rate = {"learning_rate": {"type": "constant", "constant": {"learning_rate": own}}}
+    ours, theirs = Convolved(), Convolved()
+    factory = with_auxiliary({**ADAMW, **rate, "also": [{"ndim": [3]}]})
+    optimizer = factory.build_optimizer(ours)
+    assert {group["group_name"] for group in optimizer.param_groups} == {
+        "default/muon",
+        "auxiliary",
+    }
+    scheduler = factory.build_scheduler(optimizer)
+    muon = peer([theirs.hidden.weight], lr=RATE, weight_decay=0.1)
+    rest = [p for p in theirs.parameters() if p is not theirs.hidden.weight]
+    start = own or RATE * 0.1
+    adamw = torch.optim.AdamW(rest, lr=start, betas=(0.9, 0.9), eps=1e-7, weight_decay=0.3)
+    shapes = [muon, *([] if own else [adamw])]
+    cosines = [torch.optim.lr_scheduler.CosineAnnealingLR(each, 8) for each in shapes]
+    for _ in range(6):
+        ours.step_by(optimizer)
+        theirs.step_by(muon, adamw)
+        for each in (scheduler, *cosines):
+            each.step()
+    for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_an_auxiliary_optimizer_goes_on_from_a_checkpoint():
+    groups = [{"match": "bias$", "weight_decay": 0.0}, {"layer_type": "LayerNorm", "name": "norms"}]
+    factory = with_auxiliary(ADAMW, param_groups=groups, learning_rate=CONSTANT)
+    straight, first, second = Convolved(), Convolved(), Convolved()
+    optimizer = factory.build_optimizer(straight)
+    labels = {n: g["group_name"] for g in optimizer.param_groups for n in g["param_names"]}
+    assert labels["hidden.bias"] == "bias$/auxiliary/weight_decay=0.0"
+    assert labels["norm.weight"] == "norms/auxiliary"
+    for _ in range(4):
+        straight.step_by(optimizer)
+    optimizer = factory.build_optimizer(first)
+    for _ in range(2):
+        first.step_by(optimizer)
+    second.load_state_dict(first.state_dict())
+    other = factory.build_optimizer(second)
+    other.load_state_dict(optimizer.state_dict())
+    for _ in range(2):
+        second.step_by(other)
+    for found, expected in zip(second.parameters(), straight.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_an_auxiliary_optimizer_by_layers_needs_the_model():
+    factory = with_auxiliary({**ADAMW, "also": [{"layer_type": "Conv1d"}]})
+    optimizer = factory.build_optimizer(Convolved())
+    labels = {n: g["group_name"] for g in optimizer.param_groups for n in g["param_names"]}
+    assert labels["conv.weight"] == "auxiliary"
+    assert labels["hidden.weight"] == "default/muon"
+    with pytest.raises(ValueError, match="`layer_type` needs the modules"):
+        factory.build_optimizer(Convolved().named_parameters())
