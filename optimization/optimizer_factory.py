@@ -10,7 +10,7 @@ from optimization.configs.factory import ConfiguredFactory
 from optimization.configs.float32 import in_float32
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
 from optimization.rules.base import BaseOptimizerConfig
-from optimization.schedules import LR_CLS, WARMUP_CLS, curve
+from optimization.schedules import LR_CLS, WARMUP_CLS, BaseLrConfig, curve
 
 if typing.TYPE_CHECKING:
     import keras
@@ -129,7 +129,7 @@ class OptimizerFactory(ConfiguredFactory):
         section = self._config.optimizer.get()
         optimizer = PipelineOptimizer(
             self._inner_optimizer(self._config.optimizer, lr),
-            ema=self._config.average_arguments(),
+            ema=self._average_arguments(),
             gradient_aggregator=gradient_aggregator,
             gradient_transformers=gradient_transformers,
             name=section.name,
@@ -168,10 +168,21 @@ class OptimizerFactory(ConfiguredFactory):
             del arguments["adaptive_clip_factor"], arguments["adaptive_clip_epsilon"]
         return arguments
 
-    def _group_arguments(self, lr: Any) -> dict[str, Any]:
+    def _average_arguments(self) -> dict[str, Any] | None:
+        arguments, rate = self._config.average_arguments(), self._config.average_schedule()
+        if arguments is not None and rate is not None:
+            arguments["average_decay"] = self._schedule(rate)
+        return arguments
+
+    def _schedule(self, rate: BaseLrConfig) -> Any:
+        """Returns what a number other than the learning rate follows, as a function of the step."""
         from optimization.schedules.keras_schedules import schedule_class
         from optimization.schedules.scaled import scaled
 
+        built = schedule_class(type(rate))(**rate.as_dict())
+        return scaled(built, start=self._config._schedule_start)
+
+    def _group_arguments(self, lr: Any) -> dict[str, Any]:
         config = self._config
         arguments: dict[str, Any] = {}
         groups = config.groups()
@@ -179,13 +190,11 @@ class OptimizerFactory(ConfiguredFactory):
             arguments["param_groups"] = [self._group(group, lr) for group in groups]
         if config.layer_decay is not None:
             arguments["layer_decay"] = config.layer_decay.as_dict()
-        if config.schedules:
+        if schedules := config.number_schedules():
             section = config.optimizer.get()
-            sections = {name: choice.get() for name, choice in config.schedules.items()}
-            built = {n: schedule_class(type(r))(**r.as_dict()) for n, r in sections.items()}
             arguments["schedules"] = {
-                section.argument_name(name): scaled(rate, start=config._schedule_start)
-                for name, rate in built.items()
+                section.argument_name(name): self._schedule(choice.get())
+                for name, choice in schedules.items()
             }
         return arguments
 

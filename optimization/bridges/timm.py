@@ -234,17 +234,10 @@ def _ema(draft: Draft, source: Source) -> None:
     if not source.flag("model_ema"):
         return
     draft.put("ema.average_decay", decay)
-    draft.put("ema.dynamic_decay", False, "ModelEmaV3")
+    warms = source.flag("model_ema_warmup")
+    draft.put("ema.dynamic_decay", "power" if warms else False, "ModelEmaV3")
+    draft.put("ema.start_step", 1 if warms else 2, "after the first update it is the weights")
     draft.put("ema.trainable_weights_only", False, "buffers are averaged too")
-    if source.flag("model_ema_warmup"):
-        why = "its decay grows as 1 - (1 + n)^(-2/3), which none here does"
-        draft.tell(
-            LOST,
-            source,
-            "model_ema_warmup",
-            why,
-            "leave it, or write `ema.dynamic_decay: true`, which is near",
-        )
 
 
 def _layer_decay(draft: Draft, source: Source) -> None:

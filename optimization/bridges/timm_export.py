@@ -184,9 +184,15 @@ def _sections(made: Export) -> tuple[str, ...]:
     if config.ema is not None:
         said.append("ema")
         made.values |= {"model_ema": True, "model_ema_decay": config.ema.average_decay}
-        if config.ema.dynamic_decay:
-            why = "timm's average has its decay from the start"
-            made.tell(DIFFERS, "ema.dynamic_decay", True, why)
+        growth, usual = config.ema.dynamic_decay, (config.ema.gamma, config.ema.power) == (1, 2 / 3)
+        if growth == "power" and usual:
+            made.values["model_ema_warmup"] = True
+        elif growth:
+            why = "timm's average has its decay from the start, or `model_ema_warmup`"
+            made.tell(DIFFERS, "ema.dynamic_decay", growth, why, "write `power`, or false")
+        if "average_decay" in config.schedules:
+            why = "timm's average has no decay that follows a schedule"
+            made.tell(LOST, "schedules.average_decay", "...", why)
     if config.layer_decay is not None:
         said.append("layer_decay")
         made.values["layer_decay"] = config.layer_decay.rate

@@ -4,11 +4,12 @@ import typing
 from collections.abc import Iterator
 
 from optimization.configs.auxiliary_groups import NAME, own_auxiliaries
-from optimization.configs.curve_checks import wrong_values
+from optimization.configs.curve_checks import wrong_numbers, wrong_values
 from optimization.configs.errors import Problem, did_you_mean
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.rate_curve import places, schedule_free_sections
 from optimization.configs.rate_scaling import scaling_conflicts
+from optimization.configs.types import Fraction
 from optimization.schedules.compose import needs_keras, schedule_conflicts
 from optimization.schedules.metric import MetricLrConfig
 
@@ -103,7 +104,9 @@ def _schedules(config: "OptimizationConfig") -> Iterator[Problem]:
     for name, schedule in config.schedules.items():
         place = f"schedules.{name}"
         argument = section.argument_name(name)
-        if argument is None:
+        if name in _OF_AVERAGES:
+            yield from _average_schedule(config, name, schedule)
+        elif argument is None:
             near = did_you_mean(name, section.numbers())
             message = f"`{config.optimizer.type}` has no number of that name to schedule{near}"
             yield config._problem("unknown-key", place, message)
@@ -119,6 +122,26 @@ def _schedules(config: "OptimizationConfig") -> Iterator[Problem]:
             yield config._problem("conflict", place, message)
         else:
             yield from wrong_values(config, section, argument, name)
+
+
+_OF_AVERAGES = {"average_decay": "an `ema` section", "ema_momentum": "`use_ema: true`"}
+
+
+def _average_schedule(
+    config: "OptimizationConfig", name: str, schedule: OneOfConfig
+) -> Iterator[Problem]:
+    """Yields what keeps the decay of the average from following a schedule."""
+    place = f"schedules.{name}"
+    if name != config.average_decay_name:
+        message = f"is the decay of an average that there is not: it needs {_OF_AVERAGES[name]}"
+        yield config._problem("conflict", place, message)
+    elif schedule.type is None:
+        yield config._problem("missing", f"{place}.type", "a type is required")
+    elif config.ema is not None and config.ema.dynamic_decay == "cosine":
+        message = "follows a schedule, and `dynamic_decay: cosine` of `ema` is one: leave out one"
+        yield config._problem("conflict", place, message)
+    else:
+        yield from wrong_numbers(config, Fraction, name, name)
 
 
 def _groups(config: "OptimizationConfig") -> Iterator[Problem]:

@@ -5,6 +5,7 @@ import math
 import re
 import typing
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from optimization.configs.auxiliary_groups import own_auxiliaries
 from optimization.configs.base import Config
@@ -207,10 +208,16 @@ def wrong_values(
     config: "OptimizationConfig", section: BaseOptimizerConfig, argument: str, name: str
 ) -> Iterator[Problem]:
     """Yields a scheduled hyperparameter's first value that the field itself would refuse."""
+    yield from wrong_numbers(config, section._spec_of(argument).annotation, argument, name)
+
+
+def wrong_numbers(
+    config: "OptimizationConfig", annotation: Any, argument: str, name: str
+) -> Iterator[Problem]:
+    """Yields the first value of the schedule `name` that a number of a type can't have."""
     curve = RateCurve(config.schedules[name].get())
     if not curve.is_computable(config._train_steps):
         return
-    annotation = section._spec_of(argument).annotation
     seen = _Seen.of(curve, config._train_steps)
     for step, value in zip(seen.steps, seen.values, strict=True):
         is_finite = math.isfinite(in_float32(value))

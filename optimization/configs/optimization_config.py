@@ -46,7 +46,8 @@ class OptimizationConfig(Config):
             a variable wins, what no rule matches has the settings above.
         layer_decay: Learning rates that fall from the head to the first layers; None for none.
         schedules: Hyperparameters of the optimizer that follow a schedule, by name; each is a
-            oneof as `learning_rate` is. `weight_decay` stands for whatever the optimizer calls it.
+            oneof as `learning_rate` is. `weight_decay` stands for whatever the optimizer calls it;
+            `average_decay` is that of `ema`, `ema_momentum` that of `use_ema`.
         lr_scaling: A learning rate in proportion to the batch; None for one that is as written.
     """
 
@@ -110,6 +111,23 @@ class OptimizationConfig(Config):
         if self.ema is not None:
             return self.ema.arguments()
         return self.optimizer.get().average_arguments()
+
+    @property
+    def average_decay_name(self) -> str | None:
+        """What the decay of the average is called; None where there is no average."""
+        if self.ema is not None:
+            return "average_decay"
+        return "ema_momentum" if self.optimizer.get().use_ema else None
+
+    def average_schedule(self) -> BaseLrConfig | None:
+        """Returns what the decay of the average follows, or None."""
+        oneof = self.schedules.get(self.average_decay_name or "")
+        return None if oneof is None else oneof.get()
+
+    def number_schedules(self) -> dict[str, LrConfig]:
+        """Returns those of `schedules` that numbers of the optimizer follow."""
+        schedules = self.schedules.items()
+        return {name: oneof for name, oneof in schedules if name != self.average_decay_name}
 
     @overload
     def learning_rate_of(self) -> Rate: ...

@@ -1,5 +1,6 @@
 """`OptimizerFactory`: from a config to a gradient transformation of optax."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,9 +12,10 @@ from optimization.configs.factory import ConfiguredFactory
 from optimization.jax.checks import native_problems
 from optimization.jax.gradients import Clips
 from optimization.jax.plan import Plan
-from optimization.jax.rates import Schedule, rate_of
+from optimization.jax.rates import Schedule, rate_of, schedule
 from optimization.jax.state import Tree, state_of
 from optimization.jax.transform import Average, Settings, Transformation
+from optimization.schedules.averages import AverageDecay
 
 
 class OptimizerFactory(ConfiguredFactory):
@@ -91,15 +93,24 @@ class OptimizerFactory(ConfiguredFactory):
     def _settings(self) -> Settings:
         section = self._config.optimizer.get()
         arguments = section.pipeline_arguments()
-        found = self._config.average_arguments()
-        average: dict[str, Any] = {n: v for n, v in (found or {}).items() if n in Average._fields}
         return Settings(
             Clips(**{name: arguments[name] for name in Clips._fields if name in arguments}),
             section.gradient_accumulation_steps or 1,
             section.on_nonfinite == "skip",
             section.loss_scale_factor,
-            Average(**average) if average else None,
+            self._average(),
         )
+
+    def _average(self) -> Average | None:
+        arguments, rate = self._config.average_arguments(), self._config.average_schedule()
+        if arguments is None:
+            return None
+        frequency = arguments.get("overwrite_frequency")
+        names = [field.name for field in dataclasses.fields(AverageDecay)]
+        decay = AverageDecay(**{name: arguments[name] for name in names if name in arguments})
+        if rate is not None:
+            decay.average_decay = schedule(rate, start=self._config._schedule_start)
+        return Average(decay, frequency)
 
     def _plan(self, params: Tree) -> Plan:
         config = self._config

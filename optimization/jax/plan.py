@@ -188,7 +188,7 @@ class Plan:
     def _followed(self, section: Any, changed: Mapping[str, Any]) -> dict[str, Schedule]:
         """Returns the schedules of numbers that a section has, not as 0, and a group leaves."""
         usual, followed = self._config.optimizer.get(), {}
-        for name, oneof in self._config.schedules.items():
+        for name, oneof in self._config.number_schedules().items():
             argument = section.argument_name(usual.argument_name(name))
             if argument and argument not in changed and section.arguments().get(argument):
                 start = self._config._schedule_start

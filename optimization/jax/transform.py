@@ -19,25 +19,21 @@ from optimization.rules.arrays import State
 from optimization.rules.base import bound_before
 from optimization.rules.rule import Numbers, Rule, given
 from optimization.rules.schedule_free import ScheduleFreeFields
+from optimization.schedules.averages import AverageDecay
 
 _NOTHING = optax.MaskedNode()
 
 
 class Average(NamedTuple):
-    """The arguments of the average of the weights, as the `ema` section has them."""
+    """How weights are averaged: by which decay, and how often they become their averages."""
 
-    average_decay: float
-    start_step: int
-    dynamic_decay: bool
+    decay: AverageDecay
     overwrite_frequency: int | None = None
 
-    def decay(self, count: jax.Array) -> jax.Array:
-        """Returns the share of the average that stays, after `count` updates."""
-        n = (count - self.start_step).astype(jnp.float32)
-        decay = jnp.float32(self.average_decay)
-        if self.dynamic_decay:
-            decay = jnp.minimum(decay, (1 + n) / jnp.maximum(10 + n, 1.0))
-        return jnp.where(n < 0, 0.0, decay)
+    def share(self, count: jax.Array) -> jax.Array:
+        """Returns the share of the way to the weights that is moved after `count` updates."""
+        since = (count - self.decay.start_step).astype(jnp.float32)
+        return jnp.asarray(self.decay.moved_share(count, since, jnp), jnp.float32)
 
 
 class Settings(NamedTuple):
@@ -56,6 +52,11 @@ class Settings(NamedTuple):
     skips: bool = False
     loss_scale: float | None = None
     average: Average | None = None
+
+    def reported(self, count: jax.Array) -> dict[str, jax.Array]:
+        """Returns what follows a schedule, after `count` updates."""
+        decay = None if self.average is None else self.average.decay.average_decay
+        return {"average_decay": decay(count)} if callable(decay) else {}
 
 
 class Transformation:
@@ -98,7 +99,10 @@ class Transformation:
         accumulates = settings.accumulation_steps > 1
         state = OptimizerState(
             step=count,
-            hyperparameters=self._plan.reported(self._plan.numbers(count)),
+            hyperparameters={
+                **self._plan.reported(self._plan.numbers(count)),
+                **settings.reported(count),
+            },
             slots={name: slot(name) for name in self._plan.slot_names()},
             shared={
                 label: part.initial()
@@ -299,14 +303,14 @@ class _Work:
         count = _counted(state.step)
         state = state._replace(
             step=count,
-            hyperparameters=self._plan.reported(now),
+            hyperparameters={**self._plan.reported(now), **settings.reported(state.step)},
             slots={name: self._tree(values) for name, values in slots.items()},
             shared=shared,
         )
         new = [w + u for w, u in zip(weights, updates, strict=True)]
         if settings.average is not None:
             averages = self._of(state.average)
-            share = 1 - settings.average.decay(count)
+            share = settings.average.share(count)
             averages = [a + (w - a) * share for a, w in zip(averages, new, strict=True)]
             state = state._replace(average=self._tree(averages))
             if settings.average.overwrite_frequency is not None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,21 +15,22 @@ from optimization.keras.gradients import is_overwritten
 from optimization.keras.rule_part import steps_since
 from optimization.keras.state import by_unique_name, load
 from optimization.keras.swapping import SWAPPED, Swappable, assign_values, values_of
+from optimization.schedules.averages import AverageDecay
 
 _AVERAGE = "average/"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
-class WeightAverage(Swappable):
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class WeightAverage(AverageDecay, Swappable):
     """The moving average of `EMAConfig`, which has its formula; float32 at least.
 
     Integer weights have none. With start_step=2 and dynamic_decay=False this is the average of
     Keras' `use_ema`, which the last two arguments complete.
 
     Args:
-        average_decay: As in `EMAConfig`, in [0, 1).
+        average_decay: As in `EMAConfig`, in [0, 1), or a schedule: a function of the updates done.
         start_step: As in `EMAConfig`, >= 0.
-        dynamic_decay: As in `EMAConfig`.
+        dynamic_decay: As in `EMAConfig`, as are `time_constant`, `gamma`, `power`, `rise_steps`.
         trainable_weights_only: As in `EMAConfig`; False needs `shadow_copy(model)`.
         name: Ends the names of its variables.
         overwrite_frequency: After every so many steps the weights become their averages; None: they
@@ -41,40 +42,31 @@ class WeightAverage(Swappable):
         ValueError: For a value out of its range.
     """
 
-    average_decay: float = 0.99
-    start_step: int = 0
-    dynamic_decay: bool = True
     trainable_weights_only: bool = True
     name: str = "ExponentialMovingAverage"
     overwrite_frequency: int | None = None
     overwrite_at_end: bool = False
 
     def __post_init__(self) -> None:
-        super().__init__()
-        if not 0 <= self.average_decay < 1:
-            raise ValueError(
-                "Argument `average_decay` must be in [0, 1), received: average_decay="
-                f"{self.average_decay}"
-            )
-        for name, least in (("start_step", 0), ("overwrite_frequency", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"Argument `{name}` must be >= {least}, received: {name}={value}")
+        super().__post_init__()
+        Swappable.__init__(self)
+        if self.overwrite_frequency is not None and self.overwrite_frequency < 1:
+            self._refuse("overwrite_frequency", ">= 1")
         self.loads_later = None if self.trainable_weights_only else _AVERAGE
         self._averages: dict[str, keras.Variable] = {}  # by path, in the order of `weights`
         self.waiting: dict[str, Any] = {}  # loaded values of averages that do not exist yet
 
     __repr__ = by_arguments
-    get_config = dataclasses.asdict
 
-    def kept_share(self, steps: Any) -> Any:
-        """Returns the share that stays after `steps` steps, a float32 scalar."""
-        n = steps_since(steps, self.start_step)
-        decay = ops.cast(self.average_decay, "float32")
-        if self.dynamic_decay:
-            # Before the start n is negative and the quotient means nothing: see `where`.
-            decay = ops.minimum(decay, (1 + n) / ops.maximum(10 + n, 1.0))
-        return ops.where(n < 0, 0.0, decay)
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments; `serialized` makes a schedule among them what JSON can hold."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def share(self, steps: Any) -> Any:
+        """Returns the share of the way to the weights that is moved after `steps` steps."""
+        steps = ops.convert_to_tensor(steps)
+        share = self.moved_share(steps, steps_since(steps, self.start_step), ops)
+        return ops.cast(share, "float32")
 
     # State
 
@@ -127,7 +119,7 @@ class WeightAverage(Swappable):
         return super().guard()
 
     def move(self, steps: Any, moved: Collection[int] = ()) -> None:
-        share = 1 - self.kept_share(steps)
+        share = self.share(steps)
         for weight, average in zip(self.weights, self._averages.values(), strict=True):
             if id(weight) not in moved:
                 move(average, weight, share)
@@ -142,7 +134,7 @@ class WeightAverage(Swappable):
             for variable, target in zip(variables, targets, strict=True)
             if variable is target and variable.constraint is None and id(variable) in averages
         }
-        return found, 1 - self.kept_share(steps)
+        return found, self.share(steps)
 
     def overwrite(self, steps: Any, copies: Sequence[Any]) -> None:
         if self.overwrite_frequency is None:
@@ -176,6 +168,27 @@ class WeightAverage(Swappable):
 
     def _saved_aside(self) -> Collection[str]:
         return self._averages
+
+
+def serialized(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arguments of `WeightAverage` in a form that JSON can hold."""
+    return _with_decay(arguments, keras.saving.serialize_keras_object, callable)
+
+
+def deserialized(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of which `serialized` made what was saved."""
+    return _with_decay(saved, keras.saving.deserialize_keras_object, _is_mapping)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _with_decay(
+    arguments: Mapping[str, Any], form: Callable[[Any], Any], has_form: Callable[[Any], bool]
+) -> dict[str, Any]:
+    decay = arguments.get("average_decay")
+    return {**arguments, "average_decay": form(decay)} if has_form(decay) else dict(arguments)
 
 
 def move(average: Any, weight: Any, share: Any) -> None:

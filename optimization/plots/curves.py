@@ -1,16 +1,19 @@
 """Finds the curves that a config has: its learning rates, and what else follows the steps."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from optimization.configs.base import Config
+from optimization.configs.durations import durations
 from optimization.configs.errors import ConfigError, Origin, Problem, nearest_or_all
 from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.rate_curve import RateCurve
 from optimization.matching.rules import DEFAULT
 from optimization.plots.points import Function
+from optimization.schedules.averages import AverageDecay
 from optimization.schedules.compose import are_ours, schedule_problems
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
@@ -114,7 +117,9 @@ class _Part(NamedTuple):
 
     def has(self, what: str) -> bool:
         section = self.section
-        return what == LEARNING_RATE or (section and section.argument_name(what)) is not None
+        if what == LEARNING_RATE or (section and what == self.config.average_decay_name):
+            return True
+        return (section and section.argument_name(what)) is not None
 
     def line(self, what: str) -> Line:
         if self.group is not None and self.group.freeze:
@@ -157,6 +162,8 @@ class _Part(NamedTuple):
         if section is None:
             message = "is not set in this file: there is no optimizer"
             raise ConfigError([config.optimizer._problem("missing", "type", message)])
+        if what == config.average_decay_name:
+            return self._average()
         argument = section.argument_name(what)
         if argument is None:
             near = nearest_or_all(what, [LEARNING_RATE, *section.numbers()])
@@ -166,7 +173,8 @@ class _Part(NamedTuple):
         is_decay = argument == section.argument_name("weight_decay")
         value = section.arguments().get(argument)
         replaced = self.group.weight_decay if self.group is not None and is_decay else None
-        schedules = {section.argument_name(name): rate for name, rate in config.schedules.items()}
+        scheduled = config.number_schedules().items()
+        schedules = {section.argument_name(name): rate for name, rate in scheduled}
         if replaced is None and value and argument in schedules:
             rate = schedules[argument].get()
         elif value is None and replaced is None and not is_decay:
@@ -177,6 +185,30 @@ class _Part(NamedTuple):
             rate = ConstantLrConfig(learning_rate=number or 0.0)
         curve = RateCurve(rate, start=config._schedule_start)
         return line_of_rate(curve, self.name, config._train_steps)
+
+    def _average(self) -> Line:
+        """Returns the line of the decay of the average, by the updates done before."""
+        config, rate = self.config, self.config.average_schedule()
+        arguments: dict[str, Any] = config.average_arguments() or {}
+        names = [field.name for field in dataclasses.fields(AverageDecay)]
+        arguments = {name: value for name, value in arguments.items() if name in names}
+        if config.ema is not None and any(durations(config.ema)):
+            message = "is not drawn before its steps are numbers: give `train_steps`"
+            raise _refused(config.ema, f"the decay of the average {message}")
+        decay, bends = AverageDecay(**arguments), {0, arguments["start_step"]}
+        bends |= {decay.rise_steps or 0}
+        if rate is not None:
+            curve = RateCurve(rate, start=config._schedule_start)
+            decay.average_decay = lambda done: curve.values([done])[0]
+            bends |= set(curve.steps(config._train_steps))
+        last = config._train_steps or max(*bends, _CONSTANT) * 2
+
+        def values(steps: list[int]) -> list[float]:
+            start = decay.start_step
+            return [1 - decay.moved_share(s + 1, s + 1 - start, SCALARS) for s in steps]
+
+        steps, ends = steps_around(bends, last, parts=32), [*_ends(config._train_steps)]
+        return Line(self.name, values, steps, ends, last, has_end=bool(config._train_steps))
 
     def _own(self, argument: str) -> Line:
         """Returns the line of a number that the optimizer's section changes by itself."""

@@ -24,6 +24,7 @@ SCALARS: Any = SimpleNamespace(
     **{"float64": float, "maximum": max, "minimum": min, "floor": math.floor, "sin": math.sin},
     power=power,
     sqrt=lambda x: math.sqrt(x) if x >= 0 else math.nan,
+    exp=math.exp,
     log=math.log,
     expm1=math.expm1,
     where=lambda condition, yes, no: yes if condition else no,

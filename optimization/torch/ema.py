@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from optimization.schedules.averages import AverageDecay
+from optimization.schedules.scalars import SCALARS
 from optimization.torch.by_name import bare_names, unwrapped
 from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION, ExactState, brought_up_to_date
@@ -22,7 +24,8 @@ class Average(AveragedModel):
     The averaged model has the dtype of the model and takes the same inputs: its weights are the
     float32 averages, rounded. `state_dict` has these averages in float32, under torch's names, and
     `average.float()` is the averaged model with them. States of compiled and of wrapped models
-    load, and so do those of torch's own `AveragedModel`. `EMAConfig` describes the arguments.
+    load, and so do those of torch's own `AveragedModel`. `EMAConfig` describes the arguments; the
+    `average_decay` may be a function of the updates done.
     """
 
     def __init__(
@@ -31,10 +34,8 @@ class Average(AveragedModel):
         optimizer: Optimizer | None = None,
         *,
         in_step: bool = False,
-        average_decay: float = 0.99,
-        start_step: int = 0,
-        dynamic_decay: bool = True,
         trainable_weights_only: bool = True,
+        **decay: Any,
     ):
         if optimizer is not None and not isinstance(optimizer, ExactState):
             raise TypeError(
@@ -43,8 +44,7 @@ class Average(AveragedModel):
             )
         if in_step and optimizer is None:
             raise TypeError("Argument `optimizer` is needed with `in_step`, received: None")
-        self._average_decay, self._start_step = average_decay, start_step
-        self._dynamic_decay = dynamic_decay
+        self._decay = AverageDecay(**decay)
         inner, use_buffers = unwrapped(model), not trainable_weights_only
         if _sharded_modules(inner):  # which torch does not copy
             _reshard(inner)
@@ -66,11 +66,9 @@ class Average(AveragedModel):
             if _finish not in optimizer._optimizer_step_post_hooks.values():
                 optimizer.register_step_post_hook(_finish)
 
-    def _kept_share(self) -> float:
-        n = int(self.n_averaged) - self._start_step
-        if n < 0:
-            return 0.0
-        return min(self._average_decay, (1 + n) / (10 + n) if self._dynamic_decay else 1.0)
+    def _moved_share(self) -> float:
+        n = int(self.n_averaged)
+        return self._decay.moved_share(n, n - self._decay.start_step, SCALARS)
 
     def update_parameters(self, model: torch.nn.Module) -> None:
         """Moves the average to the weights of the model.
@@ -97,7 +95,7 @@ class Average(AveragedModel):
         waiting = self._waiting or {}
         if not all(weight in waiting for weight in weights):
             return [], 0.0
-        return [waiting.pop(weight) for weight in weights], 1 - self._kept_share()
+        return [waiting.pop(weight) for weight in weights], self._moved_share()
 
     def finish(self) -> None:
         """Moves what the step has not moved."""
@@ -126,7 +124,7 @@ class Average(AveragedModel):
             else:  # integers are copied
                 average.copy_(exact)
         for moved, weights in batches([averages, targets]):
-            torch._foreach_lerp_(moved, weights, 1 - self._kept_share())
+            torch._foreach_lerp_(moved, weights, self._moved_share())
         self._waiting = None
         for tensor, average in self._exact_averages(renewed=False):
             if tensor is not average:

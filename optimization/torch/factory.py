@@ -272,9 +272,12 @@ class OptimizerFactory(ConfiguredFactory):
             TypeError: If `in_step` has no optimizer.
             ValueError: If the config has neither.
         """
-        arguments = self._config.average_arguments()
+        arguments, rate = self._config.average_arguments(), self._config.average_schedule()
         if arguments is None:
             raise ValueError("The config has neither an `ema` section nor `use_ema`.")
+        if rate is not None:
+            curve = RateCurve(rate, start=self._config._schedule_start)
+            arguments["average_decay"] = functools.partial(_value_of, curve)
         for name in ("name", "overwrite_frequency", "overwrite_at_end"):
             arguments.pop(name, None)
         return Average(model, optimizer, in_step=in_step, **arguments)
@@ -363,6 +366,11 @@ class OptimizerFactory(ConfiguredFactory):
             steps = telling_steps(settings, dense=not needs_keras(rate, warmup))
             highest[label] = max(map(_function_of(curve), steps))
         return highest
+
+
+def _value_of(curve: RateCurve, step: int) -> float:
+    """Returns the value of a curve after some steps; a partial of it can be pickled."""
+    return _function_of(curve)(step)
 
 
 def _function_of(curve: RateCurve) -> Callable[[int], float]:

@@ -133,7 +133,7 @@ def _part(config: OptimizationConfig, oneof: OptimizerConfig, rules: Sequence[Gr
 def _followed(config: OptimizationConfig, oneof: OptimizerConfig) -> dict[str, str]:
     """Returns the scheduled numbers that an optimizer follows: those that it has, and not as 0."""
     section, usual = oneof.get(), config.optimizer.get()
-    arguments = {name: usual.argument_name(name) for name in config.schedules}
+    arguments = {name: usual.argument_name(name) for name in config.number_schedules()}
     if oneof is config.optimizer:
         return arguments
     own = {name: section.argument_name(argument) for name, argument in arguments.items()}
@@ -281,6 +281,6 @@ def _beside_a_metric(config: OptimizationConfig) -> Iterable[Problem]:
             yield group._problem("conflict", "learning_rate", message)
     own = (group.optimizer.get() for group in config.groups())
     sections = [config.optimizer.get(), *filter(None, own)]
-    if config.schedules or any(isinstance(s, Rule) and s.curves() for s in sections):
+    if config.number_schedules() or any(isinstance(s, Rule) and s.curves() for s in sections):
         message = "follows a metric in PyTorch, and nothing then sets what follows the steps"
         yield rate._problem("conflict", "type", message)

@@ -296,7 +296,7 @@ def test_a_vit_with_all_that_belongs_to_it(tmp_path):
     config = common.config_of(draft)
     assert config.layer_decay.rate == 0.75
     assert config.ema.average_decay == 0.9998
-    assert config.ema.dynamic_decay is False
+    assert (config.ema.dynamic_decay, config.ema.start_step) == (False, 2)
     # timm: `sqrt` for names with "ada" in them, of which adamw is one.
     assert config.lr_scaling.rule == "sqrt"
     assert config.lr_scaling.base_batch_size == 512
@@ -318,7 +318,6 @@ def test_a_vit_with_all_that_belongs_to_it(tmp_path):
         ("opt: rmsproptf", ["opt"]),
         ("lr_noise: [0.4, 0.9]", ["lr_noise"]),
         ("clip_grad: 0.1\nclip_mode: agc", ["clip_mode"]),
-        ("model_ema: true\nmodel_ema_warmup: true", ["model_ema_warmup"]),
         ("sched: plateau", ["warmup_epochs"]),
         ("wieght_decay: 0.1", ["wieght_decay"]),
         ("layer_decay: 0.7\nlayer_decay_no_opt_scale: 0.1", ["layer_decay_no_opt_scale"]),
@@ -334,6 +333,20 @@ def test_what_cannot_be_carried_over_is_listed(change, listed, tmp_path):
     if "plateau" in change:
         rate = common.config_of(draft).learning_rate.hf_reduce_lr_on_plateau
         assert (rate.mode, rate.metric, rate.patience) == ("max", "top1", 10)
+
+
+def test_a_decay_that_warms_up_is_there_and_goes_back(tmp_path):
+    draft = convert(tmp_path, "timm", VIT + "model_ema_warmup: true\n")
+    config = common.config_of(draft)
+    assert (config.ema.dynamic_decay, config.ema.start_step) == ("power", 1)
+    assert kinds(draft) == []
+    values, findings = timm_export.export(config)
+    assert values["model_ema_warmup"] is True
+    assert not [finding for finding in findings if finding.path.startswith("ema")]
+    config.ema.gamma = 2.0
+    values, findings = timm_export.export(config)
+    assert "model_ema_warmup" not in values
+    assert "ema.dynamic_decay" in [finding.path for finding in findings]
 
 
 def test_lookahead_is_a_modifier(tmp_path):

@@ -111,6 +111,42 @@ def test_one_error_lists_everything():
     ]
 
 
+DECAY = {"type": "linear", "linear": {"initial_learning_rate": 0.9, "end_learning_rate": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"ema": {"dynamic_decay": "cosine"}}, "rise_steps: is needed with `dynamic_decay: cos"),
+        ({"ema": {"rise_steps": 5}}, "rise_steps: needs `dynamic_decay: cosine`, which is True"),
+        ({"ema": {"dynamic_decay": "power", "time_constant": 9}}, "time_constant: needs `dynamic"),
+        ({"ema": {"dynamic_decay": "sine"}}, "did you mean 'cosine'"),
+        ({"schedules": {"average_decay": DECAY}}, "average_decay: .* it needs an `ema` section"),
+        ({"ema": {}, "schedules": {"ema_momentum": DECAY}}, "it needs `use_ema: true`"),
+        ({"ema": {}, "schedules": {"average_decay": {}}}, "average_decay.type: a type is required"),
+        (
+            {
+                "ema": {},
+                "schedules": {
+                    "average_decay": {"type": "constant", "constant": {"learning_rate": 1.5}}
+                },
+            },
+            "`average_decay` must be <= 1, got 1.5, at step 0",
+        ),
+        (
+            {
+                "ema": {"dynamic_decay": "cosine", "rise_steps": 5},
+                "schedules": {"average_decay": DECAY},
+            },
+            "and `dynamic_decay: cosine` of `ema` is one: leave out one",
+        ),
+    ],
+)
+def test_what_the_decay_of_an_average_cannot_be(sections, message):
+    with pytest.raises(ConfigError, match=message):
+        resolved(OptimizationConfig({**PARAMS, "ema": None, **sections}), train_steps=500)
+
+
 def test_a_subclass_can_add_fields_and_change_defaults():
     @dataclasses.dataclass
     class Mine(OptimizationConfig):

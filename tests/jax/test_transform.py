@@ -14,6 +14,7 @@ from tests.jax.common import (
     train,
     tree,
 )
+from tests.references import averages
 
 jnp = jax.numpy
 SGD = ("sgd", {"momentum": 0.5})
@@ -146,6 +147,23 @@ def test_the_average_follows_the_weights():
         average = jax.tree.map(lambda a, w, d=decay: d * a + (1 - d) * w, average, params)
         assert_close(state.average, average)
     assert_close(made.averaged_params(state, params), average)
+
+
+@pytest.mark.parametrize("name", [*averages.FORMS, "scheduled"])
+def test_every_form_of_decay_is_its_origin_s(name):
+    params, grads = {"w": jnp.ones(2)}, [{"w": jnp.array([n % 3 - 1.5, 1.0])} for n in range(12)]
+    settings, decay = {"dynamic_decay": False}, averages.scheduled
+    more = {"schedules": {"average_decay": averages.SCHEDULE}}
+    if name in averages.FORMS:
+        (settings, decay), more = averages.FORMS[name], {}
+    tx = factory(*SGD, ema=settings, **more).build_optimizer()
+    state, average = tx.init(params), np.ones(2)
+    for n, g in enumerate(grads, start=1):
+        params, state = train(tx, params, [g], state)
+        average = average + (1 - decay(n)) * (np.asarray(params["w"], "float64") - average)
+        np.testing.assert_allclose(state.average["w"], average, rtol=2e-6)  # in float32
+    told = state.hyperparameters.get("average_decay")
+    assert told is None if name in averages.FORMS else told == decay(12)
 
 
 def test_weights_become_the_average_at_times():

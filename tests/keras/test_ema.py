@@ -1,11 +1,16 @@
+import json
+
 import keras
 import numpy as np
 import pytest
 
+from optimization.configs.optimization_config import OptimizationConfig
 from optimization.keras.ema import WeightAverage
+from optimization.optimizer_factory import OptimizerFactory
 from optimization.optimizers import AdamWeightDecay, PipelineOptimizer
 from tests.golden_cases import make_variables
 from tests.keras.common import BACKEND, problem, tensorflow_only
+from tests.references import averages
 
 INITIAL = {"a/kernel": np.array([1.0, -2.0, 0.3], "float32")}
 
@@ -44,7 +49,71 @@ def test_average_follows_the_formula(dynamic, start):
 def test_decay_at_its_boundaries(steps, expected):
     average = WeightAverage(average_decay=0.9, start_step=2)
     # One float32 rounding.
-    assert float(average.kept_share(steps)) == pytest.approx(expected, rel=1e-6)
+    assert 1 - float(average.share(steps)) == pytest.approx(expected, rel=1e-6)
+
+
+def weights_and_averages(optimizer, expected, steps=12):
+    """Yields the average after each step, and that of float64 by the decay of each update."""
+    variables = make_variables(INITIAL)
+    average = INITIAL["a/kernel"].astype("float64")
+    for n in range(1, steps + 1):
+        step(optimizer, variables, [0.5, n % 3, -1.0])
+        d = expected(n)
+        average = d * average + (1 - d) * variables[0].numpy().astype("float64")
+        yield average_of(optimizer), average
+
+
+@pytest.mark.parametrize("name", averages.FORMS)
+def test_every_form_of_decay_is_its_origin_s(name):
+    settings, expected = averages.FORMS[name]
+    for found, average in weights_and_averages(optimizer_of(settings), expected):
+        np.testing.assert_allclose(found, average, rtol=2e-6)  # in float32
+
+
+def scheduled_optimizer(**more):
+    config = OptimizationConfig(
+        {
+            "optimizer": {"type": "sgd"},
+            "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.1}},
+            "ema": {"dynamic_decay": False},
+            "schedules": {"average_decay": averages.SCHEDULE},
+            **more,
+        }
+    )
+    factory = OptimizerFactory(config)
+    return factory.build_optimizer(factory.build_learning_rate())
+
+
+def test_the_decay_follows_a_schedule():
+    optimizer = scheduled_optimizer()
+    for found, average in weights_and_averages(optimizer, averages.scheduled):
+        np.testing.assert_allclose(found, average, rtol=2e-6)  # in float32
+    assert float(optimizer.scheduled_values()["average_decay"]) == 1.0
+
+
+def test_a_scheduled_decay_is_that_of_use_ema_too():
+    section = {"type": "sgd", "sgd": {"use_ema": True}}
+    more = {"optimizer": section, "ema": None, "schedules": {"ema_momentum": averages.SCHEDULE}}
+    optimizer = scheduled_optimizer(**more)
+    # Keras': after the first update it is the weights.
+    pairs = weights_and_averages(optimizer, lambda n: 0 if n == 1 else averages.scheduled(n))
+    for found, average in pairs:
+        np.testing.assert_allclose(found, average, rtol=2e-6)  # in float32
+
+
+def test_an_optimizer_with_a_scheduled_average_is_saved_and_goes_on():
+    optimizer = scheduled_optimizer()
+    list(weights_and_averages(optimizer, averages.scheduled, 2))
+    config = json.loads(json.dumps(optimizer.get_config()))
+    other = PipelineOptimizer.from_config(config)
+    variables = make_variables(INITIAL)
+    other.build(variables)
+    for variable, saved in zip(other.variables, optimizer.variables, strict=True):
+        variable.assign(saved)
+    before = average_of(other)
+    step(other, variables, [0.0, 0.0, 0.0])
+    expected = before + (1 - averages.scheduled(3)) * (variables[0].numpy() - before)
+    np.testing.assert_allclose(average_of(other), expected, rtol=1e-6)  # in float32
 
 
 def test_average_starts_from_the_weights():

@@ -4,6 +4,7 @@ import pytest
 from optimization import ConfigError, OptimizationConfig, OptimizerFactory
 from optimization.configs.durations import TrainingLength
 from optimization.plots.curves import Mark, lines_of
+from tests.references import averages
 
 COSINE = {"type": "cosine", "cosine": {"initial_learning_rate": 0.1}}
 BASE = {
@@ -85,6 +86,19 @@ def test_what_follows_a_schedule_and_what_is_constant():
         lines_of(config, "weight_decay_rate", ["Embedding"])
     assert set(values(config, "beta_1")[""]) == {0.9}
     assert set(values(config, "momentum", ["Embedding"])["Embedding"]) == {0.9}
+
+
+def test_the_decay_of_an_average():
+    ema = {"average_decay": 0.6, "dynamic_decay": "cosine", "rise_steps": "100%"}
+    found = values(sized(ema=ema), "average_decay")[""]
+    np.testing.assert_allclose(found, [averages.dino(s + 1, 0.6, 100) for s in STEPS])
+    rate = {"type": "linear", "linear": {"initial_learning_rate": 0.9, "end_learning_rate": 1.0}}
+    config = sized(ema={"dynamic_decay": False}, schedules={"average_decay": rate})
+    np.testing.assert_allclose(
+        values(config, "average_decay")[""], [0.9 + 0.1 * s / 100 for s in STEPS]
+    )
+    with pytest.raises(ConfigError, match="before its steps are numbers: give `train_steps`"):
+        lines_of(OptimizationConfig({**BASE, "ema": ema}), "average_decay")
 
 
 def test_a_momentum_that_the_optimizer_itself_warms_up():

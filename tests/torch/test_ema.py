@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from tests.references import averages
 from tests.torch.common import OptimizerFactory, config_of, torch
 
 SECTIONS = [
@@ -73,6 +74,55 @@ def test_all_weights_are_averaged_where_asked_and_integers_copied():
                 assert torch.equal(value, model.state_dict()[name])
             else:
                 np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def moved_by(factory, expected, steps=12):
+    """Checks the average of a parameter against float64, by the decay of each update."""
+    model = torch.nn.Linear(2, 1, bias=False)
+    average = factory.build_ema(model)
+    reference = model.weight.detach().double().clone()
+    for n in range(1, steps + 1):
+        with torch.no_grad():
+            model.weight += n % 3 - 1.5
+        average.update_parameters(model)
+        reference += (1 - expected(n)) * (model.weight.detach().double() - reference)
+        found = average.module.weight.detach()
+        np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-6)  # in float32
+    return average
+
+
+@pytest.mark.parametrize("name", averages.FORMS)
+def test_every_form_of_decay_is_its_origin_s(name):
+    settings, expected = averages.FORMS[name]
+    moved_by(factory_of(settings), expected)
+
+
+def test_the_decay_follows_a_schedule_which_is_pickled():
+    config = config_of("sgd", learning_rate=0.5)
+    schedules = {"average_decay": averages.SCHEDULE}
+    config.override({"ema": {"dynamic_decay": False}, "schedules": schedules})
+    average = moved_by(OptimizerFactory(config), averages.scheduled, 2)
+    other, model = pickle.loads(pickle.dumps(average)), torch.nn.Linear(2, 1, bias=False)
+    before = other.module.weight.detach().clone()
+    other.update_parameters(model)
+    expected = torch.lerp(before, model.weight.detach(), 1 - averages.scheduled(3))
+    torch.testing.assert_close(other.module.weight.detach(), expected)
+
+
+def test_timm_averages_alike():
+    peer = pytest.importorskip("timm.utils.model_ema", reason="the peer")
+    settings = {"average_decay": 0.8, "dynamic_decay": "power", "start_step": 3, "gamma": 2.0}
+    model = torch.nn.Linear(3, 2)
+    ours = factory_of(settings).build_ema(model)
+    theirs = peer.ModelEmaV3(
+        model, decay=0.8, use_warmup=True, update_after_step=2, warmup_gamma=2.0
+    )
+    for n in range(1, 20):
+        with torch.no_grad():
+            model.weight += n % 3 - 1.5
+        ours.update_parameters(model)
+        theirs.update(model, step=n)
+        torch.testing.assert_close(ours.module.weight, theirs.module.weight)
 
 
 def test_use_ema_is_keras():

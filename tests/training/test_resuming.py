@@ -387,6 +387,10 @@ SEQUENCE = (
         ("", "warmup.linear.counts_from=1"),
         ("", "warmup.linear.ends_on=last"),
         ("", "warmup.linear.per=2"),
+        (f"{SECTION}ema.dynamic_decay=exponential", "ema.time_constant=10"),
+        (f"{SECTION}ema.dynamic_decay=power", "ema.gamma=2"),
+        (f"{SECTION}ema.dynamic_decay=power", "ema.power=0.75"),
+        (f"{SECTION}ema={{dynamic_decay: cosine, rise_steps: 9}}", "ema.rise_steps=8"),
     ],
 )
 def test_what_an_export_leaves_out_bends_a_run_too(base, setting):

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from optimization.configs import printing
-from optimization.keras.ema import WeightAverage
+from optimization.keras.ema import WeightAverage, deserialized, serialized
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.stages.update import Update
 from optimization.keras.swapping import KEPT, IterateAverage, averages_iterates
@@ -30,6 +30,8 @@ class Average(Stage):
         None,
         "Arguments of `WeightAverage`, or None for no average but that of a schedule-free "
         "optimizer.",
+        save=lambda ema: ema and serialized(ema),
+        load=lambda saved: saved and deserialized(saved),
         text=lambda ema: ema and printing.Text(repr(WeightAverage(**ema))),
     )
 

@@ -20,6 +20,7 @@ from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.updates import Updates
 from optimization.schedules.scaled import rate_text
 
+DECAY = "average_decay"
 _LAST = 2**31 - 2  # of int32, to which an update can add 1: JAX and PyTorch count so
 
 
@@ -175,7 +176,9 @@ class Update(Stage):
 
     def scheduled_values(self) -> dict[str, Any]:
         """Returns what the hyperparameters that follow a schedule are now."""
-        return self.hyperparameters.values(self.pipeline.iterations)
+        steps = self.pipeline.iterations
+        values, decay = self.hyperparameters.values(steps), getattr(self.average, DECAY, None)
+        return {**values, DECAY: decay(steps)} if callable(decay) else values
 
     def updaters(self) -> Iterator[tuple[str, keras.optimizers.Optimizer, Any]]:
         """Yields the path of each variable that is not frozen, who updates it, and what of it."""
