@@ -22,7 +22,7 @@ from optimization.training.signals import stopping
 COMMANDS = (
     *("validate", "plot", "explain", "diff", "show"),
     *("list", "show_type", "new", "schema", "convert"),
-    *("params", "find_lr", "train"),
+    *("params", "find_lr", "train", "average"),
 )
 """The modules of the commands, in the order in which `--help` has them."""
 

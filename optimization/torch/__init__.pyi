@@ -1,4 +1,5 @@
 from .adafactor import Adafactor as Adafactor
+from .averaging import average_weights as average_weights
 from .by_name import load_by_name as load_by_name
 from .factory import OptimizerFactory as OptimizerFactory
 from .finding import find_learning_rate as find_learning_rate

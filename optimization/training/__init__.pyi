@@ -1,3 +1,4 @@
+from .averaging import average_checkpoints as average_checkpoints
 from .binary import main as main
 from .data import array_batches as array_batches
 from .errors import CheckpointError as CheckpointError

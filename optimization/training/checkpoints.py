@@ -186,6 +186,21 @@ def saved_settings(path: str) -> str:
         return reader.get_tensor(_SETTINGS).decode()
 
 
+def model_values(path: str) -> dict[str, np.ndarray]:
+    """Returns the variables of the model in a checkpoint, by path.
+
+    Raises:
+        DamagedError: If it can't be read.
+    """
+    start, stored = "model: ", stored_variables(path)
+    with _reader_of(path) as reader:
+        return {
+            name.removeprefix(start): np.asarray(reader.get_tensor(found.key))
+            for name, found in stored.items()
+            if name.startswith(start)
+        }
+
+
 def holds_model_only(path: str) -> bool:
     """Whether the checkpoint `path` is of weights alone, as that of the best evaluation is."""
     return all(name.startswith("model: ") for name in stored_variables(path))
