@@ -231,6 +231,7 @@ class OptimizerFactory(ConfiguredFactory):
             freeze=group.freeze,
             beside=beside,
             also=group.also,
+            clip=dict(filter(None, [group.own_clip()])),
         )
 
 

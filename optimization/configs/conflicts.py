@@ -107,7 +107,7 @@ def _schedules(config: "OptimizationConfig") -> Iterator[Problem]:
         if name in _OF_AVERAGES:
             yield from _average_schedule(config, name, schedule)
         elif argument is None:
-            near = did_you_mean(name, section.numbers())
+            near = did_you_mean(name, [*section.numbers(), *section.clips()])
             message = f"`{config.optimizer.type}` has no number of that name to schedule{near}"
             yield config._problem("unknown-key", place, message)
         elif schedule.type is None:
@@ -116,7 +116,7 @@ def _schedules(config: "OptimizationConfig") -> Iterator[Problem]:
             own = section.own_schedules()[argument]
             message = f"`{argument}` follows `{own}` of the optimizer's section: leave out one"
             yield config._problem("conflict", place, message)
-        elif not section.arguments().get(argument):
+        elif not section.has_number(argument):
             value = f"is {getattr(section, argument)!r} in the optimizer's section"
             message = f"`{argument}` {value}, which leaves it out; give it the value it starts from"
             yield config._problem("conflict", place, message)

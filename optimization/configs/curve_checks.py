@@ -18,8 +18,8 @@ from optimization.configs.rate_curve import (
     schedule_free_sections,
     written,
 )
-from optimization.configs.types import REMAINING, check_value
-from optimization.rules.base import BaseOptimizerConfig
+from optimization.configs.types import REMAINING, PositiveFloat, check_value
+from optimization.rules.base import ALL_CLIPS, BaseOptimizerConfig
 from optimization.schedules.compose import are_ours, needs_keras, schedule_problems
 
 if typing.TYPE_CHECKING:
@@ -208,7 +208,10 @@ def wrong_values(
     config: "OptimizationConfig", section: BaseOptimizerConfig, argument: str, name: str
 ) -> Iterator[Problem]:
     """Yields a scheduled hyperparameter's first value that the field itself would refuse."""
-    yield from wrong_numbers(config, section._spec_of(argument).annotation, argument, name)
+    # A clip of 0 is none, not one that is scheduled to be.
+    is_clip = argument in ALL_CLIPS
+    annotation = PositiveFloat if is_clip else section._spec_of(argument).annotation
+    yield from wrong_numbers(config, annotation, argument, name)
 
 
 def wrong_numbers(

@@ -22,6 +22,7 @@ from optimization.configs.types import (
 )
 from optimization.matching.patterns import find, nearest
 from optimization.matching.rules import MATCHERS
+from optimization.rules.base import CLIPS
 from optimization.schedules import LrConfig, WarmupConfig
 
 Examples = Annotated[PositiveInt, Unit("examples")]
@@ -56,8 +57,17 @@ class ParamGroupConfig(MatcherConfig, Float32Config):
         warmup: The warmup of the group's own learning rate.
         weight_decay: In place of the optimizer's; None for the optimizer's.
         optimizer: An optimizer of the group's own; `type` None for that of all. What belongs to
-            the whole step (clips, accumulation, ...) is set on the optimizer of all.
+            the whole step (accumulation, the finite check, ...) is set on the optimizer of all.
         freeze: Whether the variables stay as they are.
+        clipnorm: The gradient of each variable of the group is scaled down to this L2 norm. A
+            group that has a clip of its own has no part in those of all, `gradient_clip_norm`
+            among them: neither do these act on it, nor do its gradients count in their norms. At
+            most one of the four kinds of clip may be set; 0 is no clip, None that of all.
+        clipvalue: Each component of the group's gradients is clipped to [-clipvalue, clipvalue].
+        global_clipnorm: All gradients of the group are scaled by one factor, so that the L2 norm
+            over all of them together is at most this.
+        adaptive_clip_factor: The gradient of each unit of the group is scaled down to this times
+            the norm of the unit's weights, as the optimizer's field of that name has it.
     """
 
     match: Regex | None = None
@@ -70,11 +80,24 @@ class ParamGroupConfig(MatcherConfig, Float32Config):
     weight_decay: NonNegativeFloat | None = None
     optimizer: Section[OptimizerConfig] = field(default_factory=OptimizerConfig)
     freeze: bool = False
+    clipnorm: NonNegativeFloat | None = None
+    clipvalue: NonNegativeFloat | None = None
+    global_clipnorm: NonNegativeFloat | None = None
+    adaptive_clip_factor: NonNegativeFloat | None = None
+
+    def own_clip(self) -> tuple[str, float] | None:
+        """Returns the kind of the group's own clip, and its bound, 0 for none; None for no own."""
+        found = [(name, getattr(self, name)) for name in CLIPS]
+        return next(((name, bound) for name, bound in found if bound is not None), None)
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
         if self.warmup.type is not None and self.learning_rate.type is None:
             yield "warmup", "needs a `learning_rate` of the group's own"
+        clips = [name for name in CLIPS if getattr(self, name) is not None]
+        if len(clips) > 1:
+            message = f"at most one kind of clip may be set, got {' and '.join(clips)}"
+            yield clips[-1], f"{message}; set the others to null"
         # By values, not by what was written: an export writes defaults too.
         if self.freeze:
             changed = {name for name, _ in self._changed()}
@@ -86,6 +109,8 @@ class ParamGroupConfig(MatcherConfig, Float32Config):
             shared = [name for name in section.pipeline_fields() if name in changed]
             if shared:
                 message = f"`{shared[0]}` belongs to the whole step: set it on the optimizer of all"
+                if shared[0] in CLIPS:
+                    message += ", or beside this `optimizer` for a clip of the group's own"
                 yield "optimizer", message
 
 

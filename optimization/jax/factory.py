@@ -10,7 +10,7 @@ import optax
 from optimization.configs.errors import Problem
 from optimization.configs.factory import ConfiguredFactory
 from optimization.jax.checks import native_problems
-from optimization.jax.gradients import Clips
+from optimization.jax.gradients import GroupClips
 from optimization.jax.plan import Plan
 from optimization.jax.rates import Schedule, rate_of, schedule
 from optimization.jax.state import Tree, state_of
@@ -93,8 +93,9 @@ class OptimizerFactory(ConfiguredFactory):
     def _settings(self) -> Settings:
         section = self._config.optimizer.get()
         arguments = section.pipeline_arguments()
+        own = {group.label: group.own_clip() for group in self._config.param_groups}
         return Settings(
-            Clips(**{name: arguments[name] for name in Clips._fields if name in arguments}),
+            GroupClips.of(arguments, {label: clip for label, clip in own.items() if clip}),
             section.gradient_accumulation_steps or 1,
             section.on_nonfinite == "skip",
             section.loss_scale_factor,

@@ -1,8 +1,7 @@
 """What happens to gradients before the update: are they finite, and which clip acts."""
 
 import math
-import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,23 +15,28 @@ _ROWS, _NARROW = 1024, 64
 
 
 class Clips(NamedTuple):
-    """The bounds of the clips, as sections have them; None for none."""
+    """The bounds of clips, as sections have them, arrays where they follow schedules."""
 
-    gradient_clip_norm: float | None = None
-    clipnorm: float | None = None
-    clipvalue: float | None = None
-    global_clipnorm: float | None = None
-    adaptive_clip_factor: float | None = None
+    gradient_clip_norm: Any = None
+    clipnorm: Any = None
+    clipvalue: Any = None
+    global_clipnorm: Any = None
+    adaptive_clip_factor: Any = None
     adaptive_clip_epsilon: float = 1e-3
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Clips":
+        """Returns those of the fields of a section; 0 is no clip, as None is."""
+        return cls(**{name: values[name] or None for name in cls._fields if name in values})
 
     @property
     def act(self) -> bool:
         """Whether there is one."""
-        return any(self[:-1])
+        return any(bound is not None for bound in self[:-1])
 
     @property
     def most(self) -> float:
-        """What no gradient exceeds after them; infinite for no bound."""
+        """What no gradient exceeds after them, by numbers; infinite for no bound."""
         return most_after(self[:4], self.adaptive_clip_factor)
 
 
@@ -111,30 +115,80 @@ def clipped(grads: Sequence[jax.Array], params: Sequence[jax.Array], clips: Clip
     """Returns the gradients after BERT's clip and then one of the others."""
     norm = norm_of(grads)
     first, exceeded = norm.value, []
-    if clips.gradient_clip_norm:
+    if clips.gradient_clip_norm is not None:
         exceeded.append(norm.value > clips.gradient_clip_norm)
         grads = [_times(g, norm.clip(clips.gradient_clip_norm)) for g in grads]
         norm = norm.limited(clips.gradient_clip_norm)
-    if clips.global_clipnorm:
+    if clips.global_clipnorm is not None:
         exceeded.append(norm.value > clips.global_clipnorm)
         factors = norm.clip(clips.global_clipnorm)
         grads = [_times(g, factors) for g in grads]
-    elif clips.clipvalue:
-        bound = clips.clipvalue
-        exceeded += [jnp.any(jnp.abs(g) > bound) for g in grads]
-        grads = [jnp.clip(g, -bound, bound) for g in grads]
-    elif clips.clipnorm:
+    elif clips.clipvalue is not None:
+        bounds = [jnp.asarray(clips.clipvalue, g.dtype) for g in grads]
+        pairs = list(zip(grads, bounds, strict=True))
+        exceeded += [jnp.any(jnp.abs(g) > bound) for g, bound in pairs]
+        grads = [jnp.clip(g, -bound, bound) for g, bound in pairs]
+    elif clips.clipnorm is not None:
         norms = [norm_of([g]) for g in grads]
         exceeded += [own.value > clips.clipnorm for own in norms]
         pairs = zip(grads, norms, strict=True)
         grads = [_times(g, own.clip(clips.clipnorm)) for g, own in pairs]
-    elif clips.adaptive_clip_factor:
+    elif clips.adaptive_clip_factor is not None:
         norms = [unitwise_norm(g) for g in grads]
         bounds = [_adaptive_bound(p, clips) for p in params]
         exceeded += [jnp.any(n.value > b) for n, b in zip(norms, bounds, strict=True)]
         triples = zip(grads, norms, bounds, strict=True)
         grads = [_times(g, own.clip(bound)) for g, own, bound in triples]
-    return Clipped(grads, first, jnp.any(jnp.array(exceeded)))
+    return Clipped(grads, first, jnp.any(jnp.array([False, *exceeded])))
+
+
+class GroupClips(NamedTuple):
+    """The clips of groups that have their own, by label, and those of all others under ""."""
+
+    by_label: Mapping[str, Clips]
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any], own: Mapping[str, tuple[str, float]]) -> "GroupClips":
+        """Returns those of a section's fields, and of groups: their kinds and bounds, by label."""
+        shared = Clips.of(section)
+        epsilon = {"adaptive_clip_epsilon": shared.adaptive_clip_epsilon}
+        return cls({"": shared, **{n: Clips.of({k: v, **epsilon}) for n, (k, v) in own.items()}})
+
+    @property
+    def act(self) -> bool:
+        """Whether there is one."""
+        return any(clips.act for clips in self.by_label.values())
+
+    def of_group(self, label: str) -> Clips:
+        """Returns the clips that act on a group."""
+        return self.by_label.get(label, self.by_label[""])
+
+    def clipped(
+        self,
+        grads: Sequence[jax.Array],
+        params: Sequence[jax.Array],
+        labels: Sequence[str],
+        now: Mapping[str, Any],
+    ) -> Clipped:
+        """Returns gradients after their clips, with norms over those that share them.
+
+        Args:
+            grads: The gradients.
+            params: Their parameters.
+            labels: The group of each.
+            now: Numbers of all, which those that follow schedules have in this update.
+        """
+        follows = {name: now[name] for name in Clips._fields if name in now}
+        shared = self.by_label[""]._replace(**follows)
+        grads, found = list(grads), []
+        for owner, clips in {**self.by_label, "": shared}.items():
+            places = [p for p, n in enumerate(labels) if (n if n in self.by_label else "") == owner]
+            found.append(clipped([grads[p] for p in places], [params[p] for p in places], clips))
+            for place, gradient in zip(places, found[-1].grads, strict=True):
+                grads[place] = gradient
+        norms = [each.norm for each in found]
+        norm = norms[0] if len(norms) == 1 else norm_of([jnp.stack(norms)]).value
+        return Clipped(grads, norm, jnp.any(jnp.array([each.exceeded for each in found])))
 
 
 def _times(x: jax.Array, clip: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -144,5 +198,6 @@ def _times(x: jax.Array, clip: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 def _adaptive_bound(param: jax.Array, clips: Clips) -> jax.Array:
     """Returns the bound on the norm of each unit's gradient (Brock et al. 2021)."""
-    factor = typing.cast(float, clips.adaptive_clip_factor)
-    return factor * jnp.maximum(unitwise_norm(param).value, clips.adaptive_clip_epsilon)
+    return clips.adaptive_clip_factor * jnp.maximum(
+        unitwise_norm(param).value, clips.adaptive_clip_epsilon
+    )

@@ -16,6 +16,7 @@ from optimization.jax.sharding import sharding_of
 from optimization.matching.patterns import check_matches
 from optimization.matching.rules import DEFAULT, assigned
 from optimization.rules.arrays import State
+from optimization.rules.base import ALL_CLIPS
 from optimization.rules.rule import MODIFIER_SLOTS, Numbers, Rule, Slot, given
 from optimization.schedules.constant import ConstantLrConfig
 
@@ -104,7 +105,7 @@ class Leaf:
         values = {
             name: jnp.asarray(value, dtype)
             for name, value in now.items()
-            if name not in followed or given(settings[name])
+            if name not in followed or given(settings.get(name))
         }
         multiplier = jnp.asarray(self.multiplier, dtype)
         if self.multiplier != 1.0:
@@ -179,18 +180,25 @@ class Plan:
             DEFAULT if group is None else group.label,
             type(section)({**values, **changed}),
             rate_of(config, group, section),
-            self._followed(section, changed),
+            self._followed(section, changed, of_all=group is None),
             own_rate is not None,
             own is not None,
             isinstance(rate, ConstantLrConfig) and warmup is None,
         )
 
-    def _followed(self, section: Any, changed: Mapping[str, Any]) -> dict[str, Schedule]:
-        """Returns the schedules of numbers that a section has, not as 0, and a group leaves."""
+    def _followed(
+        self, section: Any, changed: Mapping[str, Any], of_all: bool
+    ) -> dict[str, Schedule]:
+        """Returns the schedules of numbers that a section has, not as 0, and a group leaves.
+
+        Clips are those of all.
+        """
         usual, followed = self._config.optimizer.get(), {}
         for name, oneof in self._config.number_schedules().items():
             argument = section.argument_name(usual.argument_name(name))
-            if argument and argument not in changed and section.arguments().get(argument):
+            if argument in ALL_CLIPS and not of_all:
+                continue
+            if argument not in changed and section.has_number(argument):
                 start = self._config._schedule_start
                 followed[argument] = schedule(oneof.get(), start=start)
         return followed

@@ -11,10 +11,11 @@ import optax
 from jax import lax
 
 from optimization.jax.functions import FUNCTIONS
-from optimization.jax.gradients import Clips, are_within, clipped
+from optimization.jax.gradients import GroupClips, are_within
 from optimization.jax.plan import Leaf, Part, Plan, wide
 from optimization.jax.sharding import laid_out_as, on_mesh_of
 from optimization.jax.state import OptimizerState, Tree
+from optimization.matching.rules import DEFAULT
 from optimization.rules.arrays import State
 from optimization.rules.base import bound_before
 from optimization.rules.rule import Numbers, Rule, given
@@ -40,14 +41,14 @@ class Settings(NamedTuple):
     """What is the same for all parameters.
 
     Attributes:
-        clips: The clips.
+        clips: The clips, by group.
         accumulation_steps: How many gradients make one update.
         skips: Whether an update with a gradient that is not finite is left out.
         loss_scale: What gradients are divided by first; None for 1.
         average: The average of the weights; None for none.
     """
 
-    clips: Clips
+    clips: GroupClips
     accumulation_steps: int = 1
     skips: bool = False
     loss_scale: float | None = None
@@ -269,21 +270,23 @@ class _Work:
 
     def _largest(self) -> list[float]:
         """Returns the largest gradient that each parameter may have, before clips."""
-        clipped, found = self._settings.clips.most, []
+        found = []
         for leaf in self._leaves:
-            most = typing.cast(Part, leaf.part).rule.largest_gradient_of(Numbers(**leaf.settings))
-            found.append(bound_before(clipped, most))
+            part = typing.cast(Part, leaf.part)
+            most = part.rule.largest_gradient_of(Numbers(**leaf.settings))
+            found.append(bound_before(self._settings.clips.of_group(part.label).most, most))
         return found
 
     def _updated(self, grads: Sequence[jax.Array], state: OptimizerState) -> Any:
         settings, weights = self._settings, self._weights(state)
+        now, shared = self._plan.numbers(state.step), {}
         if settings.clips.act:
-            clip = clipped(grads, weights, settings.clips)
+            labels = [typing.cast(Part, leaf.part).label for leaf in self._leaves]
+            clip = settings.clips.clipped(grads, weights, labels, now[DEFAULT])
             clipped_steps = _counted(state.clipped_steps, clip.exceeded)
             norm = clip.norm.astype(state.gradient_norm.dtype)  # float64 where JAX has that
             state = state._replace(gradient_norm=norm, clipped_steps=clipped_steps)
             grads = clip.grads
-        now, shared = self._plan.numbers(state.step), {}
         for label, values in state.shared.items():
             shared[label] = self._plan.parts[label].prepared(values, now[label])
         slots = {name: self._of(tree) for name, tree in state.slots.items()}

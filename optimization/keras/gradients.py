@@ -305,16 +305,16 @@ def _before_factor(gradient: Any) -> Any:
     return values if divisor is None else values / ops.cast(divisor, values.dtype)
 
 
-def clip_by_norm(gradients: Sequence[Any], bound: float) -> tuple[list[Any], Any]:
+def clip_by_norm(gradients: Sequence[Any], bound: Any) -> tuple[list[Any], Any]:
     """Returns each g * min(bound / |g|, 1), and which norms were above the bound."""
-    found = norms(gradients, large_only=bound > 1e-12)
+    found = norms(gradients, large_only=isinstance(bound, int | float) and bound > 1e-12)
     divisors, factors = (ops.unstack(each, len(gradients)) for each in found.clip(bound))
     divided = _divided(gradients, divisors)
     return [scale(g, factor) for g, factor in zip(divided, factors, strict=True)], found > bound
 
 
 def clip_by_global_norm(
-    gradients: Sequence[Any], bound: float, norm: Norm | None = None
+    gradients: Sequence[Any], bound: Any, norm: Norm | None = None
 ) -> list[Any]:
     """Returns each g * min(bound / norm, 1), with the norm over all gradients if not given.
 
@@ -325,9 +325,16 @@ def clip_by_global_norm(
     return scale_all(gradients, factor, divisor)
 
 
-def clip_by_value(gradient: Any, bound: float) -> Any:
+def clip_by_value(gradient: Any, bound: Any) -> Any:
     """Returns min(max(g, -bound), bound), elementwise."""
-    return map_values(lambda values: ops.clip(values, -bound, bound), gradient)
+    if isinstance(bound, int | float):
+        return map_values(lambda values: ops.clip(values, -bound, bound), gradient)
+
+    def clipped(values: Any) -> Any:
+        most = ops.cast(bound, values.dtype)
+        return ops.maximum(ops.minimum(values, most), -most)
+
+    return map_values(clipped, gradient)
 
 
 def without_autograd() -> contextlib.AbstractContextManager[Any]:

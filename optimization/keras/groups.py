@@ -13,6 +13,7 @@ from optimization.keras.inner import check_wrappable, portable
 from optimization.keras.rule_optimizer import optimizer_text
 from optimization.matching.patterns import as_pattern_list
 from optimization.matching.rules import DEFAULT, MATCHERS, Rule
+from optimization.rules.base import CLIPS
 from optimization.rules.muon import MuonConfig
 from optimization.schedules.scaled import rate_text
 
@@ -39,6 +40,9 @@ class ParamGroup(Rule):
             stands for `weight_decay_rate` where the optimizer calls it so.
         optimizer: A Keras optimizer for these variables, not built; None for one like the default.
         freeze: Leave the variables as they are: no update, no state, no part in norms.
+        clip: A clip of the group's own in place of those of all, as {kind: bound}: one of
+            `clipnorm`, `clipvalue`, `global_clipnorm` and `adaptive_clip_factor`; a bound of 0 is
+            no clip. Norms over all gradients are then those over the group's, and over the others.
         name: Name in tables and summaries; None for what the matcher looks for.
         beside: A `Muon` that has all other variables that match: of those the group has what this
             does not orthogonalize; None for all that match.
@@ -61,6 +65,7 @@ class ParamGroup(Rule):
     name: str | None = None
     beside: keras.optimizers.Optimizer | None = None
     also: Sequence[MatcherConfig] = ()
+    clip: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         matchers = [name for name in MATCHERS if getattr(self, name) is not None]
@@ -99,8 +104,9 @@ class ParamGroup(Rule):
             raise TypeError(message + name)
         if self.also and self.beside is None:
             raise ValueError("Argument `also` needs `beside`: it is for what that would have.")
-        own = (rate is not None, self.optimizer is not None, self.hyperparameters, multiplier != 1)
-        if self.freeze and any(own):
+        self._check_clip()
+        own = (rate is not None, self.optimizer is not None, self.hyperparameters, self.clip)
+        if self.freeze and (any(own) or multiplier != 1):
             raise ValueError("A parameter group with freeze=True can't have other settings.")
 
     @property
@@ -111,6 +117,20 @@ class ParamGroup(Rule):
     def left(self, shapes: Mapping[str, Sequence[int]]) -> set[str]:
         """Returns the paths that `beside` leaves, of those of all variables with their shapes."""
         return set() if self.beside is None else self.beside.rule.left(shapes)
+
+    def _check_clip(self) -> None:
+        clip = dict(self.clip)
+        bounds = clip.values()
+        if (
+            not clip.keys() <= {*CLIPS}
+            or len(clip) > 1
+            or not all(0 <= b < math.inf for b in bounds)
+        ):
+            raise ValueError(
+                f"Argument `clip` must be {{kind: bound}} with one of {CLIPS} and a number >= 0, "
+                f"received: clip={self.clip!r}"
+            )
+        object.__setattr__(self, "clip", clip)
 
     def __repr__(self) -> str:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

@@ -24,12 +24,14 @@ class HyperparameterSchedules:
     Args:
         schedules: Functions of the number of updates taken, by hyperparameter.
         optimizers: The default optimizer and those of groups with one of their own.
+        clips: The clips of the step, which may follow one too, and their bounds.
     """
 
     def __init__(
         self,
         schedules: Mapping[str, Callable[[Any], Any]] | None,
         optimizers: Sequence[keras.optimizers.Optimizer],
+        clips: Mapping[str, float | None],
     ):
         self.schedules = dict(schedules or {})
         self._targets: list[tuple[str, keras.optimizers.Optimizer, str]] = []
@@ -39,7 +41,14 @@ class HyperparameterSchedules:
                     f"Argument `schedules` must hold functions of the step, received: {name}="
                     f"{schedule!r}"
                 )
-            self._check(name, optimizers)
+            if name not in clips:
+                self._check(name, optimizers)
+            elif not clips[name]:
+                raise ValueError(
+                    f"`{name}` follows a schedule and must be set to the number that it starts "
+                    f"from, received: {name}={clips[name]}"
+                )
+        self._clips = clips.keys()
 
     def _check(self, name: str, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
         if name == "learning_rate":
@@ -66,7 +75,7 @@ class HyperparameterSchedules:
         for member in members:
             optimizer = member.optimizer
             others = replaced(optimizer, member.group)
-            for name in self.schedules:
+            for name in self.schedules.keys() - self._clips:
                 attribute = _attribute(optimizer, name)
                 if not attribute or attribute in others or not getattr(optimizer, attribute):
                     continue

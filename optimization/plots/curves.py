@@ -13,6 +13,7 @@ from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.rate_curve import RateCurve
 from optimization.matching.rules import DEFAULT
 from optimization.plots.points import Function
+from optimization.rules.base import ALL_CLIPS
 from optimization.schedules.averages import AverageDecay
 from optimization.schedules.compose import are_ours, schedule_problems
 from optimization.schedules.constant import ConstantLrConfig
@@ -166,13 +167,16 @@ class _Part(NamedTuple):
             return self._average()
         argument = section.argument_name(what)
         if argument is None:
-            near = nearest_or_all(what, [LEARNING_RATE, *section.numbers()])
+            known = [LEARNING_RATE, *section.numbers(), *section.clips()]
+            near = nearest_or_all(what, known)
             raise _refused(section, f"there is no number {what!r} that may change{near}")
         if argument in section.own_schedules():
             return self._own(argument)
         is_decay = argument == section.argument_name("weight_decay")
-        value = section.arguments().get(argument)
-        replaced = self.group.weight_decay if self.group is not None and is_decay else None
+        value = {**section.pipeline_arguments(), **section.arguments()}.get(argument)
+        replaced = self._replaced(argument, is_decay)
+        if argument in ALL_CLIPS and replaced is None:  # which are of the whole step
+            value = getattr(config.optimizer.get(), argument, None)
         scheduled = config.number_schedules().items()
         schedules = {section.argument_name(name): rate for name, rate in scheduled}
         if replaced is None and value and argument in schedules:
@@ -209,6 +213,15 @@ class _Part(NamedTuple):
 
         steps, ends = steps_around(bends, last, parts=32), [*_ends(config._train_steps)]
         return Line(self.name, values, steps, ends, last, has_end=bool(config._train_steps))
+
+    def _replaced(self, argument: str, is_decay: bool) -> float | None:
+        """Returns what the group has in the place of a number of the optimizer's."""
+        if self.group is None:
+            return None
+        kind, bound = self.group.own_clip() or ("", 0.0)
+        if kind and argument in ALL_CLIPS:
+            return bound if kind == argument else 0.0
+        return self.group.weight_decay if is_decay else None
 
     def _own(self, argument: str) -> Line:
         """Returns the line of a number that the optimizer's section changes by itself."""

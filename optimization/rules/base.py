@@ -35,6 +35,8 @@ Float32 has less than 2**128: a mean is at most 2**126, and a sum has room for 2
 
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm", "adaptive_clip_factor")
 """The kinds of clip, of which at most one may be set."""
+ALL_CLIPS = ("gradient_clip_norm", *CLIPS)
+"""These, and BERT's, which acts before them."""
 
 
 class BaseOptimizerConfig(Float32Config):
@@ -159,7 +161,16 @@ class BaseOptimizerConfig(Float32Config):
         """Returns what the class calls the number `name`; None if it has none of that name."""
         if name == "weight_decay" and not self.arguments().get(name):
             return next(iter(self.decay_arguments), None)
-        return name if name in self.numbers() else None
+        return name if name in (*self.numbers(), *self.clips()) else None
+
+    def clips(self) -> list[str]:
+        """Returns the clips that the section may set, which are of the whole step."""
+        return [name for name in ALL_CLIPS if name in self.field_names()]
+
+    def has_number(self, argument: str | None) -> bool:
+        """Says whether a number of `argument_name` is there, and neither 0 nor None."""
+        known = {**self.pipeline_arguments(), **self.arguments()}
+        return bool(argument and known.get(argument))
 
     def largest_gradient_of(self, h: Any) -> float:
         """Returns the `largest_gradient` of a variable, given its numbers."""

@@ -32,6 +32,7 @@ from optimization.torch.metric import following, go_on
 from optimization.torch.mixed import Algorithm, MixedOptimizer
 from optimization.torch.recipes import (
     Part,
+    clip_curves,
     native_problems,
     parts_of,
     unknown_hyperparameters,
@@ -157,7 +158,11 @@ class OptimizerFactory(ConfiguredFactory):
         optimizer.master_weights, optimizer.factory = master_weights, self
         clips = self._config.optimizer.get().pipeline_arguments()
         names = GradientRules.__dataclass_fields__
-        optimizer.gradient_rules = GradientRules(**{n: clips[n] for n in names if clips.get(n)})
+        own = [(group.label, group.own_clip()) for group in self._config.param_groups]
+        optimizer.gradient_rules = GradientRules(
+            **{n: clips[n] for n in names if clips.get(n)},
+            own=tuple([(label, *clip) for label, clip in own if clip is not None]),
+        )
         # Frozen ones are in no group.
         trained = {name for group in optimizer.param_groups for name in group["param_names"]}
         optimizer.order = [name for name, _ in parameters if name in trained]
@@ -167,13 +172,15 @@ class OptimizerFactory(ConfiguredFactory):
         for group in optimizer.param_groups:
             curves = self._parts[self._part_of(group)].recipe.schedules
             group.update({name: function(0) for name, function in curves.items()})
+            if self._shares_clips(group):
+                group.update({n: function(0) for n, function in self._clip_schedules().items()})
         if compile:
             compile_step(optimizer, capturable)
         return optimizer
 
     def _check_compilable(self) -> None:
         for part in self._parts.values():
-            scheduled = [*part.schedules, *part.recipe.schedules]
+            scheduled = [*part.schedules, *part.recipe.schedules, *self._clip_schedules()]
             if scheduled:
                 raise ValueError(
                     f"Argument `compile`: `{scheduled[0]}` follows a schedule, and each of its "
@@ -242,7 +249,8 @@ class OptimizerFactory(ConfiguredFactory):
         rate = self._config.learning_rate.get()
         if isinstance(rate, MetricLrConfig):
             return following(rate, optimizer, last_epoch)
-        for name, key in self._parts[DEFAULT].schedules.items():
+        keys = {**self._parts[DEFAULT].schedules, **{n: n for n in self._clip_schedules()}}
+        for name, key in keys.items():
             if not any(place_of(group, key) for group in optimizer.param_groups):
                 raise ValueError(f"`schedules.{name}`: the optimizer has no such hyperparameter")
         return ConfiguredScheduler(optimizer, self._rates(), self._hyperparameters(), last_epoch)
@@ -321,7 +329,16 @@ class OptimizerFactory(ConfiguredFactory):
                 functions[key] = _function_of(RateCurve(rate, start=self._config._schedule_start))
             for key, function in functions.items():
                 scheduled.append((key, function, functools.partial(self._follows, label, key)))
+        scheduled += [(n, f, self._shares_clips) for n, f in self._clip_schedules().items()]
         return scheduled
+
+    def _clip_schedules(self) -> dict[str, Callable[[int], float]]:
+        """Returns the clips of all that follow schedules, as functions of the steps done."""
+        return {name: _function_of(curve) for name, curve in clip_curves(self._config).items()}
+
+    def _shares_clips(self, group: Mapping[str, Any]) -> bool:
+        rule = self._rules.get(group.get("rule", DEFAULT))
+        return rule is None or rule.own_clip() is None
 
     def _follows(self, label: str, key: str, group: dict[str, Any]) -> bool:
         """Says whether a group is of a part, and follows what is scheduled there under a key."""

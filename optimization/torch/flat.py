@@ -73,8 +73,8 @@ def _problems(optimizer: Any, groups: list[Any]) -> Iterator[str]:
         )
     for name in modifiers:
         yield f"`{name}` needs whole weights. {_INSTEAD}, or leave it out."
-    for name in _CLIPS:
-        bound = getattr(optimizer.gradient_rules, name, None)
+    rules = [each for each, _ in optimizer.gradient_rules.by_group(groups)]
+    for name, bound in {(n, getattr(each, n)): None for each in rules for n in _CLIPS}:
         if bound and name in _TOTALS:
             yield (
                 f"`{name}` needs the norm over all gradients: set it to 0 or null, and call "

@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs.printing import by_arguments
-from optimization.rules.base import OPTIMIZERS_CLS, bound_before, bounds_text, most_after
+from optimization.rules.base import (
+    ALL_CLIPS,
+    OPTIMIZERS_CLS,
+    bound_before,
+    bounds_text,
+    most_after,
+)
 from optimization.torch import loops
 from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION
@@ -39,7 +45,13 @@ class GradientRules:
     the unscaled loss, also where a fused optimizer gets them scaled.
 
     The sections of optimizers describe the fields. A unit, for `adaptive_clip_factor`, is a slice
-    of axis 0, where PyTorch has a layer's outputs.
+    of axis 0, where PyTorch has a layer's outputs. Where a bound follows a schedule, groups have it
+    as it is now, under the name of the field.
+
+    Attributes:
+        own: Clips that groups have in place of these, each its kind and bound, 0 for none, by the
+            name of the groups' rule. Norms over all gradients are then those over its groups, and
+            over all others.
     """
 
     gradient_clip_norm: float | None = None
@@ -49,6 +61,7 @@ class GradientRules:
     adaptive_clip_factor: float | None = None
     adaptive_clip_epsilon: float = 1e-3
     on_nonfinite: str = "propagate"
+    own: tuple[tuple[str, str, float], ...] = ()
 
     __repr__ = by_arguments
 
@@ -82,24 +95,46 @@ class GradientRules:
             leaves_division: Whether its step divides by its `gradient_divisor`, which is left to
                 it if nothing else is to be done with the divided gradients.
         """
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        params = [parameter for parameter in params if parameter.grad is not None]
-        if any(parameter.grad.is_sparse for parameter in params):
-            raise RuntimeError("Clips, and the check for finite gradients, need dense gradients.")
-        split = any_split(params)
-        for parameter in params if split else ():
-            parameter.grad = aligned(parameter.grad, parameter)
-        grads = [p.grad for p in params if p.grad is not None]
-        layouts = [layout_of(gradient) for gradient in grads] if split else None
-        grads = own_parts(grads) if split else grads
+        grads = aligned_gradients(optimizer.param_groups)
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # which `GradScaler` leaves to fused optimizers
-            for (batch,) in batches([grads]):
+            for (batch,) in batches([own_parts(grads)] if grads else []):
                 _scale(batch, scale.to(batch[0].device).reciprocal())
             optimizer.grad_scale = None  # deleted after the step, so it must stay
         found_inf = getattr(optimizer, "found_inf", None)  # `GradScaler` has a fused one skip then
         if self.on_nonfinite == "raise" and not (found_inf is not None and bool(found_inf)):
-            _check_finite(optimizer, self._most())
+            _check_finite(optimizer, self)
+        for rules, groups in self.by_group(optimizer.param_groups):
+            rules._clip(optimizer, groups, leaves_division and not self.own)
+
+    def of_group(self, group: Mapping[str, Any]) -> "GradientRules":
+        """Returns the clips that act on a group, the group's own or those of all, as they are."""
+        for rule, kind, bound in self.own:
+            if group.get("rule") == rule:
+                epsilon = {"adaptive_clip_epsilon": self.adaptive_clip_epsilon}
+                return GradientRules(**{kind: bound, **epsilon})
+        now = {name: group[name] for name in ALL_CLIPS if name in group}
+        return dataclasses.replace(self, own=(), **now) if now else self
+
+    def by_group(
+        self, groups: Sequence[Any]
+    ) -> Iterator[tuple["GradientRules", Sequence[Mapping[str, Any]]]]:
+        """Yields clips, and the groups whose gradients they are of."""
+        owners = {rule for rule, _, _ in self.own}
+        parted: dict[str, list[Mapping[str, Any]]] = {}
+        for group in groups:
+            rule = group.get("rule", "")
+            parted.setdefault(rule if rule in owners else "", []).append(group)
+        for alike in parted.values():
+            yield self.of_group(alike[0]), alike
+
+    def _clip(
+        self, optimizer: Any, groups: Sequence[Mapping[str, Any]], leaves_division: bool
+    ) -> None:
+        params = [p for group in groups for p in group["params"] if p.grad is not None]
+        grads = [p.grad for p in params if p.grad is not None]
+        layouts = [layout_of(gradient) for gradient in grads] if any_split(grads) else None
+        grads = own_parts(grads) if layouts else grads
         bounds = [bound for bound in (self.gradient_clip_norm, self.global_clipnorm) if bound]
         if bounds and grads:
             divisor = _divisor(grads, bounds, layouts)
@@ -108,23 +143,34 @@ class GradientRules:
                 optimizer.gradient_divisor = divisor
             else:
                 _divide(grads, divisor)
-        if self.clipnorm:
+        if self.clipnorm and grads:
             for batch, lengths in _norms(grads, layouts):
                 _scale(batch, _factors(torch.stack(lengths), self.clipnorm).unbind())
         if self.clipvalue and grads:
             torch._foreach_clamp_min_(grads, -self.clipvalue)
             torch._foreach_clamp_max_(grads, self.clipvalue)
-        if self.adaptive_clip_factor:
+        if self.adaptive_clip_factor and grads:
             found = unitwise_norms([*own_parts(params), *grads], layouts and layouts * 2)
             sizes, lengths = found[: len(params)], found[len(params) :]
             for gradient, size, length in zip(grads, sizes, lengths, strict=True):
                 longest = self.adaptive_clip_factor * size.clamp_(min=self.adaptive_clip_epsilon)
                 _scale([gradient], [_factors(length, longest)])
 
-    def _most(self) -> float:
-        """Returns what no gradient exceeds after the clips; infinite for no bound."""
+    @property
+    def most(self) -> float:
+        """What no gradient exceeds after the clips; infinite for no bound."""
         clips = (self.gradient_clip_norm, self.global_clipnorm, self.clipnorm, self.clipvalue)
         return most_after(clips, self.adaptive_clip_factor)
+
+
+def aligned_gradients(groups: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+    """Returns the gradients that there are, each split over processes as its parameter is."""
+    params = [p for group in groups for p in group["params"] if p.grad is not None]
+    if any(parameter.grad.is_sparse for parameter in params):
+        raise RuntimeError("Clips, and the check for finite gradients, need dense gradients.")
+    for parameter in params if any_split(params) else ():
+        parameter.grad = aligned(parameter.grad, parameter)
+    return [parameter.grad for parameter in params]
 
 
 def _norms(
@@ -267,9 +313,10 @@ def _scale(batch: list[Tensor], factors: Any) -> None:
         torch._foreach_mul_(batch, [factor.to(dtype) for factor in factors])
 
 
-def _check_finite(optimizer: Any, clipped: float) -> None:
+def _check_finite(optimizer: Any, rules: GradientRules) -> None:
     names, bounds, found, sharers = [], list[float](), [], []
     for group in optimizer.param_groups:
+        clipped = rules.of_group(group).most
         unnamed = [f"a parameter of shape {tuple(p.shape)}" for p in group["params"]]
         named = group.get("param_names", ())
         named = named if len(named) == len(unnamed) else unnamed  # a wrapper may have joined them

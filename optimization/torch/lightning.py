@@ -5,10 +5,9 @@ from typing import Any
 
 from optimization.configs.errors import Problem, warn
 from optimization.configs.optimization_config import OptimizationConfig
+from optimization.rules.base import ALL_CLIPS
 from optimization.schedules.metric import MetricLrConfig
 from optimization.torch.factory import OptimizerFactory
-
-CLIPS = ("gradient_clip_norm", "global_clipnorm", "clipnorm", "clipvalue", "adaptive_clip_factor")
 
 
 def configure_optimizers(
@@ -42,7 +41,7 @@ def configure_optimizers(
     known = {"train_steps": int(steps)} if math.isfinite(steps) and steps > 0 else {}
     factory = OptimizerFactory(config, **{**known, **lengths})
     section = factory.config.optimizer.get()
-    clips = [name for name in CLIPS if getattr(section, name, None)]
+    clips = [name for name in ALL_CLIPS if getattr(section, name, None)]
     if module.trainer.gradient_clip_val and clips:
         message = "clips the gradient that `gradient_clip_val` of the trainer has clipped before"
         warn(Problem("clipped-twice", f"optimizer.{config.optimizer.type}.{clips[0]}", message))

@@ -21,14 +21,14 @@ from optimization.configs.auxiliary_groups import Group, own_auxiliaries
 from optimization.configs.errors import Problem
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
-from optimization.configs.rate_curve import places
+from optimization.configs.rate_curve import RateCurve, places
 from optimization.matching.rules import DEFAULT
 from optimization.rules.adafactor import (
     AdafactorConfig,
     AdafactorKerasConfig,
     keras_switches,
 )
-from optimization.rules.base import BaseOptimizerConfig
+from optimization.rules.base import ALL_CLIPS, BaseOptimizerConfig
 from optimization.rules.modifiers import MODIFIER_FIELDS
 from optimization.rules.muon import MuonConfig
 from optimization.rules.rule import NATIVE, Rule, native_argument
@@ -134,10 +134,18 @@ def _followed(config: OptimizationConfig, oneof: OptimizerConfig) -> dict[str, s
     """Returns the scheduled numbers that an optimizer follows: those that it has, and not as 0."""
     section, usual = oneof.get(), config.optimizer.get()
     arguments = {name: usual.argument_name(name) for name in config.number_schedules()}
+    # Clips are of the whole step; all groups that share them follow.
+    arguments = {n: argument for n, argument in arguments.items() if argument not in ALL_CLIPS}
     if oneof is config.optimizer:
         return arguments
     own = {name: section.argument_name(argument) for name, argument in arguments.items()}
     return {name: argument for name, argument in own.items() if section.arguments().get(argument)}
+
+
+def clip_curves(config: OptimizationConfig) -> dict[str, RateCurve]:
+    """Returns what the clips of all follow that are on schedules."""
+    rates = {name: oneof.get() for name, oneof in config.schedules.items() if name in ALL_CLIPS}
+    return {name: RateCurve(rate, start=config._schedule_start) for name, rate in rates.items()}
 
 
 def _recipe(oneof: OptimizerConfig, changing: Set[str]) -> Recipe:

@@ -10,6 +10,8 @@ from optimization.configs.layers import resolve
 from optimization.configs.optimization_config import OptimizationConfig, load_optimization_config
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.overrides import parse_override
+from optimization.optimizer_factory import OptimizerFactory
+from optimization.rules.base import ALL_CLIPS
 
 CONSTANT = {"type": "constant", "constant": {"learning_rate": 0.1}}
 
@@ -50,6 +52,16 @@ def config(**sections):
         ({"ndim": [-1]}, r"ndim\[0\]: must be >= 0"),
         ({"match": "a", "learning_rate_multiplier": -1}, "learning_rate_multiplier: must be >= 0"),
         ({"match": "a", "weight_decay": -0.1}, "weight_decay: must be >= 0"),
+        ({"match": "a", "clipnorm": -1.0}, "clipnorm: must be >= 0"),
+        (
+            {"match": "a", "clipnorm": 1.0, "global_clipnorm": 0.0},
+            "global_clipnorm: at most one kind of clip may be set, got clipnorm and global",
+        ),
+        ({"match": "a", "clipvalue": 1.0, "freeze": True}, "freeze: a frozen group has no other"),
+        (
+            {"match": "a", "optimizer": {"type": "sgd", "sgd": {"clipnorm": 1.0}}},
+            "optimizer: `clipnorm` belongs to the whole step: .*, or beside this `optimizer`",
+        ),
         ({"match": "a", "warmup": {"type": "linear"}}, "needs a `learning_rate`"),
         ({"match": "a", "freeze": True, "weight_decay": 0.1}, "freeze: a frozen group has no"),
         ({"match": "a", "freeze": True, "optimizer": {"type": "sgd"}}, "freeze: a frozen group"),
@@ -317,3 +329,38 @@ def test_a_group_is_read_back_from_its_export_which_has_the_defaults_too(group):
     again = OptimizationConfig(wanted.as_dict())
     again.validate()
     assert again == wanted
+
+
+LINEAR = {"initial_learning_rate": 1.0, "end_learning_rate": 0.1, "decay_steps": 10}
+
+
+def scheduled(linear=LINEAR, **adamw):
+    name = next(iter(adamw))
+    optimizer = {"type": "adamw", "adamw": adamw}
+    return config(optimizer=optimizer, schedules={name: {"type": "linear", "linear": linear}})
+
+
+@pytest.mark.parametrize("clip", ALL_CLIPS)
+def test_a_clip_follows_a_schedule_and_is_drawn(clip):
+    config = scheduled(**{clip: 1.0})
+    assert config.validate() == []
+    assert OptimizerFactory(config).plot(clip).curves[0].values[-1] == pytest.approx(0.1)
+
+
+def test_a_clip_that_follows_a_schedule_is_there_and_above_0():
+    with pytest.raises(ConfigError, match="schedules.clipnorm: `clipnorm` is None in the"):
+        scheduled(clipnorm=None).validate()
+    with pytest.raises(ConfigError, match="`gradient_clip_norm` must be > 0, got 0.0, at step 10"):
+        scheduled({**LINEAR, "end_learning_rate": 0.0}, gradient_clip_norm=1.0).validate()
+
+
+def test_a_picture_of_a_clip_has_what_a_group_has_of_its_own():
+    groups = [{"match": "head", "clipvalue": 0.5}, {"match": "tail"}]
+    config = scheduled(global_clipnorm=1.0).replace(param_groups=groups)
+
+    def last(what, group):
+        return OptimizerFactory(config).plot(what, group).curves[0].values[-1]
+
+    assert last("clipvalue", "head") == 0.5
+    assert last("global_clipnorm", "head") == 0.0  # the group has another
+    assert last("global_clipnorm", "tail") == pytest.approx(0.1)

@@ -50,8 +50,11 @@ CLIPS = {
     "adaptive_clip_factor": {"adaptive_clip_factor": 0.05},
 }
 GROUPS = [
-    {"match": "bias", "name": "biases", "weight_decay": 0.0, "learning_rate_multiplier": 0.5},
-    {"match": "^up", "name": "up", "optimizer": {"type": "lion"}},
+    {
+        **{"match": "bias", "name": "biases", "weight_decay": 0.0, "global_clipnorm": 0.02},
+        "learning_rate_multiplier": 0.5,
+    },
+    {"match": "^up", "name": "up", "optimizer": {"type": "lion"}, "clipnorm": 0.1},
 ]
 # What a type needs beside the forms that it has.
 EXTRA = {

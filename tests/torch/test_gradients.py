@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
+from tests import clip_cases
 from tests.torch.common import (
     OptimizerFactory,
     config_of,
@@ -306,3 +307,61 @@ def test_clips_compile():
     expected = factory_weights(config, initial, gradients, torch.float32)
     # 1 - beta^t is in float32 where it is compiled.
     assert largest_difference(weights_of(params), expected) < 1e-5
+
+
+@pytest.mark.parametrize("groups", [True, False])
+@pytest.mark.parametrize("kind", clip_cases.KINDS)
+def test_groups_have_clips_of_their_own_and_a_bound_follows_its_schedule(kind, groups):
+    initial, gradients = clip_cases.problem()
+    config = clip_cases.config(kind, clip_cases.GROUPS if groups else [])
+    factory, params = OptimizerFactory(config, train_steps=100), parameters(initial)
+    optimizer = factory.build_optimizer(params.items())
+    found = train(optimizer, params, gradients, factory.build_scheduler(optimizer))
+    # Float64 on both sides.
+    expected = clip_cases.expected(kind, initial, gradients, groups)
+    assert largest_difference(found, expected) < 1e-12
+
+
+def test_a_scheduled_clip_goes_on_where_its_state_is_loaded():
+    initial, gradients = clip_cases.problem()
+    optimizers = []
+    for _ in range(2):
+        factory, params = OptimizerFactory(clip_cases.config()), parameters(initial)
+        optimizer = factory.build_optimizer(params.items())
+        optimizers.append((optimizer, params, factory.build_scheduler(optimizer)))
+    train(*optimizers[0][:2], gradients[:4], optimizers[0][2])
+    optimizer, params, scheduler = optimizers[1]
+    for name, parameter in params.items():
+        parameter.data.copy_(optimizers[0][1][name].data)
+    state = optimizers[0][0].state_dict()
+    saved = [group.get("global_clipnorm") for group in state["param_groups"]]
+    assert saved.count(pytest.approx(clip_cases.bound_at(4))) == 1  # of those that share it
+    optimizer.load_state_dict(state)
+    found = train(optimizer, params, gradients[4:], scheduler)
+    expected = clip_cases.expected("global_clipnorm", initial, gradients)
+    assert largest_difference(found, expected) < 1e-12
+
+
+def test_a_scheduled_clip_is_not_compiled_in():
+    factory = OptimizerFactory(clip_cases.config())
+    with pytest.raises(ValueError, match="`global_clipnorm` follows a schedule"):
+        factory.build_optimizer(parameters(clip_cases.problem()[0]).items(), compile=True)
+
+
+def test_a_scheduled_clip_needs_an_optimizer_that_clips():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], 0.1)
+    with pytest.raises(ValueError, match="`schedules.global_clipnorm`: the optimizer has no such"):
+        OptimizerFactory(clip_cases.config()).build_scheduler(optimizer)
+
+
+def test_a_bound_of_a_group_decides_what_is_not_finite():
+    groups = [{"match": "^head", "clipvalue": 1.0}]
+    config = config_of("adam", on_nonfinite="raise").replace(param_groups=groups)
+    initial, (first, second) = clip_cases.problem(steps=2)
+    params = parameters(initial, torch.float32)
+    optimizer = OptimizerFactory(config).build_optimizer(params.items())
+    first["head/kernel"][:] = 1e30  # which Adam can't hold, but its clip bounds it
+    train(optimizer, params, [first])
+    second["body/kernel"][:] = 1e30
+    with pytest.raises(FloatingPointError, match="NaN: body/kernel$"):
+        train(optimizer, params, [second])

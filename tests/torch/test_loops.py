@@ -10,8 +10,9 @@ from tests.torch.common import config_of, skip_beside_tensorflow, torch
 
 skip_beside_tensorflow()
 
+from optimization.rules.base import ALL_CLIPS  # noqa: E402
 from optimization.torch.gradients import GradientRules  # noqa: E402
-from optimization.torch.lightning import CLIPS, configure_optimizers  # noqa: E402
+from optimization.torch.lightning import configure_optimizers  # noqa: E402
 
 
 class Module(torch.nn.Module):
@@ -50,8 +51,8 @@ def test_a_clip_beside_the_trainers_is_told():
         warnings.simplefilter("error")
         configure_optimizers(Module(), config)
         configure_optimizers(Module(clip=0.5), config_of("sgd"))
-    others = {"on_nonfinite", "adaptive_clip_epsilon"}
-    assert {*CLIPS} == GradientRules.__dataclass_fields__.keys() - others
+    others = {"on_nonfinite", "adaptive_clip_epsilon", "own"}
+    assert {*ALL_CLIPS} == GradientRules.__dataclass_fields__.keys() - others
 
 
 def test_groups_have_their_names():

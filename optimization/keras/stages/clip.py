@@ -1,29 +1,65 @@
-"""The stages of clips: BERT's, and the one that acts on what the transformers gave."""
+"""The stages of clips: BERT's, and the one that acts on what the transformers gave.
 
-from collections.abc import Sequence
+A group that has a clip of its own has no part in the others: a norm over all gradients is that over
+those of the group, and over all that are in no such group.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from keras import ops
 
 from optimization.keras import gradients
+from optimization.keras.groups import ParamGroup
 from optimization.keras.norms import Norm, root_of_squares, times
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
+from optimization.keras.stages.update import Update
 from optimization.rules import base
 
 Clipped = tuple[list[Any], list[Any]]
 
 
 def is_clipping(pipeline: Any) -> bool:
-    """Says whether an optimizer has a clip, of whichever stage."""
-    return any(getattr(pipeline, clip) for clip in ("gradient_clip_norm", *base.CLIPS))
+    """Says whether an optimizer has a clip, of whichever stage or group."""
+    own = [bound for group in pipeline.param_groups for bound in group.clip.values()]
+    return any([*own, *(getattr(pipeline, clip) for clip in base.ALL_CLIPS)])
 
 
-def most_after(pipeline: Any) -> float:
-    """Returns what no gradient exceeds after the clips of an optimizer; infinite for no bound."""
-    names = ("gradient_clip_norm", "clipnorm", "clipvalue", "global_clipnorm")
-    clips = [getattr(pipeline, name) for name in names]
-    return base.most_after(clips, pipeline.adaptive_clip_factor)
+def owners_of(pipeline: Any, variables: Sequence[Any]) -> list[ParamGroup | None]:
+    """Returns the group of each variable, if it has a clip of its own, else None."""
+    if not any(group.clip for group in pipeline.param_groups):
+        return [None] * len(variables)
+    owners = pipeline.stage(Update).members.owners
+    found = [owners[pipeline._get_variable_index(variable)] for variable in variables]
+    return [owner if owner is not None and owner.clip else None for owner in found]
+
+
+def by_owner(pipeline: Any, variables: Sequence[Any]) -> dict[str, list[int]]:
+    """Returns the places of variables by the group whose clip they have, "" for that of all."""
+    places: dict[str, list[int]] = {}
+    for place, owner in enumerate(owners_of(pipeline, variables)):
+        places.setdefault("" if owner is None else owner.label, []).append(place)
+    return places
+
+
+def most_after(pipeline: Any, owner: ParamGroup | None) -> float:
+    """Returns what no gradient exceeds after the clips that act on it; infinite for no bound.
+
+    A bound on a schedule counts as what it starts from.
+    """
+    clips = {name: getattr(pipeline, name) for name in base.ALL_CLIPS}
+    clips = dict(owner.clip) if owner is not None else clips
+    factor = clips.pop("adaptive_clip_factor", None)
+    return base.most_after(clips.values(), factor)
+
+
+def bound_now(pipeline: Any, name: str) -> Any:
+    """Returns the bound of a clip of all, a tensor where it follows a schedule; None for none."""
+    bound, schedule = getattr(pipeline, name), pipeline.schedules.get(name)
+    if bound is None or schedule is None:
+        return bound
+    return ops.cast(schedule(pipeline.iterations), "float32")
 
 
 class FirstClip(Stage):
@@ -56,15 +92,34 @@ class FirstClip(Stage):
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
         if is_clipping(self.pipeline) and batch.grads:
-            norm, bound = gradients.global_norm(batch.grads), self.gradient_clip_norm
+            places = by_owner(self.pipeline, batch.variables)
+            norms = {
+                label: gradients.global_norm([batch.grads[place] for place in own])
+                for label, own in places.items()
+            }
             if self.made:
-                self.last_gradient_norm.assign(norm.value)
-            batch = replace(batch, norm=norm)
-            if bound is not None:
-                grads = gradients.clip_by_global_norm(batch.grads, bound, norm)
-                exceeded = (norm > bound,)
-                batch = replace(batch, grads=grads, norm=norm.limited(bound), exceeded=exceeded)
+                self.last_gradient_norm.assign(_together([*norms.values()]).value)
+            batch = replace(batch, norms=norms)
+            bound = bound_now(self.pipeline, "gradient_clip_norm")
+            if bound is not None and "" in norms:
+                norm, grads = norms[""], list(batch.grads)
+                own = [grads[place] for place in places[""]]
+                _put(grads, places[""], gradients.clip_by_global_norm(own, bound, norm))
+                norms = {**norms, "": norm.limited(bound)}
+                batch = replace(batch, grads=grads, norms=norms, exceeded=(norm > bound,))
         rest(batch)
+
+
+def _together(norms: list[Norm]) -> Norm:
+    """Returns the norm over what some norms are of."""
+    if len(norms) == 1:
+        return norms[0]
+    return gradients.global_norm([ops.stack([norm.value for norm in norms])])
+
+
+def _put(grads: list[Any], places: Sequence[int], values: Sequence[Any]) -> None:
+    for place, value in zip(places, values, strict=True):
+        grads[place] = value
 
 
 class Clip(Stage):
@@ -76,7 +131,7 @@ class Clip(Stage):
 
     title = "clip"
     sees = "with no transformers: what BERT's clip gave"
-    set_by = "`global_clipnorm`, `clipnorm`, `clipvalue`, `adaptive_clip_factor`"
+    set_by = "`global_clipnorm`, `clipnorm`, `clipvalue`, `adaptive_clip_factor`, also of a group"
     shows = ("clipped_share",)
 
     clipnorm: float | None = argument(None, "Bound on the norm of each variable's gradient.")
@@ -100,10 +155,11 @@ class Clip(Stage):
 
     def attach(self, pipeline: Any) -> None:
         super().attach(pipeline)
-        if self._set() and pipeline.gradient_transformers:
+        own = [group.clip for group in pipeline.stage(Update).param_groups if group.clip]
+        if (self._set() or own) and pipeline.gradient_transformers:
             raise ValueError(
                 "Argument `gradient_transformers` can't be combined with a clip (a transformer may "
-                f"clip by itself), received: {self._set()}"
+                f"clip by itself), received: {[self._set(), *own][not self._set()]}"
             )
 
     def build(self, variables: Sequence[Any]) -> None:
@@ -119,36 +175,48 @@ class Clip(Stage):
         return ops.cast(self.made["clipped_steps"], "float32") / ops.cast(updates, "float32")
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        if batch.norm is not None and batch.grads:
-            grads, exceeded = self._clipped(list(batch.grads), batch.variables, batch.norm)
-            for count in self.made.values():
-                excess = ops.any(ops.stack([*batch.exceeded, *exceeded]))
+        if batch.norms and batch.grads:
+            grads, exceeded = list(batch.grads), list(batch.exceeded)
+            bounds = {group.label: group.clip for group in self.pipeline.param_groups}
+            bounds[""] = {name: bound_now(self.pipeline, name) for name in self._set()}
+            for label, places in by_owner(self.pipeline, batch.variables).items():
+                own = [grads[place] for place in places]
+                variables = [batch.variables[place] for place in places]
+                own, excesses = self._clipped(own, variables, bounds[label], batch.norms.get(label))
+                _put(grads, places, own)
+                exceeded += excesses
+            for count in self.made.values() if exceeded else ():
+                excess = ops.any(ops.stack(exceeded))
                 count.assign_add(ops.cast(excess, count.dtype))
             batch = batch.with_grads(grads)
         rest(batch)
 
-    def _clipped(self, grads: list[Any], variables: Sequence[Any], norm: Norm) -> Clipped:
-        """Returns the gradients clipped, and whether bounds were exceeded."""
-        if self.global_clipnorm is not None:
-            bound = self.global_clipnorm
-            # Transformers are not combined with this clip, so nothing came between.
-            return gradients.clip_by_global_norm(grads, bound, norm), [norm > bound]
-        if self.clipnorm is not None:
-            grads, exceeds = gradients.clip_by_norm(grads, self.clipnorm)
-            return grads, [ops.any(exceeds)]
-        if self.clipvalue is not None:
-            bound = self.clipvalue
-            exceeded = [ops.max(ops.abs(gradients.entries(g))) > bound for g in grads]
-            return [gradients.clip_by_value(gradient, bound) for gradient in grads], exceeded
-        if self.adaptive_clip_factor is not None:
-            bounds = self.adaptive_clip_factor, self.adaptive_clip_epsilon
-            pairs = zip(grads, variables, strict=True)
-            found = [_adaptively(gradient, variable, *bounds) for gradient, variable in pairs]
+    def _clipped(
+        self, grads: list[Any], variables: Sequence[Any], clip: Mapping[str, Any], norm: Norm | None
+    ) -> Clipped:
+        """Returns the gradients after a clip, and whether its bounds were exceeded."""
+        for kind, bound in clip.items():
+            if isinstance(bound, int | float) and not bound:  # which a group has for none
+                continue
+            if kind == "global_clipnorm":
+                # Transformers are not combined with this clip, so nothing came between.
+                norm = gradients.global_norm(grads) if norm is None else norm
+                return gradients.clip_by_global_norm(grads, bound, norm), [norm > bound]
+            if kind == "clipnorm":
+                grads, exceeds = gradients.clip_by_norm(grads, bound)
+                return grads, [ops.any(exceeds)]
+            if kind == "clipvalue":
+                exceeded = [ops.max(ops.abs(gradients.entries(g))) > bound for g in grads]
+                return [gradients.clip_by_value(gradient, bound) for gradient in grads], exceeded
+            pairs, epsilon = zip(grads, variables, strict=True), self.adaptive_clip_epsilon
+            found = [
+                _adaptively(gradient, variable, bound, epsilon) for gradient, variable in pairs
+            ]
             return [gradient for gradient, _ in found], [excess for _, excess in found]
         return grads, []
 
 
-def _adaptively(gradient: Any, variable: Any, factor: float, epsilon: float) -> tuple[Any, Any]:
+def _adaptively(gradient: Any, variable: Any, factor: Any, epsilon: float) -> tuple[Any, Any]:
     """Adaptive clipping (Brock et al. 2021, arXiv:2102.06171): |g| at most factor * |w|.
 
     Norms are those of units: of all weights of an output (all axes but the last), of the whole of

@@ -11,7 +11,7 @@ from keras import ops
 from optimization.keras import gradients
 from optimization.keras.compiling import in_xla
 from optimization.keras.control import conditionally, is_traced, tf
-from optimization.keras.stages.clip import most_after
+from optimization.keras.stages.clip import most_after, owners_of
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.stages.update import Update
 from optimization.rules.base import bound_before, bounds_text
@@ -94,9 +94,10 @@ class FiniteCheck(Stage):
         """Returns the largest gradient that each variable may have here."""
         if self.pipeline.gradient_transformers:  # what they make of it is not known
             return [math.inf] * len(variables)
-        clipped = most_after(self.pipeline)
         found = self.pipeline.stage(Update).largest_gradients(variables)
-        return [bound_before(clipped, most) for most in found]
+        owners = owners_of(self.pipeline, variables)
+        pairs = zip(owners, found, strict=True)
+        return [bound_before(most_after(self.pipeline, owner), most) for owner, most in pairs]
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
         if self.on_nonfinite == "propagate":

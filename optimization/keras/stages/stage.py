@@ -29,7 +29,8 @@ class Batch:
         variables: The model's variables, one for each gradient.
         updates: What takes the update, and says which factors may wait for it.
         translation: Whether `tf.function` translates a user's functions; see `compiling`.
-        norm: The norm over all gradients, once it is known for a clip.
+        norms: Norms over gradients, once they are known for clips: that over those of each group
+            with a clip of its own, by its label, and that over all others, under "".
         exceeded: Whether the bounds of clips so far were exceeded.
         targets: What was updated in the variables' place, after the update.
         moved: The `id` of each variable whose average has moved in the update.
@@ -39,7 +40,7 @@ class Batch:
     variables: Sequence[Any]
     updates: Updates
     translation: Any = None
-    norm: Norm | None = None
+    norms: Mapping[str, Norm] = dataclasses.field(default_factory=dict)
     exceeded: tuple[Any, ...] = ()
     targets: Sequence[Any] = ()
     moved: Collection[int] = ()

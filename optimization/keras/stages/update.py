@@ -18,6 +18,7 @@ from optimization.keras.hyperparameters import HyperparameterSchedules
 from optimization.keras.members import Members
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.updates import Updates
+from optimization.rules.base import ALL_CLIPS
 from optimization.schedules.scaled import rate_text
 
 DECAY = "average_decay"
@@ -59,7 +60,7 @@ class Update(Stage):
     schedules: Mapping[str, Callable[[Any], Any]] | None = argument(
         None,
         "Functions of the updates taken, by hyperparameter, such as `weight_decay`, `momentum` or "
-        "`beta_1`. Groups that replace it, or do not have it, keep theirs.",
+        "`beta_1`, or a clip. Groups that replace it, or do not have it, keep theirs.",
         save=lambda schedules: _values(keras.saving.serialize_keras_object, schedules),
         load=lambda saved: _values(keras.saving.deserialize_keras_object, saved or {}),
         text=lambda schedules: _values(rate_text, schedules),
@@ -90,7 +91,8 @@ class Update(Stage):
         self.members = Members(pipeline, self.param_groups, self.layer_decay)
         self.masters = MasterWeights()
         own = self.members.own_optimizers()
-        self.hyperparameters = HyperparameterSchedules(self.schedules, own)
+        clips = {name: getattr(pipeline, name) for name in ALL_CLIPS}
+        self.hyperparameters = HyperparameterSchedules(self.schedules, own, clips)
         self.param_groups, self.schedules = self.members.groups, self.hyperparameters.schedules
         decay = self.members.layer_decay
         self.layer_decay = None if decay is None else decay.as_dict()

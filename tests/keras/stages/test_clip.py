@@ -2,8 +2,11 @@ import keras
 import numpy as np
 import pytest
 
+from optimization import OptimizationConfig, OptimizerFactory
+from optimization.keras.groups import ParamGroup
 from optimization.keras.stages.clip import unitwise_norm
 from optimization.optimizers import PipelineOptimizer
+from tests import clip_cases
 from tests.golden_cases import make_variables
 from tests.keras.common import (
     TableSchedule,
@@ -176,3 +179,93 @@ def test_a_sparse_gradient_is_clipped_like_the_dense_one():
     variables = make_variables(initial)
     make().apply([tf.IndexedSlices(values, tf.constant(indices), (5, 2))], variables)
     assert relative_error({"table": variables[0].numpy()}, expected) < 1e-6  # other order of sums
+
+
+GROUPED = [(kind, groups) for kind in clip_cases.KINDS for groups in (True, False)]
+
+
+def by_config(mode, config, initial, gradients):
+    factory = OptimizerFactory(config, train_steps=100)
+    optimizer = factory.build_optimizer(factory.build_learning_rate())
+    variables = make_variables({path: w.astype("float32") for path, w in initial.items()})
+    optimizer.build(variables)
+    step = mode(optimizer, variables)
+    for grads in gradients:
+        step([keras.ops.convert_to_tensor(grads[v.path].astype("float32")) for v in variables])
+    return optimizer, {v.path: keras.ops.convert_to_numpy(v) for v in variables}
+
+
+@pytest.mark.parametrize("mode", [eager, compiled])
+@pytest.mark.parametrize(("kind", "groups"), GROUPED)
+def test_groups_have_clips_of_their_own_and_a_bound_follows_its_schedule(mode, kind, groups):
+    initial, gradients = clip_cases.problem()
+    config = clip_cases.config(kind, clip_cases.GROUPS if groups else [])
+    optimizer, found = by_config(mode, config, initial, gradients)
+    expected = clip_cases.expected(kind, initial, gradients, groups)
+    assert relative_error(found, expected) < 1e-6  # float32
+    norm = clip_cases.norm_of(gradients[-1])  # of all, whoever clips them
+    assert float(optimizer.last_gradient_norm) == pytest.approx(norm, rel=1e-5)
+    now = float(optimizer.scheduled_values()[kind])
+    assert now == pytest.approx(clip_cases.bound_at(len(gradients)), rel=1e-6)
+
+
+def test_clips_of_groups_are_those_of_the_mean_of_accumulated_gradients():
+    initial, gradients = clip_cases.problem()
+    config = clip_cases.config(gradient_accumulation_steps=2)
+    _, found = by_config(eager, config, initial, gradients)
+    pairs = zip(gradients[::2], gradients[1::2], strict=True)
+    means = [{path: (a[path] + b[path]) / 2 for path in a} for a, b in pairs]
+    expected = clip_cases.expected("global_clipnorm", initial, means)
+    assert relative_error(found, expected) < 1e-6
+
+
+def test_clips_of_groups_and_on_schedules_are_saved_with_the_optimizer():
+    initial, gradients = clip_cases.problem()
+    optimizer, _ = by_config(eager, clip_cases.config(), initial, gradients[:3])
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert [group.clip for group in again.param_groups] == [
+        {"global_clipnorm": 0.5},
+        {"clipvalue": 0.05},
+        {"clipnorm": 0.0},
+    ]
+    first, last = clip_cases.FIRST, clip_cases.LAST
+    assert float(again.schedules["global_clipnorm"](0)) == first
+    assert float(again.schedules["global_clipnorm"](99)) == pytest.approx(last)
+
+
+def test_a_scheduled_clip_must_be_there():
+    with pytest.raises(ValueError, match="`clipnorm` follows a schedule and must be set"):
+        PipelineOptimizer(keras.optimizers.SGD(1.0), schedules={"clipnorm": TableSchedule([1.0])})
+
+
+@pytest.mark.parametrize(
+    "clip", [{"clip": 1.0}, {"clipnorm": -1.0}, {"clipnorm": 1, "clipvalue": 1}]
+)
+def test_a_group_has_one_clip(clip):
+    with pytest.raises(ValueError, match="Argument `clip` must be {kind: bound}"):
+        ParamGroup(match="a", clip=clip)
+
+
+def test_a_group_with_a_clip_is_not_combined_with_transformers():
+    with pytest.raises(ValueError, match="can't be combined with a clip"):
+        PipelineOptimizer(
+            keras.optimizers.SGD(1.0),
+            gradient_transformers=[lambda pairs: pairs],
+            param_groups=[ParamGroup(match="a", clip={"clipnorm": 1.0})],
+        )
+
+
+def test_a_bound_of_a_group_decides_what_is_not_finite():
+    config = clip_cases.config(groups=[{"match": "^head", "clipvalue": 1.0}], schedule=False)
+    config = OptimizationConfig(
+        {
+            "optimizer": {"type": "adam", "adam": {"on_nonfinite": "skip"}},
+            "learning_rate": config.learning_rate,
+            "param_groups": config.param_groups,
+        }
+    )
+    initial, gradients = clip_cases.problem(steps=2)
+    gradients[0]["head/kernel"][:] = 1e30  # which Adam can't hold, but its clip bounds it
+    gradients[1]["body/kernel"][:] = 1e30
+    optimizer, _ = by_config(eager, config, initial, gradients)
+    assert (int(optimizer.iterations), int(optimizer.nonfinite_steps)) == (1, 1)
