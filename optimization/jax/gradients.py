@@ -27,7 +27,8 @@ class Clips(NamedTuple):
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Clips":
         """Returns those of the fields of a section; 0 is no clip, as None is."""
-        return cls(**{name: values[name] or None for name in cls._fields if name in values})
+        found: dict[str, Any] = {n: values[n] or None for n in cls._fields if n in values}
+        return cls(**found)
 
     @property
     def act(self) -> bool:
@@ -124,10 +125,9 @@ def clipped(grads: Sequence[jax.Array], params: Sequence[jax.Array], clips: Clip
         factors = norm.clip(clips.global_clipnorm)
         grads = [_times(g, factors) for g in grads]
     elif clips.clipvalue is not None:
-        bounds = [jnp.asarray(clips.clipvalue, g.dtype) for g in grads]
-        pairs = list(zip(grads, bounds, strict=True))
-        exceeded += [jnp.any(jnp.abs(g) > bound) for g, bound in pairs]
-        grads = [jnp.clip(g, -bound, bound) for g, bound in pairs]
+        limits = [jnp.asarray(clips.clipvalue, g.dtype) for g in grads]
+        exceeded += [jnp.any(jnp.abs(g) > most) for g, most in zip(grads, limits, strict=True)]
+        grads = [jnp.clip(g, -most, most) for g, most in zip(grads, limits, strict=True)]
     elif clips.clipnorm is not None:
         norms = [norm_of([g]) for g in grads]
         exceeded += [own.value > clips.clipnorm for own in norms]

@@ -321,7 +321,7 @@ class OptimizerFactory(ConfiguredFactory):
 
     def _hyperparameters(self) -> Hyperparameters:
         """Returns what else is scheduled, and the groups that follow."""
-        scheduled = []
+        scheduled: list[Any] = []
         for label, part in self._parts.items():
             functions: dict[str, Any] = dict(part.recipe.schedules)
             for name, key in part.schedules.items():

@@ -111,8 +111,8 @@ class GradientRules:
         """Returns the clips that act on a group, the group's own or those of all, as they are."""
         for rule, kind, bound in self.own:
             if group.get("rule") == rule:
-                epsilon = {"adaptive_clip_epsilon": self.adaptive_clip_epsilon}
-                return GradientRules(**{kind: bound, **epsilon})
+                clip: dict[str, Any] = {kind: bound}
+                return GradientRules(adaptive_clip_epsilon=self.adaptive_clip_epsilon, **clip)
         now = {name: group[name] for name in ALL_CLIPS if name in group}
         return dataclasses.replace(self, own=(), **now) if now else self
 
