@@ -6,9 +6,10 @@ from typing import Any
 
 from optimization import extras
 from optimization.configs.auxiliary_groups import AuxiliaryGroup, Group
+from optimization.configs.branches import OptimizerBranches
 from optimization.configs.factory import ConfiguredFactory
 from optimization.configs.float32 import in_float32
-from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.schedules import LR_CLS, WARMUP_CLS, BaseLrConfig, curve
 
@@ -148,7 +149,7 @@ class OptimizerFactory(ConfiguredFactory):
             )
         return processed
 
-    def _inner_optimizer(self, config: OptimizerConfig, lr: Any) -> "keras.optimizers.Optimizer":
+    def _inner_optimizer(self, config: OptimizerBranches, lr: Any) -> "keras.optimizers.Optimizer":
         from optimization.schedules.scaled import ScaledLearningRate, scaled
 
         section = config.get()

@@ -6,6 +6,7 @@ from typing import Any
 
 from optimization.configs.errors import Problem
 from optimization.configs.group_config import ParamGroupConfig
+from optimization.configs.matcher_config import MatcherConfig
 from optimization.matching.rules import Rule
 from optimization.rules.auxiliary import AuxiliaryConfig
 from optimization.rules.muon import MuonConfig
@@ -30,11 +31,12 @@ class AuxiliaryGroup(Rule):
 
     freeze = False
     is_auxiliary = True
+    also: Sequence[MatcherConfig]
 
     def __init__(self, muon: MuonConfig, base: ParamGroupConfig | None):
         auxiliary = typing.cast(AuxiliaryConfig, muon.auxiliary)
         self.muon, self.base, self.optimizer = muon, base, auxiliary
-        self.also: Sequence[Rule] = auxiliary.also
+        self.also = auxiliary.also
         # What matches everything, where there is no group.
         self.match = "" if base is None else base.match
         self.layer_type = None if base is None else base.layer_type
@@ -51,6 +53,9 @@ class AuxiliaryGroup(Rule):
     def left(self, shapes: Mapping[str, Sequence[int]]) -> set[str]:
         """Returns the paths that Muon leaves, of those of all variables with their shapes."""
         return self.muon.left(shapes)
+
+    def own_clip(self) -> None:
+        """A clip of its own it has not: `conflicts` refuses one of the group."""
 
     def _problem(self, code: str, name: str, message: str) -> Problem:
         return self.optimizer._problem(code, name, message)
@@ -85,6 +90,11 @@ def own_auxiliaries(config: "OptimizationConfig") -> list[AuxiliaryGroup]:
     """
     found = [group for group in groups_of(config) if isinstance(group, AuxiliaryGroup)]
     return list({id(group.optimizer): group for group in found}.values())
+
+
+def all_groups(config: "OptimizationConfig") -> list[Group]:
+    """Returns the groups of a config, and after them those of auxiliary optimizers."""
+    return [*config.param_groups, *own_auxiliaries(config)]
 
 
 def _has_auxiliary(section: Any) -> bool:

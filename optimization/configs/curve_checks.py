@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from optimization.configs.auxiliary_groups import own_auxiliaries
+from optimization.configs.auxiliary_groups import all_groups
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
 from optimization.configs.float32 import in_float32
@@ -172,7 +172,7 @@ def _multipliers(config: "OptimizationConfig") -> Iterator[Problem]:
     of_all = curve_of(config, config)
     if of_all is None or not of_all.is_computable(train_steps):
         return
-    for group in (*config.param_groups, *own_auxiliaries(config)):
+    for group in all_groups(config):
         multiplier = group.learning_rate_multiplier
         if multiplier <= 1 or group.freeze or written(group.learning_rate):
             continue
@@ -364,7 +364,7 @@ def _schedule_free(config: "OptimizationConfig") -> Iterator[Problem]:
             yield _problem("advice", source.learning_rate, "type", message)
 
 
-def _problem(code: str, section: Config, name: str | None, message: str) -> Problem:
+def _problem(code: str, section: Any, name: str | None, message: str) -> Problem:
     """Returns a problem of a field; None is the rate of a section, or what stands first in it."""
     if name is None:
         names = [*_rates(section), *section._origins, *section.field_names()]

@@ -5,7 +5,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from optimization.configs.auxiliary_groups import Group, own_auxiliaries
+from optimization.configs.auxiliary_groups import Group, all_groups
 from optimization.configs.base import Config
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.rate_scaling import as_scaled
@@ -139,7 +139,7 @@ def curve_by(config: "OptimizationConfig", group: "Group | None") -> RateCurve:
 
 def fill_peaks(config: "OptimizationConfig") -> None:
     """Sets the peaks of learning rates by which optimizers of a resolved config decay."""
-    for group in (None, *config.param_groups, *own_auxiliaries(config)):
+    for group in (None, *all_groups(config)):
         section = (config if group is None else group).optimizer.get()
         is_asked = getattr(section, "corrected_weight_decay", False)
         if is_asked and section.peak_learning_rate is None:
@@ -152,7 +152,7 @@ def fill_peaks(config: "OptimizationConfig") -> None:
 
 def places(config: "OptimizationConfig") -> "list[Place]":
     """Returns the config, which is for all variables, and each of its groups."""
-    return [config, *config.param_groups, *own_auxiliaries(config)]
+    return [config, *all_groups(config)]
 
 
 def written(oneof: OneOfConfig) -> list[Any]:

@@ -9,7 +9,7 @@ import copy
 import typing
 from collections.abc import Iterator
 
-from optimization.configs.auxiliary_groups import own_auxiliaries
+from optimization.configs.auxiliary_groups import all_groups
 from optimization.configs.errors import Problem
 from optimization.configs.tree import Node
 from optimization.schedules.base import BaseLrConfig, BaseWarmupConfig
@@ -73,8 +73,8 @@ def scaling_conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     scaling = config.lr_scaling
     if scaling is None or "floor" in scaling.scales:
         return
-    places = [config, *config.param_groups, *own_auxiliaries(config)]
-    for rate in filter(None, (place.learning_rate.get() for place in places)):
+    oneofs = [config.learning_rate, *(group.learning_rate for group in all_groups(config))]
+    for rate in filter(None, (oneof.get() for oneof in oneofs)):
         if isinstance(rate, MetricLrConfig):
             message = (
                 f"must have 'floor': `{rate._path}` follows a metric, and is scaled as a whole"

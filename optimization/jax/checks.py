@@ -5,6 +5,7 @@ from typing import Any
 
 from optimization.configs.auxiliary_groups import own_auxiliaries
 from optimization.configs.errors import Problem
+from optimization.configs.matcher_config import MatcherConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.rate_curve import places
@@ -31,7 +32,8 @@ def native_problems(config: OptimizationConfig) -> Iterator[Problem]:
     for oneof, message in _rates(config):
         yield oneof._problem("conflict", "type", message)
     own = [matcher for group in own_auxiliaries(config) for matcher in group.also]
-    for matcher in (*config.param_groups, *own):
+    matchers: list[MatcherConfig] = [*config.param_groups, *own]
+    for matcher in matchers:
         if matcher.layer_type is not None:
             message = "needs layers, and JAX has paths of arrays alone; write `match` or `ndim`"
             yield matcher._problem("conflict", "layer_type", message)
@@ -51,7 +53,7 @@ def _types(config: OptimizationConfig) -> Iterator[Problem]:
 
 def _rates(config: OptimizationConfig) -> Iterable[tuple[Any, str]]:
     """Yields learning rates that are no function of the updates done, and why."""
-    pairs = [(place.learning_rate, place.warmup) for place in places(config)]
+    pairs: list[tuple[Any, Any]] = [(place.learning_rate, place.warmup) for place in places(config)]
     for oneof, warmup in [*pairs, *((oneof, None) for oneof in config.schedules.values())]:
         rate = oneof.get()
         if isinstance(rate, MetricLrConfig):

@@ -64,7 +64,7 @@ class ParamGroup(Rule):
     freeze: bool = False
     name: str | None = None
     beside: keras.optimizers.Optimizer | None = None
-    also: Sequence[MatcherConfig] = ()
+    also: Sequence[Any] = ()
     clip: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):

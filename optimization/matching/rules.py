@@ -67,7 +67,8 @@ def assigned(
     Raises:
         ValueError: For a group without variables; for a `layer_type` where layers are not known.
     """
-    if any(m.layer_type for g in groups for m in [g, *g.also]) and not any(layer_types):
+    asked = any(g.layer_type or any(m.layer_type for m in g.also) for g in groups)
+    if asked and not any(layer_types):
         raise ValueError(
             "A parameter group with `layer_type` needs the model: call "
             "`optimizer.set_model(model)` before the first step."

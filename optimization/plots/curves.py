@@ -5,10 +5,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from optimization.configs.base import Config
+from optimization.configs.auxiliary_groups import Group
 from optimization.configs.durations import durations
 from optimization.configs.errors import ConfigError, Origin, Problem, nearest_or_all
-from optimization.configs.group_config import ParamGroupConfig
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.rate_curve import RateCurve
 from optimization.matching.rules import DEFAULT
@@ -107,7 +106,7 @@ class _Part(NamedTuple):
 
     config: OptimizationConfig
     name: str
-    group: ParamGroupConfig | None = None
+    group: Group | None = None
     layers_below: int = 0  # the head
 
     @property
@@ -306,7 +305,7 @@ def _ends(train_steps: int | None) -> Iterator[Mark]:
         yield Mark(train_steps, "training ends")
 
 
-def _refused(section: Config, message: str) -> ConfigError:
+def _refused(section: Any, message: str) -> ConfigError:
     origin: Origin | None = next(iter(section._origins.values()), None)
     named = None if origin is None or origin.line is None else origin
     return ConfigError([Problem("value", section._path, message, named)])

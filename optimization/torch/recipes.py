@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.configs import printing
-from optimization.configs.auxiliary_groups import Group, own_auxiliaries
+from optimization.configs.auxiliary_groups import Group, all_groups
+from optimization.configs.branches import OptimizerBranches
 from optimization.configs.errors import Problem
 from optimization.configs.optimization_config import OptimizationConfig
-from optimization.configs.optimizer_config import OPTIMIZERS_CLS, OptimizerConfig
+from optimization.configs.optimizer_config import OPTIMIZERS_CLS
 from optimization.configs.rate_curve import RateCurve, places
 from optimization.matching.rules import DEFAULT
 from optimization.rules.adafactor import (
@@ -103,7 +104,7 @@ class Part(NamedTuple):
     schedules: Mapping[str, str]
 
 
-def type_of(oneof: OptimizerConfig) -> str:
+def type_of(oneof: OptimizerBranches) -> str:
     """Returns the type of an optimizer."""
     return typing.cast(str, oneof.type)  # a validated config has one
 
@@ -118,7 +119,7 @@ def parts_of(config: OptimizationConfig) -> dict[str, Part]:
     }
 
 
-def _part(config: OptimizationConfig, oneof: OptimizerConfig, rules: Sequence[Group]) -> Part:
+def _part(config: OptimizationConfig, oneof: OptimizerBranches, rules: Sequence[Group]) -> Part:
     section, followed = oneof.get(), _followed(config, oneof)
     changing = set(followed) - {"weight_decay"}
     if any(rule.weight_decay for rule in rules):
@@ -130,7 +131,7 @@ def _part(config: OptimizationConfig, oneof: OptimizerConfig, rules: Sequence[Gr
     return Part(type_of(oneof), section, recipe, schedules)
 
 
-def _followed(config: OptimizationConfig, oneof: OptimizerConfig) -> dict[str, str]:
+def _followed(config: OptimizationConfig, oneof: OptimizerBranches) -> dict[str, str]:
     """Returns the scheduled numbers that an optimizer follows: those that it has, and not as 0."""
     section, usual = oneof.get(), config.optimizer.get()
     arguments = {name: usual.argument_name(name) for name in config.number_schedules()}
@@ -148,7 +149,7 @@ def clip_curves(config: OptimizationConfig) -> dict[str, RateCurve]:
     return {name: RateCurve(rate, start=config._schedule_start) for name, rate in rates.items()}
 
 
-def _recipe(oneof: OptimizerConfig, changing: Set[str]) -> Recipe:
+def _recipe(oneof: OptimizerBranches, changing: Set[str]) -> Recipe:
     section, own = oneof.get(), OPTIMIZERS_CLS.entry(type_of(oneof)).torch
     if own is not None:
         return pkgutil.resolve_name(own)(section)
@@ -283,7 +284,7 @@ def _beside_a_metric(config: OptimizationConfig) -> Iterable[Problem]:
     rate = config.learning_rate
     if not isinstance(rate.get(), MetricLrConfig):
         return
-    for group in (*config.param_groups, *own_auxiliaries(config)):
+    for group in all_groups(config):
         if group.learning_rate.type is not None:
             message = f"`{rate.type}` changes the rates of all groups of a torch.optim.Optimizer"
             yield group._problem("conflict", "learning_rate", message)
