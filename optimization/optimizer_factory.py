@@ -165,6 +165,7 @@ class OptimizerFactory(ConfiguredFactory):
         arguments = section.pipeline_arguments()
         arguments.pop("decay", None)
         arguments["on_nonfinite"] = arguments["on_nonfinite"] or "propagate"
+        arguments["state"] = None if section.state is None else section.state.as_dict()
         if section.adaptive_clip_factor is None:
             del arguments["adaptive_clip_factor"], arguments["adaptive_clip_epsilon"]
         return arguments

@@ -54,7 +54,7 @@ BELOW["keras"] = BELOW["torch"] = {*BELOW["rules"], "caching", "range_test"}
 # The files of `configs` that join sections of other packages; the rest is machinery.
 JOINING = {
     *("batches", "comparing", "conflicts", "curve_checks", "experiment_config", "experiment_file"),
-    *("factory", "group_config"),
+    *("auxiliary_groups", "factory", "group_config", "matcher_config"),
     *("optimization_config", "optimizer_config", "rate_curve", "rate_scaling"),
     *("json_schema", "sweep_config", "sweep_space"),
 }

@@ -24,6 +24,7 @@ from optimization.configs.tree import Node, declared_specs
 from optimization.rules.auxiliary import AuxiliaryConfig
 from optimization.rules.base import BaseOptimizerConfig
 from optimization.rules.modifiers import MODIFIER_FIELDS, ModifierFields
+from optimization.rules.state_config import StateConfig
 from optimization.schedules.sequence import PhaseConfig
 from tools.gallery import own_types
 
@@ -39,6 +40,7 @@ _SECTIONS: dict[str, type[Node]] = {
     "phases": PhaseConfig,
     "auxiliary": AuxiliaryConfig,
     "also": MatcherConfig,
+    "state": StateConfig,
 }
 _EXPERIMENT: dict[str, type[Node]] = {
     "Top level": ExperimentConfig,
@@ -59,6 +61,7 @@ _LINKS = {
     "ParamGroupConfig": "a section of [param_groups](sections.md#param_groups)",
     "LayerDecayConfig": "the section [layer_decay](sections.md#layer_decay)",
     "LrScalingConfig": "the section [lr_scaling](sections.md#lr_scaling)",
+    "StateConfig": "the section [state](sections.md#state)",
     "AuxiliaryConfig": "the section [auxiliary](sections.md#auxiliary)",
     "MatcherConfig": "a section of [matchers](sections.md#also)",
     "PhaseConfig": "one of the [phases](sections.md#phases)",

@@ -29,6 +29,7 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     yield from _groups(config)
     yield from _peaks(config)
     yield from scaling_conflicts(config)
+    yield from _state(config)
 
 
 def _followers(config: "OptimizationConfig") -> Iterator[Problem]:
@@ -97,6 +98,24 @@ def _schedule_free(config: "OptimizationConfig") -> Iterator[Problem]:
         if source.warmup.type is not None and section.warmup_steps != 0:
             message = "there is a `warmup` section too: use one of the two"
             yield section._problem("conflict", "warmup_steps", message)
+
+
+def _state(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields what `state` asks of optimizers that they can't do."""
+    state = config.optimizer.get().state
+    sections = [place.optimizer.get() for place in places(config)]
+    sections = [section for section in sections if section is not None]
+    for section in sections if state is not None else ():
+        if not hasattr(section, "kept_slots"):
+            message = (
+                f"`{section.name}` is a class of Keras, whose state is its own: leave this out"
+            )
+            yield config.optimizer.get()._problem("conflict", "state", message)
+            return
+    if state is not None:
+        slots = [slot for section in sections for slot in section.kept_slots()]
+        for name, message in state.wrong_for(slots):
+            yield state._problem("conflict", name, message)
 
 
 def _schedules(config: "OptimizationConfig") -> Iterator[Problem]:

@@ -13,8 +13,10 @@ from optimization.jax.checks import native_problems
 from optimization.jax.gradients import GroupClips
 from optimization.jax.plan import Plan
 from optimization.jax.rates import Schedule, rate_of, schedule
+from optimization.jax.settings import Average, Settings
 from optimization.jax.state import Tree, state_of
-from optimization.jax.transform import Average, Settings, Transformation
+from optimization.jax.transform import Transformation
+from optimization.rules.state_config import StateConfig
 from optimization.schedules.averages import AverageDecay
 
 
@@ -100,6 +102,7 @@ class OptimizerFactory(ConfiguredFactory):
             section.on_nonfinite == "skip",
             section.loss_scale_factor,
             self._average(),
+            section.state or StateConfig(),
         )
 
     def _average(self) -> Average | None:

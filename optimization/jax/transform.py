@@ -3,16 +3,18 @@
 import functools
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
+from optimization.jax import precise
 from optimization.jax.functions import FUNCTIONS
-from optimization.jax.gradients import GroupClips, are_within
+from optimization.jax.gradients import are_within
 from optimization.jax.plan import Leaf, Part, Plan, wide
+from optimization.jax.settings import Settings
 from optimization.jax.sharding import laid_out_as, on_mesh_of
 from optimization.jax.state import OptimizerState, Tree
 from optimization.matching.rules import DEFAULT
@@ -20,44 +22,8 @@ from optimization.rules.arrays import State
 from optimization.rules.base import bound_before
 from optimization.rules.rule import Numbers, Rule, given
 from optimization.rules.schedule_free import ScheduleFreeFields
-from optimization.schedules.averages import AverageDecay
 
 _NOTHING = optax.MaskedNode()
-
-
-class Average(NamedTuple):
-    """How weights are averaged: by which decay, and how often they become their averages."""
-
-    decay: AverageDecay
-    overwrite_frequency: int | None = None
-
-    def share(self, count: jax.Array) -> jax.Array:
-        """Returns the share of the way to the weights that is moved after `count` updates."""
-        since = (count - self.decay.start_step).astype(jnp.float32)
-        return jnp.asarray(self.decay.moved_share(count, since, jnp), jnp.float32)
-
-
-class Settings(NamedTuple):
-    """What is the same for all parameters.
-
-    Attributes:
-        clips: The clips, by group.
-        accumulation_steps: How many gradients make one update.
-        skips: Whether an update with a gradient that is not finite is left out.
-        loss_scale: What gradients are divided by first; None for 1.
-        average: The average of the weights; None for none.
-    """
-
-    clips: GroupClips
-    accumulation_steps: int = 1
-    skips: bool = False
-    loss_scale: float | None = None
-    average: Average | None = None
-
-    def reported(self, count: jax.Array) -> dict[str, jax.Array]:
-        """Returns what follows a schedule, after `count` updates."""
-        decay = None if self.average is None else self.average.decay.average_decay
-        return {"average_decay": decay(count)} if callable(decay) else {}
 
 
 class Transformation:
@@ -90,7 +56,7 @@ class Transformation:
         def slot(name: str) -> Tree:
             def initial(leaf: Leaf, x: jax.Array) -> Any:
                 slots = [slot for slot in leaf.slots() if slot.name == name]
-                return leaf.initial(slots[0], x) if slots else _NOTHING
+                return precise.initial(settings.state, leaf, slots[0], x) if slots else _NOTHING
 
             return tree(initial)
 
@@ -110,7 +76,9 @@ class Transformation:
                 for label, part in self._plan.parts.items()
                 if part.rule.shared
             },
-            masters=tree(lambda leaf, x: _copied(x) if _is_low(x) else _NOTHING),
+            masters=tree(
+                lambda leaf, x: _copied(x) if precise.has_copy(settings.state, x) else _NOTHING
+            ),
             average=None if settings.average is None else tree(lambda leaf, x: _copied(x)),
             gradient_sums=tree(zeros) if accumulates else None,
             micro_step=counter() if accumulates else None,
@@ -293,14 +261,16 @@ class _Work:
         updates = []
         for place, (leaf, g, w) in enumerate(zip(self._leaves, grads, weights, strict=True)):
             part = typing.cast(Part, leaf.part)
-            kept = {n: values[place] for n, values in slots.items() if _exists(values[place])}
+            own = {n: values[place] for n, values in slots.items() if _exists(values[place])}
+            kept = {name: precise.widened(value) for name, value in own.items()}
             h = leaf.numbers({**now[part.label], **shared.get(part.label, {})}, w.dtype)
             update, moved = _step(part.rule, g, w, kept, h)
             if part.rule.declared("steps_first") and w.size:
                 _, moved = _step(part.rule, g + _zero_after(w + update), w, kept, h)
             updates.append(update)
             for name, value in moved.items():
-                slots[name][place] = value.astype(kept[name].dtype)
+                to = (own[name].dtype, leaf.path, name, state.step)
+                slots[name][place] = precise.stored(settings.state, value, *to)
         for label, values in shared.items():
             shared[label] = self._concluded(label, values, slots)
         count = _counted(state.step)
@@ -320,7 +290,8 @@ class _Work:
                 due = count % settings.average.overwrite_frequency == 0
                 new = [jnp.where(due, a, w) for a, w in zip(averages, new, strict=True)]
                 updates = [after - w for after, w in zip(new, weights, strict=True)]
-        return self._rounded(updates, new), state._replace(masters=self._masters(new))
+        updates = self._rounded(updates, new, state.step)
+        return updates, state._replace(masters=self._masters(new))
 
     def _concluded(
         self, label: str, shared: dict[str, Any], slots: Mapping[str, Sequence[Any]]
@@ -339,8 +310,8 @@ class _Work:
         """
 
         def weight(x: jax.Array, master: Any) -> jax.Array:
-            if not _is_low(x):
-                return x
+            if not _exists(master):
+                return x.astype(wide(x.dtype))
             return jnp.where(master.astype(x.dtype) == x, master, x.astype(master.dtype))
 
         masters = self._of(state.masters)
@@ -348,15 +319,22 @@ class _Work:
 
     def _masters(self, moved: Sequence[jax.Array]) -> Tree:
         pairs = zip(self._params, moved, strict=True)
-        return self._tree([new if _is_low(x) else _NOTHING for x, new in pairs])
+        state = self._settings.state
+        return self._tree([new if precise.has_copy(state, x) else _NOTHING for x, new in pairs])
 
-    def _rounded(self, updates: Sequence[jax.Array], moved: Sequence[jax.Array]) -> list[jax.Array]:
-        """Returns updates by which parameters in low precision become their copies, rounded."""
+    def _rounded(
+        self, updates: Sequence[jax.Array], moved: Sequence[jax.Array], step: jax.Array
+    ) -> list[jax.Array]:
+        """Returns updates by which parameters in low precision become what moved, rounded."""
 
-        def update(x: jax.Array, u: jax.Array, new: jax.Array) -> jax.Array:
-            return new.astype(x.dtype).astype(new.dtype) - x if _is_low(x) else u
+        def update(leaf: Leaf, x: jax.Array, u: jax.Array, new: jax.Array) -> jax.Array:
+            if not _is_low(x):
+                return u
+            to = (x.dtype, leaf.path, "weight", step)
+            return precise.stored(self._settings.state, new, *to).astype(new.dtype) - x
 
-        return [update(*each) for each in zip(self._params, updates, moved, strict=True)]
+        rows = zip(self._leaves, self._params, updates, moved, strict=True)
+        return [update(*each) for each in rows]
 
 
 def _step(

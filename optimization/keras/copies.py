@@ -98,9 +98,13 @@ class MasterWeights:
     weight, the copy starts from the weight again, component by component.
 
     Weights in float32 or float64 have no copy, and cost nothing.
+
+    Args:
+        of_bfloat16: Whether weights in bfloat16 have copies.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of_bfloat16: bool = True) -> None:
+        self._spared = () if of_bfloat16 else ("bfloat16",)
         self._copies: dict[int, keras.Variable] = {}
         self.by_path: dict[str, keras.Variable] = {}  # that of the weights
 
@@ -114,7 +118,8 @@ class MasterWeights:
         """Creates the copies, as variables of `optimizer`; returns what `of` does."""
         named = []
         for position, (variable, path) in enumerate(zip(variables, paths, strict=True)):
-            if position not in frozen and _needs_copy(variable):
+            dtype = keras.backend.standardize_dtype(variable.dtype)
+            if position not in frozen and dtype not in self._spared and _needs_copy(variable):
                 copy = optimizer.add_copy(variable, variable.name)
                 copy._path = path  # Keras' optimizers look for patterns in it.
                 self._copies[id(variable)] = copy

@@ -16,6 +16,7 @@ from optimization.keras.rule_optimizer import checked, trains_by_rule
 from optimization.keras.rule_part import RulePart, rate_now
 from optimization.matching.patterns import as_pattern_list, matches_any
 from optimization.matching.rules import DEFAULT, assigned
+from optimization.rules.state_config import StateConfig
 
 # What `exclude_from_weight_decay` of Keras remembers, outside the config.
 _EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
@@ -56,8 +57,13 @@ class Members:
     """Makes the groups of a pipeline, and passes each its gradients; the first match counts."""
 
     def __init__(
-        self, pipeline: Any, groups: Sequence[ParamGroup], layer_decay: Mapping[str, Any] | None
+        self,
+        pipeline: Any,
+        groups: Sequence[ParamGroup],
+        layer_decay: Mapping[str, Any] | None,
+        precision: StateConfig | None = None,
     ):
+        self.precision = precision
         self._pipeline = pipeline
         default = self._default = pipeline.optimizer
         self.groups = named(groups)
@@ -121,7 +127,11 @@ class Members:
                 if m.optimizer is optimizer
             ]
             if trains_by_rule(optimizer):
+                optimizer.precision = self.precision
                 optimizer.build_parts(own, among)
+            elif self.precision is not None:
+                name = type(optimizer).__name__
+                raise ValueError(f"Argument `state`: the state of {name} is its own; leave it out")
             else:
                 optimizer.build(own[0][1])
 

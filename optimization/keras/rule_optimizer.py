@@ -16,11 +16,13 @@ from optimization.configs import printing
 from optimization.configs.documentation import complete
 from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.configs.float32 import in_float32
+from optimization.keras import precise
 from optimization.keras.gradients import compute_dtype, densify, is_sparse, shaped, with_values
 from optimization.keras.paths import Among, path_of
 from optimization.keras.rule_part import FUNCTIONS, RulePart, rule_arguments
 from optimization.rules.arrays import State, not_the_step
 from optimization.rules.rule import Numbers, Rule, given
+from optimization.rules.state_config import StateConfig
 from optimization.schedules.keras_schedules import build_schedule
 from optimization.schedules.scaled import rate_text
 
@@ -53,6 +55,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     """
 
     rule_class: ClassVar[type[Rule]]
+    precision: StateConfig | None = None  # how precise the state is; None for float32
 
     def __init__(self, learning_rate: Any = None, *args: Any, **kwargs: Any):
         rates = {n: kwargs.pop(n, None) for n in self.rule_class.own_rates.values()}
@@ -165,18 +168,23 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             counted = self._counted(part, learning_rate)
         dtype, h = compute_dtype(variable), part.numbers_of(variable, counted)
         by_rows = part.rule.moves_by_gradient_alone(h) and not part.rule.is_modified(h)
+        by_rows = by_rows and self.precision is None
         if is_sparse(gradient) and by_rows:
             step = part.rule.step(ops.cast(gradient.values, dtype), None, State({}), h, FUNCTIONS)
             self.assign_sub(variable, with_values(gradient, ops.cast(step, variable.dtype)))
             return
         kept = part.state_of(variable)
-        values = {name: slot.value for name, slot in kept.items()}  # Keras adds no empty variables
+        values = {  # Keras adds no empty variables
+            name: ops.cast(x, dtype) if precise.is_low(x) else x.value for name, x in kept.items()
+        }
         gradient = shaped(ops.cast(densify(gradient), dtype), variable.shape)
         state = state_as_in(part.rule, values)
         weight = updated(part.rule, gradient, ops.cast(variable, dtype), state, h)
-        for name, value in state.moved().items():
-            self.assign(kept[name], value)
-        self.assign(variable, ops.cast(weight, variable.dtype))
+        index = self._get_variable_index(variable)
+        moved = [(name, kept[name], value) for name, value in state.moved().items()]
+        for name, own, value in [*moved, ("weight", variable, weight)]:
+            found = precise.stored(self.precision, value, own, index, name, counted["done"])
+            self.assign(own, found)
 
     def _counted(self, part: RulePart, learning_rate: Any) -> dict[str, Any]:
         followed = self.__dict__["_followed"].items()

@@ -117,11 +117,16 @@ class RulePart:
             kept[slot.name] = self.optimizer.add_variable(
                 shape=shape if own is None else own,
                 initializer=_filled_with(slot.first(h)),
-                dtype=slot.dtype or compute_dtype(variable),
+                dtype=slot.dtype or self._dtype_of(slot, variable),
                 layout=_layout_of(slot, variable, h),
                 name=f"{path.replace('/', '_')}_{slot.name}",
             )
             self.named.append((f"{slot.plural}/{path}", kept[slot.name]))
+
+    def _dtype_of(self, slot: Slot, variable: keras.Variable) -> str:
+        precision = self.optimizer.precision
+        is_low = precision is not None and precision.keeps_low(slot)
+        return "bfloat16" if is_low else compute_dtype(variable)
 
     def state_of(self, variable: Any) -> dict[str, keras.Variable]:
         """Returns the state of a variable, by the names of the slots."""

@@ -56,6 +56,8 @@ class Updates:
         """
         if not self.jit_compile or tf is None or in_replica():
             return False
+        if self._members.precision is not None:  # which rounds what each update stores
+            return False
         return self.jit_compile is True if tf.executing_eagerly() else not in_xla()
 
     def postponed(self, pairs: Pairs) -> Pairs:

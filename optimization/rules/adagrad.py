@@ -34,7 +34,13 @@ class AdagradConfig(DecayForms):
     torch_note = "`epsilon_in_sqrt: false`, no decay"
     torch_lacks = ("weight_decay",)
     native_usual: ClassVar = {"lr": 1e-2, "epsilon": 1e-10, "initial_accumulator_value": 0.0}
-    slots = (Slot("accumulator", "accumulators", "sum", start="initial_accumulator_value"),)
+    slots = (
+        Slot(
+            *("accumulator", "accumulators", "sum"),
+            start="initial_accumulator_value",
+            exact="a sum of squares",
+        ),
+    )
 
     name: str | None = "Adagrad"
     initial_accumulator_value: NonNegativeFloat = 0.1

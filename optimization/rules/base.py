@@ -10,14 +10,15 @@ import inspect
 import math
 import typing
 from collections.abc import Iterable, Iterator
-from dataclasses import field
 from typing import Annotated, Any, ClassVar, Literal
 
 from optimization import extras
 from optimization.configs.base import Config
+from optimization.configs.fields import Section, field
 from optimization.configs.float32 import Float32Config
 from optimization.configs.registry import REPLACEABLE, Entry, Registry, import_target
 from optimization.configs.types import NonNegativeFloat, PositiveFloat, PositiveInt, Share, Unit
+from optimization.rules.state_config import StateConfig
 
 if typing.TYPE_CHECKING:
     from optimization.schedules import BaseLrConfig
@@ -73,6 +74,8 @@ class BaseOptimizerConfig(Float32Config):
             train on from there; None for never.
         loss_scale_factor: The loss is multiplied by this, and its gradients divided by it before
             anything else, so that small gradients do not vanish in float16; None for no scaling.
+        state: How precisely the state is kept, such as {dtype: bfloat16}, and weights in bfloat16;
+            None for float32.
         jit_compile: Whether XLA compiles updates, on TensorFlow: `auto` where that helps, inside
             of a `tf.function`; true everywhere, on one device; false nowhere. On JAX whoever
             compiles the step does it, and on PyTorch true is an error.
@@ -106,6 +109,9 @@ class BaseOptimizerConfig(Float32Config):
     ema_overwrite_frequency: Updates | None = field(default=None, metadata=PIPELINE)
     loss_scale_factor: PositiveFloat | None = field(default=None, metadata=PIPELINE)
     jit_compile: bool | Literal["auto"] = field(default="auto", metadata=PIPELINE)
+    state: Section[StateConfig | None] = field(default=None, metadata=PIPELINE)
+
+    _LEFT_OUT: ClassVar[tuple[str, ...]] = ("state",)
 
     def check(self) -> Iterator[tuple[str, str]]:
         clips = [name for name in CLIPS if getattr(self, name)]

@@ -48,8 +48,12 @@ class FtrlConfig(Rule):
         "l2_shrinkage_regularization_strength": "l2_shrinkage",
     }
     slots = (
-        Slot("accumulator", "accumulators", "accumulator", start="initial_accumulator_value"),
-        Slot("linear", "linears", "linear"),
+        Slot(
+            *("accumulator", "accumulators", "accumulator"),
+            start="initial_accumulator_value",
+            exact="a sum of squares",
+        ),
+        Slot("linear", "linears", "linear", exact="a sum of gradients"),
     )
 
     name: str | None = "Ftrl"

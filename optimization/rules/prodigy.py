@@ -58,8 +58,8 @@ class ProdigyConfig(DecayForms, DecayLists, AdamFields):
     fixed_numbers = ("d0", "growth_rate")
     slots = (
         *MOMENTS,
-        Slot("gradient_sum", "gradient_sums", "s"),
-        Slot("start", "starts", "p0"),
+        Slot("gradient_sum", "gradient_sums", "s", exact="a sum of gradients"),
+        Slot("start", "starts", "p0", exact="a copy of the first weight"),
         Slot("numerator", "numerators", "numerator", shape=_number),
         Slot("denominator", "denominators", "denominator", shape=_number),
     )

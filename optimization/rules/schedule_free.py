@@ -47,7 +47,7 @@ class ScheduleFreeFields(Rule):
     fixed_numbers = ("beta_1", "momentum", "r", "weight_lr_power")  # the average is made of them
     # PyTorch keeps z itself.
     slots: ClassVar[tuple[Slot, ...]] = (
-        Slot("distance", "distances", ""),
+        Slot("distance", "distances", "", exact="a sum of steps"),
         Slot("z", "", "z", of_weight=True),
     )
     shared = (

@@ -16,6 +16,7 @@ from optimization.configs.errors import Problem
 from optimization.configs.factory import ConfiguredFactory
 from optimization.configs.rate_curve import RateCurve, curve_by
 from optimization.matching.rules import DEFAULT
+from optimization.rules.state_config import StateConfig
 from optimization.schedules.compose import curve_function, needs_keras
 from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
@@ -156,6 +157,7 @@ class OptimizerFactory(ConfiguredFactory):
             cls, arguments = MixedOptimizer, {"algorithms": algorithms}
         optimizer = extended(cls)(groups, **arguments)
         optimizer.master_weights, optimizer.factory = master_weights, self
+        optimizer.precision = self._precision
         clips = self._config.optimizer.get().pipeline_arguments()
         names = GradientRules.__dataclass_fields__
         own = [(group.label, group.own_clip()) for group in self._config.param_groups]
@@ -178,7 +180,17 @@ class OptimizerFactory(ConfiguredFactory):
             compile_step(optimizer, capturable)
         return optimizer
 
+    @property
+    def _precision(self) -> StateConfig | None:
+        """How precise the state is; None where it is float32."""
+        state = self._config.optimizer.get().state
+        return None if state is None or not (state.lowers or not state.has_copies) else state
+
     def _check_compilable(self) -> None:
+        if self._precision is not None:
+            raise ValueError(
+                "Argument `compile`: the `state` is rounded at each step; leave it out"
+            )
         for part in self._parts.values():
             scheduled = [*part.schedules, *part.recipe.schedules, *self._clip_schedules()]
             if scheduled:

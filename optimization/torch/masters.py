@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optimization.rules.state_config import StateConfig
 from optimization.torch.fused import are_exact, lay_out_state, made_ready
 from optimization.torch.shards import aligned, any_split, is_split, own_part, split_as
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
+_USUAL = StateConfig()
 MASTER = "master"
 """Under this key the state of a parameter has its copy."""
 
@@ -27,11 +29,14 @@ class ExactState(Optimizer):
     """
 
     master_weights: bool = True  # whether there are copies
+    precision: StateConfig | None = None  # how precise state is; None for float32
     average: Any = None  # refers to the average of weights that steps move, if there is one
     _before_loading: Any = None
 
     def has_master(self, parameter: Tensor) -> bool:
         """Says whether a parameter is updated through a copy."""
+        if parameter.dtype == torch.bfloat16 and not (self.precision or _USUAL).has_copies:
+            return False
         return self.master_weights and parameter.dtype in LOW_PRECISION
 
     def updater_of(self, group: Mapping[str, Any]) -> Any:
@@ -51,7 +56,8 @@ class ExactState(Optimizer):
             self.register_load_state_dict_pre_hook(self._before_loading)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "master_weights": self.master_weights}
+        own = {"master_weights": self.master_weights, "precision": self.precision}
+        return {**super().__getstate__(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads what `state_dict` returned; float32 state of low precision stays float32."""
@@ -82,9 +88,16 @@ class ExactState(Optimizer):
                     self.state[parameter][name] = value.clone()
                 elif updater.keeps_float32(parameter):
                     self.state[parameter][name] = in_float32(value.to(parameter.device, copy=True))
+            for name in updater.low_state():
+                if name in self.state.get(parameter, {}):
+                    self.state[parameter][name] = self.state[parameter][name].bfloat16()
             if MASTER in saved and not self.has_master(parameter):
                 del self.state[parameter][MASTER]
             lay_out_state(self.state.get(parameter, {}), parameter)
+
+    def low_state(self) -> list[str]:
+        """Returns the keys of the state that is kept in bfloat16."""
+        return []
 
     def keeps_float32(self, parameter: Tensor) -> bool:
         """Says whether a parameter's state is float32 though the parameter is not."""

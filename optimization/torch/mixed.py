@@ -14,6 +14,8 @@ from optimization.torch.masters import ExactState
 from optimization.torch.resume import TYPE
 from optimization.torch.schedule_free import ScheduleFree, check_training
 
+_OF_PARTS = ("master_weights", "precision")  # each part has its own
+
 
 class Algorithm(NamedTuple):
     """What updates the groups of a rule: its type in a config, its class, and arguments of that."""
@@ -59,7 +61,7 @@ class MixedOptimizer(ExactState, Optimizer):
     def _make_part(self, label: str, groups: list[dict[str, Any]]) -> None:
         algorithm = self.algorithms[label]
         part = extended(algorithm.cls)(groups, **algorithm.arguments)
-        part.master_weights = self.master_weights
+        part.master_weights, part.precision = self.master_weights, self.precision
         self.state.update(part.state)  # of classes that make it at once
         part.state = self.state
         self.parts[label] = part
@@ -116,6 +118,15 @@ class MixedOptimizer(ExactState, Optimizer):
         for part in self.parts.values():
             part.master_weights = value
 
+    @property
+    def precision(self) -> Any:
+        return next((part.precision for part in self.__dict__.get("parts", {}).values()), None)
+
+    @precision.setter
+    def precision(self, value: Any) -> None:
+        for part in self.parts.values():
+            part.precision = value
+
     # torch.compile would take a group for that at its place in `param_groups`, which is another one
     # in a part: the parts' steps are compiled, each by itself.
     @torch.compiler.disable(recursive=False)
@@ -146,8 +157,7 @@ class MixedOptimizer(ExactState, Optimizer):
         return {**super().__getstate__(), "algorithms": self.algorithms, "parts": self.parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Each part has its own `master_weights`.
-        super().__setstate__({k: v for k, v in state.items() if k != "master_weights"})
+        super().__setstate__({k: v for k, v in state.items() if k not in _OF_PARTS})
         if "parts" in state:  # of a copy, whose parts are copies that share what these do
             return
         for label, groups in self._groups_by_rule().items():

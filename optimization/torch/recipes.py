@@ -124,7 +124,8 @@ def _part(config: OptimizationConfig, oneof: OptimizerBranches, rules: Sequence[
     changing = set(followed) - {"weight_decay"}
     if any(rule.weight_decay for rule in rules):
         changing.add("weight_decay")
-    recipe = _recipe(oneof, changing)
+    state = config.optimizer.get().state
+    recipe = _recipe(oneof, changing, state is not None)
     keys = {**NATIVE, **getattr(section, "native_arguments", {})}
     keys[section.argument_name("weight_decay")] = recipe.decay
     schedules = {name: keys.get(argument, argument) for name, argument in followed.items()}
@@ -149,7 +150,7 @@ def clip_curves(config: OptimizationConfig) -> dict[str, RateCurve]:
     return {name: RateCurve(rate, start=config._schedule_start) for name, rate in rates.items()}
 
 
-def _recipe(oneof: OptimizerBranches, changing: Set[str]) -> Recipe:
+def _recipe(oneof: OptimizerBranches, changing: Set[str], rounds: bool) -> Recipe:
     section, own = oneof.get(), OPTIMIZERS_CLS.entry(type_of(oneof)).torch
     if own is not None:
         return pkgutil.resolve_name(own)(section)
@@ -157,13 +158,14 @@ def _recipe(oneof: OptimizerBranches, changing: Set[str]) -> Recipe:
         return _adafactor(section)
     if isinstance(section, AdafactorKerasConfig):
         return _adafactor_keras(section)
-    return _of_rule(section, changing)
+    return _of_rule(section, changing, rounds)
 
 
-def _of_rule(section: Any, changing: Set[str]) -> Recipe:
+def _of_rule(section: Any, changing: Set[str], rounds: bool = False) -> Recipe:
     """Returns the recipe of a rule: torch's own class where that is the same, else the derived one.
 
-    `changing` are the numbers that follow a schedule, or that groups replace.
+    `changing` are the numbers that follow a schedule, or that groups replace. The derived class
+    `rounds` what it keeps, torch's does not.
     """
     rule = type(section)
     own = native_class(rule)
@@ -174,7 +176,7 @@ def _of_rule(section: Any, changing: Set[str]) -> Recipe:
         return section.settings(name, tuple(parameter.shape))
 
     equivalent = section.native_equivalent(changing)
-    if equivalent:
+    if equivalent and not rounds:
         cls = getattr(torch.optim, equivalent)
         known = inspect.signature(cls).parameters.keys() - set(rule.torch_lacks)
         given = {"decoupled_weight_decay": True, **arguments}  # as wherever torch asks

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optimization.configs.errors import did_you_mean
 from optimization.rules.rule import MODIFIER_SLOTS, Numbers, Rule, Slot, native_argument
+from optimization.torch import precise
 from optimization.torch.arguments import check_rate, one_number, several
 from optimization.torch.by_name import load_in_our_words
 from optimization.torch.functions import FUNCTIONS, Lists
@@ -218,12 +219,18 @@ class RuleOptimizer(ExactState):
             kinds = self._init_group(group, *lists)
             for *batch, (kind, *_) in batches([*lists, kinds], kinds, group["foreach"]):
                 at_hand = functools.partial(self.numbers, group, dict(kind[1]))
-                for own, xp in within_reach(self.rule, at_hand, batch):
-                    self._step_batch(group, kind, own, divisor, xp)
+                some = [batch] if self.precision is None else precise.some_at_once(batch)
+                for part in some:
+                    for own, xp in within_reach(self.rule, at_hand, part):
+                        self._step_batch(group, kind, own, divisor, xp)
         return loss
 
     def keeps_float32(self, parameter: Tensor) -> bool:
         return parameter.dtype in LOW_PRECISION
+
+    def low_state(self) -> list[str]:
+        low = () if self.precision is None else filter(self.precision.keeps_low, self.slots)
+        return [slot.native for slot in low]
 
     # torch.compile runs a method of this name as it is, with lists, and returns constants.
     def _init_group(self, group: dict[str, Any], *lists: list[Any]) -> tuple[Any, ...]:
@@ -307,9 +314,12 @@ class RuleOptimizer(ExactState):
         if params[0].dtype in LOW_PRECISION and not self.has_master(params[0]):
             average = None  # of what is rounded
         averages, share = ([], 0.0) if average is None else average.take(params)
-        batch = Batch(weights, grads, slots, averages, share, group["maximize"], divisor)
+        moved = slots if self.precision is None else precise.widened(slots, weights[0].dtype)
+        batch = Batch(weights, grads, moved, averages, share, group["maximize"], divisor)
         update(self.rule, batch, h, xp)
-        if params[0].dtype in LOW_PRECISION:
+        if self.precision is not None:
+            precise.store(self.precision, group, params, weights, (slots, moved), h.t)
+        elif params[0].dtype in LOW_PRECISION:
             torch._foreach_copy_(params, weights)
 
     def numbers(self, group: Mapping[str, Any], own: Mapping[str, Any]) -> Numbers:
@@ -341,7 +351,8 @@ class RuleOptimizer(ExactState):
             blank, start = zeros_like(parameter, shape, axes), slot.first(h)
             if slot.of_weight:
                 blank.copy_(parameter)
-            state[slot.native] = blank.fill_(start) if start else blank
+            blank = blank.fill_(start) if start else blank
+            state[slot.native] = blank.bfloat16() if slot.native in self.low_state() else blank
         for slot in self.shared:
             state[slot.native] = torch.tensor(slot.first(h), dtype=torch.float64)
         return state

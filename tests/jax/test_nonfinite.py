@@ -9,7 +9,7 @@ from optimization import OptimizationConfig
 from tests import nonfinite_cases as cases
 from tests.jax.common import OptimizerFactory, jax, optax
 
-from optimization.jax.transform import Average  # isort: skip
+from optimization.jax.settings import Average  # isort: skip
 
 jnp = jax.numpy
 

@@ -50,7 +50,7 @@ def test_a_variant_sets_every_switch(variant):
     section = MuonConfig(variant=variant)
     assert {name: getattr(section, name) for name in VARIANTS[variant]} == VARIANTS[variant]
     section.validate()
-    others = {"variant", "name", *MODIFIER_FIELDS, *section.pipeline_fields()}
+    others = {"variant", "auxiliary", "name", *MODIFIER_FIELDS, *section.pipeline_fields()}
     assert set(VARIANTS[variant]) == set(section.field_names()) - others
     written = MuonConfig({"momentum": 0.8, "variant": variant, "ns_steps": 4})
     expected = {**VARIANTS[variant], "momentum": 0.8, "ns_steps": 4}

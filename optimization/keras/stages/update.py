@@ -19,6 +19,7 @@ from optimization.keras.members import Members
 from optimization.keras.stages.stage import Batch, Rest, Stage, argument
 from optimization.keras.updates import Updates
 from optimization.rules.base import ALL_CLIPS
+from optimization.rules.state_config import StateConfig
 from optimization.schedules.scaled import rate_text
 
 DECAY = "average_decay"
@@ -65,6 +66,12 @@ class Update(Stage):
         load=lambda saved: _values(keras.saving.deserialize_keras_object, saved or {}),
         text=lambda schedules: _values(rate_text, schedules),
     )
+    state: Mapping[str, Any] | None = argument(
+        None,
+        "Settings of `StateConfig`: how precisely state is kept, and weights in bfloat16; None for "
+        "float32.",
+        text=lambda state: state and StateConfig(state),
+    )
     jit_compile: bool | Literal["auto"] = argument(
         "auto",
         'Compile updates with XLA on TensorFlow: "auto" where they are part of a `tf.function` and '
@@ -88,8 +95,11 @@ class Update(Stage):
 
     def attach(self, pipeline: Any) -> None:
         super().attach(pipeline)
-        self.members = Members(pipeline, self.param_groups, self.layer_decay)
-        self.masters = MasterWeights()
+        precision = None if self.state is None else StateConfig(self.state)
+        if precision is not None and not precision.lowers and precision.has_copies:
+            precision = None
+        self.members = Members(pipeline, self.param_groups, self.layer_decay, precision)
+        self.masters = MasterWeights(precision is None or precision.has_copies)
         own = self.members.own_optimizers()
         clips = {name: getattr(pipeline, name) for name in ALL_CLIPS}
         self.hyperparameters = HyperparameterSchedules(self.schedules, own, clips)
