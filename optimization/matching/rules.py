@@ -21,7 +21,7 @@ class Rule:
     name: str | None
     # Whether it means only what an optimizer beside it leaves, and what `also` matches.
     is_auxiliary: bool = False
-    also: "Sequence[Rule]" = ()
+    also: Sequence[Any] = ()
 
     @property
     def label(self) -> str:

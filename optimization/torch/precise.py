@@ -65,16 +65,18 @@ def store(
     names = dict(zip(map(id, group["params"]), known, strict=True))
     steps = [int(each) for each in for_each(count, len(params))]
     kept, moved = slots
-    kinds = [(slot, kept[slot], moved[slot], state.rounding) for slot in kept]
+    kinds: list[tuple[str, list[Tensor], list[Tensor], str]] = [
+        (slot, kept[slot], moved[slot], state.rounding) for slot in kept
+    ]
     if params[0].dtype in LOW_PRECISION:
         is_bfloat16 = params[0].dtype == torch.bfloat16
         how = state.weights if is_bfloat16 and not state.has_copies else "nearest"
         kinds.append(("weight", list(params), list(weights), how))
-    for slot, own, values, how in kinds:
+    for slot, own, values, rounding in kinds:
         for parameter, x, value, step in zip(params, own, values, steps, strict=True):
             if x is value:
                 continue
-            if how == "stochastic" and x.dtype == torch.bfloat16:
+            if rounding == "stochastic" and x.dtype == torch.bfloat16:
                 round_into(x, value, salt_of(state.seed, names[id(parameter)], slot), step)
             else:
                 x.copy_(value)
