@@ -1,8 +1,10 @@
 """The functions that formulas compute with on JAX: `jax.numpy`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from optimization.jax.gradients import norm_of, sum_of_squares
 from optimization.rules.arrays import Arrays
@@ -17,6 +19,10 @@ class JaxArrays(Arrays):
     def norm(self, x: Any, wide: bool = False) -> Any:
         """Returns the L2 norm, a scalar; see `Arrays.norm`."""
         return norm_of([x]).value if wide else jnp.sqrt(sum_of_squares(x))
+
+    def when(self, due: Any, function: Callable[..., Any], x: Any, *others: Any) -> Any:
+        """Returns a function of arrays where that is due; see `Arrays.when`."""
+        return lax.cond(due, function, lambda x, *others: x, x, *others)
 
 
 FUNCTIONS = JaxArrays()

@@ -41,6 +41,10 @@ class Member:
     def learning_rate(self) -> Any:
         return (self.part or self.optimizer).learning_rate
 
+    def compiles(self, variable: Any) -> bool:
+        """Says whether XLA compiles the update of a variable in time."""
+        return self.part is None or self.part.compiles(variable)
+
     def named(self, paths: Sequence[str]) -> dict[str, keras.Variable]:
         """Returns its state by names, of the paths of its variables, as it was made."""
         optimizer = self.optimizer

@@ -38,6 +38,23 @@ class KerasArrays(Arrays):
     def resolution(self, x: Any) -> float:
         return float(np.finfo(keras.backend.standardize_dtype(x.dtype)).eps)
 
+    def swapaxes(self, x: Any, first: int, second: int) -> Any:
+        order = list(range(len(x.shape)))
+        order[first], order[second] = second, first
+        return ops.transpose(x, order)  # since Keras' `swapaxes` takes no variable of TensorFlow
+
+    def when(self, due: Any, function: Callable[..., Any], x: Any, *others: Any) -> Any:
+        return ops.cond(due, lambda: function(x, *others), lambda: x)
+
+    def eigh(self, x: Any) -> Any:
+        return ops.eigh(x)
+
+    def qr(self, x: Any) -> Any:
+        return ops.qr(x)
+
+    def places(self, x: Any) -> Any:
+        return ops.arange(x.shape[0], dtype=keras.backend.standardize_dtype(x.dtype)) / x.shape[0]
+
     def norm(self, x: Any, wide: bool = False) -> Any:
         return norm(x).value if wide else ops.sqrt(sum_of_squares(x))
 
@@ -151,6 +168,10 @@ class RulePart:
             values.update(dict.fromkeys(self.rule.decay_arguments, 0.0))
         rate = optimizer._learning_rate if self._rate is None else self._rate
         return Numbers(**values, **self._own[index], constant_rate=not callable(rate))
+
+    def compiles(self, variable: Any) -> bool:
+        """Says whether XLA compiles the update of a variable in time."""
+        return self.rule.compiles(self.settings_of(variable))
 
     def largest_gradient(self, variable: Any) -> float:
         """Returns the largest gradient of a variable that the rule can hold in float32."""

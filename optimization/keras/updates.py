@@ -180,6 +180,13 @@ class Updates:
         if self.jit_compile is not True or tf is None:
             self._take_plainly(pairs, steps)
             return
+        split = [(m, pair) for m, own in self._members.split(pairs) for pair in own]
+        plain = [pair for member, pair in split if not member.compiles(pair[1])]
+        if plain:
+            self._take_plainly(plain, steps)
+            pairs = [pair for member, pair in split if member.compiles(pair[1])]
+        if not pairs:
+            return
         variables = [variable for _, variable in pairs]
         settings = tuple(_settings(member) for member in self._members.members)
         key = (settings, *map(id, variables))
@@ -247,6 +254,8 @@ def _parted(part: RulePart, pairs: Pairs, averages: Mapping[int, Any]) -> tuple[
 
     def fits_in(gradient: Any, variable: Any) -> bool:
         if not isinstance(gradient, Postponed) or not isinstance(variable, keras.Variable):
+            return False
+        if not part.compiles(variable):
             return False
         own = [variable, *part.state_of(variable).values(), averages.get(id(variable), variable)]
         return counts[id(variable)] == 1 and all(_devices(v) == devices for v in own)

@@ -10,7 +10,7 @@ from optimization.matching.matrices import flattened
 _OF_MODULES = (
     *("abs", "sqrt", "sign", "square", "power", "maximum", "minimum", "where", "clip", "expm1"),
     *("mean", "sum", "expand_dims", "reshape", "matmul", "swapaxes", "split"),
-    "concatenate",
+    *("concatenate", "argsort", "take", "flip"),
 )
 
 
@@ -24,8 +24,8 @@ class Arrays:
     """What a formula calls `xp`: functions of NumPy, `jax.numpy` or `keras.ops`, and more.
 
     From these modules come abs, sqrt, sign, square, power, maximum, minimum, where, clip, expm1,
-    mean, sum, expand_dims, reshape, matmul, swapaxes, split and concatenate; the others are the
-    methods of this class. PyTorch's lists of tensors have the same functions.
+    mean, sum, expand_dims, reshape, matmul, swapaxes, split, concatenate, argsort, take and flip;
+    the others are the methods of this class. PyTorch's lists of tensors have the same functions.
     """
 
     def __init__(self, module: Any):
@@ -115,6 +115,30 @@ class Arrays:
     def recurs(self, count: Any, period: int, like: Any) -> Any:
         """Returns 1 where a count is a multiple of a period, else 0, in the dtype of `like`."""
         return self.module.asarray(count % period == 0, dtype=like.dtype)
+
+    def when(self, due: Any, function: Callable[..., Any], x: Any, *others: Any) -> Any:
+        """Returns a function of x and others, of x's shape, where that is due, else x.
+
+        It is computed only then, also in compiled functions: for what is expensive.
+        """
+        return function(x, *others) if due else x
+
+    def eigh(self, x: Any) -> Any:
+        """Returns the eigenvalues of a symmetric matrix, the least first, and the eigenvectors."""
+        return self.module.linalg.eigh(x)
+
+    def qr(self, x: Any) -> Any:
+        """Returns an orthogonal matrix and a triangular one, of which x is the product."""
+        return self.module.linalg.qr(x)
+
+    def rows(self, x: Any) -> int:
+        """Returns the length of the first axis."""
+        return x.shape[0]
+
+    def places(self, x: Any) -> Any:
+        """Returns 0, 1/n, ..., (n - 1)/n for the n rows of x, in its dtype."""
+        n = self.rows(x)
+        return self.module.arange(n, dtype=x.dtype) / n
 
     def size(self, x: Any) -> Any:
         """Returns how many entries a variable has, of which x is of the shape."""

@@ -142,10 +142,9 @@ class Rule(ModifierFields):
                     near = did_you_mean(slot.start, cls.__dataclass_fields__)
                     yield f"the slot {slot.name!r} starts from {slot.start!r}, no field{near}"
 
-        for name in cls.summed:
-            known = [slot.name for slot in cls.slots]
-            if name not in known:
-                yield f"`summed` has {name!r}, no slot{did_you_mean(name, known)}"
+        known = [slot.name for slot in cls.slots]
+        for name in (name for name in cls.summed if name not in known):
+            yield f"`summed` has {name!r}, no slot{did_you_mean(name, known)}"
 
     @classmethod
     def all_slots(cls) -> tuple[Slot, ...]:
@@ -251,6 +250,10 @@ class Rule(ModifierFields):
     def is_elementwise(self, h: Numbers) -> bool:
         """Says of a variable's numbers whether `step` computes each of its entries by itself."""
         return self.declared("elementwise")
+
+    def compiles(self, h: Numbers) -> bool:
+        """Says of a variable's numbers whether XLA compiles its update on TensorFlow in time."""
+        return True
 
     def updates_by_entry(self, h: Numbers) -> bool:
         """Says of a variable's numbers whether its entries are updated each by itself."""

@@ -65,6 +65,11 @@ def _part(index: int, parts: int, axis: int, x: Tensor) -> Tensor:
     return x.chunk(parts, axis)[index]
 
 
+def _pairs(function: Callable[[Tensor], Any], x: Tensors) -> tuple[Tensors, Tensors]:
+    first, second = zip(*map(function, x.tensors()), strict=True)
+    return Tensors(list(first)), Tensors(list(second))
+
+
 def _has_inputs(x: Tensor) -> bool:
     """Says whether a parameter has several inputs for each output; else there is no mean."""
     return x.dim() > 1 and x.numel() > len(x)
@@ -184,6 +189,47 @@ class Lists(Arrays):
     def swapaxes(x: Tensors, first: int, second: int) -> Tensors:
         """Returns tensors with two axes exchanged, which share the memory of these."""
         return x.viewed(lambda each: each.swapaxes(first, second))
+
+    @staticmethod
+    def argsort(x: Tensors) -> Tensors:
+        return x.map(torch.argsort)
+
+    @staticmethod
+    def take(x: Tensors, places: Tensors, axis: int) -> Tensors:
+        return x.map(lambda each, own: each.index_select(axis, own), places)
+
+    @staticmethod
+    def flip(x: Tensors, axis: int) -> Tensors:
+        return x.map(lambda each: each.flip(axis))
+
+    @staticmethod
+    def eigh(x: Tensors) -> tuple[Tensors, Tensors]:
+        return _pairs(torch.linalg.eigh, x)
+
+    @staticmethod
+    def qr(x: Tensors) -> tuple[Tensors, Tensors]:
+        return _pairs(torch.linalg.qr, x)
+
+    @staticmethod
+    def rows(x: Tensors) -> int:
+        """Returns the length of the first axis, the same of all tensors."""
+        return len(x.raw()[0])
+
+    @classmethod
+    def places(cls, x: Tensors) -> Tensors:
+        n = cls.rows(x)
+        return x.map(lambda each: torch.arange(n, dtype=each.dtype, device=each.device) / n)
+
+    @staticmethod
+    def when(due: Any, function: Callable[..., Any], x: Tensors, *others: Tensors) -> Tensors:
+        """Returns a function of those tensors of which it is due, and the others as they are."""
+        flags = [bool(flag) for flag in for_each(due, len(x.raw()))]
+        if not any(flags):
+            return x
+        columns = [own.keep().tensors() for own in (x, *others)]
+        rows = [[own[i] for i, flag in enumerate(flags) if flag] for own in columns]
+        made = iter(function(*map(Tensors, rows)).tensors())
+        return Tensors([next(made) if f else own for f, own in zip(flags, columns[0], strict=True)])
 
     @staticmethod
     def to_matrix(x: Tensors, outputs_first: bool) -> Tensors:

@@ -31,6 +31,7 @@ Columns = list[list[Any]]
 _WHOLE_ONLY = (
     *("matmul", "reshape", "split", "concatenate"),
     *("to_matrix", "from_matrix", "of_sides", "means_of_outputs", "along_outputs"),
+    *("argsort", "take", "flip", "eigh", "qr", "rows", "places", "when"),
 )
 
 

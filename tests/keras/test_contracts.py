@@ -81,8 +81,9 @@ def test_keras_is_numpy(kind, fields):
     found = final_weights(optimizer, start, single)
     section = contracts.section_of(kind, fields)
     expected = contracts.numpy_weights(section, initial, gradients, contracts.stepped)
-    # Roundings of float32, in 3 steps; a step of `sign` or a division by small roots magnifies.
-    assert contracts.difference(found, expected) < 1e-5
+    # Roundings of float32, in 3 steps; a step of `sign` or a division by small roots magnifies,
+    # and so do eigenvectors of eigenvalues that are near to each other.
+    assert contracts.difference(found, expected) < (1e-4 if kind == "soap" else 1e-5)
 
 
 @tensorflow_only
@@ -102,7 +103,8 @@ def test_compiled_is_plain(kind, fields, monkeypatch):
     # The same float32 operations, in another order; factors on the gradient are multiplied first.
     assert error(actual, plain) < TOLERANCE.get(kind, 1e-6)
     assert plain.functions == 0
-    assert actual.functions >= len(set(SHAPES.values()))
+    compiles = not kind == "soap"  # but for vectors: see `Rule.compiles`
+    assert actual.functions >= (len(set(SHAPES.values())) if compiles else 1)
     for update in actual.optimizer.stage(Update).updates.fused.values():
         for part, copies in update._compiled.values():
             # What passes from one to the next is smaller than the variable.

@@ -6,6 +6,7 @@
 
 from tests.references import modifiers, updates
 from tests.references.adafactor import adafactor, adafactor_keras
+from tests.references.soap import soap
 
 UPDATES = {
     "sgd": updates.sgd,
@@ -28,6 +29,7 @@ UPDATES = {
     "adopt": updates.adopt,
     "stable_adamw": updates.stable_adamw,
     "prodigy": updates.prodigy,
+    "soap": soap,
     "lion": updates.lion,
     "muon": updates.muon,
     "schedule_free_adamw": updates.schedule_free,
