@@ -1,8 +1,10 @@
 """The functions that formulas compute with on JAX: `jax.numpy`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -22,7 +24,13 @@ class JaxArrays(Arrays):
 
     def when(self, due: Any, function: Callable[..., Any], x: Any, *others: Any) -> Any:
         """Returns a function of arrays where that is due; see `Arrays.when`."""
-        return lax.cond(due, function, lambda x, *others: x, x, *others)
+        return lax.cond(due, _traced(function), lambda x, *others: x, x, *others)
+
+
+@functools.cache
+def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function of arrays that JAX traces once for all of a shape."""
+    return jax.jit(functools.partial(function, FUNCTIONS))
 
 
 FUNCTIONS = JaxArrays()

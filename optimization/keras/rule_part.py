@@ -3,6 +3,7 @@
 The formula computes with `FUNCTIONS`: those of `keras.ops`.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from optimization.caching import cached
+from optimization.keras.control import tf
 from optimization.keras.gradients import compute_dtype
 from optimization.keras.norms import norm, sum_of_squares
 from optimization.rules.arrays import Arrays, State
@@ -44,7 +46,10 @@ class KerasArrays(Arrays):
         return ops.transpose(x, order)  # since Keras' `swapaxes` takes no variable of TensorFlow
 
     def when(self, due: Any, function: Callable[..., Any], x: Any, *others: Any) -> Any:
-        return ops.cond(due, lambda: function(x, *others), lambda: x)
+        if tf is None or tf.executing_eagerly():
+            return ops.cond(due, lambda: function(self, x, *others), lambda: x)
+        x, *others = (tf.convert_to_tensor(array) for array in (x, *others))
+        return tf.cond(due, lambda: _traced(function)(x, *others), lambda: x)
 
     def eigh(self, x: Any) -> Any:
         return ops.eigh(x)
@@ -57,6 +62,12 @@ class KerasArrays(Arrays):
 
     def norm(self, x: Any, wide: bool = False) -> Any:
         return norm(x).value if wide else ops.sqrt(sum_of_squares(x))
+
+
+@cached
+def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function of arrays that TensorFlow traces once for all of a shape."""
+    return tf.function(functools.partial(function, FUNCTIONS), autograph=False)
 
 
 def steps_since(steps: Any, start: int, dtype: str = "float32") -> Any:

@@ -117,11 +117,12 @@ class Arrays:
         return self.module.asarray(count % period == 0, dtype=like.dtype)
 
     def when(self, due: Any, function: Callable[..., Any], x: Any, *others: Any) -> Any:
-        """Returns a function of x and others, of x's shape, where that is due, else x.
+        """Returns `function(xp, x, *others)`, of x's shape, where that is due, else x.
 
-        It is computed only then, also in compiled functions: for what is expensive.
+        It is computed only then, also in compiled functions: for what is expensive. The function is
+        one of a module, of arrays alone: it may be traced once for all of a shape.
         """
-        return function(x, *others) if due else x
+        return function(self, x, *others) if due else x
 
     def eigh(self, x: Any) -> Any:
         """Returns the eigenvalues of a symmetric matrix, the least first, and the eigenvectors."""

@@ -202,9 +202,7 @@ def _rotated(x: Any, s: Any, h: Any, xp: Any, back: bool = False, without: int =
     """Returns an array in the bases, or back from them, but for one axis."""
     for axis in (axis for axis in h.bases if axis != without):
         basis = getattr(s, f"basis_{axis}")
-        made = xp.matmul(
-            basis if back else xp.swapaxes(basis, 0, 1), _unfolded(x, axis, h, xp)
-        )
+        made = xp.matmul(basis if back else xp.swapaxes(basis, 0, 1), _unfolded(x, axis, h, xp))
         x = _folded(made, axis, h, xp)
     return x
 
@@ -238,8 +236,8 @@ def _follow(g: Any, rotated: Any, s: Any, h: Any, xp: Any) -> None:
             setattr(s, f"eigenvalues_{axis}", xp.maximum(moved, least))
         name = f"basis_{axis}"
         basis = getattr(s, name)
-        found = xp.when(h.t < 2, lambda q, x: first_basis(x, xp), basis, statistic)
-        found = xp.when(due, lambda q, x: next_basis(q, x, xp), found, statistic)
+        found = xp.when(h.t < 2, first_basis, basis, statistic)
+        found = xp.when(due, next_basis, found, statistic)
         if found is not basis:
             setattr(s, name, found)
 
@@ -259,12 +257,8 @@ def _over_roots(x: Any, without: int, s: Any, h: Any, xp: Any) -> Any:
 
 def _divided(g: Any, axis: int, s: Any, h: Any, xp: Any) -> Any:
     """Returns a gradient over the roots of the other axes' eigenvalues; the first as it is."""
-
-    def divided(g: Any, *bases: Any) -> Any:
-        del bases
-        return _over_roots(_rotated(g, s, h, xp, without=axis), axis, s, h, xp)
-
-    return xp.when(h.t > 1, divided, g)
+    x = _over_roots(_rotated(g, s, h, xp, without=axis), axis, s, h, xp)  # at first 0
+    return x + xp.where(h.t > 1, 0.0, 1.0) * g
 
 
 def _mean_of_axis(rotated: Any, axis: int, s: Any, h: Any, xp: Any) -> Any:

@@ -9,6 +9,7 @@ from .optimizers import ADOPT as ADOPT
 from .optimizers import LAMB as LAMB
 from .optimizers import LARS as LARS
 from .optimizers import SGD as SGD
+from .optimizers import SOAP as SOAP
 from .optimizers import Adadelta as Adadelta
 from .optimizers import Adagrad as Adagrad
 from .optimizers import Adam as Adam

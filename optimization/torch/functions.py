@@ -228,7 +228,7 @@ class Lists(Arrays):
             return x
         columns = [own.keep().tensors() for own in (x, *others)]
         rows = [[own[i] for i, flag in enumerate(flags) if flag] for own in columns]
-        made = iter(function(*map(Tensors, rows)).tensors())
+        made = iter(function(FUNCTIONS, *map(Tensors, rows)).tensors())
         return Tensors([next(made) if f else own for f, own in zip(flags, columns[0], strict=True)])
 
     @staticmethod

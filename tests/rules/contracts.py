@@ -401,8 +401,9 @@ def check_reference(kind, section, shapes=None):
     initial, gradients = problem(shapes, goes_somewhere=bool(section.summed))
     expected = weights_of(update_of(kind, section, stepped), initial, gradients)
     error = difference(numpy_weights(section, initial, gradients, stepped), expected)
-    # Float64 on both sides; Muon's iteration magnifies rounding, and so do SOAP's eigenvectors.
-    assert error < (1e-9 if kind in ("muon", "soap") else 1e-12), error
+    # Float64 on both sides; Muon's iteration magnifies rounding. SOAP's eigenvectors do it by as
+    # much as eigenvalues are near to each other, or to 0.
+    assert error < {"muon": 1e-9, "soap": 1e-5}.get(kind, 1e-12), error
     return True
 
 
