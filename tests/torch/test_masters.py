@@ -12,7 +12,7 @@ from optimization.torch.recipes import is_native  # isort: skip
 RATE, STEPS = 1e-4, 200
 NATIVE = list(filter(is_native, OPTIMIZERS_CLS))
 # Their first steps are not about the rate long, or scaled by something else.
-SLOW = {"adadelta": 1000.0, "adagrad": 10.0, "lars": 100.0, "muon": 20.0, "radam": 5.0}
+SLOW = {"adadelta": 1000.0, "adagrad": 10.0, "lars": 100.0, "muon": 20.0, "radam": 5.0, "soap": 4.0}
 PLAIN = {
     "muon": {"adam_weight_decay": 0.0, "weight_decay": 0.0},
     "ftrl": {},
