@@ -48,8 +48,8 @@ class KerasArrays(Arrays):
     def when(self, due: Any, function: Callable[..., Any], x: Any, *others: Any) -> Any:
         if tf is None or tf.executing_eagerly():
             return ops.cond(due, lambda: function(self, x, *others), lambda: x)
-        x, *others = (tf.convert_to_tensor(array) for array in (x, *others))
-        return tf.cond(due, lambda: _traced(function)(x, *others), lambda: x)
+        arrays = [tf.convert_to_tensor(array) for array in (x, *others)]
+        return tf.cond(due, lambda: _traced(function)(*arrays), lambda: arrays[0])
 
     def eigh(self, x: Any) -> Any:
         return ops.eigh(x)

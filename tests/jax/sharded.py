@@ -50,6 +50,7 @@ FACTORED = {
     "layer_1/kernel": {"row": P(None, "model"), "column": P(None, None)},
     "head/kernel": {"row": P(None), "column": P("model")},
 }
+OF_AXES = ("statistic_", "basis_")  # matrices, on all devices
 AVERAGE = {"ema": {"average_decay": 0.5, "dynamic_decay": False}}
 SETTINGS = [
     {},
@@ -112,7 +113,8 @@ def misplaced(state, mesh):
         if x.shape == ():
             spec = P()
         elif x.shape != shape:
-            spec = FACTORED[path][names[-2]]
+            slot = names[-2]
+            spec = P() if slot.startswith(OF_AXES) else FACTORED[path][slot]
         if not x.sharding.is_equivalent_to(NamedSharding(mesh, spec), x.ndim):
             yield f"{'/'.join(names)} is laid out as {x.sharding}, not {spec}"
 
@@ -147,7 +149,7 @@ def problems(name, mesh_name, settings):
     if "callback" in text:
         yield "it calls the host"
     gathered = sorted({*re.findall(r"(\S+) (?:all-gather|all-to-all)(?:-start)?\(", text)})
-    if gathered and name != "muon":
+    if gathered and name not in ("muon", "soap"):
         yield f"it gathers {gathered}"
     given = params["layer_0/kernel"]
     for each in placed:
@@ -162,7 +164,8 @@ def problems(name, mesh_name, settings):
     found, expected = ([np.float64(x) for x in jax.tree.leaves(tree)] for tree in (params, alone))
     largest = max(np.abs(x).max() for x in expected)
     error = max(np.abs(a - b).max() for a, b in zip(found, expected, strict=True)) / largest
-    if not error <= 1e-6:
+    # SOAP's eigenvectors magnify rounding.
+    if not error <= (1e-4 if name == "soap" else 1e-6):
         yield f"it is {error:.1e} from one device"
 
 
