@@ -47,6 +47,7 @@ class OptimizerFactory(ConfiguredFactory):
             for "1M examples", and for `lr_scaling` that does not say it
             itself.
         tokens_per_step: Tokens in one update, counted as the examples are, for "300B tokens".
+            With `accumulation` these are of micro-batches, and so are the steps of an epoch.
 
     Raises:
         ConfigError: All that is wrong with the config.
@@ -166,6 +167,8 @@ class OptimizerFactory(ConfiguredFactory):
         arguments.pop("decay", None)
         arguments["on_nonfinite"] = arguments["on_nonfinite"] or "propagate"
         arguments["state"] = None if section.state is None else section.state.as_dict()
+        if self._config.accumulation is not None:
+            arguments["accumulation"] = self._config.accumulation.as_dict()
         if section.adaptive_clip_factor is None:
             del arguments["adaptive_clip_factor"], arguments["adaptive_clip_epsilon"]
         return arguments

@@ -17,6 +17,7 @@ from optimization.configs.experiment_config import ExperimentConfig, RuntimeConf
 from optimization.configs.group_config import LayerDecayConfig, LrScalingConfig, ParamGroupConfig
 from optimization.configs.matcher_config import MatcherConfig
 from optimization.configs.optimizer_config import EMAConfig
+from optimization.configs.ramp import AccumulationConfig
 from optimization.configs.registry import Registry
 from optimization.configs.sweep_config import ParameterConfig, SweepConfig
 from optimization.configs.task_config import DataConfig, TaskConfig
@@ -37,6 +38,7 @@ _SECTIONS: dict[str, type[Node]] = {
     "param_groups": ParamGroupConfig,
     "layer_decay": LayerDecayConfig,
     "lr_scaling": LrScalingConfig,
+    "accumulation": AccumulationConfig,
     "phases": PhaseConfig,
     "auxiliary": AuxiliaryConfig,
     "also": MatcherConfig,
@@ -64,6 +66,7 @@ _LINKS = {
     "StateConfig": "the section [state](sections.md#state)",
     "AuxiliaryConfig": "the section [auxiliary](sections.md#auxiliary)",
     "MatcherConfig": "a section of [matchers](sections.md#also)",
+    "AccumulationConfig": "the section [accumulation](sections.md#accumulation)",
     "PhaseConfig": "one of the [phases](sections.md#phases)",
     "OptimizationConfig": "the [optimization section](sections.md)",
     "TaskConfig": "the section [task](#task), or what derives from it",

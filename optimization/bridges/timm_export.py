@@ -190,9 +190,6 @@ def _sections(made: Export) -> tuple[str, ...]:
         elif growth:
             why = "timm's average has its decay from the start, or `model_ema_warmup`"
             made.tell(DIFFERS, "ema.dynamic_decay", growth, why, "write `power`, or false")
-        if "average_decay" in config.schedules:
-            why = "timm's average has no decay that follows a schedule"
-            made.tell(LOST, "schedules.average_decay", "...", why)
     if config.layer_decay is not None:
         said.append("layer_decay")
         made.values["layer_decay"] = config.layer_decay.rate

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from optimization.configs.errors import Problem
 from optimization.configs.experiment_config import ExperimentConfig
@@ -35,16 +36,23 @@ def batch_without_rate(before: ExperimentConfig, after: ExperimentConfig) -> Ite
     message += f" the highest learning rate stays {peak_now:g}"
     advice = f"write rates {factor:g} times as high, or an `lr_scaling` section"
     data = after.task.train_data
-    section, name = data, "global_batch_size"
+    section: Any = data
+    name = "global_batch_size"
     if data.global_batch_size == before.task.train_data.global_batch_size:
         section = after.trainer.optimizer_config.optimizer.get()
         name = "gradient_accumulation_steps"
+        if after.trainer.optimizer_config.accumulation is not None:
+            section, name = after.trainer.optimizer_config.accumulation, "micro_batches"
     yield section._problem("batch-without-rate", name, f"{message}; {advice}")
 
 
 def _batch(experiment: ExperimentConfig) -> int:
-    section = experiment.trainer.optimizer_config.optimizer.get()
+    config = experiment.trainer.optimizer_config
+    section = config.optimizer.get()
     accumulated = section.gradient_accumulation_steps if section is not None else 1
+    counts: Any = config.accumulation and config.accumulation.micro_batches
+    if isinstance(counts, tuple) and counts:  # the batch that it comes to
+        accumulated = counts[-1]
     return experiment.task.train_data.global_batch_size * accumulated
 
 

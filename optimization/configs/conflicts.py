@@ -30,6 +30,7 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     yield from _peaks(config)
     yield from scaling_conflicts(config)
     yield from _state(config)
+    yield from _accumulation(config)
 
 
 def _followers(config: "OptimizationConfig") -> Iterator[Problem]:
@@ -161,6 +162,20 @@ def _average_schedule(
         yield config._problem("conflict", place, message)
     else:
         yield from wrong_numbers(config, Fraction, name, name)
+
+
+def _accumulation(config: "OptimizationConfig") -> Iterator[Problem]:
+    """Yields what makes no sense where the number of micro-batches in an update grows."""
+    if config.accumulation is None:
+        return
+    section, scaling = config.optimizer.get(), config.lr_scaling
+    if section.gradient_accumulation_steps != 1:
+        message = "must be 1 with `accumulation`, which says how many there are in each update"
+        yield section._problem("conflict", "gradient_accumulation_steps", message)
+    if scaling is not None and scaling.global_batch_size is None:
+        message = "is needed with `accumulation`, by which the batch of an update grows: write "
+        message += "that for which the rate is scaled"
+        yield scaling._problem("missing", "global_batch_size", message)
 
 
 def _groups(config: "OptimizationConfig") -> Iterator[Problem]:

@@ -4,17 +4,23 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar, cast
 
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
 from optimization.configs.planning import Change, Plan
+from optimization.configs.ramp import AccumulationConfig, Ramp
 from optimization.configs.tree import Node
-from optimization.configs.types import Duration, is_pending
+from optimization.configs.types import REQUIRED, Duration, is_pending
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 _SCALES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+_LATER = ("per", "num_stable_steps", "num_decay_steps")
+"""Fields that are lengths, but not from where a schedule's steps begin."""
 
 
 class TrainingLength(NamedTuple):
@@ -25,6 +31,8 @@ class TrainingLength(NamedTuple):
 
     The schedules of a run that was resumed may `start` later than it did, or be at their `end`
     before or after it is; None for the end of the training.
+
+    Where a config's `accumulation` grows, what is of an update or a step here is of a micro-batch.
     """
 
     train_steps: int | None = None
@@ -50,13 +58,17 @@ def with_length(config: ConfigT, length: TrainingLength) -> tuple[ConfigT, list[
 
     "5 epochs" are 5 * `steps_per_epoch` steps, "10%" a tenth of `train_steps`, "1M examples" a
     million / `global_batch_size`, "1B tokens" a billion / `tokens_per_step`, each rounded to the
-    nearest step; the fields that a config lists in `rounds_up` are rounded up. In a learning rate
+    nearest step; the fields that a config lists in `rounds_up` are rounded up. With `accumulation`
+    they are the steps in which so much is seen, from where they are counted. In a learning rate
     or a warmup a share is one of the steps from `start` to `end`. "remaining", in a
     learning rate, is what is left of `train_steps` after its `offset`, after the warmup if that
     delays it, and after `stable_steps`; in a phase of a sequence, what is left of the phase.
     """
     twin = config.replace()
     sizing = _Sizing(length, [])
+    accumulation = twin.__dict__.get("accumulation")
+    if isinstance(accumulation, AccumulationConfig):
+        sizing = sizing._replace(ramp=sizing.ramp_of(accumulation))
     sizing.fill_in(twin, None)
     return twin, sizing.problems
 
@@ -83,10 +95,44 @@ def durations(config: Node) -> Iterator[tuple[str, Any]]:
 
 
 class _Sizing(NamedTuple):
-    """Makes durations numbers by a length, and collects the `problems` of those that cannot be."""
+    """Makes durations numbers by a length, and collects the `problems` of those that cannot be.
+
+    With a `ramp`, data are counted from where a config's steps begin, if that is known.
+    """
 
     length: TrainingLength
     problems: list[Problem]
+    ramp: Ramp | None = None
+    begins: int | None = 0
+
+    def ramp_of(self, config: AccumulationConfig) -> Ramp | None:
+        """Makes the steps of `accumulation` numbers; returns None where something is wrong."""
+        if config.micro_batches is REQUIRED or any(config.check()):
+            return None
+        name = "boundaries" if config.until is None else "until"
+        last = len(config.micro_batches) - 1
+        try:
+            if config.until is None:
+                places = [self._place(value) for value in config.boundaries]
+            else:
+                whole = self._place(config.until)
+                parts = [whole * Fraction(i, last) for i in range(1, last + 1)]
+                in_steps = isinstance(whole, int)
+                places = [math.ceil(part) if in_steps else part for part in parts]
+            begins = config.by_data(places)
+        except ValueError as error:
+            message = f"{getattr(config, name)!r} {error}"
+            self.problems.append(config._problem("missing", name, message))
+            return None
+        config.__dict__.update(boundaries=begins, until=None)
+        return config.ramp()
+
+    def _place(self, value: Any) -> int | Fraction:
+        """Returns steps, or micro-batches of which it is not known in how many steps they are."""
+        form = Duration.FORM.fullmatch(value) if isinstance(value, Duration) else None
+        if form is None or not (form["epochs"] or form["count"]):
+            return self._number(value, None, math.ceil)
+        return self._micro_batches(form)
 
     def fill_in(self, config: Node, remaining: int | None) -> None:
         """Makes the durations of a config and of all below numbers; `remaining` is one of its."""
@@ -95,15 +141,18 @@ class _Sizing(NamedTuple):
         start: int | None = 0  # of a phase, one after the other
         for child in sorted(config.selected(), key=lambda child: child is not warmup):
             kind = getattr(getattr(child, "registry", None), "kind", "")
+            if isinstance(child, AccumulationConfig):
+                continue  # its steps were the first to be numbers, or are told
             if kind == "learning rate":
                 own_warmup = warmup.get() if warmup and child is rate_of_all else None
-                steps = self.length.of_schedules
+                steps, sizing = self.length.of_schedules, self._of_schedules
                 if "until" in child.__dict__:
-                    end = self._of_schedules._end_of_phase(child, remaining)
+                    end = sizing._end_of_phase(child, remaining)
                     steps = None if start is None or end is None else end - start
-                    start = end
+                    sizing, start = sizing._later(start), end
                 for rate in child.selected():
-                    self._of_schedules.fill_in(rate, self._steps_left(rate, own_warmup, steps))
+                    own = sizing._later(_delay(own_warmup))._later(getattr(rate, "offset", 0))
+                    own.fill_in(rate, self._steps_left(rate, own_warmup, steps))
             else:
                 (self._of_schedules if kind == "warmup" else self).fill_in(child, None)
         names = [name for name, value in config._items() if is_pending(value)]
@@ -112,8 +161,14 @@ class _Sizing(NamedTuple):
 
     @property
     def _of_schedules(self) -> "_Sizing":
-        steps = self.length.of_schedules
-        return self._replace(length=self.length._replace(train_steps=steps, start=0, end=None))
+        length = self.length._replace(train_steps=self.length.of_schedules, start=0, end=None)
+        return self._replace(length=length)._later(self.length.start)
+
+    def _later(self, steps: int | None) -> "_Sizing":
+        """Returns the same for what begins some steps later, None where they are not known."""
+        if steps is None or self.begins is None:
+            return self._replace(begins=None)
+        return self._replace(begins=self.begins + steps)
 
     def _end_of_phase(self, phase: Node, remaining: int | None) -> int | None:
         """Returns where a phase of a sequence ends; the last one may end with the sequence."""
@@ -126,9 +181,7 @@ class _Sizing(NamedTuple):
         if steps is None:
             return None
         steps -= getattr(rate, "offset", 0)
-        if getattr(warmup, "mode", None) == "delay" and isinstance(warmup.warmup_steps, int):
-            steps -= warmup.warmup_steps
-        return steps
+        return steps - (_delay(warmup) or 0)
 
     def _set_steps(self, config: Node, name: str, remaining: int | None) -> None:
         value: Any = getattr(config, name)
@@ -137,8 +190,13 @@ class _Sizing(NamedTuple):
             remaining -= stable
         rounded = math.ceil if name in getattr(type(config), "rounds_up", ()) else round
         items = value if isinstance(value, tuple) else (value,)
+        sizing = self
+        if name in _LATER:
+            sizing = self._replace(begins=None)
+        elif name != "stable_steps":
+            sizing = self._later(stable if isinstance(stable, int) else None)
         try:
-            numbers = [self._number(item, remaining, rounded) for item in items]
+            numbers = [sizing._number(item, remaining, rounded) for item in items]
         except ValueError as error:
             self.problems.append(config._problem("missing", name, f"{value!r} {error}"))
             return
@@ -157,6 +215,13 @@ class _Sizing(NamedTuple):
         taken, what = self._taken(form)
         if what is None:
             raise ValueError(f"takes `{taken}`, which is not known: give it, or write a number")
+        if self.ramp is not None and not form["percent"]:
+            if self.begins is None:
+                raise ValueError(
+                    "is a number of steps that `accumulation` changes, and here it is not known "
+                    "which steps are meant: write a number of steps"
+                )
+            return self.ramp.length(self.begins, self._micro_batches(form), rounded)
         if form["epochs"]:
             return rounded(float(form["epochs"]) * what)
         if form["percent"]:
@@ -165,6 +230,15 @@ class _Sizing(NamedTuple):
         if form["count"]:
             return rounded(Decimal(form["count"]) * _SCALES[form["scale"]] / what)
         raise ValueError("means something in a learning rate only")
+
+    def _micro_batches(self, form: re.Match[str]) -> Fraction:
+        """Returns in how many micro-batches so much data is."""
+        taken, what = self._taken(form)
+        if what is None:
+            raise ValueError(f"takes `{taken}`, which is not known: give it, or write a number")
+        if form["epochs"]:
+            return Fraction(form["epochs"]) * what
+        return Fraction(form["count"]) * _SCALES[form["scale"]] / what
 
     def _taken(self, form: re.Match[str]) -> tuple[str, int | None]:
         """Returns the name of what makes a number of a duration, and its value."""
@@ -175,3 +249,10 @@ class _Sizing(NamedTuple):
             name = "tokens_per_step" if form["unit"].startswith("token") else "global_batch_size"
             return name, getattr(length, name)
         return "train_steps", length.last
+
+
+def _delay(warmup: Any) -> int | None:
+    """Returns by how many steps a warmup has its learning rate start later; None if not known."""
+    if getattr(warmup, "mode", None) != "delay":
+        return 0
+    return warmup.warmup_steps if isinstance(warmup.warmup_steps, int) else None

@@ -60,9 +60,9 @@ class TrainerConfig(_GardenSection):
         optimizer_config: The optimizer, its learning rate, warmup and weight averaging.
         train_steps: When training ends; 0 where nothing is trained.
         steps_per_epoch: Training steps in one pass over the data, for what `optimizer_config`
-            gives in epochs; None if nothing is.
+            gives in epochs; None if nothing is. With `accumulation` these are micro-batches.
         tokens_per_step: Tokens of one training step, for what `optimizer_config` gives in tokens;
-            None if nothing is.
+            None if nothing is. With `accumulation` these are of one micro-batch.
         validation_steps: Batches of one evaluation; -1 for all there are.
         validation_interval: Steps from one evaluation to the next; the end is evaluated too.
         steps_per_loop: The most steps that run without a return to Python.
@@ -266,7 +266,8 @@ class ExperimentConfig(_GardenSection):
             raise ConfigError(problems)
         section, scaling = sized.optimizer.get(), sized.lr_scaling
         batch = self.task.train_data.global_batch_size
-        if scaling is not None and scaling.global_batch_size is None and section and batch:
+        is_one = section and sized.accumulation is None  # else `lr_scaling` must say it
+        if scaling is not None and scaling.global_batch_size is None and is_one and batch:
             scaling.global_batch_size = batch * section.gradient_accumulation_steps
         if self.runtime.mixed_precision_dtype == "float16" and section:
             section.on_nonfinite = section.on_nonfinite or "skip"

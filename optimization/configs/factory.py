@@ -37,6 +37,26 @@ class ConfiguredFactory:
         """The config, read-only."""
         return self._config
 
+    def micro_batches(self, step: int) -> int:
+        """Returns of how many micro-batches the update after `step` updates is.
+
+        For loops that accumulate by themselves, as PyTorch's do.
+
+        Raises:
+            ValueError: If `step` is below 0.
+        """
+        return self._config.ramp().at(_updates(step))
+
+    def first_micro_batch(self, step: int) -> int:
+        """Returns the number of the first micro-batch of the update after `step` updates, from 0.
+
+        That is where a training that goes on from there goes on in its data.
+
+        Raises:
+            ValueError: If `step` is below 0.
+        """
+        return self._config.ramp().before(_updates(step))
+
     def __repr__(self) -> str:
         return printing.call(type(self).__name__, **printing.sections(self._config))
 
@@ -57,7 +77,8 @@ class ConfiguredFactory:
         where that is not known.
 
         Args:
-            what: `learning_rate`, or a number of the optimizer, such as `weight_decay`.
+            what: `learning_rate`, a number of the optimizer, such as `weight_decay`, the decay of
+                the average, such as `average_decay`, or `micro_batches`.
             groups: Names of `param_groups`, or what they match; `default` for the variables of
                 none, `layer L-2` for those two layers below the head under `layer_decay`, `all`.
             log: Whether heights are drawn on a logarithmic axis.
@@ -69,3 +90,9 @@ class ConfiguredFactory:
         from optimization.plots.drawing import picture_of
 
         return picture_of({"": self._config}, what, groups, log, steps)
+
+
+def _updates(step: int) -> int:
+    if isinstance(step, bool) or step != int(step) or step < 0:
+        raise ValueError(f"Argument `step` must be an integer >= 0, received: step={step!r}")
+    return int(step)

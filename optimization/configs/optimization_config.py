@@ -14,6 +14,7 @@ from optimization.configs.fields import Section, SectionMap, Sections, field
 from optimization.configs.group_config import LayerDecayConfig, LrScalingConfig, ParamGroupConfig
 from optimization.configs.layers import layered, settle
 from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
+from optimization.configs.ramp import AccumulationConfig, Ramp
 from optimization.configs.rate_curve import fill_peaks
 from optimization.configs.rate_scaling import as_scaled
 from optimization.configs.types import ReadOnlyDict
@@ -49,6 +50,8 @@ class OptimizationConfig(Config):
             oneof as `learning_rate` is. `weight_decay` stands for whatever the optimizer calls it;
             `average_decay` is that of `ema`, `ema_momentum` that of `use_ema`.
         lr_scaling: A learning rate in proportion to the batch; None for one that is as written.
+        accumulation: Accumulates more micro-batches as the training goes on; None for as many as
+            `gradient_accumulation_steps` of the optimizer in each update.
     """
 
     optimizer: Section[OptimizerConfig] = field(default_factory=OptimizerConfig)
@@ -59,6 +62,9 @@ class OptimizationConfig(Config):
     layer_decay: Section[LayerDecayConfig | None] = field(default=None)
     schedules: SectionMap[LrConfig] = field(default_factory=ReadOnlyDict)
     lr_scaling: Section[LrScalingConfig | None] = field(default=None)
+    accumulation: Section[AccumulationConfig | None] = field(default=None)
+
+    _LEFT_OUT: ClassVar[tuple[str, ...]] = ("accumulation",)
 
     # Set by `sized`: how long is trained, what was written as a share of that, and the step at
     # which all schedules start.
@@ -72,8 +78,10 @@ class OptimizationConfig(Config):
         The copy knows the length of the training, by which its curves are checked. A length that
         is not known leaves that of an earlier `sized` as it is.
         """
-        if length.global_batch_size is None and self.lr_scaling is not None:
-            length = length._replace(global_batch_size=self.lr_scaling.global_batch_size)
+        # With `accumulation` the batch of an update is none of the data's.
+        scaling = self.lr_scaling if self.accumulation is None else None
+        if length.global_batch_size is None and scaling is not None:
+            length = length._replace(global_batch_size=scaling.global_batch_size)
         sized, problems = with_length(self, length)
         sized.__dict__["_train_steps"] = length.train_steps or self._train_steps
         sized.__dict__["_shares"] = self._shares.union(shares(self))
@@ -105,6 +113,12 @@ class OptimizationConfig(Config):
     def groups(self) -> list[Group]:
         """Returns `param_groups`, with what Muon's `auxiliary` optimizer updates of each."""
         return groups_of(self)
+
+    def ramp(self) -> Ramp:
+        """Returns of how many micro-batches each update is, where all steps are numbers."""
+        if self.accumulation is not None:
+            return self.accumulation.ramp()
+        return Ramp((self.optimizer.get().gradient_accumulation_steps,))
 
     def average_arguments(self) -> dict[str, Any] | None:
         """Returns the arguments of the weights' average, of `ema` or `use_ema`; None for none."""
@@ -243,7 +257,8 @@ def resolved(
     What is doubtful and was not said before, such as what is known only now that there are
     numbers, is issued as a `ConfigWarning`. `train_steps`, in optimizer steps, is for "10%" and
     "remaining", `steps_per_epoch` for "5 epochs", `tokens_per_step` for "300B tokens",
-    `global_batch_size` for "1M examples" and for an `lr_scaling` that does not say it.
+    `global_batch_size` for "1M examples" and for an `lr_scaling` that does not say it. With
+    `accumulation` the last three are of micro-batches.
 
     Raises:
         ConfigError: All that is wrong with the config.
@@ -272,7 +287,8 @@ def resolved(
     }
     config, problems = config.sized(TrainingLength(**known))
     scaling = config.lr_scaling
-    if scaling is not None and scaling.global_batch_size is None:
+    grows = config.accumulation is not None  # which must say its batch
+    if scaling is not None and scaling.global_batch_size is None and not grows:
         if global_batch_size is None:
             message = "is not known: give it, or write it"
             problems.append(scaling._problem("missing", "global_batch_size", message))

@@ -36,6 +36,7 @@ class OptimizerFactory(ConfiguredFactory):
             for "1M examples", and for `lr_scaling` that does not say it
             itself.
         tokens_per_step: Tokens in one update, counted as the examples are, for "300B tokens".
+            With `accumulation` these are of micro-batches, and so are the steps of an epoch.
 
     Raises:
         ConfigError: All that is wrong with the config, or that JAX does not have.
@@ -98,7 +99,7 @@ class OptimizerFactory(ConfiguredFactory):
         own = {group.label: group.own_clip() for group in self._config.param_groups}
         return Settings(
             GroupClips.of(arguments, {label: clip for label, clip in own.items() if clip}),
-            section.gradient_accumulation_steps or 1,
+            self._config.ramp(),
             section.on_nonfinite == "skip",
             section.loss_scale_factor,
             self._average(),

@@ -1,10 +1,11 @@
-"""What is the same for all parameters of a gradient transformation."""
+"""What is the same for all parameters of a transformation: clips, accumulation, the average."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from optimization.configs.ramp import Ramp
 from optimization.jax.gradients import GroupClips
 from optimization.rules.state_config import StateConfig
 from optimization.schedules.averages import AverageDecay
@@ -27,7 +28,7 @@ class Settings(NamedTuple):
 
     Attributes:
         clips: The clips, by group.
-        accumulation_steps: How many gradients make one update.
+        ramp: How many gradients make one update.
         skips: Whether an update with a gradient that is not finite is left out.
         loss_scale: What gradients are divided by first; None for 1.
         average: The average of the weights; None for none.
@@ -35,11 +36,16 @@ class Settings(NamedTuple):
     """
 
     clips: GroupClips
-    accumulation_steps: int = 1
+    ramp: Ramp = Ramp()
     skips: bool = False
     loss_scale: float | None = None
     average: Average | None = None
     state: StateConfig = StateConfig()
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether an update is of several gradients."""
+        return self.ramp != Ramp()
 
     def reported(self, count: jax.Array) -> dict[str, jax.Array]:
         """Returns what follows a schedule, after `count` updates."""

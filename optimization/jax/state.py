@@ -25,6 +25,8 @@ class OptimizerState(NamedTuple):
         average: A tree of the averages of the weights, float32 at least.
         gradient_sums: A tree of the sums of gradients that are accumulated.
         micro_step: How many gradients these sums have.
+        due_updates: The updates that were due, with those that were skipped, where `accumulation`
+            grows by them.
         nonfinite_steps: The updates that were skipped because of a gradient that is not finite.
         consecutive_nonfinite: Those of them since the last update that was taken.
         gradient_norm: The norm over all gradients of the last update, before clips.
@@ -39,6 +41,7 @@ class OptimizerState(NamedTuple):
     average: Tree = None
     gradient_sums: Tree = None
     micro_step: Any = None
+    due_updates: Any = None
     nonfinite_steps: Any = None
     consecutive_nonfinite: Any = None
     gradient_norm: Any = None

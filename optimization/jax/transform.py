@@ -63,7 +63,7 @@ class Transformation:
         def zeros(leaf: Leaf, x: jax.Array) -> jax.Array:
             return jnp.zeros_like(x, wide(x.dtype))
 
-        accumulates = settings.accumulation_steps > 1
+        accumulates, grows = settings.accumulates, bool(settings.ramp.boundaries)
         state = OptimizerState(
             step=count,
             hyperparameters={
@@ -82,6 +82,7 @@ class Transformation:
             average=None if settings.average is None else tree(lambda leaf, x: _copied(x)),
             gradient_sums=tree(zeros) if accumulates else None,
             micro_step=counter() if accumulates else None,
+            due_updates=counter() if grows else None,
             nonfinite_steps=counter() if settings.skips else None,
             consecutive_nonfinite=counter() if settings.skips else None,
             gradient_norm=jnp.zeros([]) if settings.clips.act else None,
@@ -199,14 +200,19 @@ class _Work:
         grads = [jnp.asarray(g, wide(x.dtype)) for g, x in zip(grads, self._params, strict=True)]
         if settings.loss_scale is not None:
             grads = [g / settings.loss_scale for g in grads]
-        if settings.accumulation_steps == 1:
+        if not settings.accumulates:
             return self._checked(grads, state)
         sums = [total + g for total, g in zip(self._of(state.gradient_sums), grads, strict=True)]
-        micro_step = (state.micro_step + 1) % settings.accumulation_steps
+        steps: Any = settings.ramp.counts[0]
+        if settings.ramp.boundaries:
+            steps = settings.ramp.at(state.due_updates, jnp)
+        micro_step = (state.micro_step + 1) % steps
         state = state._replace(micro_step=micro_step)
 
         def update(sums: list[jax.Array], state: OptimizerState) -> Any:
-            means = [total / settings.accumulation_steps for total in sums]
+            means = [total / steps for total in sums]
+            if settings.ramp.boundaries:
+                state = state._replace(due_updates=_counted(state.due_updates))
             updates, state = self._checked(means, state)
             zeros = [jnp.zeros_like(total) for total in sums]
             return updates, state._replace(gradient_sums=self._tree(zeros))

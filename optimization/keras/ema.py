@@ -51,7 +51,7 @@ class WeightAverage(AverageDecay, Swappable):
         super().__post_init__()
         Swappable.__init__(self)
         if self.overwrite_frequency is not None and self.overwrite_frequency < 1:
-            self._refuse("overwrite_frequency", ">= 1")
+            self._out_of_range("overwrite_frequency", ">= 1")
         self.loads_later = None if self.trainable_weights_only else _AVERAGE
         self._averages: dict[str, keras.Variable] = {}  # by path, in the order of `weights`
         self.waiting: dict[str, Any] = {}  # loaded values of averages that do not exist yet

@@ -21,6 +21,7 @@ from optimization.schedules.scalars import SCALARS
 from optimization.schedules.steps import steps_around
 
 LEARNING_RATE = "learning_rate"
+MICRO_BATCHES = "micro_batches"
 ALL = "all"  # groups
 _LAYERS = ("layer L", *(f"layer L-{below}" for below in (1, 2, 4, 8, 16)))  # of `all`
 _LAYER = re.compile(r"layer L(?:-(\d+))?")
@@ -53,7 +54,8 @@ def lines_of(
 
     Args:
         config: The config.
-        what: `learning_rate`, or a number of the optimizer that may follow a schedule.
+        what: `learning_rate`, a number of the optimizer that may follow a schedule, the decay of
+            the average, or `micro_batches`.
         groups: Labels of `param_groups`, `default` for the variables of none, `layer L-2` for those
             two layers below the head, `all`; none for `default`.
 
@@ -119,12 +121,34 @@ class _Part(NamedTuple):
         section = self.section
         if what == LEARNING_RATE or (section and what == self.config.average_decay_name):
             return True
+        if what == MICRO_BATCHES:
+            return True
         return (section and section.argument_name(what)) is not None
 
     def line(self, what: str) -> Line:
         if self.group is not None and self.group.freeze:
             raise _refused(self.group, "is frozen: nothing is updated")
+        if what == MICRO_BATCHES:
+            return self._micro_batches()
         return self._rate() if what == LEARNING_RATE else self._number(what)
+
+    def _micro_batches(self) -> Line:
+        config, train_steps = self.config, self.config._train_steps
+        if config.accumulation is None:
+            message = "is not set: there is no number of micro-batches that grows"
+            raise ConfigError([config._problem("missing", "accumulation", message)])
+        if any(durations(config.accumulation)):
+            raise _refused(config.accumulation, "its steps are no numbers: give the lengths")
+        ramp = config.accumulation.ramp()
+        last = train_steps or 2 * max(*ramp.boundaries, 1)
+        return Line(
+            self.name,
+            lambda steps: [float(ramp.at(step)) for step in steps],
+            steps_around({0, *ramp.boundaries}, last, parts=1),
+            [*(Mark(step, "boundary") for step in ramp.boundaries), *_ends(train_steps)],
+            last,
+            has_end=bool(train_steps),
+        )
 
     def _rate(self) -> Line:
         config = self.config

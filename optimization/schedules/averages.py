@@ -41,18 +41,18 @@ class AverageDecay:
 
     def __post_init__(self) -> None:
         if not (callable(self.average_decay) or 0 <= self.average_decay < 1):
-            self._refuse("average_decay", "in [0, 1)")
+            self._out_of_range("average_decay", "in [0, 1)")
         if self.start_step < 0:
-            self._refuse("start_step", ">= 0")
+            self._out_of_range("start_step", ">= 0")
         if self.dynamic_decay not in (True, False, "power", "exponential", "cosine"):
-            self._refuse("dynamic_decay", "True, False, 'power', 'exponential' or 'cosine'")
+            self._out_of_range("dynamic_decay", "True, False, 'power', 'exponential' or 'cosine'")
         for name in ("time_constant", "gamma", "power"):
             if not getattr(self, name) > 0:
-                self._refuse(name, "> 0")
+                self._out_of_range(name, "> 0")
         if self.dynamic_decay == "cosine" and not (self.rise_steps or 0) > 0:
-            self._refuse("rise_steps", "> 0 with `dynamic_decay: cosine`")
+            self._out_of_range("rise_steps", "> 0 with `dynamic_decay: cosine`")
 
-    def _refuse(self, name: str, expected: str) -> None:
+    def _out_of_range(self, name: str, expected: str) -> None:
         value = getattr(self, name)
         raise ValueError(f"Argument `{name}` must be {expected}, received: {name}={value}")
 

@@ -75,6 +75,7 @@ class OptimizerFactory(ConfiguredFactory):
             gradients, for "1M examples", and for `lr_scaling` that does not say it
             itself.
         tokens_per_step: Tokens in one update, counted as the examples are, for "300B tokens".
+            With `accumulation` these are of micro-batches, and so are the steps of an epoch.
 
     Raises:
         ConfigError: All that is wrong with the config, or that PyTorch does not have natively.

@@ -102,4 +102,10 @@ def build_optimizer(
             f"trainer.optimizer_config: `gradient_accumulation_steps` is {accumulation}, but the "
             f"{type(inner).__name__} that the task created makes an update of {own}"
         )
+    ramp, taken = config.ramp(), getattr(inner, "accumulation", None)
+    if bool(ramp.boundaries) != bool(taken):
+        raise TrainingError(
+            "trainer.optimizer_config: `accumulation` grows, but not that of the "
+            f"{type(inner).__name__} that the task created; return what the factory builds"
+        )
     return optimizer

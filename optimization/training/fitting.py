@@ -89,7 +89,7 @@ class Fit:
             if one.step == 0:
                 one._summaries.write(inspection.learning_rates(one.optimizer), 0)
             with steps.ending.interruptible():
-                first = one.step * one._section.gradient_accumulation_steps
+                first = one.optimizer_config.ramp().before(one.step)
                 batches = iter(distributed_batches(one, one.config.task.train_data, first))
             stops = self._validate()  # what a run that a signal ended has left
             while one.step < total and not stops:

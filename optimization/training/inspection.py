@@ -35,6 +35,8 @@ def accumulated(optimizer: Any, variables: Sequence[keras.Variable]) -> list[ker
 def optimizer_values(optimizer: Any) -> dict[str, float]:
     """Returns what belongs in a summary: what follows schedules, clips, skips, the loss scale.
 
+    `micro_batches` is there where accumulation grows: those of the next update.
+
     `effective_learning_rate` is there where steps are relative to the weights, by Adafactor: the
     mean of `optimization.optimizers.effective_learning_rates`.
     """
@@ -47,6 +49,8 @@ def optimizer_values(optimizer: Any) -> dict[str, float]:
         value = getattr(inner, attribute, None)
         if value is not None:
             values[name] = number(value)
+    if getattr(inner, "accumulation", None) is not None:
+        values["micro_batches"] = int(number(inner.micro_batches))
     skipped = getattr(inner, "nonfinite_steps", 0)
     if not isinstance(skipped, int):  # A variable, if they are counted.
         values["nonfinite_steps"] = int(number(skipped))

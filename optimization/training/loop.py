@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from optimization.configs.ramp import Ramp
 from optimization.keras.gradients import global_norm, sum_duplicates
 from optimization.keras.gradients import scale as scaled
 from optimization.rules.base import BaseOptimizerConfig
@@ -29,6 +30,14 @@ if typing.TYPE_CHECKING:
 _FLAGS = "signals"
 
 
+class _Whole:
+    """Functions of `Ramp.at`, of which numbers are int64 as those of batches are."""
+
+    @staticmethod
+    def where(condition: tf.Tensor, then: int, otherwise: int) -> tf.Tensor:
+        return tf.where(condition, tf.constant(then, tf.int64), tf.constant(otherwise, tf.int64))
+
+
 class Steps:
     """One training step and one validation step on all replicas, and loops of them.
 
@@ -47,7 +56,8 @@ class Steps:
         kind = trainer.config.trainer.norm_summaries
         self.norms = None if kind is None else Norms(kind, self._model, self._optimizer)
         section = trainer.optimizer_config.optimizer.get()
-        self._accumulation = section.gradient_accumulation_steps
+        self._ramp = trainer.optimizer_config.ramp()
+        self._accumulates = self._ramp != Ramp()
         # The optimizer's own sum over replicas, or a plain one for other Keras optimizers.
         own = getattr(innermost(optimizer), "aggregate_gradients", None)
         self._aggregate: Callable[[list], list] = own or _sum_over_replicas
@@ -77,29 +87,44 @@ class Steps:
         """
         norm = tf.constant(0.0)
         index = tf.zeros_like(steps)
-        batches = steps * self._accumulation
+        start = index  # of the update that runs
+        batches = self._batches(steps)
         # With norms the last batch is apart: what measures them is then no part of the loop.
         looped = batches if self.norms is None else batches - 1
-        while self._goes_on(index, looped):
+        while self._goes_on(index, start, looped):
             gradients, scale = self._backward(next(iterator))
             if index == batches - 1:
                 norm = self._norm(gradients, scale)
             updates = self._updates()
             self._apply(gradients, self._model.trainable_variables)
             index += 1
-            completes = tf.equal(index % self._accumulation, 0)
+            completes = tf.equal(index - start, self._batches_of_one())
+            start = tf.where(completes, index, start)
             self._global_step.assign_add(tf.cast(completes, tf.int64))
             self._count_skip(completes, updates)
-        if self.norms is not None and self._goes_on(index, batches):
+        if self.norms is not None and self._goes_on(index, start, batches):
             norm = self._measured(self.norms, next(iterator))
         return norm
 
-    def _goes_on(self, index: tf.Tensor, batches: tf.Tensor) -> tf.Tensor:
+    def _goes_on(self, index: tf.Tensor, start: tf.Tensor, batches: tf.Tensor) -> tf.Tensor:
         """Returns whether batch `index` is taken: it is one of the update that has begun, too."""
         begins = self.ending.goes_on()
-        if self._accumulation > 1:
-            begins = tf.logical_or(begins, index % self._accumulation > 0)
+        if self._accumulates:
+            begins = tf.logical_or(begins, index > start)
         return tf.logical_and(index < batches, begins)
+
+    def _batches(self, steps: tf.Tensor) -> tf.Tensor:
+        """Returns how many batches the next training steps take."""
+        if not self._ramp.boundaries:
+            return steps * self._ramp.counts[0]
+        done = tf.convert_to_tensor(self._global_step)
+        return self._ramp.before(done + steps, tf) - self._ramp.before(done, tf)
+
+    def _batches_of_one(self) -> tf.Tensor:
+        """Returns how many batches the present training step takes."""
+        if not self._ramp.boundaries:
+            return tf.constant(self._ramp.counts[0], tf.int64)
+        return self._ramp.at(tf.convert_to_tensor(self._global_step), _Whole)
 
     def _updates(self) -> tf.Tensor | None:
         """Returns how many updates were taken, if some may be skipped."""
@@ -130,8 +155,8 @@ class Steps:
         gradients, scale = self._backward(inputs)
         norm, variables = self._norm(gradients, scale), self._model.trainable_variables
         totals, factor = gradients, 1 / scale
-        if self._accumulation > 1:
-            totals, factor = self._totals(gradients, scale), 1 / self._accumulation
+        if self._accumulates:
+            totals, factor = self._totals(gradients, scale), 1 / self._count()
         totals = [_scaled(total, factor) for total in totals]
         updates = self._updates()
         norms.measure(totals, lambda: self._apply(gradients, variables))
@@ -142,7 +167,7 @@ class Steps:
     def _norm(self, gradients: list, scale: tf.Tensor) -> tf.Tensor:
         """Returns the norm of the gradient of an update, before its last batch is applied."""
         variables = self._model.trainable_variables
-        if self._accumulation == 1:
+        if not self._accumulates:
             frozen: set[int] = getattr(innermost(self._optimizer), "frozen_variables", set)()
             gradients = [
                 None if id(variable) in frozen else gradient
@@ -150,7 +175,13 @@ class Steps:
             ]
             return _global_norm(gradients) / scale
         totals = [total for total in self._totals(gradients, scale) if total is not None]
-        return _global_norm(totals) / self._accumulation
+        return _global_norm(totals) / self._count()
+
+    def _count(self) -> Any:
+        """Returns by what sums are divided to be the means of the present training step."""
+        if not self._ramp.boundaries:
+            return self._ramp.counts[0]
+        return tf.cast(self._batches_of_one(), tf.float32)
 
     def _totals(self, gradients: list, scale: tf.Tensor) -> list:
         """Returns what has been added up with the last batch; None for what is frozen."""

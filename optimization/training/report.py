@@ -9,6 +9,7 @@ from typing import Any
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.oneof import OneOfConfig
 from optimization.configs.optimization_config import OptimizationConfig
+from optimization.configs.ramp import Ramp
 from optimization.training.checkpoint_files import latest_checkpoint, whole_checkpoints
 from optimization.training.history import PARAMS_FILE
 
@@ -46,9 +47,17 @@ def describe_optimization(config: OptimizationConfig) -> dict[str, str]:
         facts["warmup"] = describe_section(config.warmup, defaults=True)
     if config._schedule_start:
         facts["schedules"] = f"from step {config._schedule_start:,} on"
+    if (accumulation := config.accumulation) is not None:
+        facts["micro-batches"] = _described(accumulation.ramp())
     if (average := config.average_arguments()) is not None:
         facts["weight average"] = _listed(average)
     return facts
+
+
+def _described(ramp: Ramp) -> str:
+    """Returns how many micro-batches updates are of, in words."""
+    later = zip(ramp.counts[1:], ramp.boundaries, strict=True)
+    return ", ".join([f"{ramp.counts[0]}", *(f"{n} from step {s:,}" for n, s in later)])
 
 
 def describe_settings(config: OptimizationConfig, optimizer: Any) -> list[str]:

@@ -321,6 +321,7 @@ def test_what_training_arguments_cannot_say_is_listed():
             },
             "warmup": {"type": "linear", "linear": {"warmup_steps": 10}},
             "ema": {"average_decay": 0.9},
+            "accumulation": {"micro_batches": [1, 2], "boundaries": [5]},
         }
     )
     values, findings = hf_export.export(config)
@@ -333,6 +334,7 @@ def test_what_training_arguments_cannot_say_is_listed():
         "optimizer.adamw.weight_decay",
         "warmup.linear.mode",
         "ema",
+        "accumulation",
     }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from optimization import OptimizationConfig
+from optimization.schedules.averages import AverageDecay
 from tests import nonfinite_cases as cases
 from tests.jax.common import OptimizerFactory, jax, optax
 
@@ -101,9 +102,9 @@ def test_late_steps(kind):
 
 def test_late_averages():
     """The dynamic decay has become the usual one, and the weights of the mean are some 2**24."""
-    average = Average(0.9999, 0, True)
+    average = Average(AverageDecay(average_decay=0.9999))
     for count in (10**9, 2**31 - 2):
-        assert average.decay(jnp.int32(count)) == jnp.float32(0.9999)
+        assert average.share(jnp.int32(count)) == jnp.float32(1 - 0.9999)
     training = Training("schedule_free_sgd")
     state = training._optimizer.init(training.params)
     (label, shared), *_ = state.shared.items()

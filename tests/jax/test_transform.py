@@ -110,6 +110,24 @@ def test_accumulated_gradients_are_their_mean():
     assert int(state.micro_step) == 1
 
 
+def test_a_ramp_takes_the_mean_of_more_and_more():
+    params, grads = tree(1), gradients(8)
+    ramp = {"accumulation": {"micro_batches": [1, 3, 2], "boundaries": [1, 2]}}
+    tx = built(*SGD, **ramp)
+    found, state = train(tx, params, grads)
+    means = [
+        jax.tree.map(lambda *g: np.mean(g, axis=0), *grads[first:last])
+        for first, last in ((0, 1), (1, 4), (4, 6), (6, 8))
+    ]
+    assert_close(found, train(built(*SGD), params, means)[0])
+    assert (int(state.step), int(state.micro_step), int(state.due_updates)) == (4, 0, 4)
+    # An update that is skipped was due too.
+    tx = built("sgd", {**SGD[1], "on_nonfinite": "skip"}, **ramp)
+    bad = jax.tree.map(lambda g: g * jnp.nan, grads[0])
+    _, state = train(tx, params, [bad, *grads[:2]])
+    assert (int(state.step), int(state.micro_step), int(state.due_updates)) == (0, 2, 1)
+
+
 def test_gradients_that_are_not_finite_are_skipped():
     params, grads = tree(1), gradients(4)
     bad = jax.tree.map(lambda g: g.at[0].set(jnp.nan), grads[1])

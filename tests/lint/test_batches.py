@@ -35,6 +35,10 @@ CASES = {
         SECTION.format("optimizer: {sgd: {gradient_accumulation_steps: 4}}"),
         ["batch-without-rate"],
     ),
+    "accumulation that grows": (
+        SECTION.format("accumulation: {micro_batches: [1, 4], boundaries: [100]}"),
+        ["batch-without-rate"],
+    ),
     "accumulation for the batch": (
         "task: {train_data: {global_batch_size: 64}}\n"
         + SECTION.format("optimizer: {sgd: {gradient_accumulation_steps: 4}}"),

@@ -101,6 +101,18 @@ def test_the_decay_of_an_average():
         lines_of(OptimizationConfig({**BASE, "ema": ema}), "average_decay")
 
 
+def test_micro_batches_that_grow():
+    config = sized(accumulation={"micro_batches": [1, 2, 4], "boundaries": [10, "50%"]})
+    assert values(config, "micro_batches")[""] == [1, 1, 1, 2, 2, 4, 4, 4]
+    (line,) = lines_of(config, "micro_batches")
+    assert [mark.step for mark in line.marks] == [10, 50, 100]
+    with pytest.raises(ConfigError, match="accumulation: is not set"):
+        lines_of(sized(), "micro_batches")
+    unknown = {"micro_batches": [1, 2], "until": "1k examples"}
+    with pytest.raises(ConfigError, match="its steps are no numbers: give the lengths"):
+        lines_of(sized(accumulation=unknown), "micro_batches")
+
+
 def test_a_momentum_that_the_optimizer_itself_warms_up():
     torch_sgd = {"momentum": 0.9, "momentum_start": 0.5, "warmup_steps": 50}
     (line,) = lines_of(sized(optimizer={"type": "sgd_torch", "sgd_torch": torch_sgd}), "momentum")

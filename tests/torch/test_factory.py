@@ -361,3 +361,22 @@ def test_a_schedule_of_what_pytorchs_class_does_not_have_names_its_path(monkeypa
     config.override({"schedules": {"sharpness": {"type": "linear", "linear": line}}})
     with pytest.raises(ConfigError, match=r"^schedules\.sharpness: the class .* has no `sharpness"):
         OptimizerFactory(config)
+
+
+def test_a_loop_accumulates_as_the_factory_says():
+    ramp = {"micro_batches": [1, 3], "boundaries": [2]}
+    config = config_of("sgd", learning_rate=0.5)
+    config.override({"accumulation": ramp})
+    factory = OptimizerFactory(config)
+    weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = factory.build_optimizer([("w", weight)])
+    targets, expected = iter(range(1, 9)), 0.0
+    places = [[1], [2], [3, 4, 5], [6, 7, 8]]
+    for step, own in enumerate(places):
+        assert factory.first_micro_batch(step) == own[0] - 1
+        for _ in range(factory.micro_batches(step)):
+            ((weight - next(targets)) ** 2 / factory.micro_batches(step)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        expected -= 0.5 * sum(2 * (expected - y) for y in own) / len(own)
+        assert weight.item() == pytest.approx(expected, rel=1e-12, abs=1e-12)

@@ -387,6 +387,7 @@ SEQUENCE = (
         ("", "warmup.linear.counts_from=1"),
         ("", "warmup.linear.ends_on=last"),
         ("", "warmup.linear.per=2"),
+        ("", "accumulation={micro_batches: [1, 2], boundaries: [4]}"),
         (f"{SECTION}ema.dynamic_decay=exponential", "ema.time_constant=10"),
         (f"{SECTION}ema.dynamic_decay=power", "ema.gamma=2"),
         (f"{SECTION}ema.dynamic_decay=power", "ema.power=0.75"),

@@ -1,12 +1,14 @@
 """The stage that makes one update of several micro-batches, with the mean of their gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
 from keras import ops
 
+from optimization.configs.ramp import AccumulationConfig, Ramp
+from optimization.configs.types import is_pending
 from optimization.keras import gradients
 from optimization.keras.compiling import Clearing, copies_of
 from optimization.keras.control import conditionally, strategy_of, tf
@@ -18,6 +20,9 @@ from optimization.keras.state import by_unique_name
 class Accumulate(Stage):
     """Adds up gradients; every k-th time the step goes on with the mean of k.
 
+    With `accumulation` k grows: it is that of the updates that were due before, those that were
+    skipped included.
+
     Micro-batches without a gradient for a variable count as gradient 0 of it, so that every
     variable takes part in every update. Sums are float32 at least. Variables that are overwritten
     with their gradient, such as the scales of float8 layers, get the largest one, as in Keras.
@@ -25,14 +30,21 @@ class Accumulate(Stage):
 
     title = "accumulate"
     sees = "unscaled; every k-th time the mean of k goes on"
-    set_by = "`gradient_accumulation_steps`"
-    shows = ("micro_step",)
+    set_by = "`gradient_accumulation_steps`, `accumulation`"
+    shows = ("micro_step", "micro_batches")
     settable = False
 
     gradient_accumulation_steps: int | None = argument(
         1,
         "Calls of `apply` in one update, >= 1; it reads as None for 1, as in Keras.",
         save=lambda steps: steps or 1,
+    )
+
+    accumulation: Mapping[str, Any] | None = argument(
+        None,
+        "Settings of `AccumulationConfig`, where more gradients are accumulated as the training "
+        "goes on, with numbers of updates as `boundaries`; None for as many in each update.",
+        text=lambda accumulation: accumulation and AccumulationConfig(accumulation),
     )
 
     def __post_init__(self) -> None:
@@ -42,6 +54,18 @@ class Accumulate(Stage):
                 "Argument `gradient_accumulation_steps` must be an integer >= 1, "
                 f"received: gradient_accumulation_steps={steps!r}"
             )
+        self._ramp = Ramp((steps,))
+        if self.accumulation is not None:
+            config = AccumulationConfig(self.accumulation)
+            config.validate()
+            if steps > 1 or config.until is not None or any(map(is_pending, config.boundaries)):
+                raise ValueError(
+                    "Argument `accumulation` must have `boundaries` that are numbers of updates, "
+                    "and no `gradient_accumulation_steps` beside it, received: accumulation="
+                    f"{self.accumulation}, gradient_accumulation_steps={steps}"
+                )
+            self.accumulation = config.as_dict()
+            self._ramp = config.ramp()
         self.gradient_accumulation_steps = steps if steps > 1 else None
         self._variables: list[Any] = []
         self._sums: dict[int, keras.Variable] = {}  # by the variables' `id`
@@ -52,10 +76,26 @@ class Accumulate(Stage):
         """Micro-batches added up since the last update; always 0 without accumulation."""
         return self.made.get("micro_step", 0)
 
+    @property
+    def micro_batches(self) -> Any:
+        """How many gradients the present update is of."""
+        if self.accumulation is None:
+            return self.gradient_accumulation_steps or 1
+        if "due_updates" not in self.made:  # not built
+            return self._ramp.at(0)
+        due = self.made["due_updates"]
+        return ops.cast(self._ramp.at(ops.convert_to_tensor(due), ops), due.dtype)
+
+    @property
+    def _accumulates(self) -> bool:
+        return self.gradient_accumulation_steps is not None or self.accumulation is not None
+
     def build(self, variables: Sequence[Any]) -> None:
-        if self.gradient_accumulation_steps is None:
+        if not self._accumulates:
             return
         self.make("micro_step", "int")
+        if self.accumulation is not None:
+            self.make("due_updates", "int")
         self._variables = list(variables)
         for variable in variables:
             self._sums[id(variable)] = self.pipeline.add_variable(
@@ -71,12 +111,13 @@ class Accumulate(Stage):
         return by_unique_name([*self.made.items(), *sums])
 
     def __call__(self, batch: Batch, rest: Rest) -> None:
-        if self.gradient_accumulation_steps is None:
+        if not self._accumulates:
             rest(batch)
             return
+        steps = self.micro_batches
         for gradient, variable in batch.pairs:
             self._add(self._sums[id(variable)], gradient, variable)
-        self.micro_step.assign((self.micro_step + 1) % self.gradient_accumulation_steps)
+        self.micro_step.assign((self.micro_step + 1) % steps)
         # What has a gradient may differ from one micro-batch, and one traced function, to the
         # next: all variables take part. One that is overwritten has no gradient 0, however.
         present = {id(variable) for variable in batch.variables}
@@ -87,7 +128,7 @@ class Accumulate(Stage):
         lazily = batch.updates.are_fused and not may_raise
 
         def update() -> None:
-            grads = [self._mean(variable, lazily) for variable in variables]
+            grads = [self._mean(variable, steps, lazily) for variable in variables]
             if not lazily:
                 for total in sums:
                     total.assign(ops.zeros(total.shape, total.dtype))
@@ -96,6 +137,9 @@ class Accumulate(Stage):
                 self._clear(sums)
 
         is_last = ops.equal(self.micro_step, 0)
+        if self.accumulation is not None:
+            due = self.made["due_updates"]
+            due.assign_add(ops.cast(is_last, due.dtype))
         conditionally(is_last, update, (), self.pipeline.all_variables())
 
     def _add(self, total: keras.Variable, gradient: Any, variable: Any) -> None:
@@ -109,8 +153,10 @@ class Accumulate(Stage):
         else:  # In place, where Keras' `assign_add` makes a tensor of the sum first.
             total._value.assign_add(gradient)
 
-    def _mean(self, variable: Any, lazily: bool) -> Any:
-        total, steps = self._sums[id(variable)], self.gradient_accumulation_steps or 1
+    def _mean(self, variable: Any, steps: Any, lazily: bool) -> Any:
+        total = self._sums[id(variable)]
+        if self.accumulation is not None:
+            steps = ops.cast(steps, total.dtype)
         if lazily and not is_overwritten(variable):
             # The sum itself, which is cleared after the update: no other tensor is made.
             copies = copies_of(total)

@@ -1,3 +1,6 @@
+import itertools
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -270,3 +273,80 @@ def test_a_gradient_counts_whichever_micro_batch_gives_it(tmp_path):
         for path, v in resumed.variables_by_path().items()
         if path.startswith("accumulator/")
     )
+
+
+RAMP = {"micro_batches": [1, 3, 2], "boundaries": [1, 2]}
+RAMP_COUNTS = [1, 3, 2, 2]
+
+
+def test_a_ramp_takes_the_mean_of_more_and_more():
+    _, gradients = problem(steps=sum(RAMP_COUNTS))
+    initial, _ = problem(steps=1)
+    places = np.cumsum([0, *RAMP_COUNTS])
+    means = [
+        {p: np.mean([g[p] for g in gradients[a:b]], axis=0, dtype="float64") for p in initial}
+        for a, b in itertools.pairwise(places)
+    ]
+    means = [{p: g.astype("float32") for p, g in mean.items()} for mean in means]
+
+    def make(**more):
+        inner = keras.optimizers.AdamW(TableSchedule([0.1, 0.05, 0.02, 0.01]), weight_decay=0.1)
+        return PipelineOptimizer(inner, global_clipnorm=1.0, ema={}, **more)
+
+    whole, ramped = make(), make(accumulation=RAMP)
+    expected = final_weights(whole, initial, means)
+    actual = final_weights(ramped, initial, gradients)
+    assert relative_error(actual, expected) < TOLERANCE
+    assert int(ramped.iterations) == 4
+    assert int(ramped.micro_step) == 0
+    assert int(ramped.micro_batches) == 2
+
+
+def test_a_ramp_counts_updates_that_are_skipped_and_is_saved():
+    optimizer = PipelineOptimizer(keras.optimizers.SGD(1.0), accumulation=RAMP, on_nonfinite="skip")
+    weight = keras.Variable([1.0], name="w")
+
+    def apply(optimizer, value):
+        optimizer.apply([keras.ops.convert_to_tensor([value], "float32")], [weight])
+
+    optimizer.build([weight])
+    assert int(optimizer.micro_batches) == 1
+    apply(optimizer, np.nan)
+    assert (int(optimizer.iterations), int(optimizer.micro_batches)) == (0, 3)
+    for value in (3.0, 6.0):
+        apply(optimizer, value)
+    other = PipelineOptimizer.from_config(json.loads(json.dumps(optimizer.get_config())))
+    other.build([weight])
+    for path, variable in other.variables_by_path().items():
+        variable.assign(optimizer.variables_by_path()[path])
+    before = float(weight.numpy()[0])
+    apply(other, 0.0)
+    assert float(weight.numpy()[0]) == before - 3.0
+    assert (int(other.iterations), int(other.micro_batches)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"accumulation": {"micro_batches": [1, 2], "until": 3}},
+        {"accumulation": {"micro_batches": [1, 2], "boundaries": ["10%"]}},
+        {"accumulation": RAMP, "gradient_accumulation_steps": 2},
+    ],
+)
+def test_a_ramp_needs_numbers_and_is_alone(arguments):
+    with pytest.raises(ValueError, match="must have `boundaries` that are numbers of updates"):
+        PipelineOptimizer(keras.optimizers.SGD(1.0), **arguments)
+
+
+@tensorflow_only
+def test_a_ramp_in_a_compiled_fit():
+    x, y = data()
+    model = small_model(accumulation={"micro_batches": [1, 2, 4], "boundaries": [2, 3]})
+    steps = len(x) // 8
+    model.fit(x, y, batch_size=8, epochs=1, verbose=0)
+    count, seen = 0, 0
+    while seen + [1, 1, 2, 4][min(count, 3)] <= steps:
+        seen += [1, 1, 2, 4][min(count, 3)]
+        count += 1
+    assert int(model.optimizer.iterations) == count
+    assert int(model.optimizer.micro_step) == steps - seen
