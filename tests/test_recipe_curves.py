@@ -5,6 +5,7 @@ count; they share nothing with this package. `RECIPES` has, for each file, the f
 at which it bends, and the length of the training.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import cache
@@ -22,6 +23,8 @@ from optimization import (
 )
 from optimization.configs.rate_curve import curve_by
 from optimization.group_rows import group_rows
+from optimization.schedules.averages import AverageDecay
+from optimization.schedules.scalars import SCALARS
 
 DIRECTORY = Path(__file__).parent.parent / "configs" / "optimization"
 
@@ -306,3 +309,18 @@ def test_the_layers_of_dinov2():
     peak = 0.004 * math.sqrt(2)
     assert highest["dino_head/last_layer/kernel"] == pytest.approx(peak, rel=1e-12)
     assert highest["backbone/patch_embed/kernel"] == pytest.approx(0.2 * first * peak, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "decay"),
+    [
+        ("dinov2_vitl16", lambda n: half_cosine(0.992, 1.0, min(n - 1, 125_000) / 125_000)),
+        ("yolo_coco", lambda n: 0.9999 * (1 - math.exp(-n / 2000))),  # its class ModelEMA
+    ],
+)
+def test_averages_are_those_of_the_code(name, decay):
+    arguments = recipe(name).average_arguments()
+    fields = {field.name for field in dataclasses.fields(AverageDecay)}
+    made = AverageDecay(**{n: value for n, value in arguments.items() if n in fields})
+    for n in (1, 2, 1000, 62_500, 125_000, 125_001, 200_000):
+        assert 1 - made.moved_share(n, n, SCALARS) == pytest.approx(decay(n), rel=1e-14)
