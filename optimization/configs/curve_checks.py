@@ -11,6 +11,7 @@ from optimization.configs.auxiliary_groups import all_groups
 from optimization.configs.base import Config
 from optimization.configs.errors import Problem
 from optimization.configs.float32 import in_float32
+from optimization.configs.ramp import AccumulationConfig
 from optimization.configs.rate_curve import (
     RateCurve,
     curve_of,
@@ -82,6 +83,8 @@ def judge(config: "OptimizationConfig") -> tuple[list[Problem], list[Problem]]:
             problems += found
         if not found:
             doubts += _doubts(seen, config._shares)
+    if train_steps and config.accumulation is not None:
+        doubts += _missed_phases(config.accumulation, train_steps)
     problems += _multipliers(config)
     problems = problems or list(_started_at_zero(config))
     return problems, [*doubts, *_schedule_free(config)]
@@ -330,6 +333,15 @@ def _missed_boundaries(curve: RateCurve, train_steps: int, last: float) -> Itera
         message = f"{which} reached, `train_steps` is {train_steps}: the last rate is {last:g}"
         advice = "write steps of the training, or shares such as '50%'"
         yield _problem("boundaries-beyond-end", rate, "boundaries", f"{message}; {advice}")
+
+
+def _missed_phases(accumulation: AccumulationConfig, train_steps: int) -> Iterator[Problem]:
+    """Yields phases of the accumulation that begin when the training is over."""
+    beyond = [b for b in accumulation.boundaries if isinstance(b, int) and b >= train_steps]
+    if beyond:
+        message = f"the phase from step {beyond[0]} on is not reached, `train_steps` is "
+        message += f"{train_steps}; write steps of the training, or shares such as '50%'"
+        yield _problem("boundaries-beyond-end", accumulation, "boundaries", message)
 
 
 def _zero_tail(seen: _Seen, train_steps: int) -> Iterator[Problem]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 from optimization import rules
-from optimization.configs.base import Config
 from optimization.configs.branches import OptimizerBranches
 from optimization.configs.fields import Steps, field
+from optimization.configs.float32 import Float32Config, in_float32
 from optimization.configs.types import FirstSteps, PositiveFloat, PositiveSteps, Share, Unit
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.base import BaseOptimizerConfig as BaseOptimizerConfig
@@ -19,7 +19,7 @@ for _module in pkgutil.iter_modules(rules.__path__):
     importlib.import_module(f"{rules.__name__}.{_module.name}")
 
 
-class EMAConfig(Config):
+class EMAConfig(Float32Config):
     """Keeps an exponential moving average of the weights, for evaluation and export.
 
     After update n, counted from 1, with m = n - start_step and d0 = average_decay:
@@ -83,6 +83,8 @@ class EMAConfig(Config):
             is_usual = getattr(self, name) == self._spec_of(name).default()
             if not is_usual and self.dynamic_decay != growth:
                 yield name, f"needs `dynamic_decay: {growth}`, which is {self.dynamic_decay!r}"
+            elif name in uses and not in_float32(getattr(self, name)):
+                yield name, f"must be > 0 in float32, got {getattr(self, name)!r}"
         if self.dynamic_decay == "cosine" and self.rise_steps is None:
             yield "rise_steps", "is needed with `dynamic_decay: cosine`; '100%' is at the end"
 

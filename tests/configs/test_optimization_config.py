@@ -121,6 +121,8 @@ DECAY = {"type": "linear", "linear": {"initial_learning_rate": 0.9, "end_learnin
         ({"ema": {"rise_steps": 5}}, "rise_steps: needs `dynamic_decay: cosine`, which is True"),
         ({"ema": {"dynamic_decay": "power", "time_constant": 9}}, "time_constant: needs `dynamic"),
         ({"ema": {"dynamic_decay": "sine"}}, "did you mean 'cosine'"),
+        ({"ema": {"dynamic_decay": "power", "gamma": 1e-60}}, "gamma: must be > 0 in float32"),
+        ({"ema": {"dynamic_decay": "power", "power": 1e60}}, "power: must be finite in float32"),
         ({"schedules": {"average_decay": DECAY}}, "average_decay: .* it needs an `ema` section"),
         ({"ema": {}, "schedules": {"ema_momentum": DECAY}}, "it needs `use_ema: true`"),
         ({"ema": {}, "schedules": {"average_decay": {}}}, "average_decay.type: a type is required"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from optimization import OptimizerFactory
-from optimization.configs.errors import ConfigError
+from optimization.configs.errors import ConfigError, ConfigWarning
 from optimization.configs.optimization_config import OptimizationConfig, resolved
 from optimization.configs.ramp import Ramp
 
@@ -88,6 +88,8 @@ GROWS = {"micro_batches": [1, 4, 16], "boundaries": [50, 80]}
 LINEAR = {"type": "linear", "linear": {"initial_learning_rate": 0.1, "decay_steps": "2k examples"}}
 
 
+# Not every training comes to the last phase.
+@pytest.mark.filterwarnings("ignore::optimization.configs.errors.ConfigWarning")
 def test_lengths_of_data_are_the_updates_in_which_they_are_seen():
     ramp = Ramp((1, 4, 16), (50, 80))
     warmup = {"type": "linear", "linear": {"warmup_steps": "21k tokens"}}
@@ -188,3 +190,8 @@ def test_it_works_over_arrays():
     np.testing.assert_array_equal(ramp.at(steps, np), [*map(ramp.at, range(100))])
     np.testing.assert_array_equal(ramp.before(steps, np), [*map(ramp.before, range(100))])
     assert math.isclose(float(ramp.at(50.0)), 4)
+
+
+def test_phases_beyond_the_end_are_told():
+    with pytest.warns(ConfigWarning, match="boundaries: the phase from step 1200 on is not reach"):
+        resolved(config({"micro_batches": [1, 2, 3], "boundaries": [9, 1200]}), **LENGTHS)
