@@ -193,8 +193,9 @@ class OptimizerFactory(ConfiguredFactory):
         groups = config.groups()
         if groups:
             arguments["param_groups"] = [self._group(group, lr) for group in groups]
-        if config.layer_decay is not None:
-            arguments["layer_decay"] = config.layer_decay.as_dict()
+        for name in ("layer_decay", "zclip", "skip_spikes"):
+            if getattr(config, name) is not None:
+                arguments[name] = getattr(config, name).as_dict()
         if schedules := config.number_schedules():
             section = config.optimizer.get()
             arguments["schedules"] = {

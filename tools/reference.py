@@ -19,6 +19,7 @@ from optimization.configs.matcher_config import MatcherConfig
 from optimization.configs.optimizer_config import EMAConfig
 from optimization.configs.ramp import AccumulationConfig
 from optimization.configs.registry import Registry
+from optimization.configs.spike_config import SkipSpikesConfig, ZClipConfig
 from optimization.configs.sweep_config import ParameterConfig, SweepConfig
 from optimization.configs.task_config import DataConfig, TaskConfig
 from optimization.configs.tree import Node, declared_specs
@@ -39,6 +40,8 @@ _SECTIONS: dict[str, type[Node]] = {
     "layer_decay": LayerDecayConfig,
     "lr_scaling": LrScalingConfig,
     "accumulation": AccumulationConfig,
+    "zclip": ZClipConfig,
+    "skip_spikes": SkipSpikesConfig,
     "phases": PhaseConfig,
     "auxiliary": AuxiliaryConfig,
     "also": MatcherConfig,
@@ -67,6 +70,8 @@ _LINKS = {
     "AuxiliaryConfig": "the section [auxiliary](sections.md#auxiliary)",
     "MatcherConfig": "a section of [matchers](sections.md#also)",
     "AccumulationConfig": "the section [accumulation](sections.md#accumulation)",
+    "ZClipConfig": "the section [zclip](sections.md#zclip)",
+    "SkipSpikesConfig": "the section [skip_spikes](sections.md#skip_spikes)",
     "PhaseConfig": "one of the [phases](sections.md#phases)",
     "OptimizationConfig": "the [optimization section](sections.md)",
     "TaskConfig": "the section [task](#task), or what derives from it",

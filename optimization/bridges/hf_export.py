@@ -46,8 +46,11 @@ def _is_theirs(made: Export) -> bool:
 def tell_sections(made: Any, why: str, said: tuple[str, ...] = ()) -> None:
     """Tells of the sections beside optimizer, rate and warmup that have no counterpart."""
     config = made.config
-    sections = ("ema", "param_groups", "layer_decay", "schedules", "lr_scaling", "accumulation")
-    for name in sections:
+    names = (
+        *("ema", "param_groups", "layer_decay", "schedules", "lr_scaling", "accumulation"),
+        *("zclip", "skip_spikes"),
+    )
+    for name in names:
         value = getattr(config, name)
         if value and name not in said:
             made.tell(LOST, name, None, why, "do it in the training loop")

@@ -31,6 +31,10 @@ def conflicts(config: "OptimizationConfig") -> Iterator[Problem]:
     yield from scaling_conflicts(config)
     yield from _state(config)
     yield from _accumulation(config)
+    for name in ("clipnorm", "clipvalue", "adaptive_clip_factor"):
+        if config.zclip is not None and getattr(config.optimizer.get(), name):
+            message = "may not act beside `zclip`, which one of the global norm may"
+            yield config.optimizer.get()._problem("conflict", name, message)
 
 
 def _followers(config: "OptimizationConfig") -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
 from optimization.configs.ramp import AccumulationConfig, Ramp
 from optimization.configs.rate_curve import fill_peaks
 from optimization.configs.rate_scaling import as_scaled
+from optimization.configs.spike_config import SkipSpikesConfig, ZClipConfig
 from optimization.configs.types import ReadOnlyDict
 from optimization.schedules import BaseLrConfig, BaseWarmupConfig, LrConfig, WarmupConfig
 
@@ -52,7 +53,12 @@ class OptimizationConfig(Config):
         lr_scaling: A learning rate in proportion to the batch; None for one that is as written.
         accumulation: Accumulates more micro-batches as the training goes on; None for as many as
             `gradient_accumulation_steps` of the optimizer in each update.
+        zclip: A clip of gradients whose norm is an outlier of the running norms; None for none.
+        skip_spikes: Leaves out updates whose gradient norm or loss is far above the recent ones;
+            None for none.
     """
+
+    _LEFT_OUT: ClassVar[tuple[str, ...]] = ("accumulation", "zclip", "skip_spikes")
 
     optimizer: Section[OptimizerConfig] = field(default_factory=OptimizerConfig)
     ema: Section[EMAConfig | None] = field(default=None)
@@ -63,8 +69,8 @@ class OptimizationConfig(Config):
     schedules: SectionMap[LrConfig] = field(default_factory=ReadOnlyDict)
     lr_scaling: Section[LrScalingConfig | None] = field(default=None)
     accumulation: Section[AccumulationConfig | None] = field(default=None)
-
-    _LEFT_OUT: ClassVar[tuple[str, ...]] = ("accumulation",)
+    zclip: Section[ZClipConfig | None] = field(default=None)
+    skip_spikes: Section[SkipSpikesConfig | None] = field(default=None)
 
     # Set by `sized`: how long is trained, what was written as a share of that, and the step at
     # which all schedules start.

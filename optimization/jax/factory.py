@@ -14,6 +14,7 @@ from optimization.jax.gradients import GroupClips
 from optimization.jax.plan import Plan
 from optimization.jax.rates import Schedule, rate_of, schedule
 from optimization.jax.settings import Average, Settings
+from optimization.jax.spikes import Spikes
 from optimization.jax.state import Tree, state_of
 from optimization.jax.transform import Transformation
 from optimization.rules.state_config import StateConfig
@@ -98,12 +99,17 @@ class OptimizerFactory(ConfiguredFactory):
         arguments = section.pipeline_arguments()
         own = {group.label: group.own_clip() for group in self._config.param_groups}
         return Settings(
-            GroupClips.of(arguments, {label: clip for label, clip in own.items() if clip}),
+            GroupClips.of(
+                arguments,
+                {label: clip for label, clip in own.items() if clip},
+                self._config.zclip is not None,
+            ),
             self._config.ramp(),
             section.on_nonfinite == "skip",
             section.loss_scale_factor,
             self._average(),
             section.state or StateConfig(),
+            Spikes(self._config.zclip, self._config.skip_spikes),
         )
 
     def _average(self) -> Average | None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from optimization.configs.spike_config import ZClipConfig
 from optimization.rules.base import most_after
 from optimization.rules.norms import Norm, root_of_squares
 
@@ -112,14 +113,17 @@ class Clipped(NamedTuple):
     exceeded: jax.Array
 
 
-def clipped(grads: Sequence[jax.Array], params: Sequence[jax.Array], clips: Clips) -> Clipped:
-    """Returns the gradients after BERT's clip and then one of the others."""
+def clipped(
+    grads: Sequence[jax.Array], params: Sequence[jax.Array], clips: Clips, zclip: Any = None
+) -> Clipped:
+    """Returns the gradients after ZClip, with its bound, BERT's clip and then one of the others."""
     norm = norm_of(grads)
     first, exceeded = norm.value, []
-    if clips.gradient_clip_norm is not None:
-        exceeded.append(norm.value > clips.gradient_clip_norm)
-        grads = [_times(g, norm.clip(clips.gradient_clip_norm)) for g in grads]
-        norm = norm.limited(clips.gradient_clip_norm)
+    for bound in (zclip, clips.gradient_clip_norm):
+        if bound is not None:
+            exceeded.append(norm.value > bound)
+            grads = [_times(g, norm.clip(bound)) for g in grads]
+            norm = norm.limited(bound)
     if clips.global_clipnorm is not None:
         exceeded.append(norm.value > clips.global_clipnorm)
         factors = norm.clip(clips.global_clipnorm)
@@ -146,18 +150,25 @@ class GroupClips(NamedTuple):
     """The clips of groups that have their own, by label, and those of all others under ""."""
 
     by_label: Mapping[str, Clips]
+    has_zclip: bool = False
 
     @classmethod
-    def of(cls, section: Mapping[str, Any], own: Mapping[str, tuple[str, float]]) -> "GroupClips":
+    def of(
+        cls,
+        section: Mapping[str, Any],
+        own: Mapping[str, tuple[str, float]],
+        has_zclip: bool = False,
+    ) -> "GroupClips":
         """Returns those of a section's fields, and of groups: their kinds and bounds, by label."""
         shared = Clips.of(section)
         epsilon = {"adaptive_clip_epsilon": shared.adaptive_clip_epsilon}
-        return cls({"": shared, **{n: Clips.of({k: v, **epsilon}) for n, (k, v) in own.items()}})
+        clips = {n: Clips.of({kind: bound, **epsilon}) for n, (kind, bound) in own.items()}
+        return cls({"": shared, **clips}, has_zclip)
 
     @property
     def act(self) -> bool:
         """Whether there is one."""
-        return any(clips.act for clips in self.by_label.values())
+        return self.has_zclip or any(clips.act for clips in self.by_label.values())
 
     def of_group(self, label: str) -> Clips:
         """Returns the clips that act on a group."""
@@ -169,7 +180,9 @@ class GroupClips(NamedTuple):
         params: Sequence[jax.Array],
         labels: Sequence[str],
         now: Mapping[str, Any],
-    ) -> Clipped:
+        zclip: ZClipConfig | None = None,
+        kept: Any = None,
+    ) -> tuple[Clipped, Any]:
         """Returns gradients after their clips, with norms over those that share them.
 
         Args:
@@ -177,18 +190,25 @@ class GroupClips(NamedTuple):
             params: Their parameters.
             labels: The group of each.
             now: Numbers of all, which those that follow schedules have in this update.
+            zclip: A clip that acts on those of all before their other ones.
+            kept: What that has kept; what it keeps from now on is returned too.
         """
         follows = {name: now[name] for name in Clips._fields if name in now}
         shared = self.by_label[""]._replace(**follows)
         grads, found = list(grads), []
         for owner, clips in {**self.by_label, "": shared}.items():
             places = [p for p, n in enumerate(labels) if (n if n in self.by_label else "") == owner]
-            found.append(clipped([grads[p] for p in places], [params[p] for p in places], clips))
+            own = [grads[p] for p in places]
+            first = None
+            if zclip is not None and not owner and own:
+                first, kept = zclip.clip(norm_of(own).value.astype(kept.dtype), kept, jnp)
+            found.append(clipped(own, [params[p] for p in places], clips, first))
             for place, gradient in zip(places, found[-1].grads, strict=True):
                 grads[place] = gradient
         norms = [each.norm for each in found]
         norm = norms[0] if len(norms) == 1 else norm_of([jnp.stack(norms)]).value
-        return Clipped(grads, norm, jnp.any(jnp.array([each.exceeded for each in found])))
+        exceeded = jnp.any(jnp.array([each.exceeded for each in found]))
+        return Clipped(grads, norm, exceeded), kept
 
 
 def _times(x: jax.Array, clip: tuple[jax.Array, jax.Array]) -> jax.Array:

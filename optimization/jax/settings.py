@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from optimization.configs.ramp import Ramp
 from optimization.jax.gradients import GroupClips
+from optimization.jax.spikes import Spikes
 from optimization.rules.state_config import StateConfig
 from optimization.schedules.averages import AverageDecay
 
@@ -33,6 +34,7 @@ class Settings(NamedTuple):
         loss_scale: What gradients are divided by first; None for 1.
         average: The average of the weights; None for none.
         state: How precise the state is kept.
+        spikes: What is done about spikes.
     """
 
     clips: GroupClips
@@ -41,6 +43,7 @@ class Settings(NamedTuple):
     loss_scale: float | None = None
     average: Average | None = None
     state: StateConfig = StateConfig()
+    spikes: Spikes = Spikes()
 
     @property
     def accumulates(self) -> bool:

@@ -31,6 +31,13 @@ class OptimizerState(NamedTuple):
         consecutive_nonfinite: Those of them since the last update that was taken.
         gradient_norm: The norm over all gradients of the last update, before clips.
         clipped_steps: The updates in which a clip changed something.
+        zclip: What ZClip keeps: the norms seen, up to its warmup, their mean and variance, and the
+            updates that it has clipped.
+        recent: How many of the recent values at which `skip_spikes` looks are known, and these, the
+            newest last, by what they are of.
+        skipped_spikes: The updates that were skipped since they were spikes.
+        loss_sum: The sum of the losses of the batches of an update.
+        losses: How many those are.
     """
 
     step: jax.Array
@@ -46,6 +53,11 @@ class OptimizerState(NamedTuple):
     consecutive_nonfinite: Any = None
     gradient_norm: Any = None
     clipped_steps: Any = None
+    zclip: Any = None
+    recent: Any = None
+    skipped_spikes: Any = None
+    loss_sum: Any = None
+    losses: Any = None
 
 
 def state_of(state: Any) -> OptimizerState:

@@ -87,6 +87,7 @@ class Transformation:
             consecutive_nonfinite=counter() if settings.skips else None,
             gradient_norm=jnp.zeros([]) if settings.clips.act else None,
             clipped_steps=counter() if settings.clips.act else None,
+            **settings.spikes.initial(),
         )
         return on_mesh_of(arrays, state)
 
@@ -101,14 +102,14 @@ class Transformation:
             grads: The gradients, a tree as that of the parameters.
             state: The state.
             params: The parameters.
-            **extra: What other transformations of an `optax.chain` need; it is not used.
+            **extra: `value`, the loss, where `skip_spikes` looks at it; what else other
+                transformations of an `optax.chain` need is not used.
 
         Raises:
             TypeError: If the state is not what `init` returned.
-            ValueError: If there are no parameters, gradients of another structure, or a state that
-                has other slots.
+            ValueError: If there are no parameters, gradients of another structure, a state that
+                has other slots, or no loss where it is needed.
         """
-        del extra
         if not isinstance(state, OptimizerState):
             message = "must be the OptimizerState that `init` returned"
             raise TypeError(f"Argument `state` {message}, received: {type(state).__name__}")
@@ -124,6 +125,8 @@ class Transformation:
                 "Argument `grads` must have the structure of `params`, "
                 f"received: {jax.tree.structure(grads)}, not {structure}"
             )
+        begins = True if state.micro_step is None else state.micro_step == 0
+        state = self._settings.spikes.with_loss(state, extra.get("value"), begins)
         return laid_out_as((params, state), self._updated, grads, state, params)
 
     def _updated(self, grads: Tree, state: OptimizerState, params: Tree) -> Any:
@@ -228,10 +231,10 @@ class _Work:
     def _checked(self, grads: list[jax.Array], state: OptimizerState) -> Any:
         """Updates, unless a gradient is not finite and such updates are to be skipped."""
         if not self._settings.skips:
-            return self._updated(grads, state)
+            return self._judged(grads, state)
 
         def update(grads: list[jax.Array], state: OptimizerState) -> Any:
-            updates, state = self._updated(grads, state)
+            updates, state = self._judged(grads, state)
             return updates, state._replace(consecutive_nonfinite=jnp.zeros([], jnp.int32))
 
         def skip(grads: list[jax.Array], state: OptimizerState) -> Any:
@@ -241,6 +244,19 @@ class _Work:
             )
 
         return lax.cond(are_within(grads, self._largest()), update, skip, grads, state)
+
+    def _judged(self, grads: list[jax.Array], state: OptimizerState) -> Any:
+        """Updates, unless that is a spike and such updates are to be skipped."""
+        settings = self._settings
+        if settings.spikes.skip is None:
+            return self._updated(grads, state)
+
+        def skip(grads: list[jax.Array], state: OptimizerState) -> Any:
+            skipped = _counted(state.skipped_spikes)
+            return self._no_updates(), state._replace(skipped_spikes=skipped)
+
+        is_spike, state = settings.spikes.judged(grads, state)
+        return lax.cond(is_spike, skip, self._updated, grads, state)
 
     def _largest(self) -> list[float]:
         """Returns the largest gradient that each parameter may have, before clips."""
@@ -256,10 +272,12 @@ class _Work:
         now, shared = self._plan.numbers(state.step), {}
         if settings.clips.act:
             labels = [typing.cast(Part, leaf.part).label for leaf in self._leaves]
-            clip = settings.clips.clipped(grads, weights, labels, now[DEFAULT])
+            clip, kept = settings.clips.clipped(
+                grads, weights, labels, now[DEFAULT], settings.spikes.zclip, state.zclip
+            )
             clipped_steps = _counted(state.clipped_steps, clip.exceeded)
             norm = clip.norm.astype(state.gradient_norm.dtype)  # float64 where JAX has that
-            state = state._replace(gradient_norm=norm, clipped_steps=clipped_steps)
+            state = state._replace(gradient_norm=norm, clipped_steps=clipped_steps, zclip=kept)
             grads = clip.grads
         for label, values in state.shared.items():
             shared[label] = self._plan.parts[label].prepared(values, now[label])

@@ -19,6 +19,7 @@ from optimization.keras.stages.constrain import Constrain
 from optimization.keras.stages.finite_check import FiniteCheck
 from optimization.keras.stages.overwrite import Overwrite
 from optimization.keras.stages.reduce import Reduce
+from optimization.keras.stages.skip_spikes import SkipSpikes
 from optimization.keras.stages.stage import Batch, Stage, fields, in_form
 from optimization.keras.stages.sum_duplicates import SumDuplicates
 from optimization.keras.stages.transform import Transform
@@ -32,6 +33,7 @@ STAGES: tuple[type[Stage], ...] = (
     Unscale,
     Accumulate,
     FiniteCheck,
+    SkipSpikes,
     Overwrite,
     FirstClip,
     Transform,
@@ -47,10 +49,10 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
     """Wraps a Keras optimizer and owns the whole step around its update.
 
     A step goes through the stages in `stages`, in this order: sum over replicas, sum duplicate
-    sparse indices, undo the static loss scale, accumulate, finite check, clip by
-    `gradient_clip_norm`, gradient transformers, the other clip, weight decay and update by the
-    optimizer of each group, constraints, weight average. So every clip sees the gradient of the
-    whole batch, where Keras clips what each replica has.
+    sparse indices, undo the static loss scale, accumulate, finite check, skip spikes, clip by
+    `zclip` and `gradient_clip_norm`, gradient transformers, the other clip, weight decay and
+    update by the optimizer of each group, constraints, weight average. So every clip sees the
+    gradient of the whole batch, where Keras clips what each replica has.
 
     With `gradient_accumulation_steps=k`, k calls of `apply` make one update with the mean of their
     gradients, and what comes after acts once. Clipping each micro-batch before would not equal

@@ -8,12 +8,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimization.caching import cached
+from optimization.configs.spike_config import ZClipConfig
 from optimization.torch.flat import refuse_flat
 from optimization.torch.foreign import torchs_state
 from optimization.torch.gradients import GradientRules
 from optimization.torch.masters import ExactState, ThroughCopies
 from optimization.torch.resume import STEP, TYPE, resume, steps_done
 from optimization.torch.rule_optimizer import RuleOptimizer
+from optimization.torch.spikes import SKIPPED, ZCLIP, count_of
 from optimization.torch.texts import optimizer_text
 
 _KEPT = ("gradient_rules", "factory", "order", "shapes", "schedule_step")
@@ -35,6 +37,8 @@ class Extended(ExactState):
     order: Sequence[str] = ()
     shapes: Mapping[str, tuple[int, ...]] = {}
     schedule_step: int | None = None
+    skipped: bool = False  # whether the last step was left out as a spike
+    losses: Sequence[Any] = ()  # of the next step, at which `skip_spikes` looks
     _before_loading = staticmethod(resume)
 
     __repr__ = optimizer_text
@@ -46,6 +50,22 @@ class Extended(ExactState):
             self.register_step_pre_hook(_check_once)
         if self.gradient_rules not in (None, GradientRules(), *there):  # None in old pickles
             self.register_step_pre_hook(self.gradient_rules)
+
+    @property
+    def skipped_spikes(self) -> int:
+        """The steps left out so far since they were spikes."""
+        return count_of(self.param_groups, SKIPPED)
+
+    @property
+    def clipped_spikes(self) -> int:
+        """The steps whose gradients ZClip has clipped."""
+        kept = [group[ZCLIP] for group in self.param_groups if ZCLIP in group]
+        return int(kept[0][ZClipConfig.CLIPPED]) if kept else 0
+
+    def tell_loss(self, loss: Any) -> None:
+        """Takes a loss of the step to come, for `skip_spikes`; several of one step are averaged."""
+        if self.gradient_rules.skip_spikes is not None:
+            self.losses = [*self.losses, loss]
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what torch does; each group says the type of the optimizer, and the step."""

@@ -26,7 +26,6 @@ from optimization.torch.compiled import COMPILES, compile_step
 from optimization.torch.ema import Average
 from optimization.torch.extended import extended
 from optimization.torch.flat import refuse_flat, shapes_of
-from optimization.torch.gradients import GradientRules
 from optimization.torch.groups import build_groups, named_parameters
 from optimization.torch.masters import LOW_PRECISION
 from optimization.torch.metric import following, go_on
@@ -34,6 +33,7 @@ from optimization.torch.mixed import Algorithm, MixedOptimizer
 from optimization.torch.recipes import (
     Part,
     clip_curves,
+    gradient_rules,
     native_problems,
     parts_of,
     unknown_hyperparameters,
@@ -159,13 +159,7 @@ class OptimizerFactory(ConfiguredFactory):
         optimizer = extended(cls)(groups, **arguments)
         optimizer.master_weights, optimizer.factory = master_weights, self
         optimizer.precision = self._precision
-        clips = self._config.optimizer.get().pipeline_arguments()
-        names = GradientRules.__dataclass_fields__
-        own = [(group.label, group.own_clip()) for group in self._config.param_groups]
-        optimizer.gradient_rules = GradientRules(
-            **{n: clips[n] for n in names if clips.get(n)},
-            own=tuple([(label, *clip) for label, clip in own if clip is not None]),
-        )
+        optimizer.gradient_rules = gradient_rules(self._config)
         # Frozen ones are in no group.
         trained = {name for group in optimizer.param_groups for name in group["param_names"]}
         optimizer.order = [name for name, _ in parameters if name in trained]
@@ -192,6 +186,9 @@ class OptimizerFactory(ConfiguredFactory):
             raise ValueError(
                 "Argument `compile`: the `state` is rounded at each step; leave it out"
             )
+        for name in ("zclip", "skip_spikes"):
+            if getattr(self._config, name) is not None:
+                raise ValueError(f"Argument `compile`: `{name}` looks at numbers; leave it out")
         for part in self._parts.values():
             scheduled = [*part.schedules, *part.recipe.schedules, *self._clip_schedules()]
             if scheduled:

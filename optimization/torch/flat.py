@@ -73,6 +73,11 @@ def _problems(optimizer: Any, groups: list[Any]) -> Iterator[str]:
         )
     for name in modifiers:
         yield f"`{name}` needs whole weights. {_INSTEAD}, or leave it out."
+    spikes = optimizer.gradient_rules.skip_spikes
+    by_norm = spikes is not None and "gradient_norm" in spikes.of
+    needy = {"zclip": optimizer.gradient_rules.zclip is not None, "skip_spikes": by_norm}
+    for name in [name for name, needs in needy.items() if needs]:
+        yield f"`{name}` needs the norm over all gradients. {_INSTEAD}, or leave it out."
     rules = [each for each, _ in optimizer.gradient_rules.by_group(groups)]
     for name, bound in {(n, getattr(each, n)): None for each in rules for n in _CLIPS}:
         if bound and name in _TOTALS:

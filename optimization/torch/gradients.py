@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from optimization.configs.printing import by_arguments
+from optimization.configs.spike_config import SkipSpikesConfig, ZClipConfig
 from optimization.rules.base import (
     ALL_CLIPS,
     OPTIMIZERS_CLS,
@@ -31,6 +31,7 @@ from optimization.torch.shards import (
     own_part,
     own_parts,
 )
+from optimization.torch.spikes import is_spike, mean_of_losses, zclip_bound
 
 _SMALL = 2.0**-100  # factors below may have few digits in float32
 
@@ -52,6 +53,8 @@ class GradientRules:
         own: Clips that groups have in place of these, each its kind and bound, 0 for none, by the
             name of the groups' rule. Norms over all gradients are then those over its groups, and
             over all others.
+        zclip: A clip of the norm over all gradients by its running mean, before the others.
+        skip_spikes: Which steps are left out: they find no gradients.
     """
 
     gradient_clip_norm: float | None = None
@@ -62,11 +65,13 @@ class GradientRules:
     adaptive_clip_epsilon: float = 1e-3
     on_nonfinite: str = "propagate"
     own: tuple[tuple[str, str, float], ...] = ()
+    zclip: ZClipConfig | None = dataclasses.field(default=None, hash=False)
+    skip_spikes: SkipSpikesConfig | None = dataclasses.field(default=None, hash=False)
 
     __repr__ = by_arguments
 
     def __call__(
-        self, optimizer: Optimizer, args: tuple, kwargs: Mapping[str, Any]
+        self, optimizer: Any, args: tuple, kwargs: Mapping[str, Any]
     ) -> tuple[tuple, dict[str, Any]] | None:
         """Acts on the gradients that there are, or has a closure's acted on when there are."""
         positional = len(args) > 1
@@ -79,6 +84,8 @@ class GradientRules:
 
         def clipped() -> Any:
             loss = closure()
+            if self.skip_spikes is not None:
+                optimizer.losses = [loss]
             self.apply(optimizer)
             return loss
 
@@ -104,13 +111,18 @@ class GradientRules:
         found_inf = getattr(optimizer, "found_inf", None)  # `GradScaler` has a fused one skip then
         if self.on_nonfinite == "raise" and not (found_inf is not None and bool(found_inf)):
             _check_finite(optimizer, self)
+        if self._finds_spike(optimizer, grads):
+            optimizer.skipped = True
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                parameter.grad = None
+            return
         for rules, groups in self.by_group(optimizer.param_groups):
             rules._clip(optimizer, groups, leaves_division and not self.own)
 
     def of_group(self, group: Mapping[str, Any]) -> "GradientRules":
         """Returns the clips that act on a group, the group's own or those of all, as they are."""
         for rule, kind, bound in self.own:
-            if group.get("rule") == rule:
+            if group.get("rule", "") == rule:
                 clip: dict[str, Any] = {kind: bound}
                 return GradientRules(adaptive_clip_epsilon=self.adaptive_clip_epsilon, **clip)
         now = {name: group[name] for name in ALL_CLIPS if name in group}
@@ -128,6 +140,21 @@ class GradientRules:
         for alike in parted.values():
             yield self.of_group(alike[0]), alike
 
+    def _finds_spike(self, optimizer: Any, grads: Sequence[Any]) -> bool:
+        """Says whether a step is to be left out."""
+        config, losses = self.skip_spikes, optimizer.losses
+        optimizer.skipped, optimizer.losses = False, []
+        if config is None or not grads:
+            return False
+        values: dict[str, float] = {}
+        for name in config.of:
+            if name == "loss":
+                values[name] = mean_of_losses(losses, own_part(grads[0]).device)
+            else:
+                layouts = [layout_of(gradient) for gradient in grads] if any_split(grads) else None
+                values[name] = _norm(own_parts(grads), layouts).item()
+        return is_spike(config, values, optimizer.param_groups)
+
     def _clip(
         self, optimizer: Any, groups: Sequence[Mapping[str, Any]], leaves_division: bool
     ) -> None:
@@ -136,8 +163,11 @@ class GradientRules:
         layouts = [layout_of(gradient) for gradient in grads] if any_split(grads) else None
         grads = own_parts(grads) if layouts else grads
         bounds = [bound for bound in (self.gradient_clip_norm, self.global_clipnorm) if bound]
-        if bounds and grads:
-            divisor = _divisor(grads, bounds, layouts)
+        if (bounds or self.zclip) and grads:
+            norm = _norm(grads, layouts)
+            if self.zclip:
+                bounds.append(zclip_bound(self.zclip, norm, optimizer.param_groups))
+            divisor = _divisor(norm, min(bounds))
             others = self.clipnorm or self.clipvalue or self.adaptive_clip_factor
             if leaves_division and not others and _is_exact(divisor, grads):
                 optimizer.gradient_divisor = divisor
@@ -189,13 +219,17 @@ def _norms(
         yield batch, lengths
 
 
-def _divisor(grads: list[Tensor], bounds: Sequence[float], layouts: list[Layout] | None) -> Tensor:
-    """Returns what gradients are divided by, so that the norm over all is at most each bound."""
+def _norm(grads: list[Tensor], layouts: list[Layout] | None) -> Tensor:
+    """Returns the norm over all gradients."""
     device = grads[0].device
     found = [norm.to(device) for _, lengths in _norms(grads, layouts) for norm in lengths]
-    (norm,) = norms([torch.stack(found)])
+    return norms([torch.stack(found)])[0]
+
+
+def _divisor(norm: Tensor, bound: float) -> Tensor:
+    """Returns what gradients are divided by, so that the norm over all is at most a bound."""
     # A norm that is not finite makes every gradient NaN, as in Keras: it can't be clipped.
-    return (norm / min(bounds)).clamp(min=1.0) + (norm - norm)
+    return (norm / bound).clamp(min=1.0) + (norm - norm)
 
 
 def _is_exact(divisor: Tensor, grads: list[Tensor]) -> bool:

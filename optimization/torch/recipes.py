@@ -37,6 +37,7 @@ from optimization.schedules.metric import MetricLrConfig
 from optimization.torch.adafactor import Adafactor
 from optimization.torch.derived import native_class
 from optimization.torch.functions import FUNCTIONS
+from optimization.torch.gradients import GradientRules
 from optimization.torch.routing import hidden_matrices
 from optimization.torch.schedule import place_of
 
@@ -142,6 +143,15 @@ def _followed(config: OptimizationConfig, oneof: OptimizerBranches) -> dict[str,
         return arguments
     own = {name: section.argument_name(argument) for name, argument in arguments.items()}
     return {name: argument for name, argument in own.items() if section.arguments().get(argument)}
+
+
+def gradient_rules(config: OptimizationConfig) -> GradientRules:
+    """Returns what happens to gradients before a step."""
+    values = config.optimizer.get().pipeline_arguments()
+    known = {n: values[n] for n in GradientRules.__dataclass_fields__ if values.get(n)}
+    own = [(group.label, group.own_clip()) for group in config.param_groups]
+    clips = tuple([(label, *clip) for label, clip in own if clip is not None])
+    return GradientRules(**known, own=clips, zclip=config.zclip, skip_spikes=config.skip_spikes)
 
 
 def clip_curves(config: OptimizationConfig) -> dict[str, RateCurve]:

@@ -16,6 +16,7 @@ from optimization.torch.foreign import (
     in_our_words,
     settings_in_our_words,
 )
+from optimization.torch.spikes import KEPT
 
 if TYPE_CHECKING:
     from optimization.torch.extended import Extended
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 TYPE = "optimizer_type"
 STEP = "schedule_step"
 _EXECUTION = ("foreach", "fused", "capturable", "differentiable")
-OWN = (TYPE, STEP, "params", "param_names", "group_name", "rule", "decays")
+OWN = (TYPE, STEP, "params", "param_names", "group_name", "rule", "decays", *KEPT)
 RATES = ("initial_lr", "first_lr")
 # The settings that say what a part of the state is, by that part.
 _MEANINGS = {"momentum_buffer": "classic_momentum", "exp_avg": "momentum_of"}
@@ -256,6 +257,10 @@ def _take_over(optimizer: "Extended", group: dict[str, Any], sources: Sources) -
             )
         if values:
             group[name] = values[0]
+    for name in KEPT:
+        group.pop(name, None)
+        known = [source[name] for source, _ in sources if name in source]
+        group |= {name: known[0]} if known else {}
     if saved.get(TYPE):
         settings = settings_in_our_words(group)
         others = {k: v for k, v in saved.items() if k not in {*settings, *group, STEP, "params"}}

@@ -212,6 +212,8 @@ class RuleOptimizer(ExactState):
         idle = starts_idle(self)
         for group in self.param_groups:
             lists: list[list[Any]] = [[] for _ in range(4 + len(self.slots) + len(self.shared))]
+            if not idle and all(p.grad is None for p in group["params"]):
+                continue  # what a group counts stays too
             if idle:
                 self._init_group(group, *lists)
                 continue

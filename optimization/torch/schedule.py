@@ -91,7 +91,12 @@ class ConfiguredScheduler(LRScheduler):
         return rates_after(self._rates, self.optimizer.param_groups, self.last_epoch)
 
     def step(self, epoch: int | None = None) -> None:
-        """Sets the groups to what holds after one more step, or after `epoch` steps."""
+        """Sets the groups to what holds after one more step, or after `epoch` steps.
+
+        A step that was left out as a spike does not count.
+        """
+        if epoch is None and getattr(self.optimizer, "skipped", False):
+            return
         super().step(epoch)
         self._set_others()
 

@@ -42,7 +42,8 @@ class Summed(RuleOptimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes one step, as other optimizers do."""
         loss = super().step(closure)
-        self._conclude()
+        if any(p.grad is not None for group in self.param_groups for p in group["params"]):
+            self._conclude()
         return loss
 
     def numbers(self, group: Mapping[str, Any], own: Mapping[str, Any]) -> Numbers:

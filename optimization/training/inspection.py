@@ -20,7 +20,11 @@ from optimization.keras.reported import (
 from optimization.keras.state import by_unique_name
 from optimization.training.errors import first
 
-_CLIPS = {"last_gradient_norm": "gradient_norm", "clipped_share": "clipped_share"}
+_CLIPS = {
+    "last_gradient_norm": "gradient_norm",
+    "clipped_share": "clipped_share",
+    "clipped_spikes": "clipped_spikes",
+}
 # What a graph's assertion makes of the message of `NonFiniteGradientError`, and the message itself.
 _NOT_FINITE = re.compile(r"are not finite:\]? \[?([^\]\n]*)")
 
@@ -51,9 +55,10 @@ def optimizer_values(optimizer: Any) -> dict[str, float]:
             values[name] = number(value)
     if getattr(inner, "accumulation", None) is not None:
         values["micro_batches"] = int(number(inner.micro_batches))
-    skipped = getattr(inner, "nonfinite_steps", 0)
-    if not isinstance(skipped, int):  # A variable, if they are counted.
-        values["nonfinite_steps"] = int(number(skipped))
+    for name in ("nonfinite_steps", "skipped_spikes"):
+        skipped = getattr(inner, name, 0)
+        if not isinstance(skipped, int):  # A variable, if they are counted.
+            values[name] = int(number(skipped))
     if inner is not optimizer:
         values["loss_scale"] = number(optimizer.dynamic_scale)
     return values

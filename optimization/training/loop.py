@@ -63,7 +63,9 @@ class Steps:
         self._aggregate: Callable[[list], list] = own or _sum_over_replicas
         # As in Keras' own loop, an optimizer's code needs no translation, which takes its time.
         self._apply = tf.autograph.experimental.do_not_convert(optimizer.apply)
-        skips = section.on_nonfinite == "skip"
+        spikes = trainer.optimizer_config.skip_spikes
+        self._tells_loss = spikes is not None and "loss" in spikes.of
+        skips = section.on_nonfinite == "skip" or spikes is not None
         self.train_means = Means(train_metrics, finite_only=skips, strategy=self._strategy)
         self.validation_means = Means(validation_metrics)
         runtime = trainer.config.runtime
@@ -147,7 +149,10 @@ class Steps:
         # Which the update may change.
         scale = tf.cast(self._optimizer.scale_loss(tf.constant(1.0)), tf.float32)
         gradients, sums = self._run(self._replica_gradients, inputs)
-        self.train_means.add(self._agreed(sums))
+        sums = self._agreed(sums)
+        self.train_means.add(sums)
+        if self._tells_loss:
+            innermost(self._optimizer).tell_loss(sums["loss"] / sums[COUNT])
         return gradients, scale
 
     def _measured(self, norms: Norms, inputs: Any) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Updates that were skipped since a gradient was not finite: when there are too many."""
+"""Updates that were skipped, not finite or spikes: when there are too many."""
 
 import math
 from typing import Any
@@ -67,10 +67,22 @@ class Skips:
         more = f" ({recent} of the last {min(step, WINDOW)})" if row >= self._row else ""
         return (
             f"after {step} steps {what} were skipped{more}, since gradients were not finite{scale}"
-            f"; the limit is {limit}"
+            f"{self._spikes()}; the limit is {limit}"
         )
+
+    def _spikes(self) -> str:
+        inner = innermost(self._optimizer)
+        if not skips_spikes(inner):
+            return ""
+        return f", or `skip_spikes` found spikes ({number(inner.skipped_spikes):g} in all)"
+
+
+def skips_spikes(optimizer: Any) -> bool:
+    """Whether an optimizer leaves out updates that are spikes."""
+    return getattr(optimizer, "skip_spikes", None) is not None
 
 
 def may_skip(optimizer: Any) -> bool:
     """Whether an optimizer skips updates: one of ours, or any in a `LossScaleOptimizer`."""
-    return skips_nonfinite(innermost(optimizer)) or innermost(optimizer) is not optimizer
+    inner = innermost(optimizer)
+    return skips_nonfinite(inner) or skips_spikes(inner) or inner is not optimizer

@@ -10,8 +10,9 @@ from optimization import optimizers
 from optimization.configs.experiment_config import TrainerConfig
 from optimization.rules.sgd import SGDConfig
 from optimization.training import NonFiniteGradientsError, Trainer, array_batches
+from optimization.training.inspection import optimizer_values
 from optimization.training.skips import WINDOW, Skips, may_skip
-from tests.training.tiny import TinyTask, arrays, run_binary, tiny
+from tests.training.tiny import TinyTask, arrays, run_binary, tiny, trainer
 
 SECTION = "trainer.optimizer_config.optimizer.sgd"
 
@@ -145,3 +146,25 @@ def test_the_binary_ends_with_1(tmp_path):
     assert "error: after " in err
     assert "the last 50 updates were skipped" in err
     assert "Traceback" not in err
+
+
+def test_a_run_leaves_out_spikes_counts_them_and_goes_on(tmp_path):
+    section = "trainer.optimizer_config"
+    spikes = f"{section}.skip_spikes={{quantile: 0.8, window: 4, of: [loss, gradient_norm]}}"
+    zclip = f"{section}.zclip={{warmup_steps: 2, z_threshold: 0.1}}"
+    runs = []
+    for name, steps in (("whole", [12]), ("halves", [6, 12])):
+        for last in steps:
+            found = trainer(tmp_path / name, spikes, zclip, f"trainer.train_steps={last}")
+            found.train()
+        runs.append(found)
+    whole, halves = runs
+    counts = [int(run.optimizer.skipped_spikes.numpy()) for run in runs]
+    assert 0 < counts[0] == counts[1] < 12
+    taken = [int(run.optimizer.iterations.numpy()) for run in runs]
+    assert taken == [12 - counts[0]] * 2
+    for one, other in zip(whole.optimizer.variables, halves.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    values = optimizer_values(whole.optimizer)
+    assert values["skipped_spikes"] == counts[0]
+    assert values["clipped_spikes"] == float(whole.optimizer.clipped_spikes)

@@ -10,6 +10,7 @@ from typing import Any
 
 from keras import ops
 
+from optimization.configs.spike_config import ZClipConfig
 from optimization.keras import gradients
 from optimization.keras.groups import ParamGroup
 from optimization.keras.norms import Norm, root_of_squares, times
@@ -23,7 +24,16 @@ Clipped = tuple[list[Any], list[Any]]
 def is_clipping(pipeline: Any) -> bool:
     """Says whether an optimizer has a clip, of whichever stage or group."""
     own = [bound for group in pipeline.param_groups for bound in group.clip.values()]
-    return any([*own, *(getattr(pipeline, clip) for clip in base.ALL_CLIPS)])
+    return any([pipeline.zclip, *own, *(getattr(pipeline, clip) for clip in base.ALL_CLIPS)])
+
+
+def refuse_transformers(pipeline: Any, clips: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` for transformers beside clips."""
+    if clips and pipeline.gradient_transformers:
+        raise ValueError(
+            "Argument `gradient_transformers` can't be combined with a clip (a transformer may "
+            f"clip by itself), received: {dict(clips)}"
+        )
 
 
 def owners_of(pipeline: Any, variables: Sequence[Any]) -> list[ParamGroup | None]:
@@ -63,12 +73,12 @@ def bound_now(pipeline: Any, name: str) -> Any:
 
 
 class FirstClip(Stage):
-    """Clips by `gradient_clip_norm`, and keeps the norm of what came in for whichever clip."""
+    """Clips by ZClip and `gradient_clip_norm`, and keeps the norm of what came in for all clips."""
 
-    title = "BERT's clip"
+    title = "ZClip, and BERT's clip"
     sees = "as it comes in"
-    set_by = "`gradient_clip_norm` of `adamw`"
-    shows = ("last_gradient_norm",)
+    set_by = "`zclip`, `gradient_clip_norm` of `adamw`"
+    shows = ("last_gradient_norm", "clipped_spikes")
 
     gradient_clip_norm: float | None = argument(
         None,
@@ -76,14 +86,37 @@ class FirstClip(Stage):
         "Garden, and before the other clip; with `global_clipnorm` the smaller bound decides. None "
         "or 0 turns it off.",
     )
+    zclip: Mapping[str, Any] | None = argument(
+        None,
+        "Settings of `ZClipConfig`, which clips gradients whose norm is an outlier of the running "
+        "norms, before all other clips; None for none.",
+    )
 
     def __post_init__(self) -> None:
         self.gradient_clip_norm = self.gradient_clip_norm or None
         self.require_positive("gradient_clip_norm")
+        self._zclip = None if self.zclip is None else ZClipConfig(self.zclip)
+        self.zclip = None if self._zclip is None else self._zclip.as_dict()
+        self._kept: Any = None
+
+    def attach(self, pipeline: Any) -> None:
+        super().attach(pipeline)
+        refuse_transformers(pipeline, {"zclip": self.zclip} if self.zclip else {})
 
     def build(self, variables: Sequence[Any]) -> None:
         if is_clipping(self.pipeline):
             self.make("gradient_norm", "float32")
+        if self._zclip is not None:
+            shape = (self._zclip.SIZE,)
+            self._kept = self.pipeline.add_variable(shape, dtype="float32", name="zclip")
+
+    def variables_by_path(self) -> dict[str, Any]:
+        return {**self.made, **({} if self._kept is None else {"zclip": self._kept})}
+
+    @property
+    def clipped_spikes(self) -> Any:
+        """Updates whose gradients ZClip has clipped; None without it."""
+        return None if self._kept is None else self._kept[ZClipConfig.CLIPPED]
 
     @property
     def last_gradient_norm(self) -> Any:
@@ -100,14 +133,27 @@ class FirstClip(Stage):
             if self.made:
                 self.last_gradient_norm.assign(_together([*norms.values()]).value)
             batch = replace(batch, norms=norms)
-            bound = bound_now(self.pipeline, "gradient_clip_norm")
-            if bound is not None and "" in norms:
-                norm, grads = norms[""], list(batch.grads)
+            for bound in self._bounds(norms.get("")):
+                norm, grads = batch.norms[""], list(batch.grads)
                 own = [grads[place] for place in places[""]]
                 _put(grads, places[""], gradients.clip_by_global_norm(own, bound, norm))
                 norms = {**norms, "": norm.limited(bound)}
-                batch = replace(batch, grads=grads, norms=norms, exceeded=(norm > bound,))
+                exceeded = (*batch.exceeded, norm > bound)
+                batch = replace(batch, grads=grads, norms=norms, exceeded=exceeded)
         rest(batch)
+
+    def _bounds(self, norm: Norm | None) -> list[Any]:
+        """Returns the bounds on a norm, of ZClip and BERT's clip, as far as there are such."""
+        if norm is None:
+            return []
+        bounds = []
+        if self._zclip is not None:
+            kept = ops.convert_to_tensor(self._kept)
+            bound, moved = self._zclip.clip(norm.value, kept, ops)
+            self._kept.assign(moved)
+            bounds.append(bound)
+        bound = bound_now(self.pipeline, "gradient_clip_norm")
+        return bounds if bound is None else [*bounds, bound]
 
 
 def _together(norms: list[Norm]) -> Norm:
@@ -155,11 +201,14 @@ class Clip(Stage):
 
     def attach(self, pipeline: Any) -> None:
         super().attach(pipeline)
-        own = [group.clip for group in pipeline.stage(Update).param_groups if group.clip]
-        if (self._set() or own) and pipeline.gradient_transformers:
+        for group in pipeline.stage(Update).param_groups:
+            refuse_transformers(pipeline, group.clip)
+        refuse_transformers(pipeline, self._set())
+        others = [name for name in self._set() if name != "global_clipnorm"]
+        if pipeline.zclip is not None and others:
             raise ValueError(
-                "Argument `gradient_transformers` can't be combined with a clip (a transformer may "
-                f"clip by itself), received: {[self._set(), *own][not self._set()]}"
+                "Argument `zclip` can be combined with clips of the global norm alone, received: "
+                f"{others[0]}={getattr(self, others[0])}"
             )
 
     def build(self, variables: Sequence[Any]) -> None:

@@ -1,0 +1,111 @@
+import copy
+
+import pytest
+
+from tests import spike_cases as cases
+from tests.torch.common import (
+    OptimizerFactory,
+    largest_difference,
+    parameters,
+    set_gradients,
+    torch,
+    train,
+    weights_of,
+)
+
+
+def built(config, initial):
+    factory, params = OptimizerFactory(config, train_steps=cases.STEPS), parameters(initial)
+    optimizer = factory.build_optimizer(params.items())
+    return optimizer, params, factory.build_scheduler(optimizer)
+
+
+@pytest.mark.parametrize("most", [None, 3.0])
+def test_zclip_acts_inside_the_step_and_goes_on_where_it_is_loaded(most):
+    initial, gradients, _ = cases.problem()
+    fields = {"momentum": 0.0, "global_clipnorm": most}
+    config = cases.config(fields=fields, zclip=cases.ZCLIP)
+    optimizer, params, _ = built(config, initial)
+    train(optimizer, params, gradients[:15])
+    other, others, _ = built(config, weights_of(params))
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    train(other, others, gradients[15:])
+    expected, clipped = cases.clipped_weights(initial, gradients, most or float("inf"))
+    assert largest_difference(weights_of(others), expected) < 1e-12  # float64 on both sides
+    assert other.clipped_spikes == clipped > 2
+
+
+@pytest.mark.parametrize("kind", cases.SKIPS)
+def test_spikes_are_left_out_with_their_state_and_their_schedules(kind):
+    initial, gradients, losses = cases.problem()
+    config = cases.config(fields={"momentum": 0.9}, rate="linear", skip_spikes=cases.SKIPS[kind])
+    expected = cases.skipped(kind, gradients, losses)
+    optimizer, params, scheduler = built(config, initial)
+    found = []
+    for number, (grads, loss) in enumerate(zip(gradients, losses, strict=True)):
+        if number == 25:  # it goes on in another process
+            state = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
+            optimizer, params, scheduler = built(config, weights_of(params))
+            optimizer.load_state_dict(state[0])
+            scheduler.load_state_dict(state[1])
+        set_gradients(params, grads)
+        optimizer.tell_loss(torch.tensor(loss))
+        optimizer.step()
+        scheduler.step()
+        found.append(optimizer.skipped)
+    assert found == expected
+    assert optimizer.skipped_spikes == sum(expected) > 1
+    wanted = cases.kept_weights(initial, gradients, expected)
+    assert largest_difference(weights_of(params), wanted) < 1e-12
+
+
+def test_a_closure_tells_the_loss():
+    initial, gradients, losses = cases.problem()
+    config = cases.config(fields={"momentum": 0.9}, skip_spikes=cases.SKIPS["loss"])
+    optimizer, params, _ = built(config, initial)
+    for grads, loss in zip(gradients, losses, strict=True):
+
+        def closure(grads=grads, loss=loss):
+            set_gradients(params, grads)
+            return torch.tensor(loss)
+
+        optimizer.step(closure)
+    assert optimizer.skipped_spikes == sum(cases.skipped("loss", gradients, losses)) > 1
+
+
+def test_the_loss_must_be_told():
+    initial, gradients, _ = cases.problem()
+    optimizer, params, _ = built(cases.config(skip_spikes=cases.SKIPS["loss"]), initial)
+    with pytest.raises(RuntimeError, match=r"call `optimizer.tell_loss\(loss\)` before `step\(\)`"):
+        train(optimizer, params, gradients[:1])
+
+
+@pytest.mark.parametrize("kind", ["prodigy", "schedule_free_adamw", "adafactor", "adamw"])
+def test_what_rules_count_stays_too(kind):
+    initial, gradients, _ = cases.problem()
+    spikes = {"quantile": 1.0, "window": 2}
+    optimizer, params, _ = built(cases.config(kind, skip_spikes=spikes), initial)
+    calm = [{path: 1e-3 * g for path, g in grads.items()} for grads in gradients]
+    calm = [{path: g / cases.norm_of(grads) for path, g in grads.items()} for grads in calm[:4]]
+    train(optimizer, params, calm)
+    before, weights = copy.deepcopy(optimizer.state_dict()), weights_of(params)
+    assert train(optimizer, params, gradients[:1]).keys() == weights.keys()
+    assert optimizer.skipped
+    after = optimizer.state_dict()
+    assert largest_difference(weights_of(params), weights) == 0
+    kept = {"recent_gradient_norm", "skipped_spikes"}
+    for one, other in zip(before["param_groups"], after["param_groups"], strict=True):
+        assert {k: v for k, v in one.items() if k not in kept} == {
+            k: v for k, v in other.items() if k not in kept
+        }
+    for index, state in before["state"].items():
+        for name, value in state.items():
+            torch.testing.assert_close(value, after["state"][index][name], rtol=0, atol=0)
+
+
+def test_what_looks_at_numbers_is_not_compiled():
+    initial, _, _ = cases.problem()
+    for sections in ({"zclip": {}}, {"skip_spikes": cases.SKIPS["sigma"]}):
+        factory = OptimizerFactory(cases.config(**sections))
+        with pytest.raises(ValueError, match=f"`{next(iter(sections))}` looks at numbers"):
+            factory.build_optimizer(parameters(initial).items(), compile=True)
