@@ -237,6 +237,7 @@ class OptimizerFactory(ConfiguredFactory):
             freeze=group.freeze,
             beside=beside,
             also=group.also,
+            freeze_steps=group.freeze_steps,
             clip=dict(filter(None, [group.own_clip()])),
         )
 

@@ -54,6 +54,11 @@ class AuxiliaryGroup(Rule):
         """Returns the paths that Muon leaves, of those of all variables with their shapes."""
         return self.muon.left(shapes)
 
+    @property
+    def freeze_steps(self) -> Any:
+        """The steps for which the group is frozen, and its auxiliary optimizer with it."""
+        return 0 if self.base is None else self.base.freeze_steps
+
     def own_clip(self) -> None:
         """A clip of its own it has not: `conflicts` refuses one of the group."""
 

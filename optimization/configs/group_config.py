@@ -8,12 +8,13 @@ from annotated_types import Interval
 
 from optimization.configs.base import Config
 from optimization.configs.expressions import compiled
-from optimization.configs.fields import Section, field
+from optimization.configs.fields import Section, Steps, field
 from optimization.configs.float32 import Float32Config
 from optimization.configs.matcher_config import Dimensions, MatcherConfig
 from optimization.configs.optimizer_config import OptimizerConfig
 from optimization.configs.types import (
     Check,
+    FirstSteps,
     Fraction,
     NonNegativeFloat,
     PositiveInt,
@@ -59,6 +60,9 @@ class ParamGroupConfig(MatcherConfig, Float32Config):
         optimizer: An optimizer of the group's own; `type` None for that of all. What belongs to
             the whole step (accumulation, the finite check, ...) is set on the optimizer of all.
         freeze: Whether the variables stay as they are.
+        freeze_steps: The optimizer steps for which the variables stay as they are, with all that
+            the optimizer keeps of them, and have no part in norms. Then they train as variables
+            do at first, at the learning rate of that step; the counts of their moments start there.
         clipnorm: The gradient of each variable of the group is scaled down to this L2 norm. A
             group that has a clip of its own has no part in those of all, `gradient_clip_norm`
             among them: neither do these act on it, nor do its gradients count in their norms. At
@@ -70,6 +74,8 @@ class ParamGroupConfig(MatcherConfig, Float32Config):
             the norm of the unit's weights, as the optimizer's field of that name has it.
     """
 
+    _LEFT_OUT: ClassVar[tuple[str, ...]] = (*CLIPS, "freeze_steps")
+
     match: Regex | None = None
     layer_type: str | None = None
     ndim: Dimensions | None = None
@@ -80,6 +86,7 @@ class ParamGroupConfig(MatcherConfig, Float32Config):
     weight_decay: NonNegativeFloat | None = None
     optimizer: Section[OptimizerConfig] = field(default_factory=OptimizerConfig)
     freeze: bool = False
+    freeze_steps: Steps[FirstSteps] = field(default=0)
     clipnorm: NonNegativeFloat | None = None
     clipvalue: NonNegativeFloat | None = None
     global_clipnorm: NonNegativeFloat | None = None

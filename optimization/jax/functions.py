@@ -34,3 +34,9 @@ def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 FUNCTIONS = JaxArrays()
+
+
+def zero_after(x: jax.Array) -> jax.Array:
+    """Returns 0, once an array is computed."""
+    zero = 0 * x[(0,) * x.ndim]
+    return jnp.where(zero == 0, zero, 0)  # and not NaN

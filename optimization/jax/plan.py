@@ -14,7 +14,7 @@ from optimization.jax.functions import FUNCTIONS
 from optimization.jax.rates import Schedule, rate_of, schedule
 from optimization.jax.sharding import sharding_of
 from optimization.matching.patterns import check_matches
-from optimization.matching.rules import DEFAULT, assigned
+from optimization.matching.rules import DEFAULT, assigned, refuse_all_frozen
 from optimization.rules.arrays import State
 from optimization.rules.base import ALL_CLIPS
 from optimization.rules.rule import MODIFIER_SLOTS, Numbers, Rule, Slot, given
@@ -33,6 +33,7 @@ class Part:
         has_own_rate: Whether the learning rate is not that of all.
         has_own_rule: Whether the optimizer is not that of all.
         constant_rate: Whether the rate is a constant.
+        freeze_steps: How many updates leave it as it is.
     """
 
     label: str
@@ -42,12 +43,21 @@ class Part:
     has_own_rate: bool
     has_own_rule: bool
     constant_rate: bool
+    freeze_steps: int = 0
 
     def numbers(self, count: Any) -> dict[str, Any]:
         """Returns what is the same for all its parameters in an update."""
         curves = {n: f(jnp.float32(count), FUNCTIONS) for n, f in self.rule.curves().items()}
         followed = {name: function(count) for name, function in self.followed.items()}
-        return {"lr": self.rate(count), "done": count, "t": count + 1, **followed, **curves}
+        done = jnp.maximum(count - self.freeze_steps, 0) if self.freeze_steps else count
+        return {"lr": self.rate(count), "done": done, "t": done + 1, **followed, **curves}
+
+    def held(self, count: Any, before: Any, after: Any) -> Any:
+        """Returns what there is after an update, a tree: that before it, while it is frozen."""
+        if not self.freeze_steps:
+            return after
+        stays = count < self.freeze_steps
+        return jax.tree.map(lambda old, new: jnp.where(stays, old, new), before, after)
 
     def prepared(self, shared: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what is kept once, of this update; `now` is what `numbers` returned."""
@@ -184,6 +194,7 @@ class Plan:
             own_rate is not None,
             own is not None,
             isinstance(rate, ConstantLrConfig) and warmup is None,
+            0 if group is None else group.freeze_steps,
         )
 
     def _followed(
@@ -212,6 +223,7 @@ class Plan:
         owners = assigned(rules, paths, ndims, [None] * len(paths), left)
         if owners and all(owner is not None and owner.freeze for owner in owners):
             raise ValueError("Every parameter is frozen by a parameter group: nothing can learn.")
+        refuse_all_frozen(owners)
         factors = [1.0] * len(paths)
         if config.layer_decay is not None:
             factors = [factor for _, factor in config.layer_decay.multipliers(paths)]

@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from optimization.jax import precise
-from optimization.jax.functions import FUNCTIONS
+from optimization.jax.functions import FUNCTIONS, zero_after
 from optimization.jax.gradients import are_within
 from optimization.jax.plan import Leaf, Part, Plan, wide
 from optimization.jax.settings import Settings
@@ -230,6 +230,9 @@ class _Work:
 
     def _checked(self, grads: list[jax.Array], state: OptimizerState) -> Any:
         """Updates, unless a gradient is not finite and such updates are to be skipped."""
+        parts = [typing.cast(Part, leaf.part) for leaf in self._leaves]
+        pairs = zip(parts, grads, strict=True)
+        grads = [part.held(state.step, jnp.zeros_like(g), g) for part, g in pairs]
         if not self._settings.skips:
             return self._judged(grads, state)
 
@@ -280,7 +283,8 @@ class _Work:
             state = state._replace(gradient_norm=norm, clipped_steps=clipped_steps, zclip=kept)
             grads = clip.grads
         for label, values in state.shared.items():
-            shared[label] = self._plan.parts[label].prepared(values, now[label])
+            part = self._plan.parts[label]
+            shared[label] = part.held(state.step, values, part.prepared(values, now[label]))
         slots = {name: self._of(tree) for name, tree in state.slots.items()}
         updates = []
         for place, (leaf, g, w) in enumerate(zip(self._leaves, grads, weights, strict=True)):
@@ -290,11 +294,12 @@ class _Work:
             h = leaf.numbers({**now[part.label], **shared.get(part.label, {})}, w.dtype)
             update, moved = _step(part.rule, g, w, kept, h)
             if part.rule.declared("steps_first") and w.size:
-                _, moved = _step(part.rule, g + _zero_after(w + update), w, kept, h)
-            updates.append(update)
+                _, moved = _step(part.rule, g + zero_after(w + update), w, kept, h)
+            updates.append(part.held(state.step, jnp.zeros_like(update), update))
             for name, value in moved.items():
                 to = (own[name].dtype, leaf.path, name, state.step)
-                slots[name][place] = precise.stored(settings.state, value, *to)
+                after = precise.stored(settings.state, value, *to)
+                slots[name][place] = part.held(state.step, own[name], after)
         for label, values in shared.items():
             shared[label] = self._concluded(label, values, slots)
         count = _counted(state.step)
@@ -377,12 +382,6 @@ def _step(
 def _counted(count: jax.Array, more: Any = 1) -> jax.Array:
     """Returns a count and 0 or 1; it stays at 2**31 - 2, to which an update can add 1."""
     return jnp.minimum(count, jnp.iinfo(count.dtype).max - 1 - more) + more
-
-
-def _zero_after(x: jax.Array) -> jax.Array:
-    """Returns 0, once an array is computed."""
-    zero = 0 * x[(0,) * x.ndim]
-    return jnp.where(zero == 0, zero, 0)  # and not NaN
 
 
 def _exists(value: Any) -> bool:

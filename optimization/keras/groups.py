@@ -43,6 +43,8 @@ class ParamGroup(Rule):
         clip: A clip of the group's own in place of those of all, as {kind: bound}: one of
             `clipnorm`, `clipvalue`, `global_clipnorm` and `adaptive_clip_factor`; a bound of 0 is
             no clip. Norms over all gradients are then those over the group's, and over the others.
+        freeze_steps: The updates for which the variables stay as they are, with their state; its
+            optimizer must be of this package.
         name: Name in tables and summaries; None for what the matcher looks for.
         beside: A `Muon` that has all other variables that match: of those the group has what this
             does not orthogonalize; None for all that match.
@@ -66,6 +68,7 @@ class ParamGroup(Rule):
     beside: keras.optimizers.Optimizer | None = None
     also: Sequence[Any] = ()
     clip: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    freeze_steps: int = 0
 
     def __post_init__(self):
         matchers = [name for name in MATCHERS if getattr(self, name) is not None]
@@ -106,7 +109,12 @@ class ParamGroup(Rule):
             raise ValueError("Argument `also` needs `beside`: it is for what that would have.")
         self._check_clip()
         own = (rate is not None, self.optimizer is not None, self.hyperparameters, self.clip)
-        if self.freeze and (any(own) or multiplier != 1):
+        if not isinstance(self.freeze_steps, int) or self.freeze_steps < 0:
+            raise ValueError(
+                "Argument `freeze_steps` must be an integer >= 0, received: freeze_steps="
+                f"{self.freeze_steps!r}"
+            )
+        if self.freeze and (any(own) or multiplier != 1 or self.freeze_steps):
             raise ValueError("A parameter group with freeze=True can't have other settings.")
 
     @property

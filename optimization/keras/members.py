@@ -15,7 +15,7 @@ from optimization.keras.paths import Among, path_of
 from optimization.keras.rule_optimizer import checked, trains_by_rule
 from optimization.keras.rule_part import RulePart, rate_now
 from optimization.matching.patterns import as_pattern_list, matches_any
-from optimization.matching.rules import DEFAULT, assigned
+from optimization.matching.rules import DEFAULT, assigned, refuse_all_frozen
 from optimization.rules.state_config import StateConfig
 
 # What `exclude_from_weight_decay` of Keras remembers, outside the config.
@@ -105,6 +105,7 @@ class Members:
         self.frozen = {i for i, group in enumerate(self.owners) if group and group.freeze}
         if self.frozen and len(self.frozen) == len(paths):
             raise ValueError("Every variable is frozen by a parameter group: nothing can learn.")
+        refuse_all_frozen(self.owners)
 
     def build(self, variables: Sequence[Any], targets: Sequence[Any], paths: Sequence[str]) -> None:
         """Makes the inner optimizers, which update targets in variables' place, and all state."""
@@ -164,7 +165,13 @@ class Members:
         if group is not None and group.learning_rate is not None:
             # The rates of SGDTorch's biases and others give way to the group's too.
             changed |= {n: None for n in given.get_config() if n.endswith("_learning_rate")}
+        start = group.freeze_steps if group else 0
         if not trains_by_rule(given):
+            if group is not None and start:
+                raise ValueError(
+                    f"`freeze_steps` of the group {group.label!r} needs an optimizer of this "
+                    f"package: {type(given).__name__} counts all updates."
+                )
             changed["learning_rate"] = lambda: rate_now(self._default, rate, multiplier)
             return self._taken(given, changed), None
         if id(given) not in self._shared:
@@ -176,7 +183,7 @@ class Members:
         fields = {n: getattr(given.rule, n) for n in given.rule.argument_names()}
         rule = checked(type(given.rule), {**fields, **changed})
         optimizer = self._shared[id(given)]
-        return optimizer, RulePart(optimizer, rule, rate, multiplier, own_rates)
+        return optimizer, RulePart(optimizer, rule, rate, multiplier, own_rates, start)
 
     def _taken(
         self, original: keras.optimizers.Optimizer, changed: Mapping[str, Any]

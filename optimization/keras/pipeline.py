@@ -17,6 +17,7 @@ from optimization.keras.stages.average import Average
 from optimization.keras.stages.clip import Clip, FirstClip
 from optimization.keras.stages.constrain import Constrain
 from optimization.keras.stages.finite_check import FiniteCheck
+from optimization.keras.stages.freeze import Freeze
 from optimization.keras.stages.overwrite import Overwrite
 from optimization.keras.stages.reduce import Reduce
 from optimization.keras.stages.skip_spikes import SkipSpikes
@@ -32,6 +33,7 @@ STAGES: tuple[type[Stage], ...] = (
     SumDuplicates,
     Unscale,
     Accumulate,
+    Freeze,
     FiniteCheck,
     SkipSpikes,
     Overwrite,
@@ -49,10 +51,10 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
     """Wraps a Keras optimizer and owns the whole step around its update.
 
     A step goes through the stages in `stages`, in this order: sum over replicas, sum duplicate
-    sparse indices, undo the static loss scale, accumulate, finite check, skip spikes, clip by
-    `zclip` and `gradient_clip_norm`, gradient transformers, the other clip, weight decay and
-    update by the optimizer of each group, constraints, weight average. So every clip sees the
-    gradient of the whole batch, where Keras clips what each replica has.
+    sparse indices, undo the static loss scale, accumulate, leave out what is frozen for now, finite
+    check, skip spikes, clip by `zclip` and `gradient_clip_norm`, gradient transformers, the other
+    clip, weight decay and update by the optimizer of each group, constraints, weight average. So
+    every clip sees the gradient of the whole batch, where Keras clips what each replica has.
 
     With `gradient_accumulation_steps=k`, k calls of `apply` make one update with the mean of their
     gradients, and what comes after acts once. Clipping each micro-batch before would not equal

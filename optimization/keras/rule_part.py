@@ -90,6 +90,7 @@ class RulePart:
         rate: Their learning rate, as `rate_now` takes it.
         multiplier: A factor on it.
         own_rates: What the group has in place of the optimizer's `Rule.own_rates`, by argument.
+        start: How many updates the optimizer takes before these are updated.
 
     Attributes:
         follows: Its numbers that follow a schedule, each with the name of the schedule.
@@ -104,6 +105,7 @@ class RulePart:
         rate: Any = None,
         multiplier: float = 1.0,
         own_rates: Mapping[str, Any] | None = None,
+        start: int = 0,
     ):
         self.optimizer = optimizer
         self.rule = optimizer.rule if rule is None else rule
@@ -111,7 +113,7 @@ class RulePart:
         self.shared: dict[str, keras.Variable] = {}
         self.named: list[tuple[str, keras.Variable]] = []
         self._rate, self._multiplier = rate, multiplier
-        self._own_rates = dict(own_rates or {})
+        self._own_rates, self._start = dict(own_rates or {}), start
 
     # State
 
@@ -211,6 +213,7 @@ class RulePart:
         along = {n: f(ops.cast(done, "float32"), FUNCTIONS) for n, f in curves.items()}
         if self.rule.own_learning_rate() is not None or self.rule.corrected_weight_decay:
             along["multiplier"] = ops.convert_to_tensor(self._multiplier, "float32")
+        done = ops.maximum(done - self._start, 0) if self._start else done
         now = {"learning_rate": learning_rate, "done": done, "along": along}
         follows = self.follows.items()
         return {**now, "scheduled": {own: values[n] for own, n in follows if n in values}}

@@ -97,6 +97,20 @@ def _are_alike(first: Rule, second: Rule) -> bool:
     return all(getattr(first, name) == getattr(second, name) for name in MATCHERS)
 
 
+def refuse_all_frozen(owners: Sequence[Any]) -> None:
+    """Raises a `ValueError` if all groups are frozen at first: no update would be taken, or count.
+
+    Args:
+        owners: The group of each variable, which says `freeze` and `freeze_steps`; None for the
+            default group.
+    """
+    if owners and all(owner and (owner.freeze or owner.freeze_steps) for owner in owners):
+        raise ValueError(
+            "Every variable is frozen at first by a parameter group: no update would be taken. "
+            "Leave out `freeze_steps` of one group."
+        )
+
+
 def _why_empty(group: Rule, places: list, owners: list) -> str:
     taken = [
         f"{place[0]} (by {owner.label!r})"

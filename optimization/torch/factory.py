@@ -189,6 +189,8 @@ class OptimizerFactory(ConfiguredFactory):
         for name in ("zclip", "skip_spikes"):
             if getattr(self._config, name) is not None:
                 raise ValueError(f"Argument `compile`: `{name}` looks at numbers; leave it out")
+        if any(group.freeze_steps for group in self._config.groups()):
+            raise ValueError("Argument `compile`: `freeze_steps` counts in groups; leave it out")
         for part in self._parts.values():
             scheduled = [*part.schedules, *part.recipe.schedules, *self._clip_schedules()]
             if scheduled:

@@ -17,7 +17,7 @@ from optimization.rules.base import (
     bounds_text,
     most_after,
 )
-from optimization.torch import loops
+from optimization.torch import loops, spikes
 from optimization.torch.lists import batches
 from optimization.torch.masters import LOW_PRECISION
 from optimization.torch.resume import TYPE
@@ -30,8 +30,8 @@ from optimization.torch.shards import (
     norms_of_parts,
     own_part,
     own_parts,
+    starts_idle,
 )
-from optimization.torch.spikes import is_spike, mean_of_losses, zclip_bound
 
 _SMALL = 2.0**-100  # factors below may have few digits in float32
 
@@ -55,6 +55,7 @@ class GradientRules:
             over all others.
         zclip: A clip of the norm over all gradients by its running mean, before the others.
         skip_spikes: Which steps are left out: they find no gradients.
+        freeze_steps: For how many steps groups find no gradients, by the name of their rule.
     """
 
     gradient_clip_norm: float | None = None
@@ -67,6 +68,7 @@ class GradientRules:
     own: tuple[tuple[str, str, float], ...] = ()
     zclip: ZClipConfig | None = dataclasses.field(default=None, hash=False)
     skip_spikes: SkipSpikesConfig | None = dataclasses.field(default=None, hash=False)
+    freeze_steps: tuple[tuple[str, int], ...] = ()
 
     __repr__ = by_arguments
 
@@ -102,6 +104,10 @@ class GradientRules:
             leaves_division: Whether its step divides by its `gradient_divisor`, which is left to
                 it if nothing else is to be done with the divided gradients.
         """
+        counts = self.zclip or self.skip_spikes or self.freeze_steps
+        if counts and starts_idle(optimizer):  # which is no step of a training
+            return
+        frozen = spikes.without_frozen(optimizer.param_groups, dict(self.freeze_steps))
         grads = aligned_gradients(optimizer.param_groups)
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # which `GradScaler` leaves to fused optimizers
@@ -116,6 +122,8 @@ class GradientRules:
             for parameter in (p for group in optimizer.param_groups for p in group["params"]):
                 parameter.grad = None
             return
+        if frozen and not (found_inf is not None and bool(found_inf)):
+            spikes.count_frozen(frozen)
         for rules, groups in self.by_group(optimizer.param_groups):
             rules._clip(optimizer, groups, leaves_division and not self.own)
 
@@ -149,11 +157,11 @@ class GradientRules:
         values: dict[str, float] = {}
         for name in config.of:
             if name == "loss":
-                values[name] = mean_of_losses(losses, own_part(grads[0]).device)
+                values[name] = spikes.mean_of_losses(losses, own_part(grads[0]).device)
             else:
                 layouts = [layout_of(gradient) for gradient in grads] if any_split(grads) else None
                 values[name] = _norm(own_parts(grads), layouts).item()
-        return is_spike(config, values, optimizer.param_groups)
+        return spikes.is_spike(config, values, optimizer.param_groups)
 
     def _clip(
         self, optimizer: Any, groups: Sequence[Mapping[str, Any]], leaves_division: bool
@@ -166,7 +174,7 @@ class GradientRules:
         if (bounds or self.zclip) and grads:
             norm = _norm(grads, layouts)
             if self.zclip:
-                bounds.append(zclip_bound(self.zclip, norm, optimizer.param_groups))
+                bounds.append(spikes.zclip_bound(self.zclip, norm, optimizer.param_groups))
             divisor = _divisor(norm, min(bounds))
             others = self.clipnorm or self.clipvalue or self.adaptive_clip_factor
             if leaves_division and not others and _is_exact(divisor, grads):

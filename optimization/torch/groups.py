@@ -9,7 +9,7 @@ from torch import Tensor
 from optimization.configs.auxiliary_groups import AuxiliaryGroup, Group
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.matching.patterns import check_matches
-from optimization.matching.rules import DEFAULT, assigned
+from optimization.matching.rules import DEFAULT, assigned, refuse_all_frozen
 from optimization.torch.by_name import bare_names
 from optimization.torch.recipes import Part, Recipe, Settings, muon_route
 from optimization.torch.resume import TYPE
@@ -66,6 +66,7 @@ def build_groups(
         route = recipe.route
         settings_of[part_name] = route(parameters, model) if route else recipe.settings
     rules = _rules(config, parameters, model)
+    refuse_all_frozen(rules)
     layers: list[tuple[int | None, float]] = [(None, 1.0)] * len(names)
     if config.layer_decay is not None:
         layers = [*config.layer_decay.multipliers(names)]

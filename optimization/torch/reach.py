@@ -15,7 +15,6 @@ from optimization.torch.shards import (
     Layout,
     added_up,
     aligned,
-    all_zero,
     any_split,
     is_split,
     layout_of,
@@ -150,23 +149,6 @@ class _Shards(Lists):
             )
 
         return refuse
-
-
-def starts_idle(optimizer: Any) -> bool:
-    """Says whether the first step of an optimizer has rates and gradients of 0 alone.
-
-    torch's distributed checkpoints have an optimizer make its state so, and expect nothing to move,
-    also by a decay that has no rate or by a rule that divides by it.
-    """
-    params = [p for group in optimizer.param_groups[:1] for p in group["params"][:1]]
-    if torch.compiler.is_compiling() or any(optimizer.state.get(p) for p in params):
-        return False  # as is known at once
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    if any(optimizer.state.get(p) for p in params):
-        return False
-    rates = [group["lr"] for group in optimizer.param_groups]
-    has_none = all(rate is not None and rate == 0 for rate in rates)
-    return has_none and all_zero([p.grad for p in params])
 
 
 def zeros_of_axes(parameter: Any, axes: Sequence[int], dtype: torch.dtype) -> Any:

@@ -151,7 +151,14 @@ def gradient_rules(config: OptimizationConfig) -> GradientRules:
     known = {n: values[n] for n in GradientRules.__dataclass_fields__ if values.get(n)}
     own = [(group.label, group.own_clip()) for group in config.param_groups]
     clips = tuple([(label, *clip) for label, clip in own if clip is not None])
-    return GradientRules(**known, own=clips, zclip=config.zclip, skip_spikes=config.skip_spikes)
+    frozen = [(group.label, group.freeze_steps) for group in config.groups()]
+    return GradientRules(
+        **known,
+        own=clips,
+        zclip=config.zclip,
+        skip_spikes=config.skip_spikes,
+        freeze_steps=tuple([(label, steps) for label, steps in frozen if steps]),
+    )
 
 
 def clip_curves(config: OptimizationConfig) -> dict[str, RateCurve]:

@@ -16,8 +16,8 @@ from optimization.torch.by_name import load_in_our_words
 from optimization.torch.functions import FUNCTIONS, Lists
 from optimization.torch.lists import Batch, batches, for_each, number, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
-from optimization.torch.reach import starts_idle, within_reach, zeros_of_axes
-from optimization.torch.shards import is_split
+from optimization.torch.reach import within_reach, zeros_of_axes
+from optimization.torch.shards import is_split, starts_idle
 from optimization.torch.texts import optimizer_text
 from optimization.torch.updates import counted, update
 

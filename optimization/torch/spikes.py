@@ -1,4 +1,4 @@
-"""What is done about spikes in PyTorch: the bound of ZClip, and which steps are left out.
+"""What the hook before a step keeps: for ZClip, for steps that are left out, for frozen groups.
 
 What is kept of earlier steps is in the groups of the optimizer, the same in each, so that it is
 saved and loaded with them: float64 tensors, which any process can read.
@@ -15,7 +15,8 @@ from torch import Tensor
 from optimization.configs.spike_config import SkipSpikesConfig, ZClipConfig
 
 ZCLIP, SKIPPED, RECENT = "zclip", "skipped_spikes", "recent_"
-KEPT = (ZCLIP, SKIPPED, f"{RECENT}gradient_norm", f"{RECENT}loss")
+FROZEN = "frozen_steps"
+KEPT = (ZCLIP, SKIPPED, f"{RECENT}gradient_norm", f"{RECENT}loss", FROZEN)
 """Under these keys groups have what is kept."""
 
 
@@ -78,3 +79,24 @@ def mean_of_losses(losses: Sequence[Any], device: torch.device) -> float:
         dist.all_reduce(mean)
         mean /= dist.get_world_size()
     return mean.item()
+
+
+def without_frozen(
+    groups: Sequence[dict[str, Any]], freeze_steps: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Takes the gradients of groups that are frozen for now, and returns these groups.
+
+    Args:
+        groups: The groups of an optimizer.
+        freeze_steps: For how many steps groups are frozen, by the name of their rule.
+    """
+    frozen = [g for g in groups if g.get(FROZEN, 0) < freeze_steps.get(g.get("rule", ""), 0)]
+    for parameter in (p for group in frozen for p in group["params"]):
+        parameter.grad = None
+    return frozen
+
+
+def count_frozen(groups: Sequence[dict[str, Any]]) -> None:
+    """Counts a step for which groups were frozen."""
+    for group in groups:
+        group[FROZEN] = group.get(FROZEN, 0) + 1

@@ -42,7 +42,7 @@ class FiniteCheck(Stage):
     """
 
     title = "finite check"
-    sees = "the gradient of an update, from here on"
+    sees = "what is trained"
     set_by = "`on_nonfinite`"
     shows = ("nonfinite_steps", "consecutive_nonfinite")
     settable = False
