@@ -95,6 +95,7 @@ def _rows(
             averaged=averaged and not frozen,
             orthogonalized=own.get("orthogonalized"),
             parameters=None if shape is None else math.prod(shape),
+            freeze_steps=0 if group is None else group.freeze_steps,
         )
     return rows
 

@@ -63,6 +63,7 @@ def table_row(
         averaged=averaged,
         orthogonalized=_is_orthogonalized(member, variable),
         parameters=math.prod(variable.shape),
+        freeze_steps=group.freeze_steps if group else 0,
     )
 
 

@@ -29,6 +29,7 @@ class GroupRow:
         averaged: Whether it has an average.
         orthogonalized: Whether its updates are, where the optimizer is a Muon; else None.
         parameters: How many numbers it holds; None if its shape is not known.
+        freeze_steps: For how many optimizer steps it stays as it is at first.
     """
 
     path: str
@@ -43,6 +44,7 @@ class GroupRow:
     averaged: bool
     orthogonalized: bool | None
     parameters: int | None
+    freeze_steps: int = 0
 
     @property
     def rate_text(self) -> str:
@@ -60,6 +62,8 @@ class GroupRow:
         """What holds of it, in words."""
         marks = ("decayed", "frozen", "averaged")
         held = [mark for mark in marks if getattr(self, mark)]
+        if self.freeze_steps:
+            held.append(f"frozen for {self.freeze_steps:,} steps")
         if self.orthogonalized is not None:
             held.append("orthogonalized" if self.orthogonalized else "by AdamW")
         return ", ".join(held)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from optimization import OptimizerFactory
+from optimization.group_rows import group_rows
 from optimization.optimizers import ParamGroup, PipelineOptimizer
 from tests import freeze_cases as cases
 from tests.golden_cases import make_variables
@@ -41,6 +42,14 @@ def test_it_is_saved():
     optimizer, _ = built(cases.config(), initial)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert [group.freeze_steps for group in again.param_groups] == [4, 9]
+    assert [row.marks for row in optimizer.group_table()] == [
+        "",
+        "frozen for 4 steps",
+        "frozen for 9 steps",
+    ]
+    shapes = {path: tuple(shape) for path, shape in cases.SHAPES.items()}
+    rows = group_rows(OptimizerFactory(cases.config()).config, shapes)
+    assert [row.marks for row in rows] == [row.marks for row in optimizer.group_table()]
 
 
 def test_what_is_refused():
