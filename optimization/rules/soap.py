@@ -16,7 +16,7 @@ AXES = 5
 """How many axes of a variable may have bases: those of a kernel of a convolution over volumes."""
 
 _START = 0.1  # of the eigenvalues of `kl`, as in its authors' code
-_ROUNDINGS = 128.0  # by as much rounding in float32 has to be less than what counts
+_ROUNDINGS = 32.0  # by as much rounding in float32 has to be less than what counts
 _LARGEST = 2.0**40  # of gradients that `kl` divides by the roots of eigenvalues
 
 
@@ -67,7 +67,7 @@ class SOAPConfig(DecayLists, AdamFields):
 
     Where a statistic has no eigenvectors of its own, since no gradient has reached there, a basis
     starts from those of a fixed matrix and stays as it is: on every framework the same. Beside
-    epsilon the divisor has 128 roundings of the root mean square of v, 1.5e-5 of it in float32, so
+    epsilon the divisor has 32 roundings of the root mean square of v, 4e-6 of it in float32, so
     that rounding makes no steps there.
 
     Source: Vyas et al. 2024, arXiv:2409.11321, algorithm 3 and its authors' code; Lin et al. 2025,
