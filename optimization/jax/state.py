@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Tree = Any
 """A pytree of arrays."""
@@ -80,3 +81,8 @@ def state_of(state: Any) -> OptimizerState:
             f"received: {len(found)} of them"
         )
     return found[0]
+
+
+def counted(count: jax.Array, more: Any = 1) -> jax.Array:
+    """Returns a count and 0 or 1; it stays at 2**31 - 2, to which an update can add 1."""
+    return jnp.minimum(count, jnp.iinfo(count.dtype).max - 1 - more) + more

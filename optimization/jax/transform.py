@@ -16,7 +16,7 @@ from optimization.jax.gradients import are_within
 from optimization.jax.plan import Leaf, Part, Plan, wide
 from optimization.jax.settings import Settings
 from optimization.jax.sharding import laid_out_as, on_mesh_of
-from optimization.jax.state import OptimizerState, Tree
+from optimization.jax.state import OptimizerState, Tree, counted
 from optimization.matching.rules import DEFAULT
 from optimization.rules.arrays import State
 from optimization.rules.base import bound_before
@@ -215,7 +215,7 @@ class _Work:
         def update(sums: list[jax.Array], state: OptimizerState) -> Any:
             means = [total / steps for total in sums]
             if settings.ramp.boundaries:
-                state = state._replace(due_updates=_counted(state.due_updates))
+                state = state._replace(due_updates=counted(state.due_updates))
             updates, state = self._checked(means, state)
             zeros = [jnp.zeros_like(total) for total in sums]
             return updates, state._replace(gradient_sums=self._tree(zeros))
@@ -242,8 +242,8 @@ class _Work:
 
         def skip(grads: list[jax.Array], state: OptimizerState) -> Any:
             return self._no_updates(), state._replace(
-                nonfinite_steps=_counted(state.nonfinite_steps),
-                consecutive_nonfinite=_counted(state.consecutive_nonfinite),
+                nonfinite_steps=counted(state.nonfinite_steps),
+                consecutive_nonfinite=counted(state.consecutive_nonfinite),
             )
 
         return lax.cond(are_within(grads, self._largest()), update, skip, grads, state)
@@ -255,7 +255,7 @@ class _Work:
             return self._updated(grads, state)
 
         def skip(grads: list[jax.Array], state: OptimizerState) -> Any:
-            skipped = _counted(state.skipped_spikes)
+            skipped = counted(state.skipped_spikes)
             return self._no_updates(), state._replace(skipped_spikes=skipped)
 
         is_spike, state = settings.spikes.judged(grads, state)
@@ -278,7 +278,7 @@ class _Work:
             clip, kept = settings.clips.clipped(
                 grads, weights, labels, now[DEFAULT], settings.spikes.zclip, state.zclip
             )
-            clipped_steps = _counted(state.clipped_steps, clip.exceeded)
+            clipped_steps = counted(state.clipped_steps, clip.exceeded)
             norm = clip.norm.astype(state.gradient_norm.dtype)  # float64 where JAX has that
             state = state._replace(gradient_norm=norm, clipped_steps=clipped_steps, zclip=kept)
             grads = clip.grads
@@ -302,7 +302,7 @@ class _Work:
                 slots[name][place] = part.held(state.step, own[name], after)
         for label, values in shared.items():
             shared[label] = self._concluded(label, values, slots)
-        count = _counted(state.step)
+        count = counted(state.step)
         state = state._replace(
             step=count,
             hyperparameters={**self._plan.reported(now), **settings.reported(state.step)},
@@ -377,11 +377,6 @@ def _step(
     else:
         update = -rule.modified_step(g, w, state, h, FUNCTIONS)
     return jnp.broadcast_to(update, w.shape), state.moved()
-
-
-def _counted(count: jax.Array, more: Any = 1) -> jax.Array:
-    """Returns a count and 0 or 1; it stays at 2**31 - 2, to which an update can add 1."""
-    return jnp.minimum(count, jnp.iinfo(count.dtype).max - 1 - more) + more
 
 
 def _exists(value: Any) -> bool:

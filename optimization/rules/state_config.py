@@ -62,6 +62,11 @@ class StateConfig(Config):
         """Whether weights in bfloat16 have float32 copies."""
         return self.weights == "copies"
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether what an update has moved is rounded into what is kept, weights included."""
+        return self.lowers or not self.has_copies
+
     def keeps_low(self, slot: Any) -> bool:
         """Says whether a slot of a rule is kept in bfloat16."""
         return self.lowers and slot.may_be_low and (self.slots is None or slot.name in self.slots)

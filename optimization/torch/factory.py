@@ -22,7 +22,7 @@ from optimization.schedules.constant import ConstantLrConfig
 from optimization.schedules.metric import MetricLrConfig
 from optimization.schedules.steps import telling_steps
 from optimization.torch import fused
-from optimization.torch.compiled import COMPILES, compile_step
+from optimization.torch.compiled import compile_step, refuse_to_compile
 from optimization.torch.ema import Average
 from optimization.torch.extended import extended
 from optimization.torch.flat import refuse_flat, shapes_of
@@ -39,7 +39,6 @@ from optimization.torch.recipes import (
     unknown_hyperparameters,
 )
 from optimization.torch.resume import STEP, TYPE
-from optimization.torch.rule_optimizer import RuleOptimizer
 from optimization.torch.schedule import (
     ConfiguredScheduler,
     Hyperparameters,
@@ -48,8 +47,6 @@ from optimization.torch.schedule import (
     set_rate,
     set_scheduled,
 )
-from optimization.torch.schedule_free import ScheduleFree
-from optimization.torch.summed import Summed
 
 
 class OptimizerFactory(ConfiguredFactory):
@@ -132,7 +129,7 @@ class OptimizerFactory(ConfiguredFactory):
                 parameters of FSDP1, which hide the shapes of weights, for what needs these.
         """
         if compile:
-            self._check_compilable()
+            refuse_to_compile(self._config, self._parts.values())
         parameters = named_parameters(model)
         flags = {"maximize": maximize, "capturable": capturable, "differentiable": differentiable}
         options = {"foreach": foreach, "fused": fused, **{k: v or None for k, v in flags.items()}}
@@ -179,32 +176,7 @@ class OptimizerFactory(ConfiguredFactory):
     def _precision(self) -> StateConfig | None:
         """How precise the state is; None where it is float32."""
         state = self._config.optimizer.get().state
-        return None if state is None or not (state.lowers or not state.has_copies) else state
-
-    def _check_compilable(self) -> None:
-        if self._precision is not None:
-            raise ValueError(
-                "Argument `compile`: the `state` is rounded at each step; leave it out"
-            )
-        for name in ("zclip", "skip_spikes"):
-            if getattr(self._config, name) is not None:
-                raise ValueError(f"Argument `compile`: `{name}` looks at numbers; leave it out")
-        if any(group.freeze_steps for group in self._config.groups()):
-            raise ValueError("Argument `compile`: `freeze_steps` counts in groups; leave it out")
-        for part in self._parts.values():
-            scheduled = [*part.schedules, *part.recipe.schedules, *self._clip_schedules()]
-            if scheduled:
-                raise ValueError(
-                    f"Argument `compile`: `{scheduled[0]}` follows a schedule, and each of its "
-                    "values would be compiled in; leave it out"
-                )
-            if issubclass(part.recipe.cls, ScheduleFree | Summed):
-                raise ValueError(f"Argument `compile`: {part.type} counts in groups; leave it out")
-            if issubclass(part.recipe.cls, RuleOptimizer) and not COMPILES:
-                raise ValueError(
-                    f"Argument `compile`: the steps of {part.type} take PyTorch 2.8 or later, this "
-                    f"is {torch.__version__}; leave it out"
-                )
+        return state if state is not None and state.is_rounded else None
 
     def _algorithms(
         self,

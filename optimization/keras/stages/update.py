@@ -96,7 +96,7 @@ class Update(Stage):
     def attach(self, pipeline: Any) -> None:
         super().attach(pipeline)
         precision = None if self.state is None else StateConfig(self.state)
-        if precision is not None and not precision.lowers and precision.has_copies:
+        if precision is not None and not precision.is_rounded:
             precision = None
         self.members = Members(pipeline, self.param_groups, self.layer_decay, precision)
         self.masters = MasterWeights(precision is None or precision.has_copies)
