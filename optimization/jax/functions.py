@@ -24,7 +24,18 @@ class JaxArrays(Arrays):
 
     def when(self, due: Any, function: Callable[..., Any], x: Any, *others: Any) -> Any:
         """Returns a function of arrays where that is due; see `Arrays.when`."""
-        return lax.cond(due, _traced(function), lambda x, *others: x, x, *others)
+        arrays = [_whole(array) for array in (x, *others)]
+        return _whole(lax.cond(due, _traced(function), lambda x, *others: x, *arrays))
+
+
+def _whole(x: jax.Array) -> jax.Array:
+    """Returns an array that each device has as a whole, where a mesh is known here.
+
+    Otherwise devices would exchange parts inside of a condition, and wait for each other there.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return lax.with_sharding_constraint(x, jax.sharding.PartitionSpec())
 
 
 @functools.cache

@@ -50,6 +50,7 @@ class Rule(ModifierFields):
     elementwise: ClassVar[bool] = False  # whether a step of each entry depends on that entry alone
     # Whether the step is of the state before it moves: XLA would copy that, to move it first.
     steps_first: ClassVar[bool] = False
+    branches: ClassVar[bool] = False  # whether the formula has `xp.when`
     formula_parts: ClassVar[tuple[str, ...]] = ("step",)  # the methods that are the formula
     goes_by_model: ClassVar[bool] = False  # whether `all_settings` needs all variables, in order
     argument_order: ClassVar[tuple[str, ...]] = ()  # of the first, where it is not the fields'
@@ -141,7 +142,6 @@ class Rule(ModifierFields):
                 if isinstance(slot.start, str) and slot.start not in cls.__dataclass_fields__:
                     near = did_you_mean(slot.start, cls.__dataclass_fields__)
                     yield f"the slot {slot.name!r} starts from {slot.start!r}, no field{near}"
-
         known = [slot.name for slot in cls.slots]
         for name in (name for name in cls.summed if name not in known):
             yield f"`summed` has {name!r}, no slot{did_you_mean(name, known)}"

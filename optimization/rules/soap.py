@@ -93,6 +93,7 @@ class SOAPConfig(DecayLists, AdamFields):
     usual_rate = 0.003
     argument_order = (*FIRST, "weight_decay")
     largest_gradient = SUMS_OF_SQUARES
+    branches = True
     slots = (*MOMENTS, *(slot for axis in range(AXES) for slot in _slots(axis)))
 
     name: str | None = "SOAP"

@@ -56,6 +56,11 @@ def refuse_to_compile(config: OptimizationConfig, parts: Iterable[Part]) -> None
             )
         if issubclass(part.recipe.cls, ScheduleFree | Summed):
             raise ValueError(f"Argument `compile`: {part.type} counts in groups; leave it out")
+        if issubclass(part.recipe.cls, RuleOptimizer) and part.recipe.cls.rule.branches:
+            raise ValueError(
+                f"Argument `compile`: {part.type} does other things in some steps than in others, "
+                "by its count, and torch compiles no such branch; leave it out"
+            )
         if issubclass(part.recipe.cls, RuleOptimizer) and not COMPILES:
             raise ValueError(
                 f"Argument `compile`: the steps of {part.type} take PyTorch 2.8 or later, this is "

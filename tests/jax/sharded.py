@@ -144,7 +144,11 @@ def problems(name, mesh_name, settings):
 
     placed = [on_mesh(each, mesh) for each in grads]
     # It takes no arrays that are elsewhere than those that it was compiled for.
-    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, placed[0]).compile()
+    kept = {}
+    if name == "soap":  # of whose matrices XLA would choose the layout
+        kept["out_shardings"] = jax.tree.map(lambda x: x.sharding, (params, like))
+    compiled = jax.jit(step, donate_argnums=(0, 1), **kept)
+    compiled = compiled.lower(params, state, placed[0]).compile()
     text = compiled.as_text()
     if "callback" in text:
         yield "it calls the host"

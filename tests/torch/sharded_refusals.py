@@ -21,7 +21,7 @@ FLAT = {
 REFUSED = [
     *[
         (kind, {})
-        for kind in ("lamb", "lars", "stable_adamw", "adafactor", "adafactor_keras", "muon")
+        for kind in ("lamb", "lars", "stable_adamw", "adafactor", "adafactor_keras", "muon", "soap")
     ],
     ("prodigy", {}),
     ("adamw", {}),  # clips by default

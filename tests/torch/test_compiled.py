@@ -67,6 +67,7 @@ def test_a_copy_is_not_compiled():
     ("config", "words"),
     [
         (config_of("schedule_free_sgd"), "schedule_free_sgd counts in groups"),
+        (config_of("soap"), "soap does other things in some steps"),
         (config_of("sgd_torch", warmup_steps=3), "`momentum` follows a schedule"),
     ],
 )
