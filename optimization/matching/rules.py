@@ -104,7 +104,8 @@ def refuse_all_frozen(owners: Sequence[Any]) -> None:
         owners: The group of each variable, which says `freeze` and `freeze_steps`; None for the
             default group.
     """
-    if owners and all(owner and (owner.freeze or owner.freeze_steps) for owner in owners):
+    waiting = any(owner and owner.freeze_steps for owner in owners)
+    if waiting and all(owner and (owner.freeze or owner.freeze_steps) for owner in owners):
         raise ValueError(
             "Every variable is frozen at first by a parameter group: no update would be taken. "
             "Leave out `freeze_steps` of one group."

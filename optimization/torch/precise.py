@@ -70,7 +70,7 @@ def store(
     ]
     if params[0].dtype in LOW_PRECISION:
         is_bfloat16 = params[0].dtype == torch.bfloat16
-        how = state.weights if is_bfloat16 and not state.has_copies else "nearest"
+        how: str = state.weights if is_bfloat16 and not state.has_copies else "nearest"
         kinds.append(("weight", list(params), list(weights), how))
     for slot, own, values, rounding in kinds:
         for parameter, x, value, step in zip(params, own, values, steps, strict=True):

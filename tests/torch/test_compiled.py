@@ -78,7 +78,7 @@ def test_what_is_not_compiled_is_said(config, words):
 
 
 def test_a_version_that_cannot_is_said(monkeypatch):
-    monkeypatch.setattr("optimization.torch.factory.COMPILES", False)
+    monkeypatch.setattr("optimization.torch.compiled.COMPILES", False)
     weights = [("w", torch.nn.Parameter(torch.ones(2)))]
     with pytest.raises(ValueError, match="`compile`: the steps of lion take PyTorch 2.8 or later"):
         OptimizerFactory(config_of("lion")).build_optimizer(weights, compile=True)

@@ -2,11 +2,10 @@
 
 import copy
 
-import numpy as np
 import pytest
 
 from optimization import OPTIMIZERS_CLS, ConfigError, OptimizationConfig
-from optimization.rules.rounding import bits_of, key_of, rounded, salt_of
+from tests.rules.rounded_by_hand import rounded_by_hand
 from tests.torch.common import OptimizerFactory, config_of, torch
 
 from optimization.torch.recipes import is_native  # isort: skip
@@ -46,16 +45,6 @@ def give_gradients(named, step):
         parameter.grad = torch.randn(parameter.shape, generator=random).to(parameter.dtype)
 
 
-def by_hand(value, name, slot, step, seed):
-    """Returns an array rounded stochastically, in NumPy."""
-    value = value.float().numpy()
-    with np.errstate(over="ignore"):
-        key = key_of(salt_of(seed, name, slot), np.array([step], np.int32), np.right_shift)
-        places = np.arange(value.size, dtype=np.int32).reshape(value.shape)
-        word = rounded(value.view(np.int32), bits_of(places, key, np.right_shift))
-    return torch.from_numpy(word.view(np.float32).copy()).bfloat16()
-
-
 @pytest.mark.parametrize("kind", [*filter(is_native, OPTIMIZERS_CLS)])
 def test_state_is_that_of_float32_rounded(kind):
     """Each step is that of an optimizer with the state in float32, of which what moved is rounded.
@@ -85,8 +74,8 @@ def test_state_is_that_of_float32_rounded(kind):
                     torch.testing.assert_close(value, wide[key], rtol=0, atol=0)
                     continue
                 seen.add(key)
-                expected = by_hand(wide[key], name, natives[key], step, 7)
-                assert torch.equal(value, expected)
+                expected = rounded_by_hand(wide[key].numpy(), 7, name, natives[key], step)
+                assert torch.equal(value.float(), torch.from_numpy(expected))
                 wide[key].copy_(value)
     assert seen
 

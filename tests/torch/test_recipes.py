@@ -53,6 +53,7 @@ VALUES = {
     "split": {"dense": 2},
     "safety_factor": 1.01,
     "growth_rate": 1.02,
+    "auxiliary": {"type": "sgd"},
 }
 
 
@@ -124,6 +125,7 @@ def test_every_setting_of_a_class_reaches_it(kind, name):
 @pytest.mark.parametrize("kind", NATIVE)
 def test_every_setting_of_the_step_is_carried_out_or_refused(kind):
     known = {*GradientRules.__dataclass_fields__, *REFUSED, "decay", "use_ema", "ema_momentum"}
+    known.add("state")
     assert set(OPTIMIZERS_CLS.config_class(kind).pipeline_fields()) <= known
 
 
