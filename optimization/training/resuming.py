@@ -49,7 +49,10 @@ Those of the validation do where the learning rate follows it.
 """
 
 _RATE = "trainer.optimizer_config.learning_rate"
-_RATES = re.compile(r"trainer\.optimizer_config\.(learning_rate|param_groups|lr_scaling)\b.*")
+_RATES = re.compile(
+    r"trainer\.optimizer_config\."
+    r"(learning_rate|param_groups|lr_scaling|optimizer\.\w+\.auxiliary\.learning_rate)\b.*"
+)
 
 _CHOICES = """\
 Set this as it was, or say in trainer.resume how the run is to go on:
