@@ -212,7 +212,7 @@ class RuleOptimizer(ExactState):
         idle = starts_idle(self)
         for group in self.param_groups:
             lists: list[list[Any]] = [[] for _ in range(4 + len(self.slots) + len(self.shared))]
-            if not idle and all(p.grad is None for p in group["params"]):
+            if not (idle or torch.compiler.is_compiling() or _has_gradients(group)):
                 continue  # what a group counts stays too
             if idle:
                 self._init_group(group, *lists)
@@ -379,6 +379,10 @@ class RuleOptimizer(ExactState):
             setattr(h, slot.name, moved)
             for x, value in zip(own, for_each(moved, len(own)), strict=True):
                 x.fill_(value)
+
+
+def _has_gradients(group: Mapping[str, Any]) -> bool:
+    return any(p.grad is not None for p in group["params"])
 
 
 def _start_counts(states: Sequence[dict[str, Any]]) -> None:
