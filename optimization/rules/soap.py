@@ -68,7 +68,7 @@ class SOAPConfig(DecayLists, AdamFields):
     Where a statistic has no eigenvectors of its own, since no gradient has reached there, a basis
     starts from those of a fixed matrix and stays as it is: on every framework the same. Beside
     epsilon the divisor has 32 roundings of the root mean square of v, 4e-6 of it in float32, so
-    that rounding makes no steps there.
+    that rounding makes short steps there, not whole ones.
 
     Source: Vyas et al. 2024, arXiv:2409.11321, algorithm 3 and its authors' code; Lin et al. 2025,
     arXiv:2509.03378.
@@ -219,7 +219,7 @@ def _in_bases(m: Any, v: Any, s: Any, h: Any, xp: Any) -> Any:
         return m / (xp.sqrt(v) + h.epsilon)
     u = _rotated(xp.reshape(m, h.lengths), s, h, xp)
     root = xp.keep(xp.sqrt(xp.reshape(v, h.lengths)))
-    # Where the gradient is 0 in the bases rounding is left, which would make steps of full length.
+    # Where the gradient is 0 in the bases rounding is left, which would make whole steps.
     rounding = _ROUNDINGS * xp.resolution(root) / math.prod(h.lengths) ** 0.5 * xp.norm(root)
     return _rotated(u / (root + (h.epsilon + rounding)), s, h, xp, back=True)
 
