@@ -40,6 +40,7 @@ def config(
     *,
     jit_compile: bool | None = None,
     accumulates: bool = True,
+    native: bool = False,
 ) -> optimization.OptimizationConfig:
     """Returns the config of a variant.
 
@@ -47,11 +48,14 @@ def config(
         variant: The variant.
         jit_compile: The section's field of that name; None for its default.
         accumulates: Whether the optimizer accumulates gradients, where the variant says so.
+        native: Whether SGD's momentum is that of PyTorch and optax, which the rate multiplies
+            afterwards, in place of Keras', which has the rate inside.
 
     Raises:
         UnsupportedError: If `jit_compile` is given and the section has no such field.
     """
     section = dict(_SECTIONS[variant.algorithm])
+    kind = "sgd_torch" if native and variant.algorithm == "sgd" else variant.algorithm
     if variant.weight_decay:
         section["weight_decay_rate"] = variant.weight_decay
     if variant.exclude:
@@ -61,12 +65,12 @@ def config(
     if variant.accumulation > 1 and accumulates:
         section["gradient_accumulation_steps"] = variant.accumulation
     if jit_compile is not None:
-        fields = optimization.OPTIMIZERS_CLS.config_class(variant.algorithm).field_names()
+        fields = optimization.OPTIMIZERS_CLS.config_class(kind).field_names()
         if "jit_compile" not in fields:
-            raise UnsupportedError(f"`{variant.algorithm}` has no `jit_compile`")
+            raise UnsupportedError(f"`{kind}` has no `jit_compile`")
         section["jit_compile"] = jit_compile
     params: dict[str, Any] = {
-        "optimizer": {"type": variant.algorithm, variant.algorithm: section},
+        "optimizer": {"type": kind, kind: section},
         "learning_rate": {"type": "constant", "constant": {"learning_rate": variant.learning_rate}},
     }
     if variant.ema:

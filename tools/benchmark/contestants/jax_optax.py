@@ -53,7 +53,7 @@ class ProjectJax:
         from optimization.jax import OptimizerFactory
         from tools.benchmark.contestants.configs import config
 
-        factory = OptimizerFactory(config(variant))
+        factory = OptimizerFactory(config(variant, native=True))
         params = {t.name: jax.ShapeDtypeStruct(t.shape, jnp.float32) for t in tensors}
         return _ProjectUpdate(
             tensors, factory.build_optimizer(params), factory.averaged_params, variant.ema

@@ -136,7 +136,7 @@ class ProjectTorch:
         module = _module(tensors)
         try:
             # In PyTorch the loop accumulates.
-            factory = self._factory(config(variant, accumulates=False))
+            factory = self._factory(config(variant, accumulates=False, native=True))
             optimizer = factory.build_optimizer(module)
         except (optimization.ConfigError, ValueError) as error:
             raise UnsupportedError(str(error)) from error
