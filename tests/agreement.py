@@ -76,6 +76,9 @@ CHOSEN: list[tuple[str, dict[str, Any]]] = [
     ("lion", {"weight_decay": 0.1}),
     ("muon", {"adam_weight_decay": 0.1}),
     ("muon", {"rms_rate": None, "nesterov": False}),
+    ("soap", {}),
+    ("soap", {"precondition_frequency": 3, "normalize_gradients": True}),
+    ("soap", {"kl": True, "shampoo_beta": 0.9, "correct_bias": False}),
     ("schedule_free_adamw", {"weight_decay": 0.1, "r": 1.0}),
     ("schedule_free_sgd", {"weight_decay": 0.1}),
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from optimization.caching import cached
-from optimization.keras.control import tf
+from optimization.keras.control import is_traced, tf
 from optimization.keras.gradients import compute_dtype
 from optimization.keras.norms import norm, sum_of_squares
 from optimization.rules.arrays import Arrays, State
@@ -46,8 +46,10 @@ class KerasArrays(Arrays):
         return ops.transpose(x, order)  # since Keras' `swapaxes` takes no variable of TensorFlow
 
     def when(self, due: Any, function: Callable[..., Any], x: Any, *others: Any) -> Any:
-        if tf is None or tf.executing_eagerly():
+        if is_traced(due):
             return ops.cond(due, lambda: function(self, x, *others), lambda: x)
+        if tf is None or tf.executing_eagerly():
+            return function(self, x, *others) if due else x
         arrays = [tf.convert_to_tensor(array) for array in (x, *others)]
         return tf.cond(due, lambda: _traced(function)(*arrays), lambda: arrays[0])
 

@@ -47,6 +47,4 @@ def test_jax_is_numpy(kind, fields):
         params, _ = trained(config, initial, gradients)
     expected = contracts.numpy_weights(section, initial, gradients, contracts.stepped)
     found = {path: np.asarray(w) for path, w in params.items()}
-    # Roundings of float32, in 3 steps; a step of `sign` or a division by small roots magnifies,
-    # and so do eigenvectors of eigenvalues that are near to each other.
-    assert contracts.difference(found, expected) < (1e-4 if kind == "soap" else 1e-5)
+    assert contracts.difference(found, expected) < contracts.float32_limit(kind)

@@ -385,6 +385,15 @@ def stepped(t):
     return _RATES[t - 1]
 
 
+def float32_limit(kind):
+    """Returns how far 3 steps in float32 may be from NumPy's in float64.
+
+    A step of `sign`, or a division by small roots, magnifies roundings; far more so do eigenvectors
+    of eigenvalues that are near to each other.
+    """
+    return {"soap": 1e-3}.get(kind, 1e-5)
+
+
 def difference(actual, expected):
     """Returns the largest difference, relative to the largest weight."""
     scale = max(np.abs(value).max() for value in expected.values())
