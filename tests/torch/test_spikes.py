@@ -1,8 +1,11 @@
 import copy
 
+import numpy as np
 import pytest
 
+from optimization.configs.spike_config import ZClipConfig
 from tests import spike_cases as cases
+from tests.references import spikes
 from tests.torch.common import (
     OptimizerFactory,
     largest_difference,
@@ -109,3 +112,26 @@ def test_what_looks_at_numbers_is_not_compiled():
         factory = OptimizerFactory(cases.config(**sections))
         with pytest.raises(ValueError, match=f"`{next(iter(sections))}` looks at numbers"):
             factory.build_optimizer(parameters(initial).items(), compile=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "own"),
+    [
+        ({}, {}),
+        ({"mode": "mean"}, {"clip_option": "mean"}),
+        ({"mode": "threshold"}, {"mode": "percentile"}),
+        ({"clip_factor": 0.7}, {"clip_factor": 0.7}),
+        ({"learns_from_spikes": False}, {"skip_update_on_spike": True}),
+    ],
+    ids=str,
+)
+def test_zclip_is_that_of_the_authors(fields, own):
+    peer = pytest.importorskip("zclip", reason="the authors' package is not installed")
+    peer = peer.ZClip(max_grad_norm=None, **own)
+    config, kept = ZClipConfig(fields), np.zeros(ZClipConfig.SIZE)
+    layer = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    for norm in 1e6 * spikes.norms():  # beside which the 1e-6 in what the authors divide by is 0
+        layer.weight.grad = torch.full((1, 1), norm, dtype=torch.float64)
+        peer.step(layer)
+        bound, kept = config.clip(norm, kept, np)
+        assert min(norm, bound) == pytest.approx(float(layer.weight.grad), rel=1e-9)
