@@ -17,9 +17,9 @@ from optimization.torch.functions import FUNCTIONS, Lists
 from optimization.torch.lists import Batch, batches, for_each, number, together
 from optimization.torch.masters import LOW_PRECISION, MASTER, ExactState, brought_up_to_date
 from optimization.torch.reach import within_reach, zeros_of_axes
-from optimization.torch.shards import is_split, starts_idle
+from optimization.torch.shards import has_gradients, is_split, starts_idle
 from optimization.torch.texts import optimizer_text
-from optimization.torch.updates import counted, update
+from optimization.torch.updates import counted, start_counts, update
 
 _USUAL = (torch.float32, torch.float64)  # dtypes of parameters that are updated as they are
 _OF_MODIFIERS = {slot.native for slot in MODIFIER_SLOTS}
@@ -212,7 +212,7 @@ class RuleOptimizer(ExactState):
         idle = starts_idle(self)
         for group in self.param_groups:
             lists: list[list[Any]] = [[] for _ in range(4 + len(self.slots) + len(self.shared))]
-            if not (idle or torch.compiler.is_compiling() or _has_gradients(group)):
+            if not (idle or torch.compiler.is_compiling() or has_gradients(group)):
                 continue  # what a group counts stays too
             if idle:
                 self._init_group(group, *lists)
@@ -245,7 +245,7 @@ class RuleOptimizer(ExactState):
         # List by list: there may be many thousands of parameters.
         params = [p for p in group["params"] if p.grad is not None]
         grads, states = [p.grad for p in params], [self.state[p] for p in params]
-        _start_counts(states)
+        start_counts(states)
         is_one_kind = type(self).kind_of is RuleOptimizer.kind_of and not self.rule.knows_shapes()
         own = [()] * len(params) if is_one_kind else [self.kind_of(p, group) for p in params]
         found = {each: tuple(s.native for s in self.slots_of(group, each)) for each in {*own}}
@@ -379,17 +379,6 @@ class RuleOptimizer(ExactState):
             setattr(h, slot.name, moved)
             for x, value in zip(own, for_each(moved, len(own)), strict=True):
                 x.fill_(value)
-
-
-def _has_gradients(group: Mapping[str, Any]) -> bool:
-    return any(p.grad is not None for p in group["params"])
-
-
-def _start_counts(states: Sequence[dict[str, Any]]) -> None:
-    """Makes counts of parameters that have none: numbers of one tensor, which is counted up."""
-    new = [state for state in states if not state]
-    for state, count in zip(new, torch.zeros(len(new), dtype=torch.float64), strict=True):
-        state["step"] = count
 
 
 def zeros_like(

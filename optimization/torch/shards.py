@@ -145,3 +145,8 @@ def starts_idle(optimizer: Any) -> bool:
 def size_of(layout: Layout) -> int:
     """Returns how many entries a whole tensor has."""
     return math.prod(layout.shape)
+
+
+def has_gradients(group: Mapping[str, Any]) -> bool:
+    """Says whether any parameter of a group has a gradient."""
+    return any(p.grad is not None for p in group["params"])

@@ -210,3 +210,10 @@ def _views(batch: Batch, h: Numbers, rows: Sequence[tuple[int, int, int]]) -> tu
 def _view(x: Tensor, start: int, end: int) -> Tensor:
     is_whole = end - start == x.numel()
     return x if is_whole else x.as_strided((end - start,), (1,), x.storage_offset() + start)
+
+
+def start_counts(states: Sequence[dict[str, Any]]) -> None:
+    """Makes counts of parameters that have none: numbers of one tensor, which is counted up."""
+    new = [state for state in states if not state]
+    for state, count in zip(new, torch.zeros(len(new), dtype=torch.float64), strict=True):
+        state["step"] = count
