@@ -14,7 +14,8 @@ Growth = bool | Literal["power", "exponential", "cosine"]
 class AverageDecay:
     """The decay of an average of the weights, by the formulas of `EMAConfig`.
 
-    >>> AverageDecay(average_decay=0.9).moved_share(5, 5, SCALARS)
+    >>> import numpy as np
+    >>> float(AverageDecay(average_decay=0.9).moved_share(5, 5, np).round(6))
     0.6
 
     Args:

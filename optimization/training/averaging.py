@@ -25,6 +25,11 @@ def average_checkpoints(
     statistics included, not the averages of an `ema` section; integers are those of the last
     checkpoint. `--mode=eval` and `--mode=export` take the result as `--checkpoint`.
 
+    >>> from optimization.training import run_experiment
+    >>> results = run_experiment(get_experiment("tiny"), "train", model_dir, console=quiet)
+    >>> os.path.relpath(average_checkpoints(model_dir, last=2), model_dir)
+    'average-2/ckpt-12'
+
     Args:
         model_dir: The directory of the run, or any other with its checkpoints.
         last: How many checkpoints, >= 1.
