@@ -10,7 +10,7 @@ from typing import Any
 
 from optimization.configs import yaml_file
 from optimization.configs.errors import ConfigError, Origin, Problem, describe
-from optimization.configs.yaml_file import Elements, SourcedDict
+from optimization.configs.yaml_file import Elements, Parts, SourcedDict
 
 PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*|\.\d{1,6}|\[\d{1,6}\])*")
 _SEGMENT = re.compile(r"\w+")
@@ -200,16 +200,16 @@ def _misread(path: str, text: str, rest: list[str]) -> str:
 
 
 def put(result: SourcedDict, path: str, value: Any, origin: Origin) -> list[Problem]:
-    """Sets the value at `path`; the elements of a list are `Elements`."""
+    """Sets the value at `path`, of which each part is of `Elements` of a list, or `Parts`."""
     *parents, name = [int(s) if s.isdigit() else s for s in _SEGMENT.findall(path)]
     for parent, below in itertools.pairwise([*parents, name]):
-        kind = Elements if isinstance(below, int) else SourcedDict
-        child = result.get(parent)
-        if parent in result and type(child) is not kind:
+        is_list, child = isinstance(below, int), result.get(parent)
+        fits = isinstance(child, SourcedDict) and isinstance(child, Elements) is is_list
+        if parent in result and not fits:
             message = f"{parent!r} was set to something else before"
             return [Problem("conflict", path, message, origin)]
         if child is None:
-            result.put(parent, child := kind(), origin)
+            result.put(parent, child := Elements() if is_list else Parts(), origin)
         result = child
     if name in result:
         return [Problem("syntax", path, "is set twice in one override", origin)]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from optimization.configs.errors import DEFAULT, PYTHON, Origin, Problem, describe, known
 from optimization.configs.tree import FieldSpec, Node, configs_in
 from optimization.configs.types import REQUIRED, check_value
-from optimization.configs.yaml_file import Elements, SourcedDict
+from optimization.configs.yaml_file import Elements, Parts, SourcedDict
 
 _MANY = 100  # mistakes; from then on the nearest names are not looked for
 
@@ -103,8 +103,8 @@ class Plan:
         found: list[Problem] = []
         if isinstance(value, Elements):
             value, found = _with_elements(config.__dict__[name], value, change.path)
-        elif isinstance(value, Mapping) and isinstance(config.__dict__[name], Mapping):
-            value, found = _with_sections(config.__dict__[name], value, change)
+        elif isinstance(value, Parts) and isinstance(config.__dict__[name], Mapping):
+            value, found = _with_parts(config.__dict__[name], value, change.path)
         if not found:
             value, found = check_value(spec.annotation, value, change.path)
             found = found or config._check_field(name, value)
@@ -168,25 +168,19 @@ def _with_elements(values: Any, elements: Elements, path: str) -> tuple[list, li
     return result, problems
 
 
-def _with_sections(
-    sections: Mapping[str, Any], written: Mapping, change: Change
-) -> tuple[Mapping, list[Problem]]:
-    """Returns a mapping with what is written to the configs in it, and what is wrong there.
+def _with_parts(values: Mapping, parts: Parts, path: str) -> tuple[dict, list[Problem]]:
+    """Returns `values`, the mapping at `path`, with some changed, and what is wrong there.
 
-    As everywhere, a layer changes what it names and leaves the rest; null takes a config away, and
-    an empty mapping all of them. A mapping of plain values is written as a whole.
+    What is null there is taken away.
     """
-    if not written or not any(configs_in(sections)):
-        return written, []
-    result = dict(sections)
+    result = dict(values)
     problems: list[Problem] = []
-    origins = getattr(written, "origins", {})
-    for name, value in written.items():
-        if value is None and name in sections:
+    for name, value in parts.items():
+        if value is None and name in result:
             del result[name]
             continue
-        origin, place = origins.get(name, change.origin), f"{change.path}.{name}"
-        result[name], found = _changed(sections.get(name), value, place, origin)
+        new, found = _changed(result.get(name), value, f"{path}.{name}", parts.origins[name])
+        result[name] = new
         problems += found
     return result, problems
 

@@ -97,6 +97,10 @@ class Elements(SourcedDict):
     """Changes to single elements of a list, by their index; only an override writes them."""
 
 
+class Parts(SourcedDict):
+    """Changes to single values of a mapping, by their names; only the path of an override does."""
+
+
 class _Reader:
     """Turns the nodes of one document into values."""
 

@@ -270,15 +270,21 @@ def test_the_factor_of_the_batch_size():
         LrScalingConfig(rule="cubic")
 
 
-def test_a_layer_changes_the_schedules_that_it_names():
+def test_the_path_of_an_override_changes_the_schedule_that_it_names():
     base = config(optimizer={"type": "adam"}, schedules={"beta_1": CONSTANT, "beta_2": CONSTANT})
     override = "schedules.beta_1.constant.learning_rate=0.5"
     found = resolve(base, [parse_override(override)])
     assert found.schedules["beta_1"].get().learning_rate == 0.5
     assert found.schedules["beta_2"] == base.schedules["beta_2"]
-    found = resolve(base, [{"schedules": {"beta_2": None, "epsilon": CONSTANT}}])
-    assert list(found.schedules) == ["beta_1", "epsilon"]
+    found = resolve(base, [parse_override("schedules.beta_2=null")])
+    assert list(found.schedules) == ["beta_1"]
     assert list(base.schedules) == ["beta_1", "beta_2"]
+    # What is written whole is all there is, so that an export loads over any other config.
+    for whole in ({"schedules": {}}, {"schedules": {"epsilon": CONSTANT}}):
+        assert list(resolve(base, [whole]).schedules) == list(whole["schedules"])
+    muon = config(optimizer={"type": "muon", "muon": {"split": {"qkv": 3, "kv": 2}}})
+    found = resolve(muon, [parse_override("optimizer.muon.split.kv=4")])
+    assert found.optimizer.muon.split == {"qkv": 3, "kv": 4}
 
 
 def test_what_is_wrong_in_a_layer_of_a_schedule_is_told_where_it_was_written():
