@@ -57,7 +57,11 @@ ACCUMULATIONS = (1, 4)
 # (clip, accumulation, averaged) of the combination with fused updates.
 FUSED = ("global_clipnorm", 4, True)
 # What a type needs beside its defaults.
-SETTINGS = {"muon": {"exclude_layers": ["head"]}, "prodigy": {"d0": 0.1}}
+SETTINGS = {
+    "muon": {"exclude_layers": ["head"]},
+    "prodigy": {"d0": 0.1},
+    "soap": {"epsilon": 0.1},  # else it divides by roots of what is rounding
+}
 # Their steps are far smaller than the rate.
 RATES = {"adadelta": 10.0, "lars": 2.0}
 
