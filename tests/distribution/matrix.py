@@ -181,7 +181,9 @@ class Setting:
             config=ExperimentConfig(),
             global_step=tf.Variable(0, dtype=tf.int64),
         )
-        Steps(trainer, [], []).train(self.batches[combination.accumulation], tf.constant(UPDATES, tf.int64))
+        Steps(trainer, [], []).train(
+            self.batches[combination.accumulation], tf.constant(UPDATES, tf.int64)
+        )
         if averages_by_itself(combination.name):
             optimizer.swap()  # as `fit` leaves them
         return self.results(combination, optimizer)

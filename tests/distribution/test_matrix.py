@@ -111,8 +111,9 @@ def test_it_equals_one_device(results, kind, name):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", contracts.classes())
 def test_updates_are_fused_where_they_should_be(results, kind, name):
-    # Two matrices of one shape, of which Muon leaves the head to AdamW, and a vector.
-    kinds = 3 if name == "muon" else 2
+    # Two matrices of one shape, of which Muon leaves the head to AdamW, and a vector; XLA does not
+    # compile the decompositions of SOAP's matrices in reasonable time.
+    kinds = {"muon": 3, "soap": 1}.get(name, 2)
     for combination in combinations(kind, name):
         found = int(results[kind][f"kinds: {combination.label}"])
         assert found == (kinds if combination.fused else 0), combination.label

@@ -179,7 +179,9 @@ def test_every_form_of_decay_is_its_origin_s(name):
     for n, g in enumerate(grads, start=1):
         params, state = train(tx, params, [g], state)
         average = average + (1 - decay(n)) * (np.asarray(params["w"], "float64") - average)
-        np.testing.assert_allclose(state.average["w"], average, rtol=5e-6)  # 12 roundings of float32
+        np.testing.assert_allclose(
+            state.average["w"], average, rtol=5e-6
+        )  # 12 roundings of float32
     told = state.hyperparameters.get("average_decay")
     assert told is None if name in averages.FORMS else told == decay(12)
 
