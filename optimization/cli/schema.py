@@ -8,7 +8,8 @@ import typer
 
 from optimization.cli.experiments import Experiment, Modules, load
 from optimization.cli.output import writing
-from optimization.configs.json_schema import schema
+
+SHIPPED = Path(__file__).parents[1] / "schema.json"
 
 
 def command(
@@ -23,8 +24,11 @@ def command(
 
     Types of one's own are in it with --import, the settings of a task with --experiment.
     """
-    base = load(modules, experiment)
-    made = text(None if base is None else type(base.task))
+    if modules or experiment:
+        base = load(modules, experiment)
+        made = text(None if base is None else type(base.task))
+    else:  # it is made in half a second, and ships
+        made = SHIPPED.read_text(encoding="utf-8")
     if output is None:
         print(made, end="")
         return
@@ -36,4 +40,6 @@ def command(
 
 def text(task: type | None = None) -> str:
     """Returns the schema as it is printed, and as it ships in the package."""
+    from optimization.configs.json_schema import schema
+
     return json.dumps(schema(task), indent=1, ensure_ascii=False) + "\n"
