@@ -212,9 +212,7 @@ class _Sizing(NamedTuple):
         form = cast(re.Match[str], value.FORM.fullmatch(value))  # a duration has it
         if value == "remaining" and remaining is not None:
             return remaining
-        taken, what = self._taken(form)
-        if what is None:
-            raise ValueError(f"takes `{taken}`, which is not known: give it, or write a number")
+        what = self._taken(form)
         if self.ramp is not None and not form["percent"]:
             if self.begins is None:
                 raise ValueError(
@@ -233,22 +231,22 @@ class _Sizing(NamedTuple):
 
     def _micro_batches(self, form: re.Match[str]) -> Fraction:
         """Returns in how many micro-batches so much data is."""
-        taken, what = self._taken(form)
-        if what is None:
-            raise ValueError(f"takes `{taken}`, which is not known: give it, or write a number")
+        what = self._taken(form)
         if form["epochs"]:
             return Fraction(form["epochs"]) * what
         return Fraction(form["count"]) * _SCALES[form["scale"]] / what
 
-    def _taken(self, form: re.Match[str]) -> tuple[str, int | None]:
-        """Returns the name of what makes a number of a duration, and its value."""
-        length = self.length
+    def _taken(self, form: re.Match[str]) -> int:
+        """Returns what makes a number of a duration; a ValueError names what is not known."""
+        name, value = "train_steps", self.length.last
         if form["epochs"]:
-            return "steps_per_epoch", length.steps_per_epoch
-        if form["count"]:
+            name, value = "steps_per_epoch", self.length.steps_per_epoch
+        elif form["count"]:
             name = "tokens_per_step" if form["unit"].startswith("token") else "global_batch_size"
-            return name, getattr(length, name)
-        return "train_steps", length.last
+            value = getattr(self.length, name)
+        if value is None:
+            raise ValueError(f"takes `{name}`, which is not known: give it, or write a number")
+        return value
 
 
 def _delay(warmup: Any) -> int | None:

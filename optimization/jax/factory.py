@@ -1,6 +1,5 @@
 """`OptimizerFactory`: from a config to a gradient transformation of optax."""
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -117,8 +116,7 @@ class OptimizerFactory(ConfiguredFactory):
         if arguments is None:
             return None
         frequency = arguments.get("overwrite_frequency")
-        names = [field.name for field in dataclasses.fields(AverageDecay)]
-        decay = AverageDecay(**{name: arguments[name] for name in names if name in arguments})
+        decay = AverageDecay.of(arguments)
         if rate is not None:
             decay.average_decay = schedule(rate, start=self._config._schedule_start)
         return Average(decay, frequency)

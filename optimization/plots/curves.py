@@ -1,6 +1,5 @@
 """Finds the curves that a config has: its learning rates, and what else follows the steps."""
 
-import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -216,14 +215,11 @@ class _Part(NamedTuple):
     def _average(self) -> Line:
         """Returns the line of the decay of the average, by the updates done before."""
         config, rate = self.config, self.config.average_schedule()
-        arguments: dict[str, Any] = config.average_arguments() or {}
-        names = [field.name for field in dataclasses.fields(AverageDecay)]
-        arguments = {name: value for name, value in arguments.items() if name in names}
         if config.ema is not None and any(durations(config.ema)):
             message = "is not drawn before its steps are numbers: give `train_steps`"
             raise _refused(config.ema, f"the decay of the average {message}")
-        decay, bends = AverageDecay(**arguments), {0, arguments["start_step"]}
-        bends |= {decay.rise_steps or 0}
+        decay = AverageDecay.of(config.average_arguments() or {})
+        bends = {0, decay.start_step, decay.rise_steps or 0}
         if rate is not None:
             curve = RateCurve(rate, start=config._schedule_start)
             decay.average_decay = lambda done: curve.values([done])[0]

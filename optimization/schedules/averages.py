@@ -1,6 +1,7 @@
 """How fast averages of weights follow: the share of the way that they move with each update."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from optimization.schedules.base import Array, Namespace
@@ -39,6 +40,12 @@ class AverageDecay:
     gamma: float = 1.0
     power: float = 2 / 3
     rise_steps: int | None = None
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> "AverageDecay":
+        """Returns that of a config's `average_arguments()`, which has more than the decay."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: arguments[name] for name in names if name in arguments})
 
     def __post_init__(self) -> None:
         if not (callable(self.average_decay) or 0 <= self.average_decay < 1):
