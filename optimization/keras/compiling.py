@@ -8,7 +8,9 @@ import keras
 from optimization.keras.control import local_copies, tf
 
 if tf is not None:
-    from tensorflow.python.ops import control_flow_util  # the public API has no such question
+    # Of which the public API has nothing.
+    from tensorflow.python.autograph.core import ag_ctx
+    from tensorflow.python.ops import control_flow_util
 
 _SMALL = 2**14  # Fewer entries are copied in less time than a call takes.
 
@@ -31,6 +33,11 @@ def translated(function: Callable[..., Any], translation: Any) -> Callable[..., 
     if translation is None:
         return function
     return tf.__internal__.autograph.tf_convert(function, translation)
+
+
+def traceable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a user's function that is translated wherever it is traced, whatever calls it."""
+    return translated(function, ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED))
 
 
 def unconverted(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -51,6 +51,8 @@ def array_batches(
     """
     import tensorflow as tf
 
+    from optimization.keras.compiling import traceable, unconverted  # brings Keras
+
     counts = {len(array) for array in tf.nest.flatten(arrays)}
     if len(counts) != 1 or 0 in counts:
         raise ValueError(
@@ -80,6 +82,9 @@ def array_batches(
     with tf.device("CPU:0"):  # where datasets run
         arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
 
+    users = None if transform is None else traceable(transform)
+
+    @unconverted
     def gather(element: Any) -> Any:
         start = element // per_worker * batch + (first + element % per_worker) * slice_size
         places = start + tf.range(slice_size, dtype=tf.int64)
@@ -87,9 +92,9 @@ def array_batches(
         if not is_training:
             rows = rows[places < epoch_size]
         values = tf.nest.map_structure(lambda array: tf.gather(array, rows), arrays)
-        if transform is None:
+        if users is None:
             return values
-        return transform(*values) if isinstance(values, tuple) else transform(values)
+        return users(*values) if isinstance(values, tuple) else users(values)
 
     # Training ends where places no longer fit into an integer: never.
     steps = tf.int64.max // (batch * per_worker) - 1 if is_training else -(-epoch_size // batch)

@@ -39,6 +39,7 @@ class Ending:
         with stop.telling(self._own.assign), stop.waiting(not self.together):
             yield
 
+    @tf.autograph.experimental.do_not_convert
     def goes_on(self) -> tf.Tensor:
         """Returns whether the loop takes another step."""
         return tf.equal(self._code, 0)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from optimization.configs.ramp import Ramp
+from optimization.keras.compiling import traceable, unconverted
 from optimization.keras.gradients import global_norm, sum_duplicates
 from optimization.keras.gradients import scale as scaled
 from optimization.rules.base import BaseOptimizerConfig
@@ -50,6 +51,7 @@ class Steps:
     def __init__(self, trainer: "Trainer", train_metrics: list, validation_metrics: list):
         self._strategy = trainer.strategy
         self._task = trainer.task
+        runtime = trainer.config.runtime
         self._model = trainer.model
         self._optimizer = optimizer = trainer.optimizer
         self._global_step = trainer.global_step
@@ -58,17 +60,23 @@ class Steps:
         section = trainer.optimizer_config.optimizer.get()
         self._ramp = trainer.optimizer_config.ramp()
         self._accumulates = self._ramp != Ramp()
+        # Of what TensorFlow would translate only a user's functions and the loops themselves gain
+        # by it, and translating takes seconds.
+        users: Callable = (lambda function: function) if runtime.run_eagerly else traceable
+        self._train_step = users(self._task.train_step)
+        self._validation_step = users(self._task.validation_step)
         # The optimizer's own sum over replicas, or a plain one for other Keras optimizers.
-        own = getattr(innermost(optimizer), "aggregate_gradients", None)
-        self._aggregate: Callable[[list], list] = own or _sum_over_replicas
-        # As in Keras' own loop, an optimizer's code needs no translation, which takes its time.
-        self._apply = tf.autograph.experimental.do_not_convert(optimizer.apply)
+        inner: Any = innermost(optimizer)
+        aggregate = getattr(inner, "aggregate_gradients", _sum_over_replicas)
+        functions = ("gradient_aggregator", "gradient_transformers")
+        optimizers = users if any(getattr(inner, name, None) for name in functions) else unconverted
+        self._aggregate: Callable[[list], list] = optimizers(aggregate)
+        self._apply: Callable = optimizers(optimizer.apply)
         spikes = trainer.optimizer_config.skip_spikes
         self._tells_loss = spikes is not None and "loss" in spikes.of
         skips = section.on_nonfinite == "skip" or spikes is not None
         self.train_means = Means(train_metrics, finite_only=skips, strategy=self._strategy)
         self.validation_means = Means(validation_metrics)
-        runtime = trainer.config.runtime
         self.skips: Skips | None = None
         if may_skip(optimizer):
             self.skips = Skips(trainer.config.trainer, section, optimizer)
@@ -76,11 +84,15 @@ class Steps:
         compiled: Callable = (lambda function: function) if runtime.run_eagerly else self._traced
         self._forward_backward = self._train_replica
         if runtime.enable_xla:
-            self._forward_backward = tf.function(self._train_replica, jit_compile=True)
+            self._forward_backward = tf.function(
+                self._train_replica, jit_compile=True, autograph=False
+            )
         self.train = compiled(self._train)
         self.validate = compiled(self._validate)
         # Part of a save, which a signal does not end.
-        self._share = self._shared if runtime.run_eagerly else tf.function(self._shared)
+        self._share = self._shared
+        if not runtime.run_eagerly:
+            self._share = tf.function(self._shared, autograph=False)
 
     def _train(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
         """Runs `steps` training steps; returns the global gradient norm of the last one.
@@ -108,6 +120,7 @@ class Steps:
             norm = self._measured(self.norms, next(iterator))
         return norm
 
+    @unconverted
     def _goes_on(self, index: tf.Tensor, start: tf.Tensor, batches: tf.Tensor) -> tf.Tensor:
         """Returns whether batch `index` is taken: it is one of the update that has begun, too."""
         begins = self.ending.goes_on()
@@ -115,6 +128,7 @@ class Steps:
             begins = tf.logical_or(begins, index > start)
         return tf.logical_and(index < batches, begins)
 
+    @unconverted
     def _batches(self, steps: tf.Tensor) -> tf.Tensor:
         """Returns how many batches the next training steps take."""
         if not self._ramp.boundaries:
@@ -122,28 +136,38 @@ class Steps:
         done = tf.convert_to_tensor(self._global_step)
         return self._ramp.before(done + steps, tf) - self._ramp.before(done, tf)
 
+    @unconverted
     def _batches_of_one(self) -> tf.Tensor:
         """Returns how many batches the present training step takes."""
         if not self._ramp.boundaries:
             return tf.constant(self._ramp.counts[0], tf.int64)
         return self._ramp.at(tf.convert_to_tensor(self._global_step), _Whole)
 
+    @unconverted
     def _updates(self) -> tf.Tensor | None:
         """Returns how many updates were taken, if some may be skipped."""
         if self.skips is None:
             return None
         return tf.convert_to_tensor(innermost(self._optimizer).iterations.value)
 
+    @unconverted
     def _count_skip(self, completes: tf.Tensor, before: tf.Tensor | None) -> None:
         """Counts the training step as skipped, if it is done and there are no more updates."""
-        if self.skips is not None and tf.logical_and(completes, tf.equal(self._updates(), before)):
-            self.ending.end_by_skips(self.skips.add(self._global_step))
+        if (skips := self.skips) is None:
+            return
+        skipped = tf.logical_and(completes, tf.equal(self._updates(), before))
+        tf.cond(
+            skipped,
+            lambda: self.ending.end_by_skips(skips.add(self._global_step)),
+            lambda: None,
+        )
 
     def check_skips(self, step: int) -> None:
         """Raises a `NonFiniteGradientsError` if too many updates were skipped up to `step`."""
         if self.skips is not None and (reason := self.skips.reason(step)):
             raise NonFiniteGradientsError(f"{reason}; {HELP}, or bfloat16 in place of float16")
 
+    @unconverted
     def _backward(self, inputs: Any) -> tuple[list, tf.Tensor]:
         """Returns the gradients of a batch, and what the loss was scaled by."""
         # Which the update may change.
@@ -155,6 +179,7 @@ class Steps:
             innermost(self._optimizer).tell_loss(sums["loss"] / sums[COUNT])
         return gradients, scale
 
+    @unconverted
     def _measured(self, norms: Norms, inputs: Any) -> tf.Tensor:
         """Takes the last batch of an update, with the norms; returns the global gradient norm."""
         gradients, scale = self._backward(inputs)
@@ -169,6 +194,7 @@ class Steps:
         self._count_skip(tf.constant(True), updates)
         return norm
 
+    @unconverted
     def _norm(self, gradients: list, scale: tf.Tensor) -> tf.Tensor:
         """Returns the norm of the gradient of an update, before its last batch is applied."""
         variables = self._model.trainable_variables
@@ -198,6 +224,7 @@ class Steps:
             for total, gradient in zip(before, gradients, strict=True)
         ]
 
+    @unconverted
     def _run(self, function: Callable, inputs: Any) -> Any:
         """Runs `function` on every replica; as its results are the same on all, returns one."""
         results = self._strategy.run(function, args=(inputs,))
@@ -213,6 +240,7 @@ class Steps:
         flags = {_FLAGS: self.ending.flags()} if self.ending.together else {}
         return _sums(logs, inputs, flags)
 
+    @unconverted
     def _agreed(self, sums: dict) -> dict:
         """Returns the sums without what the workers tell each other, which may end the loop."""
         if self.ending.together:
@@ -229,13 +257,14 @@ class Steps:
         return tf.function(traced)
 
     def _train_replica(self, inputs: Any) -> tuple[list, dict]:
-        return self._task.train_step(inputs, self._model, self._optimizer, self.train_means.metrics)
+        return self._train_step(inputs, self._model, self._optimizer, self.train_means.metrics)
 
     def keep(self) -> None:
         """Makes what a checkpoint holds all that the next steps depend on; all workers call it."""
         self._share()
         self.train_means.keep()
 
+    @unconverted
     def _shared(self) -> None:
         """Gives all replicas what the first has where each has its own.
 
@@ -264,7 +293,7 @@ class Steps:
                 break
 
     def _validation_replica(self, inputs: Any) -> dict:
-        logs = self._task.validation_step(inputs, self._model, self.validation_means.metrics)
+        logs = self._validation_step(inputs, self._model, self.validation_means.metrics)
         return self._summed(logs, inputs)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from optimization.keras.compiling import unconverted
 from optimization.keras.state import by_unique_name
 from optimization.training.checkpoints import by_path
 
@@ -45,11 +46,12 @@ class Means:
         self._sums = tf.Variable(tf.zeros(_ROOM), trainable=False)
         # As text, since names and some metrics are not there before the first step.
         self.state = tf.Variable("", trainable=False)
-        self._gather = tf.function(self._gathered)
+        self._gather = tf.function(self._gathered, autograph=False)
         self._is_new = False  # whether `take` was the last that happened
         # For metrics of which the first step makes the variables.
         self._waiting: dict[str, dict[str, str]] = {}
 
+    @unconverted
     def add(self, sums: dict[str, Any]) -> None:
         """Adds sums over examples and their count; inside or outside of a `tf.function`."""
         if len(sums) > _ROOM:

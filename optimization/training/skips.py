@@ -38,7 +38,9 @@ class Skips:
         with tf.device("CPU:0"):
             self.state = tf.Variable(empty, trainable=False)
         # As a part of the loop its operations would take their time in every step.
-        self.add = tf.function(self._add, experimental_attributes={"_noinline": True})
+        self.add = tf.function(
+            self._add, autograph=False, experimental_attributes={"_noinline": True}
+        )
 
     def _add(self, step: tf.Tensor) -> tf.Tensor:
         """Counts the update of a training step as skipped; returns whether there are too many."""
