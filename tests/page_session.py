@@ -1,10 +1,12 @@
-"""Does what a page shows, in a process of its own: `tests.pages.run` starts it.
+"""Does what pages show, each in a process of its own: `tests.pages.run_steps` asks it to.
 
-The environment variable PAGE has the steps. The report has what was printed for each output that
-the page shows, and how it ended: `failed`, a traceback and its line, or `missing`, a module.
+It loads the framework that KERAS_BACKEND names once, and forks for each page, which comes as a line
+of JSON; "done" is the answer. The report of a page has what was printed for each output that it
+shows, and how it ended: `failed`, a traceback and its line, or `missing`, a module.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -17,18 +19,43 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# PyTorch's compiler and TensorFlow each bring LLVM: loaded after TensorFlow, Triton aborts.
-if os.environ["KERAS_BACKEND"] == "torch":
-    with contextlib.suppress(ImportError):
-        import triton  # noqa: F401
+# In this order: PyTorch's compiler and TensorFlow each bring LLVM, and loaded after TensorFlow,
+# Triton aborts.
+LOADED = {
+    "tensorflow": ("tensorflow", "sklearn.datasets", "optimization.training.trainer"),
+    "torch": ("triton", "torch", "keras", "optimization.torch"),
+    "jax": ("jax", "optax", "keras", "optimization.jax"),
+}
 
 # What libraries in C++ say of the machine, before anybody can ask them to be quiet.
 _NATIVE = re.compile(r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:).*\n", re.MULTILINE)
 
 
 def main() -> None:
+    """Runs the pages that come."""
+    for module in LOADED[os.environ["KERAS_BACKEND"]]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    for line in sys.stdin:
+        page = json.loads(line)
+        if not (process := os.fork()):
+            _run(page)
+            sys.stdout.flush()
+            os._exit(0)  # what others registered to run at the end is of the server
+        os.waitpid(process, 0)
+        print("done", flush=True)
+
+
+def _run(page: dict[str, Any]) -> None:
     """Runs the steps until one fails, and writes the report."""
-    page = json.loads(os.environ.pop("PAGE"))
+    os.chdir(page["folder"])
+    os.environ.clear()
+    os.environ.update(page["environment"])
+    sys.path[0] = page["folder"]
+    printed_to = os.open(page["printed"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, own in ((nothing, 0), (printed_to, 1), (printed_to, 2)):
+        os.dup2(descriptor, own)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     report: dict[str, Any] = {"outputs": []}
     # What it defines is found again where pickle looks for it, and goes to processes by value.

@@ -16,6 +16,7 @@ A line `...` in an output stands for any lines. A comment before a block says mo
 """
 
 import configparser
+import functools
 import json
 import os
 import re
@@ -33,6 +34,17 @@ DOCS = ROOT / "docs"
 SHELL = ("console", "bash")
 RUN = ("python", "yaml", *SHELL)
 FILES = re.compile(r"\s*(?:#|//) ([\w./-]+\.(?:py|ya?ml|json|toml|txt))\n")
+CONSTANT = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONWARNINGS": "ignore::UserWarning:torch.distributed.tensor._dispatch",
+    "COLUMNS": "80",
+    "TERMINAL_WIDTH": "80",
+    "NO_COLOR": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+}
+"""The part of the environment that is the same for all pages."""
 _FENCE = re.compile(
     r"^(?:<!-- test: (?P<note>.*?) -->\n+)?```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -151,24 +163,32 @@ def run(page: Path, folder: Path, backend: str, sections: tuple[str, ...], then:
 
 def run_steps(name: str, steps: list[dict[str, Any]], folder: Path, backend: str) -> dict:
     """Does what `script_of` returned, in a process of its own."""
-    report = folder.parent / f"{folder.name}.json"
+    report, printed = (folder.parent / f"{folder.name}.{end}" for end in ("json", "log"))
     report.unlink(missing_ok=True)
-    environment = {
-        **os.environ,
-        **environment_of(folder),
-        "KERAS_BACKEND": backend,
-        "PAGE": json.dumps({"name": name, "steps": steps, "report": str(report)}),
+    page = {
+        "name": name,
+        "steps": steps,
+        "report": str(report),
+        "printed": str(printed),
+        "folder": str(folder),
+        "environment": {**os.environ, **environment_of(folder), "KERAS_BACKEND": backend},
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.page_session"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    server = _server(backend)
+    server.stdin.write(json.dumps(page) + "\n")
+    server.stdin.flush()
+    assert server.stdout.readline() == "done\n", "the server of pages ended"
     if not report.exists():
-        raise AssertionError(f"{name}: the process ended\n{done.stdout}\n{done.stderr}")
+        raise AssertionError(f"{name}: the process ended\n{printed.read_text(encoding='utf-8')}")
     return json.loads(report.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _server(backend: str) -> Any:
+    """Starts the process that runs pages, with the framework loaded; see `page_session`."""
+    environment = {**os.environ, **CONSTANT, "KERAS_BACKEND": backend}
+    command = [sys.executable, "-m", "tests.page_session"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
 
 def environment_of(folder: Path) -> dict[str, str]:
@@ -179,17 +199,7 @@ def environment_of(folder: Path) -> dict[str, str]:
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m optimization "$@"\n')
     program.chmod(0o755)
     path = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
-    return {
-        "PATH": os.pathsep.join(path),
-        "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONWARNINGS": "ignore::UserWarning:torch.distributed.tensor._dispatch",
-        "COLUMNS": "80",
-        "TERMINAL_WIDTH": "80",
-        "NO_COLOR": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
+    return {**CONSTANT, "PATH": os.pathsep.join(path)}
 
 
 def differs(shown: str, printed: str, note: str = "") -> bool:
