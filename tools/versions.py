@@ -64,7 +64,7 @@ SIDES = {
         backend="",
         tests=("tests/configs", "tests/cli", "tests/matching", "tests/test_import_guard.py"),
         versions={},
-        shown={"NumPy": "numpy", "Typer": "typer"},
+        shown={"NumPy": "numpy", "click": "click"},
     ),
     "tensorflow": Side(
         extra="tensorflow",

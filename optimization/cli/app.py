@@ -1,21 +1,21 @@
 """`optfactory`, also `python -m optimization`: finds the commands, and tells errors in words.
 
-A command is the function `command` of a module in this package that `COMMANDS` names: its signature
-says the arguments, its docstring is the help. It imports what is heavy when it runs. Options are
-written with dashes; underscores are taken too.
+A command is `command` in a module of this package that `COMMANDS` names: a function with options by
+click, whose docstring is the help. Its module is imported when it is asked for, and imports what is
+heavy when it runs. It returns the exit status, None for 0. Options are written with dashes;
+underscores are taken too.
 """
 
 import importlib
-import inspect
+import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
 
-import typer
-from typer.core import TyperCommand
+import click
 
 from optimization._version import __version__
-from optimization.configs.errors import ConfigError
+from optimization.cli.command import Context
+from optimization.configs.errors import ConfigError, did_you_mean
 from optimization.training.errors import TrainingError
 from optimization.training.signals import stopping
 
@@ -29,56 +29,37 @@ COMMANDS = (
 ERRORS, USAGE = 1, 2
 """Exit codes: errors were found, and the command line itself is wrong; 0 is fine."""
 
-app = typer.Typer(
-    name="optfactory",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+
+class _Commands(click.Group):
+    """The commands of `COMMANDS`, each imported when it is asked for."""
+
+    context_class = Context
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name.replace("_", "-") for name in COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"optimization.cli.{cmd_name.replace('-', '_')}")
+        return module.command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        if args[0] not in names and not ctx.resilient_parsing:
+            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], names)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-
-
-class _Command(TyperCommand):
-    """A command whose options may have underscores, as the flags of training binaries have."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        end = args.index("--") if "--" in args else len(args)
-        return super().parse_args(ctx, [*map(_dashed, args[:end]), *args[end:]])
-
-
-def _dashed(word: str) -> str:
-    """Returns a word of a command line, an option with dashes in its name.
-
-    >>> _dashed("--train_steps=1_000"), _dashed("a_file.yaml")
-    ('--train-steps=1_000', 'a_file.yaml')
-    """
-    name, equals, value = word.partition("=")
-    return f"{name.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"optfactory {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def optfactory(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
+@click.version_option(__version__, message=f"optfactory {__version__}")
+def app() -> None:
     """See optimizers and learning rates from configuration before they train anything."""
-
-
-def _help(docstring: str) -> str:
-    """Returns a docstring with each paragraph on one line, for the terminal to break."""
-    paragraphs = inspect.cleandoc(docstring).split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-
-
-for _name in COMMANDS:
-    _command = importlib.import_module(f"optimization.cli.{_name}").command
-    app.command(_name.replace("_", "-"), cls=_Command, help=_help(_command.__doc__))(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,13 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    color = False if os.environ.get("NO_COLOR") else None  # None: on a terminal
+    words = None if arguments is None else list(arguments)
     try:
-        app(prog_name="optfactory", args=None if arguments is None else list(arguments))
+        return app.main(words, "optfactory", standalone_mode=False, color=color) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (ConfigError, TrainingError) as error:
         print(error, file=sys.stderr)
         return ERRORS
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         return 130
-    return 0

@@ -1,22 +1,19 @@
 """`optfactory average`: the mean of the last checkpoints of a run, as weights to evaluate."""
 
-from typing import Annotated
-
-import typer
+import click
 
 from optimization import extras
+from optimization.cli.command import Command, argument
 
 _LAST = "How many checkpoints, the latest ones."
 _OUTPUT = "The directory to write to; left out, average-N in that of the run."
 
 
-def command(
-    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="The directory of the run.")],
-    last: Annotated[int, typer.Option("--last", metavar="N", min=1, help=_LAST)] = 5,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="DIR", help=_OUTPUT)
-    ] = None,
-) -> None:
+@click.command(cls=Command)
+@argument("model_dir", metavar="DIR", type=click.Path(), help="The directory of the run.")
+@click.option("--last", type=click.IntRange(1), metavar="N", default=5, help=_LAST)
+@click.option("--output", "-o", type=click.Path(), metavar="DIR", help=_OUTPUT)
+def command(model_dir: str, last: int, output: str | None) -> int:
     """Average the weights of the last checkpoints of a run.
 
     Each counts as much as any other. The result is a checkpoint of weights alone, which the modes
@@ -34,4 +31,4 @@ def command(
         path = average_checkpoints(model_dir, last, output)
         print(f"written: {path}, the mean of {last} checkpoints; --checkpoint={path} takes it")
 
-    raise typer.Exit(reporting(average))
+    return reporting(average)

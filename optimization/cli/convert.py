@@ -2,65 +2,66 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
+import click
 
 from optimization._version import __version__
 from optimization.bridges.bridges import BRIDGES, TARGETS
+from optimization.cli.command import Command, argument
 from optimization.cli.output import writing
 from optimization.configs.errors import ConfigError, nearest_or_all
 
 
-def _known(names: dict[str, str], option: str):
-    def check(value: str | None) -> str | None:
-        if value is not None and value not in names:
-            text = f"unknown library {value!r}{nearest_or_all(value, names)}"
-            raise typer.BadParameter(text, param_hint=option)
+class _Library(click.Choice):
+    """A choice of libraries, which names the nearest one of a wrong name."""
+
+    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> str:
+        if value not in self.choices:
+            self.fail(f"unknown library {value!r}{nearest_or_all(value, self.choices)}", param, ctx)
         return value
 
-    return check
 
-
+@click.command(cls=Command)
+@argument("file", metavar="FILE", type=click.Path(), help="The file to convert.")
+@click.option(
+    "--from",
+    "source",
+    type=_Library([*BRIDGES]),
+    metavar="LIBRARY",
+    help=f"Whose file it is: {', '.join(BRIDGES)}; guessed from its keys, and told, if left out.",
+)
+@click.option(
+    "--to",
+    "target",
+    type=_Library([*TARGETS]),
+    metavar="|".join(TARGETS),
+    help="Write for this library instead; without --from, FILE is a config of ours.",
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where to write; else standard output.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 if anything was not carried over as is.")
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Write a curve that no type here has as a table of its values, epoch by epoch, not as the "
+    "nearest type.",
+)
+@click.option("--verbose", "-v", is_flag=True, help="List the keys that are no matter, too.")
 def command(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to convert.")],
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="LIBRARY",
-            callback=_known(BRIDGES, "--from"),
-            help=f"Whose file it is: {', '.join(BRIDGES)}; guessed from its keys, and told, if "
-            "left out.",
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="|".join(TARGETS),
-            callback=_known(TARGETS, "--to"),
-            help="Write for this library instead; without --from, FILE is a config of ours.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; else standard output.")
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if anything was not carried over as is.")
-    ] = False,
-    exact: Annotated[
-        bool,
-        typer.Option(
-            "--exact",
-            help="Write a curve that no type here has as a table of its values, epoch by epoch, "
-            "not as the nearest type.",
-        ),
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="List the keys that are no matter, too.")
-    ] = False,
-) -> None:
+    file: str,
+    source: str | None,
+    target: str | None,
+    output: Path | None,
+    strict: bool,
+    exact: bool,
+    verbose: bool,
+) -> int:
     """Convert a configuration of another library to ours, or ours to its.
 
     The result is a commented YAML file: it says from where each value is.
@@ -70,12 +71,10 @@ def command(
     or, with --strict, if anything is listed.
     """
     if target is not None and source is None:
-        _export(file, target, output, strict)
-        return
+        return _export(file, target, output, strict)
     draft = _convert(file, source, exact)
     if target is not None:
-        _chain(draft, file, target, output, strict)
-        return
+        return _chain(draft, file, target, output, strict)
     from optimization.bridges.writing import written
 
     title = f"Converted by optfactory {__version__} from {Path(file).name}"
@@ -83,8 +82,7 @@ def command(
     _tell(draft.findings)
     _summary(draft, file, verbose)
     missing = _missing(draft)
-    if missing or (strict and draft.incomplete):
-        raise typer.Exit(1)
+    return int(missing or (strict and draft.incomplete))
 
 
 def _convert(file: str, source: str | None, exact: bool):
@@ -100,16 +98,16 @@ def _convert(file: str, source: str | None, exact: bool):
     return draft
 
 
-def _export(file: str, target: str, output: Path | None, strict: bool) -> None:
+def _export(file: str, target: str, output: Path | None, strict: bool) -> int:
     from optimization.cli.files import read
     from optimization.cli.reports import tell
 
     config, doubts = read(file)
     tell(doubts)
-    _write_export(config, file, target, output, strict)
+    return _write_export(config, file, target, output, strict)
 
 
-def _chain(draft, file: str, target: str, output: Path | None, strict: bool) -> None:
+def _chain(draft, file: str, target: str, output: Path | None, strict: bool) -> int:
     from optimization.configs.optimization_config import OptimizationConfig, optimization_section
 
     _tell(draft.findings)
@@ -119,10 +117,10 @@ def _chain(draft, file: str, target: str, output: Path | None, strict: bool) -> 
         config.validate()
     except ConfigError as error:
         raise ConfigError([p._replace(origin=None) for p in error.problems]) from None
-    _write_export(config, file, target, output, strict or False, draft.incomplete)
+    return _write_export(config, file, target, output, strict, draft.incomplete)
 
 
-def _write_export(config, file, target, output, strict, incomplete: bool = False) -> None:
+def _write_export(config, file, target, output, strict, incomplete: bool = False) -> int:
     from optimization.bridges import bridges
     from optimization.bridges.draft import NOTE
     from optimization.bridges.writing import written_json, written_plain
@@ -134,8 +132,7 @@ def _write_export(config, file, target, output, strict, incomplete: bool = False
         title = f"Converted by optfactory {__version__} from {Path(file).name}."
         _write(written_plain(values, title, findings), output)
     _tell([finding._replace(path=f"{file}: {finding.path}") for finding in findings])
-    if strict and (incomplete or any(finding.kind != NOTE for finding in findings)):
-        raise typer.Exit(1)
+    return int(strict and (incomplete or any(finding.kind != NOTE for finding in findings)))
 
 
 def _missing(draft) -> bool:

@@ -1,19 +1,14 @@
 """`optfactory diff`: what differs between two files."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Any
 
-import typer
+import click
 
-from optimization.cli.experiments import Experiment, Modules, load
-from optimization.cli.layers import (
-    AnyConfig,
-    GlobalBatchSize,
-    StepsPerEpoch,
-    TokensPerStep,
-    TrainSteps,
-    read_layers,
-)
-from optimization.cli.output import Format, print_json
+from optimization.cli.command import Command, argument
+from optimization.cli.experiments import experiment_option, load, modules_option
+from optimization.cli.layers import AnyConfig, length_options, read_layers
+from optimization.cli.output import format_option, print_json
 from optimization.cli.reports import tell
 from optimization.configs.base import plain
 from optimization.configs.comparing import difference, optimization_of
@@ -24,25 +19,23 @@ from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.optimization_config import OptimizationConfig
 
 
+@click.command(cls=Command)
+@argument("before", metavar="A", type=click.Path(), help="A YAML file.")
+@argument("after", metavar="B", type=click.Path(), help="Another YAML file.")
+@modules_option
+@experiment_option
+@length_options
+@format_option
 def command(
-    before: Annotated[str, typer.Argument(metavar="A", help="A YAML file.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="Another YAML file.")],
-    modules: Modules = None,
-    experiment: Experiment = None,
-    train_steps: TrainSteps = None,
-    steps_per_epoch: StepsPerEpoch = None,
-    global_batch_size: GlobalBatchSize = None,
-    tokens_per_step: TokensPerStep = None,
-    form: Format = "text",
-) -> None:
+    before: str,
+    after: str,
+    modules: Sequence[str],
+    experiment: str | None,
+    length: TrainingLength,
+    form: str,
+) -> int:
     """Compare two files as they train. Exit code 1 if anything differs, as diff has it."""
     base = load(modules, experiment)
-    length = TrainingLength(
-        train_steps,
-        steps_per_epoch,
-        global_batch_size=global_batch_size,
-        tokens_per_step=tokens_per_step,
-    )
     sides = [read_layers([path], None, base, length) for path in (before, after)]
     for side in sides:
         tell(side.doubts)
@@ -51,8 +44,7 @@ def command(
         print_json(_as_json(found))
     else:
         print(found)
-    if found:
-        raise typer.Exit(1)
+    return int(bool(found))
 
 
 def _compared(before: AnyConfig, after: AnyConfig, length: TrainingLength) -> Difference:

@@ -1,22 +1,15 @@
 """`optfactory explain`: each value, where it comes from, and what it means."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-import typer
+import click
 
-from optimization.cli.experiments import Experiment, Modules, load
+from optimization.cli.command import Command, argument
+from optimization.cli.experiments import experiment_option, load, modules_option
 from optimization.cli.files import matching
-from optimization.cli.layers import (
-    GlobalBatchSize,
-    Layers,
-    Overrides,
-    StepsPerEpoch,
-    TokensPerStep,
-    TrainSteps,
-    read_layers,
-)
-from optimization.cli.output import Format, print_json, wrapped
+from optimization.cli.layers import Layers, length_options, overrides_option, read_layers
+from optimization.cli.output import format_option, print_json, wrapped
 from optimization.cli.reports import tell
 from optimization.configs.base import plain
 from optimization.configs.documentation import FieldDoc, field_doc, first_sentence, value_text
@@ -29,14 +22,6 @@ from optimization.configs.types import REQUIRED
 
 RESOLVED = Origin("resolved")
 """The origin of a number that a duration comes to."""
-
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="FILE... [PATH]",
-        help="YAML files, later ones win; and of which values, such as optimizer or beta_1.",
-    ),
-]
 
 
 class Explained(NamedTuple):
@@ -53,32 +38,35 @@ class Explained(NamedTuple):
         return len(self.chain) > 1
 
 
+@click.command(cls=Command)
+@argument(
+    "words",
+    metavar="[FILE]... [PATH]",
+    nargs=-1,
+    type=click.Path(),
+    help="YAML files, later ones win; and of which values, such as optimizer or beta_1.",
+)
+@overrides_option
+@modules_option
+@experiment_option
+@length_options
+@click.option("--all", "everything", is_flag=True, help="Defaults that nobody wrote too.")
+@format_option
 def command(
-    words: Words = None,
-    overrides: Overrides = None,
-    modules: Modules = None,
-    experiment: Experiment = None,
-    train_steps: TrainSteps = None,
-    steps_per_epoch: StepsPerEpoch = None,
-    global_batch_size: GlobalBatchSize = None,
-    tokens_per_step: TokensPerStep = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Defaults that nobody wrote too.")
-    ] = False,
-    form: Format = "text",
+    words: Sequence[str],
+    overrides: Sequence[str],
+    modules: Sequence[str],
+    experiment: str | None,
+    length: TrainingLength,
+    everything: bool,
+    form: str,
 ) -> None:
     """Explain each value: where it comes from, its unit, its range and its meaning."""
-    words = words or []
+    words = list(words)
     wanted = words.pop() if words and _is_path(words[-1]) else ""
     if not words and experiment is None:
         message = "no file was given" + (f"; {wanted!r} is read as a path" if wanted else "")
-        raise typer.BadParameter(message, param_hint="FILE")
-    length = TrainingLength(
-        train_steps,
-        steps_per_epoch,
-        global_batch_size=global_batch_size,
-        tokens_per_step=tokens_per_step,
-    )
+        raise click.BadParameter(message, param_hint="FILE")
     layers = read_layers(matching(words), overrides, load(modules, experiment), length)
     found = list(_below(wanted, [*_explained(layers)]))
     if form == "json":
@@ -122,7 +110,7 @@ def _below(wanted: str, explained: list[Explained]) -> list[Explained]:
         near = did_you_mean(wanted, [*paths, *sorted(sections)])
         longer = sorted(name for name in sections if wanted in name.split("_"))
         near = near or (f"; there are {', '.join(longer)}" if longer else "")
-        raise typer.BadParameter(f"there is no value {wanted!r}{near}", param_hint="PATH")
+        raise click.BadParameter(f"there is no value {wanted!r}{near}", param_hint="PATH")
     return found
 
 

@@ -2,10 +2,11 @@
 
 import glob
 from collections.abc import Iterable, Mapping
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-import typer
+import click
 
+from optimization.cli.command import argument
 from optimization.configs import yaml_file
 from optimization.configs.errors import ConfigError, Origin, Problem
 from optimization.configs.experiment_config import ExperimentConfig, TrainerConfig
@@ -13,12 +14,14 @@ from optimization.configs.experiment_file import surroundings
 from optimization.configs.layers import findings, layered, of_the_layers
 from optimization.configs.optimization_config import OptimizationConfig, optimization_section
 
-Files = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="FILE", help="YAML files, or patterns of them such as 'configs/**/*.yaml'."
-    ),
-]
+files_argument = argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(),
+    help="YAML files, or patterns of them such as 'configs/**/*.yaml'.",
+)
 
 
 def matching(patterns: Iterable[str]) -> list[str]:

@@ -1,34 +1,43 @@
 """`optfactory find-lr`: the learning rate range test on an experiment."""
 
 import os
-from typing import Annotated
+from collections.abc import Sequence
 
-import typer
+import click
 
 from optimization import extras
-from optimization.cli.experiments import Modules, load
+from optimization.cli.command import Command, argument
+from optimization.cli.experiments import load, modules_option
 from optimization.cli.output import writing
 
 _FILE = "A YAML file of settings that go over those of the experiment."
 _OUTPUT = "Also write a picture (.png, .svg, .pdf) or a table (.csv)."
 
 
+@click.command(cls=Command)
+@argument("file", metavar="[FILE]", required=False, type=click.Path(), help=_FILE)
+@click.option("--experiment", metavar="NAME", required=True, help="The registered experiment.")
+@modules_option
+@click.option("--lowest", type=float, default=1e-7, help="The first rate.")
+@click.option("--highest", type=float, default=10.0, help="The last rate.")
+@click.option("--steps", type=click.IntRange(3), default=100, help="Training steps.")
+@click.option(
+    "--smoothing",
+    type=click.FloatRange(0),
+    default=0.9,
+    help="Of the moving average of the loss, < 1.",
+)
+@click.option("--output", "-o", type=click.Path(), metavar="FILE", help=_OUTPUT)
 def command(
-    experiment: Annotated[
-        str, typer.Option("--experiment", metavar="NAME", help="The registered experiment.")
-    ],
-    file: Annotated[str | None, typer.Argument(metavar="FILE", help=_FILE)] = None,
-    modules: Modules = None,
-    lowest: Annotated[float, typer.Option(help="The first rate.")] = 1e-7,
-    highest: Annotated[float, typer.Option(help="The last rate.")] = 10.0,
-    steps: Annotated[int, typer.Option(min=3, help="Training steps.")] = 100,
-    smoothing: Annotated[
-        float, typer.Option(min=0, help="Of the moving average of the loss, < 1.")
-    ] = 0.9,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help=_OUTPUT)
-    ] = None,
-) -> None:
+    file: str | None,
+    experiment: str,
+    modules: Sequence[str],
+    lowest: float,
+    highest: float,
+    steps: int,
+    smoothing: float,
+    output: str | None,
+) -> int:
     """Find a learning rate: train with one that grows from step to step, until the loss diverges.
 
     The model is trained from its start, on its own data, with its own optimizer; nothing is kept.
@@ -42,7 +51,7 @@ def command(
     load(modules, experiment)
     if not 0 < lowest < highest:
         message = f"must be above --lowest, and that above 0, got {lowest:g} to {highest:g}"
-        raise typer.BadParameter(message, param_hint="--highest")
+        raise click.BadParameter(message, param_hint="--highest")
 
     def find() -> None:
         config = resolve_flags(experiment, [file] if file else [], mode="train_and_eval")
@@ -64,7 +73,7 @@ def command(
         except ValueError as error:
             raise TrainingError(str(error)) from error
 
-    raise typer.Exit(reporting(find))
+    return reporting(find)
 
 
 def _check(output: str) -> None:
@@ -74,6 +83,6 @@ def _check(output: str) -> None:
     try:
         checked_ending(output)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--output") from None
+        raise click.BadParameter(str(error), param_hint="--output") from None
     with writing(output):
         os.stat(os.path.dirname(output) or ".")

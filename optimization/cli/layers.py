@@ -1,9 +1,10 @@
 """Files and overrides as layers: the options that commands share, and what the layers make."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import typer
+import click
 
 from optimization.configs import yaml_file
 from optimization.configs.batches import batch_without_rate
@@ -20,33 +21,35 @@ from optimization.configs.yaml_file import SourcedDict
 
 AnyConfig = OptimizationConfig | ExperimentConfig
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--params-override",
-        metavar="SETTINGS",
-        help="Settings that go over the files: `a.b=1,c.d=[1,2]`; may be repeated.",
-    ),
-]
+overrides_option = click.option(
+    "--params-override",
+    "overrides",
+    metavar="SETTINGS",
+    multiple=True,
+    help="Settings that go over the files: `a.b=1,c.d=[1,2]`; may be repeated.",
+)
+_LENGTHS = {
+    "train_steps": "The length of the training, for '10%' and 'remaining'",
+    "steps_per_epoch": "Optimizer steps of one epoch, for '5 epochs'",
+    "global_batch_size": "Examples of one update, for '1M examples'",
+    "tokens_per_step": "Tokens of one update, for '300B tokens'",
+}
 
 
-def _length(flag: str, help_text: str) -> Any:
-    return typer.Option(flag, metavar="N", min=1, help=f"{help_text} in files that don't say it.")
+def length_options(function: Callable) -> Callable:
+    """Adds the options that say how long is trained, which the function gets as `length`."""
+
+    @functools.wraps(function)
+    def with_length(**values: Any) -> Any:
+        length = TrainingLength(**{name: values.pop(name) for name in _LENGTHS})
+        return function(length=length, **values)
+
+    for name, meaning in reversed(_LENGTHS.items()):
+        flag, text = f"--{name.replace('_', '-')}", f"{meaning} in files that don't say it."
+        click.option(flag, type=click.IntRange(1), metavar="N", help=text)(with_length)
+    return with_length
 
 
-TrainSteps = Annotated[
-    int | None,
-    _length("--train-steps", "The length of the training, for '10%' and 'remaining'"),
-]
-StepsPerEpoch = Annotated[
-    int | None, _length("--steps-per-epoch", "Optimizer steps of one epoch, for '5 epochs'")
-]
-GlobalBatchSize = Annotated[
-    int | None, _length("--global-batch-size", "Examples of one update, for '1M examples'")
-]
-TokensPerStep = Annotated[
-    int | None, _length("--tokens-per-step", "Tokens of one update, for '300B tokens'")
-]
 _WRITTEN_AT = {"global_batch_size": "task.train_data.global_batch_size"}
 
 
@@ -86,7 +89,7 @@ def read_layers(
 
     Raises:
         ConfigError: Every mistake of every layer, and of what they make.
-        typer.BadParameter: If `length` is given and experiment files say it.
+        click.BadParameter: If `length` is given and experiment files say it.
     """
     read = [yaml_file.read_file(path) for path in files]
     texts = enumerate(overrides or (), start=1)
@@ -102,7 +105,7 @@ def read_layers(
         name = next(name for name, value in length._asdict().items() if value)
         place = _WRITTEN_AT.get(name, f"trainer.{name}")
         message = f"the files say it; write --params-override={place}=..."
-        raise typer.BadParameter(message, param_hint=f"--{name.replace('_', '-')}")
+        raise click.BadParameter(message, param_hint=f"--{name.replace('_', '-')}")
     if is_whole and experiment is None:
         base = ExperimentConfig()
         sorted_out = [own_settings(_whole(layer)) for layer in params]

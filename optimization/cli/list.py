@@ -3,31 +3,32 @@
 import fnmatch
 import shutil
 import sys
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import typer
+import click
 
-from optimization.cli.catalog import types
-from optimization.cli.experiments import Modules, check_registered, load
-from optimization.cli.output import Format, print_json
+from optimization.cli.catalog import REGISTRIES, types
+from optimization.cli.command import Command, argument
+from optimization.cli.experiments import check_registered, load, modules_option
+from optimization.cli.output import format_option, print_json
 from optimization.configs.errors import nearest_or_all
 from optimization.training.registries import experiment_names, summary_of
 
-What = Literal["optimizers", "learning_rates", "warmups", "experiments"]
+_WHAT = [*(f"{section}s" for section in REGISTRIES), "experiments"]
 
 
-def command(
-    what: Annotated[
-        What, typer.Argument(metavar="WHAT", help=f"One of {', '.join(get_args(What))}.")
-    ],
-    pattern: Annotated[
-        str,
-        typer.Argument(metavar="PATTERN", help="Part of the name, or a pattern such as 'hf_*'."),
-    ] = "",
-    modules: Modules = None,
-    form: Format = "text",
-) -> None:
+@click.command(cls=Command)
+@argument("what", metavar="WHAT", type=click.Choice(_WHAT), help=f"One of {', '.join(_WHAT)}.")
+@argument(
+    "pattern",
+    metavar="[PATTERN]",
+    default="",
+    help="Part of the name, or a pattern such as 'hf_*'.",
+)
+@modules_option
+@format_option
+def command(what: str, pattern: str, modules: Sequence[str], form: str) -> None:
     """List types or experiments, one a line: the name, what it is, the backends that have it."""
     load(modules, None)
     known = list(_rows(what))
@@ -36,14 +37,14 @@ def command(
     rows = [row for row in known if _matches(row["name"], pattern)]
     if not rows:
         near = nearest_or_all(pattern, [row["name"] for row in known])
-        raise typer.BadParameter(f"none matches {pattern!r}{near}", param_hint="PATTERN")
+        raise click.BadParameter(f"none matches {pattern!r}{near}", param_hint="PATTERN")
     if form == "json":
         print_json(rows)
     else:
         print(_text(rows))
 
 
-def _rows(what: What) -> Iterator[dict[str, Any]]:
+def _rows(what: str) -> Iterator[dict[str, Any]]:
     if what == "experiments":
         for name in experiment_names():
             yield {"name": name, "summary": summary_of(name)}

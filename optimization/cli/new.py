@@ -4,11 +4,12 @@ import textwrap
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import typer
+import click
 
-from optimization.cli.output import writing
+from optimization.cli.command import Command
+from optimization.cli.output import output_option, writing
 from optimization.configs import yaml_file
 from optimization.configs.base import Config
 from optimization.configs.comments import Comment, key_lines, write_comments
@@ -46,27 +47,25 @@ warmup:
 _WIDTH = 88
 
 
-def command(
-    like: Annotated[
-        Literal["bert", "resnet", "vit", "t5", "llm"] | None,
-        typer.Option(help="A published recipe to start from; AdamW with a cosine if left out."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The file to write; none: print it."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that exists.")] = False,
-) -> None:
+@click.command(cls=Command)
+@click.option(
+    "--like",
+    type=click.Choice([*RECIPES]),
+    help="A published recipe to start from; AdamW with a cosine if left out.",
+)
+@output_option
+@click.option("--force", is_flag=True, help="Write over a file that exists.")
+def command(like: str | None, output: Path | None, force: bool) -> None:
     """Write a commented file to start from."""
     if force and output is None:
-        raise typer.BadParameter("it takes --output, the file", param_hint="--force")
+        raise click.BadParameter("it takes --output, the file", param_hint="--force")
     text = commented(recipe(like) if like else _PLAIN)
     if output is None:
         print(text, end="")
         return
     if output.exists() and not force:
         message = f"{output} exists; --force writes over it"
-        raise typer.BadParameter(message, param_hint="--output")
+        raise click.BadParameter(message, param_hint="--output")
     with writing(output):
         output.write_text(text, encoding="utf-8")
     print(f"{output} is written; `optfactory validate {output}` checks it")

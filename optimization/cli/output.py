@@ -6,11 +6,25 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from os import PathLike
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Any
 
-import typer
+import click
 
-Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How to print it.")]
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How to print it.",
+)
+output_option = click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The file to write; none: print it.",
+)
 
 
 def wrapped(text: str, indent: str = "") -> str:
@@ -35,10 +49,10 @@ def writing(path: str | PathLike[str]) -> Iterator[None]:
     """Has an error of the file system be wrong usage of `--output`.
 
     Raises:
-        typer.BadParameter: If a file cannot be written.
+        click.BadParameter: If a file cannot be written.
     """
     try:
         yield
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror or error}"
-        raise typer.BadParameter(message, param_hint="--output") from None
+        raise click.BadParameter(message, param_hint="--output") from None

@@ -3,15 +3,16 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import typer
+import click
 
 from optimization import extras
-from optimization.cli.experiments import Experiment, Modules, load
+from optimization.cli.command import Command, argument
+from optimization.cli.experiments import experiment_option, load, modules_option
 from optimization.cli.files import read
-from optimization.cli.output import Format, print_json
+from optimization.cli.output import format_option, print_json
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.text_files import NotReadError, check_regular, read_text
 from optimization.group_rows import group_rows
@@ -25,22 +26,30 @@ _NAMES = "A list instead of a model: a path a line, its shape after it if need b
 _WEIGHTS = "A .safetensors file (or its .index.json), or a .keras file, instead of an experiment."
 
 
+@click.command(cls=Command)
+@argument("file", metavar="FILE", type=click.Path(), help=_FILE)
+@modules_option
+@experiment_option
+@click.option("--names", type=click.Path(), metavar="LIST", help=_NAMES)
+@click.option("--weights", type=click.Path(), metavar="FILE", help=_WEIGHTS)
+@click.option("--variables", is_flag=True, help="A line for each one.")
+@format_option
 def command(
-    file: Annotated[str, typer.Argument(metavar="FILE", help=_FILE)],
-    modules: Modules = None,
-    experiment: Experiment = None,
-    names: Annotated[str | None, typer.Option("--names", metavar="LIST", help=_NAMES)] = None,
-    weights: Annotated[str | None, typer.Option("--weights", metavar="FILE", help=_WEIGHTS)] = None,
-    variables: Annotated[bool, typer.Option("--variables", help="A line for each one.")] = False,
-    form: Format = "text",
-) -> None:
+    file: str,
+    modules: Sequence[str],
+    experiment: str | None,
+    names: str | None,
+    weights: str | None,
+    variables: bool,
+    form: str,
+) -> int:
     """Show the group of each parameter of a model: its learning rate, decay, average.
 
     The model is that of an experiment, or a list of names. Rules that match nothing are errors,
     as in training.
     """
     if (experiment is not None) + (names is not None) + (weights is not None) != 1:
-        raise typer.BadParameter("give one of --experiment, --names and --weights")
+        raise click.BadParameter("give one of --experiment, --names and --weights")
     from optimization.training.binary import reporting
 
     load(modules, experiment)
@@ -57,7 +66,7 @@ def command(
         else:
             print(format_group_table(rows, variables))
 
-    raise typer.Exit(reporting(show))
+    return reporting(show)
 
 
 def _of_experiment(file: str, experiment: str) -> list[GroupRow]:

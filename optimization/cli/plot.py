@@ -4,13 +4,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from optimization.cli.experiments import Experiment, Modules, load
-from optimization.cli.files import Files, matching, read
-from optimization.cli.layers import GlobalBatchSize, StepsPerEpoch, TokensPerStep, TrainSteps
+from optimization.cli.command import Command
+from optimization.cli.experiments import experiment_option, load, modules_option
+from optimization.cli.files import files_argument, matching, read
+from optimization.cli.layers import length_options
 from optimization.cli.output import writing
 from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
@@ -22,44 +23,48 @@ if TYPE_CHECKING:
     from optimization.plots.picture import Picture
 
 
+@click.command(cls=Command)
+@files_argument
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(),
+    metavar="PICTURE",
+    help="Write x.png, x.svg, x.html (hover and zoom) or x.csv (exact values); left out, draw in "
+    "the terminal.",
+)
+@click.option(
+    "--what",
+    metavar="NAME",
+    default="learning_rate",
+    help="The learning rate, or a number of the optimizer: weight_decay.",
+)
+@click.option(
+    "--group",
+    "groups",
+    metavar="NAME",
+    multiple=True,
+    help="A group of `param_groups`, `default`, `layer L-2` (by `layer_decay`, two below the "
+    "head), or `all`; may be repeated.",
+)
+@click.option("--log", is_flag=True, help="Draw heights logarithmically.")
+@click.option(
+    "--range", "steps", metavar="FROM:TO", default=":", help="Draw these optimizer steps."
+)
+@length_options
+@modules_option
+@experiment_option
 def command(
-    files: Files,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PICTURE",
-            help="Write x.png, x.svg, x.html (hover and zoom) or x.csv (exact values); "
-            "left out, draw in the terminal.",
-        ),
-    ] = None,
-    what: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="The learning rate, or a number of the optimizer: weight_decay."
-        ),
-    ] = "learning_rate",
-    groups: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--group",
-            metavar="NAME",
-            help="A group of `param_groups`, `default`, `layer L-2` (by `layer_decay`, two below "
-            "the head), or `all`; may be repeated.",
-        ),
-    ] = None,
-    log: Annotated[bool, typer.Option("--log", help="Draw heights logarithmically.")] = False,
-    steps: Annotated[
-        str, typer.Option("--range", metavar="FROM:TO", help="Draw these optimizer steps.")
-    ] = ":",
-    train_steps: TrainSteps = None,
-    steps_per_epoch: StepsPerEpoch = None,
-    global_batch_size: GlobalBatchSize = None,
-    tokens_per_step: TokensPerStep = None,
-    modules: Modules = None,
-    experiment: Experiment = None,
-) -> None:
+    files: Sequence[str],
+    output: str | None,
+    what: str,
+    groups: Sequence[str],
+    log: bool,
+    steps: str,
+    length: TrainingLength,
+    modules: Sequence[str],
+    experiment: str | None,
+) -> int:
     """Draw the learning rate over training, of several files in one picture.
 
     Marked are the ends of warmup, decay and training, and boundaries. Files with errors are told
@@ -73,19 +78,13 @@ def command(
         try:
             renderer(output)
         except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--output") from None
+            raise click.BadParameter(str(error), param_hint="--output") from None
     base = load(modules, experiment)
     paths = matching(files)
-    length = TrainingLength(
-        train_steps,
-        steps_per_epoch,
-        global_batch_size=global_batch_size,
-        tokens_per_step=tokens_per_step,
-    )
     lines: dict[str, Sequence[Line]] = {}
     for path, name in zip(paths, _names(paths), strict=True):
         try:
-            lines[name] = _lines(path, base, length, what, groups or ())
+            lines[name] = _lines(path, base, length, what, groups)
         except ConfigError as error:
             print(error, file=sys.stderr)
     if lines:
@@ -93,10 +92,10 @@ def command(
             picture = picture_of_lines(lines, what.replace("_", " "), log, limits)
         except ConfigError as error:
             print(error, file=sys.stderr)
-            raise typer.Exit(1) from None
-        _show(picture, output)
-    if len(lines) < len(paths):
-        raise typer.Exit(1)
+            return 1
+        if not _shown(picture, output):
+            return 1
+    return int(len(lines) < len(paths))
 
 
 def _limits(text: str) -> tuple[int | None, int | None]:
@@ -107,10 +106,10 @@ def _limits(text: str) -> tuple[int | None, int | None]:
         colon = ""
     if not colon:
         message = f"expected FROM:TO, such as 0:1000, :1000 or 500:, got {text!r}"
-        raise typer.BadParameter(message, param_hint="--range")
+        raise click.BadParameter(message, param_hint="--range")
     if (limits[0] or 0) < 0 or (limits[1] is not None and limits[1] <= (limits[0] or 0)):
         message = f"must go from a step >= 0 to a later one, got {text!r}"
-        raise typer.BadParameter(message, param_hint="--range")
+        raise click.BadParameter(message, param_hint="--range")
     return limits
 
 
@@ -153,15 +152,17 @@ def _with_flag(problem: Problem) -> str:
     return message
 
 
-def _show(picture: "Picture", output: str | None) -> None:
+def _shown(picture: "Picture", output: str | None) -> bool:
+    """Prints or writes a picture; returns whether what draws it is there."""
     try:
         if output is None:
             print(picture)
-            return
+            return True
         with writing(output):
             picture.save(output)
     except MissingExtraError as error:
         print(f"{error}; `-o x.html`, `.svg` and `.csv` work without", file=sys.stderr)
-        raise typer.Exit(1) from None
+        return False
     print(picture.summary())
     print(f"written: {output}")
+    return True

@@ -1,25 +1,23 @@
 """`optfactory schema`: the JSON Schema of the files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from optimization.cli.experiments import Experiment, Modules, load
-from optimization.cli.output import writing
+from optimization.cli.command import Command
+from optimization.cli.experiments import experiment_option, load, modules_option
+from optimization.cli.output import output_option, writing
 
 SHIPPED = Path(__file__).parents[1] / "schema.json"
 
 
-def command(
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The file to write; none: print it."),
-    ] = None,
-    modules: Modules = None,
-    experiment: Experiment = None,
-) -> None:
+@click.command(cls=Command)
+@output_option
+@modules_option
+@experiment_option
+def command(output: Path | None, modules: Sequence[str], experiment: str | None) -> None:
     """Print the JSON Schema of experiments, optimization sections and sweeps, for editors.
 
     Types of one's own are in it with --import, the settings of a task with --experiment.

@@ -1,21 +1,14 @@
 """`optfactory show`: the config that files and overrides make, with everything filled in."""
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import typer
+import click
 
-from optimization.cli.experiments import Experiment, Modules, load
+from optimization.cli.command import Command, argument
+from optimization.cli.experiments import experiment_option, load, modules_option
 from optimization.cli.files import matching
-from optimization.cli.layers import (
-    GlobalBatchSize,
-    Layers,
-    Overrides,
-    StepsPerEpoch,
-    TokensPerStep,
-    TrainSteps,
-    read_layers,
-)
+from optimization.cli.layers import Layers, length_options, overrides_option, read_layers
 from optimization.cli.output import print_json
 from optimization.cli.reports import tell
 from optimization.configs import yaml_file
@@ -25,35 +18,41 @@ from optimization.configs.leaves import leaves
 from optimization.configs.text_files import read_text
 
 
+@click.command(cls=Command)
+@argument(
+    "files",
+    metavar="[FILE]...",
+    nargs=-1,
+    type=click.Path(),
+    help="YAML files; later ones win.",
+)
+@overrides_option
+@modules_option
+@experiment_option
+@length_options
+@click.option(
+    "--defaults/--no-defaults", default=True, help="Values that are defaults too, or not."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["yaml", "json"]),
+    default="yaml",
+    help="How to print it.",
+)
 def command(
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="FILE", help="YAML files; later ones win."),
-    ] = None,
-    overrides: Overrides = None,
-    modules: Modules = None,
-    experiment: Experiment = None,
-    train_steps: TrainSteps = None,
-    steps_per_epoch: StepsPerEpoch = None,
-    global_batch_size: GlobalBatchSize = None,
-    tokens_per_step: TokensPerStep = None,
-    defaults: Annotated[
-        bool, typer.Option("--defaults/--no-defaults", help="Values that are defaults too, or not.")
-    ] = True,
-    form: Annotated[
-        Literal["yaml", "json"], typer.Option("--format", help="How to print it.")
-    ] = "yaml",
+    files: Sequence[str],
+    overrides: Sequence[str],
+    modules: Sequence[str],
+    experiment: str | None,
+    length: TrainingLength,
+    defaults: bool,
+    form: str,
 ) -> None:
     """Show the config that files make: layers, defaults and durations resolved, as YAML."""
     if not files and experiment is None:
-        raise typer.BadParameter("no file was given", param_hint="FILE")
-    paths = matching(files or ())
-    length = TrainingLength(
-        train_steps,
-        steps_per_epoch,
-        global_batch_size=global_batch_size,
-        tokens_per_step=tokens_per_step,
-    )
+        raise click.BadParameter("no file was given", param_hint="FILE")
+    paths = matching(files)
     layers = read_layers(paths, overrides, load(modules, experiment), length)
     tell(layers.doubts)
     values = {k: v for k, v in layers.resolved.as_dict().items() if layers.is_known(k)}

@@ -1,32 +1,30 @@
 """`optfactory show-type`: all that is known of a type."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import typer
+import click
 
 from optimization.cli.catalog import REGISTRIES, Type, find
-from optimization.cli.experiments import Modules, load
-from optimization.cli.output import Format, print_json, wrapped
+from optimization.cli.command import Command, argument
+from optimization.cli.experiments import load, modules_option
+from optimization.cli.output import format_option, print_json, wrapped
 from optimization.configs.documentation import field_doc, in_order
 
 
-def command(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", help="The type, such as lamb, or warmup.linear for one section's."
-        ),
-    ],
-    modules: Modules = None,
-    form: Format = "text",
-) -> None:
+@click.command(cls=Command)
+@argument(
+    "name", metavar="NAME", help="The type, such as lamb, or warmup.linear for one section's."
+)
+@modules_option
+@format_option
+def command(name: str, modules: Sequence[str], form: str) -> None:
     """Show a type: its formula and source, its fields, its backends, and its curve."""
     load(modules, None)
     try:
         found = find(name)
     except KeyError as error:
-        raise typer.BadParameter(error.args[0], param_hint="NAME") from None
+        raise click.BadParameter(error.args[0], param_hint="NAME") from None
     if form == "json":
         print_json([_as_json(kind) for kind in found])
         return

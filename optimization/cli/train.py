@@ -1,29 +1,28 @@
 """`optfactory train`: trains as a training binary does."""
 
-import enum
-import inspect
 import re
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import typer
+import click
 
+from optimization.cli.command import Command
 from optimization.cli.experiments import check_registered, load
 from optimization.training.flags import FLAGS, RunFlags
 from optimization.training.registries import experiment_names, summary_of
 
 
-def command(modules: list[str] | None = None, verbosity: int = 0, **values: Any) -> None:
+def _train(modules: Sequence[str], verbosity: int, **values: Any) -> int:
     """Train, evaluate, or both: what a training binary does, with the same flags."""
     from optimization.training.binary import reporting, run_flags
 
     del modules  # `_imported` has imported them.
     check_registered()
-    values["mode"] = str(values["mode"])
-    flags = RunFlags(**{name: v for name, v in values.items() if v is not None})
-    raise typer.Exit(reporting(lambda: run_flags(flags), verbosity > 0))
+    flags = RunFlags(**{k: [*v] if isinstance(v, tuple) else v for k, v in values.items()})
+    return reporting(lambda: run_flags(flags), verbosity > 0)
 
 
-def _imported(context: typer.Context, modules: list[str] | None) -> list[str] | None:
+def _imported(context: click.Context, _: Any, modules: Sequence[str]) -> Sequence[str]:
     """Imports the modules, at once, so that a `--help` that follows lists what they register."""
     load(modules, None)
     known = "".join(f"\n\n{name}: {summary_of(name)}" for name in experiment_names())
@@ -42,31 +41,35 @@ def _spelled(text: str) -> str:
     return re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), text)
 
 
-def _parameters() -> list[inspect.Parameter]:
-    """Returns the parameters of the command: `--import`, each flag of a binary, `--verbosity`."""
-    imports = typer.Option(
-        "--import", metavar="MODULE", help=_HELP, callback=_imported, is_eager=True
+def _options() -> Iterator[click.Option]:
+    """Yields the options of the command: `--import`, each flag of a binary, `--verbosity`."""
+    yield click.Option(
+        ["--import", "modules"],
+        metavar="MODULE",
+        multiple=True,
+        help=_HELP,
+        callback=_imported,
+        is_eager=True,
     )
-    kinds: dict[str, Any] = {"modules": Annotated[list[str] | None, imports]}
     for field in FLAGS:
-        words = field.metadata
-        choices = words["choices"]
-        kind = enum.StrEnum(field.name, {c: c for c in choices}) if choices else field.type
-        option = typer.Option(
-            _spelled(f"--{field.name}"),
-            help=_spelled(words["help"]),
-            metavar=words["metavar"] or None,
+        words, name = field.metadata, _spelled(f"--{field.name}")
+        help_text, default = _spelled(words["help"]), getattr(RunFlags(), field.name)
+        if field.type is bool:
+            flag = f"{name}/{name.replace('--', '--no-')}"
+            yield click.Option([flag, field.name], default=default, help=help_text)
+            continue
+        is_path = words["metavar"] in ("FILE", "DIR")
+        choices = click.Choice(words["choices"]) if words["choices"] else None
+        yield click.Option(
+            [name, field.name],
+            type=choices or (click.Path() if is_path else str),
+            metavar=words["metavar"],
+            multiple=isinstance(default, list),
+            default=default,
+            help=help_text,
         )
-        kinds[field.name] = Annotated[kind, option]
     text = "1 adds the traceback to the text of an error."
-    kinds["verbosity"] = Annotated[int, typer.Option("--verbosity", help=text)]
-    defaults = {"modules": None, **vars(RunFlags()), "verbosity": 0}
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return [
-        inspect.Parameter(name, keyword, default=defaults[name], annotation=kind)
-        for name, kind in kinds.items()
-    ]
+    yield click.Option(["--verbosity"], type=int, default=0, help=text)
 
 
-command.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]
-command.__annotations__ = {p.name: p.annotation for p in _parameters()}
+command = Command("train", params=[*_options()], callback=_train, help=str(_train.__doc__))

@@ -1,50 +1,54 @@
 """`optfactory validate`: checks files, and what they mean."""
 
-import enum
-from typing import Annotated
+from collections.abc import Sequence
 
-import typer
+import click
 
 from optimization.cli import reports
-from optimization.cli.experiments import Experiment, Modules, load
-from optimization.cli.files import Files, matching, read_whole
+from optimization.cli.command import Command
+from optimization.cli.experiments import experiment_option, load, modules_option
+from optimization.cli.files import files_argument, matching, read_whole
 from optimization.configs.errors import ConfigError, nearest_or_all
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.text_files import read_text
 from optimization.lint import RULES, Finding, Severity, Subject, errors_of, lint
 
 
-class Format(enum.StrEnum):
-    """What `--format` takes."""
-
-    TEXT = "text"
-    JSON = "json"
-    GITHUB = "github"
-    SARIF = "sarif"
-
-
+@click.command(cls=Command)
+@files_argument
+@modules_option
+@experiment_option
+@click.option("--strict", is_flag=True, help="Let warnings fail too.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", *reports.WRITERS]),
+    default="text",
+    help="text; json, a list of objects; github, annotations of a workflow; sarif 2.1.0.",
+)
+@click.option(
+    "--severity",
+    "least",
+    type=click.Choice([severity.value for severity in Severity]),
+    default=Severity.WARNING.value,
+    help="The least severity that is told.",
+)
+@click.option(
+    "--select",
+    metavar="CODE,...",
+    default="",
+    show_default=False,
+    help="Rules to tell of too, though they are off, or infos.",
+)
 def command(
-    files: Files,
-    modules: Modules = None,
-    experiment: Experiment = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail too.")] = False,
-    form: Annotated[
-        Format,
-        typer.Option(
-            "--format",
-            help="text; json, a list of objects; github, annotations of a workflow; sarif 2.1.0.",
-        ),
-    ] = Format.TEXT,
-    severity: Annotated[
-        Severity, typer.Option(help="The least severity that is told.")
-    ] = Severity.WARNING,
-    select: Annotated[
-        str,
-        typer.Option(
-            metavar="CODE,...", help="Rules to tell of too, though they are off, or infos."
-        ),
-    ] = "",
-) -> None:
+    files: Sequence[str],
+    modules: Sequence[str],
+    experiment: str | None,
+    strict: bool,
+    form: str,
+    least: str,
+    select: str,
+) -> int:
     """Check YAML files, every error of every file at once, and what they mean.
 
     Errors keep a file from being used, warnings are probably mistakes, infos are
@@ -53,7 +57,7 @@ def command(
 
     Exit code 0: fine, 1: errors (with --strict, warnings too), 2: wrong usage.
     """
-    base, selected = load(modules, experiment), _codes(select)
+    base, selected, severity = load(modules, experiment), _codes(select), Severity(least)
 
     def is_told(finding: Finding) -> bool:
         return finding.severity.is_at_least(severity) or finding.code in selected
@@ -62,17 +66,16 @@ def command(
     for path in matching(files):
         findings, summary = check(path, base, selected)
         found += findings
-        if form is Format.TEXT:
+        if form == "text":
             warnings = sum(finding.severity is Severity.WARNING for finding in findings)
             reports.show(path, list(filter(is_told, findings)), summary, warnings)
     told = list(filter(is_told, found))
-    if form is Format.TEXT:
+    if form == "text":
         reports.show_hidden(len(found) - len(told), severity)
     else:
-        print(reports.WRITERS[form.value](told), end="")
+        print(reports.WRITERS[form](told), end="")
     fatal = Severity.WARNING if strict else Severity.ERROR
-    if any(finding.severity.is_at_least(fatal) for finding in found):
-        raise typer.Exit(1)
+    return int(any(finding.severity.is_at_least(fatal) for finding in found))
 
 
 def check(
@@ -98,5 +101,5 @@ def _codes(select: str) -> frozenset[str]:
     codes = frozenset(code.strip() for code in select.split(",") if code.strip())
     for code in sorted(codes - RULES.keys()):
         message = f"there is no rule {code!r}{nearest_or_all(code, RULES)}"
-        raise typer.BadParameter(message, param_hint="--select")
+        raise click.BadParameter(message, param_hint="--select")
     return codes

@@ -1,4 +1,4 @@
-"""The flags of a training, defined once: for binaries by absl, for `optfactory train` by Typer."""
+"""The flags of a training, defined once: for binaries by absl, for `optfactory train` by click."""
 
 import dataclasses
 from typing import Any

@@ -5,4 +5,3 @@ import pytest
 def wide(monkeypatch):
     """Messages are on one line, as on a wide terminal."""
     monkeypatch.setenv("COLUMNS", "400")
-    monkeypatch.setenv("TERMINAL_WIDTH", "400")

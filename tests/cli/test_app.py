@@ -1,18 +1,19 @@
 import os
+import re
 import subprocess
 import sys
 
+import click
 import pytest
-import typer
 
+from optimization._version import __version__
 from optimization.cli.app import COMMANDS, app, main
-
-COMMAND_LINE = typer.main.get_command(app)
 
 
 @pytest.mark.parametrize("name", [name.replace("_", "-") for name in COMMANDS])
 def test_options_have_dashes_in_their_names(name):
-    options = [option for p in COMMAND_LINE.commands[name].params for option in p.opts]
+    command = app.get_command(click.Context(app), name)
+    options = [option for p in command.params for option in [*p.opts, *p.secondary_opts]]
     assert [o for o in options if o.startswith("-") and "_" in o] == []
 
 
@@ -41,13 +42,54 @@ def test_help_has_whole_names_and_paragraphs_at_80_columns():
     code = "import sys; from optimization.cli.app import COMMANDS, main\n"
     code += "for name in COMMANDS: assert main([name.replace('_', '-'), '--help']) == 0"
     environment = {**os.environ, "COLUMNS": "80"}
-    environment.pop("TERMINAL_WIDTH")
     words = [sys.executable, "-c", code]
     out = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
-    assert out.count(" Usage: optfactory") == len(COMMANDS)
-    assert max(map(len, out.splitlines())) == 80
+    assert out.count("Usage: optfactory") == len(COMMANDS)
+    assert 70 < max(map(len, out.splitlines())) < 80
     assert "…" not in out
-    assert "boundaries. Files with  \n errors are told as `validate` tells them" in out
+    assert "boundaries. Files\n  with errors are told as `validate` tells them" in out
+    assert "Arguments:\n  FILE...  YAML files, or patterns of them such as 'configs/**/" in out
+
+
+def test_the_nearest_command_is_named(capsys):
+    assert main(["validat", "a.yaml"]) == 2
+    assert "there is no command 'validat'; did you mean 'validate'?" in capsys.readouterr().err
+
+
+def test_without_arguments_there_is_the_help_with_all_commands(capsys):
+    assert main([]) == 2
+    alone = capsys.readouterr().err
+    assert main(["-h"]) == 0
+    out = capsys.readouterr().out
+    assert out.strip() == alone.strip()
+    names = [name.replace("_", "-") for name in COMMANDS]
+    assert re.findall(r"^  ([a-z][a-z-]*)  +[A-Z]", out, re.MULTILINE) == names
+    assert "..." not in out.partition("Commands:")[2]
+
+
+def test_the_version_needs_no_command_and_no_module_of_one():
+    code = "import sys; from optimization.cli.app import COMMANDS, main; main(['--version']); "
+    code += "print([name for name in COMMANDS if f'optimization.cli.{name}' in sys.modules])"
+    words = [sys.executable, "-c", code]
+    out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert out == f"optfactory {__version__}\n[]\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_options_and_values(shell, monkeypatch, capsys):
+    def completed(*words):
+        monkeypatch.setenv("_OPTFACTORY_COMPLETE", f"{shell}_complete")
+        monkeypatch.setenv("COMP_WORDS", " ".join(["optfactory", *words]))
+        monkeypatch.setenv("COMP_CWORD", words[-1] if shell == "fish" else str(len(words)))
+        assert main() == 0
+        return capsys.readouterr().out
+
+    assert "show-type" in completed("sho")
+    assert "--train-steps" in completed("show", "--tr")
+    assert "learning_rates" in completed("list", "le")
+    monkeypatch.setenv("_OPTFACTORY_COMPLETE", f"{shell}_source")
+    assert main() == 0
+    assert f"_OPTFACTORY_COMPLETE={shell}_complete" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
