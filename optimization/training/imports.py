@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator
 from types import ModuleType
@@ -54,6 +53,8 @@ def quiet_libraries() -> Iterator[None]:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         yield
         return
+    import tempfile  # of all that a command starts with, few need it
+
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.stderr.flush()
     saved = os.dup(2)
