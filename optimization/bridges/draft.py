@@ -14,7 +14,7 @@ LOST, DIFFERS, UNKNOWN, NOTE = "lost", "differs", "unknown", "note"
 """Kinds of findings: not carried over, carried over as something else, of unknown meaning, and
 what is to be known beside what was carried over."""
 
-_LARGEST = 1e15  # beyond, and NaN, nobody means a number
+LARGEST = 1e15  # beyond, and NaN, nobody means a number
 _NEAR = 0.8  # `wieght_decay` is near `weight_decay`; `warmup_epochs` is not near `warmup_steps`
 _SAID = {LOST: "not carried over", DIFFERS: "differs", UNKNOWN: "unknown key", NOTE: "note"}
 
@@ -131,7 +131,7 @@ class Source:
         if taken.value is None:
             return taken
         value = as_number(taken.value)
-        if value is None or not -_LARGEST <= value <= _LARGEST:
+        if value is None or not -LARGEST <= value <= LARGEST:
             self.refuse(key, f"expected a number, got {describe(taken.value)}")
         return taken._replace(value=value)
 

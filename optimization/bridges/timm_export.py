@@ -4,6 +4,8 @@ from typing import Any
 
 from optimization.bridges.draft import DIFFERS, LOST, NOTE, Finding
 from optimization.bridges.hf_export import Export, tell_sections, tell_unsaid
+from optimization.bridges.timm_muon_export import put_muon
+from optimization.bridges.timm_optimizers import MODIFIED, MODIFIERS
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.types import Duration
 
@@ -23,24 +25,31 @@ _OPTIMIZERS = {
 def export(config: OptimizationConfig) -> tuple[dict[str, Any], list[Finding]]:
     """Returns the arguments of timm's train script by name, and what they can't say."""
     made = Export(config)
-    _optimizer(made)
+    modifiers = _optimizer(made)
     _rate(made)
-    told = "leads_to" if made.values["sched_on_updates"] else "leads_to per"
-    tell_unsaid(made, "timm's arguments have no such field", told)
+    told = "clip_exponent leads_to" + ("" if made.values["sched_on_updates"] else " per")
+    tell_unsaid(made, "timm's arguments have no such field", f"{told} {' '.join(modifiers)}")
     said = _sections(made)
     tell_sections(made, "timm's arguments have no such thing", said)
     return made.values, made.findings
 
 
-def _optimizer(made: Export) -> None:
+def _optimizer(made: Export) -> tuple[str, ...]:
+    """Puts the optimizer; returns the fields that are said beside those of every export."""
     kind = made.config.optimizer.type or ""
     section: Any = made.config.optimizer.get()
     place = f"optimizer.{kind}"
     decay = getattr(section, "weight_decay_rate", 0.0) or getattr(section, "weight_decay", 0.0)
+    if kind == "muon":
+        said = put_muon(made, section)
+        _clip(made, section, place)
+        made.values["grad_accum_steps"] = section.gradient_accumulation_steps
+        return said
     name = _name(kind, section, bool(decay))
     if name is None:
         made.tell(LOST, "optimizer.type", kind, "`opt` has no such optimizer")
-        return
+        return ()
+    name, modifiers = _modified(made, section, name, place)
     made.values["opt"] = name
     if hasattr(section, "beta_1"):
         made.values["opt_betas"] = [section.beta_1, section.beta_2]
@@ -49,15 +58,19 @@ def _optimizer(made: Export) -> None:
     if hasattr(section, "momentum"):
         made.values["momentum"] = section.momentum
     made.values["weight_decay"] = decay or 0.0
+    kwargs: dict[str, Any] = {}
+    if kind == "sgd" and name.endswith(("sgdw", "sgdc")) and not section.nesterov:
+        kwargs |= {"nesterov": False}
+    if section.mars and "mars" in modifiers:
+        kwargs |= {"gamma": section.mars_gamma, "optimize_1d": True}
     if kind == "rmsprop":
-        made.values["opt_kwargs"] = {"alpha": section.rho, "centered": section.centered}
+        kwargs |= {"alpha": section.rho, "centered": section.centered}
     if kind == "adopt":
-        made.values["opt_kwargs"] = {"clip_exp": section.clip_exponent}
+        kwargs |= {"clip_exp": section.clip_exponent}
     if kind == "adagrad":
         initial = section.initial_accumulator_value
-        made.values["opt_kwargs"] = {"initial_accumulator_value": initial}
-    spares = any(g.ndim == (0, 1) and g.weight_decay == 0 for g in made.config.param_groups)
-    if decay and not spares:
+        kwargs |= {"initial_accumulator_value": initial}
+    if decay and not any(_spares(group) for group in made.config.param_groups):
         why = "timm spares what has fewer than two axes, which here goes by names, or not at all"
         made.tell(DIFFERS, f"{place}.weight_decay", decay, why)
     if kind == "rmsprop" and section.momentum and section.classic_momentum:
@@ -68,12 +81,13 @@ def _optimizer(made: Export) -> None:
     if not getattr(section, "correct_bias", True):
         made.tell(DIFFERS, f"{place}.correct_bias", False, "timm corrects the moments")
     if getattr(section, "amsgrad", False):
-        made.values["opt_kwargs"] = {"amsgrad": True}
-    if getattr(section, "nesterov", False) and name in ("adam", "nadamw"):
+        kwargs |= {"amsgrad": True}
+    if getattr(section, "nesterov", False) and ("amsgrad" in section.field_names()):
         why = "timm has NAdamW alone, with the correction of the `same` update"
         if name == "adam" or section.nesterov_correction != "same":
             made.tell(DIFFERS, f"{place}.nesterov", True, why)
-    decouples = name in ("adamw", "nadamw", "radamw", "adoptw", "lion", "lamb")
+    bare = MODIFIED.get(name.removeprefix("lookahead_"), (name.removeprefix("lookahead_"),))[0]
+    decouples = bare in ("adamw", "nadamw", "radamw", "adoptw", "lion", "lamb", "sgdw", "mars")
     decouples = decouples or kind == "sgd_torch"
     if decay and not decouples and getattr(section, "decoupled_weight_decay", True):
         made.tell(DIFFERS, f"{place}.weight_decay", decay, "timm adds it to the gradient")
@@ -85,12 +99,44 @@ def _optimizer(made: Export) -> None:
     if kind == "sgd" and section.momentum:
         why = "timm applies the rate after the momentum"
         made.tell(DIFFERS, f"{place}.momentum", section.momentum, why)
+    if kwargs:
+        made.values["opt_kwargs"] = kwargs
     _clip(made, section, place)
     made.values["grad_accum_steps"] = section.gradient_accumulation_steps
+    return modifiers
+
+
+_NAMES = {(base, frozenset(arguments)): name for name, (base, arguments) in MODIFIED.items()}
+
+
+def _modified(made: Export, section: Any, name: str, place: str) -> tuple[str, tuple[str, ...]]:
+    """Returns timm's name of an optimizer with its modifiers, and the fields that it says."""
+    said: list[str] = []
+    if section.mars and name in ("adam", "adamw") and section.mars_beta is None:
+        name, said = "mars", ["mars", "mars_gamma"]
+    acts = {key: field for key, field in MODIFIERS.items() if getattr(section, field)}
+    base = "adamw" if name == "adam" and section.decoupled_weight_decay else name
+    found = _NAMES.get((base, frozenset(acts)))
+    if found is not None:
+        name, said = found, [*said, *acts.values()]
+    if section.lookahead:
+        name, said = f"lookahead_{name}", [*said, "lookahead", "lookahead_steps"]
+        why = "timm's slow weights start as the weights after 6 updates, its number of updates"
+        made.tell(DIFFERS, f"{place}.lookahead", True, why)
+    return name, tuple(said)
+
+
+def _spares(group: Any) -> bool:
+    """Says whether a group is the one that timm makes by itself, and no more."""
+    changed = {name for name, _ in group._changed()}
+    own = group.ndim == (0, 1) and group.weight_decay == 0
+    return own and changed <= {"ndim", "weight_decay", "name"}
 
 
 def _name(kind: str, section: Any, decays: bool) -> str | None:
     """Returns what timm calls a type with these fields; None for none."""
+    if kind == "sgd" and (decays or section.cautious):
+        return "sgdw"
     if kind in ("sgd_torch", "sgd"):
         return "sgd" if section.nesterov else "momentum"
     if "amsgrad" in section.field_names():  # Adam in all its forms
@@ -206,7 +252,6 @@ def _sections(made: Export) -> tuple[str, ...]:
             if name in config.lr_scaling.scales and made.values.get(key):
                 why = f"`{key}` is not in proportion to the batch there"
                 made.tell(DIFFERS, "lr_scaling.scales", name, why, "write `scales: [peak]`")
-    groups = [g for g in config.param_groups if not (g.ndim == (0, 1) and g.weight_decay == 0)]
-    if config.param_groups and not groups:  # what timm does by itself
+    if config.param_groups and all(_spares(group) for group in config.param_groups):
         said.append("param_groups")
     return tuple(said)

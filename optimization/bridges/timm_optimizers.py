@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from optimization.bridges import torch_classes
+from optimization.bridges import timm_classes, torch_classes
 from optimization.bridges.draft import DIFFERS, LOST, NOTE, UNKNOWN, Draft, Source, Taken
 from optimization.bridges.torch_classes import DEFAULTS as TORCH
 from optimization.configs.errors import did_you_mean
@@ -11,15 +11,20 @@ from optimization.configs.errors import did_you_mean
 _CHOOSE = "choose an `optimizer.type` (`optfactory list optimizers`)"
 _VECTORS = {"name": "no_decay", "ndim": [0, 1], "weight_decay": 0.0}
 
-_MODIFIERS = {"caution": "cautious", "corrected_weight_decay": "corrected_weight_decay"}
-_CORRECTED = {"adamc": "adamw", "nadamc": "nadamw", "adoptc": "adoptw", "lionc": "lion"}
-_CAUTIOUS = ("adamw", "nadamw", "adopt", "adoptw", "lion", "lamb")
-_MODIFIED = {
+MODIFIERS = {"caution": "cautious", "corrected_weight_decay": "corrected_weight_decay"}
+"""Arguments of timm's classes, and the modifiers that they are."""
+_CORRECTED = {
+    **{"adamc": "adamw", "nadamc": "nadamw", "adoptc": "adoptw", "lionc": "lion"},
+    **{"sgdc": "sgdw", "rmsproptfc": "rmsproptfw"},
+}
+_CAUTIOUS = ("adamw", "nadamw", "adopt", "adoptw", "lion", "lamb", "sgdw", "mars", "rmsproptf")
+MODIFIED = {
     **{name: (base, ["corrected_weight_decay"]) for name, base in _CORRECTED.items()},
     **{f"c{name}": (name, ["caution"]) for name in _CAUTIOUS},
-    **{f"c{name}": (base, [*_MODIFIERS]) for name, base in _CORRECTED.items()},
+    **{f"c{n}": (base, [*MODIFIERS]) for n, base in _CORRECTED.items() if n != "rmsproptfc"},
+    "cadafactor": ("cadafactor", ["caution"]),
 }
-"""Names of timm that mean another one with some of its modifiers."""
+"""Names of timm that mean another one with some of its modifiers, its arguments."""
 
 
 def put_optimizer(draft: Draft, source: Source) -> None:
@@ -27,7 +32,7 @@ def put_optimizer(draft: Draft, source: Source) -> None:
     name = str(source.text("opt").value).lower()
     looks_ahead = name.startswith("lookahead_")
     name = name.removeprefix("lookahead_")
-    name, modifiers = _MODIFIED.get(name, (name, []))
+    name, modifiers = MODIFIED.get(name, (name, []))
     args = source.section("opt_kwargs")
     args.library = "timm"
     args.links = {
@@ -42,7 +47,7 @@ def put_optimizer(draft: Draft, source: Source) -> None:
         source.take(key)
     make = _OPTIMIZERS.get(name)
     if make is None:
-        why = f"there is no `{name}` here{did_you_mean(name, _OPTIMIZERS)}"
+        why = _UNAVAILABLE.get(name) or f"there is no `{name}` here{did_you_mean(name, _NAMES)}"
         draft.tell(LOST, source, "opt", why, _CHOOSE)
         for key in ("opt_eps", "opt_betas", "weight_decay", "clip_grad", "grad_accum_steps"):
             if source.has(key):
@@ -59,11 +64,9 @@ def put_optimizer(draft: Draft, source: Source) -> None:
         draft.put(f"optimizer.{kind}.gradient_accumulation_steps", steps)
         why = "in a loop of PyTorch the loop accumulates: leave it out there"
         draft.tell(NOTE, source, "grad_accum_steps", why)
-    for key, field in _MODIFIERS.items():
-        if args.take(key).value is True:
-            draft.put(f"optimizer.{kind}.{field}", args.take(key))
-        elif key in modifiers:
-            draft.put(f"optimizer.{kind}.{field}", True, "opt")
+    for key, field in MODIFIERS.items():
+        if args.flag(key) or (key in modifiers and not args.has(key)):
+            _modify(draft, kind, field, args.path(key) if args.has(key) else "opt")
     if looks_ahead:
         draft.put(f"optimizer.{kind}.lookahead", True, "opt")
         draft.put(f"optimizer.{kind}.lookahead_steps", 6, "timm")
@@ -77,12 +80,24 @@ def put_optimizer(draft: Draft, source: Source) -> None:
 _LINKS = {"weight_decay": "weight_decay", "momentum": "momentum", "eps": "opt_eps"}
 
 
+def _modify(draft: Draft, kind: str, field: str, comment: str) -> None:
+    """Puts a modifier, of groups with an optimizer of their own too."""
+    draft.put(f"optimizer.{kind}.{field}", True, comment)
+    for group in draft.values.get("param_groups", ()):
+        if "optimizer" in group:
+            group["optimizer"][group["optimizer"]["type"]][field] = True
+
+
 def _spare(draft: Draft, source: Source, kind: str) -> None:
     """Adds the group of what has fewer than two axes, which timm does not decay."""
     section = draft.values["optimizer"].get(kind, {})
     if not any("weight_decay" in name for name in section):
         return
-    draft.put("param_groups", [dict(_VECTORS)], "timm: biases, norms and scales do not decay")
+    comment = "timm: biases, norms and scales do not decay"
+    groups = draft.values.get("param_groups", [dict(_VECTORS)])
+    for group in groups:  # of MARS it is there
+        group.setdefault("weight_decay", 0.0)
+    draft.put("param_groups", groups, draft.comments.get("param_groups", comment))
     why = "timm also spares what the model's `no_weight_decay()` names, such as pos_embed"
     todo = "add `{match: pos_embed, weight_decay: 0}` to `param_groups`, where the model has them"
     draft.tell(NOTE, source, "weight_decay", why, todo)
@@ -123,103 +138,63 @@ def _torch(name: str, **defaults: Any) -> Callable:
     return make
 
 
-def _nadamw(draft: Draft, source: Source, args: Source) -> str:
-    args.defaults = TORCH["AdamW"]
-    kind = torch_classes.put_optimizer(draft, "AdamW", args)
-    draft.put(f"optimizer.{kind}.nesterov", True, "opt")
-    draft.put(f"optimizer.{kind}.nesterov_correction", "same", "as in timm")
-    return kind
-
-
-def _adopt(decoupled: bool) -> Callable:
+def _of_bitsandbytes(name: str) -> Callable:
     def make(draft: Draft, source: Source, args: Source) -> str:
-        args.defaults = {"betas": [0.9, 0.9999], "eps": 1e-6, "clip_exp": 0.333}
-        args.defaults["decoupled_weight_decay"] = decoupled
-        draft.put("optimizer.type", "adopt")
-        place = "optimizer.adopt."
-        torch_classes.put_betas(draft, place, args)
-        draft.put(f"{place}epsilon", args.number("eps"))
-        draft.put(f"{place}clip_exponent", args.number("clip_exp"))
-        torch_classes.put_decay(draft, place, args, {})
-        return "adopt"
+        if name == "lion":
+            kind = timm_classes.lion(draft, source, args)
+        else:
+            args.defaults = TORCH["AdamW"]
+            kind = torch_classes.put_optimizer(draft, "AdamW", args)
+            draft.put(f"optimizer.{kind}.weight_decay_order", "after", "as in bitsandbytes")
+        if "8bit" in str(source.text("opt").value):
+            why = "the formula is the same; its state has 8 bits there and 32 here"
+            draft.tell(DIFFERS, source, "opt", why)
+        return kind
 
     return make
-
-
-def _rmsprop_tf(draft: Draft, source: Source, args: Source) -> str:
-    args.defaults = {"alpha": 0.9, "eps": 1e-10, "centered": False}
-    draft.put("optimizer.type", "rmsprop")
-    place = "optimizer.rmsprop."
-    for ours, theirs in (("rho", "alpha"), ("epsilon", "eps"), ("momentum", "momentum")):
-        value = args.number(theirs)
-        draft.put(place + ours, float(value.value), value.comment)
-    if args.flag("centered"):
-        draft.put(f"{place}centered", True, "centered")
-    why = "timm's mean of squares starts from 1, and here from 0: the first steps are larger here"
-    draft.tell(DIFFERS, source, "opt", why, "a warmup of some epochs makes up for it")
-    torch_classes.put_decay(draft, place, args, {})
-    return "rmsprop"
-
-
-def _lion(draft: Draft, source: Source, args: Source) -> str:
-    args.defaults = {"betas": [0.9, 0.99]}
-    draft.put("optimizer.type", "lion")
-    torch_classes.put_betas(draft, "optimizer.lion.", args)
-    if args.number("weight_decay").value:
-        draft.put("optimizer.lion.weight_decay", args.number("weight_decay"))
-    return "lion"
-
-
-def _lamb(draft: Draft, source: Source, args: Source) -> str:
-    args.defaults = {"betas": [0.9, 0.999], "eps": 1e-6, "max_grad_norm": 1.0}
-    draft.put("optimizer.type", "lamb")
-    place = "optimizer.lamb."
-    torch_classes.put_betas(draft, place, args)
-    draft.put(f"{place}epsilon", args.number("eps"))
-    draft.put(f"{place}weight_decay_rate", args.number("weight_decay"))
-    norm = args.number("max_grad_norm")
-    if norm.value:
-        draft.put(f"{place}global_clipnorm", float(norm.value), norm.comment)
-    spared = r"(?i)bias|norm|(^|[./_])(bn|ln)\d*[./]|gamma|beta"
-    draft.put(f"{place}exclude_from_layer_adaptation", [spared], "timm: what does not decay")
-    why = "which weights have no rate of their own goes by names here, and by their decay in timm"
-    draft.tell(NOTE, source, "opt", why)
-    return "lamb"
-
-
-def _adafactor(draft: Draft, source: Source, args: Source) -> str:
-    args.defaults = {"eps": 1e-30, "decay_rate": 0.8, "clip_threshold": 1.0}
-    draft.put("optimizer.type", "adafactor")
-    place = "optimizer.adafactor."
-    draft.put(f"{place}variant", "timm", "opt")
-    draft.put(f"{place}step_size", "absolute", "as timm with a rate")
-    draft.put(f"{place}epsilon1", args.number("eps"))
-    if "betas" in args.links:
-        draft.put(f"{place}beta1", float(args.take("betas").value[0]), "opt_betas[0]")
-    if args.number("weight_decay").value:
-        draft.put(f"{place}weight_decay", args.number("weight_decay"))
-    return "adafactor"
 
 
 _OPTIMIZERS: dict[str, Callable[[Draft, Source, Source], str]] = {
     **dict.fromkeys(("sgd", "nesterov", "fusedsgd"), _torch("SGD", nesterov=True)),
     **dict.fromkeys(("momentum", "fusedmomentum"), _torch("SGD", nesterov=False)),
-    "adam": _torch("Adam"),
-    "fusedadam": _torch("Adam"),
-    "adamw": _torch("AdamW"),
-    "fusedadamw": _torch("AdamW"),
+    **dict.fromkeys(("sgdw", "nesterovw"), timm_classes.sgdw),
+    **dict.fromkeys(("adam", "fusedadam"), _torch("Adam")),
+    **dict.fromkeys(("adamw", "fusedadamw", "adamwlegacy"), _torch("AdamW")),
+    **dict.fromkeys(("bnbadam", "bnbadam8bit"), _of_bitsandbytes("adam")),
+    **dict.fromkeys(("bnbadamw", "bnbadamw8bit"), _of_bitsandbytes("adam")),
+    **dict.fromkeys(("bnblion", "bnblion8bit"), _of_bitsandbytes("lion")),
     "nadam": _torch("NAdam"),
-    "nadamw": _nadamw,
+    "nadamlegacy": timm_classes.nadam_legacy,
+    "nadamw": timm_classes.nadamw,
     "radam": _torch("RAdam"),
-    "radamw": _torch("RAdam", decoupled_weight_decay=True),
-    "adopt": _adopt(False),
-    "adoptw": _adopt(True),
+    **dict.fromkeys(("radamw", "radamlegacy"), _torch("RAdam", decoupled_weight_decay=True)),
+    "adopt": timm_classes.adopt(False),
+    "adoptw": timm_classes.adopt(True),
     "adamax": _torch("Adamax"),
     "adadelta": _torch("Adadelta"),
     "adagrad": _torch("Adagrad"),
     "rmsprop": _torch("RMSprop", alpha=0.9),
-    "rmsproptf": _rmsprop_tf,
-    "lion": _lion,
-    "lamb": _lamb,
-    "adafactor": _adafactor,
+    "rmsproptf": timm_classes.rmsprop_tf(False),
+    "rmsproptfw": timm_classes.rmsprop_tf(True),
+    "lion": timm_classes.lion,
+    **dict.fromkeys(("lamb", "fusedlamb"), timm_classes.lamb),
+    "lars": timm_classes.lars(False),
+    "nlars": timm_classes.lars(True),
+    "adafactor": timm_classes.adafactor(),
+    "cadafactor": timm_classes.adafactor(beta=0.9),
+    "mars": timm_classes.mars,
+    "muon": timm_classes.muon(),
+    "nmuon": timm_classes.muon(nesterov=True),
+    "adamuon": timm_classes.muon(algo="adamuon"),
+    "nadamuon": timm_classes.muon(algo="adamuon", nesterov=True),
 }
+_NAMES = (*_OPTIMIZERS, *MODIFIED)
+_CLIPPED_RATIO = "there is no ratio here with a bound: `{}` is the same without it"
+_DECAY_OF_LAMB = "the decay of LAMB is a part of what its ratio is of, here: that is `lamb`"
+_UNAVAILABLE = {
+    **{name: _CLIPPED_RATIO.format(base) for name, base in (("larc", "lars"), ("nlarc", "nlars"))},
+    "lambc": _CLIPPED_RATIO.format("lamb"),
+    **dict.fromkeys(("lambw", "lambcw", "lambcd", "clambw"), _DECAY_OF_LAMB),
+    **dict.fromkeys(("bnbsgd", "bnbsgd8bit"), "its momentum is another than timm's: use `sgd`"),
+}
+"""Other names of timm, and why there is nothing here."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optimization.bridges.draft import LOST, Draft, Source, Taken, as_number
+from optimization.bridges.draft import LARGEST, LOST, Draft, Source, Taken, as_number
 from optimization.configs.errors import did_you_mean
 
 _ADAM = {"lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False}
@@ -26,6 +26,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Adafactor": {
         **{"lr": 1e-2, "beta2_decay": -0.8, "eps": [None, 1e-3]},
         **{"d": 1.0, "weight_decay": 0.0},
+    },
+    "Muon": {
+        **{"lr": 1e-3, "weight_decay": 0.1, "momentum": 0.95, "nesterov": True, "eps": 1e-7},
+        **{"ns_coefficients": [3.4445, -4.775, 2.0315], "ns_steps": 5, "adjust_lr_fn": None},
     },
 }
 """The arguments of each class that concern the update, with torch's defaults."""
@@ -190,6 +194,49 @@ def _adafactor(draft: Draft, place: str, source: Source, decay: Mapping[str, Any
             draft.put(f"{place}include_in_weight_decay", [decay["decayed"]], decay["comment"])
 
 
+_SCALES: dict[str, dict[str, Any]] = {
+    "original": {"scale": "shape", "rms_rate": 1.0},
+    "match_rms_adamw": {"scale": "spectral", "rms_rate": 0.2},
+}
+
+
+def _muon(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
+    draft.put(f"{place}variant", "torch", "as in torch")
+    draft.put(f"{place}include_layers", ["."], "it is given matrices alone, and updates them all")
+    for key in ("momentum", "weight_decay"):
+        draft.put(place + key, source.number(key))
+    draft.put(f"{place}nesterov", source.flag("nesterov"), source.take("nesterov").comment)
+    draft.put(f"{place}ns_steps", source.positive("ns_steps"))
+    rows = rows_of_three(source.take("ns_coefficients").value)
+    if rows is None or len(rows) != 1:
+        source.refuse("ns_coefficients", "expected three numbers")
+    for name, value in zip("abc", rows[0], strict=True):
+        draft.put(f"{place}muon_{name}", value, source.path("ns_coefficients"))
+    scale = source.text("adjust_lr_fn").value or "original"
+    if scale not in _SCALES:
+        source.refuse("adjust_lr_fn", f"expected one of {', '.join(_SCALES)}, got {scale!r}")
+    for field, value in _SCALES[scale].items():
+        draft.put(place + field, value, source.take("adjust_lr_fn").comment)
+    # The least norm by which a matrix is divided, below which none is in a training.
+    source.number("eps")
+    spare(draft, decay)
+
+
+def rows_of_three(value: Any) -> list[list[float]] | None:
+    """Returns coefficients of Muon, three numbers or lists of three, as lists; None for others."""
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    rows = list(value) if isinstance(value[0], list | tuple) else [value]
+    found = []
+    for row in rows:
+        numbers = [as_number(n) for n in row] if isinstance(row, list | tuple) else []
+        known = [float(n) for n in numbers if n is not None and abs(n) <= LARGEST]
+        if len(numbers) != 3 or len(known) != 3:
+            return None
+        found.append(known)
+    return found
+
+
 def put_decay(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) -> None:
     """Puts the decay of a class that adds it to the gradient unless told otherwise."""
     rate = source.number("weight_decay")
@@ -221,4 +268,5 @@ _PUT: dict[str, tuple[str, Put]] = {
     "Adagrad": ("adagrad", _adagrad),
     "Adadelta": ("adadelta", _adadelta),
     "Adafactor": ("adafactor", _adafactor),
+    "Muon": ("muon", _muon),
 }

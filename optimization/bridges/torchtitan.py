@@ -7,7 +7,7 @@ rate of 0: `warmup_stable_decay` after a warmup that counts so is the same, at e
 from collections.abc import Mapping
 from typing import Any
 
-from optimization.bridges.draft import DIFFERS, NOTE, Draft, Source, Taken
+from optimization.bridges.draft import DIFFERS, LOST, NOTE, Draft, Source, Taken
 from optimization.bridges.torch_classes import DEFAULTS as TORCH
 from optimization.bridges.torch_classes import known_class, put_clip, put_optimizer
 from optimization.configs.yaml_file import SourcedDict
@@ -65,6 +65,10 @@ def _optimizer(draft: Draft, source: Source, training: Source) -> None:
     early = source.flag("early_step_in_backward")
     for key in keys:
         source.take(key)
+    if name == "Muon":  # of torch, which is not built from these keys
+        todo = "choose a `variant` of `muon` (docs/muon.md)"
+        draft.tell(LOST, source, "name", "a job's TOML says nothing of its momentum or scale", todo)
+        return
     if not known_class(draft, name, source, "name"):
         return
     links = {key: (source, key) for key in keys}

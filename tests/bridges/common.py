@@ -69,12 +69,12 @@ def curve(draft, steps, **lengths):
     return OptimizerFactory(config_of(draft), **lengths).learning_rate_curve(steps)
 
 
-def problem(updates=20, seed=5):
+def problem(updates=20, seed=5, shapes=SHAPES):
     """Returns initial weights and the gradients of each update, by name."""
     random = np.random.default_rng(seed)
-    weights = {name: random.normal(0, 0.5, shape) for name, shape in SHAPES.items()}
+    weights = {name: random.normal(0, 0.5, shape) for name, shape in shapes.items()}
     steps = [
-        {name: random.normal(0, 0.3 if n % 3 else 2.0, shape) for name, shape in SHAPES.items()}
+        {name: random.normal(0, 0.3 if n % 3 else 2.0, shape) for name, shape in shapes.items()}
         for n in range(updates)
     ]
     return weights, steps

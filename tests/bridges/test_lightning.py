@@ -109,13 +109,28 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_twenty_updates_are_those_of_torchs_class(name, tmp_path):
+MUON = [
+    "{lr: 0.01}",
+    "{lr: 0.01, adjust_lr_fn: match_rms_adamw, nesterov: false, momentum: 0.9, weight_decay: 0}",
+    "{lr: 0.01, ns_coefficients: [3.0, -4.775, 2.0315], ns_steps: 3, adjust_lr_fn: original}",
+]
+CASES = [*OPTIMIZERS.items(), *(("Muon", arguments) for arguments in MUON)]
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_twenty_updates_are_those_of_torchs_class(name, arguments, tmp_path, monkeypatch):
     from optimization.configs import yaml_file
 
-    arguments = OPTIMIZERS[name]
+    if not hasattr(torch.optim, name):
+        pytest.skip("this torch has no Muon")
     draft = convert(tmp_path, "lightning", text(optimizer=name, arguments=arguments, clip=0.5))
-    weights, gradients = common.problem()
+    shapes = common.SHAPES
+    if name == "Muon":  # which takes matrices alone, and computes in bfloat16
+        shapes = {key: (6, 4) if "head" in key else (4, 7) for key in shapes if "weight" in key}
+        shapes.pop("norm.weight")
+        shapes.pop("blocks.0.norm.weight")
+        monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    weights, gradients = common.problem(shapes=shapes)
     values = yaml_file.read(arguments)[0]
     params = common.named_parameters(weights)
     optimizer = getattr(torch.optim, name)(params.values(), **values)
@@ -134,6 +149,10 @@ def test_twenty_updates_are_those_of_torchs_class(name, tmp_path):
         ({"optimizer": "ASGD"}, ["optimizer.class_path"]),
         ({"scheduler": "OneCycleLR", "settings": "{max_lr: 1.0}"}, ["lr_scheduler.class_path"]),
         ({"arguments": "{lr: 0.1, dampening: 0.5}"}, ["optimizer.init_args.dampening"]),
+        (
+            {"optimizer": "Muon", "arguments": "{lr: 0.1, dampening: 0.5}"},
+            ["optimizer.init_args.dampening"],
+        ),
         ({"arguments": "{lr: 0.1, maximize: true}"}, ["optimizer.init_args.maximize"]),
         ({"settings": "{step_size: 3, gama: 0.5}"}, ["lr_scheduler.init_args.gama"]),
     ],
@@ -161,6 +180,18 @@ def test_accumulation_value_clips_and_steps(tmp_path):
     section = draft.values["optimizer"]["sgd_torch"]
     assert (section["clipvalue"], section["gradient_accumulation_steps"]) == (0.5, 4)
     assert notes(draft) == ["trainer.accumulate_grad_batches", "trainer.max_steps"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("adjust_lr_fn: spectral", "expected one of original, match_rms_adamw, got 'spectral'"),
+        ("ns_coefficients: [3, 4]", "expected three numbers"),
+    ],
+)
+def test_wrong_arguments_of_muon_are_told(argument, expected, tmp_path):
+    with pytest.raises(ConfigError, match=expected):
+        convert(tmp_path, "lightning", text(optimizer="Muon", arguments=f"{{{argument}}}"))
 
 
 def test_a_wrong_value_is_told_with_its_line(tmp_path):

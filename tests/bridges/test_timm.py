@@ -14,6 +14,7 @@ from optimization.bridges import timm, timm_export
 from optimization.bridges.draft import Source
 from optimization.bridges.timm_rates import rate_function
 from optimization.configs import yaml_file
+from optimization.configs.errors import ConfigError
 from tests.bridges import common
 from tests.bridges.common import assert_same, convert, kinds, notes
 
@@ -248,26 +249,74 @@ UPDATES = {
     "adamc": {"weight_decay": 0.05},
     "cnadamc": {"weight_decay": 0.05},
     "adafactor": {"weight_decay": 0.01},
+    "cadafactor": {"weight_decay": 0.01},
+    "adamwlegacy": {"weight_decay": 0.05},
+    "nadamlegacy": {"weight_decay": 0.05, "opt_kwargs": {"schedule_decay": 0.01}},
+    "radamlegacy": {"weight_decay": 0.05},
+    "lionc": {"weight_decay": 0.1},
+    "adoptw with caution": {"weight_decay": 0.05, "opt_kwargs": {"caution": True}},
+    "mars": {"weight_decay": 0.05},
+    "mars of vectors": {"weight_decay": 0.05, "opt_kwargs": {"optimize_1d": True, "gamma": 0.1}},
+    "mars without decay": {"opt_kwargs": {"betas_1d": [0.8, 0.9], "lr_1d_factor": 0.5}},
+    "mars of lion": {"weight_decay": 0.05, "opt_kwargs": {"mars_type": "lion"}},
+    "cmars": {"weight_decay": 0.05, "opt_betas": [0.95, 0.99]},
+    "muon": {"weight_decay": 0.05},
+    "nmuon": {"weight_decay": 0.05, "opt_betas": [0.8, 0.9], "clip_grad": 1.0},
+    "adamuon": {"weight_decay": 0.05},
+    "nadamuon": {"weight_decay": 0.05, "momentum": 0.95},
+    "muon as Jordan's": {
+        "opt_kwargs": {
+            **{"ns_coefficients": "original", "adjust_lr_fn": "original", "ns_steps": 4},
+            **{"fallback_lr_scale": 0.1, "fallback_list": ["head*", "*attn.weight"]},
+        }
+    },
+    "muon by polar_express": {
+        "opt_kwargs": {"ns_coefficients": "polar_express", "adjust_lr_fn": "rms_to_rms"}
+    },
+    "muon by polar_express_safer": {
+        "opt_kwargs": {"ns_coefficients": "polar_express_safer", "adjust_lr_fn": None}
+    },
+    "muon by numbers": {
+        "opt_kwargs": {"ns_coefficients": [3.0, -4.775, 2.0], "adamw_lr": 0.001, "eps": 1e-6}
+    },
+    "sgdw": {"weight_decay": 0.05, "sched": "constant"},
+    "csgdw": {"weight_decay": 0.05, "sched": "constant"},
+    "sgdc": {"weight_decay": 0.05, "sched": "constant"},
+    "csgdc": {"weight_decay": 0.05, "sched": "constant"},
+    "lars": {"opt_kwargs": {"always_adapt": True}, "weight_decay": 0.0, "sched": "constant"},
+    "nlars": {"opt_kwargs": {"always_adapt": True}, "weight_decay": 0.0, "sched": "constant"},
+}
+"""The optimizer, which is the first word, and what of it is another than timm's default."""
+LARGER = {
+    "stem.conv.weight": (8, 3, 2, 2),
+    "blocks.0.attn.weight": (8, 6),
+    "blocks.0.attn.bias": (8,),
+    "blocks.0.norm.weight": (8,),
+    "blocks.1.mlp.weight": (6, 8),
+    "head.weight": (5, 6),
+    "head.bias": (5,),
 }
 
 
-@pytest.mark.parametrize("opt", UPDATES)
-def test_twenty_updates_are_those_of_timms_optimizer(opt, theirs, tmp_path):
+@pytest.mark.parametrize("case", UPDATES)
+def test_twenty_updates_are_those_of_timms_optimizer(case, theirs, tmp_path, monkeypatch):
     import torch
 
+    opt = case.split()[0]
     values = {"opt": opt, "lr": 0.01, "sched": "step", "decay_epochs": 2, "warmup_epochs": 0}
-    values |= UPDATES[opt]
+    values |= {"weight_decay": 0.0, **UPDATES[case]}
     draft = convert(tmp_path, "timm", yaml_file.dump({**values, "epochs": 6}))
-    weights, gradients = common.problem()
+    weights, gradients = common.problem(shapes=LARGER)
     arguments = types.SimpleNamespace(**{**timm.DEFAULTS, **values})
-    kwargs = theirs[1].optimizer_kwargs(arguments)
+    kwargs = theirs[1].optimizer_kwargs(arguments) | values.get("opt_kwargs", {})
     decay = kwargs.pop("weight_decay")
     params = common.named_parameters(weights)
-    model = torch.nn.Module()
-    for name, parameter in params.items():
-        model.register_parameter(name.replace(".", "_"), parameter)
+    model = nested(params)
+    exact = importlib.import_module("timm.optim.muon").zeropower_via_newtonschulz
+    monkeypatch.setattr(exact, "__defaults__", (1e-7, 1.0, torch.float64, False))  # not bfloat16
     optimizer = theirs[1].create_optimizer_v2(model, weight_decay=decay, **kwargs)
-    rates = [0.01 * 0.1 ** (step // 10) for step in range(20)]
+    falls = values["sched"] == "step"
+    rates = [0.01 * 0.1 ** (step // 10) if falls else 0.01 for step in range(20)]
 
     def clip(parameters):
         if "clip_grad" in values:
@@ -276,7 +325,23 @@ def test_twenty_updates_are_those_of_timms_optimizer(opt, theirs, tmp_path):
     expected = common.train(optimizer, params, gradients, rates, clip)
     ours = common.our_weights(draft, weights, gradients, train_steps=30, steps_per_epoch=STEPS)
     assert_same(ours, expected, 3e-6)
-    assert kinds(draft) == []
+    assert kinds(draft) == ([] if falls else ["opt"])
+
+
+def nested(params):
+    """Returns a model whose parameters have these names."""
+    import torch
+
+    model = torch.nn.Module()
+    for name, parameter in params.items():
+        *parts, own = name.split(".")
+        place = model
+        for part in parts:
+            if not hasattr(place, part):
+                place.add_module(part, torch.nn.Module())
+            place = getattr(place, part)
+        place.register_parameter(own, parameter)
+    return model
 
 
 def test_a_type_that_changes_once_an_epoch_says_it_all(tmp_path):
@@ -310,10 +375,20 @@ def test_a_vit_with_all_that_belongs_to_it(tmp_path):
     assert rate == pytest.approx(0.001)  # 8 * 64 / 512
 
 
+_EPS = ("scale_eps", "beta")
+
+
 @pytest.mark.parametrize(
     ("change", "listed"),
     [
         ("opt: adan", ["opt", "weight_decay"]),
+        ("opt: lambw", ["opt", "weight_decay"]),
+        ("opt: nlars", ["opt"]),
+        ("opt: bnbadamw8bit", ["opt"]),
+        ("opt: bnblion", []),
+        ("opt: muon\nopt_kwargs: {conv_mode: batched}", ["opt_kwargs.conv_mode"]),
+        ("opt: adamuon\nopt_kwargs: {adjust_lr_fn: rms_to_rms}", ["opt_kwargs.adjust_lr_fn"]),
+        ("opt: muon\nopt_kwargs: {scale_eps: true, beta: 1}", [f"opt_kwargs.{_}" for _ in _EPS]),
         ("opt: lookahead_adamw", ["opt"]),
         ("opt: rmsproptf", ["opt"]),
         ("lr_noise: [0.4, 0.9]", ["lr_noise"]),
@@ -353,6 +428,70 @@ def test_lookahead_is_a_modifier(tmp_path):
     draft = convert(tmp_path, "timm", VIT.replace("opt: adamw", "opt: lookahead_adamw"))
     section = common.config_of(draft).optimizer.get()
     assert (section.lookahead, section.lookahead_steps, section.lookahead_share) == (True, 6, 0.5)
+
+
+SAME_NAME = """
+    cadamw adamc cadamc cnadamw clion clionc clamb cadopt cadoptw adoptc csgdw sgdc csgdc sgdw mars
+    cmars muon nmuon adamuon nadamuon lookahead_cadamw lookahead_lion
+"""
+
+
+def test_optimizers_with_modifiers_and_muon_there_and_back(tmp_path):
+    for name in SAME_NAME.split():
+        text = VIT.replace("opt: adamw", f"opt: {name}") + "momentum: 0.8\nworld_size: 1\n"
+        if "mars" in name:
+            text += "opt_kwargs: {optimize_1d: true, gamma: 0.05}\n"
+        if "muon" in name:
+            text += (
+                "opt_kwargs: {fallback_lr_scale: 0.1, ns_steps: 6, ns_coefficients: [[3, -4, 2]]}"
+            )
+        draft = convert(tmp_path, "timm", text)
+        config = common.config_of(draft)
+        values, findings = timm_export.export(config)
+        assert values["opt"] == name
+        wanted = {"weight_decay": 0.05}
+        if "sgd" in name or "muon" in name:
+            wanted["momentum"] = 0.8
+        if "sgd" not in name:
+            wanted["opt_betas"] = [0.9, 0.95]
+        assert {key: values[key] for key in wanted} == wanted, name
+        lost = {finding.path for finding in findings if finding.kind in ("lost", "differs")}
+        where = f"optimizer.{config.optimizer.type}"
+        known = {"sgd": {f"{where}.momentum"}, "lookahead": {f"{where}.lookahead"}}
+        known["lamb"] = {f"{where}.exclude_from_layer_adaptation"}
+        assert lost == next((known[key] for key in known if key in name), set()), name
+        kwargs = yaml_file.read(text)[0].get("opt_kwargs", {})
+        assert {key: values["opt_kwargs"][key] for key in kwargs} == kwargs, name
+
+
+def test_muon_of_others_is_listed_on_the_way_to_timm():
+    muon = {"momentum_kind": "ema", "variant": "timm", "rms_rate": 0.3, "exclude_layers": ["wte"]}
+    config = {"optimizer": {"type": "muon", "muon": muon}, "learning_rate": {"type": "constant"}}
+    config["learning_rate"]["constant"] = {"learning_rate": 0.1}
+    values, findings = timm_export.export(OptimizationConfig(config))
+    assert (values["opt"], values["opt_kwargs"]["adjust_lr_fn"]) == ("muon", "match_rms_adamw")
+    told = [finding.path.removeprefix("optimizer.muon.") for finding in findings]
+    assert told == ["rms_rate", "include_layers", "exclude_layers"]
+    config["optimizer"]["muon"] = {"variant": "moonlight"}
+    values, findings = timm_export.export(OptimizationConfig(config))
+    assert "opt" not in values
+    assert [finding.path for finding in findings] == ["optimizer.muon.momentum_kind"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ("{ns_coefficients: cubic}", "expected one of quintic, original, polar_express"),
+        ("{ns_coefficients: [1, 2, .nan]}", "or three numbers, or lists of three, got"),
+        ("{adjust_lr_fn: spectral}", "adjust_lr_fn: expected one of match_rms_adamw, original"),
+        ("{fallback_list: 3}", "fallback_list: expected a list of names, got 3"),
+        ("{algo: normuon}", "algo: expected muon or adamuon, got 'normuon'"),
+        ("{ns_steps: 0}", "ns_steps: expected a whole number > 0"),
+    ],
+)
+def test_wrong_arguments_of_muon_are_told(kwargs, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        convert(tmp_path, "timm", f"opt: muon\nsched: constant\nopt_kwargs: {kwargs}\n")
 
 
 def test_there_and_back(tmp_path):

@@ -121,6 +121,12 @@ def test_what_cannot_be_carried_over_is_listed_with_its_line(tmp_path):
     }
 
 
+def test_muon_is_listed(tmp_path):
+    draft = convert(tmp_path, "torchtitan", LLAMA.replace('"AdamW"', '"Muon"'), ending="toml")
+    assert kinds(draft) == ["optimizer.name"]
+    assert "optimizer" not in draft.values
+
+
 def test_an_optimizer_in_the_backward_pass_clips_nothing(tmp_path):
     text = LLAMA.replace("eps = 1e-8", "early_step_in_backward = true")
     draft = convert(tmp_path, "torchtitan", text, ending="toml")
