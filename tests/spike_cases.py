@@ -75,8 +75,22 @@ def skipped(kind, gradients, losses):
     return found
 
 
+AVERAGE = {"average_decay": 0.99, "dynamic_decay": True}
+"""A section `ema` whose decay grows with the updates taken."""
+
+
 def kept_weights(initial, gradients, is_skipped):
     """Returns the weights after steps of momentum, at a rate that falls, without those skipped."""
+    return _kept(initial, gradients, is_skipped)[0]
+
+
+def kept_average(initial, gradients, is_skipped):
+    """Returns their average, which neither moves nor counts at a step that is skipped."""
+    return _kept(initial, gradients, is_skipped)[1]
+
+
+def _kept(initial, gradients, is_skipped):
+    average = {path: w.copy() for path, w in initial.items()}
     weights = {path: w.copy() for path, w in initial.items()}
     momentum, taken = {path: 0 * w for path, w in initial.items()}, 0
     for grads, leaves_out in zip(gradients, is_skipped, strict=True):
@@ -86,4 +100,7 @@ def kept_weights(initial, gradients, is_skipped):
             momentum[path] = 0.9 * momentum[path] - RATE * (1 - taken / STEPS) * g
             weights[path] += momentum[path]
         taken += 1
-    return weights
+        decay = min(AVERAGE["average_decay"], (1 + taken) / (10 + taken))
+        for path, weight in weights.items():
+            average[path] += (1 - decay) * (weight - average[path])
+    return weights, average

@@ -58,6 +58,9 @@ class Average(AveragedModel):
         self._optimizer = None if optimizer is None else weakref.ref(optimizer)
         self._exact_averages()
         self._waiting: dict[Tensor, Tensor] | None = None  # what moves in the step that runs
+        self._known = 0 if optimizer is None else optimizer.taken  # the steps that it has seen
+        if optimizer is not None and _count not in optimizer._optimizer_step_post_hooks.values():
+            optimizer.register_step_post_hook(_count)
         self._model = weakref.ref(model) if in_step else None
         if in_step and optimizer is not None:
             if optimizer.average is not None and optimizer.average() is not None:
@@ -73,12 +76,20 @@ class Average(AveragedModel):
     def update_parameters(self, model: torch.nn.Module) -> None:
         """Moves the average to the weights of the model.
 
+        An average that was built with the optimizer stays, and does not count, where no step was
+        taken since it last moved: a `GradScaler` or `skip_spikes` has left it out.
+
         Raises:
             RuntimeError: If the steps of the optimizer do that.
         """
         if self._model is not None and self._model() is not None:
             raise RuntimeError("`optimizer.step()` moves this average, since it is `in_step`.")
         self._waiting = None
+        optimizer = None if self._optimizer is None else self._optimizer()
+        if isinstance(optimizer, ExactState):
+            if optimizer.taken == self._known:
+                return
+            self._known = optimizer.taken
         self._finish(model)
 
     def start(self) -> None:
@@ -221,9 +232,19 @@ class Average(AveragedModel):
 @torch.compiler.disable
 def _finish(optimizer: Any, args: Any, kwargs: Any) -> None:
     average = None if optimizer.average is None else optimizer.average()
-    found_inf = getattr(optimizer, "found_inf", None)  # of a `GradScaler`, for a fused kernel
-    if average is not None and not (found_inf is not None and bool(found_inf)):
+    if average is not None and not _left_out(optimizer):
         average.finish()
+
+
+@torch.compiler.disable
+def _count(optimizer: Any, args: Any, kwargs: Any) -> None:
+    optimizer.taken += not _left_out(optimizer)
+
+
+def _left_out(optimizer: Any) -> bool:
+    """Says whether the step that has run was left out."""
+    found_inf = getattr(optimizer, "found_inf", None)  # of a `GradScaler`, for a fused kernel
+    return getattr(optimizer, "skipped", False) or (found_inf is not None and bool(found_inf))
 
 
 class _Weights(torch.nn.Module):

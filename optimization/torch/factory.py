@@ -255,7 +255,8 @@ class OptimizerFactory(ConfiguredFactory):
         Args:
             model: The model that is trained.
             optimizer: What `build_optimizer` returned, to average its float32 copies of weights in
-                low precision; None to average the weights as they are.
+                low precision, and to leave out steps that it has left out; None to average the
+                weights as they are, whenever `update_parameters` is called.
             in_step: Whether `optimizer.step()` moves the average, in the pass in which it moves the
                 weights where it can, and `update_parameters` is not called. A copy of the
                 optimizer does not.

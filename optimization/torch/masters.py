@@ -31,6 +31,7 @@ class ExactState(Optimizer):
     master_weights: bool = True  # whether there are copies
     precision: StateConfig | None = None  # how precise state is; None for float32
     average: Any = None  # refers to the average of weights that steps move, if there is one
+    taken: int = 0  # the steps so far that were not left out, where an average asks
     _before_loading: Any = None
 
     def has_master(self, parameter: Tensor) -> bool:

@@ -39,14 +39,18 @@ def test_zclip_is_that_of_the_paper(most):
 @pytest.mark.parametrize("kind", cases.SKIPS)
 def test_spikes_are_left_out_with_their_state_and_their_schedules(kind):
     initial, gradients, losses = cases.problem()
-    config = cases.config(fields={"momentum": 0.9}, rate="linear", skip_spikes=cases.SKIPS[kind])
+    sections = {"skip_spikes": cases.SKIPS[kind], "ema": cases.AVERAGE}
+    config = cases.config(fields={"momentum": 0.9}, rate="linear", **sections)
     expected = cases.skipped(kind, gradients, losses)
     found, states = trained(config, initial, gradients, losses)
     assert np.diff([0, *(int(state.skipped_spikes) for state in states)]).tolist() == expected
     assert int(states[-1].step) == cases.STEPS - sum(expected)
     wanted = cases.kept_weights(initial, gradients, expected)
+    averages = as_paths(states[-1].average)
+    average = cases.kept_average(initial, gradients, expected)
     for path, weight in found.items():
         np.testing.assert_allclose(weight, wanted[path], atol=2e-5)
+        np.testing.assert_allclose(averages[path], average[path], atol=2e-5)
 
 
 def test_the_loss_of_accumulated_batches_is_their_mean():

@@ -55,6 +55,15 @@ def problem(shapes=None, steps=STEPS, seed=3):
     return initial, gradients
 
 
+def model_of(weights):
+    """Returns a model with these weights, in float64, by their paths with `_` for `/`."""
+    model = torch.nn.Module()
+    for path, weight in weights.items():
+        own = torch.nn.Parameter(torch.tensor(weight, dtype=torch.float64))
+        model.register_parameter(path.replace("/", "_"), own)
+    return model
+
+
 def parameters(initial, dtype=torch.float64):
     """Returns parameters by name."""
     return {

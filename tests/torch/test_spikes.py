@@ -9,6 +9,7 @@ from tests.references import spikes
 from tests.torch.common import (
     OptimizerFactory,
     largest_difference,
+    model_of,
     parameters,
     set_gradients,
     torch,
@@ -60,6 +61,29 @@ def test_spikes_are_left_out_with_their_state_and_their_schedules(kind):
     assert optimizer.skipped_spikes == sum(expected) > 1
     wanted = cases.kept_weights(initial, gradients, expected)
     assert largest_difference(weights_of(params), wanted) < 1e-12
+
+
+@pytest.mark.parametrize("in_step", [True, False])
+def test_an_average_stays_where_a_spike_was_left_out(in_step):
+    initial, gradients, losses = cases.problem()
+    sections = {"skip_spikes": cases.SKIPS["sigma"], "ema": cases.AVERAGE}
+    config = cases.config(fields={"momentum": 0.9}, rate="linear", **sections)
+    factory, model = OptimizerFactory(config, train_steps=cases.STEPS), model_of(initial)
+    optimizer = factory.build_optimizer(model)
+    average = factory.build_ema(model, optimizer, in_step=in_step)
+    scheduler = factory.build_scheduler(optimizer)
+    params = dict(model.named_parameters())
+    for grads in gradients:
+        for path, gradient in grads.items():
+            params[path.replace("/", "_")].grad = torch.tensor(gradient)
+        optimizer.step()
+        scheduler.step()
+        if not in_step:
+            average.update_parameters(model)
+    expected = cases.skipped("sigma", gradients, losses)
+    found = {name.replace("_", "/"): p.detach() for name, p in average.module.named_parameters()}
+    assert largest_difference(found, cases.kept_average(initial, gradients, expected)) < 1e-12
+    assert int(average.n_averaged) == 1 + cases.STEPS - sum(expected)
 
 
 def test_a_closure_tells_the_loss():

@@ -260,7 +260,7 @@ def test_an_average_in_the_step_is_of_groups_with_algorithms_of_their_own():
         torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
-def scaled_steps(optimizer, loss_of, infinite=1, steps=3):
+def scaled_steps(optimizer, loss_of, infinite=1, steps=3, after=lambda: None):
     """Takes steps with the scaler of mixed precision, one of them with an infinite gradient."""
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     for number in range(steps):
@@ -268,14 +268,21 @@ def scaled_steps(optimizer, loss_of, infinite=1, steps=3):
         scaler.scale(loss_of() * (float("inf") if number == infinite else 1.0)).backward()
         scaler.step(optimizer)
         scaler.update()
+        after()
 
 
+@pytest.mark.parametrize("in_step", [True, False])
 @pytest.mark.parametrize("placement", ["corrected", "uncorrected"])
-def test_an_average_in_the_step_leaves_out_what_a_scaler_leaves_out(placement):
+def test_an_average_leaves_out_what_a_scaler_leaves_out(placement, in_step):
     section = {"epsilon_placement": placement, "gradient_clip_norm": 0.0}
     factory, model, optimizer, _ = built("adamw", section, torch.float32, average=True)
-    average = factory.build_ema(model, optimizer, in_step=True)
-    scaled_steps(optimizer, lambda: sum(p.sum() for p in model.parameters()))
+    average = factory.build_ema(model, optimizer, in_step=in_step)
+
+    def after():
+        if not in_step:
+            average.update_parameters(model)
+
+    scaled_steps(optimizer, lambda: sum(p.sum() for p in model.parameters()), 0, after=after)
     assert int(average.n_averaged) == 3
 
 

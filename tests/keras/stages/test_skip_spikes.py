@@ -52,7 +52,8 @@ def test_zclip_is_that_of_the_paper(mode, most):
 @pytest.mark.parametrize("kind", ["sigma", "quantile"])
 def test_spikes_are_left_out_with_their_state_and_their_schedules(mode, kind):
     initial, gradients, losses = cases.problem()
-    config = cases.config(fields={"momentum": 0.9}, rate="linear", skip_spikes=cases.SKIPS[kind])
+    sections = {"skip_spikes": cases.SKIPS[kind], "ema": cases.AVERAGE}
+    config = cases.config(fields={"momentum": 0.9}, rate="linear", **sections)
     optimizer, variables = built(config, initial)
     step, found = mode(optimizer, variables), []
     for grads in gradients:
@@ -63,6 +64,8 @@ def test_spikes_are_left_out_with_their_state_and_their_schedules(mode, kind):
     assert found == expected
     assert int(optimizer.iterations) == cases.STEPS - sum(expected)
     assert_close(weights_of(variables), cases.kept_weights(initial, gradients, expected))
+    with optimizer.averaged():
+        assert_close(weights_of(variables), cases.kept_average(initial, gradients, expected))
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
