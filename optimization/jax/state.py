@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optimization.rules.rule import origins
+
 Tree = Any
 """A pytree of arrays."""
 
@@ -81,6 +83,24 @@ def state_of(state: Any) -> OptimizerState:
             f"received: {len(found)} of them"
         )
     return found[0]
+
+
+def estimated_step_sizes(state: Any) -> dict[str, jax.Array]:
+    """Returns the step sizes that optimizers estimate by themselves, as Prodigy does its d.
+
+    Args:
+        state: As for `state_of`.
+
+    Returns:
+        Estimates by the name of the group whose optimizer has it, "default" for that of all; empty
+        where no optimizer estimates.
+
+    Raises:
+        ValueError: As `state_of`.
+    """
+    names = {rule.estimate for rule in origins()}
+    kept = state_of(state).shared.items()
+    return {label: own[name] for label, own in kept for name in own if name in names}
 
 
 def counted(count: jax.Array, more: Any = 1) -> jax.Array:

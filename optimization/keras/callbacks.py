@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from optimization.keras.pipeline import PipelineOptimizer
-from optimization.keras.reported import learning_rates, scheduled_values
+from optimization.keras.reported import estimates, learning_rates, scheduled_values
 
 
 class EvaluateAverages(keras.callbacks.Callback):
@@ -76,9 +76,10 @@ class LearningRateLogger(keras.callbacks.Callback):
     """Puts the learning rate into the logs of `model.fit`, for its history and other callbacks.
 
     Under `learning_rate`, and `learning_rate/NAME` for each parameter group where there are
-    several; what else follows a schedule under the optimizer's name of it, such as `momentum`. The
-    values are those of the next update, as the trainer's summaries have them. Callbacks that come
-    later in the list find them: give it first.
+    several; what else follows a schedule under the optimizer's name of it, such as `momentum`; and
+    the step size that an optimizer estimates, Prodigy's d, under `estimated_step_size`. The values
+    are those of the next update, as the trainer's summaries have them. Callbacks that come later in
+    the list find them: give it first.
 
     >>> model = keras.Sequential([keras.layers.Dense(1)])
     >>> model.compile(PipelineOptimizer(keras.optimizers.SGD(0.5)), loss="mse")
@@ -110,4 +111,5 @@ class LearningRateLogger(keras.callbacks.Callback):
     def _put(self, logs: dict[str, float] | None) -> None:
         if logs is not None:
             optimizer = self.model.optimizer
-            logs.update(learning_rates(optimizer) | scheduled_values(optimizer))
+            values = learning_rates(optimizer) | scheduled_values(optimizer)
+            logs.update(values | estimates(optimizer))

@@ -32,6 +32,34 @@ def scheduled_values(optimizer: Any) -> dict[str, float]:
     return {name: number(value) for name, value in found.items()}
 
 
+def estimated_step_sizes(optimizer: Any) -> dict[str, float]:
+    """Returns the step sizes that optimizers estimate by themselves, as Prodigy does its d.
+
+    >>> optimizer = optimization.optimizers.Prodigy(1.0)
+    >>> optimizer.build([keras.Variable([3.0, 3.0], name="weight")])
+    >>> [f"{d:.0e}" for d in estimated_step_sizes(optimizer).values()]
+    ['1e-06']
+
+    Args:
+        optimizer: One of this package; it may be inside of a `LossScaleOptimizer`.
+
+    Returns:
+        Estimates by the name of the group whose optimizer has it, "default" for that of all; empty
+        where no optimizer estimates, and before one is built.
+    """
+    inner = innermost(optimizer)
+    members = getattr(inner, "updating_optimizers", None)
+    owners = {DEFAULT: inner} if members is None else members()
+    found = {n: getattr(owner, "estimated_step_size", None) for n, owner in owners.items()}
+    return {name: number(value) for name, value in found.items() if value is not None}
+
+
+def estimates(optimizer: Any) -> dict[str, float]:
+    """Returns these under the names by which they are reported."""
+    found, key = estimated_step_sizes(optimizer), "estimated_step_size"
+    return {key if name == DEFAULT else f"{key}/{name}": d for name, d in found.items()}
+
+
 def number(value: Any) -> float:
     """Returns a scalar of any backend as a number."""
     # A variable with copies on several devices is no number by itself.

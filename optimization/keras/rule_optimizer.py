@@ -139,6 +139,11 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         for name, variable in parts[0][0].shared.items():
             setattr(self, f"_{name}", variable)
 
+    @property
+    def estimated_step_size(self) -> keras.Variable | None:
+        """The step size as the rule estimates it, Prodigy's d; None for other rules."""
+        return self._parts[0].shared.get(self.rule.estimate) if self.built else None
+
     def part_of(self, variable: Any) -> RulePart:
         return self._parts[self._get_variable_index(variable)]
 

@@ -17,6 +17,7 @@ from optimization.keras.finding import find_learning_rate
 from optimization.keras.group_table import GroupRow, format_group_table
 from optimization.keras.groups import ParamGroup
 from optimization.keras.pipeline import PipelineOptimizer
+from optimization.keras.reported import estimated_step_sizes
 from optimization.keras.rule_optimizer import keras_class
 from optimization.keras.stages.finite_check import NonFiniteGradientError
 from optimization.rules.rule import origins
@@ -32,6 +33,7 @@ __all__ = [
     "ParamGroup",
     "PipelineOptimizer",
     "effective_learning_rates",
+    "estimated_step_sizes",
     "find_learning_rate",
     "format_group_table",
     *(rule.class_name for rule in origins()),

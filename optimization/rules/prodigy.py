@@ -65,6 +65,7 @@ class ProdigyConfig(DecayForms, DecayLists, AdamFields):
     )
     shared = (Slot("d", "d", "d", "d0"), Slot("d_max", "d_max", "d_max", "d0"))
     summed = ("numerator", "denominator")
+    estimate = "d"
     native_arguments: ClassVar = {"beta_3": "beta3", "decoupled_weight_decay": "decouple"}
 
     name: str | None = "Prodigy"

@@ -47,6 +47,7 @@ class Rule(ModifierFields):
     # What is kept once, scalars: `prepare` moves them, or `conclude`.
     shared: ClassVar[tuple[Slot, ...]] = ()
     summed: ClassVar[tuple[str, ...]] = ()  # slots, of one number, of which `conclude` has the sum
+    estimate: ClassVar[str] = ""  # what of `shared` is the step size as the rule estimates it
     elementwise: ClassVar[bool] = False  # whether a step of each entry depends on that entry alone
     # Whether the step is of the state before it moves: XLA would copy that, to move it first.
     steps_first: ClassVar[bool] = False
@@ -145,6 +146,10 @@ class Rule(ModifierFields):
         known = [slot.name for slot in cls.slots]
         for name in (name for name in cls.summed if name not in known):
             yield f"`summed` has {name!r}, no slot{did_you_mean(name, known)}"
+        known = [slot.name for slot in cls.shared]
+        if cls.estimate and cls.estimate not in known:
+            near = did_you_mean(cls.estimate, known)
+            yield f"`estimate` is {cls.estimate!r}, no slot of `shared`{near}"
 
     @classmethod
     def all_slots(cls) -> tuple[Slot, ...]:

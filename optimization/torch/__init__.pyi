@@ -1,6 +1,7 @@
 from .adafactor import Adafactor as Adafactor
 from .averaging import average_weights as average_weights
 from .by_name import load_by_name as load_by_name
+from .estimates import estimated_step_sizes as estimated_step_sizes
 from .factory import OptimizerFactory as OptimizerFactory
 from .finding import find_learning_rate as find_learning_rate
 from .metric import GreedyLR as GreedyLR

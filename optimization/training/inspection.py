@@ -12,6 +12,7 @@ import keras
 
 from optimization.keras import effective_rates
 from optimization.keras.reported import (
+    estimates,
     innermost,
     learning_rates,
     number,
@@ -41,11 +42,13 @@ def optimizer_values(optimizer: Any) -> dict[str, float]:
 
     `micro_batches` is there where accumulation grows: those of the next update.
 
+    `estimated_step_size` is there where an optimizer has one, as Prodigy does its d.
+
     `effective_learning_rate` is there where steps are relative to the weights, by Adafactor: the
     mean of `optimization.optimizers.effective_learning_rates`.
     """
     inner = innermost(optimizer)
-    values = learning_rates(optimizer) | scheduled_values(optimizer)
+    values = learning_rates(optimizer) | scheduled_values(optimizer) | estimates(optimizer)
     if effective_rates.relative_to_weights(optimizer):
         effective = effective_rates.effective_learning_rates(optimizer)
         values["effective_learning_rate"] = statistics.fmean(effective.values())

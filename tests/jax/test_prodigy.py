@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from optimization import OptimizationConfig
-from optimization.jax.state import state_of
+from optimization.jax import estimated_step_sizes, state_of
 from tests.jax.common import OptimizerFactory, jax, optax, train
 from tests.rules import prodigy_cases as cases
 
@@ -79,3 +79,17 @@ def test_it_is_that_of_optax(safeguard):
     assert error(found, expected) < LIMIT
     estimate = state_of(state).shared["default"]["d"]
     np.testing.assert_allclose(estimate, theirs.estim_lr, rtol=1e-4)
+
+
+def test_the_estimate_of_each_optimizer_is_told():
+    initial, gradients = cases.problem(dtype="float32")
+    own = {"type": "prodigy", "prodigy": {"d0": 1e-3}}
+    groups = [{"match": "conv", "name": "conv", "optimizer": own}]
+    tx = transformation({}, initial, param_groups=groups)
+    found = jax.jit(lambda state: estimated_step_sizes(state))(tx.init(initial))
+    assert {name: f"{float(d):.0e}" for name, d in found.items()} == {
+        "default": "1e-06",
+        "conv": "1e-03",
+    }
+    _, state = train(transformation({}, initial), initial, gradients)
+    assert float(estimated_step_sizes(state)["default"]) > 0.01

@@ -4,7 +4,15 @@ import keras
 import numpy as np
 import pytest
 
-from optimization.optimizers import ParamGroup, PipelineOptimizer, Prodigy, SGDTorch
+from optimization.keras.reported import estimates
+from optimization.optimizers import (
+    LearningRateLogger,
+    ParamGroup,
+    PipelineOptimizer,
+    Prodigy,
+    SGDTorch,
+    estimated_step_sizes,
+)
 from tests.golden_cases import make_variables, run
 from tests.keras.common import final_weights, relative_error, tensorflow_only
 from tests.rules import prodigy_cases as cases
@@ -55,9 +63,36 @@ def test_groups_share_the_estimate(jit_compile):
     expected = cases.expected(cases.section_of("decay"), initial, gradients)
     assert relative_error(weights, expected) < LIMIT
     named = optimizer.variables_by_path()
-    estimates = [float(keras.ops.convert_to_numpy(v)) for n, v in named.items() if n.endswith("/d")]
-    assert len(estimates) == 2
-    assert estimates[0] == estimates[1] > 0.01
+    kept = [float(keras.ops.convert_to_numpy(v)) for n, v in named.items() if n.endswith("/d")]
+    assert len(kept) == 2
+    assert kept[0] == kept[1] > 0.01
+    assert estimated_step_sizes(optimizer) == {"default": kept[0]}
+
+
+def test_each_optimizer_tells_its_estimate_and_others_none():
+    initial, gradients = cases.problem(dtype="float32")
+    group = ParamGroup(match="conv", name="conv", optimizer=Prodigy(1.0, d0=1e-3))
+    optimizer = PipelineOptimizer(made("usual"), param_groups=[group])
+    assert estimated_step_sizes(optimizer) == estimated_step_sizes(made("usual")) == {}
+    final_weights(optimizer, initial, gradients[:1])
+    found = estimated_step_sizes(optimizer)
+    assert [*found] == ["default", "conv"]
+    assert found["conv"] >= 1e-3 > found["default"] > 0
+    assert {*estimates(optimizer)} == {"estimated_step_size", "estimated_step_size/conv"}
+    other = SGDTorch(0.1)
+    other.build(make_variables(initial))
+    assert estimates(other) == estimates(keras.optimizers.SGD(0.1)) == {}
+
+
+def test_the_callback_logs_the_estimate():
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    model.compile(PipelineOptimizer(Prodigy(1.0)), loss="mse", jit_compile=False)
+    x, y = np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
+    callbacks = [LearningRateLogger()]
+    history = model.fit(x, y, epochs=8, verbose=0, callbacks=callbacks).history
+    found = history["estimated_step_size"]
+    assert found == sorted(found)
+    assert found[-1] == estimated_step_sizes(model.optimizer)["default"] > 1e-6
 
 
 def test_an_optimizer_of_its_own_has_no_part_in_it():

@@ -59,6 +59,10 @@ def derived(**members: Any) -> type:
             "`summed` has 'momentun', no slot; did you mean 'momentum'",
         ),
         (
+            {"shared": (Slot("size", "sizes", "d"),), "estimate": "sizes"},
+            "`estimate` is 'sizes', no slot of `shared`; did you mean 'size'",
+        ),
+        (
             {"slots": (Slot("momentum", "momentums", "exp_avg", start="momentun"),)},
             "starts from 'momentun', no field; did you mean 'momentum'",
         ),

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from optimization import OptimizationConfig
 from tests.rules import contracts
 from tests.rules import prodigy_cases as cases
 from tests.torch.common import largest_difference, parameters, torch, train
@@ -111,3 +112,21 @@ def test_a_parameter_that_misses_a_step_has_the_estimate_of_all():
         some = {n: g for n, g in grads.items() if step < 12 or "dense" not in n}
         train(optimizer, params, [some])
     assert optimizer.param_groups[0]["d"] == optimizer.param_groups[1]["d"] > 0.001
+
+
+def test_the_estimate_of_each_optimizer_is_told():
+    initial, gradients = problem()
+    params = parameters(initial)
+    optimizer = mine("usual", params)
+    assert ours.estimated_step_sizes(optimizer) == {"default": optimizer.param_groups[0]["d0"]}
+    train(optimizer, params, gradients)
+    found = ours.estimated_step_sizes(optimizer)
+    assert found == {"default": optimizer.param_groups[0]["d"]}
+    assert found["default"] > 0.01
+    rate = {"type": "constant", "constant": {"learning_rate": 1.0}}
+    own = {"type": "prodigy", "prodigy": {"d0": 1e-3}}
+    groups = [{"match": "bias", "name": "biases", "optimizer": own}]
+    config = {"optimizer": {"type": "adamw"}, "learning_rate": rate, "param_groups": groups}
+    mixed = ours.OptimizerFactory(OptimizationConfig(config)).build_optimizer(params.items())
+    assert ours.estimated_step_sizes(mixed) == {"biases": 1e-3}
+    assert ours.estimated_step_sizes(torch.optim.SGD(params.values())) == {}

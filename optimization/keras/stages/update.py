@@ -41,7 +41,7 @@ class Update(Stage):
     set_by = "`optimizer`, `param_groups`, `layer_decay`, `schedules`"
     shows = (
         *("learning_rates", "scheduled_values", "frozen_variables"),
-        *("group_table", "format_group_table"),
+        *("group_table", "format_group_table", "thawing_variables", "updating_optimizers"),
     )
     remembers = ("layer_types", "excluded_names", "excluded_paths")
     settable = False
@@ -202,6 +202,18 @@ class Update(Stage):
     def frozen_variables(self) -> set[int]:
         """Returns the `id` of each variable that a group freezes."""
         return {id(v) for i, v in enumerate(self._variables) if i in self.members.frozen}
+
+    def thawing_variables(self) -> dict[int, int]:
+        """Returns the `id` of each variable that a group freezes at first, with `freeze_steps`."""
+        owned = zip(self._variables, self.members.owners, strict=True)
+        return {id(v): group.freeze_steps for v, group in owned if group and group.freeze_steps}
+
+    def updating_optimizers(self) -> dict[str, Any]:
+        """Returns each optimizer inside, by the name of the first group that it updates."""
+        first: dict[int, Any] = {}
+        for member in self.members.members:
+            first.setdefault(id(member.optimizer), member)
+        return {member.name: member.optimizer for member in first.values()}
 
     def group_table(self) -> list[GroupRow]:
         """Returns what each variable is trained with; `format_group_table` makes it a text.
