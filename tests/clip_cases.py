@@ -39,6 +39,31 @@ def config(kind="global_clipnorm", groups=GROUPS, schedule=True, **section):
     )
 
 
+OF_MUON = {"clipnorm": 0.5, "clipvalue": 0.1}
+"""Clips that a group may have of which an auxiliary optimizer updates a part, with bounds."""
+
+
+def of_muon(**clip):
+    """Returns a config of Muon with a step of its own kind for the rest, and a group of both."""
+    muon = {"auxiliary": {"type": "sgd", "sgd": {"momentum": 0.0}}, "weight_decay": 0.0}
+    return OptimizationConfig(
+        {
+            "optimizer": {"type": "muon", "muon": muon},
+            "learning_rate": {"type": "constant", "constant": {"learning_rate": RATE}},
+            "param_groups": [{"match": "^(body|head)", "name": "own", **clip}],
+        }
+    )
+
+
+def clipped_before(kind, gradients):
+    """Returns the gradients of each step, those of the group clipped as `of_muon` has it."""
+    own = [
+        {p: g for p, g in grads.items() if p.startswith(("body", "head"))} for grads in gradients
+    ]
+    clips = [clipped(kind, grads, OF_MUON[kind]) for grads in own]
+    return [{**grads, **after} for grads, after in zip(gradients, clips, strict=True)]
+
+
 def problem(seed=3, steps=STEPS):
     """Returns initial weights and the gradients of each step, in which some bounds are met."""
     random = np.random.default_rng(seed)

@@ -59,8 +59,9 @@ class AuxiliaryGroup(Rule):
         """The steps for which the group is frozen, and its auxiliary optimizer with it."""
         return 0 if self.base is None else self.base.freeze_steps
 
-    def own_clip(self) -> None:
-        """A clip of its own it has not: `conflicts` refuses one of the group."""
+    def own_clip(self) -> tuple[str, float] | None:
+        """Returns the clip of the group, one of each variable: `conflicts` refuses another."""
+        return None if self.base is None else self.base.own_clip()
 
     def _problem(self, code: str, name: str, message: str) -> Problem:
         return self.optimizer._problem(code, name, message)

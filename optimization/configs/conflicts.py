@@ -191,11 +191,12 @@ def _groups(config: "OptimizationConfig") -> Iterator[Problem]:
         if group.weight_decay is not None and own.argument_name("weight_decay") is None:
             message = f"`{group.optimizer.type or config.optimizer.type}` has no weight decay"
             yield group._problem("conflict", "weight_decay", message)
-        clip = group.own_clip()
-        if clip is not None and getattr(own, "auxiliary", None) is not None:
-            message = "can't be of a group whose optimizer has an auxiliary one: write two groups, "
-            message += "one for what each of the optimizers updates"
-            yield group._problem("conflict", clip[0], message)
+        kind, bound = group.own_clip() or ("", 0.0)
+        if kind == "global_clipnorm" and bound and getattr(own, "auxiliary", None) is not None:
+            message = "can't be one norm over what two optimizers update, Muon and its auxiliary: "
+            message += "write `clipnorm`, `clipvalue` or `adaptive_clip_factor`, or give the group "
+            message += "an `optimizer` of its own without `auxiliary`"
+            yield group._problem("conflict", kind, message)
         label = group.name or group.match or group.layer_type
         if label in labels:
             message = f"the name {label!r} is {labels[label]}; give the group a `name` of its own"

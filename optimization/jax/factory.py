@@ -96,7 +96,7 @@ class OptimizerFactory(ConfiguredFactory):
     def _settings(self) -> Settings:
         section = self._config.optimizer.get()
         arguments = section.pipeline_arguments()
-        own = {group.label: group.own_clip() for group in self._config.param_groups}
+        own = {group.label: group.own_clip() for group in self._config.groups()}
         return Settings(
             GroupClips.of(
                 arguments,

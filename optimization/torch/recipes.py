@@ -149,7 +149,7 @@ def gradient_rules(config: OptimizationConfig) -> GradientRules:
     """Returns what happens to gradients before a step."""
     values = config.optimizer.get().pipeline_arguments()
     known = {n: values[n] for n in GradientRules.__dataclass_fields__ if values.get(n)}
-    own = [(group.label, group.own_clip()) for group in config.param_groups]
+    own = [(group.label, group.own_clip()) for group in config.groups()]
     clips = tuple([(label, *clip) for label, clip in own if clip is not None])
     frozen = [(group.label, group.freeze_steps) for group in config.groups()]
     return GradientRules(

@@ -157,3 +157,17 @@ def test_it_is_exported_and_read():
     again = OptimizationConfig(config.as_dict())
     assert again == config
     assert told(again) == told(config)
+
+
+def test_a_norm_over_what_two_optimizers_update_is_refused():
+    def problems(**clip):
+        return config_of(ADAMW, param_groups=[{"match": "layer_0", **clip}])
+
+    message = (
+        r"param_groups\[0\].global_clipnorm: can't be one norm .*write `clipnorm`, `clipvalue`"
+    )
+    with pytest.raises(ConfigError, match=message):
+        problems(global_clipnorm=1.0).validate()
+    for clip in ({"global_clipnorm": 0.0}, {"clipnorm": 1.0}, {"adaptive_clip_factor": 0.1}):
+        assert told(problems(**clip))
+    assert told(problems(global_clipnorm=1.0, optimizer={"type": "lion"}))

@@ -41,6 +41,19 @@ def test_groups_have_clips_of_their_own_and_a_bound_follows_its_schedule(kind, g
     assert float(state.hyperparameters[kind]) == pytest.approx(last, rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", clip_cases.OF_MUON)
+def test_a_clip_of_a_group_acts_on_what_the_auxiliary_optimizer_updates_too(kind):
+    initial, gradients = clip_cases.problem()
+    own = clip_cases.of_muon(**{kind: clip_cases.OF_MUON[kind]})
+    found, _ = trained(own, initial, gradients)
+    before = clip_cases.clipped_before(kind, gradients)
+    expected, _ = trained(clip_cases.of_muon(), initial, before)
+    others, _ = trained(clip_cases.of_muon(), initial, gradients)
+    for path, weight in found.items():
+        np.testing.assert_allclose(weight, expected[path], atol=2e-5)  # float32
+    assert np.abs(found["body/bias"] - others["body/bias"]).max() > 1e-2
+
+
 def test_clips_of_groups_are_those_of_the_mean_of_accumulated_gradients():
     initial, gradients = clip_cases.problem()
     found, _ = trained(clip_cases.config(gradient_accumulation_steps=2), initial, gradients)

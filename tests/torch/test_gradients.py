@@ -322,6 +322,21 @@ def test_groups_have_clips_of_their_own_and_a_bound_follows_its_schedule(kind, g
     assert largest_difference(found, expected) < 1e-12
 
 
+@pytest.mark.parametrize("kind", clip_cases.OF_MUON)
+def test_a_clip_of_a_group_acts_on_what_the_auxiliary_optimizer_updates_too(kind):
+    initial, gradients = clip_cases.problem()
+
+    def trained(gradients, **clip):
+        params = parameters(initial)
+        optimizer = OptimizerFactory(clip_cases.of_muon(**clip)).build_optimizer(params.items())
+        return train(optimizer, params, gradients)
+
+    found = trained(gradients, **{kind: clip_cases.OF_MUON[kind]})
+    expected = trained(clip_cases.clipped_before(kind, gradients))
+    assert largest_difference(found, expected) < 1e-12
+    assert largest_difference(found, trained(gradients)) > 1e-2
+
+
 def test_a_scheduled_clip_goes_on_where_its_state_is_loaded():
     initial, gradients = clip_cases.problem()
     optimizers = []

@@ -209,6 +209,18 @@ def test_groups_have_clips_of_their_own_and_a_bound_follows_its_schedule(mode, k
     assert now == pytest.approx(clip_cases.bound_at(len(gradients)), rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", clip_cases.OF_MUON)
+def test_a_clip_of_a_group_acts_on_what_the_auxiliary_optimizer_updates_too(kind):
+    initial, gradients = clip_cases.problem()
+    own = clip_cases.of_muon(**{kind: clip_cases.OF_MUON[kind]})
+    _, found = by_config(eager, own, initial, gradients)
+    before = clip_cases.clipped_before(kind, gradients)
+    _, expected = by_config(eager, clip_cases.of_muon(), initial, before)
+    _, others = by_config(eager, clip_cases.of_muon(), initial, gradients)
+    assert relative_error(found, expected) < 2e-5  # float32
+    assert relative_error(found, others) > 1e-2
+
+
 def test_clips_of_groups_are_those_of_the_mean_of_accumulated_gradients():
     initial, gradients = clip_cases.problem()
     config = clip_cases.config(gradient_accumulation_steps=2)
