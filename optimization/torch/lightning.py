@@ -40,11 +40,10 @@ def configure_optimizers(
     steps = module.trainer.estimated_stepping_batches
     known = {"train_steps": int(steps)} if math.isfinite(steps) and steps > 0 else {}
     factory = OptimizerFactory(config, **{**known, **lengths})
-    section = factory.config.optimizer.get()
-    clips = [name for name in ALL_CLIPS if getattr(section, name, None)]
+    clips = _clips(factory.config)
     if module.trainer.gradient_clip_val and clips:
         message = "clips the gradient that `gradient_clip_val` of the trainer has clipped before"
-        warn(Problem("clipped-twice", f"optimizer.{config.optimizer.type}.{clips[0]}", message))
+        warn(Problem("clipped-twice", clips[0], message))
     optimizer = factory.build_optimizer(module)
     for group in optimizer.param_groups:
         group["name"] = group["group_name"]
@@ -54,3 +53,14 @@ def configure_optimizers(
         scheduler |= {"interval": "epoch", "monitor": f"val_{rate.metric}"}
         scheduler["reduce_on_plateau"] = True  # which Lightning knows of torch's class alone
     return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+
+def _clips(config: OptimizationConfig) -> list[str]:
+    """Returns the paths of what clips: fields of the optimizer, `zclip`, and clips of groups."""
+    section, kind = config.optimizer.get(), config.optimizer.type
+    found = [f"optimizer.{kind}.{name}" for name in ALL_CLIPS if getattr(section, name, None)]
+    found += [] if config.zclip is None else ["zclip"]
+    for index, group in enumerate(config.param_groups):
+        name, bound = group.own_clip() or ("", 0.0)
+        found += [f"param_groups[{index}].{name}"] if bound else []
+    return found

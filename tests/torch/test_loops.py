@@ -51,6 +51,18 @@ def test_a_clip_beside_the_trainers_is_told():
         warnings.simplefilter("error")
         configure_optimizers(Module(), config)
         configure_optimizers(Module(clip=0.5), config_of("sgd"))
+    of_a_group = config_of("sgd", 0.1)
+    of_a_group.param_groups = [{"match": "weight", "clipvalue": 0.0}, {"match": "bias"}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        configure_optimizers(Module(clip=0.5), of_a_group)
+    of_a_group.param_groups[1].clipnorm = 1.0
+    with pytest.warns(ConfigWarning, match=r"^param_groups\[1\].clipnorm: clips the gradient that"):
+        configure_optimizers(Module(clip=0.5), of_a_group)
+    running = config_of("sgd", 0.1)
+    running.zclip = {}
+    with pytest.warns(ConfigWarning, match="^zclip: clips the gradient that"):
+        configure_optimizers(Module(clip=0.5), running)
     others = {"on_nonfinite", "adaptive_clip_epsilon", "own", "freeze_steps"}
     others |= {"zclip", "skip_spikes"}
     assert {*ALL_CLIPS} == GradientRules.__dataclass_fields__.keys() - others
