@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from tests.torch import sharded_checkpoints, sharded_matrix, sharded_refusals
+from tests.torch import sharded_checkpoints, sharded_matrix, sharded_refusals, sharded_spikes
 
 
 def main(path):
@@ -27,6 +27,7 @@ def main(path):
     results = {
         **sharded_refusals.run(mesh, start),
         "checkpoints": sharded_checkpoints.run(mesh, start, folder[0]),
+        "spikes": sharded_spikes.run(mesh),
         "matrix": sharded_matrix.run(mesh, start),
     }
     if dist.get_rank() == 0:

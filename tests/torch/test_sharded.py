@@ -7,8 +7,10 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from tests import spike_cases as cases
 from tests.torch.common import torch  # without which all this is skipped
 
 from tests.rules import contracts  # isort: skip
@@ -105,3 +107,27 @@ def test_every_process_raises_where_one_has_an_infinite_gradient(results):
 
 def test_gradients_are_brought_into_the_form_of_their_weights(results):
     assert results["partial"] == [1.5] * 3
+
+
+def test_zclip_goes_by_the_norm_over_all_shards(results):
+    initial, gradients, _ = cases.problem()
+    expected, clipped = cases.clipped_weights(initial, gradients)
+    found = results["spikes"]["zclip"]
+    assert found["counts"] == [[clipped, 0]] * 2
+    assert_close(found["weights"], expected)
+
+
+def test_every_process_leaves_out_the_same_steps(results):
+    initial, gradients, losses = cases.problem()
+    expected = cases.skipped("both", gradients, losses)
+    found = results["spikes"]["skip_spikes"]
+    assert found["skipped"] == [expected] * 2
+    assert found["counts"] == [[0, sum(expected)]] * 2
+    assert_close(found["weights"], cases.kept_weights(initial, gradients, expected))
+    assert_close(found["average"], cases.kept_average(initial, gradients, expected))
+
+
+def assert_close(found, expected):
+    assert found.keys() == expected.keys()
+    for path, weight in expected.items():
+        np.testing.assert_allclose(found[path], weight, atol=1e-12)  # float64 on both sides
