@@ -7,6 +7,7 @@ and how many cases there were. Of every case:
 - the state that `init` returns is laid out as its parameters, and so is that of `abstract_state`;
 - after three updates in one compiled function, with donated buffers, it still is;
 - the weights are those of one device, within 1e-6 of the largest;
+- of a spike there is as much as on one device, for the settings that look at the norm;
 - what is compiled calls nothing on the host, and gathers no array, but for Muon's products.
 """
 
@@ -59,6 +60,10 @@ SETTINGS = [
     {"adaptive_clip_factor": 0.05, "average": True},
     {"clipvalue": 0.3, "dtype": "bfloat16", "average": True},
 ]
+SPIKES = {  # the settings, and how many spikes a state has counted
+    "zclip": ({"warmup_steps": 2, "decay": 0.9}, lambda state: state.zclip[3]),
+    "skip_spikes": ({"quantile": 1.0, "window": 2}, lambda state: state.skipped_spikes),
+}
 TYPES = {
     "adafactor": {"min_dim_size_to_factor": 4},
     "muon": {"exclude_layers": ["head"], "second_moment": "row"},
@@ -76,6 +81,8 @@ def cases():
         for mesh in BOTH.get(name, [next(turns[0])]):
             yield name, mesh, settings
             settings = next(turns[1])
+    for name, mesh in zip(SPIKES, BOTH["muon"], strict=True):
+        yield "sgd", mesh, {"momentum": 0.9, "about": name}
 
 
 def mesh_of(name):
@@ -98,9 +105,12 @@ def on_mesh(tree, mesh):
 
 
 def built(name, settings, params):
-    fields = {n: v for n, v in settings.items() if n not in ("average", "dtype")}
+    fields = {n: v for n, v in settings.items() if n not in ("average", "dtype", "about")}
     averages = settings.get("average") and not contracts.section_of(name, {}).schedule_free
-    made = config(name, {**TYPES.get(name, {}), **fields}, 0.05, **(AVERAGE if averages else {}))
+    sections = dict(AVERAGE) if averages else {}
+    if "about" in settings:
+        sections[settings["about"]] = SPIKES[settings["about"]][0]
+    made = config(name, {**TYPES.get(name, {}), **fields}, 0.05, **sections)
     return OptimizerFactory(made, train_steps=10).build_optimizer(params)
 
 
@@ -110,7 +120,7 @@ def misplaced(state, mesh):
         names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in keys]
         path = names[-1]
         shape, spec = LAYOUTS.get(path, (None, None))
-        if x.shape == ():
+        if path not in LAYOUTS or x.shape == ():
             spec = P()
         elif x.shape != shape:
             slot = names[-2]
@@ -129,6 +139,8 @@ def problems(name, mesh_name, settings):
     mesh, dtype = mesh_of(mesh_name), settings.get("dtype", "float32")
     host = arrays(0, 0.3, dtype)
     grads = [arrays(1 + step, 0.5, dtype) for step in range(STEPS)]
+    if "about" in settings:
+        grads[-1] = {path: 30 * gradient for path, gradient in grads[-1].items()}
     tx = built(name, settings, host)
     params = on_mesh(host, mesh)
     state = tx.init(params)
@@ -165,6 +177,10 @@ def problems(name, mesh_name, settings):
     on_one = jax.jit(step)
     for each in grads:
         alone, alone_state = on_one(alone, alone_state, each)
+    if "about" in settings:
+        _, count = SPIKES[settings["about"]]
+        if [int(count(each)) for each in (state, alone_state)] != [1, 1]:
+            yield f"of one spike it counts {count(state)}, one device {count(alone_state)}"
     found, expected = ([np.float64(x) for x in jax.tree.leaves(tree)] for tree in (params, alone))
     largest = max(np.abs(x).max() for x in expected)
     error = max(np.abs(a - b).max() for a, b in zip(found, expected, strict=True)) / largest
