@@ -2,14 +2,14 @@
 
 `python -m tests.agreement SIDE FILE` trains every case on a side, `native_torch`, `native_jax` or
 the backend that KERAS_BACKEND names, and writes weights and learning rates; `tools/agreement.py`
-runs all five, each in a process of its own. Names of learning rates behind FILE restrict it to
-these.
+runs all five, each in a process of its own. Behind FILE names of optimizers and of learning rates
+restrict it to these.
 """
 
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,8 @@ CHOSEN: list[tuple[str, dict[str, Any]]] = [
     ("adamw", {"weight_decay_rate": 0.1, **EXCLUDED, **CORRECTED}),
     ("adamw", {"weight_decay_rate": 0.1, "weight_decay_order": "after"}),
     ("adamw", {"weight_decay_rate": 0.1, "nesterov": True, "nesterov_correction": "same"}),
+    ("adamw", {"weight_decay_rate": 0.1, "cautious": True, "cautious_weight_decay": True}),
+    ("adamw", {"mars": True, "lookahead": True, "max_update_rms": 0.5}),
     ("adamw_experimental", {"weight_decay": 0.1}),
     ("adamax", {"weight_decay": 0.1}),
     ("adamax", {"epsilon_in_norm": True}),
@@ -76,6 +78,12 @@ CHOSEN: list[tuple[str, dict[str, Any]]] = [
     ("lion", {"weight_decay": 0.1}),
     ("muon", {"adam_weight_decay": 0.1}),
     ("muon", {"rms_rate": None, "nesterov": False}),
+    ("muon", {"variant": "normuon"}),
+    ("muon", {"variant": "adamuon"}),
+    ("muon", {"variant": "polar_express"}),
+    ("muon", {"variant": "optax", "auxiliary": {"type": "lion"}}),
+    ("prodigy", {"d0": 0.1, "weight_decay": 0.1}),
+    ("prodigy", {"d0": 0.1, "use_bias_correction": True, "safeguard_warmup": True}),
     ("soap", {}),
     ("soap", {"precondition_frequency": 3, "normalize_gradients": True}),
     ("soap", {"kl": True, "shampoo_beta": 0.9, "correct_bias": False}),
@@ -144,26 +152,29 @@ def label(kind: str, switches: dict[str, Any]) -> str:
     return " ".join([kind, *(f"{k}={json.dumps(v)}" for k, v in switches.items())])
 
 
-def _ours(registry: Any) -> list[str]:
+def ours(registry: Any) -> list[str]:
     """Returns the registered types, but for those of tests."""
     modules = {name: registry.config_class(name).__module__ for name in registry}
     return [name for name, module in modules.items() if module.startswith("optimization.")]
 
 
-def optimizers() -> list[tuple[str, dict[str, Any]]]:
+def optimizers(only: Collection[str] | None = None) -> list[tuple[str, dict[str, Any]]]:
     """Returns every type, with the switches that select another form.
 
     A type of which none is chosen has its defaults, and all switches that can act together.
+
+    Args:
+        only: Names of types; None for all.
     """
     chosen = {kind for kind, _ in CHOSEN}
-    others = [kind for kind in _ours(OPTIMIZERS_CLS) if kind not in chosen]
+    others = [kind for kind in ours(OPTIMIZERS_CLS) if kind not in chosen]
     derived = [(kind, fields) for kind in others for fields in contracts.least_and_most(kind)]
-    return [*CHOSEN, *derived]
+    return [row for row in (*CHOSEN, *derived) if only is None or row[0] in only]
 
 
 def unlisted() -> list[str]:
     """Returns the learning rates that no case covers."""
-    return [name for name in _ours(LR_CLS) if name not in {*RATES, *FOLLOWING_A_METRIC}]
+    return [name for name in ours(LR_CLS) if name not in {*RATES, *FOLLOWING_A_METRIC}]
 
 
 def learning_rates() -> dict[str, dict[str, Any]]:
@@ -177,16 +188,23 @@ def learning_rates() -> dict[str, dict[str, Any]]:
     return sections
 
 
+def told_apart(names: Sequence[str]) -> tuple[list[str] | None, list[str] | None]:
+    """Returns the learning rates and the optimizers of some names; None where there are none."""
+    types = [name for name in names if name in OPTIMIZERS_CLS]
+    return [name for name in names if name not in types] or None, types or None
+
+
 def configs(
-    rates: Sequence[str] | None = None,
+    rates: Sequence[str] | None = None, only: Collection[str] | None = None
 ) -> Iterator[tuple[str, str, OptimizationConfig]]:
     """Yields the row, the rate and the config of every combination that is a right config.
 
     Args:
         rates: Names of learning rates; None for all.
+        only: Names of optimizers; None for all.
     """
     sections = learning_rates()
-    for kind, switches in optimizers():
+    for kind, switches in optimizers(only):
         optimizer = {"type": kind, kind: switches}
         section = OptimizationConfig({"optimizer": optimizer}).optimizer.get()
         own = section.own_learning_rate() is not None
@@ -334,14 +352,16 @@ def figure(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one.astype("float64") - other).max() / scale)
 
 
-def main(side: str, file: str, *rates: str) -> None:
-    """Trains every case on a side, or those under some learning rates, and writes the results."""
+def main(side: str, file: str, *names: str) -> None:
+    """Trains every case on a side, or those of some types, and writes the results."""
     warnings.simplefilter("ignore", ConfigWarning)  # schedule-free ones under falling rates
     weights_of, rates_of = NATIVE.get(side, (keras_weights, keras_rates))
     results: dict[str, np.ndarray] = {}
+    rates, types = told_apart(names)
     for name, sections in learning_rates().items():
-        results[f"rate|{name}"] = rates_of(sections)
-    for row, rate, config in configs(rates or None):
+        if rates is None or name in rates:
+            results[f"rate|{name}"] = rates_of(sections)
+    for row, rate, config in configs(rates, types):
         weights = weights_of(config)
         if weights is not None:
             results[f"{row}|{rate}"] = weights

@@ -20,6 +20,10 @@ RATE = {
 }
 CONSTANT = {"learning_rate": {"type": "constant", "constant": {"learning_rate": 0.05}}}
 FALLING = {"type": "linear", "linear": {"initial_learning_rate": 0.9, "decay_steps": 10}}
+SMALLER = {
+    "type": "exponential",
+    "exponential": {"initial_learning_rate": 1.0, "decay_rate": 0.5, "decay_steps": 4},
+}
 
 # What types have files of: their defaults, and what changes their state or their names.
 SECTIONS: dict[str, dict[str, Config]] = {
@@ -59,6 +63,10 @@ SECTIONS: dict[str, dict[str, Config]] = {
         "amsgrad": {"amsgrad": True},
         "uncorrected": {"correct_bias": False},
         "corrected epsilon": {"epsilon_placement": "corrected", "weight_decay": 0.1},
+        "nesterov, coupled": {
+            **{"nesterov": True, "nesterov_correction": "same"},
+            **{"weight_decay": 0.1, "decoupled_weight_decay": False},
+        },
     },
     "adam_experimental": {"defaults": {}, "amsgrad": {"amsgrad": True}},
     "adamw": {
@@ -71,7 +79,7 @@ SECTIONS: dict[str, dict[str, Config]] = {
     },
     "adamw_experimental": {"defaults": {}, "decay": {"weight_decay": 0.1, "amsgrad": True}},
     "adamax": {"defaults": {}, "epsilon in norm": {"epsilon_in_norm": True}},
-    "nadam": {"defaults": {}},
+    "nadam": {"defaults": {}, "momentum decay": {"momentum_decay": 0.004}},
     "lamb": {
         "defaults": {},
         "exclusions": {
@@ -109,12 +117,43 @@ SECTIONS: dict[str, dict[str, Config]] = {
     "muon": {
         "defaults": {},
         "exclusions": {"exclude_layers": ["layer_0"], "nesterov": False, "rms_rate": None},
+        "normuon": {"variant": "normuon"},
+        "adamuon": {"variant": "adamuon"},
+        "polar express": {"variant": "polar_express", "include_layers": ["head"]},
+        "auxiliary": {
+            "auxiliary": {
+                **{"type": "lion", "lion": {"weight_decay": 0.1}},
+                "learning_rate_multiplier": 0.5,
+            }
+        },
+    },
+    # From so far on that float32 can tell a weight from the first one.
+    "prodigy": {
+        "estimate": {"d0": 0.01, "d_coef": 8.0},
+        "everything": {
+            **{"d0": 0.01, "d_coef": 8.0, "growth_rate": 1.5, "beta_3": 0.9},
+            **{"use_bias_correction": True, "safeguard_warmup": True, "weight_decay": 0.1},
+        },
+    },
+    "soap": {
+        "defaults": {},
+        "often, merged": {"precondition_frequency": 2, "merge_dims": True},
+        "kl": {"kl": True, "precondition_frequency": 2, "normalize_gradients": True},
     },
     "schedule_free_adamw": {
         "defaults": {},
         "warmup": {"warmup_steps": 5, "weight_decay": 0.1, "r": 1.0},
     },
     "schedule_free_sgd": {"defaults": {}, "warmup": {"warmup_steps": 5, "weight_decay": 0.1}},
+}
+
+# What cases of a type have besides. Muon's iterations magnify rounding, SOAP does by as much as
+# eigenvalues are near to each other, and Prodigy by what it divides; its gradients go one way, so
+# that there is something to estimate.
+OF_TYPE: dict[str, Config] = {
+    "muon": {"tolerance": 1e-5},
+    "soap": {"tolerance": 1e-3},
+    "prodigy": {"tolerance": 1e-4, "goes_somewhere": True},
 }
 
 # Settings of all optimizers alike; `native` says whether PyTorch has them natively.
@@ -161,7 +200,7 @@ def _of_types() -> dict[str, Config]:
                 config |= CONSTANT
             elif section.get("variant") not in ("paper", "hf", "timm"):  # with rates of their own
                 config |= RATE
-            cases[f"{kind}, {name}"] = {"config": config}
+            cases[f"{kind}, {name}"] = {"config": config, **OF_TYPE.get(kind, {})}
     for name in ("adafactor, torch", "adafactor, hf", "sgd, momentum", "adam, amsgrad"):
         cases[f"{name}, a gradient missing"] = {**cases[name], "without": True}
     return cases
@@ -302,6 +341,99 @@ CASES: dict[str, dict[str, Any]] = {
         }.items()
     },
     "float16, momentum": {"config": MOMENTUM, "task": {"dtype": "float16"}},
+    "modifiers, adamw": {
+        "config": {
+            **_with(
+                ADAMW,
+                **{"cautious": True, "max_update_rms": 0.5, "centralize_gradients": True},
+                **{"cautious_weight_decay": True, "mars": True},
+                **{"lookahead": True, "lookahead_steps": 2},
+            ),
+        }
+    },
+    "modifiers, momentum": {
+        "config": _with(MOMENTUM, mars=True, mars_beta=0.8, lookahead=True, lookahead_steps=2)
+    },
+    # Where the last bit of a moment is rounded the other way, the step is another one by 1/256.
+    **{
+        f"state, {name}": {"config": config, "task": task, "tolerance": 2.0**-8}
+        for name, task, config in (
+            ("stochastic", {}, _with(ADAMW, state={"dtype": "bfloat16"})),
+            (
+                "nearest, one slot",
+                {},
+                _with(
+                    ADAMW,
+                    state={"dtype": "bfloat16", "rounding": "nearest", "slots": ["velocity"]},
+                ),
+            ),
+            (
+                "weights without copies",
+                {"dtype": "bfloat16"},
+                _with(ADAMW, state={"dtype": "bfloat16", "weights": "stochastic", "seed": 3}),
+            ),
+        )
+    },
+    "zclip": {"config": {**MOMENTUM, "zclip": {"warmup_steps": 2, "z_threshold": 0.5}}},
+    "skip_spikes": {
+        "config": {**ADAMW, "skip_spikes": {"window": 4, "warmup_steps": 2, "sigma": 0.5}}
+    },
+    "freeze_steps": {
+        "config": {
+            **ADAMW,
+            "param_groups": [
+                {"match": "head", "freeze_steps": 2, "name": "late"},
+                {"match": "layer_0", "freeze_steps": 1, "clipnorm": 0.5},
+            ],
+        }
+    },
+    "accumulation that grows": {
+        "config": {**ADAMW, "accumulation": {"micro_batches": [1, 2], "boundaries": [2]}},
+        "native": False,
+    },
+    **{
+        f"ema, {growth}": {
+            "config": {
+                **ADAMW,
+                "ema": {"average_decay": 0.9, "dynamic_decay": growth, **settings},
+            }
+        }
+        for growth, settings in {
+            "power": {"gamma": 2.0},
+            "cosine": {"rise_steps": 5},
+        }.items()
+    },
+    "schedules of a clip and of the average": {
+        "config": {
+            **_with(MOMENTUM, global_clipnorm=1.0),
+            "ema": {"average_decay": 0.5},
+            "schedules": {"global_clipnorm": SMALLER, "average_decay": FALLING},
+        }
+    },
+    "learning rate in phases": {
+        "config": {
+            "optimizer": ADAMW["optimizer"],
+            "learning_rate": {
+                "type": "sequence",
+                "sequence": {
+                    "phases": [
+                        {
+                            **{"type": "linear", "until": 2},
+                            "linear": {
+                                "initial_learning_rate": 0.0,
+                                "end_learning_rate": 0.05,
+                            },
+                        },
+                        {
+                            **{"type": "constant", "until": 4},
+                            "constant": {"learning_rate": 0.05},
+                        },
+                        {"type": "cosine", "join": True, "cosine": {"decay_steps": 4}},
+                    ]
+                },
+            },
+        }
+    },
     "rate that follows a metric, plateau": {
         "config": _following("hf_reduce_lr_on_plateau", threshold=0.5, factor=0.5),
         "follows": True,
@@ -330,7 +462,10 @@ _WARMUP = {
 
 # Keras classes by themselves, as code has them that compiles a model without a config.
 KERAS_CLASSES: dict[str, dict[str, Any]] = {
-    f"class {name}": {"module": "optimization.optimizers", "class": name, "arguments": arguments}
+    f"class {name}": {
+        **{"module": "optimization.optimizers", "class": name, "arguments": arguments},
+        **OF_TYPE.get(name.lower(), {}),
+    }
     for name, arguments in {
         "Adafactor": {"min_dim_size_to_factor": 2, "beta1": 0.9},
         "AdafactorKeras": {},
@@ -342,6 +477,12 @@ KERAS_CLASSES: dict[str, dict[str, Any]] = {
         "LARS": {},
         "Muon": {},
         "Nadam": {},
+        "ADOPT": {},
+        "AdEMAMix": {"alpha_warmup": 5, "beta_3_warmup": 5},
+        "Prodigy": {"d0": 0.01, "d_coef": 8.0},
+        "RAdam": {},
+        "SOAP": {"precondition_frequency": 2},
+        "StableAdamW": {},
         "RMSprop": {"momentum": 0.9, "centered": True},
         "SGDTorch": {"weight_decay": 0.1},
         "ScheduleFreeAdamW": {"warmup_steps": 2},

@@ -1,8 +1,9 @@
-"""`golden/saved` has files of the same types for Keras and for PyTorch, which are still there."""
+"""`golden/saved` has files of every type for Keras, PyTorch and JAX, which are still there."""
 
 import pytest
 
 from optimization import OPTIMIZERS_CLS
+from tests.agreement import ours
 from tests.saved_goldens import Goldens
 
 
@@ -17,8 +18,17 @@ def test_every_case_has_saved_files(side, tmp_path):
     assert {path.name for path in goldens.unpack(tmp_path).iterdir()} == set(goldens.cases)
 
 
+@pytest.mark.parametrize("side", ["keras", "torch", "jax"])
+def test_every_type_has_saved_files(side):
+    missing = sorted(set(ours(OPTIMIZERS_CLS)) - types_of(side))
+    assert not missing, (
+        f"nothing is saved of {', '.join(missing)}: `python tools/saved_goldens.py {side} --write` "
+        "adds files of their defaults and of all their switches, or of what tests/saved_cases.py "
+        "says of them"
+    )
+
+
 def test_every_type_with_files_is_still_registered():
-    """One that is added later has files once `tools/saved_goldens.py` has saved it."""
     assert types_of("keras") == types_of("torch")
     assert set(OPTIMIZERS_CLS) >= types_of("keras")
     # Those that there were at the first time.

@@ -5,6 +5,7 @@ same gradients, in Keras on TensorFlow, on JAX and on PyTorch, and natively on P
 on JAX. Fails if a figure is above its limit, or if a registered type is in no case.
 
     python tools/agreement.py
+    python tools/agreement.py --only soap prodigy "cosine, linear warmup"   # prints these rows
 
 It needs tensorflow, jax, optax and torch, and takes about twenty minutes on two cores.
 Each side runs in a process of its own; `--results` keeps what they computed, or takes what an
@@ -24,7 +25,8 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from tests import agreement  # noqa: E402  found on the path that was just set
+from optimization import OPTIMIZERS_CLS  # noqa: E402  found on the path that was just set
+from tests import agreement  # noqa: E402
 
 SIDES = {
     "tensorflow": "TensorFlow",
@@ -66,13 +68,13 @@ them with torch's and transformers' step by step.
 """
 
 
-def compute(folder: pathlib.Path, sides: list[str]) -> None:
+def compute(folder: pathlib.Path, sides: list[str], only: list[str]) -> None:
     """Has each side write its results into a folder, all at the same time."""
     processes = {}
     for side in sides:
         backend = side.removeprefix("native_")
         processes[side] = subprocess.Popen(
-            [sys.executable, "-m", "tests.agreement", side, str(folder / f"{side}.npz")],
+            [sys.executable, "-m", "tests.agreement", side, str(folder / f"{side}.npz"), *only],
             cwd=ROOT,
             env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
@@ -128,16 +130,49 @@ def main() -> None:
     """Computes what is not there yet, writes the page, and fails above a limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=pathlib.Path, help="keep or take results here")
-    folder = parser.parse_args().results or pathlib.Path(tempfile.mkdtemp())
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        choices=[*agreement.ours(OPTIMIZERS_CLS), *agreement.learning_rates()],
+        metavar="NAME",
+        help="optimizers, learning rates: print their rows, and leave the page as it is",
+    )
+    options = parser.parse_args()
+    folder = options.results or pathlib.Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    compute(folder, [side for side in SIDES if not (folder / f"{side}.npz").exists()])
+    missing = [side for side in SIDES if not (folder / f"{side}.npz").exists()]
+    compute(folder, missing, options.only)
     results = load(folder)
 
     cases: dict[str, list[str]] = {}
-    for row, rate, _ in agreement.configs():
+    chosen, types = agreement.told_apart(options.only)
+    for row, rate, _ in agreement.configs(chosen, types):
         cases.setdefault(row, []).append(f"{row}|{rate}")
     updates = {row: figures(results, keys) for row, keys in cases.items()}
-    rates = {name: figures(results, [f"rate|{name}"]) for name in agreement.learning_rates()}
+    rates = {n: figures(results, [f"rate|{n}"]) for n in chosen or agreement.learning_rates()}
+    if not options.only:
+        write(results, updates, rates)
+    else:
+        print(table("optimizer", updates))
+    limits = ((updates, agreement.UPDATES_LIMIT), (rates, agreement.RATES_LIMIT))
+    above = [
+        name
+        for rows, limit in limits
+        for name, row in rows.items()
+        if not all(value is None or value <= limit for value in row)
+    ]
+    unlisted = agreement.unlisted()
+    if above or unlisted:
+        sys.exit(f"above the limit: {above}; in no case: {unlisted}")
+
+
+def write(
+    results: dict[str, dict[str, np.ndarray]],
+    updates: dict[str, list[float | None]],
+    rates: dict[str, list[float | None]],
+) -> None:
+    """Writes the page."""
     page = INTRODUCTION.format(
         steps=agreement.STEPS,
         updates=agreement.UPDATES_LIMIT,
@@ -149,17 +184,6 @@ def main() -> None:
         schedules=table("learning rate", rates),
     )
     (ROOT / "docs" / "agreement.md").write_text(page)
-
-    limits = ((updates, agreement.UPDATES_LIMIT), (rates, agreement.RATES_LIMIT))
-    above = [
-        name
-        for rows, limit in limits
-        for name, row in rows.items()
-        if not all(value is None or value <= limit for value in row)
-    ]
-    missing = agreement.unlisted()
-    if above or missing:
-        sys.exit(f"above the limit: {above}; in no case: {missing}")
 
 
 if __name__ == "__main__":

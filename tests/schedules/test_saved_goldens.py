@@ -9,7 +9,7 @@ import pytest
 from optimization import LR_CLS, WARMUP_CLS
 from tests.saved_goldens import assert_still_there
 from tests.schedules.common import RTOL, keras_values
-from tests.schedules.saved import FILE, STEPS, serialized
+from tests.schedules.saved import FILE, STEPS, schedules, serialized
 
 CASES = json.loads(FILE.read_text())
 
@@ -23,7 +23,20 @@ def test_a_saved_schedule_loads(name):
     np.testing.assert_allclose(keras_values(schedule, np.array(STEPS)), values, RTOL, tolerance)
 
 
+SAVED = {case["schedule"]["registered_name"].partition(">")[2] for case in CASES.values()}
+
+
+def test_every_type_has_saved_values():
+    made = {serialized(schedule)["registered_name"] for schedule in schedules().values()}
+    missing = sorted(
+        {name.partition(">")[2] for name in made if name.startswith("optimization>")} - SAVED
+    )
+    assert not missing, (
+        f"nothing is saved of {', '.join(missing)}: "
+        "`python tools/saved_goldens.py schedules --write` adds their values"
+    )
+
+
 def test_every_type_that_was_saved_is_still_registered():
-    saved = {case["schedule"]["registered_name"].partition(">")[2] for case in CASES.values()}
     types = {f"LearningRate.{name}" for name in LR_CLS} | {f"Warmup.{name}" for name in WARMUP_CLS}
-    assert saved - {"ScaledLearningRate"} <= types
+    assert SAVED - {"ScaledLearningRate"} <= types

@@ -10,11 +10,14 @@ import torch.distributed.checkpoint.state_dict as dcp
 
 import optimization.torch as native
 from optimization import ConfigWarning, OptimizationConfig
+from tests.saved_cases import OF_TYPE
 from tests.saved_goldens import STEPS, Values, gradients
 
 DTYPES = {None: torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # The classes by themselves, whose state has their own names and positions.
 CLASSES: dict[str, dict[str, Any]] = {
+    "ADOPT": {},
+    "AdEMAMix": {"alpha_warmup": 5, "beta_3_warmup": 5},
     "Adadelta": {},
     "Adafactor": {"lr": 0.05, "min_dim_size_to_factor": 2, "beta1": 0.9},
     "Adagrad": {},
@@ -25,10 +28,14 @@ CLASSES: dict[str, dict[str, Any]] = {
     "LARS": {"nesterov": True},
     "Lion": {},
     "Muon": {"flatten": True},
+    "Prodigy": {"d0": 0.01, "d_coef": 8.0},
+    "RAdam": {},
     "RMSprop": {"momentum": 0.9, "centered": True},
+    "SOAP": {"precondition_frequency": 2},
     "SGD": {"momentum": 0.9},
     "ScheduleFreeAdamW": {"warmup_steps": 5},
     "ScheduleFreeSGD": {"warmup_steps": 5},
+    "StableAdamW": {},
 }
 
 
@@ -104,7 +111,8 @@ class Run:
                 found[f"optimizer/{key}/{names[parameter]}"] = value
         for number, group in enumerate(self.optimizer.state_dict()["param_groups"]):
             for key, value in group.items():
-                if isinstance(value, int | float | tuple) and not isinstance(value, bool):
+                kept = int | float | tuple | torch.Tensor
+                if isinstance(value, kept) and not isinstance(value, bool):
                     found[f"group {number}/{key}"] = value
         if self.average is not None:
             found |= {f"average/{n}": v for n, v in self.average.state_dict().items()}
@@ -150,7 +158,8 @@ def class_cases() -> dict[str, dict[str, Any]]:
     """Returns the cases of the classes by themselves."""
     return {
         f"class {name}{'' if named else ', without names'}": {
-            **{"class": name, "arguments": arguments, "named": named}
+            **{"class": name, "arguments": arguments, "named": named},
+            **OF_TYPE.get(name.lower(), {}),
         }
         for name, arguments in CLASSES.items()
         for named in (True, False)
