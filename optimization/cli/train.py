@@ -18,7 +18,8 @@ def _train(modules: Sequence[str], verbosity: int, **values: Any) -> int:
 
     del modules  # `_imported` has imported them.
     check_registered()
-    flags = RunFlags(**{k: [*v] if isinstance(v, tuple) else v for k, v in values.items()})
+    given: dict[str, Any] = {k: [*v] if isinstance(v, tuple) else v for k, v in values.items()}
+    flags = RunFlags(**given)
     return reporting(lambda: run_flags(flags), verbosity > 0)
 
 
