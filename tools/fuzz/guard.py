@@ -63,7 +63,7 @@ _OF_KERAS = ("exact", "keras_schedules", "scaled")
 _LATER = (
     *("dataclasses_json", "regex", "numpy", "encodings.utf_8_sig", "encodings.cp437", "bz2"),
     *("optimization.optimizer_factory", "optimization.group_rows", "lzma", "uuid"),
-    "click._textwrap",
+    *("click._textwrap", "encodings.ascii"),
 )
 
 
