@@ -174,6 +174,9 @@ def _adafactor(draft: Draft, source: Source, args: Source) -> str:
     return "adafactor"
 
 
+COUPLED_LION = "bitsandbytes' Lion of 32 bits adds it to the gradient; here weights decay alone"
+
+
 def _lion(bits: int = 32) -> Callable:
     def make(draft: Draft, source: Source, args: Source) -> str:
         draft.put("optimizer.type", "lion")
@@ -183,6 +186,8 @@ def _lion(bits: int = 32) -> Callable:
         if rate.value:
             draft.put("optimizer.lion.weight_decay", rate)
             spare(draft, _SPARED)
+            if bits == 32:
+                draft.tell(DIFFERS, source, "weight_decay", COUPLED_LION)
         _tell_bits(draft, source, bits)
         return "lion"
 

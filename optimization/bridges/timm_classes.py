@@ -101,6 +101,21 @@ def adafactor(beta: float | None = None) -> Callable:
     return make
 
 
+def ademamix(draft: Draft, source: Source, args: Source) -> str:
+    args.defaults = {"betas": [0.9, 0.999, 0.9999], "alpha": 5.0, "eps": 1e-8}
+    draft.put("optimizer.type", "ademamix")
+    place = "optimizer.ademamix."
+    betas = args.numbers("betas", 3)
+    for index, value in enumerate(betas.value):
+        draft.put(f"{place}beta_{index + 1}", float(value), f"{betas.comment}[{index}]")
+    for ours, theirs in (("alpha", "alpha"), ("epsilon", "eps"), ("weight_decay", "weight_decay")):
+        draft.put(place + ours, args.number(theirs))
+    for ours, theirs in (("alpha_warmup", "t_alpha"), ("beta_3_warmup", "t_beta3")):
+        if args.has(theirs):
+            draft.put(place + ours, args.whole(theirs))
+    return "ademamix"
+
+
 def nadam_legacy(draft: Draft, source: Source, args: Source) -> str:
     """Puts `NAdamLegacy`, which is torch's NAdam under another name of its decay."""
     args.defaults = {**TORCH["NAdam"], "schedule_decay": 4e-3}

@@ -42,6 +42,7 @@ def _optimizer(made: Export) -> tuple[str, ...]:
     decay = getattr(section, "weight_decay_rate", 0.0) or getattr(section, "weight_decay", 0.0)
     if kind == "muon":
         said = put_muon(made, section)
+        _tell_spared(made, place, made.values.get("weight_decay"))
         _clip(made, section, place)
         made.values["grad_accum_steps"] = section.gradient_accumulation_steps
         return said
@@ -70,9 +71,7 @@ def _optimizer(made: Export) -> tuple[str, ...]:
     if kind == "adagrad":
         initial = section.initial_accumulator_value
         kwargs |= {"initial_accumulator_value": initial}
-    if decay and not any(_spares(group) for group in made.config.param_groups):
-        why = "timm spares what has fewer than two axes, which here goes by names, or not at all"
-        made.tell(DIFFERS, f"{place}.weight_decay", decay, why)
+    _tell_spared(made, place, decay)
     if kind == "rmsprop" and section.momentum and section.classic_momentum:
         why = "timm applies the rate after the momentum"
         made.tell(DIFFERS, f"{place}.classic_momentum", True, why)
@@ -104,6 +103,13 @@ def _optimizer(made: Export) -> tuple[str, ...]:
     _clip(made, section, place)
     made.values["grad_accum_steps"] = section.gradient_accumulation_steps
     return modifiers
+
+
+def _tell_spared(made: Export, place: str, decay: float | None) -> None:
+    """Tells where no group says which parameters do not decay in timm."""
+    if decay and not any(_spares(group) for group in made.config.param_groups):
+        why = "timm spares what has fewer than two axes, which here goes by names, or not at all"
+        made.tell(DIFFERS, f"{place}.weight_decay", decay, why)
 
 
 _NAMES = {(base, frozenset(arguments)): name for name, (base, arguments) in MODIFIED.items()}

@@ -38,6 +38,9 @@ def put_muon(made: Export, section: Any) -> tuple[str, ...]:
     if section.rms_rate not in (None, rate):
         why = f"`{name}` of timm has {rate}: it is the learning rate's matter there"
         made.tell(DIFFERS, f"{place}.rms_rate", section.rms_rate, why)
+    if is_ada and (name, section.rms_rate) != ("match_rms_adamw", rate):
+        why = "timm's AdaMuon has the scale `spectral` with 0.2 alone"
+        made.tell(LOST, f"{place}.scale", section.scale, why)
     rows = rows if isinstance(rows, str) else [list(r) if isinstance(r, tuple) else r for r in rows]
     kwargs = {
         "ns_coefficients": rows,

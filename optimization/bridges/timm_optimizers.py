@@ -5,6 +5,7 @@ from typing import Any
 
 from optimization.bridges import timm_classes, torch_classes
 from optimization.bridges.draft import DIFFERS, LOST, NOTE, UNKNOWN, Draft, Source, Taken
+from optimization.bridges.hf import COUPLED_LION
 from optimization.bridges.torch_classes import DEFAULTS as TORCH
 from optimization.configs.errors import did_you_mean
 
@@ -140,13 +141,20 @@ def _torch(name: str, **defaults: Any) -> Callable:
 
 def _of_bitsandbytes(name: str) -> Callable:
     def make(draft: Draft, source: Source, args: Source) -> str:
+        is_small = "8bit" in str(source.text("opt").value)
         if name == "lion":
             kind = timm_classes.lion(draft, source, args)
+            if args.number("weight_decay").value and not is_small:
+                draft.tell(DIFFERS, source, "weight_decay", COUPLED_LION)
+        elif name == "sgd":  # which has no Nesterov's momentum, whatever it is told
+            kind = _torch("SGD", nesterov=False)(draft, source, args)
+        elif name == "ademamix":
+            kind = timm_classes.ademamix(draft, source, args)
         else:
             args.defaults = TORCH["AdamW"]
             kind = torch_classes.put_optimizer(draft, "AdamW", args)
             draft.put(f"optimizer.{kind}.weight_decay_order", "after", "as in bitsandbytes")
-        if "8bit" in str(source.text("opt").value):
+        if is_small:
             why = "the formula is the same; its state has 8 bits there and 32 here"
             draft.tell(DIFFERS, source, "opt", why)
         return kind
@@ -163,6 +171,8 @@ _OPTIMIZERS: dict[str, Callable[[Draft, Source, Source], str]] = {
     **dict.fromkeys(("bnbadam", "bnbadam8bit"), _of_bitsandbytes("adam")),
     **dict.fromkeys(("bnbadamw", "bnbadamw8bit"), _of_bitsandbytes("adam")),
     **dict.fromkeys(("bnblion", "bnblion8bit"), _of_bitsandbytes("lion")),
+    **dict.fromkeys(("bnbsgd", "bnbsgd8bit"), _of_bitsandbytes("sgd")),
+    **dict.fromkeys(("bnbademamix", "bnbademamix8bit"), _of_bitsandbytes("ademamix")),
     "nadam": _torch("NAdam"),
     "nadamlegacy": timm_classes.nadam_legacy,
     "nadamw": timm_classes.nadamw,
@@ -195,6 +205,5 @@ _UNAVAILABLE = {
     **{name: _CLIPPED_RATIO.format(base) for name, base in (("larc", "lars"), ("nlarc", "nlars"))},
     "lambc": _CLIPPED_RATIO.format("lamb"),
     **dict.fromkeys(("lambw", "lambcw", "lambcd", "clambw"), _DECAY_OF_LAMB),
-    **dict.fromkeys(("bnbsgd", "bnbsgd8bit"), "its momentum is another than timm's: use `sgd`"),
 }
 """Other names of timm, and why there is nothing here."""

@@ -364,3 +364,13 @@ def test_a_sequence_is_listed_as_what_they_have_not():
     config = common.OptimizationConfig({"optimizer": {"type": "adamw"}, "learning_rate": rate})
     _, findings = hf_export.export(config)
     assert "learning_rate.type" in {f.path for f in findings if f.kind == "lost"}
+
+
+@pytest.mark.parametrize(
+    ("name", "differing"), [("lion_32bit", ["weight_decay"]), ("lion_8bit", ["optim"])]
+)
+def test_what_bitsandbytes_does_with_the_decay_of_lion(name, differing, tmp_path):
+    source = {"optim": name, "weight_decay": 0.1, "max_steps": 9}
+    assert kinds(convert(tmp_path, "hf", json.dumps(source))) == differing
+    draft = convert(tmp_path, "hf", json.dumps({**source, "weight_decay": 0.0}))
+    assert kinds(draft) == [path for path in differing if path == "optim"]

@@ -385,7 +385,9 @@ _EPS = ("scale_eps", "beta")
         ("opt: lambw", ["opt", "weight_decay"]),
         ("opt: nlars", ["opt"]),
         ("opt: bnbadamw8bit", ["opt"]),
-        ("opt: bnblion", []),
+        ("opt: bnblion", ["weight_decay"]),
+        ("opt: bnbademamix", []),
+        ("opt: bnbsgd", []),
         ("opt: muon\nopt_kwargs: {conv_mode: batched}", ["opt_kwargs.conv_mode"]),
         ("opt: adamuon\nopt_kwargs: {adjust_lr_fn: rms_to_rms}", ["opt_kwargs.adjust_lr_fn"]),
         ("opt: muon\nopt_kwargs: {scale_eps: true, beta: 1}", [f"opt_kwargs.{_}" for _ in _EPS]),
@@ -472,6 +474,15 @@ def test_muon_of_others_is_listed_on_the_way_to_timm():
     assert (values["opt"], values["opt_kwargs"]["adjust_lr_fn"]) == ("muon", "match_rms_adamw")
     told = [finding.path.removeprefix("optimizer.muon.") for finding in findings]
     assert told == ["rms_rate", "include_layers", "exclude_layers"]
+    section = {**muon, "weight_decay": 0.1, "scale": "shape", "rms_rate": 1.0}
+    section |= {"second_moment": "full", "update_norm": "orthogonal", "include_layers": ["."]}
+    config["optimizer"]["muon"] = {**section, "adam_weight_decay": 0.1, "exclude_layers": None}
+    values, findings = timm_export.export(OptimizationConfig(config))
+    assert values["opt"] == "adamuon"
+    assert [finding.path for finding in findings] == [
+        "optimizer.muon.scale",
+        "optimizer.muon.weight_decay",
+    ]
     config["optimizer"]["muon"] = {"variant": "moonlight"}
     values, findings = timm_export.export(OptimizationConfig(config))
     assert "opt" not in values
