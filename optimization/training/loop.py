@@ -197,16 +197,25 @@ class Steps:
     @unconverted
     def _norm(self, gradients: list, scale: tf.Tensor) -> tf.Tensor:
         """Returns the norm of the gradient of an update, before its last batch is applied."""
-        variables = self._model.trainable_variables
         if not self._accumulates:
-            frozen: set[int] = getattr(innermost(self._optimizer), "frozen_variables", set)()
-            gradients = [
-                None if id(variable) in frozen else gradient
-                for gradient, variable in zip(gradients, variables, strict=True)
-            ]
-            return _global_norm(gradients) / scale
-        totals = [total for total in self._totals(gradients, scale) if total is not None]
-        return _global_norm(totals) / self._count()
+            return _global_norm(self._thawed(gradients)) / scale
+        return _global_norm(self._thawed(self._totals(gradients, scale))) / self._count()
+
+    def _thawed(self, gradients: list) -> list:
+        """Returns gradients, with None for what is frozen, and zeros for what is so for now."""
+        inner: Any = innermost(self._optimizer)
+        frozen: set[int] = getattr(inner, "frozen_variables", set)()
+        until: dict[int, int] = getattr(inner, "thawing_variables", dict)()
+        done, found = tf.cast(inner.iterations.value, tf.int64), []
+        for gradient, variable in zip(gradients, self._model.trainable_variables, strict=True):
+            first = until.get(id(variable), 0)
+            if gradient is None or id(variable) in frozen:
+                gradient = None
+            elif first:
+                dense = tf.convert_to_tensor(_scaled(gradient, 1.0))
+                gradient = tf.where(done >= first, dense, tf.zeros_like(dense))
+            found.append(gradient)
+        return found
 
     def _count(self) -> Any:
         """Returns by what sums are divided to be the means of the present training step."""

@@ -95,6 +95,25 @@ def test_the_norm_before_the_clip_and_the_share_of_clipped_steps(tmp_path, accum
         assert summaries["clipped_share"][1] == share
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_what_is_frozen_for_now_has_no_part_in_the_norm(tmp_path, accumulation):
+    settings = (
+        f"{OPTIMIZER}.optimizer.sgd.gradient_accumulation_steps={accumulation}",
+        "task.hidden=4",
+        OPTIMIZER + '.param_groups=[{match: "hidden/", freeze_steps: 2}]',
+        "trainer={summary_interval: 1, norm_summaries: layers, train_steps: 4}",
+    )
+    trainer(tmp_path, *settings).train()
+    summaries = read_summaries(tmp_path / "train")
+    layers = [name for name in summaries if name.startswith("gradient_norm/")]
+    for step in range(1, 5):
+        own = [n for n in layers if step > 2 or "hidden" not in n]
+        assert 0 < len(own) <= len(layers)
+        norm = np.sqrt(sum(summaries[name][step] ** 2 for name in own))
+        assert summaries["gradient_norm"][step] == pytest.approx(norm, rel=1e-5)  # float32
+        assert all(summaries[name][step] > 0 for name in layers)
+
+
 def test_the_rate_is_scaled_by_the_batch_of_an_update(tmp_path):
     settings = (
         "task.train_data.global_batch_size=4",
