@@ -56,9 +56,22 @@ def _reduced(name: str, x: Tensors, axis: Any = None, keepdims: bool = False) ->
 def _one_of(condition: Any, x: Any, y: Any) -> Any:
     if not isinstance(condition, Tensor):
         return x if condition else y
+    if _is_known(condition) and _are_alike(x, y):
+        return x if condition else y
     if not isinstance(x, Tensor) and not isinstance(y, Tensor):
         x = torch.tensor(x, dtype=torch.float64, device=condition.device)  # not the usual float32
     return torch.where(condition, x, y)
+
+
+def _is_known(condition: Tensor) -> bool:
+    """Says whether a condition is one for a whole tensor, and a look at it takes nothing."""
+    is_at_hand = type(condition) is Tensor and condition.device.type == "cpu"
+    return condition.dim() == 0 and is_at_hand and not torch.compiler.is_compiling()
+
+
+def _are_alike(x: Any, y: Any) -> bool:
+    are_tensors = isinstance(x, Tensor) and isinstance(y, Tensor)
+    return are_tensors and (x.shape, x.dtype) == (y.shape, y.dtype)
 
 
 def _part(index: int, parts: int, axis: int, x: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from optimization.torch.lists import (
 
 _ADAM = ("momentum", "velocity", "velocity_hat")  # the slots, in the order of its arguments
 _IN_CACHE = 2**18  # how many entries of each list are updated at once, on a processor
+_BUNCH = 2**16  # so many where formulas keep more between their operations
 
 
 def counted(steps: list[Tensor]) -> list[Any]:
@@ -71,9 +72,13 @@ def _fast(rule: Rule, batch: Batch, h: Numbers) -> None:
     if _by_kernel(rule, batch, h):
         return
     is_large = sum(map(Tensor.numel, batch.weights)) > _IN_CACHE
-    is_cached = batch.weights[0].device.type == "cpu" and batch.is_of_one_size()
-    in_parts = is_large and is_cached and rule.updates_by_entry(h)
-    for part, numbers in _parts(batch, h) if in_parts else [(batch, h)]:
+    if not is_large or batch.weights[0].device.type != "cpu":
+        parts = iter([(batch, h)])
+    elif batch.is_of_one_size() and rule.updates_by_entry(h):
+        parts = _parts(batch, h)
+    else:
+        parts = _bunches(batch, h)
+    for part, numbers in parts:
         _by_lists(rule, part, numbers)
 
 
@@ -200,6 +205,19 @@ def _parts(batch: Batch, h: Numbers) -> Iterator[tuple[Batch, Numbers]]:
                 rows, free = [], _IN_CACHE
     if rows:
         yield _views(batch, h, rows)
+
+
+def _bunches(batch: Batch, h: Numbers) -> Iterator[tuple[Batch, Numbers]]:
+    """Yields tensors that stay in a cache together, or one that is larger, with their numbers."""
+    own: list[int] = []
+    free = _BUNCH
+    for index, tensor in enumerate(batch.weights):
+        if own and tensor.numel() > free:
+            yield _of_some(batch, own), _numbers_of_some(h, own)
+            own, free = [], _BUNCH
+        own.append(index)
+        free -= tensor.numel()
+    yield _of_some(batch, own), _numbers_of_some(h, own)
 
 
 def _views(batch: Batch, h: Numbers, rows: Sequence[tuple[int, int, int]]) -> tuple[Batch, Numbers]:

@@ -40,7 +40,8 @@ def kernels_for_small_tensors(monkeypatch):
 
 def by_lists(monkeypatch, in_parts_of=2**62):
     monkeypatch.setattr(updates, "_by_kernel", lambda *arguments: False)
-    monkeypatch.setattr(updates, "_IN_CACHE", in_parts_of)
+    for name in ("_IN_CACHE", "_BUNCH"):
+        monkeypatch.setattr(updates, name, in_parts_of)
 
 
 def outcome(optimizer, params):
