@@ -16,8 +16,8 @@ from tools.benchmark.floor import Floor
 from tools.benchmark.lists import LISTS, QUICK, parameters
 from tools.benchmark.page import fill
 from tools.benchmark.processes import ROOT, Process, WorkerError
-from tools.benchmark.turns import TOLERANCE, Result, Turns
-from tools.benchmark.variants import VARIANTS
+from tools.benchmark.turns import Result, Turns
+from tools.benchmark.variants import TOLERANCE, VARIANTS
 from tools.benchmark.worker import Worker
 
 pytestmark = pytest.mark.slow
@@ -31,6 +31,7 @@ pytestmark = pytest.mark.slow
         ("tiny", 10_000, 7.68),
         ("tiny_in_199", 199, 7.68),
         ("huge", 7, 109.05),
+        ("blocks", 32, 1.58),
     ],
 )
 def test_the_lists_are_those_of_the_models(name, tensors, millions):
@@ -78,6 +79,14 @@ def test_numbers_are_the_same_each_time_and_differ_by_tensor_and_seed():
         ("adamax", 28),
         ("adagrad", 20),
         ("rmsprop", 20),
+        ("ademamix", 36),
+        ("adopt", 28),
+        ("radam", 28),
+        ("stable_adamw", 36),
+        ("schedule_free_adamw", 28),
+        ("prodigy", 40),
+        ("muon", 20),
+        ("soap", 28),
     ],
 )
 def test_bytes_of_an_update(variant, expected):
@@ -155,6 +164,25 @@ def test_what_a_contestant_does_in_the_timed_run_is_compared_too():
     processes = [FakeProcess("ours", Descent()), FakeProcess("keras", Tired())]
     found = turns(processes)[0].measure("check", "adamw")
     assert [result.agrees for result in found] == [True, False]
+
+
+@pytest.mark.parametrize(("variant", "updates"), [("adamw", 20), ("soap", 10)])
+def test_a_turn_is_as_long_as_the_list_or_the_variant_says(variant, updates):
+    asked = []
+
+    class Counting(FakeProcess):
+        def ask(self, request, **arguments):
+            asked.append(arguments.get("updates"))
+            return super().ask(request, **arguments)
+
+    turns([Counting("ours", Descent())])[0].measure("check", variant)
+    assert [count for count in asked if count] == [1, updates, updates]
+
+
+def test_what_multiplies_matrices_is_measured_on_the_blocks():
+    assert VARIANTS["muon"].is_for("blocks")
+    assert not VARIANTS["soap"].is_for("bert_base")
+    assert VARIANTS["ademamix"].is_for("bert_base")
 
 
 def test_a_process_that_keeps_memory_is_stopped():
@@ -383,13 +411,24 @@ PEERS = [
 ]
 
 
+NEWER = ("ademamix", "adopt", "radam", "stable_adamw", "schedule_free_adamw", "prodigy", "soap")
 # What there is not; also said in the tables.
 WITHOUT = {
     *itertools.product(["keras", "keras-jit"], ["lars", "nadam"]),
     *itertools.product(["torch-foreach", "torch-fused"], ["lamb", "lars", "lion"]),
-    *itertools.product(["torch-fused"], ["adafactor", "nadam", "adamax", "rmsprop"]),
-    ("optax", "nadam"),
-}
+    *itertools.product(["torch-fused"], ["adafactor", "nadam", "adamax", "rmsprop", "radam"]),
+    *itertools.product(["optax"], ["nadam", "stable_adamw", "soap"]),
+    *itertools.product(["keras", "keras-jit"], NEWER),
+    *itertools.product(["torch-foreach", "torch-fused"], ["muon", *NEWER]),
+} - {("torch-foreach", "radam")}
+
+# What is measured of packages that have one of these, or few.
+OTHERS = [
+    ("prodigyopt", "prodigy"),
+    ("pytorch_optimizer", "ademamix"),
+    ("pytorch_optimizer", "prodigy"),
+    ("schedulefree", "schedule_free_adamw"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -419,14 +458,38 @@ def test_contestants_do_the_same_as_ours(contestant, module, variant, our_weight
             peer.ask("check", variant=variant, steps=5, path=str(path))
         return
     peer.ask("check", variant=variant, steps=5, path=str(path))
-    ours, theirs = np.load(our_weights(variant)), np.load(path)
+    assert difference(np.load(our_weights(variant)), np.load(path)) <= VARIANTS[variant].tolerance
+
+
+def difference(ours, theirs):
+    """Returns how far weights are from ours, as a part of the longest way."""
     assert sorted(ours) == sorted(theirs)
     for name in ours:
         assert np.isfinite(theirs[name]).all()
     start = {f"weight/{tensor.name}": tensor.weights() for tensor in parameters("check")}
     way = max(np.abs(ours[name] - value).max() for name, value in start.items())
-    difference = max(np.abs(ours[name] - theirs[name]).max() for name in ours)
-    assert difference <= TOLERANCE * way
+    return max(np.abs(ours[name] - theirs[name]).max() for name in ours) / way
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "variant"), OTHERS)
+def test_packages_for_pytorch_do_the_same_as_ours(module, variant, our_weights, tmp_path):
+    pytest.importorskip(module, reason="a contestant")
+    FakeProcess(module, load(module.replace("_", "-"))).ask(
+        "check", variant=variant, steps=5, path=str(tmp_path / "peer.npz")
+    )
+    found = difference(np.load(our_weights(variant)), np.load(tmp_path / "peer.npz"))
+    assert found <= VARIANTS[variant].tolerance
+
+
+@pytest.mark.slow
+def test_muon_of_torch_differs_by_its_bfloat16(our_weights, tmp_path):
+    pytest.importorskip("torch", reason="a contestant's framework")
+    path = tmp_path / "peer.npz"
+    FakeProcess("torch-muon", load("torch-muon")).ask(
+        "check", variant="muon", steps=5, path=str(path)
+    )
+    assert TOLERANCE < difference(np.load(our_weights("muon")), np.load(path)) < 0.1
 
 
 def test_every_contestant_is_described():

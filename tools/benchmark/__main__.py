@@ -117,6 +117,9 @@ def run(
         results: list[Result] = []
         for parameter_list in options.lists:
             for variant in options.variants:
+                if not VARIANTS[variant].is_for(parameter_list):
+                    _say(f"{parameter_list}: without {variant}, which is measured on blocks")
+                    continue
                 results += turns.measure(parameter_list, variant)
                 keep(facts, results)
     return facts, results

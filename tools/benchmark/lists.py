@@ -49,13 +49,8 @@ _BLOCK = np.random.RandomState(5).standard_normal(1 << 17).clip(-4.5, 4.5).astyp
 
 def bert_base(layers: int = 12, hidden: int = 768, vocabulary: int = 30522) -> Iterator[Shape]:
     """BERT (Devlin et al. 2019): 199 tensors, 109.5 million parameters; kernel, bias, norms."""
-    inner = 4 * hidden
     yield from [(vocabulary, hidden), (512, hidden), (2, hidden), (hidden,), (hidden,)]
-    for _ in range(layers):
-        yield from [(hidden, hidden), (hidden,)] * 4
-        yield from [(hidden,), (hidden,)]
-        yield from [(hidden, inner), (inner,), (inner, hidden), (hidden,)]
-        yield from [(hidden,), (hidden,)]
+    yield from blocks(layers, hidden)
     yield from [(hidden, hidden), (hidden,)]
 
 
@@ -91,6 +86,19 @@ def huge(rows: int = 32768) -> Iterator[Shape]:
     return iter([(rows, 1024)] * 3 + [(rows // 2, 512)] + [(1024,)] * 3)
 
 
+def blocks(layers: int = 2, hidden: int = 256) -> Iterator[Shape]:
+    """Blocks of a Transformer without embeddings: 32 tensors, 1.6 million parameters.
+
+    For updates that multiply or decompose matrices: each of BERT-base takes them seconds.
+    """
+    inner = 4 * hidden
+    for _ in range(layers):
+        yield from [(hidden, hidden), (hidden,)] * 4
+        yield from [(hidden,), (hidden,)]
+        yield from [(hidden, inner), (inner,), (inner, hidden), (hidden,)]
+        yield from [(hidden,), (hidden,)]
+
+
 def check() -> Iterator[Shape]:
     """A few small tensors, of shapes that no other list has, on which results are compared."""
     return iter([(211, 203), (203,), (203,), (203,), (17, 23)])
@@ -103,6 +111,7 @@ LISTS: dict[str, Callable[[], Iterator[Shape]]] = {
     "tiny": tiny,
     "tiny_in_199": tiny_in_199,
     "huge": huge,
+    "blocks": blocks,
 }
 QUICK: dict[str, Callable[[], Iterator[Shape]]] = {
     "check": check,
@@ -111,6 +120,7 @@ QUICK: dict[str, Callable[[], Iterator[Shape]]] = {
     "tiny": lambda: tiny(500),
     "tiny_in_199": lambda: tiny_in_199(500),
     "huge": lambda: huge(4096),
+    "blocks": lambda: blocks(1, 64),
 }
 """The same in small, for finding mistakes, not figures."""
 

@@ -19,13 +19,6 @@ from tools.benchmark.processes import Process, WorkerError
 from tools.benchmark.variants import VARIANTS
 
 CHECK_STEPS = 5
-TOLERANCE = 5e-4
-"""How far weights may lie from ours, as a part of the longest way that one has gone.
-
-Differences of rounding, and of an epsilon that is 1e-10, stay below; a clip, a decay, a correction
-of bias or an average that were left out would not.
-"""
-
 _TURN = 600e6  # elements updated in a turn, so that short lists are timed for long enough
 _MOST_UPDATES = 20
 _WORKING_SET = 1.5  # of the state's size again, for temporaries
@@ -63,7 +56,8 @@ class Result:
     @property
     def agrees(self) -> bool:
         """Whether it did the same as the first."""
-        return self.difference is not None and self.difference <= TOLERANCE
+        tolerance = VARIANTS[self.variant].tolerance
+        return self.difference is not None and self.difference <= tolerance
 
     @property
     def median(self) -> float:
@@ -157,7 +151,8 @@ class Turns:
         return prepared, waiting
 
     def _take_turns(self, members: Contest, size: int, floor: Floor) -> None:
-        updates = min(_MOST_UPDATES, max(1, round(_TURN / size)))
+        turn = VARIANTS[members[0][1].variant].turn if members else None
+        updates = turn or min(_MOST_UPDATES, max(1, round(_TURN / size)))
         for turn in range(self._rounds):
             # Each begins once in a while: nobody always comes after the same neighbor.
             start = turn % max(1, len(members))

@@ -103,10 +103,13 @@ CONTESTANTS = {
     ),
     "torch-foreach": Entry("pytorch:Torch", "torch.optim, `foreach=True`", {"path": "foreach"}),
     "torch-fused": Entry("pytorch:Torch", "torch.optim, `fused=True`", {"path": "fused"}),
+    "torch-muon": Entry("pytorch:TorchMuon", "torch.optim.Muon, with AdamW, `fused=True`"),
     "timm": Entry("pytorch:Package", "timm's optimizers for PyTorch", {"name": "timm"}),
     "pytorch-optimizer": Entry(
         "pytorch:Package", "those of pytorch_optimizer", {"name": "pytorch_optimizer"}
     ),
+    "prodigyopt": Entry("pytorch:Package", "that of prodigyopt", {"name": "prodigyopt"}),
+    "schedulefree": Entry("pytorch:Package", "those of schedulefree", {"name": "schedulefree"}),
     "optax": Entry("jax_optax:Optax", "optax in `jax.jit`, weights and state donated"),
     "garden": Entry("garden:Garden", "TensorFlow Model Garden, legacy optimizers, `tf.function`"),
     "garden-jit": Entry("garden:Garden", "the same, compiled by XLA", {"jit_compile": True}),

@@ -6,6 +6,7 @@ import optimization
 from tools.benchmark.contestants import UnsupportedError
 from tools.benchmark.variants import (
     ACCUMULATOR,
+    ADOPT_BETA_2,
     BETA_1,
     BETA_2,
     CLIP_NORM,
@@ -15,7 +16,15 @@ from tools.benchmark.variants import (
     LION_BETA_2,
     MOMENTUM,
     MOMENTUM_DECAY,
+    MUON_MOMENTUM,
+    MUON_RMS,
+    PRODIGY_FACTOR,
+    PRODIGY_START,
     RHO,
+    SLOW_ALPHA,
+    SLOW_BETA,
+    SOAP_BETA,
+    SOAP_FREQUENCY,
     TRUST_COEFFICIENT,
     Variant,
 )
@@ -32,6 +41,26 @@ _SECTIONS: dict[str, dict[str, Any]] = {
     "adamax": _ADAM,
     "adagrad": {"initial_accumulator_value": ACCUMULATOR, "epsilon": EPSILON},
     "rmsprop": {"rho": RHO, "epsilon": EPSILON},
+    "ademamix": {**_ADAM, "beta_3": SLOW_BETA, "alpha": SLOW_ALPHA},
+    "adopt": {"beta_1": BETA_1, "beta_2": ADOPT_BETA_2, "epsilon": EPSILON},
+    "radam": _ADAM,
+    "stable_adamw": {**_ADAM, "weight_decay": 0.0},
+    "schedule_free_adamw": _ADAM,
+    "prodigy": {
+        **_ADAM,
+        **{"d0": PRODIGY_START, "d_coef": PRODIGY_FACTOR, "use_bias_correction": True},
+    },
+    # Without Nesterov's momentum all kinds of it are the same: the matrix has norm 1 in any case.
+    "muon": {
+        **{"momentum": MUON_MOMENTUM, "nesterov": False, "rms_rate": MUON_RMS},
+        **{"weight_decay": 0.0, "adam_weight_decay": 0.0, "epsilon": EPSILON},
+        **{"adam_beta_1": BETA_1, "adam_beta_2": BETA_2},
+        "include_layers": ["kernel"],  # the last one too, which could be an output layer's
+    },
+    "soap": {
+        **{"beta_1": SOAP_BETA, "beta_2": SOAP_BETA, "epsilon": EPSILON, "weight_decay": 0.0},
+        "precondition_frequency": SOAP_FREQUENCY,
+    },
 }
 
 

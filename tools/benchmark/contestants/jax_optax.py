@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
 import optimization
 from tools.benchmark.contestants import UnsupportedError
 from tools.benchmark.lists import Parameter
 from tools.benchmark.variants import (
     ACCUMULATOR,
+    ADOPT_BETA_2,
     BETA_1,
     BETA_2,
     CLIP_NORM,
@@ -21,7 +23,13 @@ from tools.benchmark.variants import (
     EXCLUDED,
     LION_BETA_2,
     MOMENTUM,
+    MUON_MOMENTUM,
+    MUON_RMS,
+    PRODIGY_FACTOR,
+    PRODIGY_START,
     RHO,
+    SLOW_ALPHA,
+    SLOW_BETA,
     TRUST_COEFFICIENT,
     Variant,
 )
@@ -60,9 +68,25 @@ class ProjectJax:
         )
 
 
+_ADAM = {"b1": BETA_1, "b2": BETA_2, "eps": EPSILON}
+_CONTRIBUTED: dict[str, dict[str, Any]] = {
+    "ademamix": {**_ADAM, "b3": SLOW_BETA, "alpha": SLOW_ALPHA},
+    "adopt": {**_ADAM, "b2": ADOPT_BETA_2},
+    "muon": {
+        **{"beta": MUON_MOMENTUM, "nesterov": False, "consistent_rms": MUON_RMS},
+        **{"adam_b1": BETA_1, "adam_b2": BETA_2, "eps": EPSILON},
+    },
+    "prodigy": {
+        **{"betas": (BETA_1, BETA_2), "eps": EPSILON},
+        **{"estim_lr0": PRODIGY_START, "estim_lr_coef": PRODIGY_FACTOR},
+    },
+    "schedule_free_adamw": _ADAM,
+}
+
+
 def _transformation(variant: Variant, decays: dict[str, bool]) -> optax.GradientTransformation:
     rate = variant.learning_rate
-    adam = {"b1": BETA_1, "b2": BETA_2, "eps": EPSILON}
+    adam = _ADAM
     if variant.algorithm == "adamw":
         result = optax.adamw(rate, **adam, weight_decay=variant.weight_decay, mask=decays)
     elif variant.algorithm == "lamb":
@@ -82,6 +106,11 @@ def _transformation(variant: Variant, decays: dict[str, bool]) -> optax.Gradient
         result = optax.adagrad(rate, initial_accumulator_value=ACCUMULATOR, eps=EPSILON)
     elif variant.algorithm == "rmsprop":
         result = optax.rmsprop(rate, decay=RHO, eps=EPSILON)
+    elif variant.algorithm == "radam":
+        result = optax.radam(rate, **adam)
+    elif variant.algorithm in _CONTRIBUTED:
+        cls = getattr(optax.contrib, variant.algorithm)
+        result = cls(rate, **_CONTRIBUTED[variant.algorithm])
     else:
         raise UnsupportedError(f"optax has no {variant.algorithm}")
     if variant.clip:
@@ -102,7 +131,8 @@ class _Update:
         self._names = [t.name for t in tensors]
         self._weights = {t.name: jnp.array(t.weights(), copy=True) for t in tensors}
         self._gradients = {t.name: jnp.array(t.gradient(), copy=True) for t in tensors}
-        self._state = transformation.init(self._weights)
+        # Copies: a first state that is the weights themselves could not be donated beside these.
+        self._state = jax.tree.map(jnp.copy, transformation.init(self._weights))
         self._averages = jax.tree.map(jnp.copy, self._weights) if ema else None
         self._count = jnp.zeros((), jnp.int32)
 

@@ -19,6 +19,8 @@ from tools.benchmark.variants import (
     EXCLUDED,
     LION_BETA_2,
     MOMENTUM,
+    MUON_MOMENTUM,
+    MUON_RMS,
     RHO,
     Variant,
 )
@@ -33,6 +35,14 @@ _OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "adamax": ("Adamax", _ADAM),
     "adagrad": ("Adagrad", {"initial_accumulator_value": ACCUMULATOR, "epsilon": EPSILON}),
     "rmsprop": ("RMSprop", {"rho": RHO, "epsilon": EPSILON}),
+    "muon": (
+        "Muon",
+        {
+            **{"momentum": MUON_MOMENTUM, "nesterov": False, "rms_rate": MUON_RMS},
+            **{"weight_decay": 0.0, "adam_weight_decay": 0.0, "epsilon": EPSILON},
+            **{"adam_beta_1": BETA_1, "adam_beta_2": BETA_2},
+        },
+    ),
 }
 
 

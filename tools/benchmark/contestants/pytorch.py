@@ -14,6 +14,7 @@ from tools.benchmark.contestants import UnsupportedError
 from tools.benchmark.lists import Parameter
 from tools.benchmark.variants import (
     ACCUMULATOR,
+    ADOPT_BETA_2,
     BETA_1,
     BETA_2,
     CLIP_NORM,
@@ -23,7 +24,14 @@ from tools.benchmark.variants import (
     LION_BETA_2,
     MOMENTUM,
     MOMENTUM_DECAY,
+    MUON_MOMENTUM,
+    PRODIGY_FACTOR,
+    PRODIGY_START,
     RHO,
+    SLOW_ALPHA,
+    SLOW_BETA,
+    SOAP_BETA,
+    SOAP_FREQUENCY,
     TRUST_COEFFICIENT,
     Variant,
 )
@@ -45,14 +53,19 @@ class Torch:
 
     def build(self, tensors: Sequence[Parameter], variant: Variant) -> "_Update":
         """Returns the update of these parameters."""
-        cls, arguments = self._optimizer(variant)
         module = _module(tensors)
-        optimizer = cls(_groups(module, variant), variant.learning_rate, **arguments)
+        optimizer = self._built(module, variant)
+        if hasattr(optimizer, "train"):  # a schedule-free one
+            optimizer.train()
         average = None
         if variant.ema:
             average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
         clip_norm = CLIP_NORM if variant.clip else None
         return _Update(tensors, module, optimizer, average, variant.accumulation, clip_norm)
+
+    def _built(self, module: torch.nn.Module, variant: Variant) -> torch.optim.Optimizer:
+        cls, arguments = self._optimizer(variant)
+        return cls(_groups(module, variant), variant.learning_rate, **arguments)
 
     def _optimizer(self, variant: Variant) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
         path = {self._path: True}
@@ -73,7 +86,9 @@ _CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "adamax": ("Adamax", _BETAS),
     "adagrad": ("Adagrad", {"initial_accumulator_value": ACCUMULATOR, "eps": EPSILON}),
     "rmsprop": ("RMSprop", {"alpha": RHO, "eps": EPSILON}),
+    "radam": ("RAdam", _BETAS),
 }
+_PRODIGY = {**_BETAS, "d0": PRODIGY_START, "d_coef": PRODIGY_FACTOR}
 _OF_PACKAGES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "timm": {
         "lamb": ("Lamb", {**_BETAS, "max_grad_norm": None, "always_adapt": True}),
@@ -90,7 +105,23 @@ _OF_PACKAGES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "lion": ("Lion", {"betas": (BETA_1, LION_BETA_2)}),
         "adafactor": ("AdaFactor", {"betas": (None, BETA_2), "relative_step": False}),
         "adamax": ("AdaMax", _BETAS),
+        "ademamix": (
+            "AdEMAMix",
+            {"betas": (BETA_1, BETA_2, SLOW_BETA), "alpha": SLOW_ALPHA, "eps": EPSILON},
+        ),
+        "adopt": ("ADOPT", {"betas": (BETA_1, ADOPT_BETA_2), "eps": EPSILON}),
+        "stable_adamw": ("StableAdamW", {**_BETAS, "kahan_sum": False}),
+        "prodigy": ("Prodigy", {**_PRODIGY, "bias_correction": True}),
+        "soap": (
+            "SOAP",
+            {
+                **{"betas": (SOAP_BETA, SOAP_BETA), "eps": EPSILON},
+                "precondition_frequency": SOAP_FREQUENCY,
+            },
+        ),
     },
+    "prodigyopt": {"prodigy": ("Prodigy", {**_PRODIGY, "use_bias_correction": True})},
+    "schedulefree": {"schedule_free_adamw": ("AdamWScheduleFree", {**_BETAS, "foreach": True})},
 }
 
 
@@ -98,7 +129,7 @@ class Package(Torch):
     """The optimizers of a package for PyTorch.
 
     Args:
-        name: `timm` or `pytorch_optimizer`.
+        name: `timm`, `pytorch_optimizer`, `prodigyopt` or `schedulefree`.
     """
 
     def __init__(self, name: str) -> None:
@@ -115,6 +146,44 @@ class Package(Torch):
         if found is None:
             raise UnsupportedError(f"{self._name} has no {variant.algorithm} that torch has not")
         return getattr(self._module, found[0]), found[1]
+
+
+class TorchMuon(Torch):
+    """torch.optim.Muon for matrices, and AdamW for all else."""
+
+    def __init__(self) -> None:
+        super().__init__("fused")
+
+    def _built(self, module: torch.nn.Module, variant: Variant) -> torch.optim.Optimizer:
+        if variant.algorithm != "muon":
+            raise UnsupportedError(f"torch.optim.Muon has no {variant.algorithm}")
+        return _MuonAndAdamW(list(module.parameters()), variant.learning_rate)
+
+
+class _MuonAndAdamW(torch.optim.Optimizer):
+    """Both in turn, as one."""
+
+    def __init__(self, weights: list[torch.nn.Parameter], rate: float) -> None:
+        super().__init__(weights, {"lr": rate})
+        self._both = [
+            torch.optim.Muon(
+                [w for w in weights if w.ndim == 2],
+                rate,
+                weight_decay=0.0,
+                momentum=MUON_MOMENTUM,
+                nesterov=False,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            torch.optim.AdamW(
+                [w for w in weights if w.ndim != 2], rate, weight_decay=0.0, fused=True, **_BETAS
+            ),
+        ]
+
+    def step(self, closure: Any = None) -> None:
+        """Takes a step of each."""
+        for optimizer in self._both:
+            optimizer.step()
+        self.state = {w: state for each in self._both for w, state in each.state.items()}
 
 
 class ProjectTorch:
