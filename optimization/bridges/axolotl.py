@@ -20,6 +20,17 @@ _DEFAULTS = {
     **hf.DEFAULTS,
     **{"lr_scheduler_type": "cosine", "optim": "adamw_torch_fused", "num_train_epochs": 1.0},
 }
+_ALIASES = {
+    **{"ao_adamw_8bit": "adamw_torch_8bit", "ao_adamw_4bit": "adamw_torch_4bit"},  # names before
+    **{"ao_adamw_fp8": "adamw_torch_8bit", "optimi_adamw": "adamw_torch"},
+}
+_OWN = {
+    "adopt_adamw": hf.adopt,
+    "muon": "it is axolotl's own, beside an AdamW; `muon` with a `variant` (docs/muon.md) is near",
+    "dion": "it orthogonalizes at a low rank, which no type here does",
+    "came_pytorch": "its confidence in a factored second moment no type here has",
+}
+"""Optimizers that axolotl adds to transformers', and what puts them, or why nothing does."""
 _USUAL_SHARE, _USUAL_MOST = 0.03, 100
 
 
@@ -32,12 +43,10 @@ def reads(mapping: Mapping[str, Any]) -> bool:
 def convert(mapping: SourcedDict, file: str, exact: bool = False) -> Draft:
     """Returns our config of a file of axolotl; the curve is axolotl's own."""
     draft = Draft()
-    if mapping.get("optimizer") == "ao_adamw_8bit":  # its name before
-        mapping["optimizer"] = "adamw_torch_8bit"
-    elif mapping.get("optimizer") == "ao_adamw_4bit":
-        mapping["optimizer"] = "adamw_torch_4bit"
+    if mapping.get("optimizer") in _ALIASES:
+        mapping["optimizer"] = _ALIASES[mapping["optimizer"]]
     source = Source(mapping, file, defaults=_DEFAULTS, library="axolotl", names=NAMES)
-    hf.build(draft, source, schedule=False)
+    hf.build(draft, source, schedule=False, own=_OWN)
     _schedule(draft, source)
     for key in ("lr_groups", "embedding_lr", "embedding_lr_scale", "loraplus_lr_ratio"):
         if source.has(key):

@@ -61,9 +61,14 @@ def convert(mapping: yaml_file.SourcedDict, file: str, exact: bool = False) -> D
     return draft
 
 
-def build(draft: Draft, source: Source, schedule: bool = True) -> None:
-    """Fills a draft from the arguments of a Trainer; without its schedule where `schedule` says."""
-    put_the_optimizer(draft, source)
+def build(
+    draft: Draft, source: Source, schedule: bool = True, own: Mapping[str, Any] | None = None
+) -> None:
+    """Fills a draft from the arguments of a Trainer; without its schedule where `schedule` says.
+
+    `own` are further names of optimizers, with what puts them, or the reason that nothing does.
+    """
+    put_the_optimizer(draft, source, own or {})
     if schedule:
         put_schedule(draft, source)
     for key in ("adam_beta1", "adam_beta2", "adam_epsilon"):  # of Adam alone
@@ -77,13 +82,14 @@ def build(draft: Draft, source: Source, schedule: bool = True) -> None:
         source.take(key)
 
 
-def put_the_optimizer(draft: Draft, source: Source) -> None:
+def put_the_optimizer(draft: Draft, source: Source, own: Mapping[str, Any]) -> None:
     """Puts the optimizer with its decay, clip and accumulation."""
     name = source.text("optim").value
     args = _optim_args(draft, source)
-    make = OPTIMIZERS.get(name)
-    if make is None:
-        why = UNAVAILABLE.get(name) or f"there is no such optimizer{did_you_mean(name, OPTIMIZERS)}"
+    known = {**OPTIMIZERS, **UNAVAILABLE, **own}
+    make = known.get(name)
+    if make is None or isinstance(make, str):
+        why = make or f"there is no such optimizer{did_you_mean(name, known)}"
         draft.tell(LOST, source, "optim", why, _CHOOSE)
         for key in ("weight_decay", "max_grad_norm", "gradient_accumulation_steps"):
             if source.has(key):
@@ -258,6 +264,12 @@ def _schedule_free(kind: str) -> Callable:
         return kind
 
     return make
+
+
+def adopt(draft: Draft, source: Source, args: Source) -> str:
+    """Puts ADOPT as its authors have it, with the numbers of Adam."""
+    _put_adam(draft, source, args, "adopt")
+    return "adopt"
 
 
 OPTIMIZERS: dict[str, Callable[[Draft, Source, Source], str]] = {

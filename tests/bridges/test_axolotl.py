@@ -117,3 +117,19 @@ def test_what_cannot_be_carried_over_is_listed(change, listed, tmp_path):
 
 def test_accumulation_is_a_note(tmp_path):
     assert notes(convert(tmp_path, "axolotl", QLORA)) == ["gradient_accumulation_steps"]
+
+
+def test_its_own_optimizers_are_those_of_a_type_or_listed(tmp_path):
+    def converted(name):
+        return convert(tmp_path, "axolotl", QLORA.replace("adamw_torch", name))
+
+    draft = converted("adopt_adamw")
+    section = common.config_of(draft).optimizer.get()
+    assert draft.values["optimizer"]["type"] == "adopt"
+    assert (section.clip_exponent, section.decoupled_weight_decay) == (0.25, True)
+    assert converted("optimi_adamw").values["optimizer"]["type"] == "adamw"
+    assert "optimizer" in kinds(converted("ao_adamw_fp8"))  # its state has 8 bits
+    for name in ("muon", "dion", "came_pytorch"):
+        draft = converted(name)
+        assert "optimizer" in kinds(draft)
+        assert "optimizer" not in draft.values
