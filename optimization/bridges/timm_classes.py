@@ -91,6 +91,8 @@ def adafactor(beta: float | None = None) -> Callable:
         draft.put(f"{place}epsilon1", args.number("eps"))
         if "betas" in args.links or args.has("betas"):
             betas = args.numbers("betas")
+            if not betas.value:
+                args.refuse("betas", "expected a list of numbers, got none")
             draft.put(f"{place}beta1", float(betas.value[0]), f"{betas.comment}[0]")
         elif beta is not None:
             draft.put(f"{place}beta1", beta, "opt")

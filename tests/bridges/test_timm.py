@@ -505,6 +505,11 @@ def test_wrong_arguments_of_muon_are_told(kwargs, message, tmp_path):
         convert(tmp_path, "timm", f"opt: muon\nsched: constant\nopt_kwargs: {kwargs}\n")
 
 
+def test_a_list_without_numbers_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="opt_betas: expected a list of numbers, got none"):
+        convert(tmp_path, "timm", "opt: adafactor\nsched: constant\nopt_betas: []\n")
+
+
 def test_there_and_back(tmp_path):
     text = VIT + "world_size: 8\nbatch_size: 64\n"
     values, findings = timm_export.export(common.config_of(convert(tmp_path, "timm", text)))
