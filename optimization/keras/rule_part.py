@@ -54,7 +54,11 @@ class KerasArrays(Arrays):
         return tf.cond(due, lambda: _traced(function)(*arrays), lambda: arrays[0])
 
     def eigh(self, x: Any) -> Any:
-        return ops.eigh(x)
+        values, vectors = ops.eigh(x)
+        if keras.backend.backend() == "torch" and not ops.all(ops.isfinite(vectors)):
+            # Of some singular matrices in float32 MKL's have NaN, and no error.
+            values, vectors = (ops.cast(y, x.dtype) for y in ops.eigh(ops.cast(x, "float64")))
+        return values, vectors
 
     def qr(self, x: Any) -> Any:
         return ops.qr(x)

@@ -83,6 +83,18 @@ def _pairs(function: Callable[[Tensor], Any], x: Tensors) -> tuple[Tensors, Tens
     return Tensors(list(first)), Tensors(list(second))
 
 
+def _eigh(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the eigenvalues and the eigenvectors of a symmetric matrix.
+
+    Of some singular matrices in float32 MKL's have NaN, and no error; those in float64 have not.
+    """
+    values, vectors = torch.linalg.eigh(x)
+    if vectors.isfinite().all():
+        return values, vectors
+    values, vectors = torch.linalg.eigh(x.double())
+    return values.to(x.dtype), vectors.to(x.dtype)
+
+
 def _has_inputs(x: Tensor) -> bool:
     """Says whether a parameter has several inputs for each output; else there is no mean."""
     return x.dim() > 1 and x.numel() > len(x)
@@ -217,7 +229,7 @@ class Lists(Arrays):
 
     @staticmethod
     def eigh(x: Tensors) -> tuple[Tensors, Tensors]:
-        return _pairs(torch.linalg.eigh, x)
+        return _pairs(_eigh, x)
 
     @staticmethod
     def qr(x: Tensors) -> tuple[Tensors, Tensors]:

@@ -7,6 +7,8 @@ import pytest
 from tests.torch.common import parameters, torch
 
 from optimization.torch import SOAP  # isort: skip
+from optimization.torch.functions import FUNCTIONS  # isort: skip
+from optimization.torch.lists import Tensors  # isort: skip
 
 # Whose first statistics have eigenvectors of their own; elsewhere any would do.
 SHAPES = {"square": (5, 5), "kernel": (3, 2, 4, 5), "bias": (5,)}
@@ -100,3 +102,32 @@ def test_kernels_are_merged_along_their_inputs():
     optimizer.step()
     sizes = {k: len(v) for k, v in optimizer.state[weight].items() if k.startswith("basis")}
     assert sizes == {"basis_0": 5, "basis_1": 4, "basis_2": 6}
+
+
+@pytest.mark.parametrize("adapter", ["native", "keras"])
+def test_eigenvectors_that_are_nan_in_float32_are_those_of_float64(adapter, monkeypatch):
+    # As MKL's are of some statistics of embeddings, most of whose rows are 0.
+    eigh = torch.linalg.eigh
+    asked = []
+
+    def nan_in_float32(x):
+        asked.append(x.dtype)
+        values, vectors = eigh(x)
+        return (values, vectors * math.nan) if x.dtype == torch.float32 else (values, vectors)
+
+    rows = torch.randn((6, 3), generator=torch.Generator().manual_seed(0))
+    x = rows @ rows.T
+    monkeypatch.setattr(torch.linalg, "eigh", nan_in_float32)
+    if adapter == "native":
+        values, vectors = (y.tensors()[0] for y in FUNCTIONS.eigh(Tensors([x])))
+    else:
+        keras = pytest.importorskip("keras")
+        if keras.backend.backend() != "torch":
+            pytest.skip("PyTorch computes what Keras does where it is the backend")
+        from optimization.keras.rule_part import FUNCTIONS as OF_KERAS
+
+        values, vectors = OF_KERAS.eigh(x)
+    assert asked == [torch.float32, torch.float64]
+    assert {values.dtype, vectors.dtype} == {torch.float32}
+    torch.testing.assert_close(vectors @ vectors.T, torch.eye(6), atol=1e-6, rtol=0)
+    torch.testing.assert_close(vectors * values @ vectors.T, x, atol=1e-5, rtol=0)
