@@ -441,13 +441,13 @@ def scale(plan: Plan, records: Sequence[dict[str, Any]]) -> str:
     dates = sorted({r["facts"]["date"] for r in records})
     first = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     facts = records[-1]["facts"]
-    hours = sum(r["processor_seconds"] for r in runs) / 3600
+    minutes = sum(r["processor_seconds"] for r in runs) / 60
     return "\n".join(
         [
             f"- {weights:,} weights, in {task['layers']} block of width {task['width']}.",
             f"- {plan.steps:,} steps of {batch} sequences of {length} characters: "
             f"{plan.steps * batch * length:,} characters.",
-            f"- {len(runs)} trainings, {hours:.1f} hours of one core of {facts['processor']}, "
+            f"- {len(runs)} trainings, {minutes:.0f} minutes of one core of {facts['processor']}, "
             f"PyTorch {facts['torch']}.",
             f"- Trained {first}.",
         ]

@@ -45,6 +45,27 @@ def path(tmp_path, monkeypatch):
     return path
 
 
+def test_the_page_and_its_picture_are_those_of_the_records():
+    plan = tool.Plan()
+    records = tool.read(tool.FOLDER / "records.jsonl", plan)
+    assert tool.missing(plan, records) is None
+    assert {r["type"] for r in records if "to_base" in r} == set(plan.types)
+    text = tool.PAGE.read_text()
+    for name, section in tool.sections(plan, records).items():
+        told = f"python -m tools.compare_optimizers --write` -->\n\n{section}\n\n<!-- end of {name}"
+        assert told in text, "run `python -m tools.compare_optimizers --write`"
+    assert tool.picture(plan, records).is_drawn(), "draw it with `--write`"
+
+
+def test_no_tuned_rate_is_at_an_end_of_its_grid():
+    plan = tool.Plan()
+    records = tool.read(tool.FOLDER / "records.jsonl", plan)
+    for kind in plan.types:
+        rates = sorted(r["rate"] for r in tool.trainings(records, kind))
+        assert rates[0] < tool.best_rate(records, kind) < rates[-1]
+        assert len(rates) >= plan.rates
+
+
 def test_each_rate_is_tried_once_and_then_each_seed_at_the_best(path):
     records = tool.read(path, PLAN)
     assert [(r["rate"], r["seed"]) for r in tool.trainings(records, "adamw")] == [
@@ -100,7 +121,7 @@ def test_the_table_is_what_one_computes_by_hand(path):
     assert rows[0][1:4] == ["`adamw`", "0.008", "5"]
     assert rows[0][5:9] == ["1.520 ± 0.010", "1.00", "1.00", "2.00"]
     assert rows[1][5:9] == ["1.020 ± 0.010", "0.87", "0.90", "1.01"]
-    assert "16 trainings, 0.2 hours" in tool.scale(PLAN, records)
+    assert "16 trainings, 10 minutes" in tool.scale(PLAN, records)
     assert "**0.001: 1.000**" in tool.grids(PLAN, records)
 
 
