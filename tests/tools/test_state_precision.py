@@ -1,7 +1,14 @@
-"""docs/state_precision.md says what its tool does."""
+"""docs/state_precision.md has a row for each way that its tool compares."""
 
 from tests import pages
 from tools import state_precision
+
+
+def test_every_way_has_its_row():
+    text = (pages.DOCS / "state_precision.md").read_text()
+    table = text.split("| state | held-out loss |")[1].split("\n\n")[0]
+    names = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    assert names == [way.name for way in state_precision.WAYS]
 
 
 def test_the_page_says_with_which_arguments_it_was_made():
