@@ -4,7 +4,7 @@ A formula over lists of tensors reads and writes all of them for each of its ope
 over the entries that does all of it takes the time that the memory needs: it is made from the
 formula, by `traced`, as `passes`. Where norms scale a step there are two loops, and the first moves
 the state; where means over rows and columns do, one more. What is not of each entry, NumPy computes
-between the loops.
+between the loops, and after them what is kept of sums.
 """
 
 import concurrent.futures
@@ -13,7 +13,7 @@ import importlib.util
 import itertools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +25,7 @@ from optimization.torch.lists import PLAIN, Batch, Scalars, are_contiguous
 from optimization.torch.parts import Parts, SmallValues, parts_of
 from optimization.torch.passes import Pass, norm_pass, passes
 from optimization.torch.traced import (
+    ALL,
     AVERAGE,
     COLUMN,
     ENTRY,
@@ -51,13 +52,16 @@ class Loops:
     Args:
         targets: What `trace` returned.
         dtype: The type of the entries, float32 or float64.
+        small: The names of those that are not of entries, but of rows, columns or the whole.
         of_matrices: Whether there are values of rows and of columns.
     """
 
-    def __init__(self, targets: Mapping[str, Value], dtype: np.dtype, of_matrices: bool):
-        found = passes(targets, of_matrices)
+    def __init__(
+        self, targets: Mapping[str, Value], dtype: np.dtype, small: Set[str], of_matrices: bool
+    ):
+        found = passes(targets, small, of_matrices)
         self._passes = [(each, compiled(each.source, dtype.name)) for each in found]
-        self._small = {name: value for name, value in targets.items() if value.of in (ROW, COLUMN)}
+        self._small = {name: value for name, value in targets.items() if name in small}
         self._dtype, self._of_matrices = dtype, of_matrices
 
     def run(self, batch: Batch, numbers: Mapping[str, Any]) -> None:
@@ -101,10 +105,10 @@ class Loops:
             _by_place(own, groups) if mean.of == ROW else _addresses(own)
             for own, mean in zip(means, each.means, strict=True)
         ]
-        found_norms = _called(loop, parts, addresses, numbers, len(each.norms))
-        for norm, values in zip(each.norms, found_norms, strict=True):
+        totals = _called(loop, parts, addresses, numbers, each.totals)
+        for total, values in zip(each.totals, totals, strict=True):
             for group in groups:
-                group.learn(norm, values[group.places])
+                group.learn(total, values[group.places])
         for mean, own in zip(each.means, means, strict=True):
             for group, found in zip(groups, parts.sums(mean, own), strict=True):
                 group.learn_mean(mean, found)
@@ -118,16 +122,22 @@ def _shapes(tensors: Sequence[Tensor], are_matrices: bool) -> tuple[Any, ...]:
 
 
 def _called(
-    loop: Any, parts: Parts, addresses: Sequence[Sequence[int]], numbers: np.ndarray, norms: int
+    loop: Any,
+    parts: Parts,
+    addresses: Sequence[Sequence[int]],
+    numbers: np.ndarray,
+    totals: Sequence[Value],
 ) -> list[np.ndarray]:
-    """Calls a loop, and returns each of its norms, for all tensors."""
+    """Calls a loop, and returns each of its norms and sums, for all tensors."""
     table = np.zeros((len(addresses), max(len(parts.rows), len(parts.tensors))), np.int64)
     for i, known in enumerate(addresses):
         table[i, : len(known)] = known
-    sums = np.empty((norms, len(parts.tensors)))
+    sums = np.empty((len(totals), len(parts.tensors)))
     places = (parts.tensors, parts.starts, parts.ends, parts.rows, parts.columns)
     _in_threads(loop, parts, (*places, table, numbers, sums))
-    return [np.sqrt(np.add.reduceat(row, parts.first)) for row in sums]
+    found = [np.add.reduceat(row, parts.first) for row in sums]
+    pairs = zip(totals, found, strict=True)
+    return [np.sqrt(x) if each.name == "norm" else x for each, x in pairs]
 
 
 def _tell_autograd(changed: list[Tensor]) -> None:
@@ -232,8 +242,9 @@ def norms(tensors: Sequence[Tensor]) -> list[Tensor] | None:
     if not has_numba() or not are_contiguous(tensors, first.dtype):
         return None
     parts = parts_of(_shapes(tensors, False))
-    loop, addresses = compiled(norm_pass().source, "float32"), [[x.data_ptr() for x in tensors]]
-    (found,) = _called(loop, parts, addresses, np.empty((0, len(tensors))), norms=1)
+    one = norm_pass()
+    loop, addresses = compiled(one.source, "float32"), [[x.data_ptr() for x in tensors]]
+    (found,) = _called(loop, parts, addresses, np.empty((0, len(tensors))), one.totals)
     return list(torch.from_numpy(found))
 
 
@@ -255,10 +266,7 @@ def update(rule: Rule, batch: Batch, h: Numbers) -> bool:
     now = {name: _of_each(name, value) for name, value in vars(h).items()}
     kinds = [(n, _ANY if is_number(x) or isinstance(x, np.ndarray) else x) for n, x in now.items()]
     axes = now.get("axes")
-    if axes is not None:
-        slots = _slots_of_matrices(rule, batch, h)
-    else:
-        slots = dict.fromkeys(batch.slots, ENTRY) if batch.is_of_one_size() else None
+    slots = _slots_of_entries(batch) if axes is None else _slots_of_matrices(rule, batch, h)
     if slots is None:
         return False
     count = None if axes is None else max(axes) + 1
@@ -272,6 +280,18 @@ def update(rule: Rule, batch: Batch, h: Numbers) -> bool:
     factor = 1.0 if batch.divisor is None else 1 / batch.divisor.item()
     found.run(batch, {**now, FACTOR: factor, SHARE: batch.share})
     return True
+
+
+def _slots_of_entries(batch: Batch) -> dict[str, str] | None:
+    """Returns what has a value of its own in each slot: each entry, or the whole of a tensor.
+
+    None where there are others.
+    """
+    counts = [*map(Tensor.numel, batch.weights)]
+    ones = [1] * len(counts)
+    known = {name: [*map(Tensor.numel, own)] for name, own in batch.slots.items()}
+    found = {n: ENTRY if c == counts else ALL if c == ones else "" for n, c in known.items()}
+    return None if "" in found.values() else found
 
 
 def _slots_of_matrices(rule: Rule, batch: Batch, h: Numbers) -> dict[str, str] | None:
@@ -317,7 +337,8 @@ def _loops(
     kind = np.dtype(str(dtype).removeprefix("torch."))
     try:
         targets = trace(rule(), dict(kinds), dict(slots), kind, form)
-        return Loops(targets, kind, form.axes is not None)
+        small = {slot_name(name) for name, of in slots if of != ENTRY}
+        return Loops(targets, kind, small, form.axes is not None)
     except Exception:  # no formula of each entry, none that Numba knows, or a wrong one: lists tell
         return None
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optimization.torch.traced import OPERATIONS, ROW, Value
+from optimization.torch.traced import ALL, OPERATIONS, ROW, Value
 
 _PART = 2**16  # entries that one call of a loop updates at the most: they fit into a cache
 
@@ -132,7 +132,7 @@ class SmallValues:
         self._known: dict[Value, Any] = {}
 
     def learn(self, value: Value, numbers: np.ndarray) -> None:
-        """Takes the norms that a loop has found."""
+        """Takes the norms, or the sums, that a loop has found."""
         self._known[value] = self._own(numbers)
 
     def learn_mean(self, value: Value, sums: np.ndarray) -> None:
@@ -166,6 +166,8 @@ class SmallValues:
         return OPERATIONS[value.name].function(*known)
 
     def _lengths(self, value: Value) -> Shape:
+        if value.of == ALL:
+            return (len(self.places),) if self._shape is None else (len(self.places), 1, 1, 1)
         matrices, rows, columns = self._shape or (0, 0, 0)
         own = (rows, 1) if value.of == ROW else (1, columns)
         return (len(self.places), matrices, *own)
@@ -176,7 +178,7 @@ class SmallValues:
         return np.ascontiguousarray(found, dtype).reshape(len(self.places), -1)
 
     def write(self, value: Value, slots: Sequence[Tensor]) -> None:
-        """Writes values of rows or columns into the slots of the tensors."""
+        """Writes values of rows or columns, or single ones, into the slots of the tensors."""
         found = np.array(np.broadcast_to(self.value(value), self._lengths(value)))
         for own, place in zip(found, self.places, strict=True):
-            slots[place].copy_(torch.from_numpy(own).reshape(slots[place].shape))
+            slots[place].copy_(torch.as_tensor(own).reshape(slots[place].shape))

@@ -1,7 +1,7 @@
 """The source of the loops that compute a formula."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from optimization.torch.traced import (
@@ -24,7 +24,8 @@ class Pass(NamedTuple):
         arrays: The names of the arrays that it reads or writes, in the order of their addresses.
         numbers: The numbers that it is given.
         vectors: The values of rows and of columns that it is given, whose addresses come next.
-        norms: The norms of which it has the sums of squares.
+        totals: The sums over all entries that it has, and the norms, of which it has those of
+            squares.
         means: The means of which it has the sums: their addresses come last.
         written: The names of the arrays that it writes.
     """
@@ -33,12 +34,12 @@ class Pass(NamedTuple):
     arrays: list[str]
     numbers: list[Value]
     vectors: list[Value]
-    norms: list[Value]
+    totals: list[Value]
     means: list[Value]
     written: list[str]
 
 
-def passes(targets: Mapping[str, Value], of_matrices: bool) -> list[Pass]:
+def passes(targets: Mapping[str, Value], small: Set[str], of_matrices: bool) -> list[Pass]:
     """Returns the loops that compute new values of arrays, by the names of the arrays.
 
     What a later loop needs of an earlier one it computes again. So an array is written as soon as
@@ -46,11 +47,14 @@ def passes(targets: Mapping[str, Value], of_matrices: bool) -> list[Pass]:
 
     Args:
         targets: The values.
+        small: The names of those that are not of entries, and are computed after the loops.
         of_matrices: Whether arrays are matrices, which values of rows and of columns belong to.
     """
     reductions = _reductions_in(targets.values())
-    targets = {name: value for name, value in targets.items() if value.of not in (ROW, COLUMN)}
-    last = max((each.turn for each in reductions), default=0)
+    targets = {name: value for name, value in targets.items() if name not in small}
+    # The norm of what the last loop computes would be known after it.
+    last = max(each.turn for each in targets.values())
+    last = max((last, *(each.turn - 1 for each in reductions)))
     turns = {
         name: last if name in (WEIGHT, AVERAGE) else value.turn for name, value in targets.items()
     }
@@ -80,7 +84,7 @@ def _reductions_in(values: Iterable[Any]) -> list[Value]:
     for value in values:
         if isinstance(value, Value):
             found |= dict.fromkeys(_reductions_in(value.arguments))
-            if value.name in ("norm", "mean"):
+            if value.name in ("norm", "sum", "mean"):
                 found[value] = None
     return list(found)
 
@@ -105,12 +109,13 @@ class _Writer:
         self, writes: Mapping[str, Value], reductions: Sequence[Value], of_matrices: bool
     ) -> Pass:
         """Returns the loop that writes arrays, and sums what norms and means are made of."""
-        norms = [each for each in reductions if each.name == "norm"]
+        totals = [each for each in reductions if each.name in ("norm", "sum")]
         means = [each for each in reductions if each.name == "mean"]
         work = [f"a_{name}[i] = {self._name(value)}" for name, value in writes.items()]
-        for i, norm in enumerate(norms):
-            x = self._name(norm.arguments[0])
-            work.append(f"s{i} = total(s{i}, wide({x}) * wide({x}))")
+        for i, each in enumerate(totals):
+            x = self._name(each.arguments[0])
+            added = f"wide({x}) * wide({x})" if each.name == "norm" else f"wide({x})"
+            work.append(f"s{i} = total(s{i}, {added})")
         for i, mean in enumerate(means):
             target = f"q{i}" if mean.of == ROW else f"m{i}[j]"
             x = self._name(mean.arguments[0])
@@ -120,7 +125,7 @@ class _Writer:
         loads += [f"y{i} = v_{i}[j]" for i in columns]
         arrays = list(dict.fromkeys([*self._loaded, *writes]))
         body = [*loads, *self._lines, *work]
-        made = Pass("", arrays, self._numbers, self._vectors, norms, means, list(writes))
+        made = Pass("", arrays, self._numbers, self._vectors, totals, means, list(writes))
         lines = _over_matrices(made, body) if of_matrices else _over_entries(made, body)
         return made._replace(source="\n".join([_HEAD, *(f"    {line}" for line in lines)]))
 
@@ -158,7 +163,7 @@ _HEAD = "def loop(first, last, tensors, starts, ends, rows, columns, addresses, 
 
 def _over_entries(made: Pass, body: Sequence[str]) -> list[str]:
     """Returns a loop over parts of tensors, from the entry `starts` to the entry `ends`."""
-    sums = range(len(made.norms))
+    sums = range(len(made.totals))
     return [
         "for c in range(first, last):",
         "    t, start = tensors[c], starts[c]",
@@ -181,7 +186,7 @@ def _over_matrices(made: Pass, body: Sequence[str]) -> list[str]:
     A tensor of more axes is several matrices, and its rows are counted through; no part has rows
     of two of them. Columns are summed for each part by itself.
     """
-    sums, vectors = range(len(made.norms)), len(made.arrays)
+    sums, vectors = range(len(made.totals)), len(made.arrays)
     means = vectors + len(made.vectors)
     of_rows = [i for i, value in enumerate(made.vectors) if value.of == ROW]
     of_columns = [i for i, value in enumerate(made.vectors) if value.of == COLUMN]

@@ -67,8 +67,8 @@ class Value:
 
     Attributes:
         name: That of its operation; else that of what is read: "constant", "number", "read",
-            "norm"; "mean", over the rows or columns of entries; "mean_of", over all rows or columns
-            of their values.
+            "norm"; "sum", over all entries; "mean", over the rows or columns of entries; "mean_of",
+            over all rows or columns of their values.
         arguments: Of what it is computed; of what is read, its name; of a constant, the number.
         of: What has one of its own.
         turn: How many loops over the variable come before that which can compute it: the norm of
@@ -165,6 +165,11 @@ class Traced(Arrays):
         if x.of != ENTRY:
             raise AttributeError("no norm of entries")
         return Value("norm", x, turn=x.turn + 1)  # summed in float64: no square is infinite or 0
+
+    def sum(self, x: Any) -> Value:
+        if x.of != ENTRY:
+            raise AttributeError("no sum of entries")
+        return Value("sum", x, turn=x.turn + 1)
 
     def size(self, x: Any) -> Value:
         return Value("number", SIZE)

@@ -33,6 +33,7 @@ MODIFIED = [
     ("adamw", {"cautious": True, "max_update_rms": 0.2, "weight_decay_rate": 0.1}),
     ("lamb", {"cautious": True, "weight_decay_rate": 0.1}),
     ("lion", {"cautious": True, "mars": True, "mars_gamma": 0.5}),
+    ("prodigy", {"cautious": True, "weight_decay": 0.1}),
     ("lion", {"lookahead": True, "lookahead_steps": 2, "weight_decay": 0.1}),
     ("adafactor", {"mars": True, "mars_beta": 0.9, "min_dim_size_to_factor": 2}),
     ("adafactor", {"cautious": True, "min_dim_size_to_factor": 2, "beta1": 0.9}),
