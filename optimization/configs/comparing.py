@@ -143,15 +143,13 @@ def _not_compared(before: Config, after: Config) -> Iterator[str]:
 
 def _furthest(path: str, curves: list[RateCurve], train_steps: int) -> CurveChange:
     """Compares two rates at all their bends, and at every step between or evenly many."""
-    import numpy as np
-
     bends = {min(step, _LAST) for curve in curves for step in curve.steps(train_steps or None)}
     low, high = 0, max(bends)
-    last, steps = high, np.union1d([*bends], _between(low, high))
+    last, steps = high, _with(_between(low, high), *sorted(bends))
     at = _argmax(curves, steps)
     while high - low >= _MOST:  # then closer around the largest difference, to every step there
         low, high = int(steps[max(at - 1, 0)]), int(steps[min(at + 1, len(steps) - 1)])
-        steps = np.union1d([steps[at]], _between(low, high))
+        steps = _with(_between(low, high), int(steps[at]))
         at = _argmax(curves, steps)
     step = int(steps[at])
     before, after = (curve.values([step])[0] for curve in curves)
@@ -163,6 +161,14 @@ def _between(low: int, high: int) -> "np.ndarray":
     import numpy as np
 
     return np.linspace(low, high, min(high - low + 1, _MOST)).astype(np.int64)
+
+
+def _with(steps: "np.ndarray", *more: int) -> "np.ndarray":
+    """Returns ascending steps with a few more, each once; `np.union1d` sorts all of them anew."""
+    import numpy as np
+
+    merged = np.insert(steps, np.searchsorted(steps, more), more)
+    return merged[np.diff(merged, prepend=-1) > 0]
 
 
 def _argmax(curves: list[RateCurve], steps: "np.ndarray") -> int:
