@@ -10,12 +10,13 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from optimization._version import __version__
 from optimization.cli.command import Context
-from optimization.configs.errors import ConfigError, did_you_mean
+from optimization.configs.errors import ConfigError, nearest_or_all
 from optimization.training.errors import TrainingError
 from optimization.training.signals import stopping
 
@@ -49,8 +50,14 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         names = self.list_commands(ctx)
         if args[0] not in names and not ctx.resilient_parsing:
-            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], names)}")
+            ctx.fail(f"there is no command {args[0]!r}{nearest_or_all(args[0], names)}")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        result = super().invoke(ctx)
+        if sys.stdout is not None:  # Here a reader that is gone is no error; at Python's end it is.
+            sys.stdout.flush()
+        return result
 
 
 @click.group(
@@ -88,3 +95,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         return ERRORS
     except (click.Abort, KeyboardInterrupt):
         return 130
+    except OSError as error:
+        if error.filename is not None:  # a file, of which commands tell by themselves
+            raise
+        print(f"standard output cannot be written: {error.strerror or error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries once more at its end
+        return ERRORS

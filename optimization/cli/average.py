@@ -3,7 +3,7 @@
 import click
 
 from optimization import extras
-from optimization.cli.command import Command, argument
+from optimization.cli.command import Command, WholeNumber, argument
 
 _LAST = "How many checkpoints, the latest ones."
 _OUTPUT = "The directory to write to; left out, average-N in that of the run."
@@ -11,7 +11,7 @@ _OUTPUT = "The directory to write to; left out, average-N in that of the run."
 
 @click.command(cls=Command)
 @argument("model_dir", metavar="DIR", type=click.Path(), help="The directory of the run.")
-@click.option("--last", type=click.IntRange(1), metavar="N", default=5, help=_LAST)
+@click.option("--last", type=WholeNumber(1), metavar="N", default=5, help=_LAST)
 @click.option("--output", "-o", type=click.Path(), metavar="DIR", help=_OUTPUT)
 def command(model_dir: str, last: int, output: str | None) -> int:
     """Average the weights of the last checkpoints of a run.

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from optimization.configs.errors import did_you_mean
+
 
 class _Formatter(click.HelpFormatter):
     """Sets titles and names off from the text; where there is no terminal, click drops colors."""
@@ -59,6 +61,30 @@ class Command(click.Command):
             with formatter.section("Arguments"):
                 formatter.write_dl([(each.make_metavar(ctx), each.meaning) for each in arguments])
         super().format_options(ctx, formatter)
+
+
+class Choice(click.Choice):
+    """A choice of words; of a wrong one the nearest is named."""
+
+    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            near = did_you_mean(value, self.choices)
+            self.fail(f"{error.message.removesuffix('.')}{near or '.'}", param, ctx)
+
+
+class WholeNumber(click.IntRange):
+    """A whole number, from `least` on."""
+
+    def __init__(self, least: int):
+        super().__init__(least)
+
+    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"expected a whole number >= {self.min}, got {value!r}", param, ctx)
 
 
 def _dashed(word: str) -> str:

@@ -65,7 +65,9 @@ def command(
     words = list(words)
     wanted = words.pop() if words and _is_path(words[-1]) else ""
     if not words and experiment is None:
-        message = "no file was given" + (f"; {wanted!r} is read as a path" if wanted else "")
+        message = "no file was given" + (
+            f"; {wanted!r} is read as a path of values" if wanted else ""
+        )
         raise click.BadParameter(message, param_hint="FILE")
     layers = read_layers(matching(words), overrides, load(modules, experiment), length)
     found = list(_below(wanted, [*_explained(layers)]))

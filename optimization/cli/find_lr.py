@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from optimization import extras
-from optimization.cli.command import Command, argument
+from optimization.cli.command import Command, WholeNumber, argument
 from optimization.cli.experiments import load, modules_option
 from optimization.cli.output import writing
 
@@ -18,14 +18,15 @@ _OUTPUT = "Also write a picture (.png, .svg, .pdf) or a table (.csv)."
 @argument("file", metavar="[FILE]", required=False, type=click.Path(), help=_FILE)
 @click.option("--experiment", metavar="NAME", required=True, help="The registered experiment.")
 @modules_option
-@click.option("--lowest", type=float, default=1e-7, help="The first rate.")
-@click.option("--highest", type=float, default=10.0, help="The last rate.")
-@click.option("--steps", type=click.IntRange(3), default=100, help="Training steps.")
+@click.option("--lowest", type=float, metavar="RATE", default=1e-7, help="The first rate.")
+@click.option("--highest", type=float, metavar="RATE", default=10.0, help="The last rate.")
+@click.option("--steps", type=WholeNumber(3), metavar="N", default=100, help="Training steps.")
 @click.option(
     "--smoothing",
-    type=click.FloatRange(0),
+    type=float,
+    metavar="FACTOR",
     default=0.9,
-    help="Of the moving average of the loss, < 1.",
+    help="Of the moving average of the loss, >= 0 and < 1.",
 )
 @click.option("--output", "-o", type=click.Path(), metavar="FILE", help=_OUTPUT)
 def command(
@@ -52,6 +53,9 @@ def command(
     if not 0 < lowest < highest:
         message = f"must be above --lowest, and that above 0, got {lowest:g} to {highest:g}"
         raise click.BadParameter(message, param_hint="--highest")
+    if not 0 <= smoothing < 1:
+        message = f"must be >= 0 and < 1, got {smoothing:g}"
+        raise click.BadParameter(message, param_hint="--smoothing")
 
     def find() -> None:
         config = resolve_flags(experiment, [file] if file else [], mode="train_and_eval")

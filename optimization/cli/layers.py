@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from optimization.cli.command import WholeNumber
 from optimization.configs import yaml_file
 from optimization.configs.batches import batch_without_rate
 from optimization.configs.comparing import UNKNOWN, in_training
@@ -46,7 +47,7 @@ def length_options(function: Callable) -> Callable:
 
     for name, meaning in reversed(_LENGTHS.items()):
         flag, text = f"--{name.replace('_', '-')}", f"{meaning} in files that don't say it."
-        click.option(flag, type=click.IntRange(1), metavar="N", help=text)(with_length)
+        click.option(flag, type=WholeNumber(1), metavar="N", help=text)(with_length)
     return with_length
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from optimization.cli.catalog import REGISTRIES, types
-from optimization.cli.command import Command, argument
+from optimization.cli.command import Choice, Command, argument
 from optimization.cli.experiments import check_registered, load, modules_option
 from optimization.cli.output import format_option, print_json
 from optimization.configs.errors import nearest_or_all
@@ -19,7 +19,7 @@ _WHAT = [*(f"{section}s" for section in REGISTRIES), "experiments"]
 
 
 @click.command(cls=Command)
-@argument("what", metavar="WHAT", type=click.Choice(_WHAT), help=f"One of {', '.join(_WHAT)}.")
+@argument("what", metavar="WHAT", type=Choice(_WHAT), help=f"One of {', '.join(_WHAT)}.")
 @argument(
     "pattern",
     metavar="[PATTERN]",
@@ -68,7 +68,8 @@ def _text(rows: list[dict[str, Any]]) -> str:
         + f"  {cell[2]}"
         for cell in cells
     ]
-    longest = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    longest = shutil.get_terminal_size().columns if on_terminal else None
     return "\n".join(line if longest is None else _cut(line, longest) for line in lines)
 
 

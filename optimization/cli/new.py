@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from optimization.cli.command import Command
+from optimization.cli.command import Choice, Command
 from optimization.cli.output import output_option, writing
 from optimization.configs import yaml_file
 from optimization.configs.base import Config
@@ -50,7 +50,7 @@ _WIDTH = 88
 @click.command(cls=Command)
 @click.option(
     "--like",
-    type=click.Choice([*RECIPES]),
+    type=Choice([*RECIPES]),
     help="A published recipe to start from; AdamW with a cosine if left out.",
 )
 @output_option

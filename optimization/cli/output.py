@@ -11,10 +11,12 @@ from typing import Any
 
 import click
 
+from optimization.cli.command import Choice
+
 format_option = click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json"]),
+    type=Choice(["text", "json"]),
     default="text",
     help="How to print it.",
 )

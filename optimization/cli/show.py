@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from optimization.cli.command import Command, argument
+from optimization.cli.command import Choice, Command, argument
 from optimization.cli.experiments import experiment_option, load, modules_option
 from optimization.cli.files import matching
 from optimization.cli.layers import Layers, length_options, overrides_option, read_layers
@@ -36,7 +36,7 @@ from optimization.configs.text_files import read_text
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["yaml", "json"]),
+    type=Choice(["yaml", "json"]),
     default="yaml",
     help="How to print it.",
 )

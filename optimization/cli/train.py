@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from optimization.cli.command import Command
+from optimization.cli.command import Choice, Command
 from optimization.cli.experiments import check_registered, load
 from optimization.training.flags import FLAGS, RunFlags
 from optimization.training.registries import experiment_names, summary_of
@@ -60,7 +60,7 @@ def _options() -> Iterator[click.Option]:
             yield click.Option([flag, field.name], default=default, help=help_text)
             continue
         is_path = words["metavar"] in ("FILE", "DIR")
-        choices = click.Choice(words["choices"]) if words["choices"] else None
+        choices = Choice(words["choices"]) if words["choices"] else None
         yield click.Option(
             [name, field.name],
             type=choices or (click.Path() if is_path else str),
@@ -70,7 +70,7 @@ def _options() -> Iterator[click.Option]:
             help=help_text,
         )
     text = "1 adds the traceback to the text of an error."
-    yield click.Option(["--verbosity"], type=int, default=0, help=text)
+    yield click.Option(["--verbosity"], type=int, metavar="N", default=0, help=text)
 
 
 command = Command("train", params=[*_options()], callback=_train, help=str(_train.__doc__))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 from optimization.cli import reports
-from optimization.cli.command import Command
+from optimization.cli.command import Choice, Command
 from optimization.cli.experiments import experiment_option, load, modules_option
 from optimization.cli.files import files_argument, matching, read_whole
 from optimization.configs.errors import ConfigError, nearest_or_all
@@ -22,14 +22,14 @@ from optimization.lint import RULES, Finding, Severity, Subject, errors_of, lint
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", *reports.WRITERS]),
+    type=Choice(["text", *reports.WRITERS]),
     default="text",
     help="text; json, a list of objects; github, annotations of a workflow; sarif 2.1.0.",
 )
 @click.option(
     "--severity",
     "least",
-    type=click.Choice([severity.value for severity in Severity]),
+    type=Choice([severity.value for severity in Severity]),
     default=Severity.WARNING.value,
     help="The least severity that is told.",
 )

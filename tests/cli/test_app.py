@@ -56,6 +56,40 @@ def test_the_nearest_command_is_named(capsys):
     assert "there is no command 'validat'; did you mean 'validate'?" in capsys.readouterr().err
 
 
+def test_where_no_command_is_near_all_are_named(capsys):
+    assert main(["help"]) == 2
+    assert "there is no command 'help'; there are validate, plot, " in capsys.readouterr().err
+
+
+_STREAMS = {
+    "a reader that is gone": ("r, w = os.pipe(); os.close(r); os.dup2(w, 1)", 1, ""),
+    "a full disk": (
+        "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)",
+        1,
+        "standard output cannot be written: No space left on device\n",
+    ),
+    "no stream": ("sys.stdout = None", 0, ""),
+}
+
+
+@pytest.mark.parametrize("stream", _STREAMS)
+@pytest.mark.parametrize("words", [["list", "warmups"], ["schema"], ["--help"]])
+def test_output_that_cannot_be_written_shows_no_traceback(stream, words):
+    """What is short is written as the command ends, what is long before."""
+    if stream == "a full disk" and not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full, which Linux has")
+    setup, status, message = _STREAMS[stream]
+    code = (
+        f"import os, sys\n{setup}\nfrom optimization.cli.app import main\nsys.exit(main({words}))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, text=True, check=False, **pipes
+    )
+    assert (done.returncode, done.stderr) == (status, message)
+
+
 def test_without_arguments_there_is_the_help_with_all_commands(capsys):
     assert main([]) == 2
     alone = capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_a_value_that_another_layer_unselects_is_not_used(base, capsys):
     [
         (["base.yaml", "momentmu"], "there is no value 'momentmu'; did you mean 'momentum'?"),
         (["base.yaml", "rate"], "there is no value 'rate'; there are initial_learning_rate, "),
-        (["momentum"], "no file was given; 'momentum' is read as a path"),
+        (["momentum"], "no file was given; 'momentum' is read as a path of values\n"),
         ([], "no file was given"),
         (["base.yaml", "--train_steps", "0"], "Invalid value for '--train-steps'"),
     ],

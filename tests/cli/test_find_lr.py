@@ -12,7 +12,13 @@ from tests.training.tiny import run
         (["--experiment=tiny", "-o", "x.gif"], 2, "the ending of 'x.gif' must be one of .png"),
         (["--experiment=tiny", "-o", "no/such/x.csv"], 2, "no/such/x.csv cannot be written: No"),
         (["--experiment=tiny", "--lowest=1", "--highest=0.1"], 2, "above --lowest"),
-        (["--experiment=tiny", "--steps=2"], 2, "Invalid value for '--steps'"),
+        (
+            ["--experiment=tiny", "--steps=2"],
+            2,
+            "'--steps': expected a whole number >= 3, got '2'\n",
+        ),
+        (["--experiment=tiny", "--steps=1e3"], 2, "expected a whole number >= 3, got '1e3'\n"),
+        (["--experiment=tiny", "--smoothing=1"], 2, "--smoothing: must be >= 0 and < 1, got 1\n"),
         (["--experiment=tiny", "gone.yaml"], 1, "gone.yaml: cannot be read"),
     ],
 )

@@ -38,7 +38,9 @@ def test_rates_that_follow_a_metric_are_not_jax_s(capsys):
     ("arguments", "message"),
     [
         (["optimizers", "adammm"], "none matches 'adammm'; did you mean 'adam"),
-        (["optimisers"], "'optimisers' is not one of"),
+        (["optimisers"], "'optimisers' is not one of 'optimizers', 'learning_rates', "),
+        (["optimisers"], "'experiments'; did you mean 'optimizers'?\n"),
+        (["lists"], "'experiments'.\n"),
         ([], "Missing argument"),
     ],
 )
