@@ -19,7 +19,7 @@ SAME = {  # what the pages tell in a sentence, and not in a row
     "adafactor": "factored decay_rate step_offset epsilon2 warmup_init weight_decay "
     "include_in_weight_decay",
     "muon": "adam_beta_1 exclude_layers exclude_embeddings muon_a muon_b muon_c momentum ns_steps "
-    "second_moment_beta include_layers split",
+    "second_moment_beta include_layers split ns_dtype",
 }
 
 

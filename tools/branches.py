@@ -157,7 +157,9 @@ def _types(registry: Registry) -> dict[str, type]:
 def _shipped() -> dict[pathlib.Path, str]:
     """Returns the schema, and the recipes as they are in configs/optimization."""
     # In a process of its own, which knows no types but this package's.
-    command = [sys.executable, "-m", "optimization", "schema"]
+    # `optfactory schema` prints what ships, this very file.
+    code = "from optimization.cli.schema import text; print(text(), end='')"
+    command = [sys.executable, "-c", code]
     made = subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
     return {_PACKAGE / "schema.json": made} | {
         _PACKAGE / "recipes" / f"{name}.yaml": (

@@ -11,7 +11,7 @@ _SAID = """
     variant momentum nesterov ns_steps safety_factor coefficients scale rms_rate momentum_kind
     of_signs second_moment second_moment_beta update_norm muon_a muon_b muon_c auxiliary
     adam_beta_1 adam_beta_2 adam_weight_decay adam_lr_ratio adam_nesterov epsilon
-    include_layers exclude_layers exclude_embeddings
+    include_layers exclude_layers exclude_embeddings ns_dtype
 """
 
 

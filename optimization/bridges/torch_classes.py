@@ -212,6 +212,7 @@ def _muon(draft: Draft, place: str, source: Source, decay: Mapping[str, Any]) ->
         source.refuse("ns_coefficients", "expected three numbers")
     for name, value in zip("abc", rows[0], strict=True):
         draft.put(f"{place}muon_{name}", value, source.path("ns_coefficients"))
+    draft.put(f"{place}ns_dtype", "bfloat16", "as in torch")
     scale = source.text("adjust_lr_fn").value or "original"
     if scale not in _SCALES:
         source.refuse("adjust_lr_fn", f"expected one of {', '.join(_SCALES)}, got {scale!r}")

@@ -31,6 +31,10 @@ class KerasArrays(Arrays):
             return ops.sign(x)
         return ops.sign(x) + 0.0 * x  # PyTorch has 0 for NaN, and nothing would tell it
 
+    def cast(self, x: Any, like: Any) -> Any:
+        kind = like if isinstance(like, str) else keras.backend.standardize_dtype(like.dtype)
+        return ops.cast(x, kind)
+
     def steps_since(self, count: Any, start: int, like: Any) -> Any:
         return steps_since(count, start, keras.backend.standardize_dtype(like.dtype))
 
@@ -321,6 +325,7 @@ def rule_arguments(rule: type[Rule]) -> list[str]:
     first = [name for name in rule.argument_order if name in names]
 
     def place(name: str) -> tuple[bool, ...]:
-        return name in MODIFIER_FIELDS, name in rule.later_arguments, name == "weight_decay"
+        latest, later = name in rule.latest_arguments, name in rule.later_arguments
+        return latest, name in MODIFIER_FIELDS, later, name == "weight_decay"
 
     return first + sorted((name for name in names if name not in first), key=place)

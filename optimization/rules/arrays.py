@@ -108,6 +108,23 @@ class Arrays:
         """Returns x less its mean over some axes, those of the inputs of a variable."""
         return x - self.mean(x, axis=tuple(axes), keepdims=True) if axes else x
 
+    def cast(self, x: Any, like: Any) -> Any:
+        """Returns x in the dtype of a name, or in that of another array."""
+        return self.module.asarray(x, dtype=like if isinstance(like, str) else like.dtype)
+
+    def matmul_add(
+        self, x: Any, y: Any, z: Any, factors: tuple[Any, Any], dtype: str | None = None
+    ) -> Any:
+        """Returns a x y + b z, of matrices and two factors.
+
+        Those of a dtype that is given are added in float32, and rounded to it then.
+        """
+        product, (a, b) = self.matmul(x, y), factors
+        if dtype is None:
+            return a * product + b * z
+        total = a * self.cast(product, "float32") + b * self.cast(z, "float32")
+        return self.cast(total, dtype)
+
     def steps_since(self, count: Any, start: int, like: Any) -> Any:
         """Returns count - start in the dtype of `like`, exact near the start, however late."""
         return self.module.asarray(count - start, dtype=like.dtype)

@@ -112,6 +112,9 @@ class MuonConfig(VariantRule):
         split: Regular expression -> number of matrices, for the paths of kernels that are several
             of the same size, side by side along the outputs, such as those of query, key and value
             in one: each is orthogonalized by itself.
+        ns_dtype: What the iterations are computed in: `float32`, or float64 where weights are;
+            `bfloat16`, as Jordan's, torch's and timm's: some percent of an entry are rounding then,
+            and processors that multiply such matrices take less time.
         auxiliary: The optimizer of what Muon does not orthogonalize, in the place of AdamW here;
             None for that AdamW, whose settings are those above.
     """
@@ -122,6 +125,7 @@ class MuonConfig(VariantRule):
     goes_by_model = True
     argument_order = ("adam_beta_1", "adam_beta_2", "adam_weight_decay", "epsilon", "weight_decay")
     section_only = ("variant", "auxiliary")
+    latest_arguments = ("ns_dtype",)
     slots = (
         Slot("momentum", "momentums", "momentum_buffer", when=lambda h: h.orthogonalized),
         Slot("momentum", "momentums", "exp_avg", when=_by_adamw),
@@ -185,6 +189,7 @@ class MuonConfig(VariantRule):
     adam_nesterov: bool = False
     include_layers: Patterns | None = None
     split: dict[Regex, Annotated[int, Ge(2)]] = field(default_factory=ReadOnlyDict)
+    ns_dtype: Literal["float32", "bfloat16"] = "float32"
     auxiliary: Section[AuxiliaryConfig | None] = field(default=None)
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ def momentum_of(g: Any, s: Any, h: Any, xp: Any) -> Any:
         return g + h.momentum * m if h.nesterov else m
     m, share = s.lerp("momentum", g, 1 - h.momentum), 1 - h.momentum
     if h.momentum_kind == "ema":
-        return share * g + h.momentum * m if h.nesterov else m
+        return xp.lerp(g, m, h.momentum) if h.nesterov else m
     now = xp.one_minus_power(h.momentum, h.t)
     if not h.nesterov:
         return m / now
@@ -37,8 +37,8 @@ def orthogonal(u: Any, rate: Any, h: Any, xp: Any) -> Any:
     made = []
     for part in [u] if h.parts == 1 else xp.split(u, h.parts, axis):
         x = xp.to_matrix(part, h.outputs_first)
-        made.append(xp.from_matrix(rate * orthogonalized(x, h, xp), part, h.outputs_first))
-    return made[0] if h.parts == 1 else xp.concatenate(made, axis)
+        made.append(xp.from_matrix(orthogonalized(x, h, xp), part, h.outputs_first))
+    return rate * (made[0] if h.parts == 1 else xp.concatenate(made, axis))
 
 
 def divided(o: Any, s: Any, h: Any, xp: Any) -> Any:

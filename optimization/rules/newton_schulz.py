@@ -32,15 +32,20 @@ COEFFICIENTS: Mapping[str, Coefficients] = {
 
 
 def orthogonalized(x: Any, h: Any, xp: Any) -> Any:
-    """Returns U V^T, roughly, of a matrix U S V^T, by Newton-Schulz iterations."""
-    x = xp.keep(x)
+    """Returns U V^T, roughly, of a matrix U S V^T, by Newton-Schulz iterations.
+
+    In bfloat16 each result is rounded, as it is in `torch.optim.Muon`, the norm too.
+    """
+    given, low = xp.keep(x), h.ns_dtype if h.ns_dtype == "bfloat16" else None
+    x = xp.keep(xp.cast(given, low)) if low else given
     # So that the spectral norm is at most 1.
-    x = xp.keep(x / (h.safety_factor * xp.norm(x, wide=True) + 1e-7))
+    norm = h.safety_factor * xp.norm(x, wide=True) + 1e-7
+    x = xp.keep(x / (xp.cast(norm, low) if low else norm))
     for a, b, c in _iterations(h):
         gram = xp.keep(xp.matmul(x, xp.swapaxes(x, 0, 1)))
-        polynomial = c * xp.matmul(gram, gram) + b * gram
-        x = xp.keep(xp.matmul(polynomial, x) + a * x)
-    return x
+        polynomial = xp.keep(xp.matmul_add(gram, gram, gram, (c, b), low))
+        x = xp.keep(xp.matmul_add(polynomial, x, x, (1.0, a), low))
+    return xp.cast(x, given) if low else x
 
 
 def _iterations(h: Any) -> list[Any]:

@@ -56,6 +56,7 @@ class Rule(ModifierFields):
     goes_by_model: ClassVar[bool] = False  # whether `all_settings` needs all variables, in order
     argument_order: ClassVar[tuple[str, ...]] = ()  # of the first, where it is not the fields'
     later_arguments: ClassVar[tuple[str, ...]] = ()  # come after those that a class had before
+    latest_arguments: ClassVar[tuple[str, ...]] = ()  # come after modifiers, which classes had too
     section_only: ClassVar[tuple[str, ...]] = ()  # fields that are no arguments of the classes
     # What variables may have of their own, with what is usual.
     variable_settings: ClassVar[Mapping[str, Any]] = {}

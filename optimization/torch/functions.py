@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optimization.rules.arrays import Arrays, State
 from optimization.torch.gradients import norms
-from optimization.torch.lists import Array, Scalars, Slots, Tensors, as_plain, for_each
+from optimization.torch.lists import Array, Scalars, Slots, Tensors, as_plain, for_each, together
 
 
 def _elementwise(name: str, of_number: Callable[[float], float]) -> Any:
@@ -211,6 +211,21 @@ class Lists(Arrays):
         return Tensors([a @ b for a, b in pairs], own=True)
 
     @staticmethod
+    def cast(x: Any, like: Any) -> Any:
+        kind = getattr(torch, like) if isinstance(like, str) else like.raw()[0].dtype
+        return x.map(lambda each: each.to(kind))
+
+    @staticmethod
+    def matmul_add(
+        x: Tensors, y: Tensors, z: Tensors, factors: tuple[Any, Any], dtype: str | None = None
+    ) -> Tensors:
+        """Returns a x y + b z, by torch's function of all, which rounds once."""
+        del dtype
+        a, b = factors
+        rows = zip(z.tensors(), x.tensors(), y.tensors(), strict=True)
+        return Tensors([torch.addmm(*row, alpha=a, beta=b) for row in rows], own=True)
+
+    @staticmethod
     def swapaxes(x: Tensors, first: int, second: int) -> Tensors:
         """Returns tensors with two axes exchanged, which share the memory of these."""
         return x.viewed(lambda each: each.swapaxes(first, second))
@@ -273,12 +288,10 @@ class Lists(Arrays):
         return Tensors([(m if len(w) == m.shape[0] else m.mT).reshape(w.shape) for m, w in pairs])
 
     @staticmethod
-    def of_sides(
-        function: Callable[[int, int], Any], like: Tensors, outputs_first: bool
-    ) -> Scalars:
+    def of_sides(function: Callable[[int, int], Any], like: Tensors, outputs_first: bool) -> Any:
         del outputs_first
         shapes = [each.shape for each in like.tensors()]
-        return Scalars([function(shape[0], math.prod(shape[1:])) for shape in shapes])
+        return together([function(shape[0], math.prod(shape[1:])) for shape in shapes])
 
     @staticmethod
     def means_of_outputs(x: Tensors, outputs_first: bool) -> Tensors:

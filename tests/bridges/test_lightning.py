@@ -118,18 +118,17 @@ CASES = [*OPTIMIZERS.items(), *(("Muon", arguments) for arguments in MUON)]
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)
-def test_twenty_updates_are_those_of_torchs_class(name, arguments, tmp_path, monkeypatch):
+def test_twenty_updates_are_those_of_torchs_class(name, arguments, tmp_path):
     from optimization.configs import yaml_file
 
     if not hasattr(torch.optim, name):
         pytest.skip("this torch has no Muon")
     draft = convert(tmp_path, "lightning", text(optimizer=name, arguments=arguments, clip=0.5))
     shapes = common.SHAPES
-    if name == "Muon":  # which takes matrices alone, and computes in bfloat16
+    if name == "Muon":  # which takes matrices alone
         shapes = {key: (6, 4) if "head" in key else (4, 7) for key in shapes if "weight" in key}
         shapes.pop("norm.weight")
         shapes.pop("blocks.0.norm.weight")
-        monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
     weights, gradients = common.problem(shapes=shapes)
     values = yaml_file.read(arguments)[0]
     params = common.named_parameters(weights)

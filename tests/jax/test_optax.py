@@ -259,6 +259,17 @@ def test_muon_of_hidden_matrices(name):
     assert distance(found, expected) < 2e-6 + distance(expected, exact)
 
 
+def test_muon_in_bfloat16_is_that_of_float32_roundly():
+    exact, found = (
+        trained(
+            OptimizerFactory(config("muon", fields), train_steps=STEPS).build_optimizer(tree(1))
+        )
+        for fields in ({}, {"ns_dtype": "bfloat16"})
+    )
+    (a, b) = (np.asarray(weights["layer_0"]["kernel"]) for weights in (exact, found))
+    assert 1e-5 < np.abs(a - b).max() / np.abs(a).max() < 0.02
+
+
 def test_the_auxiliary_optimizer_of_muon():
     """Beside a pair of optax's, parted by hand."""
     adamw = {"type": "adamw", "adamw": {**CORRECTED, "weight_decay_rate": 0.3}}

@@ -249,3 +249,13 @@ def test_an_auxiliary_group_is_beside_a_muon():
         "a/bias",
         "b/kernel",
     }
+
+
+def test_iterations_in_bfloat16_are_those_of_float32_roundly():
+    initial, gradients = problem(steps=3, shapes={"a/kernel": (16, 24), "head/kernel": (24, 4)})
+    exact, found = (
+        final_weights(Muon(0.1, weight_decay=0.0, ns_dtype=kind), initial, gradients)["a/kernel"]
+        for kind in ("float32", "bfloat16")
+    )
+    moved = np.linalg.norm(exact - initial["a/kernel"])
+    assert 1e-4 < np.linalg.norm(found - exact) / moved < 0.02

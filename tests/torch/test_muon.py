@@ -64,6 +64,32 @@ def test_torch(fields, arguments, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("arguments", [{}, {"adjust_lr_fn": "match_rms_adamw", "nesterov": False}])
+def test_torchs_own_bfloat16(arguments):
+    peer = getattr(torch.optim, "Muon", None) or pytest.skip("this torch has no Muon")
+    fields = MATCHED if "adjust_lr_fn" in arguments else {}
+    fields = {"variant": "torch", "nesterov": arguments.get("nesterov", True), **fields}
+    own = Muon.arguments_of(MuonConfig({**fields, "ns_dtype": "bfloat16"}))
+    found = []
+    for make in (Muon, peer):
+        random = torch.Generator().manual_seed(5)
+        params = [torch.randn(s, generator=random) for s in [(64, 96), (100, 40), (32, 128)]]
+        optimizer = make(params, lr=RATE, **(own if make is Muon else arguments))
+        moved = []
+        for _ in range(20):
+            before = [parameter.clone() for parameter in params]
+            for parameter in params:
+                parameter.grad = torch.randn(parameter.shape, generator=random)
+            optimizer.step()
+            moved += [a - b for a, b in zip(params, before, strict=True)]
+        found.append((moved, [optimizer.state[p]["momentum_buffer"] for p in params]))
+    (ours, kept), (theirs, their_kept) = found
+    assert all(map(torch.equal, kept, their_kept))
+    for step, expected in zip(ours, theirs, strict=True):
+        # One rounding of the norm, which torch sums in another order, is 1/256 of all.
+        torch.testing.assert_close(step, expected, rtol=0, atol=0.02 * float(expected.abs().max()))
+
+
 PAIRS = {
     "usual": ({}, {}),
     "polar_express": (
