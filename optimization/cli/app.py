@@ -6,6 +6,7 @@ heavy when it runs. It returns the exit status, None for 0. Options are written 
 underscores are taken too.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -96,8 +97,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except OSError as error:
-        if error.filename is not None:  # a file, of which commands tell by themselves
+        if error.errno != errno.ENOSPC or error.filename is not None:
             raise
-        print(f"standard output cannot be written: {error.strerror or error}", file=sys.stderr)
+        print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries once more at its end
         return ERRORS

@@ -66,7 +66,7 @@ _STREAMS = {
     "a full disk": (
         "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)",
         1,
-        "standard output cannot be written: No space left on device\n",
+        "the output cannot be written: No space left on device\n",
     ),
     "no stream": ("sys.stdout = None", 0, ""),
 }
