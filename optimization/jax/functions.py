@@ -18,6 +18,25 @@ class JaxArrays(Arrays):
     def __init__(self) -> None:
         super().__init__(jnp)
 
+    def where(self, condition: Any, x: Any, y: Any) -> Any:
+        """Returns x where a condition holds, else y.
+
+        With a condition that is one for all, y is written over x only where it does not hold: a
+        selection would read and write the whole in each update, and `lax.cond` would copy x.
+        """
+        if jnp.ndim(condition) or jnp.ndim(x) == 0 or jnp.shape(x) != jnp.shape(y):
+            return jnp.where(condition, x, y)
+        return lax.fori_loop(0, jnp.where(condition, 0, 1), lambda _, x: y.astype(x.dtype), x)
+
+    def bounded(self, x: Any, most: float, tells: bool = True) -> Any:
+        """Returns x within bounds; see `Arrays.bounded`."""
+        if tells or self.resolution(x) < 1e-10:
+            return super().bounded(x, most, tells)
+        # XLA computes these two in a sum, but no clamp, which it makes of bounds that it knows.
+        bounds = jnp.asarray(-most, x.dtype), jnp.asarray(most, x.dtype)
+        least, largest = lax.optimization_barrier(bounds)
+        return jnp.maximum(jnp.minimum(x, largest), least)
+
     def norm(self, x: Any, wide: bool = False) -> Any:
         """Returns the L2 norm, a scalar; see `Arrays.norm`."""
         return norm_of([x]).value if wide else jnp.sqrt(sum_of_squares(x))
@@ -45,9 +64,3 @@ def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 FUNCTIONS = JaxArrays()
-
-
-def zero_after(x: jax.Array) -> jax.Array:
-    """Returns 0, once an array is computed."""
-    zero = 0 * x[(0,) * x.ndim]
-    return jnp.where(zero == 0, zero, 0)  # and not NaN

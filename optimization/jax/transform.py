@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from optimization.jax import precise
-from optimization.jax.functions import FUNCTIONS, zero_after
+from optimization.jax.formula import updated
 from optimization.jax.gradients import are_within
 from optimization.jax.plan import Leaf, Part, Plan, wide
 from optimization.jax.settings import Settings
@@ -20,7 +20,7 @@ from optimization.jax.state import OptimizerState, Tree, counted
 from optimization.matching.rules import DEFAULT
 from optimization.rules.arrays import State
 from optimization.rules.base import bound_before
-from optimization.rules.rule import Numbers, Rule, given
+from optimization.rules.rule import Numbers
 from optimization.rules.schedule_free import ScheduleFreeFields
 
 _NOTHING = optax.MaskedNode()
@@ -292,9 +292,7 @@ class _Work:
             own = {n: values[place] for n, values in slots.items() if _exists(values[place])}
             kept = {name: precise.widened(value) for name, value in own.items()}
             h = leaf.numbers({**now[part.label], **shared.get(part.label, {})}, w.dtype)
-            update, moved = _step(part.rule, g, w, kept, h)
-            if part.rule.declared("steps_first") and w.size:
-                _, moved = _step(part.rule, g + zero_after(w + update), w, kept, h)
+            update, moved = updated(part.rule, g, w, kept, h)
             updates.append(part.held(state.step, jnp.zeros_like(update), update))
             for name, value in moved.items():
                 to = (own[name].dtype, leaf.path, name, state.step)
@@ -364,19 +362,6 @@ class _Work:
 
         rows = zip(self._leaves, self._params, updates, moved, strict=True)
         return [update(*each) for each in rows]
-
-
-def _step(
-    rule: Rule, g: jax.Array, w: jax.Array, kept: Mapping[str, jax.Array], h: Numbers
-) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-    """Returns what is added to a weight, and what has moved of its state."""
-    state, rate = State(kept), rule.decay_ahead(h)
-    if given(rate):
-        decay = w * (h.lr * rate)
-        update = -(decay + rule.modified_step(g, w - decay, state, h, FUNCTIONS))
-    else:
-        update = -rule.modified_step(g, w, state, h, FUNCTIONS)
-    return jnp.broadcast_to(update, w.shape), state.moved()
 
 
 def _exists(value: Any) -> bool:

@@ -33,7 +33,7 @@ class ADOPTConfig(DecayLists, DecayForms, AdamFields):
     class_name = "ADOPT"
     argument_order = (*FIRST, "weight_decay")
     elementwise = True
-    steps_first = True
+    moves_last = ("velocity",)
     slots = MOMENTS
 
     name: str | None = "ADOPT"

@@ -28,7 +28,7 @@ class LionConfig(Rule):
 
     class_name = "Lion"
     elementwise = True
-    steps_first = True
+    moves_last = ("momentum",)
     native_usual: ClassVar = {"lr": 1e-4}
     slots = (Slot("momentum", "momentums", "exp_avg"),)
 

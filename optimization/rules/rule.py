@@ -49,8 +49,8 @@ class Rule(ModifierFields):
     summed: ClassVar[tuple[str, ...]] = ()  # slots, of one number, of which `conclude` has the sum
     estimate: ClassVar[str] = ""  # what of `shared` is the step size as the rule estimates it
     elementwise: ClassVar[bool] = False  # whether a step of each entry depends on that entry alone
-    # Whether the step is of the state before it moves: XLA would copy that, to move it first.
-    steps_first: ClassVar[bool] = False
+    # Slots that move after the step: it is of their values before, which XLA would copy.
+    moves_last: ClassVar[tuple[str, ...]] = ()
     branches: ClassVar[bool] = False  # whether the formula has `xp.when`
     formula_parts: ClassVar[tuple[str, ...]] = ("step",)  # the methods that are the formula
     goes_by_model: ClassVar[bool] = False  # whether `all_settings` needs all variables, in order

@@ -54,6 +54,7 @@ class ScheduleFreeFields(Rule):
         Slot("largest_rate", "largest_rate", "lr_max"),
         Slot("sum_of_weights", "sum_of_weights", "weight_sum"),
     )
+    moves_last = ("distance",)
     share_of_average = "beta_1"  # the field that is b
     unmodifiable: ClassVar = dict.fromkeys(
         OF_STEP, "a schedule-free type can't have it: y is between z and x, whatever the step"
