@@ -81,12 +81,14 @@ class ProdigyConfig(DecayForms, DecayLists, AdamFields):
         return 0.0  # its rate is that of the step
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        g = xp.bounded(self.with_decay(g, w, h), self.largest_gradient)
+        g = self.with_decay(g, w, h)
+        summed = xp.bounded(g, self.largest_gradient, tells=False)
+        g = xp.bounded(g, self.largest_gradient)
         rate = h.lr * h.d
         if h.use_bias_correction:
             root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
             rate = rate * root / xp.one_minus_power(h.beta_1, h.t)
-        _measure(g, w, s, rate, h, xp)
+        _measure(g, summed, w, s, rate, h, xp)
         scaled = xp.keep(h.d * g)
         m = s.lerp("momentum", scaled, 1 - h.beta_1)
         v = s.lerp_square("velocity", scaled, 1 - h.beta_2)
@@ -105,14 +107,14 @@ class ProdigyConfig(DecayForms, DecayLists, AdamFields):
         c.d = most if h.growth_rate is None else xp.minimum(most, d * h.growth_rate)
 
 
-def _measure(g: Any, w: Any, s: Any, rate: Any, h: Any, xp: Any) -> None:
+def _measure(g: Any, summed: Any, w: Any, s: Any, rate: Any, h: Any, xp: Any) -> None:
     """Moves what the estimate is made of."""
     beta = h.beta_2**0.5 if h.beta_3 is None else h.beta_3
     unit = h.d / h.d0  # so that what is summed is not too small
     # What a variable holds when its first gradient comes, wherever it was loaded from.
     start = xp.keep(xp.where(s.denominator > 0, s.start, w))
     s.start = start
-    s.numerator = beta * s.numerator + unit * rate * xp.sum(g * (start - w))
+    s.numerator = beta * s.numerator + unit * rate * xp.sum(summed * (start - w))
     weight = unit * (h.d if h.safeguard_warmup else rate)
     total = s.scale_add("gradient_sum", beta, weight * g)
     s.denominator = xp.sum(xp.abs(total))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optimization.configs.types import PositiveFloat, Share
-from optimization.rules.adam import FIRST, MOMENTS, AdamFields, corrected_root
+from optimization.rules.adam import FIRST, MOMENTS, AdamFields
 from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.rules.decay import DecayLists
 from optimization.rules.layerwise import LayerwiseRule
@@ -45,12 +45,14 @@ class StableAdamWConfig(DecayLists, LayerwiseRule, AdamFields):
         s.lerp_square("velocity", g, 1 - h.beta_2)
 
     def direction(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
-        g = xp.bounded(g, self.largest_gradient)
-        return g / xp.maximum(corrected_root(s.velocity, h, xp), h.epsilon)
+        g = xp.bounded(g, self.largest_gradient, tells=False)
+        v = s.velocity / xp.one_minus_power(h.beta_2, h.t)
+        return g / xp.maximum(xp.sqrt(v), h.epsilon)
 
     def finish(self, u: Any, w: Any, s: Any, norms: Any, h: Any, xp: Any) -> Any:
         rate = h.lr / xp.maximum(norms.u / xp.size(w) ** 0.5, 1.0)
-        correction = 1 / xp.one_minus_power(h.beta_1, h.t)
-        step = correction * (s.momentum / (corrected_root(s.velocity, h, xp) + h.epsilon))
+        root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
+        correction = root / xp.one_minus_power(h.beta_1, h.t)
+        step = correction * (s.momentum / (xp.sqrt(s.velocity) + root * h.epsilon))
         step = h.modified(step)
         return rate * (step + h.weight_decay * h.decay(w, step) if given(h.weight_decay) else step)
