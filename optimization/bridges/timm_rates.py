@@ -78,6 +78,8 @@ def _decay(source: Source, kind: str, base: float, length: int) -> Callable | No
         return None
     low, limit = float(source.number("min_lr").value), source.whole("lr_cycle_limit").value
     multiple = float(source.number("lr_cycle_mul").value)
+    if multiple <= 0:
+        source.refuse("lr_cycle_mul", f"must be > 0, got {multiple!r}")
     fall = float(source.number("lr_cycle_decay").value)
     power = float(source.number("lr_k_decay").value) if kind != "tanh" else 1.0
 
@@ -92,7 +94,10 @@ def _decay(source: Source, kind: str, base: float, length: int) -> Callable | No
         cycle = math.floor(t / length + 1e-12)
         start, long = float(cycle * length), float(length)
         if multiple != 1:
-            cycle = math.floor(math.log(1 - t / length * (1 - multiple), multiple) + 1e-12)
+            left = 1 - t / length * (1 - multiple)
+            if left <= 0:
+                raise ArithmeticError(f"lr_cycle_mul: all cycles are over before epoch {t:g}")
+            cycle = math.floor(math.log(left, multiple) + 1e-12)
             start = (1 - multiple**cycle) / (1 - multiple) * length
             long = multiple**cycle * length
         if cycle >= limit:

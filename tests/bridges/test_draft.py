@@ -42,6 +42,12 @@ TEXTS = {
             ("epochs: 12", "epochs: 12\nlr_cycle_mul: 2\nlr_cycle_limit: 1000000"),
             "lr_cycle_limit: 1,000,000 cycles, each longer, have no end",
         ),
+        ("timm", ("epochs: 12", "epochs: 12\nlr_cycle_mul: 0"), "lr_cycle_mul: must be > 0, got 0"),
+        (
+            "timm",
+            ("cooldown_epochs: 0", "lr_cycle_mul: 0.1\ncooldown_epochs: 9"),
+            "lr_cycle_mul: all cycles are over before epoch",
+        ),
         ("lightning", ("{max_epochs: 5}", "[5]"), "source.yaml:1: trainer: expected a mapping"),
         ("axolotl", ("sgd", "3"), "source.yaml:3: optimizer: expected a name, got 3"),
     ],
