@@ -18,7 +18,8 @@ MODULES = [module.name for module in pkgutil.iter_modules(native.__path__, "opti
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_run(name):
     module = importlib.import_module(name)
-    names = {"torch": torch, "OptimizationConfig": OptimizationConfig, "Lion": native.Lion}
+    classes = {name: getattr(native, name) for name in ("Lion", "Prodigy")}
+    names = {"torch": torch, "OptimizationConfig": OptimizationConfig, **classes}
     assert doctest.testmod(module, extraglobs=names).failed == 0
 
 
