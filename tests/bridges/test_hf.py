@@ -236,7 +236,7 @@ def test_what_does_not_decay_is_what_trainer_spares():
         ),
     ]
     draft = hf.Draft()
-    hf.put_the_optimizer(draft, hf.Source({"weight_decay": 0.1}, defaults=hf.DEFAULTS))
+    hf.put_the_optimizer(draft, hf.Source({"weight_decay": 0.1}, defaults=hf.DEFAULTS), {})
     section = common.OptimizationConfig(draft.values).optimizer.get()
     for model in models:
         names = [name for name, _ in model.named_parameters()]
