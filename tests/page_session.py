@@ -65,9 +65,7 @@ def _run(page: dict[str, Any]) -> None:
     for step in page["steps"]:
         try:
             printed = _do(step, page["name"], module, printed, report["outputs"])
-        except ModuleNotFoundError as error:
-            report |= {"missing": error.name, "failed": traceback.format_exc()}
-        except ImportError as error:  # that names the extra
+        except ImportError as error:  # of a module, or one that names the extra
             report |= {"missing": error.name, "failed": traceback.format_exc()}
         except BaseException:
             report["failed"] = traceback.format_exc()
