@@ -190,7 +190,7 @@ def _muon(draft: Draft, source: Source, args: Source) -> None:
     if algorithm == "adamuon":
         _adamuon(draft, place, args)
     elif algorithm == "muon":
-        _scale(draft, place, args, _SCALES)
+        _scale(draft, place, args, SCALES)
     else:
         args.refuse("algo", f"expected muon or adamuon, got {algorithm!r}")
     if args.text("conv_mode").value != "flatten":
@@ -211,12 +211,13 @@ _MUON = {
     **{"eps": 1e-7, "safety_factor": 1.0, "adjust_lr_fn": "match_rms_adamw", "algo": "muon"},
     **{"conv_mode": "flatten", "fallback_lr_scale": 1.0, "betas": [0.9, 0.95]},
 }
-_SCALES = {
+SCALES: dict[str | None, dict[str, Any]] = {
     "match_rms_adamw": {"scale": "spectral", "rms_rate": 0.2},
     "original": {"scale": "shape", "rms_rate": 1.0},
     "rms_to_rms": {"scale": "unit_rms", "rms_rate": 1.0},
     None: {"rms_rate": None},
 }
+"""What `adjust_lr_fn` may be, and what it is here."""
 
 
 def _scale(draft: Draft, place: str, args: Source, known: Any) -> None:
@@ -226,7 +227,7 @@ def _scale(draft: Draft, place: str, args: Source, known: Any) -> None:
     args.take("adjust_lr_fn")
     if name not in known:
         expected = ", ".join(str(name) for name in known)
-        if name not in (*_SCALES, "rsqrt_in"):
+        if name not in (*SCALES, "rsqrt_in"):
             args.refuse("adjust_lr_fn", f"expected one of {expected}, got {name!r}")
         why = f"with `second_moment: full` the norm of a step is that of {expected} alone here"
         draft.tell(LOST, args, "adjust_lr_fn", why)
@@ -240,7 +241,7 @@ def _adamuon(draft: Draft, place: str, args: Source) -> None:
     draft.put(f"{place}update_norm", "orthogonal", "adamuon")
     draft.put(f"{place}second_moment_beta", float(args.numbers("betas", 2).value[1]), "betas[1]")
     draft.put(f"{place}epsilon", args.number("eps"))
-    _scale(draft, place, args, {"match_rms_adamw": _SCALES["match_rms_adamw"]})
+    _scale(draft, place, args, {"match_rms_adamw": SCALES["match_rms_adamw"]})
 
 
 def _coefficients(draft: Draft, place: str, args: Source) -> None:

@@ -4,9 +4,9 @@ from typing import Any
 
 from optimization.bridges.draft import DIFFERS, LOST
 from optimization.bridges.hf_export import Export
+from optimization.bridges.timm_classes import SCALES
 
-_SCALES = {"spectral": ("match_rms_adamw", 0.2), "shape": ("original", 1.0)}
-_SCALES["unit_rms"] = ("rms_to_rms", 1.0)
+_SCALES = {own["scale"]: (name, own["rms_rate"]) for name, own in SCALES.items() if name}
 _SAID = """
     variant momentum nesterov ns_steps safety_factor coefficients scale rms_rate momentum_kind
     of_signs second_moment second_moment_beta update_norm muon_a muon_b muon_c auxiliary
