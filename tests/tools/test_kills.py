@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests.training import tiny
 from tests.training.tiny import run
-from tools.kills import loops, trainer
+from tools.kills import loops, sections, trainer
 from tools.kills.__main__ import main
 from tools.kills.comparing import differences
 from tools.kills.processes import Steps, draw
@@ -99,18 +99,20 @@ def test_steps_are_seen_from_outside():
     assert steps.taken == 2
 
 
-@pytest.mark.parametrize("work", loops.WORKS.values(), ids=list(loops.WORKS))
-def test_a_loop_goes_on_from_its_checkpoint(tmp_path, work):
+@pytest.mark.parametrize("kind", ["adamw", *sections.TOGETHER])
+@pytest.mark.parametrize("side", loops.LOOPS)
+def test_a_loop_goes_on_from_its_checkpoint(tmp_path, side, kind):
     class Stopping(Steps):
         def count(self):
             super().count()
             if self.taken == 20:
                 raise KeyboardInterrupt
 
-    work(tmp_path / "whole", Steps())
+    loop = loops.LOOPS[side]
+    loop(kind, tmp_path / "whole", Steps())
     with pytest.raises(KeyboardInterrupt):
-        work(tmp_path / "stopped", Stopping())
-    work(tmp_path / "stopped", Steps())
+        loop(kind, tmp_path / "stopped", Stopping())
+    loop(kind, tmp_path / "stopped", Steps())
     assert differences(tmp_path / "whole", tmp_path / "stopped") == []
 
 
@@ -118,14 +120,14 @@ def test_a_loop_goes_on_from_its_checkpoint(tmp_path, work):
 def test_runs_of_every_type_that_are_killed():
     """In a process of its own, which may fork."""
     status, out, err = run(
-        ["-m", "tools.kills", "--eager", "--kills=3", "--only", *trainer.TOGETHER]
+        ["-m", "tools.kills", "--eager", "--kills=3", "--only", *sections.TOGETHER]
     )
     assert status == 0, err
-    for row, name in zip(out.splitlines()[4:], trainer.TOGETHER, strict=False):
+    for row, name in zip(out.splitlines()[4:], sections.TOGETHER, strict=False):
         assert row.startswith(f"| `{name}` | 3 |")
         assert row.endswith("| none |")
-    told = [kind for name in trainer.TOGETHER for kind in trainer.experiment(name).task.layers]
-    assert sorted(told) == trainer.types()
+    told = [kind for name in sections.TOGETHER for kind in trainer.experiment(name).task.layers]
+    assert sorted(told) == sections.types()
 
 
 def test_a_training_that_is_not_there_is_an_error(capsys):

@@ -16,6 +16,7 @@ from tools.kills import __doc__ as about
 from tools.kills import loops
 from tools.kills.comparing import differences
 from tools.kills.processes import EndedError, Steps, draw, run
+from tools.kills.sections import TOGETHER, types
 
 Work = Callable[[Path, Steps], None]
 _SHOWN = 5
@@ -41,11 +42,15 @@ def cases(eager: bool = False) -> dict[str, Case]:
     """Returns every training by its name, after what they need has been imported."""
     from tools.kills import trainer
 
-    found = {
+    kinds = (*types(), *TOGETHER)
+    return {
         kind: Case(functools.partial(trainer.train, kind, eager), trainer.MOST_STEPS)
-        for kind in (*trainer.types(), *trainer.TOGETHER)
+        for kind in kinds
+    } | {
+        f"{side}, {kind}": Case(functools.partial(loop, kind), loops.MOST_STEPS)
+        for side, loop in loops.LOOPS.items()
+        for kind in kinds
     }
-    return found | {name: Case(work, loops.MOST_STEPS) for name, work in loops.WORKS.items()}
 
 
 def kill_until(case: Case, kills: int, seed: str, directory: Path) -> Result:

@@ -1,7 +1,6 @@
 """The loops of docs/torch.md and docs/jax.md, with a checkpoint that is written by renaming."""
 
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,31 +8,19 @@ from typing import Any
 import numpy as np
 
 from tools.kills.processes import Steps
+from tools.kills.sections import sections
 
 UPDATES, INTERVAL = 60, 3
 # A life takes at most so many steps before it is killed: two checkpoints' worth.
 MOST_STEPS = 2 * INTERVAL
-CONFIG = {
-    "optimizer": {
-        "type": "adamw",
-        "adamw": {"weight_decay_rate": 0.01, "exclude_from_weight_decay": ["bias"]},
-    },
+_SCHEDULE = {
     "learning_rate": {"type": "cosine", "cosine": {"initial_learning_rate": 0.02}},
     "warmup": {"type": "linear", "linear": {"warmup_steps": 6}},
-    "ema": {"average_decay": 0.9},
-    "param_groups": [{"match": "^head", "learning_rate_multiplier": 2.0}],
 }
 
 
 def _batch(step: int) -> np.ndarray:
     return np.random.default_rng(step).normal(size=(16, 4)).astype("float32")
-
-
-def _config() -> Any:
-    from optimization import ConfigWarning, OptimizationConfig
-
-    warnings.simplefilter("ignore", ConfigWarning)
-    return OptimizationConfig(CONFIG)
 
 
 def _write(directory: Path, name: str, save: Callable[[Any], None]) -> None:
@@ -54,7 +41,7 @@ def _leave(directory: Path, values: dict[str, Any]) -> None:
     (directory / "checkpoint.pt").unlink(missing_ok=True)
 
 
-def torch_loop(directory: Path, steps: Steps) -> None:
+def torch_loop(kind: str, directory: Path, steps: Steps) -> None:
     """Trains natively on PyTorch."""
     import torch
 
@@ -62,15 +49,17 @@ def torch_loop(directory: Path, steps: Steps) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    layers = {"hidden": torch.nn.Linear(4, 8), "tanh": torch.nn.Tanh()}
-    model = torch.nn.Sequential()
-    for name, layer in (layers | {"head": torch.nn.Linear(8, 1)}).items():
-        model.add_module(name, layer)
-    factory = OptimizerFactory(_config(), train_steps=UPDATES)
+    chosen = sections(kind, **_SCHEDULE)
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(4, 8) for name in chosen.layers})
+    model["head"] = torch.nn.Linear(8, 1)
+    config = chosen.config()
+    factory = OptimizerFactory(config, train_steps=UPDATES)
     optimizer = factory.build_optimizer(model)
     scheduler = factory.build_scheduler(optimizer)
-    average = factory.build_ema(model, optimizer)
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "average": average}
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    average = factory.build_ema(model, optimizer) if config.ema else None
+    if average is not None:
+        parts["average"] = average
     path, first = directory / "checkpoint.pt", 0
     if path.exists():
         state = torch.load(path)
@@ -80,10 +69,12 @@ def torch_loop(directory: Path, steps: Steps) -> None:
     for step in range(first, UPDATES):
         x = torch.from_numpy(_batch(step))
         optimizer.zero_grad()
-        torch.nn.functional.mse_loss(model(x), x[:, :1]).backward()
+        hidden = torch.tanh(sum(model[name](x) for name in chosen.layers))
+        torch.nn.functional.mse_loss(model["head"](hidden), x[:, :1]).backward()
         optimizer.step()
         scheduler.step()
-        average.update_parameters(model)
+        if average is not None:
+            average.update_parameters(model)
         steps.count()
         if (step + 1) % INTERVAL == 0:
             state = {name: part.state_dict() for name, part in parts.items()}
@@ -96,14 +87,17 @@ def torch_loop(directory: Path, steps: Steps) -> None:
     _leave(
         directory,
         {
-            **{f"model {name}": value for name, value in model.state_dict().items()},
-            **{f"average {name}": value for name, value in average.state_dict().items()},
+            **{
+                f"{part} {name}": value
+                for part in {"model", "average"} & parts.keys()
+                for name, value in parts[part].state_dict().items()
+            },
             **{f"state {i} {k}": value for i, slots in moments for k, value in slots.items()},
         },
     )
 
 
-def jax_loop(directory: Path, steps: Steps) -> None:
+def jax_loop(kind: str, directory: Path, steps: Steps) -> None:
     """Trains natively on JAX."""
     import jax
     import jax.numpy as jnp
@@ -111,22 +105,27 @@ def jax_loop(directory: Path, steps: Steps) -> None:
 
     from optimization.jax import OptimizerFactory
 
+    # Each life compiles the same: the first one keeps it for those after.
+    jax.config.update("jax_compilation_cache_dir", str(directory.parent / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    chosen = sections(kind, **_SCHEDULE)
+    shapes = {**dict.fromkeys(chosen.layers, (4, 8)), "head": (8, 1)}
     params = {
-        "hidden": {
-            "kernel": 0.5 * jax.random.normal(jax.random.key(1), (4, 8)),
-            "bias": jnp.zeros(8),
-        },
-        "head": {
-            "kernel": 0.5 * jax.random.normal(jax.random.key(2), (8, 1)),
-            "bias": jnp.zeros(1),
-        },
+        name: {
+            "kernel": 0.5 * jax.random.normal(jax.random.key(i), shape),
+            "bias": jnp.zeros(shape[1]),
+        }
+        for i, (name, shape) in enumerate(shapes.items())
     }
-    factory = OptimizerFactory(_config(), train_steps=UPDATES)
+    config = chosen.config()
+    factory = OptimizerFactory(config, train_steps=UPDATES)
     optimizer = factory.build_optimizer(params)
 
     def loss(params: Any, x: Any) -> Any:
-        hidden = jnp.tanh(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
-        out = hidden @ params["head"]["kernel"] + params["head"]["bias"]
+        def dense(name: str, x: Any) -> Any:
+            return x @ params[name]["kernel"] + params[name]["bias"]
+
+        out = dense("head", jnp.tanh(sum(dense(name, x) for name in chosen.layers)))
         return jnp.mean((out - x[:, :1]) ** 2)
 
     @jax.jit
@@ -153,9 +152,10 @@ def jax_loop(directory: Path, steps: Steps) -> None:
                 lambda file, arrays=arrays, step=step: np.savez(file, **arrays, step=step + 1),
             )
     named = jax.tree_util.tree_flatten_with_path(both)[0]
-    averages = factory.averaged_params(both[1], both[0])
-    named += jax.tree_util.tree_flatten_with_path({"averages": averages})[0]
+    if config.ema:
+        averages = factory.averaged_params(both[1], both[0])
+        named += jax.tree_util.tree_flatten_with_path({"averages": averages})[0]
     _leave(directory, {jax.tree_util.keystr(path): value for path, value in named})
 
 
-WORKS = {"native PyTorch, adamw": torch_loop, "native JAX, adamw": jax_loop}
+LOOPS = {"native PyTorch": torch_loop, "native JAX": jax_loop}

@@ -11,22 +11,15 @@ import tensorflow as tf
 from rich.console import Console
 
 from optimization import ConfigWarning, DataConfig, ExperimentConfig, TaskConfig
-from optimization.rules.base import OPTIMIZERS_CLS
 from optimization.training import Task, array_batches, register_task, run_experiment
 from tools.kills.processes import Steps
+from tools.kills.sections import sections
 
 UPDATES, ACCUMULATION = 24, 2
 # A life takes at most so many batches before it is killed: two checkpoints' worth.
 MOST_STEPS = 2 * 3 * ACCUMULATION
 _INTERVALS = {"summary_interval": 5, "validation_interval": 2, "checkpoint_interval": 3}
 _RATE = {"initial_learning_rate": 0.05, "patience": 0, "factor": 0.5, "threshold": 0.2}
-_AVERAGE = {"average_decay": 0.9}
-_GROUP = [{"match": "head/", "learning_rate_multiplier": 0.5, "weight_decay": 0.01}]
-# What a type needs beside its defaults.
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "adafactor": {"variant": "torch", "beta1": 0.9},  # with state of every kind
-    "muon": {"exclude_layers": ["head"]},
-}
 
 
 @dataclasses.dataclass
@@ -79,42 +72,22 @@ class KilledTask(Task):
         return super().train_step(inputs, model, optimizer, metrics)
 
 
-TOGETHER = {"every_type": False, "every_schedule_free_type": True}
-"""Trainings of which each layer has a type of its own, by whether these average by themselves."""
-
-
-def types(schedule_free: bool | None = None) -> list[str]:
-    """Returns the optimizer types that are registered: all, or those that average by themselves."""
-    found = OPTIMIZERS_CLS.entries()
-    return sorted(n for n, e in found if schedule_free in (None, e.config_class.schedule_free))
-
-
 def experiment(kind: str, eager: bool = False) -> ExperimentConfig:
     """Returns the training of a type, or of those `TOGETHER`, with all that can be set with it.
 
     To compile the steps of all types takes longer than to take so few of them; `eager` does not.
     """
-    kinds = types(TOGETHER[kind]) if kind in TOGETHER else [kind]
-    own = [{"type": name, name: _SETTINGS.get(name, {})} for name in kinds]
-    first = {**_SETTINGS.get(kinds[0], {}), "gradient_accumulation_steps": ACCUMULATION}
-    layers = kinds if len(kinds) > 1 else ["hidden"]
-    groups = [
-        {"match": f"^{layer}/", "optimizer": section}
-        for layer, section in zip(layers[1:], own[1:], strict=True)
-    ]
-    optimizer: dict[str, Any] = {
-        "optimizer": {"type": kinds[0], kinds[0]: first},
-        "learning_rate": {"type": "hf_reduce_lr_on_plateau", "hf_reduce_lr_on_plateau": _RATE},
-        "param_groups": [*_GROUP, *groups],
-    }
-    if not OPTIMIZERS_CLS.config_class(kinds[0]).schedule_free:  # which averages by itself
-        optimizer["ema"] = _AVERAGE
+    chosen = sections(
+        kind,
+        first={"gradient_accumulation_steps": ACCUMULATION},
+        learning_rate={"type": "hf_reduce_lr_on_plateau", "hf_reduce_lr_on_plateau": _RATE},
+    )
     data = {"train_data": DataConfig(global_batch_size=8, is_training=True, shuffle=True)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConfigWarning)
         return ExperimentConfig(
             task=KilledConfig(
-                **data, validation_data=DataConfig(global_batch_size=16), layers=layers
+                **data, validation_data=DataConfig(global_batch_size=16), layers=chosen.layers
             ),
             trainer={
                 **_INTERVALS,
@@ -122,7 +95,7 @@ def experiment(kind: str, eager: bool = False) -> ExperimentConfig:
                 "best_checkpoint_export_subdir": "best",
                 "best_checkpoint_eval_metric": "mae",
                 "best_checkpoint_metric_comp": "lower",
-                "optimizer_config": optimizer,
+                "optimizer_config": chosen.optimizer,
             },
             runtime={
                 "distribution_strategy": "one_device",
