@@ -1,26 +1,35 @@
 """The loops of docs/torch.md and docs/jax.md, with a checkpoint that is written by renaming."""
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from optimization import ConfigWarning, OptimizationConfig
 from tools.kills.processes import Steps
-from tools.kills.sections import sections
+from tools.kills.sections import Sections, sections
 
 UPDATES, INTERVAL = 60, 3
 # A life takes at most so many steps before it is killed: two checkpoints' worth.
 MOST_STEPS = 2 * INTERVAL
 _SCHEDULE = {
     "learning_rate": {"type": "cosine", "cosine": {"initial_learning_rate": 0.02}},
-    "warmup": {"type": "linear", "linear": {"warmup_steps": 6}},
+    "warmup": {"type": "linear", "linear": {"warmup_steps": 6, "warmup_learning_rate": 0.01}},
 }
 
 
 def _batch(step: int) -> np.ndarray:
     return np.random.default_rng(step).normal(size=(16, 4)).astype("float32")
+
+
+def _made(factory: Any, chosen: Sections) -> Any:
+    """Returns a factory; doubtful settings are meant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConfigWarning)
+        return factory(OptimizationConfig(chosen.optimizer), train_steps=UPDATES)
 
 
 def _write(directory: Path, name: str, save: Callable[[Any], None]) -> None:
@@ -52,12 +61,11 @@ def torch_loop(kind: str, directory: Path, steps: Steps) -> None:
     chosen = sections(kind, **_SCHEDULE)
     model = torch.nn.ModuleDict({name: torch.nn.Linear(4, 8) for name in chosen.layers})
     model["head"] = torch.nn.Linear(8, 1)
-    config = chosen.config()
-    factory = OptimizerFactory(config, train_steps=UPDATES)
+    factory = _made(OptimizerFactory, chosen)
     optimizer = factory.build_optimizer(model)
     scheduler = factory.build_scheduler(optimizer)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    average = factory.build_ema(model, optimizer) if config.ema else None
+    average = factory.build_ema(model, optimizer) if chosen.averages else None
     if average is not None:
         parts["average"] = average
     path, first = directory / "checkpoint.pt", 0
@@ -117,8 +125,7 @@ def jax_loop(kind: str, directory: Path, steps: Steps) -> None:
         }
         for i, (name, shape) in enumerate(shapes.items())
     }
-    config = chosen.config()
-    factory = OptimizerFactory(config, train_steps=UPDATES)
+    factory = _made(OptimizerFactory, chosen)
     optimizer = factory.build_optimizer(params)
 
     def loss(params: Any, x: Any) -> Any:
@@ -152,7 +159,7 @@ def jax_loop(kind: str, directory: Path, steps: Steps) -> None:
                 lambda file, arrays=arrays, step=step: np.savez(file, **arrays, step=step + 1),
             )
     named = jax.tree_util.tree_flatten_with_path(both)[0]
-    if config.ema:
+    if chosen.averages:
         averages = factory.averaged_params(both[1], both[0])
         named += jax.tree_util.tree_flatten_with_path({"averages": averages})[0]
     _leave(directory, {jax.tree_util.keystr(path): value for path, value in named})

@@ -1,10 +1,9 @@
 """What is trained: the configuration of each optimizer type with all that can be set with it."""
 
 import dataclasses
-import warnings
 from typing import Any
 
-from optimization import OPTIMIZERS_CLS, ConfigWarning, OptimizationConfig
+from optimization import OPTIMIZERS_CLS
 
 TOGETHER = {"every_type": False, "every_schedule_free_type": True}
 """Trainings of which each layer has a type of its own, by whether these average by themselves."""
@@ -36,11 +35,10 @@ class Sections:
     layers: list[str]
     optimizer: dict[str, Any]
 
-    def config(self) -> OptimizationConfig:
-        """Returns the section, parsed; doubtful settings are meant."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConfigWarning)
-            return OptimizationConfig(self.optimizer)
+    @property
+    def averages(self) -> bool:
+        """Whether there are averages beside the weights."""
+        return "ema" in self.optimizer
 
 
 def sections(kind: str, *, first: dict[str, Any] | None = None, **others: Any) -> Sections:
