@@ -43,6 +43,12 @@ class OneOfConfig(Config):
         return declared + [name for name in registered if name not in declared]
 
     @classmethod
+    def classes(cls) -> list[Any]:
+        """Returns the classes of the branches."""
+        specs = [cls._find_spec(name) for name in cls.branches()]
+        return [spec.config_class for spec in specs if spec and spec.config_class]
+
+    @classmethod
     def field_names(cls) -> list[str]:
         return [*cls._OWN, *cls.branches()]
 

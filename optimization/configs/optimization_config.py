@@ -14,6 +14,7 @@ from optimization.configs.fields import Section, SectionMap, Sections, field
 from optimization.configs.group_config import LayerDecayConfig, LrScalingConfig, ParamGroupConfig
 from optimization.configs.layers import layered, settle
 from optimization.configs.optimizer_config import EMAConfig, OptimizerConfig
+from optimization.configs.other_words import our_word
 from optimization.configs.ramp import AccumulationConfig, Ramp
 from optimization.configs.rate_curve import fill_peaks
 from optimization.configs.rate_scaling import as_scaled
@@ -110,6 +111,17 @@ class OptimizationConfig(Config):
             problems += conflicts.conflicts(self)
         wrong_curves, doubtful_curves = curve_checks.judge(self)
         return problems + wrong_curves, doubts + doubtful_curves
+
+    def _unknown(self, name: Any, rest: str = "") -> str:
+        if name == "optimizer_config":
+            return "unknown key; it stands under `trainer`, or what it holds stands alone"
+        if name in ("train_steps", "steps_per_epoch"):
+            return "unknown key; it stands under `trainer`, beside the `optimizer_config` there"
+        if not self._places_below(name) and not our_word(name, self.field_names()):
+            for place in ("warmup", "learning_rate", "optimizer"):
+                if any(name in branch.field_names() for branch in getattr(self, place).classes()):
+                    return f"unknown key; write it as `{place}: {{TYPE: {{{name}: ...}}}}`"
+        return super()._unknown(name, rest)
 
     def _section_to_write(self, value: Any) -> str:
         if not self._path and isinstance(value, str | os.PathLike):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from optimization.configs.errors import DEFAULT, Origin, Problem, describe, did_you_mean, known
 from optimization.configs.fields import config_dataclass, field
+from optimization.configs.other_words import our_word
 from optimization.configs.types import REQUIRED, Duration, check_value, is_pending, members
 
 
@@ -250,7 +251,8 @@ class Node:
             first, *others = name.split(".")
             nested = "".join(f"{{{part}: " for part in others) + "..." + "}" * len(others)
             return f"unknown key; a key has no dots, write `{first}: {nested}`"
-        return "unknown key" + (did_you_mean(name, names) or f"; the keys are {', '.join(names)}")
+        near = our_word(name, names) or did_you_mean(name, names)
+        return f"unknown key{near or '; the keys are ' + ', '.join(names)}"
 
     def _places_below(self, name: Any) -> list[str]:
         """Returns the paths, from the root, of the highest fields below that are called `name`."""
