@@ -227,6 +227,22 @@ def read(text: str, source: str = "<text>") -> tuple[Any, list[Problem]]:
         return None, reader.problems
 
 
+_HINTS = (
+    (
+        "mapping values are not allowed",
+        "the line is indented deeper than the one it goes with, or "
+        "has a second `: ` in a text without quotes",
+    ),
+    ("parsing a block", "the line is indented otherwise than those beside it"),
+    ("parsing a flow", "a bracket is not closed, or a comma is missing"),
+    ("could not find expected ':'", "a key has `: ` and a value after it"),
+    ("quoted scalar", "a quote is not closed"),
+    ("undefined alias", "a text that begins with `*` needs quotes"),
+    ("cannot start any token", "the text needs quotes"),
+)
+"""What is most often meant by a message of YAML's parser, by words of it."""
+
+
 def _syntax_problem(error: Exception, text: str, source: str) -> Problem:
     if isinstance(error, RecursionError):
         return Problem("syntax", "", f"nested more than {MAX_DEPTH} levels deep", Origin(source))
@@ -237,6 +253,10 @@ def _syntax_problem(error: Exception, text: str, source: str) -> Problem:
         return Problem("syntax", "", f"not YAML: {message}", Origin(source))
     if any(line.lstrip(" ").startswith("\t") for line in text.split("\n")[mark.line :][:1]):
         message = "the line begins with a tab; YAML is indented by spaces"
+    message += next((f"; {hint}" for words, hint in _HINTS if words in message), "")
+    context = getattr(error, "context_mark", None)
+    if context is not None and context.line < mark.line and "in a block" not in message:
+        message += f" (it begins in line {context.line + 1})"
     return Problem("syntax", "", f"not YAML: {message}", Origin(source, mark.line + 1))
 
 

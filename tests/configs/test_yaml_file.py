@@ -201,6 +201,28 @@ def test_a_tab_is_called_one():
         parse("b:\n \tc: 1\n", "a")
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        ("a: 1\n  b: 2\n", 2, "the line is indented deeper than the one it goes with, or has a"),
+        ("a: b: c\n", 1, "or has a second `: ` in a text without quotes"),
+        ("a:\n  b: 1\n c: 2\n", 3, "the line is indented otherwise than those beside it"),
+        ("a: {b: 1\nc:\n  d: 2\n", 2, "a bracket is not closed, or a comma is missing (it begins"),
+        ("a: ['b' c]\n", 1, "a bracket is not closed, or a comma is missing"),
+        ("a: 1\nb: 'x\nc: 2\n", 4, "a quote is not closed (it begins in line 2)"),
+        ("a: 1\nb\nc: 2\n", 3, "a key has `: ` and a value after it"),
+        ("a: *b\n", 1, "a text that begins with `*` needs quotes"),
+        ("a: @b\n", 1, "the text needs quotes"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_what_is_most_often_meant(text, line, hint):
+    with pytest.raises(ConfigError) as error:
+        parse(text, "f")
+    (problem,) = error.value.problems
+    assert problem.origin == Origin("f", line)
+    assert hint in problem.message
+
+
 @pytest.mark.parametrize("text", ["- 1\n" * 100_001, "a: 1\n" * 50_001])
 def test_values_are_counted_before_they_are_read(text):
     value, problems = read(text)
