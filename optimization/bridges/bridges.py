@@ -48,8 +48,10 @@ def guess(mapping: Mapping[str, Any], file: str) -> str:
     raise ConfigError([Problem("value", "", message, Origin(file))])
 
 
-def check(name: str, mapping: Mapping[str, Any], file: str) -> None:
+def check(name: str, mapping: Mapping[str, Any], file: str, called: str | None = None) -> None:
     """Refuses a file that looks like one of another library, and not like one of `name`.
+
+    What it is not like is `called` so in the message, by its name unless that is given.
 
     Raises:
         ConfigError: Naming the library that it looks like.
@@ -58,7 +60,8 @@ def check(name: str, mapping: Mapping[str, Any], file: str) -> None:
         return
     others = [other for other in BRIDGES if bridge(other).reads(mapping)]
     if others:
-        message = f"looks like {' and '.join(others)}, not like {name}: write `--from {others[0]}`"
+        message = f"looks like {' and '.join(others)}, not like {called or name}: "
+        message += f"write `--from {others[0]}`"
         raise ConfigError([Problem("value", "", message, Origin(file))])
 
 

@@ -99,10 +99,15 @@ def _convert(file: str, source: str | None, exact: bool):
 
 
 def _export(file: str, target: str, output: Path | None, strict: bool) -> int:
+    from optimization.bridges import bridges, files
     from optimization.cli.files import read
     from optimization.cli.reports import tell
 
-    config, doubts = read(file)
+    try:
+        config, doubts = read(file)
+    except ConfigError:
+        bridges.check("garden", files.read(file), file, "one of ours")
+        raise
     tell(doubts)
     return _write_export(config, file, target, output, strict)
 

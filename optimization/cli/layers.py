@@ -105,7 +105,12 @@ def read_layers(
     if is_whole and any(length):
         name = next(name for name, value in length._asdict().items() if value)
         place = _WRITTEN_AT.get(name, f"trainer.{name}")
-        message = f"the files say it; write --params-override={place}=..."
+        message = f"an experiment says it by `{place}`: leave this option out, "
+        message += (
+            "or write it in the file"
+            if overrides is None
+            else f"or write --params-override={place}=..."
+        )
         raise click.BadParameter(message, param_hint=f"--{name.replace('_', '-')}")
     if is_whole and experiment is None:
         base = ExperimentConfig()

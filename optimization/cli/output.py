@@ -57,4 +57,7 @@ def writing(path: str | PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror or error}"
+        folder = Path(path).parent
+        if not folder.exists():
+            message += f"; make the folder '{folder}' first"
         raise click.BadParameter(message, param_hint="--output") from None

@@ -88,3 +88,15 @@ def test_wrong_files_and_wrong_usage(write, capsys):
     assert main(["diff", "a.yaml", wrong]) == 1
     assert "did you mean 'momentum'?" in capsys.readouterr().err
     assert main(["diff", "a.yaml"]) == 2
+
+
+@pytest.mark.parametrize("command", ["diff", "show"])
+def test_a_length_that_an_experiment_says_is_refused_with_what_the_command_has(
+    command, write, capsys
+):
+    files = ["a.yaml", write("whole.yaml", WHOLE.format(batch=8))]
+    assert main([command, *files, "--train-steps", "50"]) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    says = "an experiment says it by `trainer.train_steps`: leave this option out, or write"
+    assert f"{says} it in the file" in err or command == "show"
+    assert f"{says} --params-override=trainer.train_steps=..." in err or command == "diff"
