@@ -114,9 +114,10 @@ class OptimizationConfig(Config):
 
     def _unknown(self, name: Any, rest: str = "") -> str:
         if name == "optimizer_config":
-            return "unknown key; it stands under `trainer`, or what it holds stands alone"
+            return "unknown key; write it under `trainer`, or what it holds without it"
         if name in ("train_steps", "steps_per_epoch"):
-            return "unknown key; it stands under `trainer`, beside the `optimizer_config` there"
+            others = "the other keys under `trainer.optimizer_config`"
+            return f"unknown key; write it under `trainer`, and {others}"
         if not self._places_below(name) and not our_word(name, self.field_names()):
             for place in ("warmup", "learning_rate", "optimizer"):
                 if any(name in branch.field_names() for branch in getattr(self, place).classes()):

@@ -51,7 +51,10 @@ class Plan:
             message = f"expected a mapping, got {describe(params)}{hint}"
         elif config._locked and params:
             names = ", ".join(config._join(str(name)) for name in params)
-            code, message = "locked", f"the config is locked, {names} cannot be set"
+            message = (
+                f"the config is locked, {names} cannot be set; `replace` makes a copy that is not"
+            )
+            code = "locked"
         if message:
             self.problems.append(Problem(code, config._path, message, known(origin)))
             return

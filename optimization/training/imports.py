@@ -28,7 +28,10 @@ def import_module(name: str) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:
         cause = extras.explained(error) if isinstance(error, ModuleNotFoundError) else error
-        raise TrainingError(f"{name} cannot be imported: {told(cause)}") from error
+        where = ""
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            where = f"; there is none in {os.getcwd()}, nor installed"
+        raise TrainingError(f"{name} cannot be imported: {told(cause)}{where}") from error
 
 
 def told(error: BaseException) -> str:

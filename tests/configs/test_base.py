@@ -190,7 +190,7 @@ def test_lock_is_deep():
 def test_a_locked_config_refuses_even_wrong_values_as_locked():
     leaf = Leaf(size=1)
     leaf.lock()
-    with pytest.raises(ConfigError, match="size cannot be set"):
+    with pytest.raises(ConfigError, match="size cannot be set; `replace` makes a copy"):
         leaf.override({"size": "x"})
 
 

@@ -53,8 +53,11 @@ def test_the_rate_of_an_optimizer_stands_in_its_own_section(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("optimizer_config", "it stands under `trainer`, or what it holds stands alone"),
-        ("train_steps", "it stands under `trainer`, beside the `optimizer_config` there"),
+        ("optimizer_config", "write it under `trainer`, or what it holds without it"),
+        (
+            "train_steps",
+            "write it under `trainer`, and the other keys under `trainer.optimizer_config`",
+        ),
         ("weight_decay", "write it as `optimizer: {TYPE: {weight_decay: ...}}`"),
         ("decay_steps", "write it as `learning_rate: {TYPE: {decay_steps: ...}}`"),
         ("warmup_steps", "write it as `warmup: {TYPE: {warmup_steps: ...}}`"),
