@@ -122,11 +122,16 @@ class OptimizerFactory(ConfiguredFactory):
 
         Raises:
             ValueError: For transformers together with a clip.
-            TypeError: If `lr` is no learning rate, or `postprocessor` returns no optimizer.
+            TypeError: If `lr` is no learning rate, `model` no Keras model, or `postprocessor`
+                returns no optimizer.
         """
         keras = extras.require("keras")
         from optimization.optimizers import PipelineOptimizer
 
+        is_uncalled = getattr(lr, "__func__", None) is type(self).build_learning_rate
+        if is_uncalled or isinstance(lr, keras.layers.Layer):
+            message = "Argument `lr` must be what `build_learning_rate()` returns, or a number"
+            raise TypeError(f"{message}, received: {type(lr).__name__}; a model goes to `model=`")
         lr = _checked_learning_rate(lr)
         section = self._config.optimizer.get()
         optimizer = PipelineOptimizer(

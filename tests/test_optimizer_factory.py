@@ -192,6 +192,16 @@ def test_a_learning_rate_must_be_one(lr):
         factory({"type": "sgd"}).build_optimizer(lr)
 
 
+def test_what_stands_in_the_place_of_the_learning_rate_or_the_model_is_told():
+    built = factory({"type": "sgd"})
+    dense = keras.layers.Dense(1)
+    for lr, name in ((keras.Sequential([dense]), "Sequential"), (built.build_learning_rate, "met")):
+        with pytest.raises(TypeError, match=rf"`build_learning_rate\(\)` .* received: {name}"):
+            built.build_optimizer(lr)
+    with pytest.raises(TypeError, match="expected a Keras model, received: list; PyTorch and JAX"):
+        built.build_optimizer(0.1, model=[dense])
+
+
 @pytest.mark.parametrize("lr", [-0.1, float("nan"), float("inf"), 1e39])
 def test_a_learning_rate_must_be_finite_and_not_negative(lr):
     with pytest.raises(ValueError, match="must be >= 0"):

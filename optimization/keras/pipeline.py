@@ -288,8 +288,14 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
         otherwise the first step, or `build`, does the same.
 
         Raises:
+            TypeError: If it is no Keras model.
             ValueError: If the model is not built, and as `build` raises.
         """
+        if not hasattr(model, "trainable_variables"):
+            raise TypeError(
+                f"expected a Keras model, received: {type(model).__name__}; PyTorch and JAX have "
+                "factories of their own, `optimization.torch` and `optimization.jax`"
+            )
         if not model.built:
             raise ValueError("`set_model` needs a built model: its weights must exist.")
         for stage in self.stages:
