@@ -1,6 +1,7 @@
 """The argument `FILES`, and how each file is read."""
 
 import glob
+import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import click
 
 from optimization.cli.command import argument
 from optimization.configs import yaml_file
+from optimization.configs.durations import TrainingLength
 from optimization.configs.errors import ConfigError, Origin, Problem
 from optimization.configs.experiment_config import ExperimentConfig, TrainerConfig
 from optimization.configs.experiment_file import surroundings
@@ -64,6 +66,14 @@ def read(
     """
     file = read_whole(path, experiment)
     return file.config, file.doubts
+
+
+def sized(config: OptimizationConfig, length: TrainingLength, path: str) -> OptimizationConfig:
+    """Returns a copy with steps as numbers; a length that the file says counts, which is told."""
+    own = config._train_steps
+    if own is not None and length.train_steps not in (None, own):
+        print(f"{path}: has `train_steps` {own}, which counts", file=sys.stderr)
+    return config.sized(length._replace(train_steps=own or length.train_steps))[0]
 
 
 def read_whole(path: str, experiment: ExperimentConfig | None = None) -> File:

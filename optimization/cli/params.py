@@ -11,8 +11,10 @@ import click
 from optimization import extras
 from optimization.cli.command import Command, argument
 from optimization.cli.experiments import experiment_option, load, modules_option
-from optimization.cli.files import read
+from optimization.cli.files import read, sized
+from optimization.cli.layers import length_options
 from optimization.cli.output import format_option, print_json
+from optimization.configs.durations import TrainingLength
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.configs.text_files import NotReadError, check_regular, read_text
 from optimization.group_rows import group_rows
@@ -33,6 +35,7 @@ _WEIGHTS = "A .safetensors file (or its .index.json), or a .keras file, instead 
 @click.option("--names", type=click.Path(), metavar="LIST", help=_NAMES)
 @click.option("--weights", type=click.Path(), metavar="FILE", help=_WEIGHTS)
 @click.option("--variables", is_flag=True, help="A line for each one.")
+@length_options
 @format_option
 def command(
     file: str,
@@ -41,6 +44,7 @@ def command(
     names: str | None,
     weights: str | None,
     variables: bool,
+    length: TrainingLength,
     form: str,
 ) -> int:
     """Show the group of each parameter of a model: its learning rate, decay, average.
@@ -50,6 +54,8 @@ def command(
     """
     if (experiment is not None) + (names is not None) + (weights is not None) != 1:
         raise click.BadParameter("give one of --experiment, --names and --weights")
+    if experiment is not None and any(length):
+        raise click.BadParameter("the experiment says how long is trained; leave the length out")
     from optimization.training.binary import reporting
 
     load(modules, experiment)
@@ -58,9 +64,9 @@ def command(
         if experiment is not None:
             rows = _of_experiment(file, experiment)
         elif weights is not None and weights.endswith(".keras"):
-            rows = _of_keras(file, weights)
+            rows = _of_keras(file, weights, length)
         else:
-            rows = _of_names(file, names, weights)
+            rows = _of_names(file, names, weights, length)
         if form == "json":
             print_json([_plain(row) for row in rows])
         else:
@@ -85,11 +91,11 @@ def _of_experiment(file: str, experiment: str) -> list[GroupRow]:
     return optimizer.group_table()
 
 
-def _of_keras(file: str, path: str) -> list[GroupRow]:
+def _of_keras(file: str, path: str, length: TrainingLength) -> list[GroupRow]:
     """Returns the rows of a saved model. The file names its layers, but not their variables."""
     from optimization.training.imports import quiet_libraries, told
 
-    config = _config(file)
+    config = _config(file, length)
     with _readable(path):
         check_regular(path)  # before Keras, which takes seconds to load
         open(path, "rb").close()
@@ -106,7 +112,9 @@ def _of_keras(file: str, path: str) -> list[GroupRow]:
     return optimizer.group_table()
 
 
-def _of_names(file: str, names: str | None, weights: str | None) -> list[GroupRow]:
+def _of_names(
+    file: str, names: str | None, weights: str | None, length: TrainingLength
+) -> list[GroupRow]:
     with _readable(weights or str(names)):
         if weights is not None:
             shapes = read_safetensors(weights)
@@ -114,14 +122,14 @@ def _of_names(file: str, names: str | None, weights: str | None) -> list[GroupRo
             shapes = read_names(sys.stdin, "stdin")
         else:
             shapes = read_names(read_text(str(names)).splitlines(), str(names))
-    config = _config(file)
+    config = _config(file, length)
     with _of_file(file):
         return group_rows(config, shapes)
 
 
-def _config(file: str) -> OptimizationConfig:
+def _config(file: str, length: TrainingLength) -> OptimizationConfig:
     """Returns the optimization section of a file, which must be complete."""
-    config, _ = read(file)
+    config = sized(read(file)[0], length, file)
     config.validate()
     return config
 

@@ -10,7 +10,7 @@ import click
 
 from optimization.cli.command import Command
 from optimization.cli.experiments import experiment_option, load, modules_option
-from optimization.cli.files import files_argument, matching, read
+from optimization.cli.files import files_argument, matching, read, sized
 from optimization.cli.layers import length_options
 from optimization.cli.output import writing
 from optimization.configs.durations import TrainingLength
@@ -129,10 +129,7 @@ def _lines(
     from optimization.plots.curves import lines_of
 
     config, _ = read(path, base)
-    own = config._train_steps
-    if own is not None and length.train_steps not in (None, own):
-        print(f"{path}: has `train_steps` {own}, which counts", file=sys.stderr)
-    config, _ = config.sized(length._replace(train_steps=own or length.train_steps))
+    config = sized(config, length, path)
     try:
         return lines_of(config, what, groups)
     except ConfigError as error:

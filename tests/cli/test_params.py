@@ -37,6 +37,28 @@ def test_names_from_standard_input(files, capsys, monkeypatch):
     assert capsys.readouterr().out == TABLE
 
 
+def test_the_length_of_the_training_tells_the_rates(files, capsys):
+    rate = "{type: linear, linear: {initial_learning_rate: 0.5}}"
+    section = CONFIG.replace("{type: constant, constant: {learning_rate: 0.5}}", rate)
+    (files / "config.yaml").write_text(section)
+    words = ["params", "config.yaml", "--names", "names.txt"]
+    assert main(words) == 0
+    assert "1           ?              decayed" in capsys.readouterr().out
+    assert main([*words, "--train-steps", "100"]) == 0
+    assert "1           0.5            decayed" in capsys.readouterr().out
+
+
+def test_a_length_that_is_known_counts(files, capsys):
+    section = CONFIG.replace("\n", "\n    ")
+    whole = f"trainer:\n  train_steps: 7\n  optimizer_config:\n    {section}".rstrip() + "\n"
+    (files / "config.yaml").write_text(whole)
+    words = ["params", "config.yaml", "--train-steps", "100"]
+    assert main([*words, "--names", "names.txt"]) == 0
+    assert "config.yaml: has `train_steps` 7, which counts" in capsys.readouterr().err
+    assert main([*words, "--experiment", "tiny"]) == 2
+    assert "the experiment says how long is trained" in capsys.readouterr().err
+
+
 def test_json_has_a_row_for_each(files, capsys):
     assert main(["params", "config.yaml", "--names", "names.txt", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
