@@ -110,6 +110,18 @@ def _alone(path: str) -> File:
     return File(config, doubts, trainer)
 
 
+def sweep_problems(path: str) -> list[Problem] | None:
+    """Returns what is wrong with the file of a sweep by itself; None of another file."""
+    params, unread = yaml_file.read_file(path)
+    if "parameters" not in params:
+        return None
+    from optimization.configs.sweep_config import SweepConfig
+
+    config, problems = layered(SweepConfig(), [params])
+    errors, _ = findings(config, [*unread, *problems])
+    return [error._replace(origin=error.origin or Origin(path)) for error in errors]
+
+
 def _over(base: ExperimentConfig, path: str) -> File:
     params, unread = yaml_file.read_file(path)
     config, problems = layered(base, [params])

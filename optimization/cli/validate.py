@@ -7,7 +7,7 @@ import click
 from optimization.cli import reports
 from optimization.cli.command import Choice, Command
 from optimization.cli.experiments import experiment_option, load, modules_option
-from optimization.cli.files import files_argument, matching, read_whole
+from optimization.cli.files import files_argument, matching, read_whole, sweep_problems
 from optimization.configs.errors import ConfigError, nearest_or_all
 from optimization.configs.experiment_config import ExperimentConfig
 from optimization.configs.text_files import read_text
@@ -85,7 +85,10 @@ def check(
     try:
         file = read_whole(path, base)
     except ConfigError as error:
-        return errors_of(error.problems, path), None
+        problems = sweep_problems(path)
+        if problems is None:
+            return errors_of(error.problems, path), None
+        return errors_of(problems, path), None if problems else "a sweep"
     text = read_text(path)
     subject = Subject(file.config, file.trainer, file.experiment, base)
     selects = [

@@ -373,3 +373,15 @@ def test_hundreds_of_files_by_a_pattern(write, tmp_path, capsys):
     assert found.count(("value", "error")) == 50
     assert found.count(("lowest-above-peak", "warning")) == 50
     assert len(found) == 100
+
+
+def test_the_file_of_a_sweep_is_checked_as_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "trials: 3\nparameters: [{path: trainer.train_steps, int: [8, 32]}]\n"
+    (tmp_path / "sweep.yaml").write_text(text)
+    assert main(["validate", "sweep.yaml"]) == 0
+    assert capsys.readouterr().out == "sweep.yaml: fine (a sweep)\n"
+    (tmp_path / "sweep.yaml").write_text(text.replace("trials: 3", "trails: 3"))
+    assert main(["validate", "sweep.yaml"]) == 1
+    told = "sweep.yaml:1: trails: unknown key; did you mean 'trials'?\n"
+    assert capsys.readouterr().err.startswith(told)
