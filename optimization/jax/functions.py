@@ -37,6 +37,25 @@ class JaxArrays(Arrays):
         least, largest = lax.optimization_barrier(bounds)
         return jnp.maximum(jnp.minimum(x, largest), least)
 
+    def sum_along(
+        self, x: Any, start: Any, end: Any, most: float, is_within: Callable[[], Any]
+    ) -> Any:
+        """Returns the sum of x (start - end); see `Arrays.sum_along`.
+
+        The bounds are as slow as a pass over an array each, so that they are only where they act;
+        but on a mesh, where devices would sum up inside of a condition.
+        """
+        if self.resolution(x) < 1e-10 or not jax.sharding.get_abstract_mesh().empty:
+            return super().sum_along(x, start, end, most, is_within)
+
+        def within(x: Any, start: Any, end: Any) -> Any:
+            return jnp.sum(x * (start - end))
+
+        def beyond(x: Any, start: Any, end: Any) -> Any:
+            return jnp.sum(jnp.clip(x, -most, most) * (start - end))
+
+        return lax.cond(is_within(), within, beyond, x, start, end)
+
     def norm(self, x: Any, wide: bool = False) -> Any:
         """Returns the L2 norm, a scalar; see `Arrays.norm`."""
         return norm_of([x]).value if wide else jnp.sqrt(sum_of_squares(x))

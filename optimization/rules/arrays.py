@@ -64,6 +64,15 @@ class Arrays:
         found = self.clip(x, -most, most)
         return self.keep(found + 0.0 * x if tells else found)
 
+    def sum_along(
+        self, x: Any, start: Any, end: Any, most: float, is_within: Callable[[], Any]
+    ) -> Any:
+        """Returns the sum of x (start - end), of which x is `bounded`, and the infinite `most`.
+
+        `is_within` may say that no |x| is larger than `most`: then no bound has to be computed.
+        """
+        return self.sum(self.bounded(x, most, tells=False) * (start - end))
+
     def lerp(self, x: Any, y: Any, share: Any) -> Any:
         """Returns what is a share of the way from x to y."""
         return x + (y - x) * share

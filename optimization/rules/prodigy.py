@@ -82,13 +82,12 @@ class ProdigyConfig(DecayForms, DecayLists, AdamFields):
 
     def step(self, g: Any, w: Any, s: Any, h: Any, xp: Any) -> Any:
         g = self.with_decay(g, w, h)
-        summed = xp.bounded(g, self.largest_gradient, tells=False)
-        g = xp.bounded(g, self.largest_gradient)
+        exact, g = xp.keep(g), xp.bounded(g, self.largest_gradient)
         rate = h.lr * h.d
         if h.use_bias_correction:
             root = xp.sqrt(xp.one_minus_power(h.beta_2, h.t))
             rate = rate * root / xp.one_minus_power(h.beta_1, h.t)
-        _measure(g, summed, w, s, rate, h, xp)
+        _measure(g, exact, w, s, rate, h, xp)
         scaled = xp.keep(h.d * g)
         m = s.lerp("momentum", scaled, 1 - h.beta_1)
         v = s.lerp_square("velocity", scaled, 1 - h.beta_2)
@@ -107,14 +106,22 @@ class ProdigyConfig(DecayForms, DecayLists, AdamFields):
         c.d = most if h.growth_rate is None else xp.minimum(most, d * h.growth_rate)
 
 
-def _measure(g: Any, summed: Any, w: Any, s: Any, rate: Any, h: Any, xp: Any) -> None:
-    """Moves what the estimate is made of."""
+def _measure(g: Any, exact: Any, w: Any, s: Any, rate: Any, h: Any, xp: Any) -> None:
+    """Moves what the estimate is made of; g is the exact gradient within its bounds."""
     beta = h.beta_2**0.5 if h.beta_3 is None else h.beta_3
     unit = h.d / h.d0  # so that what is summed is not too small
     # What a variable holds when its first gradient comes, wherever it was loaded from.
-    start = xp.keep(xp.where(s.denominator > 0, s.start, w))
+    before = s.denominator
+    start = xp.keep(xp.where(before > 0, s.start, w))
     s.start = start
-    s.numerator = beta * s.numerator + unit * rate * xp.sum(summed * (start - w))
     weight = unit * (h.d if h.safeguard_warmup else rate)
-    total = s.scale_add("gradient_sum", beta, weight * g)
+    total = xp.keep(s.scale_add("gradient_sum", beta, weight * g))
     s.denominator = xp.sum(xp.abs(total))
+    most, after = ProdigyConfig.largest_gradient, s.denominator
+
+    def is_within() -> Any:
+        # weight |g| <= |total| + beta |total before it|: with one above they would be larger.
+        return after + beta * before < weight * (most / 2)
+
+    moved = xp.sum_along(exact, start, w, most, is_within)
+    s.numerator = beta * s.numerator + unit * rate * moved

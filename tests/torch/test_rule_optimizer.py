@@ -83,6 +83,6 @@ def test_a_slot_needs_lengths_as_its_shape():
 
 
 def test_lists_have_the_functions_of_arrays():
-    inherited = {"one_minus_power"}
+    inherited = {"one_minus_power", "sum_along"}
     own = {name for name in vars(Lists) if not name.startswith("_")}
     assert own | inherited == {*function_names()}
