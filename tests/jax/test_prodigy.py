@@ -93,3 +93,18 @@ def test_the_estimate_of_each_optimizer_is_told():
     }
     _, state = train(transformation({}, initial), initial, gradients)
     assert float(estimated_step_sizes(state)["default"]) > 0.01
+
+
+@pytest.mark.parametrize("size", [1.0, 1e15, 1e30, np.inf])
+def test_the_sum_has_its_bounds_where_they_act(size):
+    params = {"w": jax.numpy.ones(3)}
+    optimizer = transformation({}, params)
+    update, state = jax.jit(optimizer.update), optimizer.init(params)
+    state = update({"w": jax.numpy.asarray([1.0, -1.0, 0.5])}, state, params)[1]
+    (shared,) = state.shared.values()
+    d, before = float(shared["d"]), float(state.slots["numerator"]["w"])
+    moved = {"w": jax.numpy.asarray([0.5, 1.5, 1.0])}
+    state = update({"w": jax.numpy.asarray([size, 1.0, 1.0])}, state, moved)[1]
+    along = (min(size, 2.0**52) - 1.0) * 0.5
+    expected = np.sqrt(0.999) * before + cases.RATE * d * d / 1e-6 * along
+    assert float(state.slots["numerator"]["w"]) == pytest.approx(expected, rel=1e-5, abs=1e-12)
