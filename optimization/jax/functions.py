@@ -48,13 +48,12 @@ class JaxArrays(Arrays):
         if self.resolution(x) < 1e-10 or not jax.sharding.get_abstract_mesh().empty:
             return super().sum_along(x, start, end, most, is_within)
 
-        def within(x: Any, start: Any, end: Any) -> Any:
-            return jnp.sum(x * (start - end))
-
-        def beyond(x: Any, start: Any, end: Any) -> Any:
+        def beyond(_: Any, x: Any, start: Any, end: Any) -> Any:
             return jnp.sum(jnp.clip(x, -most, most) * (start - end))
 
-        return lax.cond(is_within(), within, beyond, x, start, end)
+        # Outside of the condition, where all cores sum up.
+        found = jnp.sum(x * (start - end))
+        return lax.cond(is_within(), lambda found, *_: found, beyond, found, x, start, end)
 
     def norm(self, x: Any, wide: bool = False) -> Any:
         """Returns the L2 norm, a scalar; see `Arrays.norm`."""
