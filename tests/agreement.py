@@ -3,10 +3,13 @@
 `python -m tests.agreement SIDE FILE` trains every case on a side, `native_torch`, `native_jax` or
 the backend that KERAS_BACKEND names, and writes weights and learning rates; `tools/agreement.py`
 runs all five, each in a process of its own. Behind FILE names of optimizers and of learning rates
-restrict it to these.
+restrict it to these. What FILE has already is kept; it is written after each row, so that a run
+that was stopped goes on.
 """
 
+import itertools
 import json
+import os
 import sys
 import warnings
 from collections.abc import Collection, Iterator, Sequence
@@ -357,15 +360,28 @@ def main(side: str, file: str, *names: str) -> None:
     warnings.simplefilter("ignore", ConfigWarning)  # schedule-free ones under falling rates
     weights_of, rates_of = NATIVE.get(side, (keras_weights, keras_rates))
     results: dict[str, np.ndarray] = {}
+    if os.path.exists(file):
+        with np.load(file) as kept:
+            results |= dict(kept)
     rates, types = told_apart(names)
     for name, sections in learning_rates().items():
-        if rates is None or name in rates:
+        if (rates is None or name in rates) and f"rate|{name}" not in results:
             results[f"rate|{name}"] = rates_of(sections)
-    for row, rate, config in configs(rates, types):
-        weights = weights_of(config)
-        if weights is not None:
-            results[f"{row}|{rate}"] = weights
-    np.savez_compressed(file, **results)
+    for row, of_row in itertools.groupby(configs(rates, types), key=lambda case: case[0]):
+        keys = {f"{row}|{rate}": config for _, rate, config in of_row}
+        found = {key: weights_of(config) for key, config in keys.items() if key not in results}
+        if found:
+            results |= {key: weights for key, weights in found.items() if weights is not None}
+            _write(file, results)
+    _write(file, results)
+
+
+def _write(file: str, results: dict[str, np.ndarray]) -> None:
+    """Writes a file that is there as a whole or not at all."""
+    unfinished = f"{file}.tmp"
+    with open(unfinished, "wb") as stream:
+        np.savez_compressed(stream, **results)
+    os.replace(unfinished, file)
 
 
 if __name__ == "__main__":

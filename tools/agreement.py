@@ -7,9 +7,9 @@ on JAX. Fails if a figure is above its limit, or if a registered type is in no c
     python tools/agreement.py
     python tools/agreement.py --only soap prodigy "cosine, linear warmup"   # prints these rows
 
-It needs tensorflow, jax, optax and torch, and takes about twenty minutes on two cores.
-Each side runs in a process of its own; `--results` keeps what they computed, or takes what an
-earlier run kept.
+It needs tensorflow, jax, optax and torch, and takes about an hour on two cores. Each side runs in
+a process of its own; `--results` keeps what they computed row by row, and takes what an earlier
+run kept, so that the same command goes on where one was stopped.
 """
 
 import argparse
@@ -68,10 +68,10 @@ them with torch's and transformers' step by step.
 """
 
 
-def compute(folder: pathlib.Path, sides: list[str], only: list[str]) -> None:
-    """Has each side write its results into a folder, all at the same time."""
+def compute(folder: pathlib.Path, only: list[str]) -> None:
+    """Has each side write what is not there yet into a folder, all at the same time."""
     processes = {}
-    for side in sides:
+    for side in SIDES:
         backend = side.removeprefix("native_")
         processes[side] = subprocess.Popen(
             [sys.executable, "-m", "tests.agreement", side, str(folder / f"{side}.npz"), *only],
@@ -141,8 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.results or pathlib.Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [side for side in SIDES if not (folder / f"{side}.npz").exists()]
-    compute(folder, missing, options.only)
+    compute(folder, options.only)
     results = load(folder)
 
     cases: dict[str, list[str]] = {}
