@@ -260,6 +260,13 @@ class Draft:
         path, origin = source.path(key), source.origin(key)
         self.findings.append(Finding(kind, path, value, why, todo, origin))
 
+    def lose(self, source: Source, keys: Iterable[str], section: str = "optimizer") -> None:
+        """Adds a finding about each key that there is: what it belongs to is not carried over."""
+        for key in keys:
+            if source.has(key):
+                self.tell(LOST, source, key, f"it stands in the section of the {section}")
+            source.take(key)
+
     def sort_out(
         self, source: Source, no_matter: Mapping[str, str], known: Iterable[str] = ()
     ) -> None:

@@ -33,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "max_steps": -1,
     "num_train_epochs": 3.0,
 }
+_OF_ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
 _SPARED = {
     "spared": SPARED,
     "decayed": DECAYED,
@@ -71,7 +72,7 @@ def build(
     put_the_optimizer(draft, source, own or {})
     if schedule:
         put_schedule(draft, source)
-    for key in ("adam_beta1", "adam_beta2", "adam_epsilon"):  # of Adam alone
+    for key in _OF_ADAM:
         if source.path(key) in source.unread():
             source.take(key)
             draft.no_matter.setdefault("not read by this optimizer", []).append(source.path(key))
@@ -91,10 +92,8 @@ def put_the_optimizer(draft: Draft, source: Source, own: Mapping[str, Any]) -> N
     if make is None or isinstance(make, str):
         why = make or f"there is no such optimizer{did_you_mean(name, known)}"
         draft.tell(LOST, source, "optim", why, _CHOOSE)
-        for key in ("weight_decay", "max_grad_norm", "gradient_accumulation_steps"):
-            if source.has(key):
-                draft.tell(LOST, source, key, "it stands in the section of the optimizer")
-            source.take(key)
+        others = ("weight_decay", "max_grad_norm", "gradient_accumulation_steps")
+        draft.lose(source, (*_OF_ADAM, *others))
         return
     kind = make(draft, source, args)
     for key in args.unread():

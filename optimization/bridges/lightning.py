@@ -59,8 +59,11 @@ def convert(mapping: SourcedDict, file: str, exact: bool = False) -> Draft:
         draft.sort_out(arguments, OF_TORCH)
     else:
         _unknown(draft, optimizer, name, TORCH)
+        draft.lose(arguments, arguments.unread())
     _trainer(draft, trainer, kind)
     _schedule(draft, source, trainer, rate, exact)
+    if "learning_rate" not in draft.values:
+        draft.lose(arguments, ["lr"], "learning rate")
     draft.sort_out(optimizer, {})
     draft.sort_out(trainer, NO_MATTER["trainer"], ("max_epochs", "gradient_clip_val"))
     draft.sort_out(source, NO_MATTER[""])
@@ -89,6 +92,8 @@ def _trainer(draft: Draft, trainer: Source, kind: str | None) -> None:
     clip, way = trainer.number("gradient_clip_val"), trainer.text("gradient_clip_algorithm")
     steps = trainer.whole("accumulate_grad_batches")
     if kind is None:
+        keys = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
+        draft.lose(trainer, keys)
         return
     if way.value == "value" and clip.value:
         if kind == "adamw":
@@ -122,6 +127,7 @@ def _schedule(draft: Draft, source: Source, trainer: Source, rate: Taken, exact:
     name = _class_name(path, places)
     if name not in _SCHEDULES or not rate.value:
         _unknown(draft, scheduler, path, _SCHEDULES)
+        draft.lose(arguments, arguments.unread(), "learning rate")
         return
     arguments.defaults, arguments.library = _DEFAULTS.get(name, {}), "torch"
     _SCHEDULES[name](draft, arguments, rate._replace(value=float(rate.value)), length, exact)

@@ -85,9 +85,8 @@ def _schedule(draft: Draft, source: Source, base: Taken, exact: bool) -> None:
         known = ("cosine", "tanh", "step", "multistep", "poly", "plateau", "constant", "none")
         why = f"there is no such schedule here{did_you_mean(kind, known)}"
         draft.tell(LOST, source, "sched", why, "choose a `learning_rate.type`")
-        for key in ("lr", "lr_base", "min_lr", "warmup_epochs", "warmup_lr", "epochs"):
-            if source.has(key):
-                draft.tell(LOST, source, key, "it stands in the section of the learning rate")
+        keys = ("lr", "lr_base", "min_lr", "warmup_epochs", "warmup_lr", "epochs")
+        draft.lose(source, keys, "learning rate")
         return
     put = {"cosine": _cosine, "poly": _poly, "step": _step, "multistep": _multistep}.get(kind)
     put = _constant if kind in ("constant", "none") else put

@@ -50,11 +50,8 @@ def put_optimizer(draft: Draft, source: Source) -> None:
     if make is None:
         why = _UNAVAILABLE.get(name) or f"there is no `{name}` here{did_you_mean(name, _NAMES)}"
         draft.tell(LOST, source, "opt", why, _CHOOSE)
-        for key in ("opt_eps", "opt_betas", "weight_decay", "clip_grad", "grad_accum_steps"):
-            if source.has(key):
-                draft.tell(LOST, source, key, "it stands in the section of the optimizer")
-            source.take(key)
-        source.take("clip_mode")
+        own = ("opt_eps", "opt_betas", "momentum", "weight_decay")
+        draft.lose(source, (*own, "clip_grad", "clip_mode", "grad_accum_steps"))
         return
     kind = make(draft, source, args)
     if source.number("weight_decay").value and kind != "adafactor_keras":

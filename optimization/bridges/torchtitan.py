@@ -68,8 +68,9 @@ def _optimizer(draft: Draft, source: Source, training: Source) -> None:
     if name == "Muon":  # of torch, which is not built from these keys
         todo = "choose a `variant` of `muon` (docs/muon.md)"
         draft.tell(LOST, source, "name", "a job's TOML says nothing of its momentum or scale", todo)
-        return
-    if not known_class(draft, name, source, "name"):
+    if name == "Muon" or not known_class(draft, name, source, "name"):
+        draft.lose(source, keys[1:])
+        draft.lose(training, ["max_norm"])
         return
     links = {key: (source, key) for key in keys}
     made = Source(SourcedDict(), source.file, defaults=TORCH[name], library="torch", links=links)

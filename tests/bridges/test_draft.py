@@ -7,6 +7,7 @@ from optimization.bridges.draft import DIFFERS, LOST, Draft, Finding, Source
 from optimization.bridges.writing import written
 from optimization.configs import yaml_file
 from optimization.configs.errors import ConfigError
+from tests.bridges.common import convert, kinds
 from tests.bridges.test_timm import RESNET
 
 TEXTS = {
@@ -118,3 +119,38 @@ def test_an_empty_mapping_is_written():
     mapping, _ = yaml_file.read("class_name: Adam\nconfig: {learning_rate: 0, beta_1: {}}\n")
     draft = bridges.convert("keras", mapping, "source.yaml")
     assert yaml_file.read(written(draft, "from source.yaml")) == (draft.values, [])
+
+
+# Of each library that names an optimizer: a file with one that is not there, and what is lost then.
+UNKNOWN_OPTIMIZERS = {
+    "hf": (
+        "optim: adamv\nadam_beta1: 0.8\nmax_grad_norm: 2\nnum_train_epochs: 1\nmax_steps: 10\n",
+        ["optim", "adam_beta1", "max_grad_norm"],
+    ),
+    "timm": (
+        "opt: adamv\nmomentum: 0.8\nclip_grad: 1.0\nclip_mode: value\nsched: cosine\nlr: 0.1\n"
+        "epochs: 9\nwarmup_epochs: 0\n",
+        ["opt", "momentum", "clip_grad", "clip_mode"],
+    ),
+    "torchtitan": (
+        "optimizer: {name: AdamV, lr: 0.1, beta1: 0.8}\ntraining: {steps: 9, max_norm: 1.0}\n"
+        "lr_scheduler: {warmup_steps: 2}\n",
+        ["optimizer.name", "optimizer.beta1", "training.max_norm"],
+    ),
+    "lightning": (
+        "trainer: {max_epochs: 3, gradient_clip_val: 1.0}\n"
+        "optimizer: {class_path: torch.optim.AdamV, init_args: {lr: 0.1, eps: 1.0e-6}}\n",
+        ["optimizer.class_path", "optimizer.init_args.eps", "trainer.gradient_clip_val"],
+    ),
+    "axolotl": (
+        "base_model: x\noptimizer: adamv\nadam_beta1: 0.8\nmax_grad_norm: 2\nnum_epochs: 1\n"
+        "micro_batch_size: 1\nmax_steps: 10\nlearning_rate: 0.1\nlr_scheduler: cosine\n",
+        ["optimizer", "adam_beta1", "max_grad_norm"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN_OPTIMIZERS)
+def test_what_belongs_to_an_unknown_optimizer_is_listed_with_it(name, tmp_path):
+    text, lost = UNKNOWN_OPTIMIZERS[name]
+    assert kinds(convert(tmp_path, name, text), LOST) == lost

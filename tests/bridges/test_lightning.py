@@ -145,8 +145,14 @@ def test_twenty_updates_are_those_of_torchs_class(name, arguments, tmp_path):
 @pytest.mark.parametrize(
     ("change", "listed"),
     [
-        ({"optimizer": "ASGD"}, ["optimizer.class_path"]),
-        ({"scheduler": "OneCycleLR", "settings": "{max_lr: 1.0}"}, ["lr_scheduler.class_path"]),
+        ({"optimizer": "ASGD"}, ["optimizer.class_path", "trainer.gradient_clip_val"]),
+        (
+            {"scheduler": "OneCycleLR", "settings": "{max_lr: 1.0}"},
+            [
+                *("lr_scheduler.class_path", "lr_scheduler.init_args.max_lr"),
+                "optimizer.init_args.lr",
+            ],
+        ),
         ({"arguments": "{lr: 0.1, dampening: 0.5}"}, ["optimizer.init_args.dampening"]),
         (
             {"optimizer": "Muon", "arguments": "{lr: 0.1, dampening: 0.5}"},

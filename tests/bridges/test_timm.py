@@ -381,8 +381,8 @@ _EPS = ("scale_eps", "beta")
 @pytest.mark.parametrize(
     ("change", "listed"),
     [
-        ("opt: adan", ["opt", "weight_decay"]),
-        ("opt: lambw", ["opt", "weight_decay"]),
+        ("opt: adan", ["opt", "momentum", "weight_decay"]),
+        ("opt: lambw", ["opt", "momentum", "weight_decay"]),
         ("opt: nlars", ["opt"]),
         ("opt: bnbadamw8bit", ["opt"]),
         ("opt: bnblion", ["weight_decay"]),
@@ -592,7 +592,7 @@ def test_what_belongs_to_unknown_types_is_listed_with_them(tmp_path):
     draft = convert(tmp_path, "timm", text + "model_ema: true\n")
     lost = [finding.path for finding in draft.findings if finding.kind == "lost"]
     assert lost == [
-        *("opt", "weight_decay"),
+        *("opt", "momentum", "weight_decay"),
         *("sched", "lr", "min_lr", "warmup_epochs", "warmup_lr", "epochs"),
     ]
     assert draft.values.keys() == {"ema"}
