@@ -43,8 +43,9 @@ def reads(mapping: Mapping[str, Any]) -> bool:
 def convert(mapping: SourcedDict, file: str, exact: bool = False) -> Draft:
     """Returns our config of a file of axolotl; the curve is axolotl's own."""
     draft = Draft()
-    if mapping.get("optimizer") in _ALIASES:
-        mapping["optimizer"] = _ALIASES[mapping["optimizer"]]
+    name = mapping.get("optimizer")
+    if isinstance(name, str) and name in _ALIASES:
+        mapping["optimizer"] = _ALIASES[name]
     source = Source(mapping, file, defaults=_DEFAULTS, library="axolotl", names=NAMES)
     hf.build(draft, source, schedule=False, own=_OWN)
     _schedule(draft, source)

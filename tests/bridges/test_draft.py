@@ -154,3 +154,18 @@ UNKNOWN_OPTIMIZERS = {
 def test_what_belongs_to_an_unknown_optimizer_is_listed_with_it(name, tmp_path):
     text, lost = UNKNOWN_OPTIMIZERS[name]
     assert kinds(convert(tmp_path, name, text), LOST) == lost
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "path"),
+    [
+        ("hf", "optim: []\nmax_steps: 10\nnum_train_epochs: 1\n", "optim"),
+        ("timm", "opt: []\nsched: cosine\nlr: 0.1\nepochs: 9\n", "opt"),
+        ("torchtitan", "optimizer: {name: []}\ntraining: {steps: 9}\n", "optimizer.name"),
+        ("lightning", "optimizer: {class_path: []}\n", "optimizer.class_path"),
+        ("axolotl", "base_model: x\nmicro_batch_size: 1\noptimizer: []\n", "optimizer"),
+    ],
+)
+def test_a_list_in_the_place_of_a_name_is_told(name, text, path, tmp_path):
+    with pytest.raises(ConfigError, match=rf": {path}: expected a name, got"):
+        convert(tmp_path, name, text)
