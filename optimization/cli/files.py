@@ -115,10 +115,9 @@ def sweep_problems(path: str) -> list[Problem] | None:
     params, unread = yaml_file.read_file(path)
     if "parameters" not in params:
         return None
-    from optimization.configs.sweep_config import SweepConfig
+    from optimization.configs.sweep_space import read_sweep
 
-    config, problems = layered(SweepConfig(), [params])
-    errors, _ = findings(config, [*unread, *problems])
+    _, errors = read_sweep(params, unread, path)
     return [error._replace(origin=error.origin or Origin(path)) for error in errors]
 
 

@@ -209,15 +209,13 @@ class Space:
         return parameter._problem("conflict", "path", message)
 
 
-def load_space(path: str | os.PathLike, base: ExperimentConfig) -> Space:
-    """Reads the YAML file of a sweep over `base`.
+def read_sweep(
+    params: yaml_file.SourcedDict, unread: list[Problem], path: str | os.PathLike
+) -> tuple[SweepConfig, list[Problem]]:
+    """Returns what the file of a sweep says, and what is wrong with it by itself.
 
-    Raises:
-        ConfigError: Everything that is wrong with the file, or that makes a trial impossible.
+    `params` and `unread` are what `yaml_file.read_file` returned of the file at `path`.
     """
-    params, unread = yaml_file.read_file(path)
-    if unread and not params:  # that nothing is in it says no more
-        raise ConfigError(unread)
     written = params.pop("parameters", [])
     origin = params.origins.get("parameters", Origin(os.fspath(path)))
     config, problems = layered(SweepConfig(), [params])
@@ -238,6 +236,19 @@ def load_space(path: str | os.PathLike, base: ExperimentConfig) -> Space:
     config.parameters = parameters
     problems, _ = findings(config, [*unread, *problems])
     problems = [p for p in problems if p.code != "conflict" or p.path.split(".")[0] not in broken]
+    return config, problems
+
+
+def load_space(path: str | os.PathLike, base: ExperimentConfig) -> Space:
+    """Reads the YAML file of a sweep over `base`.
+
+    Raises:
+        ConfigError: Everything that is wrong with the file, or that makes a trial impossible.
+    """
+    params, unread = yaml_file.read_file(path)
+    if unread and not params:  # that nothing is in it says no more
+        raise ConfigError(unread)
+    config, problems = read_sweep(params, unread, path)
     problems += _undecided(config, base)
     usable = [p for p in config.parameters if p.kind and p.path is not REQUIRED]
     for parameter in usable:
