@@ -11,6 +11,8 @@ from jax import lax
 from optimization.jax.gradients import norm_of, sum_of_squares
 from optimization.rules.arrays import Arrays
 
+_SMALL = 1 << 15  # numbers that stay in a cache: a condition takes longer than a pass over them
+
 
 class JaxArrays(Arrays):
     """Arrays of JAX."""
@@ -21,10 +23,11 @@ class JaxArrays(Arrays):
     def where(self, condition: Any, x: Any, y: Any) -> Any:
         """Returns x where a condition holds, else y.
 
-        With a condition that is one for all, y is written over x only where it does not hold: a
-        selection would read and write the whole in each update, and `lax.cond` would copy x.
+        With a condition that is one for all, y is written over a large x only where it does not
+        hold: a selection would read and write the whole in each update, and `lax.cond` would copy
+        x.
         """
-        if jnp.ndim(condition) or jnp.ndim(x) == 0 or jnp.shape(x) != jnp.shape(y):
+        if jnp.ndim(condition) or jnp.size(x) <= _SMALL or jnp.shape(x) != jnp.shape(y):
             return jnp.where(condition, x, y)
         return lax.fori_loop(0, jnp.where(condition, 0, 1), lambda _, x: y.astype(x.dtype), x)
 
@@ -42,10 +45,11 @@ class JaxArrays(Arrays):
     ) -> Any:
         """Returns the sum of x (start - end); see `Arrays.sum_along`.
 
-        The bounds are as slow as a pass over an array each, so that they are only where they act;
-        but on a mesh, where devices would sum up inside of a condition.
+        The bounds are as slow as a pass over a large array each, so that they are only where they
+        act; but on a mesh, where devices would sum up inside of a condition.
         """
-        if self.resolution(x) < 1e-10 or not jax.sharding.get_abstract_mesh().empty:
+        is_small, is_wide = x.size <= _SMALL, self.resolution(x) < 1e-10
+        if is_small or is_wide or not jax.sharding.get_abstract_mesh().empty:
             return super().sum_along(x, start, end, most, is_within)
 
         def beyond(_: Any, x: Any, start: Any, end: Any) -> Any:

@@ -15,7 +15,8 @@ class OptimizerState(NamedTuple):
     """What an optimizer keeps between updates.
 
     Trees have the structure of the parameters; where a parameter has no such state there is an
-    `optax.MaskedNode`. What a config does not ask for is None.
+    `optax.MaskedNode`. What a config does not ask for is None, and a tree where no parameter has
+    such state.
 
     Attributes:
         step: The updates taken, int32.

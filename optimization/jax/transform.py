@@ -51,7 +51,7 @@ class Transformation:
         def tree(value: Callable[[Leaf, jax.Array], Any]) -> Tree:
             pairs = zip(leaves, arrays, strict=True)
             found = [_NOTHING if leaf.part is None else value(leaf, x) for leaf, x in pairs]
-            return structure.unflatten(found)
+            return _tree(structure, found)
 
         def slot(name: str) -> Tree:
             def initial(leaf: Leaf, x: jax.Array) -> Any:
@@ -169,7 +169,7 @@ class _Work:
     def averaged(self, state: OptimizerState) -> list[jax.Array]:
         """Returns the averages of all parameters; what has none is its own."""
         rules = [typing.cast(Part, leaf.part).rule for leaf in self._leaves]
-        if state.average is not None:
+        if self._settings.average is not None:
             averages = self._of(state.average)
         elif any(rule.schedule_free for rule in rules):
             averages = self._weights(state)
@@ -187,13 +187,15 @@ class _Work:
         ]
 
     def _of(self, tree: Tree) -> list[Any]:
+        if tree is None:
+            return [_NOTHING] * len(self._places)
         leaves = self._structure.flatten_up_to(tree)
         return [leaves[i] for i in self._places]
 
     def _tree(self, values: Sequence[Any]) -> Tree:
         found = dict(zip(self._places, values, strict=True))
         count = self._structure.num_leaves
-        return self._structure.unflatten([found.get(i, _NOTHING) for i in range(count)])
+        return _tree(self._structure, [found.get(i, _NOTHING) for i in range(count)])
 
     def run(
         self, grads: Sequence[jax.Array], state: OptimizerState
@@ -362,6 +364,11 @@ class _Work:
 
         rows = zip(self._leaves, self._params, updates, moved, strict=True)
         return [update(*each) for each in rows]
+
+
+def _tree(structure: Any, values: Sequence[Any]) -> Tree:
+    """Returns a tree of values; None, which is less to pass on, where there are only none."""
+    return structure.unflatten(values) if not values or any(map(_exists, values)) else None
 
 
 def _exists(value: Any) -> bool:

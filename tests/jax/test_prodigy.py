@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from optimization import OptimizationConfig
-from optimization.jax import estimated_step_sizes, state_of
+from optimization.jax import estimated_step_sizes, functions, state_of
 from tests.jax.common import OptimizerFactory, jax, optax, train
 from tests.rules import prodigy_cases as cases
 
@@ -23,6 +23,13 @@ def error(found, expected):
     return max(np.abs(found[path] - expected[path]).max() for path in expected) / scale
 
 
+@pytest.fixture(params=[True, False], ids=["small", "large"])
+def of_a_size(request, monkeypatch):
+    """Has all arrays be computed with as those of a size are."""
+    monkeypatch.setattr(functions, "_SMALL", functions._SMALL if request.param else 1)
+
+
+@pytest.mark.usefixtures("of_a_size")
 @pytest.mark.parametrize("name", cases.CASES)
 def test_it_is_the_paper(name):
     initial, gradients = cases.problem(dtype="float32")
@@ -95,6 +102,7 @@ def test_the_estimate_of_each_optimizer_is_told():
     assert float(estimated_step_sizes(state)["default"]) > 0.01
 
 
+@pytest.mark.usefixtures("of_a_size")
 @pytest.mark.parametrize("size", [1.0, 1e15, 1e30, np.inf])
 def test_the_sum_has_its_bounds_where_they_act(size):
     params = {"w": jax.numpy.ones(3)}

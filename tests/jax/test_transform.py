@@ -382,6 +382,19 @@ def test_numbers_of_python_are_parameters():
     assert_same(train(tx, numbers, [numbers] * 4)[0], train(tx, arrays, [arrays] * 4)[0])
 
 
+def test_trees_that_no_parameter_needs_are_none():
+    params = tree(1)
+    tx = built("adamw", {"weight_decay_rate": 0.1})
+    first = tx.init(params)
+    _, last = train(tx, params, [params])
+    for state in (first, last):
+        assert state.slots["velocity_hat"] is None
+        assert state.masters is None
+        assert jax.tree.structure(state) == jax.tree.structure(first)
+    mapped = optax.tree_map_params(tx, lambda x: x + 1, first)
+    assert_close(mapped.slots["momentum"], jax.tree.map(jnp.ones_like, params))
+
+
 def test_state_is_a_tree_that_optax_can_map():
     params = tree(1)
     followed = {"weight_decay": {"type": "constant", "constant": {"learning_rate": 0.1}}}
