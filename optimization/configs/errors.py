@@ -149,6 +149,29 @@ def did_you_mean(name: Any, names: Iterable[str], cutoff: float = 0.6) -> str:
     return f"; did you mean {known[near[0]]!r}?" if near else ""
 
 
+def number_to_write(text: str, is_whole: bool = False) -> str:
+    """Returns "; write 0.01" for the number 0,01, and "; write 1000000" for 1,000,000.
+
+    1,000 may be one or a thousand: that is told only where whole numbers are expected.
+    """
+    text = text.strip()
+    if _GROUPS.fullmatch(text):
+        digits = re.sub("[.,' ]", "", text)
+        return f"; write {digits}" if is_whole or len(digits.lstrip("+-")) > 6 else ""
+    point = text.replace(",", ".")
+    return f"; write {point}" if _DECIMAL_COMMA.fullmatch(text) and not is_whole else ""
+
+
+def after_comma(key: Any) -> str:
+    """Returns what to write where a key is the digits after a comma, as of `{rate: 0,5}`."""
+    is_number = type(key) is int or (isinstance(key, str) and key.isdigit())
+    return "; between { and } a comma ends a value: write 0.5, not 0,5" if is_number else ""
+
+
+_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+_GROUPS = re.compile(r"[-+]?[1-9]\d{0,2}([.,' ])\d{3}(\1\d{3})*")  # of three digits
+
+
 def cannot_be_read(path: str, error: OSError) -> str:
     """Returns what to tell of a file that cannot be read, and which one may be meant.
 

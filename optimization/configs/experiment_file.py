@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from optimization.configs.base import Config
-from optimization.configs.errors import PYTHON, Problem, did_you_mean, known
+from optimization.configs.errors import PYTHON, Problem, after_comma, did_you_mean, known
 from optimization.configs.experiment_config import (
     GARDEN_KEYS,
     ExperimentConfig,
@@ -89,7 +89,7 @@ def _sorted(
         elif key not in GARDEN_KEYS:
             elsewhere = _places().get(key)
             hint = f"; did you mean {elsewhere!r}?" if elsewhere else ""
-            hint = hint or did_you_mean(str(key).lower(), names, _NEAR)
+            hint = hint or after_comma(key) or did_you_mean(str(key).lower(), names, _NEAR)
             if hint:
                 path = f"{place}.{key}" if place else str(key)
                 problems.append(Problem("unknown-key", path, f"unknown key{hint}", known(origin)))

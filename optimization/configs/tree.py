@@ -9,7 +9,15 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from optimization.configs.errors import DEFAULT, Origin, Problem, describe, did_you_mean, known
+from optimization.configs.errors import (
+    DEFAULT,
+    Origin,
+    Problem,
+    after_comma,
+    describe,
+    did_you_mean,
+    known,
+)
 from optimization.configs.fields import config_dataclass, field
 from optimization.configs.other_words import our_word
 from optimization.configs.types import REQUIRED, Duration, check_value, is_pending, members
@@ -246,6 +254,8 @@ class Node:
         below = " or ".join(f"'{place}{rest}'" for place in self._places_below(name))
         if below:
             return f"unknown key; did you mean {below}?"
+        if after_comma(name):
+            return f"unknown key{after_comma(name)}"
         names = self.field_names()
         if isinstance(name, str) and name.split(".")[0] in names:
             first, *others = name.split(".")

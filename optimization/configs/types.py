@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema, PydanticKnownError, SchemaValidator, Valid
 from pydantic_core import core_schema as core
 
 from optimization.configs import yaml_file
-from optimization.configs.errors import Problem, describe, did_you_mean
+from optimization.configs.errors import Problem, describe, did_you_mean, number_to_write
 from optimization.configs.expressions import compiled
 
 if typing.TYPE_CHECKING:
@@ -152,8 +152,8 @@ def _steps(value: Any, check: Any) -> Any:
     form = Duration.FORM.fullmatch(value.strip())
     if form is None:
         expected = "expected steps, such as 500, '5 epochs', '10%' or 'remaining'"
-        more = "or '1M examples' or '300B tokens'"
-        raise ValueError(f"{expected}, {more}, got {describe(value)}")
+        expected += ", or '1M examples' or '300B tokens'"
+        raise ValueError(f"{expected}, got {describe(value)}{number_to_write(value, True)}")
     if form["percent"] and float(form["percent"]) > 100:
         raise ValueError(f"must be at most 100%, got {describe(value)}")
     return Duration(value.strip())
@@ -364,8 +364,9 @@ def _message(error: "ErrorDetails", annotation: Any) -> str:
     if error["type"] in ("tuple_type", "list_type") and not error["loc"]:
         message += _list_to_write(value, annotation)
     if isinstance(value, str):
-        if error["type"] in ("float_type", "int_type") and _NUMBER.fullmatch(value):
-            message += "; write it without quotes"
+        if error["type"] in ("float_type", "int_type"):
+            other = number_to_write(value, error["type"] == "int_type")
+            message += "; write it without quotes" if _NUMBER.fullmatch(value) else other
         message += did_you_mean(value, _choices(annotation))
     return message
 
@@ -383,7 +384,7 @@ def check_value(annotation: Any, value: Any, path: str) -> tuple[Any, list[Probl
         phrases = dict.fromkeys(_phrase(error) for error in errors)
         message = f"{' or '.join(phrases)}, got {describe(value)}"
         if isinstance(value, str):
-            message += did_you_mean(value, _choices(annotation))
+            message += did_you_mean(value, _choices(annotation)) or number_to_write(value)
         return value, [Problem("type", path, message)]
     problems = []
     for error in errors:

@@ -187,6 +187,7 @@ def test_the_other_parts_of_transformers_schedules_are_the_nearest():
         ("-5%", "expected steps"),
         ("", "expected steps, such as 500"),
         ("500", "expected an integer, got '500' (text); write it without quotes"),
+        ("1,000", "or '300B tokens', got '1,000' (text); write 1000"),
         (-1, "must be >= 0, got -1"),
     ],
 )

@@ -53,6 +53,7 @@ def test_what_is_model_gardens_is_left_alone():
     ("text", "problem"),
     [
         ("trainer: {train_stepz: 3}", "trainer.train_stepz: unknown key; did you mean 'train_ste"),
+        ("trainer: {steps_per_loop: 1,5}", "trainer.5: unknown key; between { and } a comma ends"),
         ("trainer: {trian_steps: 3}", "trainer.trian_steps: unknown key; did you mean 'train_ste"),
         ("trainer: {num_train_steps: 3}", "trainer.num_train_steps: unknown key; did you mean 't"),
         ("trainer: {Max_To_Keep: 3}", "trainer.Max_To_Keep: unknown key; did you mean 'max_to_ke"),

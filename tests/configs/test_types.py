@@ -58,6 +58,16 @@ def test_right_values_are_stored_in_their_type(annotation, value, stored):
         (float, "abc", "expected a number, got 'abc' (text)"),
         (float, "0.9", "expected a number, got '0.9' (text); write it without quotes"),
         (float, "1e-4", "expected a number, got '1e-4' (text); write it without quotes"),
+        (float, "0,01", "expected a number, got '0,01' (text); write 0.01"),
+        (float, "-,5", "got '-,5' (text); write -.5"),
+        (float, "1,5e-3", "got '1,5e-3' (text); write 1.5e-3"),
+        (float | None, "0,01", "got '0,01' (text); write 0.01"),
+        (float, "1.000.000", "got '1.000.000' (text); write 1000000"),
+        (float, "1,000", "got '1,000' (text)$"),
+        (float, "1,2,3", "got '1,2,3' (text)$"),
+        (int, "1,000", "expected an integer, got '1,000' (text); write 1000"),
+        (int, "10 000", "got '10 000' (text); write 10000"),
+        (int, "0,5", "got '0,5' (text)$"),
         (float, True, "expected a number, got true"),
         (float, None, "expected a number, got null"),
         (float, [1.0], "expected a number, got [1.0] (a list)"),
@@ -96,7 +106,7 @@ def test_wrong_values_are_one_problem_in_words(annotation, value, message):
     _, problems = check_value(annotation, value, "x.y")
     assert len(problems) == 1
     assert problems[0].path in ("x.y", "x.y[0]")
-    assert message in problems[0].message
+    assert message in f"{problems[0].message}$"
 
 
 class Point(pydantic.BaseModel):
