@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from optimization.configs.auxiliary_groups import Group
+from optimization.configs.errors import shortened
 from optimization.configs.optimization_config import OptimizationConfig
 from optimization.jax.functions import FUNCTIONS
 from optimization.jax.rates import Schedule, rate_of, schedule
@@ -154,6 +155,15 @@ def path_of(keys: Sequence[Any]) -> str:
     if isinstance(last, jax.tree_util.GetAttrKey) and last.name in ("value", "raw_value"):
         keys = keys[:-1]
     return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")
+
+
+def of_other_shapes(grads: Any, params: Any) -> str:
+    """Returns which gradients have not the shape of their parameter; "" for none."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    pairs = zip(leaves, jax.tree.leaves(grads), strict=True)
+    shapes = [(path_of(keys), jnp.shape(g), jnp.shape(x)) for (keys, x), g in pairs]
+    others = [f"{found} for {path!r} of {own}" for path, found, own in shapes if found != own]
+    return shortened("; ".join(others), 1000)
 
 
 class Plan:

@@ -13,7 +13,7 @@ from jax import lax
 from optimization.jax import precise
 from optimization.jax.formula import updated
 from optimization.jax.gradients import are_within
-from optimization.jax.plan import Leaf, Part, Plan, wide
+from optimization.jax.plan import Leaf, Part, Plan, of_other_shapes, wide
 from optimization.jax.settings import Settings
 from optimization.jax.sharding import laid_out_as, on_mesh_of
 from optimization.jax.state import OptimizerState, Tree, counted
@@ -107,8 +107,8 @@ class Transformation:
 
         Raises:
             TypeError: If the state is not what `init` returned.
-            ValueError: If there are no parameters, gradients of another structure, a state that
-                has other slots, or no loss where it is needed.
+            ValueError: If there are no parameters, gradients of another structure or shape, a
+                state that has other slots, or no loss where it is needed.
         """
         if not isinstance(state, OptimizerState):
             message = "must be the OptimizerState that `init` returned"
@@ -125,6 +125,8 @@ class Transformation:
                 "Argument `grads` must have the structure of `params`, "
                 f"received: {jax.tree.structure(grads)}, not {structure}"
             )
+        if others := of_other_shapes(grads, params):
+            raise ValueError(f"Argument `grads` must have the shapes of `params`, got {others}")
         begins = True if state.micro_step is None else state.micro_step == 0
         state = self._settings.spikes.with_loss(state, extra.get("value"), begins)
         return laid_out_as((params, state), self._updated, grads, state, params)

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from optimization.configs.errors import shortened
 from optimization.keras.control import either, tf
 from optimization.keras.norms import Norm, half_sum_of_squares, root_of_squares, times
 
@@ -72,6 +73,20 @@ def compute_dtype(variable: Any) -> str:
     """
     dtype = keras.backend.standardize_dtype(variable.dtype)
     return "float32" if dtype in _LOW_PRECISION else dtype
+
+
+def of_other_shapes(grads: Sequence[Any], variables: Sequence[Any]) -> str:
+    """Returns which gradients have not the shape of their variable, "" for none that is known."""
+    others = []
+    for gradient, variable in zip(grads, variables, strict=True):
+        shape = getattr(gradient, "shape", None)  # what `strategy.run` returned has none
+        if shape is None or getattr(shape, "rank", 0) is None:
+            continue
+        found, own = tuple(shape), tuple(variable.shape)
+        sizes = itertools.zip_longest(found, own, fillvalue=-1)
+        if any(a is not None and a != b for a, b in sizes):
+            others.append(f"{found} for {variable.path!r} of {own}")
+    return shortened("; ".join(others), 1000)
 
 
 def is_overwritten(variable: Any) -> bool:

@@ -132,8 +132,8 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
             trainable_variables: The variables; None: those the optimizer was built with.
 
         Raises:
-            ValueError: If no gradient is given, or for a variable that the optimizer was not
-                built with.
+            ValueError: If no gradient is given, for one of another shape than its variable, and for
+                a variable that the optimizer was not built with.
             RuntimeError: If weights and averages are swapped, or inside a strategy's scope but
                 outside its `run`.
         """
@@ -194,6 +194,10 @@ class PipelineOptimizer(Staged, SavedByPath, CopiesWeights, keras.optimizers.Opt
                 f"received: {len(grads)} gradients, {len(variables)} variables"
             )
         self._check_variables_are_known(variables)
+        if others := gradients.of_other_shapes(grads, variables):
+            raise ValueError(
+                f"Argument `grads` must have the shapes of the variables, got {others}"
+            )
         return variables
 
     # What it passes on to the inner optimizers

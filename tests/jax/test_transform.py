@@ -1,5 +1,7 @@
 """The parts of an update around the formula, and what other transformations do with it."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -415,6 +417,16 @@ def test_what_update_needs():
         tx.update(params, tx.init(params))
     with pytest.raises(ValueError, match="must have the structure of `params`"):
         tx.update({"embed": 1.0}, tx.init(params), params)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 1), (4,)])
+def test_a_gradient_of_another_shape_is_told(shape):
+    params = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(3)}}
+    grads = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(shape)}}
+    tx = built(*SGD)
+    message = f"must have the shapes of `params`, got {shape} for 'dense/bias' of (3,)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        jax.jit(tx.update)(grads, tx.init(params), params)
 
 
 @pytest.mark.parametrize("shape", [(8,), (9,), (4, 3), (3, 4), (2, 2, 3), (4, 2, 2), (1, 1, 8)])

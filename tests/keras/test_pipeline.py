@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -265,6 +267,31 @@ def test_apply_checks_what_it_is_given():
     assert int(optimizer.iterations) == 0
     optimizer.apply_gradients([(one, variables[1])])
     assert int(optimizer.iterations) == 1
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 1), (4,)])
+def test_a_gradient_of_another_shape_is_told(shape):
+    variables = make_variables({"a": np.ones((2, 2), "float32"), "b": np.ones(3, "float32")})
+    grads = [to_tensor(np.ones(s, "float32")) for s in ((2, 2), shape)]
+    message = rf"the shapes of the variables, got {re.escape(str(shape))} for '.*b' of \(3,\)$"
+    with pytest.raises(ValueError, match=message):
+        sgd().apply(grads, variables)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's shapes")
+def test_shapes_that_are_not_known_are_not_refused():
+    import tensorflow as tf
+
+    variables = make_variables({"a": np.ones((2, 2), "float32"), "b": np.ones(3, "float32")})
+    optimizer = sgd()
+    optimizer.build(variables)
+
+    @tf.function(input_signature=[tf.TensorSpec([2, None]), tf.TensorSpec([None])])
+    def step(a, b):
+        optimizer.apply([a, b], variables)
+
+    step(tf.ones((2, 2)), tf.ones(3))
+    assert float(np.max(variables[1])) < 1
 
 
 # Inside Keras' own loop and its loss scale
