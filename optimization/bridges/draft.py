@@ -277,6 +277,7 @@ class Draft:
         """
         known = set(known)
         groups = {key: group for group, keys in no_matter.items() for key in keys.split()}
+        names = [*sorted(known), *source.asked, *groups]  # without those that are told below
         for key in source.unread():
             group = groups.get(key)
             if group is not None or source.mapping[key] is None:
@@ -285,7 +286,6 @@ class Draft:
             if key in known:
                 self.tell(LOST, source, key, "what it belongs to is not carried over either")
                 continue
-            names = [*sorted(known), *source.asked, *groups]
             hint = did_you_mean(key, names, _NEAR).removeprefix("; ")
             todo = "" if hint else "if it concerns the optimizer, write what it means"
             self.tell(UNKNOWN, source, key, hint, todo)

@@ -48,9 +48,11 @@ def read_comments(text: str) -> dict[str, Comment]:
 
 def write_comments(text: str, comments: Mapping[str, Comment]) -> str:
     """Returns a YAML text with comments at their keys; those of other keys are left out."""
-    lines = text.splitlines()
+    lines, is_open = text.splitlines(), _open_lines(text)
     for path, number in reversed(key_lines(text)):
         comment = comments.get(path, Comment())
+        if comment.beside and number in is_open:
+            comment = Comment((*comment.above, comment.beside))
         line = lines[number - 1]
         indent = " " * (len(line) - len(line.lstrip()))
         # In a list a key may stand behind the dash, of which comments are written above.
@@ -89,6 +91,13 @@ def _besides(text: str, lines: list[str]) -> dict[int, str]:
         if rest.startswith("#") and lines[line][:column].strip():
             found[line + 1] = rest
     return found
+
+
+def _open_lines(text: str) -> set[int]:
+    """Returns the lines at whose end a value goes on: what is written there is a part of it."""
+    scalars = [t for t in yaml.scan(text, yaml_file.BaseLoader) if isinstance(t, yaml.ScalarToken)]
+    spans = ((token.start_mark.line, token.end_mark.line) for token in scalars)
+    return {line + 1 for first, last in spans for line in range(first, last)}
 
 
 def _trimmed(lines: list[str]) -> list[str]:

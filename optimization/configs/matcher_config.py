@@ -31,7 +31,7 @@ class MatcherConfig(Rule, Config):
     ndim: Dimensions | None = None
     name: str | None = None
 
-    def check(self) -> Iterator[tuple[str, str]]:
+    def check_early(self) -> Iterator[tuple[str, str]]:
         matchers = [n for n in MATCHERS if getattr(self, n) is not None]
         if len(matchers) != 1:
             got = " and ".join(matchers) or "none of them"

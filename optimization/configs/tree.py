@@ -194,8 +194,8 @@ class Node:
                 found = config.problems()
                 problems += found[0]
                 doubts += found[1]
-        if not incomplete:
-            problems += [self._problem("conflict", name, text) for name, text in self.check() or ()]
+        told = [*self.check_early(), *(() if incomplete else self.check() or ())]
+        problems += [self._problem("conflict", name, text) for name, text in told]
         return problems, doubts
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -204,6 +204,10 @@ class Node:
         Subclasses override it. It runs when every required value of the config itself is set, and
         every number of steps is a number.
         """
+        return iter(())
+
+    def check_early(self) -> Iterator[tuple[str, str]]:
+        """Yields, as `check` does, what holds before numbers of steps and required values do."""
         return iter(())
 
     def _tell(self, doubts: Sequence[Problem]) -> None:

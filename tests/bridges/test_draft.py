@@ -98,6 +98,14 @@ def test_keys_are_carried_over_no_matter_or_unknown():
     assert draft.incomplete
 
 
+@pytest.mark.parametrize("key", [None, 1, True, 0.5])
+def test_a_key_that_is_no_text_is_unknown_and_nobody_means_it(key):
+    source = Source({key: 1, "alpha": 2, "alphas": 3})
+    draft = Draft()
+    draft.sort_out(source, {}, ["rate"])
+    assert [(f.kind, f.why) for f in draft.findings] == [("unknown", "")] * 3
+
+
 def test_a_finding_says_what_to_do():
     question = Finding(LOST, "opt", "adm", "there is none; did you mean 'adam'?", "choose one")
     assert str(question).endswith("there is none; did you mean 'adam'? Do by hand: choose one")

@@ -54,5 +54,15 @@ def test_a_text_without_keys(text):
     assert write_comments(text, {}) == (text or "\n")
 
 
+@pytest.mark.parametrize(
+    "value", ["9" * 150 + " epochs", "b " * 80, "one\n\ntwo # three\n", [["x"]]]
+)
+def test_a_comment_is_no_part_of_a_value_of_several_lines(value):
+    text = yaml_file.dump({"a": value, "c": 1})
+    written = write_comments(text, {"a": Comment(("# above",), "# beside")})
+    assert yaml_file.read(written)[0] == {"a": value, "c": 1}
+    assert [written.count(comment) for comment in ("# above", "# beside")] == [1, 1]
+
+
 def test_a_tab_behind_a_value_is_none_of_a_comment():
     assert read_comments("a: 'b'\t# why\nc: 1\t\n") == {"a": Comment((), "# why")}

@@ -63,6 +63,8 @@ def config(**sections):
             "optimizer: `clipnorm` belongs to the whole step: .*, or beside this `optimizer`",
         ),
         ({"match": "a", "warmup": {"type": "linear"}}, "needs a `learning_rate`"),
+        ({"freeze_steps": "10%"}, "match: exactly one of .* must be set, got none of them"),
+        ({"match": "a", "ndim": [1], "warmup": {"type": "linear"}}, "got match and ndim"),
         ({"match": "a", "freeze": True, "weight_decay": 0.1}, "freeze: a frozen group has no"),
         ({"match": "a", "freeze": True, "optimizer": {"type": "sgd"}}, "freeze: a frozen group"),
         (
