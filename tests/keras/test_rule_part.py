@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optimization.keras.gradients import compute_dtype
-from optimization.keras.rule_part import rate_now, rule_arguments
+from optimization.keras.rule_part import KerasArrays, rate_now, rule_arguments
 from optimization.optimizers import LAMB
 from optimization.rules.rule import origins
 from tests.golden_cases import make_variable
@@ -44,3 +44,17 @@ ARGUMENTS = json.loads((Path(__file__).parents[1] / "golden/positional_arguments
 def test_calls_by_position_keep_their_meaning(name):
     (rule,) = (rule for rule in origins() if rule.class_name == name)
     assert rule_arguments(rule)[: len(ARGUMENTS[name])] == ARGUMENTS[name]
+
+
+def test_eigenvectors_are_as_near_as_float32_allows():
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(8, 24))
+        symmetric = np.float32(x @ x.T / np.linalg.norm(x @ x.T))
+        values, vectors = KerasArrays(keras.ops).eigh(keras.ops.convert_to_tensor(symmetric))
+        found = keras.ops.convert_to_numpy(vectors)
+        expected = np.linalg.eigh(np.float64(symmetric))
+        signs = np.sign(np.sum(found * expected.eigenvectors, axis=0))
+        # Rounding over the distance of eigenvalues; LAPACK's float32 is up to 1.6e-6 from them.
+        np.testing.assert_allclose(found * signs, expected.eigenvectors, atol=3e-6)
+        np.testing.assert_allclose(values, expected.eigenvalues, atol=5e-7)
+        assert found.dtype == np.float32
