@@ -305,9 +305,13 @@ class _Work:
         for label, values in shared.items():
             shared[label] = self._concluded(label, values, slots)
         count = counted(state.step)
+        reported = {**self._plan.reported(now), **settings.reported(state.step)}
+        # jit would leave out those before, of which nothing is made: then each number of the state
+        # would be written over the next one, and be copied for that.
+        reported, _ = lax.optimization_barrier((reported, state.hyperparameters))
         state = state._replace(
             step=count,
-            hyperparameters={**self._plan.reported(now), **settings.reported(state.step)},
+            hyperparameters=reported,
             slots={name: self._tree(values) for name, values in slots.items()},
             shared=shared,
         )
