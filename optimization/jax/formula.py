@@ -22,8 +22,8 @@ def updated(
         # XLA would copy a weight of which the sum might be taken later: so it moves by a rate that
         # is known after the sums.
         zeros = [_zero_after(moved[name]).astype(h.lr.dtype) for name in rule.summed]
-        later = Numbers(**{**vars(h), "lr": sum(zeros, h.lr)})
-        update = _update(rule, g, w, _Settled(kept, moved), later)
+        delayed = Numbers(**{**vars(h), "lr": sum(zeros, h.lr)})
+        update = _update(rule, g, w, _Settled(kept, moved), delayed)
     last = [name for name in rule.declared("moves_last") if name in moved]
     if last and w.size:
         # XLA would copy what the step is of, to move it before: so it moves by arrays that are
