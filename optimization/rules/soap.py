@@ -141,7 +141,8 @@ class SOAPConfig(DecayLists, AdamFields):
         u = _whole(_in_bases(m, v, s, h, xp), h, xp)
         if h.normalize_gradients:
             u = xp.keep(u)
-            u = u / (xp.norm(u) / xp.size(u) ** 0.5 + 1e-30)
+            # XLA may multiply this by `epsilon`, which 1e-30 would make less than float32 has.
+            u = u / (xp.norm(u) / xp.size(u) ** 0.5 + 1e-20)
         rate = h.lr * later
         if h.correct_bias:
             root = xp.sqrt(xp.one_minus_power(h.beta_2, done))
